@@ -1,0 +1,113 @@
+"""Where chunks, frames and windows lie in time: the one place that decides it, for extraction, training and labels.
+
+A track of `n` samples becomes chunks (`ChunkSpec`), each chunk becomes frames (a convolution of `span` samples every
+`hop`), consecutive chunks join into windows. All of it follows from `n` and the spec, so stores keep only `n`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from beatmeter.errors import AudioError
+from beatmeter.schema import ChunkSpec, FeatureSpec, PoolingSpec
+
+
+def chunk_starts(samples: int, spec: ChunkSpec) -> list[int]:
+    """First sample of every chunk of a track of `samples` samples. Raises AudioError below `spec.minimum`."""
+    if samples < spec.minimum:
+        raise AudioError(
+            f"only {samples / spec.sample_rate:.2f} s of audio; at least {spec.minimum / spec.sample_rate:g} s are needed",
+            "Leave this file out or use a longer one.",
+        )
+    if samples <= spec.length:
+        return [0]
+    starts = list(range(0, samples - spec.length + 1, spec.hop))
+    if samples - (starts[-1] + spec.length) > spec.tail_min:
+        starts.append(samples - spec.length)
+    return starts
+
+
+def frame_count(samples: int, hop: int, span: int) -> int:
+    """Frames of a chunk of `samples`: floor((samples - span) / hop) + 1, as a stack of convolutions without padding gives."""
+    return max(0, (samples - span) // hop + 1)
+
+
+@dataclass(frozen=True)
+class Window:
+    """Consecutive chunks joined into one sequence of frames.
+
+    `chunks` is a half-open range of chunk numbers; `skip[i]` is how many leading frames of the i-th of them are
+    dropped because the chunk before covers them already (only the last chunk, aligned to the end, overlaps much).
+    """
+
+    chunks: tuple[int, int]
+    skip: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Chunks and frames of one track: `starts` (chunk,) in samples, `length` of every chunk in samples, `frames` per chunk."""
+
+    samples: int
+    starts: tuple[int, ...]
+    length: int
+    frames: int
+    hop: int
+    span: int
+    sample_rate: int
+
+    @classmethod
+    def of(cls, samples: int, spec: FeatureSpec) -> Layout:
+        starts = chunk_starts(samples, spec.chunk)
+        length = min(samples, spec.chunk.length)
+        return cls(samples, tuple(starts), length, frame_count(length, spec.frame_hop, spec.frame_span), spec.frame_hop, spec.frame_span, spec.chunk.sample_rate)
+
+    def windows(self, chunks_per_window: int) -> list[Window]:
+        """Windows of at least `chunks_per_window` chunks (fewer only when the track has fewer): floor(n / w) windows that
+        share the chunks as evenly as they can, so that no chunk is computed twice and no window is much shorter."""
+        n = len(self.starts)
+        count = max(1, n // chunks_per_window)
+        edges = [i * n // count for i in range(count + 1)]
+        return [self.window(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+
+    @property
+    def skips(self) -> tuple[int, ...]:
+        """Per chunk, how many leading frames the chunk before covers already."""
+        over = [before + self.frames * self.hop - here for before, here in zip(self.starts, self.starts[1:], strict=False)]
+        return (0, *(max(0, round(o / self.hop)) for o in over))
+
+    def window(self, first: int, last: int) -> Window:
+        """The window that joins the chunks `first` to `last - 1`."""
+        return Window((first, last), (0, *self.skips[first + 1 : last]))
+
+    def frame_times(self) -> np.ndarray:
+        """Centre of every frame, seconds, shape (chunk, frame)."""
+        offset = np.arange(self.frames) * self.hop + self.span / 2
+        result: np.ndarray = (np.asarray(self.starts)[:, None] + offset[None, :]) / self.sample_rate
+        return result
+
+
+def row_count(layout: Layout, pooling: PoolingSpec) -> int:
+    """How many rows this pooling gives for a track with this layout."""
+    return len(rows(layout, pooling)[1])
+
+
+def rows(layout: Layout, pooling: PoolingSpec) -> tuple[np.ndarray, np.ndarray]:
+    """`times` (row, 2) in seconds and `frames` (row,) of the rows that `pooling` gives for a track with this layout."""
+    starts = np.asarray(layout.starts)
+    rate = layout.sample_rate
+    if pooling.unit == "chunk":
+        times = np.stack([starts, starts + layout.length], axis=1) / rate
+        return times, np.full(len(starts), layout.frames)
+    if pooling.unit == "window":
+        windows = layout.windows(int(pooling.parameters["window"]))
+        times = np.array([[starts[w.chunks[0]], starts[w.chunks[1] - 1] + layout.length] for w in windows]) / rate
+        return times, np.array([(b - a) * layout.frames - sum(w.skip) for w in windows for a, b in [w.chunks]])
+    step = int(pooling.parameters["step"])  # frames: means of `step` frames inside each chunk
+    bins = -(-layout.frames // step)
+    at = [(start, b) for start, skip in zip(starts, layout.skips, strict=True) for b in range(skip // step, bins)]
+    edges = [(b * step, min((b + 1) * step, layout.frames)) for _, b in at]
+    times = np.array([[start + a * layout.hop, start + z * layout.hop] for (start, _), (a, z) in zip(at, edges, strict=True)], dtype=float) / rate
+    return times, np.array([z - a for a, z in edges])

@@ -1,0 +1,58 @@
+"""One root error. Every message says what is wrong, where, and what to do next; the command line prints it as one line."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class BeatmeterError(Exception):
+    """Root of every error that beatmeter raises on purpose.
+
+    `what` says what is wrong and where; `hint` says what to do next. `str()` gives both on one line.
+    """
+
+    exit_code = 2
+
+    def __init__(self, what: str, hint: str = "") -> None:
+        self.what, self.hint = what, hint
+        super().__init__(f"{what.rstrip('.')}. {hint}" if hint else what)
+
+
+class ConfigError(BeatmeterError):
+    """A setting that does not exist, has the wrong type, or contradicts another."""
+
+
+class SchemaError(BeatmeterError):
+    """A value that breaks the contract of one of the words in `beatmeter.schema`."""
+
+
+class DataError(BeatmeterError):
+    """A dataset, table or split that cannot be used as it is."""
+
+
+class AudioError(BeatmeterError):
+    """One audio file that cannot be used: unreadable, empty, too short, silent, not finite."""
+
+
+class BackboneError(BeatmeterError):
+    """A backbone whose weights or configuration cannot be used."""
+
+
+class StoreError(BeatmeterError):
+    """A feature store that is damaged, foreign, or cannot be written."""
+
+
+class FingerprintMismatch(StoreError):
+    """Features made in another way than the ones asked for; the message names the fields that differ."""
+
+
+class RunError(BeatmeterError):
+    """A training run or checkpoint that cannot be read, resumed or used for this."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """`Did you mean 'x'?` for the closest known word, or the list of known words when none is close."""
+    names = sorted(known)
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    return f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(names)}."

@@ -1,0 +1,183 @@
+"""Every setting of a run, once: its name, default and the sentence that explains it. Recipes and `--set` change these."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from beatmeter.config import option, section
+from beatmeter.errors import ConfigError
+
+MERT_330M = "m-a-p/MERT-v1-330M"
+MERT_95M = "m-a-p/MERT-v1-95M"
+EMBEDDED = "embedded"
+SPECTRAL = "spectral"
+
+
+def _positive(owner: object, *names: str) -> None:
+    for name in names:
+        if not getattr(owner, name) > 0:
+            raise ConfigError(f"{name} = {getattr(owner, name)!r} must be above zero")
+
+
+def _fraction(owner: object, *names: str) -> None:
+    for name in names:
+        if not 0 <= getattr(owner, name) < 1:
+            raise ConfigError(f"{name} = {getattr(owner, name)!r} must be in [0, 1)")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which tracks."""
+
+    path: str = option("", "dataset folder or table; the command line's DATASET")
+    extra: tuple[str, ...] = option((), "further datasets whose tracks join training only")
+    classes: int = option(0, "METER2800 tables to read: 2 or 4 classes; 0 takes the 4-class ones when they are there")
+
+
+@dataclass(frozen=True)
+class SplitConfig:
+    """How tracks without a split of their own are split; groups never cross."""
+
+    val: float = option(0.15, "share of the groups for validation")
+    test: float = option(0.15, "share of the groups for test")
+    seed: int = option(0, "seed of the split, apart from the seed of training")
+    file: str = option("", "a split file to use instead (id, group, split), as a run writes it")
+
+    def __post_init__(self) -> None:
+        _fraction(self, "val", "test")
+        if self.val + self.test >= 1:
+            raise ConfigError(f"split.val + split.test = {self.val + self.test:g} leaves nothing to train on")
+
+
+@dataclass(frozen=True)
+class FeatureConfig:
+    """First waist: which features. They decide the fingerprint of the store."""
+
+    backbone: str = option(MERT_330M, "hub id, local folder in the hub's format, 'embedded' or 'spectral'")
+    revision: str = option("", "hub commit to pin; empty takes the one known for this backbone")
+    layers: str = option("all", "transformer layers, 1-based: 'all', '1-6', '3,5,7'")
+    poolings: tuple[str, ...] = option(("stats", "lag"), "any of: stats (mean, max per chunk), lag (log-lag autocorrelation), frames")
+    statistics: tuple[str, ...] = option(("mean", "max"), "what stats pooling keeps: mean, max, std")
+    window: int = option(6, "chunks joined into one lag window; 6 chunks are 30 s")
+    frame_rate: float = option(5.0, "Hz of frame pooling: 75, 25, 15, 5, 3 or 1")
+    normalise: Literal["auto", "yes", "no"] = option("auto", "zero mean and unit variance per chunk; auto does what the checkpoint says")
+    dtype: Literal["auto", "float32", "bfloat16"] = option("auto", "compute dtype; auto takes bfloat16 where the device is fast at it")
+    cache: str = option("cache", "folder of feature stores")
+
+    def __post_init__(self) -> None:
+        _positive(self, "window", "frame_rate")
+        for names, known, what in ((self.poolings, ("stats", "lag", "frames"), "poolings"), (self.statistics, ("mean", "max", "std"), "statistics")):
+            unknown = [n for n in names if n not in known]
+            if unknown or not names:
+                raise ConfigError(f"features.{what} = {list(names)} is not possible", f"Choose from: {', '.join(known)}.")
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """How the backbone moves when audio streams end to end."""
+
+    kind: Literal["lora", "last_layers", "full"] = option("lora", "lora, the last layers, or every weight")
+    r: int = option(16, "LoRA rank")
+    alpha: float = option(32.0, "LoRA scale numerator: the update is scaled by alpha / r")
+    dropout: float = option(0.05, "LoRA dropout")
+    targets: tuple[str, ...] = option(("q_proj", "v_proj"), "names of the linear maps that get LoRA")
+    layers: int = option(2, "how many of the last layers train, for last_layers")
+    checkpointing: bool = option(False, "recompute activations in the backward pass: less memory, more time")
+
+    def __post_init__(self) -> None:
+        _positive(self, "r", "alpha", "layers")
+        _fraction(self, "dropout")
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """What is learned."""
+
+    name: str = option("meter", "task")
+    classes: tuple[str, ...] = option(("3", "4", "5", "7", "9", "11"), "classes, in the order of the outputs")
+    smoothing: float = option(0.1, "target of a negative")
+    loss: Literal["unbiased", "pos_weight"] = option("unbiased", "unbiased weights by the hard label; pos_weight is plain BCEWithLogitsLoss, kept to show its bias")
+    weighting: Literal["balanced", "none"] = option("balanced", "weight of a positive: negatives / positives of its class on the train split, or 1")
+    weight_cap: float = option(100.0, "largest weight of a positive")
+
+    def __post_init__(self) -> None:
+        _fraction(self, "smoothing")
+        _positive(self, "weight_cap")
+        if len(set(self.classes)) != len(self.classes) or not self.classes:
+            raise ConfigError(f"task.classes = {list(self.classes)} must be distinct and not empty")
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """The head: features to logits."""
+
+    poolings: tuple[str, ...] = option(("stats",), "which poolings it reads: stats (LayerNorm, Linear, GELU, Dropout), lag (convolutions over lag), or both")
+    hidden: int = option(256, "width of the hidden layer over stats")
+    dropout: float = option(0.3, "dropout before the last layer")
+    standardise: bool = option(True, "standardise every layer by the train split's mean and deviation before the mix")
+    channels: int = option(64, "convolution channels over lag")
+    kernel: int = option(5, "convolution kernel over lag")
+    dilations: tuple[int, ...] = option((1, 2, 4, 8), "dilations of the convolutions over lag")
+
+    def __post_init__(self) -> None:
+        _positive(self, "hidden", "channels", "kernel")
+        _fraction(self, "dropout")
+        unknown = [n for n in self.poolings if n not in ("stats", "lag")]
+        if unknown or not self.poolings:
+            raise ConfigError(f"head.poolings = {list(self.poolings)} is not possible", "Choose from: stats, lag.")
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """What training varies. Waveform settings act where audio streams; crop and lag_shift act in both regimes."""
+
+    crop: float = option(0.5, "chance of a random run of chunks instead of the whole track")
+    shift: float = option(0.5, "seconds, largest shift of the chunk grid inside the clip; audio never wraps around")
+    noise: float = option(0.005, "Gaussian noise, relative to the clip's rms")
+    gain: float = option(6.0, "dB, largest change of level up or down")
+    lag_shift: int = option(6, "bins, largest shift along the log-lag axis: a change of tempo")
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.crop <= 1 or min(self.shift, self.noise, self.gain, self.lag_shift) < 0:
+            raise ConfigError(f"augmentation settings must not be negative, crop at most 1: {self}")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """The loop."""
+
+    epochs: int = option(30, "epochs at most")
+    patience: int = option(10, "epochs without a better validation score before stopping")
+    batch: int = option(4, "tracks per step of the device; frozen training multiplies it by accumulation")
+    accumulation: int = option(8, "steps whose gradients are added up before the optimiser moves")
+    head_lr: float = option(1e-4, "learning rate of the head")
+    adapter_lr: float = option(1e-5, "learning rate of the backbone's adapter")
+    mix_lr: float = option(1e-2, "learning rate of the layer mix, without weight decay")
+    weight_decay: float = option(1e-4, "AdamW weight decay")
+    clip: float = option(1.0, "largest gradient norm")
+    select: Literal["balanced_accuracy", "accuracy", "loss"] = option("balanced_accuracy", "validation figure that picks the best epoch; ties go to the lower loss")
+    precision: Literal["auto", "float32", "bfloat16"] = option("auto", "of the streamed backbone; auto takes bfloat16 where the device is fast at it")
+    workers: int = option(1, "processes that decode audio while the model trains")
+
+    def __post_init__(self) -> None:
+        _positive(self, "epochs", "patience", "batch", "accumulation", "head_lr", "adapter_lr", "mix_lr", "clip", "workers")
+        if self.weight_decay < 0:
+            raise ConfigError(f"weight_decay = {self.weight_decay} must not be negative")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that makes a run, in one tree."""
+
+    seed: int = option(0, "seed of initial weights, order and augmentation")
+    regime: Literal["frozen", "streamed"] = option("frozen", "frozen trains on stored features; streamed trains through the backbone")
+    limit: int = option(0, "tracks per split at most, for a smoke run; 0 takes all")
+    data: DataConfig = section(DataConfig, "which tracks")
+    split: SplitConfig = section(SplitConfig, "how they are split")
+    features: FeatureConfig = section(FeatureConfig, "which features")
+    adapter: AdapterConfig = section(AdapterConfig, "how the backbone moves")
+    task: TaskConfig = section(TaskConfig, "what is learned")
+    head: HeadConfig = section(HeadConfig, "the head")
+    augment: AugmentConfig = section(AugmentConfig, "what training varies")
+    training: TrainingConfig = section(TrainingConfig, "the loop")
