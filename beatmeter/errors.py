@@ -51,6 +51,10 @@ class RunError(BeatmeterError):
     """A training run or checkpoint that cannot be read, resumed or used for this."""
 
 
+class EvaluationError(BeatmeterError):
+    """Predictions that cannot be measured, compared, calibrated or combined as asked."""
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """`Did you mean 'x'?` for the closest known word, or the list of known words when none is close."""
     names = sorted(known)

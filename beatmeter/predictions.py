@@ -1,0 +1,284 @@
+"""Predictions as a CSV file with a JSON file beside it: the exchange format of every command right of the second waist.
+
+`docs/predictions.md` describes the columns. Numbers are written with the fewest digits that give the same float64 back,
+so reading returns exactly what was written.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from beatmeter.atomic import write_text
+from beatmeter.errors import DataError, SchemaError, nearest
+from beatmeter.schema import Predictions
+
+FORMAT = 1
+SCORE, TARGET = "score_", "target_"
+PLAIN = ("id", "group", "source", "split", "start", "end", "primary")
+DESCRIBED = "docs/predictions.md describes the columns."
+
+
+def sidecar(path: Path) -> Path:
+    """The JSON file that belongs to the CSV file `path`."""
+    return path.with_suffix(".meta.json")
+
+
+def to_csv(predictions: Predictions) -> str:
+    """The file's text: one header line, one line per item."""
+    classes = predictions.classes
+    out = io.StringIO(newline="")
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([*PLAIN, *(TARGET + c for c in classes), *(SCORE + c for c in classes)])
+    targets, scores = predictions.targets.astype(np.float64).tolist(), predictions.scores.astype(np.float64).tolist()
+    times = predictions.times.astype(np.float64).tolist()
+    for i, id in enumerate(predictions.ids):
+        k = int(predictions.primary[i])
+        writer.writerow(
+            [
+                id,
+                predictions.groups[i],
+                predictions.sources[i],
+                predictions.split,
+                *("" if math.isnan(t) else repr(t) for t in times[i]),
+                classes[k] if k >= 0 else "",
+                *map(repr, targets[i]),
+                *map(repr, scores[i]),
+            ]
+        )
+    return out.getvalue()
+
+
+def write_predictions(path: Path, predictions: Predictions) -> str:
+    """Write `path` (CSV) and the JSON beside it; returns the sha256 of the CSV.
+
+    Both appear whole. The old JSON goes first, so no moment shows a CSV with the JSON of another.
+    """
+    try:
+        text = to_csv(predictions)
+        digest = hashlib.sha256(text.encode("utf-8")).hexdigest()
+        about = {
+            "format": FORMAT,
+            "classes": list(predictions.classes),
+            "split": predictions.split,
+            "items": len(predictions),
+            "sha256": digest,
+            "meta": dict(predictions.meta),
+        }
+        described = json.dumps(about, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        sidecar(path).unlink(missing_ok=True)
+        write_text(path, text)
+        write_text(sidecar(path), described)
+    except UnicodeEncodeError as error:
+        raise DataError(f"cannot write {path}: the name {error.object!r} is not valid UTF-8", "Rename that audio file.") from None
+    except (TypeError, ValueError) as error:
+        raise SchemaError(f"the meta of these predictions cannot be written as JSON: {error}") from None
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {error.strerror or error}") from None
+    return digest
+
+
+def read_predictions(path: Path, split: str | None = None) -> Predictions:
+    """Read a predictions file, written by `write_predictions` or elsewhere.
+
+    Needed columns: `id`, `score_<class>` for every class, and labels: `primary`, or `target_<class>` columns, or both.
+    `group` defaults to the id, `source` to "", times to unknown. `split` picks the lines of one split; a file that
+    holds several needs it; lines without a split fit any. Raises DataError with file and line for whatever is missing or wrong.
+    """
+    text, digest = _read_text(path)
+    about = _read_sidecar(path, digest)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        header = [name.strip() for name in next(reader, [])]
+        columns = _columns(path, header)
+        lines = []
+        for cells in reader:
+            if len(cells) == len(header):
+                lines.append((reader.line_num, cells))
+            elif cells:
+                raise DataError(f"{path}:{reader.line_num}: {len(cells)} cells, the header has {len(header)}", "Quote cells that hold commas.")
+    except csv.Error as error:
+        raise DataError(f"{path}:{reader.line_num}: not valid CSV: {error}") from None
+    return _build(path, columns, lines, split, about)
+
+
+def open_predictions(where: Path, split: str | None = None) -> Predictions:
+    """Predictions from a run folder (`predictions/<split>.csv`, by default of the test split) or from a CSV file."""
+    if not where.is_dir():
+        return read_predictions(where, split)
+    wanted = split or "test"
+    path = where / "predictions" / f"{wanted}.csv"
+    if not path.exists():
+        there = sorted(p.stem for p in (where / "predictions").glob("*.csv"))
+        known = f"It has predictions for: {', '.join(there)}." if there else "A run folder holds predictions/<split>.csv; or name a predictions file."
+        raise DataError(f"{where} has no predictions for the split {wanted!r}", known)
+    return read_predictions(path, wanted)
+
+
+def _read_text(path: Path) -> tuple[str, str]:
+    try:
+        raw = path.read_bytes()
+        return raw.decode("utf-8-sig"), hashlib.sha256(raw).hexdigest()
+    except FileNotFoundError:
+        raise DataError(f"there is no predictions file {path}") from None
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise DataError(f"{path}:{line}: not valid UTF-8", "Save the file as UTF-8.") from None
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from None
+
+
+def _read_sidecar(path: Path, digest: str) -> dict[str, Any]:
+    beside = sidecar(path)
+    try:
+        about = json.loads(beside.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot read {beside}: {error}", "Delete it to read the CSV without its description.") from None
+    if not isinstance(about, dict) or "sha256" not in about or not isinstance(about.get("meta", {}), dict):
+        return {}  # a JSON file of something else that happens to share the name
+    if about["sha256"] != digest:
+        raise DataError(f"{path} was changed after {beside.name} was written for it", f"Delete {beside} to read the CSV as it is, or restore the CSV.")
+    return about
+
+
+class _Columns:
+    """Where each column is: `at[name]`, and the classes in the order of their score columns."""
+
+    def __init__(self, at: dict[str, int], classes: tuple[str, ...]) -> None:
+        self.at, self.classes = at, classes
+
+    def cell(self, cells: Sequence[str], name: str) -> str:
+        return cells[self.at[name]] if name in self.at else ""
+
+
+def _columns(path: Path, header: list[str]) -> _Columns:
+    if len(header) <= 1:
+        found = next((name for sep, name in ((";", "semicolons"), ("\t", "tabs")) if header and sep in header[0]), None)
+        what = f"{path} separates its columns by {found}" if found else f"{path} has no header with several columns"
+        raise DataError(what, f"A predictions file is comma-separated. {DESCRIBED}")
+    twice = sorted({name for name in header if header.count(name) > 1})
+    if twice:
+        raise DataError(f"{path}: the column {twice[0]!r} is there twice")
+    classes = tuple(name[len(SCORE) :] for name in header if name.startswith(SCORE) and name != SCORE)
+    known = [*PLAIN, *(TARGET + c for c in classes), *(SCORE + c for c in classes)]
+    unknown = [name for name in header if name not in known]
+    if "id" not in header:
+        raise DataError(f"{path} has no column 'id'", f"It has: {', '.join(header)}. {DESCRIBED}")
+    if not classes:
+        raise DataError(f"{path} has no score columns", f"Name them score_<class>, for instance score_3, score_4. It has: {', '.join(header)}. {DESCRIBED}")
+    for name in unknown:  # extra columns are the writer's own business, unless they look like a misspelt score or target
+        if name.lower().startswith(("score", "target", "prob", "logit")):
+            lonely = name.startswith(TARGET)
+            hint = f"Add {SCORE}{name[len(TARGET) :]} (0 where the model does not know this class), or remove it." if lonely else nearest(name, known)
+            raise DataError(f"{path}: the column {name!r} {'has no score column beside it' if lonely else 'is not known'}", hint)
+    if "primary" not in header and not any(name.startswith(TARGET) for name in header):
+        raise DataError(
+            f"{path} has no labels: neither 'primary' nor target_<class> columns",
+            f"Add `primary` with the class of each item, empty where it is unknown. It has: {', '.join(header)}. {DESCRIBED}",
+        )
+    return _Columns({name: i for i, name in enumerate(header) if name in known}, classes)
+
+
+def _build(path: Path, columns: _Columns, lines: list[tuple[int, list[str]]], split: str | None, about: dict[str, Any]) -> Predictions:
+    splits = sorted({columns.cell(cells, "split") for _, cells in lines})
+    if split is not None:
+        kept = [(at, cells) for at, cells in lines if columns.cell(cells, "split") in ("", split)]
+        if lines and not kept:
+            raise DataError(f"{path} has no items of the split {split!r}", f"It has: {', '.join(map(repr, splits))}.")
+        lines = kept
+    elif len(splits) > 1:
+        raise DataError(f"{path} holds several splits: {', '.join(map(repr, splits))}", "Say which one, or keep each in its own file.")
+    else:
+        split = splits[0] if splits else str(about.get("split", ""))
+    classes = columns.classes
+    scores = _numbers(path, columns, lines, [SCORE + c for c in classes], (0.0, 1.0), "Scores are probabilities: apply a sigmoid to logits.")
+    times = _numbers(path, columns, lines, ["start", "end"], (0.0, math.inf), "Times are seconds; leave both empty for a whole track.", empty=math.nan)
+    primary, targets = _labels(path, columns, lines)
+    ids = [columns.cell(cells, "id") for _, cells in lines]
+    seen: dict[tuple[str, str, str], int] = {}
+    for (line, cells), id, (start, end) in zip(lines, ids, times.tolist(), strict=True):
+        if not id:
+            raise DataError(f"{path}:{line}: the id is empty")
+        if math.isnan(start) != math.isnan(end) or end <= start:
+            raise DataError(f"{path}:{line}: start and end of {id!r} must both be empty, or end must follow start")
+        key = (id, columns.cell(cells, "start"), columns.cell(cells, "end"))
+        if seen.setdefault(key, line) != line:
+            raise DataError(f"{path}:{line}: {id!r} stands on line {seen[key]} already", "Ids are unique; windows of one track differ in start and end.")
+    try:
+        return Predictions(
+            classes=classes,
+            ids=tuple(ids),
+            groups=tuple(columns.cell(cells, "group") or id for (_, cells), id in zip(lines, ids, strict=True)),
+            sources=tuple(columns.cell(cells, "source") for _, cells in lines),
+            split=split,
+            targets=targets,
+            scores=scores,
+            primary=primary,
+            times=times,
+            meta=about.get("meta", {}),
+        )
+    except SchemaError as error:
+        raise DataError(f"{path}: {error}") from None
+
+
+def _labels(path: Path, columns: _Columns, lines: list[tuple[int, list[str]]]) -> tuple[Int[np.ndarray, " item"], Float[np.ndarray, "item klass"]]:
+    """Primary class and target weights; each is filled from the other where only one of them is given."""
+    classes = columns.classes
+    targets = _numbers(path, columns, lines, [TARGET + c for c in classes], (0.0, 1.0), "Targets are weights of labels; 0 where a class is absent.", empty=0.0)
+    primary = np.full(len(lines), -1, dtype=np.int64)
+    for i, (line, cells) in enumerate(lines):
+        name = columns.cell(cells, "primary").strip()
+        row = targets[i]
+        if name and name not in classes:
+            raise DataError(f"{path}:{line}: the label {name!r} has no score column", f"{nearest(name, classes)} Or add {SCORE}{name}.")
+        if name:
+            primary[i] = classes.index(name)
+            if not row.any():
+                targets[i, primary[i]] = 1.0
+            elif not row[primary[i]]:
+                raise DataError(f"{path}:{line}: the primary class {name!r} has no weight in its target column")
+        elif row.any():
+            best = np.flatnonzero(row == row.max())
+            if len(best) > 1:
+                tied = ", ".join(classes[k] for k in best)
+                raise DataError(f"{path}:{line}: the classes {tied} have equal weight", "Say in a column `primary` which of them counts.")
+            primary[i] = best[0]
+    return primary, targets
+
+
+def _numbers(
+    path: Path,
+    columns: _Columns,
+    lines: list[tuple[int, list[str]]],
+    names: list[str],
+    span: tuple[float, float],
+    hint: str,
+    empty: float | None = None,
+) -> Float[np.ndarray, "item column"]:
+    """The cells of the columns `names` as float64; an absent column or empty cell gives `empty`, or an error without one."""
+    values = np.empty((len(lines), len(names)))
+    for j, name in enumerate(names):
+        for i, (line, cells) in enumerate(lines):
+            text = columns.cell(cells, name).strip()
+            if not text and empty is not None:
+                values[i, j] = empty
+                continue
+            try:
+                value = float(text)
+            except ValueError:
+                value = math.nan
+            if not span[0] <= value <= span[1]:
+                raise DataError(f"{path}:{line}: {name} = {text!r} is not a number in [{span[0]:g}, {span[1]:g}]", hint)
+            values[i, j] = value
+    return values
