@@ -32,7 +32,12 @@ class DataError(BeatmeterError):
 
 
 class AudioError(BeatmeterError):
-    """One audio file that cannot be used: unreadable, empty, too short, silent, not finite."""
+    """One audio file that cannot be used. `kind` is why, in one word for counting: missing, empty, unreadable, truncated,
+    short, silent, damaged (samples that are not finite or far too large)."""
+
+    def __init__(self, what: str, hint: str = "", kind: str = "unreadable") -> None:
+        super().__init__(what, hint)
+        self.kind = kind
 
 
 class BackboneError(BeatmeterError):
@@ -53,6 +58,11 @@ class RunError(BeatmeterError):
 
 class EvaluationError(BeatmeterError):
     """Predictions that cannot be measured, compared, calibrated or combined as asked."""
+
+
+def shown(name: object) -> str:
+    """A path or name on one printable line: newlines, control characters and bytes that are not UTF-8 as escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(name))
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -1,0 +1,102 @@
+"""Files that only ffmpeg reads (AAC, ALAC, WMA, the sound of videos): its output as a stream of float32, when it is installed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from jaxtyping import Float32
+
+from beatmeter.audio.reader import Reader, require_rate
+from beatmeter.errors import AudioError, shown
+
+_TELLS_LENGTH = ("mov", "matroska", "asf")  # other containers have their length guessed from the bit rate
+_QUIET_AND_LOCAL = ("-v", "error", "-protocol_whitelist", "file")
+_AU_HEADER = 24  # bytes: magic, offset, size, encoding, rate, channels, each a big-endian 32-bit number
+
+
+def available() -> bool:
+    """Whether ffmpeg is installed."""
+    return shutil.which("ffmpeg") is not None
+
+
+def _url(path: Path) -> str | bytes:
+    """The path as ffmpeg's file protocol, so that no name is taken for an option, a pipe or a network address."""
+    return f"file:{path}" if sys.platform == "win32" else b"file:" + os.fsencode(path)
+
+
+class FFmpegReader(Reader):
+    """`path` through ffmpeg: the first audio stream at its own rate and channels. Local files only: a playlist that
+    names network addresses is not followed. Raises AudioError when ffmpeg finds no audio in it."""
+
+    name = "ffmpeg"
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (a pipe that nobody empties would block ffmpeg)
+        command = ["ffmpeg", "-nostdin", *_QUIET_AND_LOCAL, "-i", _url(path), "-map", "0:a:0", "-c:a", "pcm_f32be", "-f", "au", "pipe:1"]
+        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._errors)
+        assert self._process.stdout is not None
+        self._out = self._process.stdout
+        try:
+            self.sample_rate, self.channels = self._read_header()
+            require_rate(path, self.sample_rate, self.channels)
+            self.format, seconds = self._describe()
+        except BaseException:
+            self.close()
+            raise
+        self.frames: int | None = None if seconds is None else round(seconds * self.sample_rate)
+        self.promised = self.frames is not None
+
+    def _read_header(self) -> tuple[int, int]:
+        """Rate and channels, from the AU header that ffmpeg writes first."""
+        header = self._out.read(_AU_HEADER)
+        if len(header) < _AU_HEADER:
+            self._process.wait()
+            raise AudioError(f"ffmpeg finds no audio in {shown(self.path)}: {self._last_error()}")
+        _, offset, _, _, sample_rate, channels = (int(n) for n in np.frombuffer(header, ">u4"))
+        self._out.read(offset - _AU_HEADER)
+        return sample_rate, channels
+
+    def _describe(self) -> tuple[str, float | None]:
+        """Container and codec, and the length in seconds where the container knows it."""
+        if shutil.which("ffprobe") is None:
+            return "ffmpeg", None
+        entries = ["-select_streams", "a:0", "-show_entries", "format=format_name,duration:stream=codec_name,duration"]
+        command = ["ffprobe", *_QUIET_AND_LOCAL, *entries, "-of", "json", "-i", _url(self.path)]
+        answer = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False).stdout
+        try:
+            about: dict[str, Any] = json.loads(answer)
+            stream, container = about["streams"][0], about["format"]
+            seconds = float(stream.get("duration") or container["duration"])
+        except (ValueError, KeyError, IndexError):
+            return "ffmpeg", None
+        names = str(container.get("format_name", "")).split(",")
+        return f"{names[0].upper()} {stream.get('codec_name', '')}".strip(), seconds if any(n in names for n in _TELLS_LENGTH) else None
+
+    def _last_error(self) -> str:
+        self._errors.seek(0)
+        lines = self._errors.read().decode("utf-8", "backslashreplace").strip().splitlines()
+        return shown(lines[-1]) if lines else "it says nothing"
+
+    def read(self, frames: int) -> Float32[np.ndarray, "frame channel"]:
+        data = self._out.read(frames * self.channels * 4)
+        whole = len(data) // (4 * self.channels)
+        if whole < frames and self._process.wait() != 0:
+            raise AudioError(f"ffmpeg stopped inside {shown(self.path)}: {self._last_error()}", "Fetch it again, or convert it.", kind="truncated")
+        values = np.frombuffer(data, ">f4", count=whole * self.channels).reshape(whole, self.channels)
+        return values.astype(np.float32)
+
+    def close(self) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait()
+        self._out.close()
+        self._errors.close()

@@ -1,0 +1,148 @@
+"""What a track is: the sha256 of its file's bytes. A cache by path, size, time and inode makes asking again cheap.
+
+The cache is one sqlite file. It is only a memory: delete it at any time, share it between processes; when it cannot be
+read or written, keys are computed without it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from beatmeter.audio.reader import require_file
+from beatmeter.errors import AudioError, shown
+
+CACHE_NAME = "track-keys.sqlite"
+_TABLE = "CREATE TABLE IF NOT EXISTS keys (path BLOB PRIMARY KEY, size INTEGER, mtime INTEGER, inode INTEGER, key TEXT) WITHOUT ROWID"
+_LOOK_UP = 500  # paths per query, below sqlite's limit of 999 parameters
+_WRITE = 2000  # keys per transaction
+_SETTLED = 2_000_000_000  # ns: a file changed more recently could change again within the same timestamp
+_BUSY = 30.0  # seconds to wait for another process's transaction
+
+
+def track_key(path: str | os.PathLike[str]) -> str:
+    """Hex sha256 of the file's bytes. Raises AudioError when it cannot be read or changes meanwhile."""
+    return _hash(Path(path))[0]
+
+
+def track_keys(
+    paths: Sequence[Path], cache: Path | None = None, jobs: int = 1, progress: Callable[[int], object] = lambda n: None
+) -> list[str | AudioError]:
+    """The key of every path, in order, or the AudioError that says why it has none.
+
+    `cache` is the folder of the memory of earlier keys (None: compute them all); `jobs` files are read at a time.
+    `progress(n)` is called as n more paths are known.
+    """
+    result: list[str | AudioError | None] = [None] * len(paths)
+    memory = None if cache is None else _Memory(cache / CACHE_NAME)
+    unknown: list[int] = []
+    for at in _batches(range(len(paths)), _LOOK_UP):
+        states = {i: _state(paths[i]) for i in at}
+        known = memory.get([s for s in states.values() if s is not None]) if memory else {}
+        for i, state in states.items():
+            result[i] = known.get(state) if state is not None else None
+        unknown += [i for i in at if result[i] is None]
+        progress(sum(result[i] is not None for i in at))
+    with ThreadPoolExecutor(max(1, jobs)) as pool:
+        for at in _batches(unknown, _WRITE):
+            learned: list[tuple[_State, str]] = []
+            for i, outcome in zip(at, pool.map(_try_hash, [paths[i] for i in at]), strict=True):
+                if isinstance(outcome, AudioError):
+                    result[i] = outcome
+                else:
+                    result[i] = outcome[0]
+                    learned.append((outcome[1], outcome[0]))
+                progress(1)
+            if memory:
+                memory.put(learned)
+    return [key for key in result if key is not None]
+
+
+@dataclass(frozen=True)
+class _State:
+    """What tells one state of a file from another without reading it."""
+
+    path: bytes
+    size: int
+    mtime: int  # ns
+    inode: int
+
+
+def _state(path: Path) -> _State | None:
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return None
+    return _State(os.fsencode(os.path.abspath(path)), status.st_size, status.st_mtime_ns, status.st_ino)  # noqa: PTH100 (links stay as they are)
+
+
+def _hash(path: Path) -> tuple[str, _State]:
+    require_file(path)
+    before = _state(path)
+    try:
+        with path.open("rb") as file:
+            key = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise AudioError(f"cannot read {shown(path)}: {error.strerror or error}", "Check the disk and the permissions.") from None
+    after = _state(path)
+    if before is None or after != before:
+        raise AudioError(f"{shown(path)} changed while it was read", "Run again when it is complete.")
+    return key, after
+
+
+def _try_hash(path: Path) -> tuple[str, _State] | AudioError:
+    try:
+        return _hash(path)
+    except AudioError as error:
+        return error
+
+
+def _batches(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    return (items[i : i + size] for i in range(0, len(items), size))
+
+
+class _Memory:
+    """Keys of earlier runs on disk. Never an error: what goes wrong only costs time."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._usable = True
+
+    def get(self, states: Sequence[_State]) -> dict[_State, str]:
+        """The keys of those states that are known exactly as they are."""
+        marks = ",".join("?" * len(states))
+        rows = self._run(
+            lambda db: db.execute(f"SELECT path, size, mtime, inode, key FROM keys WHERE path IN ({marks})", [s.path for s in states]).fetchall()
+        )
+        return {_State(*row[:4]): row[4] for row in rows or []}
+
+    def put(self, learned: Iterable[tuple[_State, str]]) -> None:
+        """Remember the keys of files that have settled."""
+        now = time.time_ns()
+        rows = [(s.path, s.size, s.mtime, s.inode, key) for s, key in learned if now - s.mtime > _SETTLED]
+        if rows:
+            self._run(lambda db: db.executemany("INSERT OR REPLACE INTO keys VALUES (?, ?, ?, ?, ?)", rows).fetchall())
+
+    def _run(self, work: Callable[[sqlite3.Connection], list[tuple[Any, ...]]]) -> list[tuple[Any, ...]] | None:
+        for _ in range(2):
+            if not self._usable:
+                return None
+            try:
+                self._file.parent.mkdir(parents=True, exist_ok=True)
+                with contextlib.closing(sqlite3.connect(self._file, timeout=_BUSY)) as db, db:
+                    db.execute(_TABLE)
+                    return work(db)
+            except (sqlite3.OperationalError, OSError):  # read-only, full, locked for long
+                self._usable = False
+            except sqlite3.DatabaseError:  # damaged: start again
+                with contextlib.suppress(OSError):
+                    self._file.unlink()
+        return None
