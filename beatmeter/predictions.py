@@ -148,7 +148,9 @@ def _read_sidecar(path: Path, digest: str) -> dict[str, Any]:
     if not isinstance(about, dict) or "sha256" not in about or not isinstance(about.get("meta", {}), dict):
         return {}  # a JSON file of something else that happens to share the name
     if about["sha256"] != digest:
-        raise DataError(f"{path} was changed after {beside.name} was written for it", f"Delete {beside} to read the CSV as it is, or restore the CSV.")
+        raise DataError(
+            f"{path} was changed after {beside.name} was written for it", f"Delete {beside} to read the CSV as it is, or restore the CSV."
+        )
     return about
 
 
@@ -176,7 +178,9 @@ def _columns(path: Path, header: list[str]) -> _Columns:
     if "id" not in header:
         raise DataError(f"{path} has no column 'id'", f"It has: {', '.join(header)}. {DESCRIBED}")
     if not classes:
-        raise DataError(f"{path} has no score columns", f"Name them score_<class>, for instance score_3, score_4. It has: {', '.join(header)}. {DESCRIBED}")
+        raise DataError(
+            f"{path} has no score columns", f"Name them score_<class>, for instance score_3, score_4. It has: {', '.join(header)}. {DESCRIBED}"
+        )
     for name in unknown:  # extra columns are the writer's own business, unless they look like a misspelt score or target
         if name.lower().startswith(("score", "target", "prob", "logit")):
             lonely = name.startswith(TARGET)
@@ -203,7 +207,9 @@ def _build(path: Path, columns: _Columns, lines: list[tuple[int, list[str]]], sp
         split = splits[0] if splits else str(about.get("split", ""))
     classes = columns.classes
     scores = _numbers(path, columns, lines, [SCORE + c for c in classes], (0.0, 1.0), "Scores are probabilities: apply a sigmoid to logits.")
-    times = _numbers(path, columns, lines, ["start", "end"], (0.0, math.inf), "Times are seconds; leave both empty for a whole track.", empty=math.nan)
+    times = _numbers(
+        path, columns, lines, ["start", "end"], (0.0, math.inf), "Times are seconds; leave both empty for a whole track.", empty=math.nan
+    )
     primary, targets = _labels(path, columns, lines)
     ids = [columns.cell(cells, "id") for _, cells in lines]
     seen: dict[tuple[str, str, str], int] = {}
@@ -214,7 +220,9 @@ def _build(path: Path, columns: _Columns, lines: list[tuple[int, list[str]]], sp
             raise DataError(f"{path}:{line}: start and end of {id!r} must both be empty, or end must follow start")
         key = (id, columns.cell(cells, "start"), columns.cell(cells, "end"))
         if seen.setdefault(key, line) != line:
-            raise DataError(f"{path}:{line}: {id!r} stands on line {seen[key]} already", "Ids are unique; windows of one track differ in start and end.")
+            raise DataError(
+                f"{path}:{line}: {id!r} stands on line {seen[key]} already", "Ids are unique; windows of one track differ in start and end."
+            )
     try:
         return Predictions(
             classes=classes,
@@ -235,7 +243,9 @@ def _build(path: Path, columns: _Columns, lines: list[tuple[int, list[str]]], sp
 def _labels(path: Path, columns: _Columns, lines: list[tuple[int, list[str]]]) -> tuple[Int[np.ndarray, " item"], Float[np.ndarray, "item klass"]]:
     """Primary class and target weights; each is filled from the other where only one of them is given."""
     classes = columns.classes
-    targets = _numbers(path, columns, lines, [TARGET + c for c in classes], (0.0, 1.0), "Targets are weights of labels; 0 where a class is absent.", empty=0.0)
+    targets = _numbers(
+        path, columns, lines, [TARGET + c for c in classes], (0.0, 1.0), "Targets are weights of labels; 0 where a class is absent.", empty=0.0
+    )
     primary = np.full(len(lines), -1, dtype=np.int64)
     for i, (line, cells) in enumerate(lines):
         name = columns.cell(cells, "primary").strip()
