@@ -45,6 +45,10 @@ class Window:
     chunks: tuple[int, int]
     skip: tuple[int, ...]
 
+    def shifted(self, by: int) -> Window:
+        """The same window with its chunks numbered from another zero."""
+        return Window((self.chunks[0] + by, self.chunks[1] + by), self.skip)
+
 
 @dataclass(frozen=True)
 class Layout:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -161,6 +161,10 @@ class FeatureSpec:
                 return p
         raise SchemaError(f"no pooling {pooling!r} in these features", f"They hold: {', '.join(p.name for p in self.poolings)}.")
 
+    def only(self, poolings: Sequence[str]) -> FeatureSpec:
+        """The same features with just these poolings."""
+        return replace(self, poolings=tuple(self[name] for name in poolings))
+
     @property
     def frame_rate(self) -> float:
         """Frames per second, Hz."""
@@ -252,7 +256,9 @@ class Pooled:
 
     def __post_init__(self) -> None:
         n = len(self.values)
-        _require(self.times.shape == (n, 2) and self.frames.shape == (n,), f"times {self.times.shape} or frames {self.frames.shape} do not match {n} rows")
+        _require(
+            self.times.shape == (n, 2) and self.frames.shape == (n,), f"times {self.times.shape} or frames {self.frames.shape} do not match {n} rows"
+        )
 
 
 @dataclass(frozen=True)
@@ -301,7 +307,10 @@ class Predictions:
         _require(len(self.groups) == n and len(self.sources) == n, f"{n} ids, {len(self.groups)} groups, {len(self.sources)} sources")
         _require(self.targets.shape == (n, c), f"targets have shape {self.targets.shape}, not {(n, c)}")
         _require(self.scores.shape == (n, c), f"scores have shape {self.scores.shape}, not {(n, c)}")
-        _require(self.primary.shape == (n,) and self.times.shape == (n, 2), f"primary {self.primary.shape} or times {self.times.shape} do not match {n} items")
+        _require(
+            self.primary.shape == (n,) and self.times.shape == (n, 2),
+            f"primary {self.primary.shape} or times {self.times.shape} do not match {n} items",
+        )
         if n:
             bad = ~np.isfinite(self.scores).all(axis=1) | (self.scores < 0).any(axis=1) | (self.scores > 1).any(axis=1)
             _require(not bad.any(), f"{int(bad.sum())} items have scores outside [0, 1], first {self.ids[int(bad.argmax())]!r}")
@@ -317,7 +326,10 @@ class Predictions:
     def take(self, index: Sequence[int] | Int[np.ndarray, " some"] | np.ndarray) -> Predictions:
         """The items at `index` (positions or a boolean mask), in that order."""
         at = np.flatnonzero(index) if np.asarray(index).dtype == bool else np.asarray(index, dtype=int)
-        pick = lambda names: tuple(names[i] for i in at)  # noqa: E731
+
+        def pick(names: tuple[str, ...]) -> tuple[str, ...]:
+            return tuple(names[i] for i in at)
+
         return Predictions(
             classes=self.classes,
             ids=pick(self.ids),

@@ -1,0 +1,53 @@
+"""The command line: parse, call the library, print. No command imports torch before it runs, so `--help` is instant."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from beatmeter import __version__
+from beatmeter.cli.cache import cache
+from beatmeter.cli.data import data
+from beatmeter.cli.demo import demo
+from beatmeter.cli.extract import extract
+from beatmeter.cli.predict import predict
+from beatmeter.cli.train import evaluate, train
+from beatmeter.errors import BeatmeterError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="beatmeter")
+def cli() -> None:
+    """Hear musical meter: 3, 4, 5, 7, 9, 11, or two at once.
+
+    \b
+    beatmeter demo                               the whole line on synthetic music, offline
+    beatmeter extract MUSIC/ --recipe spectral-lag
+    beatmeter train --frozen MUSIC/ --recipe spectral-lag
+    beatmeter predict runs/NAME song.wav
+    """
+
+
+for command in (extract, train, evaluate, predict, data, cache, demo):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """Run the command line; an error is one line on stderr, Ctrl-C is quiet, exit statuses tell."""
+    try:
+        status = cli.main(standalone_mode=False)
+    except BeatmeterError as error:
+        click.secho(f"error: {error}", fg="red", err=True)
+        status = error.exit_code
+    except click.exceptions.Abort:
+        click.echo("stopped", err=True)
+        status = 130
+    except click.ClickException as error:
+        error.show()
+        status = error.exit_code
+    except BrokenPipeError:  # the reader of a pipe went away
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 0
+    sys.exit(status if isinstance(status, int) else 0)

@@ -1,0 +1,54 @@
+"""beatmeter extract"""
+
+from __future__ import annotations
+
+import click
+
+from beatmeter.cli.options import bar, configure, device_option, echo, settings_options
+
+
+@click.command()
+@click.argument("dataset", type=click.Path())
+@settings_options
+@click.option("--layers", help="Layers to keep, for instance 1-6 or 3,5,7; the encoder stops after the last.")
+@click.option("--cache", "cache_dir", type=click.Path(), help="Folder of feature stores.  [default: cache]")
+@click.option("--jobs", default=1, show_default=True, help="Processes that decode audio.")
+@click.option("--retry-failed", is_flag=True, help="Try files again that failed in an earlier run.")
+@click.option("--limit", type=int, help="At most this many tracks.")
+@device_option
+def extract(
+    dataset: str,
+    recipe: tuple[str, ...],
+    assignments: tuple[str, ...],
+    layers: str | None,
+    cache_dir: str | None,
+    jobs: int,
+    retry_failed: bool,
+    limit: int | None,
+    device: str,
+) -> None:
+    """Write the features of every track of DATASET to the store. Safe to stop and run again: only what is missing is done.
+
+    \b
+    beatmeter extract MUSIC/ --recipe spectral-lag
+    beatmeter extract METER2800/ --set features.backbone=m-a-p/MERT-v1-95M --layers 1-6
+    Exit status: 0 everything is in the store, 1 some files failed (they are listed), 2 nothing could be done.
+    """
+    config = configure(recipe, assignments, features={k: v for k, v in {"layers": layers, "cache": cache_dir}.items() if v}, data={"path": dataset})
+    from pathlib import Path
+
+    from beatmeter.datasets import open_dataset
+    from beatmeter.device import choose_device
+    from beatmeter.service import FeatureService
+
+    opened = open_dataset(Path(dataset), config.data, config.task.classes, labelled=False)
+    tracks = opened.tracks[:limit] if limit else opened.tracks
+    if opened.excluded:
+        echo(f"{len(opened.excluded)} rows of {dataset} have no usable file; `beatmeter data check {dataset}` lists them")
+    service = FeatureService(config.features, choose_device(device), jobs)
+    echo(service.describe())
+    store, _, failed = service.ensure(tracks, report=echo, progress=bar, retry_failed=retry_failed)
+    for name, reason in sorted(failed.items()):
+        click.echo(f"failed: {name}: {reason}")
+    click.echo(f"{store.path}: {len(tracks) - len(failed)} of {len(tracks)} tracks have features")
+    raise SystemExit(1 if failed or opened.excluded else 0)

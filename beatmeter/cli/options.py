@@ -1,0 +1,79 @@
+"""Options that several commands share, and settings made from them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from beatmeter.config import change, describe, parse_assignment, read_toml
+from beatmeter.errors import ConfigError, nearest
+from beatmeter.settings import RunConfig
+
+F = TypeVar("F", bound=Callable[..., Any])
+RECIPES = Path(__file__).parent.parent / "recipes"
+
+
+def recipes() -> dict[str, Path]:
+    """The recipes that ship, by name."""
+    return {path.stem: path for path in sorted(RECIPES.glob("*.toml"))}
+
+
+def read_recipe(name: str) -> dict[str, Any]:
+    """A shipped recipe by name, or a TOML file by path."""
+    known = recipes()
+    if name in known:
+        return read_toml(known[name])
+    path = Path(name)
+    if path.suffix == ".toml" or path.exists():
+        return read_toml(path)
+    raise ConfigError(f"no recipe {name!r}", nearest(name, known))
+
+
+def configure(recipe: tuple[str, ...], assignments: tuple[str, ...], **values: Any) -> RunConfig:
+    """Defaults, then recipes in order, then `--set`, then what the command line says by its own options."""
+    config = RunConfig()
+    for name in recipe:
+        config = change(config, read_recipe(name), f"recipe {name}")
+    for text in assignments:
+        config = change(config, parse_assignment(text, config), f"--set {text}")
+    return change(config, {k: v for k, v in values.items() if v not in (None, {}, ())}, "command line")
+
+
+def _list_settings(context: click.Context, _: click.Parameter, value: bool) -> None:
+    if not value:
+        return
+    for name, default, help_text in describe(RunConfig()):
+        click.echo(f"{name} = {default!r}\n    {help_text}")
+    context.exit()
+
+
+def settings_options(command: F) -> F:
+    """--recipe, --set, --settings."""
+    for decorate in (
+        click.option("--settings", is_flag=True, is_eager=True, expose_value=False, callback=_list_settings, help="List every setting and leave."),
+        click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="Change one setting; may be repeated. See --settings."),
+        click.option("--recipe", multiple=True, metavar="NAME|FILE", help=f"Settings from a recipe: {', '.join(recipes())}, or a TOML file."),
+    ):
+        command = decorate(command)
+    return command
+
+
+def device_option(command: F) -> F:
+    """--device."""
+    return click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:0 or auto.")(command)
+
+
+def echo(text: str) -> None:
+    """A line for people: stderr, so that stdout stays clean for results."""
+    click.echo(text, err=True)
+
+
+def bar(label: str, total: int) -> Any:
+    """A progress bar on stderr with rate and time left; silent where stderr is not a terminal."""
+    from tqdm import tqdm
+
+    return tqdm(total=total, desc=label, unit=" clips", leave=False, disable=not sys.stderr.isatty(), dynamic_ncols=True, smoothing=0.1)

@@ -1,0 +1,104 @@
+"""beatmeter train, beatmeter evaluate"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from beatmeter.cli.options import bar, configure, device_option, echo, settings_options
+from beatmeter.errors import ConfigError
+
+
+@click.command()
+@click.argument("dataset", type=click.Path(), required=False)
+@click.option("--frozen", "regime", flag_value="frozen", help="Train a head on stored features.")
+@click.option("--lora", "regime", flag_value="lora", help="Train through the backbone with LoRA adapters.")
+@settings_options
+@click.option("--out", type=click.Path(path_type=Path), help="Run folder.  [default: runs/<time>-<regime>-<backbone>]")
+@click.option("--extra-data", multiple=True, type=click.Path(), help="A further dataset that joins training only; may be repeated.")
+@click.option("--limit", type=int, help="At most this many tracks per split: a smoke run.")
+@click.option("--seed", type=int, help="Seed of weights, order and augmentation.")
+@click.option("--predict", "splits", default="val,test", show_default=True, help="Splits to predict and diagnose at the end.")
+@click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Continue an interrupted run, bit for bit.")
+@device_option
+def train(
+    dataset: str | None,
+    regime: str | None,
+    recipe: tuple[str, ...],
+    assignments: tuple[str, ...],
+    out: Path | None,
+    extra_data: tuple[str, ...],
+    limit: int | None,
+    seed: int | None,
+    splits: str,
+    resume: Path | None,
+    device: str,
+) -> None:
+    """Train on DATASET and say how good the model is and what it confuses.
+
+    \b
+    beatmeter train --frozen data/demo --recipe spectral-lag
+    beatmeter train --lora data/demo --recipe embedded-lag --set training.epochs=5
+    beatmeter train --resume runs/NAME
+    """
+    if resume is not None:
+        if dataset or regime or recipe or assignments or out or limit or seed or extra_data:
+            raise ConfigError("--resume continues a run with its own settings and takes no others", f"beatmeter train --resume {resume}")
+    elif dataset is None or regime is None:
+        raise ConfigError("train needs a DATASET and one of --frozen, --lora", "For instance: beatmeter train --frozen data/demo --recipe spectral-lag")
+    if resume is None:
+        values: dict[str, object] = {"data": {"path": dataset} | ({"extra": extra_data} if extra_data else {}), "limit": limit, "seed": seed}
+        if regime == "lora":
+            values |= {"regime": "streamed"}
+        else:
+            values |= {"regime": "frozen"}
+        config = configure(recipe, assignments, **values)
+        name = config.features.backbone.rstrip("/").split("/")[-1]
+        out = out or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{regime}-{name}"
+
+    from beatmeter.device import choose_device
+    from beatmeter.report import render
+    from beatmeter.runs import RunFolder
+    from beatmeter.training import run
+
+    if resume is not None:
+        out, config = resume, RunFolder.open(resume).config()
+    assert out is not None
+    try:
+        outcome = run(config, out, choose_device(device), resume is not None, _splits(splits), echo, bar)
+    except KeyboardInterrupt:
+        saved = RunFolder(out).last.exists()
+        echo(f"stopped; continue with: beatmeter train --resume {out}" if saved else "stopped before the first epoch was saved")
+        raise SystemExit(130) from None
+    click.echo(render(outcome))
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--data", "dataset", type=click.Path(), help="Evaluate on another dataset: all of its labelled tracks.")
+@click.option("--split", "splits", default="val,test", show_default=True, help="Splits of the run's own data to predict.")
+@click.option("--json", "as_json", is_flag=True, help="Figures and findings as JSON.")
+@device_option
+def evaluate(run: Path, dataset: str | None, splits: str, as_json: bool, device: str) -> None:
+    """Predict with the best epoch of RUN, and diagnose. Thresholds come from the validation split.
+
+    \b
+    beatmeter evaluate runs/NAME
+    beatmeter evaluate runs/NAME --data MUSIC/manifest.csv
+    """
+    from beatmeter.device import choose_device
+    from beatmeter.report import render, render_json
+    from beatmeter.training import evaluate_run
+
+    outcome = evaluate_run(run, choose_device(device), _splits(splits), dataset, echo, bar)
+    click.echo(render_json(outcome) if as_json else render(outcome))
+
+
+def _splits(text: str) -> list[str]:
+    names = [part.strip() for part in text.split(",") if part.strip()]
+    unknown = [name for name in names if name not in ("train", "val", "test")]
+    if unknown or not names:
+        raise ConfigError(f"no split {', '.join(map(repr, unknown)) or 'was named'}", "Splits are train, val, test.")
+    return names

@@ -1,0 +1,104 @@
+"""Meter: several classes may be true at once (polyrhythm), one of them is primary."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from beatmeter import diagnostics, metrics
+from beatmeter.errors import DataError
+from beatmeter.heads import Head
+from beatmeter.schema import FeatureSpec, Finding, Predictions, Track
+from beatmeter.settings import RunConfig
+from beatmeter.tasks.base import Task
+from beatmeter.tasks.losses import LOSSES, floor_of_negative
+
+
+class MeterTask(Task):
+    """Multi-hot targets with smoothed negatives, one sigmoid per class, primary answer by argmax."""
+
+    def __init__(self, config: RunConfig) -> None:
+        super().__init__(config)
+        self.classes = config.task.classes
+        self.weight = np.ones(len(self.classes))
+
+    def targets(self, tracks: Sequence[Track]) -> tuple[Float[np.ndarray, "track klass"], Int[np.ndarray, " track"]]:
+        at = {name: i for i, name in enumerate(self.classes)}
+        values = np.zeros((len(tracks), len(self.classes)))
+        primary = np.full(len(tracks), -1)
+        for row, track in enumerate(tracks):
+            foreign = [name for name in track.labels if name not in at]
+            if foreign:
+                raise DataError(f"track {track.id} has the label {foreign[0]!r}, the task knows {', '.join(self.classes)}", "See `beatmeter data check`.")
+            for name, weight in track.labels.items():
+                values[row, at[name]] = weight
+            if track.primary is not None:
+                primary[row] = at[track.primary]
+        return values, primary
+
+    def fit_to(self, train: Sequence[Track]) -> list[Finding]:
+        hard = self.targets(train)[0] > 0
+        positives = hard.sum(axis=0)
+        empty = [name for name, n in zip(self.classes, positives, strict=True) if n == 0]
+        if self.config.task.weighting == "balanced":
+            weight = (len(train) - positives) / np.maximum(positives, 1)
+            self.weight = np.where(positives == 0, 1.0, np.clip(weight, 1.0, self.config.task.weight_cap))
+        findings = []
+        if empty:
+            findings.append(
+                Finding("classes without examples", "warning", f"no training track of class {', '.join(empty)}: its scores mean nothing", {"classes": empty})
+            )
+        floors = floor_of_negative(self.config.task.loss, self.weight, self.config.task.smoothing)
+        findings.append(diagnostics.floor_warning(self.classes, floors))
+        return findings
+
+    def head(self, spec: FeatureSpec) -> Head:
+        return Head(spec, self.config.head, len(self.classes))
+
+    def loss(self, logits: Float[Tensor, "track klass"], targets: Float[Tensor, "track klass"]) -> Float[Tensor, " track"]:
+        weight = torch.as_tensor(self.weight, dtype=logits.dtype, device=logits.device)
+        return LOSSES[self.config.task.loss](logits, targets, weight, self.config.task.smoothing).mean(dim=1)
+
+    def predictions(self, tracks: Sequence[Track], logits: Float[np.ndarray, "track klass"], split: str, meta: Mapping[str, Any]) -> Predictions:
+        targets, primary = self.targets(tracks)
+        return Predictions(
+            classes=self.classes,
+            ids=tuple(t.id for t in tracks),
+            groups=tuple(t.group for t in tracks),
+            sources=tuple(t.source for t in tracks),
+            split=split,
+            targets=targets,
+            scores=1 / (1 + np.exp(-logits.astype(float))),
+            primary=primary,
+            times=np.full((len(tracks), 2), np.nan),
+            meta=meta,
+        )
+
+    def figures(self, predictions: Predictions) -> dict[str, Any]:
+        pair, worst = diagnostics.worst_correlation(predictions)
+        return {
+            "accuracy": metrics.accuracy(predictions),
+            "balanced_accuracy": metrics.balanced_accuracy(predictions),
+            "entropy": float(metrics.binary_entropy(predictions.scores).mean()),
+            "gap": float(metrics.confidence_gap(predictions.scores).mean()),
+            "worst_correlation": worst,
+            "worst_pair": pair,
+        }
+
+    def epoch_line(self, figures: Mapping[str, Any]) -> str:
+        pair = "-".join(figures["worst_pair"])
+        return (
+            f"acc {100 * figures['accuracy']:5.1f}  bal {100 * figures['balanced_accuracy']:5.1f}  "
+            f"entropy {figures['entropy']:.2f}  gap {figures['gap']:.2f}  r {figures['worst_correlation']:+.2f} ({pair})"
+        )
+
+    def state(self) -> dict[str, Any]:
+        return {"weight": [float(w) for w in self.weight]}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        self.weight = np.asarray(state["weight"], dtype=float)
