@@ -1,0 +1,213 @@
+"""beatmeter data check | split | synth"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from beatmeter.cli.options import bar, echo
+from beatmeter.settings import DataConfig, SplitConfig, TaskConfig
+
+if TYPE_CHECKING:
+    from beatmeter.datasets import Exclusion
+    from beatmeter.datasets.check import Report
+
+_CLASSES = ",".join(TaskConfig().classes)
+_jobs = click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Processes at work at a time.")
+_classes = click.option("--classes", default=_CLASSES, show_default=True, help="Labels that count, separated by commas.")
+_tables = click.option("--tables", type=click.Choice(["2", "4"]), help="METER2800 tables to read: of 2 or of 4 classes.  [default: 4 if there]")
+_extra = click.option(
+    "--extra-data", "extra", multiple=True, type=click.Path(), help="A further dataset whose tracks join training only; may be repeated."
+)
+
+
+@click.group()
+def data() -> None:
+    """Check, split and make datasets.
+
+    \b
+    beatmeter data check METER2800/
+    beatmeter data split MUSIC/ --out split.csv
+    beatmeter data synth SYNTH/ --clips 600
+    """
+
+
+@data.command()
+@click.argument("dataset", type=click.Path())
+@click.option("--decode/--no-decode", default=True, show_default=True, help="Decode all audio, or only look whether the files are there.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of text.")
+@_jobs
+@_classes
+@_tables
+@_extra
+def check(dataset: str, decode: bool, as_json: bool, jobs: int, classes: str, tables: str | None, extra: tuple[str, ...]) -> None:
+    """Account for every row of DATASET: which are used, which are left out, and why.
+
+    A dataset is a folder with METER2800 or WIKIMETER tables, a folder with a manifest.csv, a folder of audio files
+    (sub-folders named by class are labels), or one table.
+
+    \b
+    beatmeter data check METER2800/ --jobs 4
+    beatmeter data check METER2800/ --extra-data WIKIMETER/ --json > check.json
+    beatmeter data check MUSIC/ --no-decode
+    Exit status: 0 every row can be used, 1 some are left out, 2 the dataset cannot be used.
+    """
+    from pathlib import Path
+
+    from beatmeter.datasets.check import check as examine
+
+    config = DataConfig(path=dataset, extra=extra, classes=int(tables or 0))
+    progress = _Bar("checking")
+    try:
+        report = examine(Path(dataset), config, _names(classes), decode, jobs, progress.start, progress.update)
+    finally:
+        progress.close()
+    if as_json:
+        click.echo(json.dumps(report.to_json(), indent=1))
+    else:
+        _show(report)
+    raise SystemExit(report.status)
+
+
+@data.command()
+@click.argument("dataset", type=click.Path())
+@click.option("--out", required=True, type=click.Path(), help="The split file to write (CSV: id, group, split).")
+@click.option("--val", default=SplitConfig().val, show_default=True, help="Share for validation.")
+@click.option("--test", default=SplitConfig().test, show_default=True, help="Share for test.")
+@click.option("--seed", default=SplitConfig().seed, show_default=True, help="Seed of the split.")
+@click.option("--cache", "cache_dir", type=click.Path(), default="cache", show_default=True, help="Folder that remembers the hashes of files.")
+@_jobs
+@_classes
+@_tables
+@_extra
+def split(
+    dataset: str,
+    out: str,
+    val: float,
+    test: float,
+    seed: int,
+    cache_dir: str,
+    jobs: int,
+    classes: str,
+    tables: str | None,
+    extra: tuple[str, ...],
+) -> None:
+    """Split DATASET by groups, balanced over the classes, and write the split to a file.
+
+    Tracks that bring a split keep it. Use the file with --set split.file=FILE.
+
+    \b
+    beatmeter data split MUSIC/ --out split.csv
+    beatmeter data split MUSIC/ --out split.csv --val 0.1 --test 0.2 --seed 1
+    Exit status: 0 every row is in the file, 1 some are left out (they are listed), 2 the dataset cannot be used.
+    """
+    from pathlib import Path
+
+    from beatmeter.datasets import open_dataset
+    from beatmeter.datasets.splits import split_dataset, write_split
+    from beatmeter.errors import DataError
+
+    opened = open_dataset(Path(dataset), DataConfig(path=dataset, extra=extra, classes=int(tables or 0)), _names(classes))
+    progress = _Bar("reading")
+    progress.start(len(opened.tracks))
+    try:
+        result = split_dataset(opened, SplitConfig(val=val, test=test, seed=seed), Path(cache_dir), jobs, progress.update)
+    finally:
+        progress.close()
+    if not result.tracks:
+        raise DataError(f"{dataset} has no tracks to split", f"`beatmeter data check {dataset}` says why.")
+    _show_excluded(result.excluded)
+    digest = write_split(Path(out), result.tracks)
+    counts = ", ".join(f"{len(result.of_split(name))} {name}" for name in ("train", "val", "test"))
+    click.echo(f"{out}: {counts}, {len({t.group for t in result.tracks})} groups, sha256 {digest}")
+    raise SystemExit(1 if result.excluded else 0)
+
+
+@data.command()
+@click.argument("out", type=click.Path())
+@click.option("--clips", type=click.IntRange(min=1), default=600, show_default=True, help="Number of clips, the six classes in turn.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the set.")
+@click.option("--seconds", type=click.FloatRange(1, 3600), default=30.0, show_default=True, help="Length of every clip.")
+@click.option("--format", "suffix", type=click.Choice(["flac", "wav"]), default="flac", show_default=True, help="Audio format.")
+@_jobs
+def synth(out: str, clips: int, seed: int, seconds: float, suffix: str, jobs: int) -> None:
+    """Synthesise a data set to the folder OUT: audio, a manifest, and the exact beats of every clip.
+
+    The set is split by clip into train, val and test. Safe to stop and run again: complete clips are kept, and a set
+    can be made longer. The same seed always gives the same clips.
+
+    \b
+    beatmeter data synth SYNTH/ --clips 600
+    beatmeter data synth SYNTH/ --clips 6000 --jobs 4
+    beatmeter data synth OTHER/ --clips 60 --seed 7 --seconds 10
+    """
+    from pathlib import Path
+
+    from beatmeter.datasets.synthetic import SynthPlan, synthesise
+
+    progress = _Bar("synthesising")
+    progress.start(clips)
+    try:
+        made = synthesise(Path(out), clips, SynthPlan(seed=seed, seconds=seconds, format=suffix), jobs, progress.update)
+    finally:
+        progress.close()
+    click.echo(f"{made.manifest}: {made.made} clips made, {made.kept} kept")
+
+
+class _Bar:
+    """A progress bar that learns its length when the work starts."""
+
+    def __init__(self, label: str) -> None:
+        self._label = label
+        self._bar: Any = None
+
+    def start(self, total: int) -> None:
+        self._bar = bar(self._label, total)
+
+    def update(self, n: int) -> None:
+        if self._bar is not None:
+            self._bar.update(n)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+def _names(classes: str) -> tuple[str, ...]:
+    return TaskConfig(classes=tuple(name.strip() for name in classes.split(",") if name.strip())).classes
+
+
+def _show_excluded(excluded: Sequence[Exclusion]) -> None:
+    for e in excluded:
+        place = f" ({e.row})" if e.row else ""
+        click.echo(f"left out: {e.id}{place}: {e.kind}: {e.reason}")
+
+
+def _show(report: Report) -> None:
+    dataset = report.dataset
+    _show_excluded(dataset.excluded)
+    value = report.to_json()
+    several = f", {value['several_classes']} of several classes" if value["several_classes"] else ""
+    hours = (
+        ""
+        if report.seconds is None
+        else f", {report.seconds / 3600:.2f} h of audio"
+        if report.seconds >= 3600
+        else f", {report.seconds / 60:.1f} min of audio"
+    )
+    click.echo(f"{dataset.name} ({dataset.kind}): {len(dataset.tracks)} tracks in {value['groups']} groups{several}{hours}, sha256 {dataset.sha256}")
+    rows = report.counts()
+    columns = [*report.classes, *(["-"] if any("-" in n for _, _, n in rows) else [])]
+    width = max([len("source"), *(len(source) for source, _, _ in rows)])
+    click.echo(f"{'source':{width}}  split  {'  '.join(f'{c:>5}' for c in columns)}  total")
+    for source, split, n in rows:
+        click.echo(f"{source:{width}}  {split:5}  {'  '.join(f'{n.get(c, 0):5}' for c in columns)}  {sum(n.values()):5}")
+    for text in report.warnings():
+        click.echo(f"note: {text}")
+    if dataset.excluded:
+        click.echo(f"{len(dataset.excluded)} left out: {', '.join(f'{n} {kind}' for kind, n in report.reasons.most_common())}")
+    if report.status == 2:
+        echo("nothing is left to use")

@@ -1,0 +1,167 @@
+"""A synthetic data set on disk: clips of every class with the exact grid they were made on, split and ready to train on.
+
+    OUT/manifest.csv             one row a clip, as `beatmeter.datasets.manifest` reads it
+    OUT/audio/000017.flac        24 kHz mono, 16 bit
+    OUT/beats/000017.beats       felt beats: seconds, tab, number in the bar (1 is the downbeat)
+    OUT/annotations/000017.json  everything else that is known: meters, grouping, downbeats, sections, style, seed
+    OUT/synthetic.json           the settings that made it
+
+Clip i of a seed is always the same clip with the same split, whatever the number of clips: a set can be made longer.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import joblib
+import soundfile
+
+from beatmeter import __version__, atomic
+from beatmeter.audio.decode import SAMPLE_RATE
+from beatmeter.audio.synth import Clip, render
+from beatmeter.audio.synth.clip import METERS
+from beatmeter.errors import DataError, shown
+from beatmeter.settings import SplitConfig
+
+COLUMNS = ("file", "class", "group", "split", "source", "kind", "style", "grouping", "tempo", "seconds", "seed", "beats")
+_SETTINGS = "synthetic.json"
+
+
+@dataclass(frozen=True)
+class SynthPlan:
+    """What decides every clip of a set. `format` is flac or wav; `val` and `test` are shares of each class."""
+
+    seed: int = 0
+    seconds: float = 30.0
+    sample_rate: int = SAMPLE_RATE
+    format: str = "flac"
+    val: float = SplitConfig().val
+    test: float = SplitConfig().test
+    generator: str = __version__
+
+
+@dataclass(frozen=True)
+class Made:
+    """What `synthesise` did: clips made now, and clips that were there already."""
+
+    manifest: Path
+    made: int
+    kept: int
+
+
+def synthesise(out: Path, clips: int, plan: SynthPlan, jobs: int = 1, progress: Callable[[int], object] = lambda n: None) -> Made:
+    """Write the first `clips` clips of a plan to the folder `out`, the classes in turn, `jobs` at a time.
+
+    Clips that are complete already are kept, so a stopped run goes on and a longer set reuses a shorter one. Raises
+    DataError when `out` holds a set of another plan or other files.
+    """
+    _claim(out, plan)
+    work = (joblib.delayed(_ensure)(out, index, meter, split, plan) for index, meter, split in _schedule(clips, plan))
+    rows: list[dict[str, str]] = []
+    made = 0
+    for row, fresh in joblib.Parallel(n_jobs=jobs, return_as="generator")(work):
+        rows.append(row)
+        made += fresh
+        progress(1)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    atomic.write_text(out / "manifest.csv", text.getvalue())
+    return Made(out / "manifest.csv", made, len(rows) - made)
+
+
+def _claim(out: Path, plan: SynthPlan) -> None:
+    """Make `out` the folder of this plan, or make sure that it is."""
+    settings = out / _SETTINGS
+    if not settings.exists():
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise DataError(f"{shown(out)} is not an empty folder", "Name a new folder for the synthetic set.")
+        atomic.write_text(settings, json.dumps(asdict(plan), indent=1) + "\n")
+        return
+    try:
+        there = json.loads(settings.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{shown(settings)} cannot be read: {error}", "Name a new folder for the synthetic set.") from None
+    differs = [f"{name} {there.get(name)!r}, not {value!r}" for name, value in asdict(plan).items() if there.get(name) != value]
+    if differs:
+        raise DataError(f"{shown(out)} holds a synthetic set of other settings: {', '.join(differs)}", "Name another folder, or use these settings.")
+
+
+def _schedule(clips: int, plan: SynthPlan) -> Iterator[tuple[int, int, str]]:
+    """(index, class, split) of every clip: the classes in turn; in each, the split that lags most behind its share."""
+    shares = {"train": 1 - plan.val - plan.test, "val": plan.val, "test": plan.test}
+    counts = {meter: dict.fromkeys(shares, 0) for meter in METERS}
+    for index in range(clips):
+        meter = METERS[index % len(METERS)]
+        so_far = counts[meter]
+        split = max(shares, key=lambda name: shares[name] * (sum(so_far.values()) + 1) - so_far[name])
+        so_far[split] += 1
+        yield index, meter, split
+
+
+def _ensure(out: Path, index: int, meter: int, split: str, plan: SynthPlan) -> tuple[dict[str, str], bool]:
+    """The manifest row of a clip, and whether it had to be made."""
+    name = f"{index:06d}"
+    audio, beats, notes = out / "audio" / f"{name}.{plan.format}", out / "beats" / f"{name}.beats", out / "annotations" / f"{name}.json"
+    about = _complete(audio, beats, notes)
+    fresh = about is None
+    if about is None:
+        clip = render((plan.seed << 32) + index, meter=meter, seconds=plan.seconds, sample_rate=plan.sample_rate)
+        data = io.BytesIO()
+        soundfile.write(data, clip.audio, clip.sample_rate, format=plan.format.upper(), subtype="PCM_16")
+        content = data.getvalue()
+        atomic.write_bytes(audio, content)
+        atomic.write_text(beats, "".join(f"{time:.6f}\t{number}\n" for time, number in zip(clip.beats, clip.beat_numbers, strict=True)))
+        about = _annotation(clip, len(content))
+        atomic.write_text(notes, json.dumps(about, indent=1) + "\n")  # last: where it is, the clip is complete
+    meters = about["meters"]
+    row = {
+        "file": f"audio/{audio.name}",
+        "class": next(iter(meters)) if len(meters) == 1 else ",".join(f"{name}:{weight:g}" for name, weight in meters.items()),
+        "group": f"synthetic-{about['seed']}",
+        "split": split,
+        "source": "synthetic",
+        "kind": about["kind"],
+        "style": about["style"],
+        "grouping": "+".join(map(str, about["grouping"])),
+        "tempo": f"{about['tempo']:.2f}",
+        "seconds": f"{about['seconds']:g}",
+        "seed": str(about["seed"]),
+        "beats": f"beats/{beats.name}",
+    }
+    return row, fresh
+
+
+def _complete(audio: Path, beats: Path, notes: Path) -> dict[str, Any] | None:
+    """The annotation of a clip whose files are all there in full, else None."""
+    try:
+        about: dict[str, Any] = json.loads(notes.read_text(encoding="utf-8"))
+        return about if audio.stat().st_size == about["bytes"] and beats.exists() else None
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _annotation(clip: Clip, size: int) -> dict[str, Any]:
+    """What is known of a clip as JSON; times in seconds, to the microsecond. The heaviest meter comes first."""
+    meters = sorted(clip.meters.items(), key=lambda item: (-item[1], item[0] != clip.primary))
+    return {
+        "meters": {str(meter): round(weight, 4) for meter, weight in meters},
+        "primary": str(clip.primary),
+        "grouping": list(clip.grouping),
+        "tempo": round(clip.tempo, 4),
+        "kind": clip.kind,
+        "style": clip.style,
+        "seed": clip.seed,
+        "seconds": round(len(clip.audio) / clip.sample_rate, 6),
+        "downbeats": clip.downbeats.round(6).tolist(),
+        "second_downbeats": clip.second_downbeats.round(6).tolist(),
+        "sections": [[round(start, 6), round(end, 6), label] for start, end, label in clip.sections],
+        "bytes": size,
+    }
