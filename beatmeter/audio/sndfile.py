@@ -15,8 +15,9 @@ from beatmeter.audio import mpeg
 from beatmeter.audio.reader import FETCH_AGAIN, TOLERANCE, Reader, require_rate, truncated
 from beatmeter.errors import AudioError, shown
 
-_LOG_SIZE = re.compile(r"^\s*data\w*(?: Size)?\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
+_LOG_SIZE = re.compile(r"^\s*(?:data\w*(?: size)?|riff)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE | re.IGNORECASE)
 _LOG_AIFF = re.compile(r"'COMM' chunk \((\d+)\) not equal to frame count\s*\*\*\* calculated from length of 'SSND' chunk \((\d+)\)")
+_MALFORMED = 3  # SF_ERR_MALFORMED_FILE: a known format whose chunks make no sense
 _UNKNOWN = 1 << 62  # libsndfile's number of frames when a stream does not tell
 _STREAMED = (1 << 31) - (1 << 20)  # data sizes from here on mean: not known when the header was written
 
@@ -40,6 +41,8 @@ class SoundFileReader(Reader):
             # bytes: a name need not be text
             self._file = soundfile.SoundFile(str(path) if sys.platform == "win32" else os.fsencode(path))
         except soundfile.LibsndfileError as error:
+            if error.code == _MALFORMED:  # another reader would take what is left for the whole
+                raise AudioError(f"{shown(path)} is damaged or truncated: its headers do not fit together", FETCH_AGAIN, kind="truncated") from None
             raise AudioError(f"libsndfile cannot read {shown(path)}: {error.error_string}") from None
         except (TypeError, ValueError) as error:  # headerless formats by their suffix, for one
             raise AudioError(f"libsndfile cannot read {shown(path)}: {error}") from None
@@ -49,6 +52,8 @@ class SoundFileReader(Reader):
         self.promised = self.frames is not None
         try:
             require_rate(path, self.sample_rate, self.channels)
+            if self._file.frames == 0:
+                raise ShortReadError(f"libsndfile sees no samples in {shown(path)}", "Install ffmpeg, or re-encode the file.")
             if length is None:
                 self._require_whole()
             elif length.promised is None:
@@ -72,12 +77,10 @@ class SoundFileReader(Reader):
         log, seconds = self._file.extra_info, self._file.frames / self.sample_rate
         if "lacks an end-of-stream bit" in log and "Junk after the last page" in log:
             raise AudioError(f"{shown(self.path)} is truncated: it ends inside an Ogg page after {seconds:.2f} s", FETCH_AGAIN, kind="truncated")
-        match = _LOG_SIZE.search(log) or _LOG_AIFF.search(log)
-        if match is None:
-            return
-        promised, found = int(match[1]), int(match[2])
-        if 0 < found < promised < _STREAMED and seconds * (promised / found - 1) > TOLERANCE:
-            raise truncated(self.path, seconds, seconds * promised / found)
+        for promised, found in [*_LOG_SIZE.findall(log), *_LOG_AIFF.findall(log)]:
+            lost = seconds * (int(promised) / max(1, int(found)) - 1)
+            if lost > TOLERANCE and int(promised) < _STREAMED:
+                raise truncated(self.path, seconds, seconds + lost)
 
     def read(self, frames: int) -> Float32[np.ndarray, "frame channel"]:
         try:
