@@ -1,0 +1,332 @@
+"""beatmeter cache info | failures | verify | repair | compact | gc | export"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from beatmeter.errors import StoreError, shown
+
+if TYPE_CHECKING:
+    from beatmeter.store import Store
+
+_path = click.argument("path", type=click.Path(path_type=Path), default="cache")
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+
+
+@click.group()
+def cache() -> None:
+    """Look into feature stores, check them, mend them, hand them on.
+
+    PATH is one store or a folder of stores; the default is ./cache.
+
+    \b
+    beatmeter cache info
+    beatmeter cache verify --full
+    beatmeter cache export cache/mert-v1-95m-0123456789abcdef --out features.h5
+    """
+
+
+@cache.command()
+@_path
+@_json
+def info(path: Path, as_json: bool) -> None:
+    """Which features there are, of how many tracks, and how large.
+
+    Exit status: 0 all stores can be opened, 1 some cannot (they are named).
+    """
+    from beatmeter.store import Store
+
+    described: list[dict[str, Any]] = []
+    for folder in _folders(path):
+        try:
+            described.append(_describe(Store.open(folder)))
+        except StoreError as error:
+            described.append({"path": str(folder), "error": str(error)})
+    if as_json:
+        click.echo(json.dumps(described, indent=1))
+    else:
+        for one in described:
+            _print_description(one)
+    sys.exit(1 if any("error" in one for one in described) else 0)
+
+
+@cache.command()
+@_path
+@click.option("--clear", is_flag=True, help="Forget them, so that the next extraction tries these files again.")
+@_json
+def failures(path: Path, clear: bool, as_json: bool) -> None:
+    """Files that could not be used, with the reason.
+
+    Exit status: 0 there are none (or they were cleared), 1 there are some.
+    """
+    listed: list[dict[str, str]] = []
+    for store in _stores(path):
+        found = store.failures()
+        listed += [{"store": str(store.path), "key": f.key, "path": f.path, "reason": f.reason, "time": f.time} for f in found.values()]
+        if clear:
+            store.clear_failures(found)
+    if as_json:
+        click.echo(json.dumps(listed, indent=1))
+    else:
+        _table(("when", "file", "reason"), [(f["time"], shown(f["path"]), shown(f["reason"])) for f in listed])
+        click.echo(f"{len(listed)} files {'are forgotten' if clear else 'could not be used'}")
+    sys.exit(1 if listed and not clear else 0)
+
+
+@cache.command()
+@_path
+@click.option("--full", is_flag=True, help="Read every byte and compare every checksum; otherwise records and lengths only.")
+@_json
+def verify(path: Path, full: bool, as_json: bool) -> None:
+    """Is every store sound? Names each fault, the file, and what to do about it. Changes nothing.
+
+    Exit status: 0 sound (garbage and notes do no harm), 1 features are missing or damaged.
+    """
+    from beatmeter.store.verify import verify as verify_store
+
+    reports = []
+    for folder in _folders(path):
+        with _Bar("verifying") as bar:
+            reports.append(verify_store(folder, full, bar))
+    if as_json:
+        text = [
+            {
+                "path": r.path,
+                "sound": r.sound,
+                "full": r.full,
+                "tracks": r.tracks,
+                "segments": r.segments,
+                "faults": [{"level": f.level, "file": f.file, "fault": f.fault, "remedy": f.remedy, "tracks": list(f.tracks)} for f in r.faults],
+            }
+            for r in reports
+        ]
+        click.echo(json.dumps(text, indent=1))
+    else:
+        for report in reports:
+            for fault in report.faults:
+                click.echo(f"{fault.level}: {shown(fault.file)}: {shown(fault.fault)}")
+                click.echo(f"    {fault.remedy}")
+            depth = "every byte" if full else "records and lengths"
+            click.echo(f"{report.path}: {report.tracks} tracks in {report.segments} segments, {depth}: {'sound' if report.sound else 'DAMAGED'}")
+    sys.exit(0 if all(r.sound for r in reports) else 1)
+
+
+@cache.command()
+@_path
+@_json
+def repair(path: Path, as_json: bool) -> None:
+    """Keep every track whose bytes match their checksums, and name those that are gone. Reads everything.
+
+    Nothing is deleted: `gc` does that later. Exit status: 0 nothing was lost, 1 some tracks are to be extracted again.
+    """
+    from beatmeter.store.repair import repair as repair_store
+
+    done = {}
+    for folder in _folders(path):
+        with _Bar("repairing") as bar:
+            done[str(folder)] = repair_store(folder, bar)
+    if as_json:
+        click.echo(json.dumps({name: {"actions": r.actions, "lost": r.lost} for name, r in done.items()}, indent=1))
+    else:
+        for name, r in done.items():
+            for line in (*r.actions, *(f"lost: track {key}" for key in r.lost)):
+                click.echo(shown(line))
+            click.echo(f"{name}: {len(r.actions)} repairs, {len(r.lost)} tracks lost{'; extract them again' if r.lost else ''}")
+    sys.exit(1 if any(r.lost for r in done.values()) else 0)
+
+
+@cache.command()
+@_path
+@click.option("--segment", "size", default="1G", show_default=True, callback=lambda *a: _bytes(a[2]), help="Bytes of a segment to aim at; K, M, G.")
+@_json
+def compact(path: Path, size: int, as_json: bool) -> None:
+    """Join small segments into large ones: stores with thousands of commits open and scan faster.
+
+    Others may read and write meanwhile. The old segments stay until `gc` removes them.
+    """
+    from beatmeter.store.compact import compact as compact_store
+
+    done = {}
+    for store in _stores(path):
+        with _Bar("compacting") as bar:
+            done[str(store.path)] = compact_store(store, size, bar)
+    if as_json:
+        click.echo(json.dumps({name: {"before": c.before, "after": c.after, "copied": c.copied} for name, c in done.items()}, indent=1))
+    else:
+        for name, c in done.items():
+            click.echo(f"{name}: {c.before} segments became {c.after}, {c.copied} tracks copied")
+
+
+@cache.command()
+@_path
+@click.option("--older-than", default="24h", show_default=True, callback=lambda *a: _seconds(a[2]), help="Grace period: s, m, h or d.")
+@click.option("--dry-run", is_flag=True, help="Only tell what would go.")
+@_json
+def gc(path: Path, older_than: float, dry_run: bool, as_json: bool) -> None:
+    """Remove what dead writers, compaction and repair left behind.
+
+    The grace period must be longer than a commit takes and than readers keep a snapshot, for instance a training run.
+    """
+    from beatmeter.store.gc import collect
+
+    found = {str(store.path): collect(store, older_than, dry_run) for store in _stores(path)}
+    if as_json:
+        click.echo(
+            json.dumps({name: [{"file": g.file, "bytes": g.bytes, "why": g.why} for g in garbage] for name, garbage in found.items()}, indent=1)
+        )
+    else:
+        for name, garbage in found.items():
+            _table(("bytes", "file", "why"), [(_size(g.bytes), shown(g.file), g.why) for g in garbage])
+            click.echo(f"{name}: {_size(sum(g.bytes for g in garbage))} {'would go' if dry_run else 'gone'}")
+
+
+@cache.command()
+@_path
+@click.option("--format", "kind", type=click.Choice(["h5"]), default="h5", show_default=True, help="h5: one HDF5 file that explains itself.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="File to write.")
+@click.option("--pooling", "poolings", multiple=True, help="Only this pooling; may be repeated.")
+@click.option("--overwrite", is_flag=True, help="Replace the file if it is there.")
+def export(path: Path, kind: str, out: Path, poolings: tuple[str, ...], overwrite: bool) -> None:
+    """Write one store as a single file for other programs.
+
+    \b
+    beatmeter cache export cache/mert-v1-95m-0123456789abcdef --out features.h5
+    """
+    from beatmeter.store.export import export_hdf5
+
+    stores = list(_stores(path))
+    if len(stores) != 1:
+        raise StoreError(f"{shown(path)} holds {len(stores)} stores", f"Choose one: {', '.join(shown(s.path) for s in stores)}.")
+    snapshot = stores[0].snapshot()
+    with _Bar("exporting") as bar:
+        written = export_hdf5(snapshot, out, poolings or None, overwrite, bar)
+    click.echo(f"{shown(out)}: {len(snapshot)} tracks, {_size(written)}, snapshot {snapshot.id}")
+
+
+def _folders(path: Path) -> list[Path]:
+    from beatmeter.store import store_folders
+
+    folders = store_folders(path)
+    if not folders:
+        raise StoreError(f"there is no feature store in {shown(path)}", "`beatmeter extract DATASET` makes one.")
+    return folders
+
+
+def _stores(path: Path) -> Iterable[Store]:
+    from beatmeter.store import Store
+
+    return [Store.open(folder) for folder in _folders(path)]
+
+
+def _describe(store: Store) -> dict[str, Any]:
+    snapshot, spec = store.snapshot(), store.spec
+    commits = store.catalog.state().commits
+    return {
+        "path": str(store.path),
+        "backbone": spec.backbone,
+        "revision": spec.revision,
+        "fingerprint": spec.fingerprint,
+        "snapshot": snapshot.id,
+        "tracks": len(snapshot),
+        "seconds": float(snapshot.lengths().sum() / spec.chunk.sample_rate),
+        "commits": len(commits),
+        "bytes": store.folder.bytes_below("segments"),
+        "damaged_commits": len(store.catalog.faults()),
+        "failures": len(store.failures()),
+        "compute_dtype": spec.compute_dtype,
+        "store_dtype": spec.store_dtype,
+        "poolings": [
+            {
+                "name": p.name,
+                "kind": p.kind,
+                "unit": p.unit,
+                "layers": list(p.layers),
+                "axes": ["layer", *p.axes],
+                "row_shape": list(p.row_shape),
+                "rows": int(snapshot.row_counts(None, p.name).sum()),
+            }
+            for p in spec.poolings
+        ],
+    }
+
+
+def _print_description(one: Mapping[str, Any]) -> None:
+    if "error" in one:
+        click.secho(f"{one['path']}\n  cannot be opened: {one['error']}", fg="red")
+        return
+    click.echo(one["path"])
+    lines = [
+        ("backbone", f"{one['backbone']} ({one['revision']}), computed in {one['compute_dtype']}, stored in {one['store_dtype']}"),
+        ("fingerprint", one["fingerprint"]),
+        ("snapshot", one["snapshot"]),
+        ("tracks", f"{one['tracks']} ({one['seconds'] / 3600:.1f} h of audio) in {one['commits']} commits, {_size(one['bytes'])} on disk"),
+    ]
+    lines += [
+        (p["name"], f"{p['rows']} rows, one per {p['unit']}, of ({', '.join(f'{a} {n}' for a, n in zip(p['axes'], p['row_shape'], strict=True))})")
+        for p in one["poolings"]
+    ]
+    if one["failures"]:
+        lines.append(("failures", f"{one['failures']} files could not be used; `beatmeter cache failures` lists them"))
+    if one["damaged_commits"]:
+        lines.append(("DAMAGED", f"{one['damaged_commits']} commits cannot be used; `beatmeter cache verify` tells more"))
+    width = max(len(name) for name, _ in lines)
+    for name, text in lines:
+        click.echo(f"  {name:<{width}}  {text}")
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    if rows:
+        widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header) - 1)]
+        for row in (header, *rows):
+            click.echo("  ".join([*(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)), row[-1]]))
+
+
+def _size(n: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if n < 1000:
+            return f"{n:.0f} B" if unit == "B" else f"{n:.1f} {unit}"
+        n /= 1000
+    return f"{n:.1f} TB"
+
+
+def _bytes(text: str) -> int:
+    return int(_scaled(text, {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}))
+
+
+def _seconds(text: str) -> float:
+    return _scaled(text, {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400})
+
+
+def _scaled(text: str, units: Mapping[str, int]) -> float:
+    number, unit = (text[:-1], text[-1]) if text and not text[-1].isdigit() else (text, "")
+    if unit not in units or not number.replace(".", "", 1).isdigit():
+        raise click.BadParameter(f"{text!r} is not a number with one of the units {', '.join(u for u in units if u)}")
+    return float(number) * units[unit]
+
+
+class _Bar:
+    """Progress of segments or tracks on stderr; silent where stderr is not a terminal."""
+
+    def __init__(self, label: str) -> None:
+        self.label = label
+        self.bar: Any = None
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __call__(self, done: int, total: int) -> None:
+        if self.bar is None:
+            from tqdm import tqdm
+
+            self.bar = tqdm(total=total, desc=self.label, leave=False, disable=not sys.stderr.isatty(), dynamic_ncols=True)
+        self.bar.update(done - self.bar.n)
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.close()

@@ -1,0 +1,233 @@
+"""Which commits count: the journal of commits, read once, kept up to date, and saved as an index that makes opening fast.
+
+A commit counts when its record is sound and of this store's fingerprint, its files have the lengths it says, and no later
+commit that counts replaces its segment. The index is a cache of this: with it a store opens without reading the records
+that it covers, without it everything is read again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import google_crc32c
+import numpy as np
+
+from beatmeter.errors import StoreError
+from beatmeter.schema import FeatureSpec
+from beatmeter.store.folder import Folder
+from beatmeter.store.index import Columns, dump, parse
+from beatmeter.store.journal import Journal, RecordError
+from beatmeter.store.layout import ArrayLayout
+from beatmeter.store.record import Record
+
+_INDEX = re.compile(r"(\d{8,18})-([0-9a-f]{8})\.npz")
+_BLOCK = 1_000  # records held as Python objects at a time
+_KEPT = 2  # saved indexes; somebody may be reading the one before the last
+_UNFOLDED = 4_096  # tracks beside the sorted columns before they are sorted in
+
+
+@dataclass(frozen=True)
+class Commit:
+    """What the catalog keeps of a record: its segment, the rows of each array in the spec's order, what it replaces."""
+
+    segment: str
+    rows: tuple[int, ...]
+    replaces: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class State:
+    """What counts at one moment: tracks sorted by key, and by commit number the commits they lie in."""
+
+    columns: Columns
+    commits: Mapping[int, Commit]
+
+
+class Catalog:
+    """Reads the commits of one store. Not thread-safe; what `state` returns is frozen and may be shared."""
+
+    def __init__(self, folder: Folder, spec: FeatureSpec, layouts: Mapping[str, ArrayLayout]) -> None:
+        self.folder, self.spec, self.layouts = folder, spec, layouts
+        self.journal = Journal(folder, "commits")
+        self._forget()
+
+    def _forget(self) -> None:
+        self.commits: dict[int, Commit] = {}  # every sound record
+        self.unsound: dict[int, str] = {}  # records that cannot be used, and why
+        self.misfits: dict[int, str] = {}  # records whose files have other lengths than they say
+        self.last = 0  # highest number seen, sound or not
+        self.covered = 0  # commits in the saved index
+        self._base: Columns | None = None  # tracks of the commits `_folded`, one entry per key, sorted
+        self._folded: set[int] = set()
+        self._tail: list[Columns] = []  # tracks of the commits since
+        self._tail_keys: set[str] = set()
+        self._replacing = False  # some commit since replaces others
+        self._state: State | None = None
+
+    def refresh(self, use_index: bool = True) -> None:
+        """Read the records that are new since the last call. Records that went away are forgotten."""
+        numbers = self.journal.numbers()
+        if not self.last and numbers and use_index:
+            self._load_index(set(numbers))
+        gone = (self.commits.keys() | self.unsound.keys()) - set(numbers)
+        for number in gone:
+            for known in (self.commits, self.unsound, self.misfits):
+                known.pop(number, None)
+            self._state = None
+        new = [n for n in numbers if n not in self.commits and n not in self.unsound]
+        for start in range(0, len(new), _BLOCK):
+            self._read(new[start : start + _BLOCK])
+        self.last = max([self.last, *numbers[-1:]])
+
+    def state(self) -> State:
+        """What counts now."""
+        self.refresh()
+        if self._state is None:
+            live, _ = self._judge()
+            for use_index in (True, False):
+                if self._folded <= live.keys():
+                    break
+                self._forget()  # a commit whose tracks are sorted in no longer counts: entries that it hid may count again
+                self.refresh(use_index)
+                live, _ = self._judge()
+            self._fold(live)
+        assert self._state is not None
+        return self._state
+
+    def faults(self) -> dict[int, str]:
+        """Numbers of commits that would count if they were not damaged, and what is wrong with them."""
+        _, replaced = self._judge()
+        return dict(sorted((self.unsound | {n: text for n, text in self.misfits.items() if n not in replaced}).items()))
+
+    def replaced(self) -> dict[int, int]:
+        """Commits that do not count because another replaced them: number to the number of the replacement."""
+        return self._judge()[1]
+
+    def holds(self, keys: Sequence[str]) -> set[str]:
+        """Those of `keys` that the store has now. Cheap to ask again and again while commits come in."""
+        self.refresh()
+        if self._base is None or len(self._tail_keys) > max(_UNFOLDED, len(self._base) // 8) or self._replacing:
+            self.state()
+        assert self._base is not None
+        found = self._base.find(keys) >= 0
+        return {key for key, here in zip(keys, found, strict=True) if here or key in self._tail_keys}
+
+    def read(self, number: int) -> Record:
+        """One record, checked. Raises RecordError."""
+        value = self.journal.read(number)
+        try:
+            return Record.from_json(value, self.layouts, self.spec)
+        except RecordError as error:
+            raise RecordError(f"{self.journal.path(number)} cannot be used: {error.what}") from error
+
+    def _read(self, numbers: Sequence[int]) -> None:
+        records: list[tuple[int, Record]] = []
+        for number in numbers:
+            try:
+                record = self.read(number)
+            except RecordError as error:
+                self.unsound[number] = error.what
+                continue
+            commit = Commit(record.segment, tuple(record.extents[p].rows for p in self.layouts if p in record.extents), record.replaces)
+            self.commits[number] = commit
+            self._state = None
+            self._replacing |= bool(record.replaces)
+            if self._fits(number, commit) and record.keys:
+                records.append((number, record))
+        if records:
+            self._tail.append(Columns.of(records, list(self.layouts)))
+            self._tail_keys.update(key for _, record in records for key in record.keys)
+
+    def _fits(self, number: int, commit: Commit) -> bool:
+        for (_, layout), rows in zip(self.layouts.items(), commit.rows, strict=False):
+            name = f"segments/{commit.segment}/{layout.shard}"
+            size = self.folder.size(name)
+            if size != layout.size(rows):
+                found = "is missing" if size is None else f"has {size} bytes"
+                self.misfits[number] = f"{name} {found}, its record says {layout.size(rows)}"
+                return False
+        return True
+
+    def _judge(self) -> tuple[dict[int, Commit], dict[int, int]]:
+        """The commits that count, and those that another replaced. A replacement always has the higher number."""
+        first: dict[str, int] = {}
+        for number in sorted(self.commits):
+            first.setdefault(self.commits[number].segment or f"#{number}", number)  # a copied record names a segment twice
+        taken: dict[str, int] = {}
+        live: dict[int, Commit] = {}
+        replaced: dict[int, int] = {}
+        for segment, number in sorted(first.items(), key=lambda item: -item[1]):
+            commit = self.commits[number]
+            if segment in taken:
+                replaced[number] = taken[segment]
+            elif number not in self.misfits:
+                live[number] = commit
+            else:
+                continue
+            for name in commit.replaces:
+                taken.setdefault(name, number)
+        return live, replaced
+
+    def _fold(self, live: Mapping[int, Commit]) -> None:
+        parts = [p for p in (self._base, *self._tail) if p is not None] or [Columns.of([], list(self.layouts))]
+        columns = Columns.join(parts)
+        if any(number not in live for number in self.commits):
+            columns = columns.take(np.flatnonzero(np.isin(columns.number, np.fromiter(live, np.int64))))
+        self._base = columns.winners(number for number, commit in live.items() if commit.replaces)
+        self._folded, self._tail, self._tail_keys, self._replacing = set(live), [], set(), False
+        self._state = State(self._base, dict(live))
+
+    def save_index(self) -> None:
+        """Save what `state` says, so that opening does not read the commits known now. Only a cache: failing is harmless."""
+        state = self.state()
+        about = {
+            "fingerprint": self.spec.fingerprint,
+            "folded": sorted(self._folded),
+            "commits": [[n, c.segment, list(c.rows), list(c.replaces)] for n, c in sorted(self.commits.items())],
+        }
+        data = dump(state.columns, about)
+        name = f"{self.last:08d}-{google_crc32c.value(data):08x}.npz"
+        with contextlib.suppress(StoreError):
+            self.folder.replace(f"index/{name}", data)
+            self.covered = len(self.commits)
+            for old in self.indexes()[_KEPT:]:
+                self.folder.remove(f"index/{old}")
+
+    def indexes(self) -> list[str]:
+        """Names of saved indexes, the one that covers most first."""
+        found = [(int(match[1]), match[0]) for match in map(_INDEX.fullmatch, self.folder.list("index")) if match]
+        return [name for _, name in sorted(found, reverse=True)]
+
+    def read_index(self, name: str) -> tuple[Columns, Any]:
+        """A saved index. Raises RecordError when it is damaged or another store's."""
+        try:
+            data = self.folder.read(f"index/{name}")
+        except OSError as error:
+            raise RecordError(f"index/{name} cannot be read: {error.strerror}") from error
+        if f"{google_crc32c.value(data):08x}" != name[-12:-4]:
+            raise RecordError(f"index/{name} is damaged: its checksum does not match its name")
+        columns, about = parse(data)
+        if about.get("fingerprint") != self.spec.fingerprint:
+            raise RecordError(f"index/{name} belongs to another store")
+        return columns, about
+
+    def _load_index(self, present: set[int]) -> None:
+        for name in self.indexes():
+            try:
+                columns, about = self.read_index(name)
+            except RecordError:
+                continue  # the next one, or the records themselves; `verify` reports it
+            folded = set(about["folded"])
+            if not folded <= present:
+                continue
+            self._base, self._folded = columns, folded
+            for number, segment, rows, replaces in about["commits"]:
+                if number in present:
+                    self.commits[number] = Commit(segment, tuple(rows), tuple(replaces))
+                    self._fits(number, self.commits[number])
+            self.covered, self.last = len(self.commits), max(self.commits, default=0)
+            return

@@ -1,0 +1,183 @@
+"""Writing a segment: in a staging folder, flushed, then renamed to its place. A record makes it count afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import functools
+import importlib.metadata
+import os
+import platform
+import secrets
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import google_crc32c
+import numpy as np
+
+from beatmeter.chunking import Layout, rows
+from beatmeter.errors import AudioError, StoreError
+from beatmeter.schema import Features, FeatureSpec
+from beatmeter.store.folder import Folder, explained, write_synced
+from beatmeter.store.journal import seal
+from beatmeter.store.layout import ArrayLayout, digest, segment_metadata
+from beatmeter.store.record import KEY, Extent, Record
+
+_BUFFER = 8 << 20  # large writes: the page cache then holds large pages, and a fresh mapping reads twice as fast
+_LIBRARIES = ("beatmeter", "numpy", "torch", "transformers", "soxr", "librosa")
+
+
+class UnstorableError(StoreError):
+    """Features that are not finite in the store's dtype. `tracks` maps each such key to what is wrong with it."""
+
+    def __init__(self, tracks: Mapping[str, str]) -> None:
+        self.tracks = dict(tracks)
+        first = next(iter(tracks.items()))
+        more = f" and {len(tracks) - 1} more tracks" if len(tracks) > 1 else ""
+        super().__init__(f"nothing was committed: track {first[0]}, {first[1]}{more}", "Leave these tracks out, or use float32 throughout.")
+
+
+@functools.cache
+def library_versions() -> dict[str, str]:
+    """Versions of what may change numbers a little; absent libraries are left out."""
+    found = {"python": platform.python_version()}
+    for name in _LIBRARIES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+class SegmentWriter:
+    """One segment in the making. `add` tracks, then `publish`; leaving the `with` block otherwise forgets it."""
+
+    def __init__(self, folder: Folder, spec: FeatureSpec, layouts: Mapping[str, ArrayLayout]) -> None:
+        self.folder, self.spec, self.layouts = folder, spec, layouts
+        self.name = f"{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(8)}"
+        self._keys: list[str] = []
+        self._samples: list[int] = []
+        self._counts: dict[str, list[int]] = {name: [] for name in layouts}
+        self._digests: dict[str, list[int]] = {name: [] for name in layouts}
+        self._checksums = dict.fromkeys(layouts, 0)
+        self._files: dict[str, BinaryIO] = {}
+        self._staged: Path | None = None
+
+    def __enter__(self) -> SegmentWriter:
+        self._staged = self.folder.stage()
+        with explained("writing a segment", self._staged):
+            for name, layout in self.layouts.items():
+                (self._staged / name).mkdir()
+                self._files[name] = (self._staged / layout.shard).open("xb", buffering=_BUFFER)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for file in self._files.values():
+            with contextlib.suppress(OSError):  # a full disk was reported already
+                file.close()
+        if self._staged is not None:
+            self.folder.discard(self._staged)
+
+    def add(self, key: str, samples: int, stored: Mapping[str, np.ndarray]) -> None:
+        """Append one track: its stored rows (row, stride) of every pooling, as `ArrayLayout.encode` gives them."""
+        with explained("writing a segment", self.folder.root):
+            for name, block in stored.items():
+                self._files[name].write(block.data)
+                _, sums = self.layouts[name].split(block)
+                self._counts[name].append(len(block))
+                self._digests[name].append(digest(sums))
+                self._checksums[name] = google_crc32c.extend(self._checksums[name], sums.tobytes())
+        self._keys.append(key)
+        self._samples.append(samples)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def publish(self, replaces: Iterable[str] = (), provenance: Mapping[str, Any] | None = None) -> Record:
+        """Flush and rename; the segment exists from here on, and counts once the returned record is in the journal."""
+        assert self._staged is not None
+        extents = {}
+        with explained("writing a segment", self.folder.root):
+            for name, layout in self.layouts.items():
+                counts = self._counts[name]
+                total = sum(counts)
+                file = self._files[name]
+                file.write(layout.index(total))
+                file.flush()
+                os.fsync(file.fileno())
+                file.close()
+                write_synced(self._staged / layout.metadata_name, layout.metadata(total))
+                first = tuple(np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(int).tolist())
+                extents[name] = Extent(total, layout.size(total), self._checksums[name], first, tuple(counts), tuple(self._digests[name]))
+        record = Record(
+            segment=self.name,
+            fingerprint=self.spec.fingerprint,
+            keys=tuple(self._keys),
+            samples=tuple(self._samples),
+            extents=extents,
+            replaces=tuple(replaces),
+            provenance={
+                "committed": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+                "host": platform.node(),
+                "pid": os.getpid(),
+                "versions": library_versions(),
+                **(provenance or {}),
+            },
+        )
+        with explained("writing a segment", self.folder.root):
+            write_synced(self._staged / "zarr.json", segment_metadata(self.spec, seal(record.to_json()).decode("ascii")))
+        staged, self._staged = self._staged, None
+        try:
+            self.folder.publish(staged, f"segments/{self.name}")
+        except StoreError:
+            self.folder.discard(staged)
+            raise
+        return record
+
+
+def encode_track(key: str, features: Features, spec: FeatureSpec, layouts: Mapping[str, ArrayLayout]) -> dict[str, np.ndarray]:
+    """Stored rows by pooling, after checking that reading them back will give these features and no others.
+
+    Raises StoreError for a bad key, FingerprintMismatch for another spec, UnstorableError for values that do not fit.
+    """
+    if not KEY.fullmatch(key):
+        raise StoreError(f"{key[:80]!r} cannot be a track key", "Keys are hashes of the audio file's bytes: letters, digits and . _ : + -")
+    if features.spec != spec:
+        spec.require_same(features.spec, f"the commit of track {key}")
+    try:
+        layout = Layout.of(features.samples, spec)
+    except AudioError as error:
+        raise StoreError(f"track {key}: {error.what}") from error
+    stored, wrong = {}, []
+    for p in spec.poolings:
+        pooled = features.pooled[p.name]
+        times, frames = rows(layout, p)
+        if len(pooled.values) != len(times) or not np.allclose(pooled.times, times, atol=1e-6) or not np.array_equal(pooled.frames, frames):
+            raise StoreError(
+                f"track {key}: {features.samples} samples give {len(times)} rows of {p.name!r} at known times; these {len(pooled.values)} differ",
+                "Times are not stored, they follow from the length: build features with beatmeter.chunking.",
+            )
+        stored[p.name] = layouts[p.name].encode(pooled.values)
+        bad = layouts[p.name].unstorable(stored[p.name])
+        wrong += [f"{n} values of {p.name!r} layer {layer} are not finite in {spec.store_dtype}" for layer, n in zip(p.layers, bad, strict=True) if n]
+    if wrong:
+        raise UnstorableError({key: "; ".join(wrong)})
+    return stored
+
+
+def write_tracks(
+    folder: Folder, spec: FeatureSpec, layouts: Mapping[str, ArrayLayout], items: Iterable[tuple[str, Features]], provenance: Mapping[str, Any] | None
+) -> Record:
+    """A published segment of these tracks, not yet in the journal. All or nothing: every unstorable track is named."""
+    bad: dict[str, str] = {}
+    with SegmentWriter(folder, spec, layouts) as writer:
+        for key, features in items:
+            try:
+                stored = encode_track(key, features, spec, layouts)
+            except UnstorableError as error:
+                bad |= error.tracks
+                continue
+            if not bad:
+                writer.add(key, features.samples, stored)
+        if bad:
+            raise UnstorableError(bad)
+        return writer.publish(provenance=provenance)

@@ -1,0 +1,101 @@
+"""Compaction: many small segments into few large ones, so that stores with many commits open and scan fast."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from beatmeter.errors import StoreError
+from beatmeter.store.catalog import State
+from beatmeter.store.commit import SegmentWriter
+from beatmeter.store.record import Record
+from beatmeter.store.segment import read_tracks
+from beatmeter.store.shard import REMEDY
+from beatmeter.store.store import Store
+
+TARGET = 1 << 30  # bytes of a segment
+
+
+@dataclass(frozen=True)
+class Compaction:
+    """Segments before and after, and how many tracks were copied."""
+
+    before: int
+    after: int
+    copied: int
+
+
+def compact(store: Store, target: int = TARGET, progress: Callable[[int, int], object] = lambda done, total: None) -> Compaction:
+    """Join segments much smaller than `target` bytes, and rewrite those in which most rows lost to an earlier commit.
+
+    Readers and writers may go on meanwhile: a new segment counts by one record that replaces the old ones, which `gc`
+    removes later. Every row is checked on the way. Raises StoreError at the first damaged track; what was joined before
+    it counts.
+    """
+    with store.folder.lock("compaction"):
+        state = store.catalog.state()
+        before, groups, copied = _segments(state), _groups(store, state, target), 0
+        for done, group in enumerate(groups):
+            progress(done, len(groups))
+            copied += _join(store, state, group)
+        progress(len(groups), len(groups))
+        store.catalog.save_index()
+        return Compaction(before, _segments(store.catalog.state()), copied)
+
+
+def _segments(state: State) -> int:
+    return sum(bool(commit.segment) for commit in state.commits.values())
+
+
+@dataclass(frozen=True)
+class _Use:
+    """How many bytes of a segment's rows are read, and how many there are."""
+
+    number: int
+    used: int
+    bytes: int
+
+    @property
+    def wasteful(self) -> bool:
+        return 2 * self.used <= self.bytes
+
+
+def _groups(store: Store, state: State, target: int) -> list[list[int]]:
+    """Numbers of commits to join, each list into one segment of about `target` bytes."""
+    strides = np.array([layout.stride for layout in store.layouts.values()])
+    numbers, which = np.unique(state.columns.number, return_inverse=True)
+    used = np.bincount(which, (state.columns.counts * strides).sum(axis=1), len(numbers)).astype(int)
+    of = dict(zip(numbers.tolist(), used.tolist(), strict=True))
+    uses = [_Use(n, of.get(n, 0), int(np.dot(c.rows, strides))) for n, c in sorted(state.commits.items()) if c.segment]
+    groups: list[list[_Use]] = []
+    for use in uses:
+        if use.used > target // 2 and not use.wasteful:
+            continue
+        if not groups or sum(u.used for u in groups[-1]) + use.used > target:
+            groups.append([])
+        groups[-1].append(use)
+    return [[u.number for u in group] for group in groups if len(group) > 1 or group[0].wasteful]
+
+
+def _join(store: Store, state: State, group: list[int]) -> int:
+    """Write the tracks of these commits that count into one segment, and replace the commits by it."""
+    replaces = [state.commits[number].segment for number in group]
+    with SegmentWriter(store.folder, store.spec, store.layouts) as writer:
+        for number in group:
+            record = store.catalog.read(number)
+            at = state.columns.find(record.keys)
+            counts = (at >= 0) & (state.columns.number[at] == number)
+            for i, (stored, wrong) in enumerate(read_tracks(store.folder, record, store.layouts)):
+                if counts[i]:
+                    if wrong:
+                        raise StoreError(f"track {record.keys[i]} is damaged in {record.segment}: {wrong}", REMEDY)
+                    writer.add(record.keys[i], record.samples[i], stored)
+        copied = len(writer)
+        if copied:
+            joined = writer.publish(replaces, {"made_by": "compaction"})
+        else:
+            joined = Record("", store.spec.fingerprint, replaces=tuple(replaces), provenance={"made_by": "compaction"})
+    store.catalog.journal.append(joined.to_json())
+    return copied

@@ -1,0 +1,147 @@
+"""Rows of many tracks out of many shards into one array: in the order of the disk, announced ahead, checked on the way."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+
+from beatmeter.errors import StoreError
+from beatmeter.store.catalog import Commit, State
+from beatmeter.store.folder import Folder
+from beatmeter.store.layout import ArrayLayout
+from beatmeter.store.shard import REMEDY, Shard
+
+Check = Literal["first", "always", "never"]
+_AHEAD = 32 << 20  # bytes announced to the system before they are copied
+_RUN = 4 << 20  # bytes copied at a time, so that their checksums are computed while they are in the processor's cache
+
+
+def _open_files_limit() -> int:
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        import resource
+
+        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        return soft if soft > 0 else 1024
+    return 256
+
+
+class ShardPool:
+    """Open shards, the most recently used ones: each costs two file descriptors. Shared between threads."""
+
+    def __init__(self, folder: Folder, layouts: Mapping[str, ArrayLayout], commits: Mapping[int, Commit]) -> None:
+        self._folder, self._layouts, self._commits = folder, layouts, commits
+        self._position = {name: i for i, name in enumerate(layouts)}
+        self._open: OrderedDict[tuple[int, str], Shard] = OrderedDict()
+        self._lock = threading.Lock()
+        self._most = min(max(_open_files_limit() // 6, 16), 512)
+
+    def get(self, number: int, pooling: str) -> Shard:
+        """The shard of a pooling in a commit. Raises StoreError when its file is gone or has another length."""
+        with self._lock:
+            shard = self._open.get((number, pooling))
+            if shard is None:
+                layout, commit = self._layouts[pooling], self._commits[number]
+                shard = Shard(self._folder / f"segments/{commit.segment}/{layout.shard}", layout, commit.rows[self._position[pooling]])
+                self._open[number, pooling] = shard
+                if len(self._open) > self._most:
+                    self._open.popitem(last=False)  # whoever still copies from it keeps it alive
+            else:
+                self._open.move_to_end((number, pooling))
+            return shard
+
+
+class PoolingRows:
+    """The rows of one pooling of a frozen state. Tracks are positions in the state's columns."""
+
+    def __init__(self, pool: ShardPool, layout: ArrayLayout, position: int, state: State) -> None:
+        self._pool, self.layout, self.name = pool, layout, layout.pooling.name
+        columns = state.columns
+        self._keys, self._number = columns.keys, columns.number
+        self.first, self.counts, self._digests = columns.first[:, position], columns.counts[:, position], columns.digests[:, position]
+        self._checked = np.zeros(len(columns), bool)
+
+    @cached_property
+    def disk_order(self) -> np.ndarray:
+        """All tracks in the order in which their rows lie on disk."""
+        return np.lexsort((self.first, self._number))
+
+    def fill(self, at: np.ndarray, layers: Sequence[int] | None, out: np.ndarray | None, check: Check) -> tuple[np.ndarray, np.ndarray]:
+        """Values (row, layer, *axes) and offsets (track + 1,) of the tracks `at`, in that order. See `Snapshot.load`."""
+        layout = self.layout
+        offsets = np.concatenate([[0], np.cumsum(self.counts[at])])
+        select, begin, end = self._select(layers)
+        shape = (int(offsets[-1]), layout.row_shape[0] if layers is None else len(layers), *layout.row_shape[1:])
+        if out is None:
+            out = np.empty(shape, layout.dtype)
+        elif out.dtype != layout.dtype or out.shape[1:] != shape[1:] or len(out) < shape[0]:
+            raise StoreError(f"an array of {out.dtype} {out.shape} cannot take rows of {layout.dtype} {shape}", "Pass one with that dtype and shape.")
+        values = out[: shape[0]]
+        fresh = np.full(len(at), check == "always") if check != "first" else ~self._checked[at]
+        some_fresh = bool(fresh.any())
+        if some_fresh:  # checksums are of whole rows
+            begin, end = 0, layout.stride
+        runs, order = self._runs(at, offsets[:-1], end - begin)
+        ahead: deque[Shard] = deque()
+        announced = waiting = 0
+        for _, first, count, target, tracks in runs:
+            while announced < len(runs) and waiting < _AHEAD:
+                its_number, its_first, its_count = runs[announced][:3]
+                ahead.append(self._pool.get(its_number, self.name))
+                ahead[-1].announce(its_first, its_count, begin, end)
+                waiting += its_count * (end - begin)
+                announced += 1
+            waiting -= count * (end - begin)
+            shard = ahead.popleft()
+            shard.check_size()
+            copied = values[target : target + count]
+            copied[...] = shard.rows[first : first + count, select]
+            if some_fresh:
+                among = order[tracks]
+                self._check(at[among[fresh[among]]], shard, first, copied if select == slice(None) else None)
+        return values, offsets
+
+    def _select(self, layers: Sequence[int] | None) -> tuple[slice | list[int], int, int]:
+        """Where `layers` lie in a row: an index (a slice when they are evenly spaced: faster) and the range of bytes."""
+        have = self.layout.pooling.layers
+        if layers is None or tuple(layers) == have:
+            return slice(None), 0, self.layout.row_bytes
+        absent = sorted(set(layers) - set(have))
+        if absent or not layers:
+            raise StoreError(f"layers {absent or 'none'} of {self.name!r} were asked for", f"The store holds layers {', '.join(map(str, have))}.")
+        at = [have.index(layer) for layer in layers]
+        layer_bytes = self.layout.row_bytes // len(have)
+        step = at[1] - at[0] if len(at) > 1 else 1
+        even = step > 0 and at == list(range(at[0], at[-1] + 1, step))
+        return slice(at[0], at[-1] + 1, step) if even else at, min(at) * layer_bytes, (max(at) + 1) * layer_bytes
+
+    def _runs(self, at: np.ndarray, targets: np.ndarray, width: int) -> tuple[list[tuple[int, int, int, int, slice]], np.ndarray]:
+        """Tracks that are neighbours both on disk and in the result, together, in the order of the disk: (commit number,
+        first row, rows, target row, which tracks), the tracks as a range of the order that is returned as well. `width`
+        is how many bytes of a row are read."""
+        order = np.lexsort((self.first[at], self._number[at]))
+        number, first, count, target = (values[order] for values in (self._number[at], self.first[at], self.counts[at], targets))
+        if not len(order):
+            return [], order
+        group = np.cumsum(count) * width // _RUN
+        apart = (np.diff(number) != 0) | (np.diff(first) != count[:-1]) | (np.diff(target) != count[:-1]) | (np.diff(group) != 0)
+        starts = np.concatenate([[0], np.flatnonzero(apart) + 1])
+        stops = np.concatenate([starts[1:], [len(order)]])
+        rows = np.add.reduceat(count, starts)
+        which = [slice(a, b) for a, b in zip(starts.tolist(), stops.tolist(), strict=True)]
+        return list(zip(number[starts].tolist(), first[starts].tolist(), rows.tolist(), target[starts].tolist(), which, strict=True)), order
+
+    def _check(self, tracks: np.ndarray, shard: Shard, begin: int, copied: np.ndarray | None) -> None:
+        """Raise StoreError unless the rows of these tracks are what was committed. `copied` are the rows from `begin`."""
+        for track in tracks.tolist():
+            first, count = int(self.first[track]), int(self.counts[track])
+            rows = None if copied is None else copied[first - begin : first - begin + count]
+            if not shard.check(first, count, int(self._digests[track]), rows):
+                key = self._keys[track].decode("ascii")
+                raise StoreError(f"{self.name!r} rows of track {key} are damaged in {shard.path}: checksums differ", REMEDY)
+            self._checked[track] = True

@@ -1,0 +1,88 @@
+"""Garbage: what dead writers, compactions and repairs left behind, removed after a grace period."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from beatmeter.errors import StoreError
+from beatmeter.store.catalog import Catalog
+from beatmeter.store.store import Store
+from beatmeter.store.verify import orphans
+
+GRACE = 24 * 3600.0  # seconds; longer than any reader keeps an old snapshot and any writer takes for one commit
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """One file or folder, its bytes, and why nobody needs it."""
+
+    file: str
+    bytes: int
+    why: str
+
+
+def collect(store: Store, grace: float = GRACE, dry_run: bool = False) -> list[Garbage]:
+    """Remove what has been garbage for `grace` seconds by the file system's clock; tell what was, or would be, removed.
+
+    Raises StoreError when another process maintains the store, or when a damaged record leaves it open which segments
+    are needed.
+    """
+    with store.folder.lock("garbage collection"):
+        catalog = Catalog(store.folder, store.spec, store.layouts)
+        catalog.refresh(use_index=False)
+        if catalog.unsound:
+            first = next(iter(catalog.unsound.values()))
+            raise StoreError(
+                f"{len(catalog.unsound)} commit records cannot be used, so their segments look like garbage: {first}",
+                "Repair first: `beatmeter cache repair`.",
+            )
+        return _Collection(store, catalog, grace, dry_run).run()
+
+
+class _Collection:
+    def __init__(self, store: Store, catalog: Catalog, grace: float, dry_run: bool) -> None:
+        self.folder, self.store, self.catalog, self.grace, self.dry_run = store.folder, store, catalog, grace, dry_run
+        self.now = store.folder.now()
+        self.found: list[Garbage] = []
+
+    def run(self) -> list[Garbage]:
+        for number, by in sorted(self.catalog.replaced().items()):
+            if self._old(self.catalog.journal.path(by)):
+                segment = f"segments/{self.catalog.commits[number].segment}"
+                self._remove(self.catalog.journal.path(number), f"replaced by {self.catalog.journal.path(by)}")  # first: no record without segment
+                self._remove(segment, f"replaced by {self.catalog.journal.path(by)}")
+        for segment in orphans(self.store, self.catalog):
+            if self._old(f"segments/{segment}"):
+                self._remove_orphan(segment)
+        for folder, why in (("tmp", "left by a writer that died"), ("damaged", "set aside by a repair")):
+            for name in sorted(self.folder.list(folder)):
+                if self._old(f"{folder}/{name}"):
+                    self._remove(f"{folder}/{name}", why)
+        for name in self.catalog.indexes():
+            try:
+                self.catalog.read_index(name)
+            except StoreError as error:
+                self._remove(f"index/{name}", error.what)
+        return self.found
+
+    def _old(self, name: str) -> bool:
+        return self.folder.age(name, self.now) >= self.grace
+
+    def _remove(self, name: str, why: str) -> None:
+        self.found.append(Garbage(name, self.folder.bytes_below(name), why))
+        if not self.dry_run:
+            self.folder.remove(name)
+
+    def _remove_orphan(self, segment: str) -> None:
+        """A writer as slow as the grace period may link its record this very moment: take the segment away, look again,
+        and put it back if one names it. The writer looks for its segment after linking, so one of the two notices."""
+        name, aside = f"segments/{segment}", f"tmp/{segment}"
+        size = self.folder.bytes_below(name)
+        if not self.dry_run:
+            self.folder.move(name, aside)
+            self.catalog.refresh()
+            if any(commit.segment == segment for commit in self.catalog.commits.values()):
+                self.folder.move(aside, name)
+                return
+            self.folder.remove(aside)
+        self.found.append(Garbage(name, size, "no record names it"))

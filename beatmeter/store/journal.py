@@ -1,0 +1,79 @@
+"""An append-only list of small JSON records: numbered files that each appear whole and carry their own checksum.
+
+The number is the order. A writer takes the next free one with a create-if-absent, so several writers need no lock, the
+order does not depend on anybody's clock, and of two records the one with the lower number came first.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import google_crc32c
+
+from beatmeter.errors import StoreError
+from beatmeter.store.folder import Folder
+
+_NAME = re.compile(r"(\d{8,18})\.json")
+_TAIL = re.compile(rb',"crc32c":"([0-9a-f]{8})"\}\n')
+_TAIL_LENGTH = len(',"crc32c":"00000000"}\n')
+
+
+class RecordError(StoreError):
+    """A record that cannot be believed: damaged bytes, or values that contradict each other."""
+
+
+def seal(value: Mapping[str, Any]) -> bytes:
+    """One JSON object on one line whose last member is the CRC-32C of every byte before it."""
+    body = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)[:-1].encode("ascii")
+    return body + b',"crc32c":"%08x"}\n' % google_crc32c.value(body)
+
+
+def unseal(data: bytes) -> dict[str, Any]:
+    """The object that `seal` wrote. Raises RecordError when a bit of it changed or the end is missing."""
+    tail = _TAIL.fullmatch(data[-_TAIL_LENGTH:])
+    body = data[:-_TAIL_LENGTH]
+    if tail is None or int(tail[1], 16) != google_crc32c.value(body):
+        raise RecordError("the record's checksum does not match its bytes")
+    value = json.loads(data)
+    del value["crc32c"]
+    return value  # type: ignore[no-any-return]
+
+
+class Journal:
+    """The numbered records in one sub-folder of a store."""
+
+    def __init__(self, folder: Folder, name: str) -> None:
+        self.folder, self.name = folder, name
+
+    def numbers(self) -> list[int]:
+        """Numbers in use, ascending. Whatever else lies in the folder is not a record."""
+        return sorted(int(match[1]) for match in map(_NAME.fullmatch, self.folder.list(self.name)) if match)
+
+    def foreign(self) -> list[str]:
+        """Names in the folder that are not records."""
+        return sorted(name for name in self.folder.list(self.name) if not _NAME.fullmatch(name))
+
+    def path(self, number: int) -> str:
+        """The record's name in the store's folder."""
+        return f"{self.name}/{number:08d}.json"
+
+    def read(self, number: int) -> dict[str, Any]:
+        """One record. Raises RecordError, naming the file, when it is damaged, unreadable or gone."""
+        try:
+            return unseal(self.folder.read(self.path(number)))
+        except OSError as error:
+            raise RecordError(f"{self.path(number)} cannot be read: {error.strerror}") from error
+        except (RecordError, ValueError) as error:
+            raise RecordError(f"{self.path(number)} is damaged: {getattr(error, 'what', error)}") from error
+
+    def append(self, value: Mapping[str, Any]) -> int:
+        """Add a record after all that are there, durably, and return its number."""
+        data = seal(value)
+        while True:
+            taken = self.numbers()
+            number = taken[-1] + 1 if taken else 1
+            if self.folder.put_if_absent(self.path(number), data):
+                return number

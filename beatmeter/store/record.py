@@ -1,0 +1,116 @@
+"""The commit record: what a segment holds, track by track, and how to tell that it still does."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import Any
+
+from beatmeter.schema import FeatureSpec
+from beatmeter.store.journal import RecordError
+from beatmeter.store.layout import ArrayLayout
+
+KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:+-]{0,127}")
+_SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}")
+_LARGEST = 2**48  # rows, bytes or samples beyond this are nonsense
+
+
+@dataclass(frozen=True)
+class Extent:
+    """One pooling of a segment. Per array: `rows`, `bytes` of the shard file, `checksum`, the digest of all row checksums.
+    Per track, in the order of the record's keys: `first` row, row `counts`, `digests` of their row checksums."""
+
+    rows: int
+    bytes: int
+    checksum: int
+    first: tuple[int, ...]
+    counts: tuple[int, ...]
+    digests: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Record:
+    """One commit. Built from JSON it has been checked: every number possible, rows of tracks adjacent and complete.
+
+    `segment` is empty, with no tracks, in a record that only takes segments away. `replaces` lists segments whose tracks
+    are in this one or are given up; they are ignored from here on. `samples` are track lengths at the chunks' sample rate;
+    times of rows follow from them (`beatmeter.chunking`).
+    """
+
+    segment: str
+    fingerprint: str
+    keys: tuple[str, ...] = ()
+    samples: tuple[int, ...] = ()
+    extents: Mapping[str, Extent] = field(default_factory=dict)
+    replaces: tuple[str, ...] = ()
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values; `from_json` is the inverse."""
+        return {
+            "segment": self.segment,
+            "fingerprint": self.fingerprint,
+            "arrays": {name: {"rows": e.rows, "bytes": e.bytes, "crc32c": e.checksum} for name, e in self.extents.items()},
+            "tracks": {
+                "key": self.keys,
+                "samples": self.samples,
+                "rows": {name: {"first": e.first, "count": e.counts, "crc32c": e.digests} for name, e in self.extents.items()},
+            },
+            "replaces": self.replaces,
+            "provenance": dict(self.provenance),
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any], layouts: Mapping[str, ArrayLayout], spec: FeatureSpec) -> Record:
+        """Read and check a record. Raises RecordError; `FingerprintMismatch` is left to the caller, who knows the file."""
+        try:
+            tracks, arrays = value["tracks"], value["arrays"]
+            keys, samples = tuple(tracks["key"]), tuple(tracks["samples"])
+            segment, fingerprint, replaces = value["segment"], value["fingerprint"], tuple(value["replaces"])
+            extents = {}
+            for name, array in arrays.items():
+                at = tracks["rows"][name]
+                extents[name] = Extent(array["rows"], array["bytes"], array["crc32c"], tuple(at["first"]), tuple(at["count"]), tuple(at["crc32c"]))
+            record = cls(segment, fingerprint, keys, samples, extents, replaces, dict(value["provenance"]))
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise RecordError(f"a field is missing or has the wrong type: {error!r}") from error
+        if fingerprint != spec.fingerprint:
+            raise RecordError(f"it belongs to features with fingerprint {str(fingerprint)[:16]}, this store holds {spec.fingerprint[:16]}")
+        record._check(layouts, spec)
+        return record
+
+    def _check(self, layouts: Mapping[str, ArrayLayout], spec: FeatureSpec) -> None:
+        _require(all(isinstance(s, str) and _SEGMENT.fullmatch(s) for s in self.replaces), "a name of a replaced segment is impossible")
+        if self.segment == "" and not self.keys and not self.extents:
+            return
+        n = len(self.keys)
+        _require(isinstance(self.segment, str) and _SEGMENT.fullmatch(self.segment) is not None, f"segment name {self.segment!r} is impossible")
+        _require(n > 0 and all(isinstance(k, str) and KEY.fullmatch(k) for k in self.keys), "a track key is impossible")
+        _require(len(set(self.keys)) == n, "a track key occurs twice")
+        _require(_whole(self.samples, n, 1), "a track length is impossible")
+        _require(self.extents.keys() == layouts.keys(), f"it holds {sorted(self.extents)}, the store's poolings are {sorted(layouts)}")
+        for name, e in self.extents.items():
+            _require(_whole((e.rows, e.bytes), 2, 1) and _checksums((e.checksum,), 1), f"rows, bytes or checksum of {name!r} are impossible")
+            _require(_whole(e.counts, n, 1) and _whole(e.first, n, 0) and _checksums(e.digests, n), f"rows of a track in {name!r} are impossible")
+            ends = list(accumulate(e.counts))
+            _require(list(e.first) == [0, *ends[:-1]] and ends[-1] == e.rows, f"rows of the tracks in {name!r} do not add up to {e.rows}")
+            size = layouts[name].size(e.rows)
+            _require(e.bytes == size, f"{e.rows} rows of {name!r} are {size} bytes, not {e.bytes}")
+            most = int(spec[name].parameters.get("window", 1)) * spec.chunk.hop  # samples that one row can stand for
+            fits = all(s <= spec.chunk.length + (c + 1) * most for s, c in zip(self.samples, e.counts, strict=True))
+            _require(fits, f"a track is longer than its rows in {name!r} can be")
+
+
+def _require(condition: bool, what: str) -> None:
+    if not condition:
+        raise RecordError(what)
+
+
+def _whole(values: tuple[Any, ...], n: int, least: int) -> bool:
+    return len(values) == n and set(map(type, values)) == {int} and min(values) >= least and max(values) < _LARGEST
+
+
+def _checksums(values: tuple[Any, ...], n: int) -> bool:
+    return len(values) == n and set(map(type, values)) == {int} and min(values) >= 0 and max(values) < 2**32

@@ -1,0 +1,153 @@
+"""Repair: keep every track whose bytes can be proven, give up the rest by name, and leave a store that verifies."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from beatmeter.errors import BeatmeterError, StoreError, shown
+from beatmeter.schema import FeatureSpec
+from beatmeter.store.catalog import Catalog
+from beatmeter.store.commit import SegmentWriter
+from beatmeter.store.folder import Folder
+from beatmeter.store.journal import Journal, RecordError
+from beatmeter.store.layout import read_spec, root_metadata, segments_metadata
+from beatmeter.store.record import Record
+from beatmeter.store.segment import embedded_record, examine, read_tracks
+from beatmeter.store.store import Store
+from beatmeter.store.verify import orphans
+
+_MADE_BY = {"made_by": "repair"}
+
+
+@dataclass
+class Repair:
+    """What was done, one line each, and the keys of tracks whose features are gone: extract them again."""
+
+    actions: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+
+
+def repair(path: Path | str, progress: Callable[[int, int], object] = lambda done, total: None) -> Repair:
+    """Make the store in the folder `path` sound. Nothing is deleted: what is damaged is set aside or replaced, and `gc`
+    removes it later. Raises StoreError when there is nothing to rebuild the store from."""
+    path, done = Path(path), Repair()
+    folder = Folder(path)
+    if not (path / "commits").is_dir() and not (path / "segments").is_dir():
+        raise StoreError(f"there is no feature store in {shown(path)}", "`beatmeter cache info` lists those there are.")
+    with folder.lock("repair"):
+        folder.make("commits", "failures", "index", "segments", "tmp")
+        _repair_roots(path, folder, done)
+        store = Store.open(path)
+        for name in store.catalog.indexes():  # they may know records by numbers that will be used again
+            folder.remove(f"index/{name}")
+        catalog = Catalog(folder, store.spec, store.layouts)
+        catalog.refresh(use_index=False)
+        before = {key for number in catalog.misfits for key in catalog.read(number).keys}
+        before |= set(_all_keys(catalog))
+        before |= _adopt(store, catalog, done)
+        _salvage(store, catalog, done, progress)
+        _set_aside(folder, catalog.journal, catalog.unsound, Record("", store.spec.fingerprint, provenance=_MADE_BY).to_json(), done)
+        failures = Journal(folder, "failures")
+        _set_aside(folder, failures, _unsound(failures), {"failed": [], "cleared": []}, done)
+        after = Store.open(path)
+        done.lost = after.missing(sorted(before))
+        after.catalog.save_index()
+    return done
+
+
+def _all_keys(catalog: Catalog) -> list[str]:
+    return [k.decode("ascii") for k in catalog.state().columns.keys.tolist()]
+
+
+def _repair_roots(path: Path, folder: Folder, done: Repair) -> None:
+    """The store's own metadata, from any segment that still tells which features these are."""
+    if folder.size("segments/zarr.json") != len(segments_metadata()) or folder.read("segments/zarr.json") != segments_metadata():
+        folder.replace("segments/zarr.json", segments_metadata())
+        done.actions.append("wrote segments/zarr.json again")
+    try:
+        Store.open(path)
+    except StoreError as error:
+        found: dict[str, FeatureSpec] = {}
+        for name in folder.list("segments"):
+            try:
+                spec = read_spec(json.loads(folder.read(f"segments/{name}/zarr.json")))
+                found[spec.fingerprint] = spec
+            except (OSError, ValueError, BeatmeterError):
+                continue
+        named = [spec for fingerprint, spec in found.items() if path.name.endswith(fingerprint[:16])] or list(found.values())
+        if len(named) != 1:
+            which = "no segment tells" if not named else "segments disagree on"
+            raise StoreError(f"{error.what}; {which} which features these are", "Remove the folder and extract again.") from error
+        folder.replace("zarr.json", root_metadata(named[0]))
+        done.actions.append("rebuilt zarr.json from a segment")
+
+
+def _adopt(store: Store, catalog: Catalog, done: Repair) -> set[str]:
+    """Take in segments that no sound record names, when they carry their record and hold tracks that the store lacks: their
+    record was damaged or lost, or their writer died on the last step. What matches its checksums is right either way."""
+    keys: set[str] = set()
+    for segment in orphans(store, catalog):
+        try:
+            record = embedded_record(store.folder, segment, store.spec, store.layouts)
+        except RecordError:
+            continue
+        if len(catalog.holds(record.keys)) == len(record.keys):
+            continue
+        keys |= set(record.keys)
+        if examine(store.folder, store.spec, store.layouts, record).sound:
+            number = catalog.journal.append(record.to_json())
+            done.actions.append(f"committed segments/{segment} ({len(record.keys)} tracks) as {catalog.journal.path(number)}")
+        else:
+            _rescue(store, catalog, record, (), done)
+    return keys
+
+
+def _salvage(store: Store, catalog: Catalog, done: Repair, progress: Callable[[int, int], object]) -> None:
+    """Write the sound tracks of damaged segments into new ones that replace them."""
+    catalog.refresh()
+    replaced = catalog.replaced()
+    numbers = [n for n, commit in sorted(catalog.commits.items()) if commit.segment and n not in replaced]
+    for i, number in enumerate(numbers):
+        progress(i, len(numbers))
+        record = catalog.read(number)
+        if not examine(store.folder, store.spec, store.layouts, record).sound:
+            _rescue(store, catalog, record, (record.segment,), done)
+    progress(len(numbers), len(numbers))
+
+
+def _rescue(store: Store, catalog: Catalog, record: Record, replaces: tuple[str, ...], done: Repair) -> None:
+    with SegmentWriter(store.folder, store.spec, store.layouts) as writer:
+        tracks = read_tracks(store.folder, record, store.layouts)
+        for key, samples, (stored, wrong) in zip(record.keys, record.samples, tracks, strict=True):
+            if not wrong:
+                writer.add(key, samples, stored)
+        saved = len(writer)
+        rescued = writer.publish(replaces, _MADE_BY) if saved else Record("", store.spec.fingerprint, replaces=replaces, provenance=_MADE_BY)
+    if saved or replaces:
+        catalog.journal.append(rescued.to_json())
+    done.actions.append(f"saved {saved} of {len(record.keys)} tracks of segments/{record.segment}")
+
+
+def _unsound(journal: Journal) -> list[int]:
+    found = []
+    for number in journal.numbers():
+        try:
+            journal.read(number)
+        except RecordError:
+            found.append(number)
+    return found
+
+
+def _set_aside(folder: Folder, journal: Journal, numbers: Iterable[int], empty: dict[str, Any], done: Repair) -> None:
+    """Move damaged records out of their journal. Their numbers must not come again while somebody remembers them."""
+    unsound = sorted(numbers)
+    if unsound and journal.numbers()[-1] == unsound[-1]:
+        journal.append(empty)
+    for number in unsound:
+        name = journal.path(number)
+        folder.move(name, f"damaged/{journal.name}-{number:08d}.json")
+        done.actions.append(f"set {name} aside")

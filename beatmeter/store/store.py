@@ -1,0 +1,180 @@
+"""The feature store: features by track key, in a folder that only its fingerprint names."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from beatmeter.errors import BeatmeterError, StoreError, shown
+from beatmeter.schema import Features, FeatureSpec
+from beatmeter.store.catalog import Catalog
+from beatmeter.store.commit import write_tracks
+from beatmeter.store.failures import Failure, Failures
+from beatmeter.store.folder import Folder
+from beatmeter.store.index import Keys
+from beatmeter.store.journal import RecordError
+from beatmeter.store.layout import array_layouts, read_spec, root_metadata, segments_metadata
+from beatmeter.store.reader import Snapshot
+
+_FOLDERS = ("commits", "failures", "index", "segments", "tmp")
+_INDEX_EVERY = 512  # commits without an index before one is saved
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What a commit did, on disk for good. `added` tracks are in the store by it; those `present` were there before, or
+    another writer was first. `segment` and `number` name it; empty and 0 when there was nothing to add."""
+
+    segment: str
+    number: int
+    added: tuple[str, ...]
+    present: tuple[str, ...]
+
+
+class Store:
+    """Features of one spec, in one folder. Any number of processes may write and read at once.
+
+    A handle sees what others commit; use one handle per thread. `snapshot()` gives a frozen view to read from.
+    """
+
+    def __init__(self, path: Path, spec: FeatureSpec) -> None:
+        self.path, self.spec = path, spec
+        self.folder = Folder(path)
+        self.layouts = array_layouts(spec)
+        self.catalog = Catalog(self.folder, spec, self.layouts)
+        self._failures = Failures(self.folder)
+
+    @classmethod
+    def create(cls, path: Path | str, spec: FeatureSpec) -> Store:
+        """A store for `spec` in the folder `path`; an existing one of the same spec is opened."""
+        path = Path(path)
+        array_layouts(spec)  # refuse before anything is written
+        if not (path / "zarr.json").exists():
+            if path.exists() and (not path.is_dir() or any(path.iterdir())) and not (path / "commits").is_dir():
+                raise StoreError(f"{shown(path)} exists and is not a feature store", "Choose another folder.")
+            folder = Folder(path)
+            folder.make(*_FOLDERS)
+            folder.put_if_absent("segments/zarr.json", segments_metadata())
+            folder.put_if_absent("zarr.json", root_metadata(spec))
+        return cls.open(path, spec)
+
+    @classmethod
+    def open(cls, path: Path | str, spec: FeatureSpec | None = None) -> Store:
+        """The store in the folder `path`. Raises StoreError when it is none or damaged, FingerprintMismatch, naming the
+        fields, when it does not hold `spec`."""
+        path = Path(path)
+        try:
+            metadata = json.loads((path / "zarr.json").read_bytes())
+        except FileNotFoundError:
+            raise StoreError(f"there is no feature store in {shown(path)}", "`beatmeter cache info` lists those there are.") from None
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{shown(path / 'zarr.json')} is damaged: {error}", "Run `beatmeter cache repair` on this store.") from error
+        try:
+            found = read_spec(metadata)
+        except BeatmeterError as error:
+            raise StoreError(
+                f"{shown(path / 'zarr.json')} is damaged: {error.what}", error.hint or "Run `beatmeter cache repair` on this store."
+            ) from error
+        if spec is not None:
+            spec.require_same(found, shown(path))
+        return cls(path, found)
+
+    @classmethod
+    def for_spec(cls, cache_dir: Path | str, spec: FeatureSpec, create: bool = True) -> Store:
+        """The store of `spec` in a folder of stores, made if there is none and `create`."""
+        path = Path(cache_dir) / folder_name(spec)
+        return cls.create(path, spec) if create else cls.open(path, spec)
+
+    @classmethod
+    def find_covering(cls, cache_dir: Path | str, wanted: FeatureSpec) -> Store | None:
+        """A store in a folder of stores that holds `wanted`: its own, or one with more poolings or layers; or None."""
+        own = Path(cache_dir) / folder_name(wanted)
+        if (own / "zarr.json").exists():
+            return cls.open(own, wanted)
+        covering = [store for store in list_stores(cache_dir) if isinstance(store, Store) and store.spec.covers(wanted)]
+        return max(covering, key=lambda store: (len(store.keys()), store.path.name), default=None)
+
+    def keys(self) -> Keys:
+        """Keys of the tracks that are in the store now, sorted."""
+        return Keys(self.catalog.state().columns)
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, str) and bool(self.catalog.holds([key]))
+
+    def missing(self, keys: Iterable[str]) -> list[str]:
+        """Those of `keys` that are not in the store, each once, in their order."""
+        wanted = list(dict.fromkeys(keys))
+        have = self.catalog.holds(wanted)
+        return [key for key in wanted if key not in have]
+
+    def snapshot(self) -> Snapshot:
+        """The store as it is now, to read from."""
+        return Snapshot(self.folder, self.spec, self.layouts, self.catalog.state())
+
+    def commit(self, items: Sequence[tuple[str, Features]], provenance: Mapping[str, Any] | None = None) -> Receipt:
+        """Add the features of some tracks: all of them or, when anything is wrong, none. On disk when it returns.
+
+        The first commit of a key wins, whoever makes it; of a key given twice the first counts. `provenance` (plain JSON,
+        for instance the device) is kept with library versions, host and time. Raises FingerprintMismatch,
+        UnstorableError (naming tracks, poolings and layers), StoreError.
+        """
+        unique = dict(reversed(items))
+        order = list(dict.fromkeys(key for key, _ in items))
+        have = self.catalog.holds(order)
+        todo = [(key, unique[key]) for key in order if key not in have]
+        if not todo:
+            return Receipt("", 0, (), tuple(order))
+        before = self.catalog.last
+        record = write_tracks(self.folder, self.spec, self.layouts, todo, provenance)
+        number = self.catalog.journal.append(record.to_json())
+        if self.folder.size(f"segments/{record.segment}/zarr.json") is None:
+            raise StoreError(f"segment {record.segment} was collected as garbage while it was being committed", "Commit these tracks again.")
+        for other in range(before + 1, number):  # those that came in between were first
+            try:
+                have |= set(self.catalog.read(other).keys)
+            except RecordError:
+                continue
+        if number - self.catalog.covered >= max(_INDEX_EVERY, self.catalog.covered // 4):
+            self.catalog.save_index()
+        return Receipt(record.segment, number, tuple(k for k, _ in todo if k not in have), tuple(k for k in order if k in have))
+
+    def failures(self) -> dict[str, Failure]:
+        """Files that could not be used and have no features since, by track key."""
+        current = self._failures.current()
+        done = self.catalog.holds(list(current)) if current else set()
+        return {key: failure for key, failure in current.items() if key not in done}
+
+    def record_failure(self, key: str, path: str, reason: str) -> None:
+        """Remember that the file at `path` cannot be used."""
+        self._failures.record(key, path, reason)
+
+    def clear_failures(self, keys: Iterable[str] | None = None) -> None:
+        """Forget failures (default: all), so that these files are tried again."""
+        self._failures.clear(self._failures.current() if keys is None else keys)
+
+
+def folder_name(spec: FeatureSpec) -> str:
+    """`<name of the backbone>-<first 16 digits of the fingerprint>`."""
+    slug = re.sub(r"[^a-z0-9]+", "-", Path(spec.backbone).name.lower()).strip("-")[:40] or "features"
+    return f"{slug}-{spec.fingerprint[:16]}"
+
+
+def store_folders(path: Path | str) -> list[Path]:
+    """The stores in a folder, or the folder itself if it is one, damaged ones too."""
+    path = Path(path)
+    if any((path / name).is_dir() for name in ("commits", "segments")):
+        return [path]
+    return sorted({found.parent for found in path.glob("*/commits")} | {found.parent for found in path.glob("*/segments")})
+
+
+def list_stores(path: Path | str) -> Iterator[Store | StoreError]:
+    """The stores in a folder, or the folder itself if it is one; for those that cannot be opened, the error."""
+    for folder in store_folders(path):
+        try:
+            yield Store.open(folder)
+        except StoreError as error:
+            yield error
