@@ -36,26 +36,23 @@ def sidecar(path: Path) -> Path:
 def to_csv(predictions: Predictions) -> str:
     """The file's text: one header line, one line per item."""
     classes = predictions.classes
-    out = io.StringIO(newline="")
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*PLAIN, *(TARGET + c for c in classes), *(SCORE + c for c in classes)])
-    targets, scores = predictions.targets.astype(np.float64).tolist(), predictions.scores.astype(np.float64).tolist()
-    times = predictions.times.astype(np.float64).tolist()
-    for i, id in enumerate(predictions.ids):
+    odd = [c for c in classes if not c or c != c.strip()]
+    if odd:
+        raise SchemaError(f"the class name {odd[0]!r} cannot be a column", "Take away the spaces around it.")
+    lines = [[*PLAIN, *(TARGET + c for c in classes), *(SCORE + c for c in classes)]]
+    numbers = [a.astype(np.float64).tolist() for a in (predictions.times, predictions.targets, predictions.scores)]
+    for i, (times, targets, scores) in enumerate(zip(*numbers, strict=True)):
         k = int(predictions.primary[i])
-        writer.writerow(
-            [
-                id,
-                predictions.groups[i],
-                predictions.sources[i],
-                predictions.split,
-                *("" if math.isnan(t) else repr(t) for t in times[i]),
-                classes[k] if k >= 0 else "",
-                *map(repr, targets[i]),
-                *map(repr, scores[i]),
-            ]
+        names = [predictions.ids[i], predictions.groups[i], predictions.sources[i], predictions.split]
+        lines.append(
+            [*names, *("" if math.isnan(t) else repr(t) for t in times), classes[k] if k >= 0 else "", *map(repr, targets), *map(repr, scores)]
         )
-    return out.getvalue()
+    return "".join(",".join(map(_cell, line)) + "\n" for line in lines)
+
+
+def _cell(text: str) -> str:
+    """One cell, quoted where CSV needs it (`csv.writer` leaves a lone carriage return bare)."""
+    return '"' + text.replace('"', '""') + '"' if any(c in text for c in ',"\r\n') else text
 
 
 def write_predictions(path: Path, predictions: Predictions) -> str:

@@ -10,7 +10,7 @@ from beatmeter.errors import EvaluationError
 from beatmeter.schema import Finding
 
 
-def negative_floor(weight: float, smoothing: float) -> float:
+def negative_floor(weight: int | float, smoothing: int | float) -> float:
     """Where binary cross-entropy with `pos_weight` = w puts a certain negative of target e: w e / (w e + 1 - e).
 
     It minimises -[w e log q + (1 - e) log(1 - q)] over q.

@@ -75,7 +75,7 @@ def _floors(values: Array, masks: Mapping[Key, Array], groups: tuple[str, ...], 
             draws[name].append(np.stack([weighted_quantile(values[mask], weights[:, mask], q) for q in QUANTILES.values()], axis=1))
     floors = {}
     for name, mask in masks.items():
-        low, high = interval(np.concatenate(draws[name]))
+        low, high = map(np.atleast_1d, interval(np.concatenate(draws[name])))
         n = int(mask.sum())
         found = np.quantile(values[mask], list(QUANTILES.values()))
         floors[name] = Floor(

@@ -50,7 +50,7 @@ def co_occurrence(p: Predictions, limits: Limits = LIMITS) -> Finding:
     )
 
 
-def _moments(values: Array) -> dict[str, float]:
+def _moments(values: Array) -> dict[str, int | float]:
     return {"items": len(values), "mean": float(values.mean()), "median": float(np.median(values)), "std": float(values.std())}
 
 
@@ -84,11 +84,11 @@ def gap(p: Predictions, limits: Limits = LIMITS) -> Finding:
 
 @dataclass(frozen=True)
 class Quadrants:
-    """Thresholds that cut the plane of gap and entropy in four, and where they come from."""
+    """Thresholds that cut the plane of gap and entropy in four, and which of the two were fitted."""
 
     gap: float
     entropy: float
-    fitted: bool
+    fitted: tuple[str, ...] = ()
 
     def of(self, p: Predictions) -> Array:
         """(item,) 0 clear (wide gap, low entropy), 1 dominant (wide, high), 2 paired (narrow, low), 3 diffuse (narrow, high)."""
@@ -103,17 +103,17 @@ QUADRANTS = ("clear", "dominant", "paired", "diffuse")
 def fit_quadrants(validation: Predictions | None, limits: Limits = LIMITS) -> Quadrants:
     """Thresholds where validation answers are best told right from wrong: the gap and the entropy of the largest
     difference between the shares of right and of wrong answers on the good side (Youden's J). Fixed ones without
-    validation, with fewer than `limits.errors` right or wrong answers, or where neither threshold tells them apart. Never
-    medians: they put half the items in "low" whatever the model does."""
+    validation, with fewer than `limits.errors` right or wrong answers, or where the fitted one tells them apart badly.
+    Never medians: they put half the items in "low" whatever the model does."""
     if validation is not None:
         labelled = validation.primary >= 0
         good = right(validation)[labelled]
         if min(good.sum(), (~good).sum()) >= limits.errors:
             gap_at, by_gap = _youden(confidence_gap(validation.scores)[labelled], good)
             entropy_at, by_entropy = _youden(-binary_entropy(validation.scores)[labelled], good)
-            if min(by_gap, by_entropy) >= limits.youden:
-                return Quadrants(gap_at, -entropy_at, fitted=True)
-    return Quadrants(limits.low_gap, limits.high_entropy, fitted=False)
+            fitted = {name: at for name, at, j in (("gap", gap_at, by_gap), ("entropy", -entropy_at, by_entropy)) if j >= limits.youden}
+            return Quadrants(fitted.get("gap", limits.low_gap), fitted.get("entropy", limits.high_entropy), tuple(fitted))
+    return Quadrants(limits.low_gap, limits.high_entropy)
 
 
 def _youden(values: Array, good: Array) -> tuple[float, float]:
@@ -142,11 +142,11 @@ def entropy(p: Predictions, quadrants: Quadrants) -> Finding:
         for k, name in enumerate(QUADRANTS)
     }
     shares = [float((where == k).mean()) for k in range(4)]
-    origin = "fitted on validation" if quadrants.fitted else "fixed"
+    origin = {name: "fitted on validation" if name in quadrants.fitted else "fixed" for name in ("gap", "entropy")}
     text = (
         f"entropy {values.mean():.2f} in the mean, {np.median(values):.2f} in the median. {percent(shares[0])} of the items are clear, "
         f"{percent(shares[1])} dominant over a diffuse rest, {percent(shares[2])} paired (narrow gap, low entropy), {percent(shares[3])} diffuse "
-        f"(thresholds {origin}: gap {quadrants.gap:.2f}, entropy {quadrants.entropy:.2f})."
+        f"(thresholds: gap {quadrants.gap:.2f}, {origin['gap']}; entropy {quadrants.entropy:.2f}, {origin['entropy']})."
     )
     return Finding(
         "entropy",

@@ -33,7 +33,7 @@ class Estimate:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
-def wilson(successes: float, n: float, confidence: float = 0.95) -> tuple[float, float]:
+def wilson(successes: int | float, n: int | float, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval of a share (E. B. Wilson, JASA 22, 1927); (0, 1) when n is 0."""
     if n < 0 or not 0 <= successes <= n:
         raise EvaluationError(f"{successes} successes of {n} is not possible")
@@ -111,7 +111,7 @@ def bootstrap(
     return value, draws
 
 
-def interval(draws: Array, confidence: float = 0.95) -> tuple[Array, Array]:
+def interval(draws: Array, confidence: float = 0.95) -> tuple[Value, Value]:
     """Percentile interval over the first axis, leaving out replicates where the metric is not defined (nan)."""
     tail = (1 - confidence) / 2
     defined = ~np.isnan(draws)

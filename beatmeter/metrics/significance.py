@@ -23,8 +23,10 @@ def mcnemar(gains: int, losses: int) -> float:
     if gains < 0 or losses < 0:
         raise EvaluationError(f"{gains} gains and {losses} losses are not counts")
     n = gains + losses
-    tail = sum(math.comb(n, k) for k in range(min(gains, losses) + 1))
-    return float(min(1.0, 2 * tail / 2**n)) if n < 1000 else min(1.0, 2 * math.exp(_log_tail(n, min(gains, losses))))
+    if n >= 1000:  # whole numbers of that size are slow
+        return min(1.0, 2 * math.exp(_log_tail(n, min(gains, losses))))
+    tail: int = sum(math.comb(n, k) for k in range(min(gains, losses) + 1))
+    return min(1.0, 2 * tail / int(2**n))
 
 
 def _log_tail(n: int, k: int) -> float:
