@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-import joblib
-from joblib.externals.loky import get_reusable_executor
-from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from beatmeter.audio.decode import AudioLevels, measure
 from beatmeter.audio.identity import track_key
@@ -18,6 +15,7 @@ from beatmeter.datasets import open_dataset
 from beatmeter.datasets.dataset import Dataset, Exclusion
 from beatmeter.datasets.leaks import without_leaks
 from beatmeter.errors import AudioError, shown
+from beatmeter.parallel import Crash, ordered
 from beatmeter.schema import SPLITS, Track
 from beatmeter.settings import DataConfig
 
@@ -119,22 +117,14 @@ def check(
 
 def _examine(tracks: Sequence[Track], decode: bool, jobs: int) -> Iterator[tuple[Track, Outcome]]:
     """Every track with what `_look` says of it, in order."""
-    work = (joblib.delayed(_look)(track.path, decode) for track in tracks)
-    done = 0
-    try:
-        for outcome in joblib.Parallel(n_jobs=min(jobs, max(1, len(tracks))), return_as="generator")(work):
-            yield tracks[done], outcome
-            done += 1
-    except TerminatedWorkerError:  # some file takes its process down: go on with one file at a time to see which
-        for track in tracks[done:]:
-            pool = get_reusable_executor(max_workers=1, timeout=60)
-            try:
-                yield track, pool.submit(_look, track.path, decode).result()
-            except TerminatedWorkerError:
-                yield track, AudioError(f"{shown(track.path)} made the decoder crash", "Convert it with another program, or leave it out.")
+    outcomes = ordered(partial(_look, decode), (track.path for track in tracks), min(jobs, len(tracks)))
+    for track, outcome in zip(tracks, outcomes, strict=True):
+        if isinstance(outcome, Crash):
+            outcome = AudioError(f"{shown(track.path)} made the decoder crash", "Convert it with another program, or leave it out.")
+        yield track, outcome
 
 
-def _look(path: Path, decode: bool) -> Outcome:
+def _look(decode: bool, path: Path) -> Outcome:
     """Track key and seconds of a file, or why it cannot be used."""
     try:
         levels = measure(path) if decode else AudioLevels(0.0, 0.0, 0.0, 0.0)

@@ -56,7 +56,7 @@ def parse_labels(cell: str, classes: Sequence[str]) -> Labels:
         return Labels({text: 1.0}, text)
     if "+" in text:
         raise DataError(f"label {text!r} is ambiguous: a grouping of one bar or two meters", "Write 7 for the one, 3,4 for the other.")
-    if _POLYRHYTHM.fullmatch(text) and "1" not in (parts := [_plain(part) for part in text.split(":")]):
+    if _POLYRHYTHM.fullmatch(text) and not {"0", "1"} & {*(parts := [_plain(part) for part in text.split(":")])}:
         items = [(part, 1.0) for part in parts]
     else:
         items = [_weighted(item) for item in text.split(",")]
@@ -96,4 +96,4 @@ def _plain(name: str) -> str:
     if slash and numerator.isdecimal() and denominator.isdecimal():
         text = numerator
     text = _NUMBER.get(text, text)
-    return str(int(float(text))) if re.fullmatch(r"\d+(\.0+)?", text) else text
+    return str(int(text.partition(".")[0])) if re.fullmatch(r"\d{1,9}(\.0+)?", text) else text

@@ -66,7 +66,8 @@ def _track(row: Row, audio: files.AudioFolder, classes: Sequence[str]) -> Track 
     extra = {ROW: row.where, **row.others(_USED)}
     labels = Labels({}, "")
     try:
-        labels = parse_labels(row.text(*CLASS), classes)
+        if cell_of_class := row.text(*CLASS):
+            labels = parse_labels(cell_of_class, classes)
     except DataError as error:
         extra[LABEL_PROBLEM] = str(error)
     piece = files.song(files.stem(files.clean(cell)).name)

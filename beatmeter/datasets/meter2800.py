@@ -101,7 +101,8 @@ def _track(row: Row, split: str | None, audio: files.AudioFolder, classes: Seque
     extra = {ROW: row.where, **row.others(COLUMNS)}
     labels = Labels({}, "")
     try:
-        labels = _labels(row, classes)
+        if row.text("meter", "label"):
+            labels = _labels(row, classes)
     except DataError as error:
         extra[LABEL_PROBLEM] = str(error)
     piece = files.song(name.name)

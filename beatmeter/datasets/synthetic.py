@@ -16,10 +16,10 @@ import io
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import joblib
 import soundfile
 
 from beatmeter import __version__, atomic
@@ -27,6 +27,7 @@ from beatmeter.audio.decode import SAMPLE_RATE
 from beatmeter.audio.synth import Clip, render
 from beatmeter.audio.synth.clip import METERS
 from beatmeter.errors import DataError, shown
+from beatmeter.parallel import Crash, ordered
 from beatmeter.settings import SplitConfig
 
 COLUMNS = ("file", "class", "group", "split", "source", "kind", "style", "grouping", "tempo", "seconds", "seed", "beats")
@@ -62,10 +63,12 @@ def synthesise(out: Path, clips: int, plan: SynthPlan, jobs: int = 1, progress: 
     DataError when `out` holds a set of another plan or other files.
     """
     _claim(out, plan)
-    work = (joblib.delayed(_ensure)(out, index, meter, split, plan) for index, meter, split in _schedule(clips, plan))
     rows: list[dict[str, str]] = []
     made = 0
-    for row, fresh in joblib.Parallel(n_jobs=jobs, return_as="generator")(work):
+    for outcome in ordered(partial(_ensure, out, plan), _schedule(clips, plan), jobs):
+        if isinstance(outcome, Crash):
+            raise DataError(f"a process died while it made clip {len(rows)}", "Run again: complete clips are kept. Is there enough memory?")
+        row, fresh = outcome
         rows.append(row)
         made += fresh
         progress(1)
@@ -106,8 +109,9 @@ def _schedule(clips: int, plan: SynthPlan) -> Iterator[tuple[int, int, str]]:
         yield index, meter, split
 
 
-def _ensure(out: Path, index: int, meter: int, split: str, plan: SynthPlan) -> tuple[dict[str, str], bool]:
-    """The manifest row of a clip, and whether it had to be made."""
+def _ensure(out: Path, plan: SynthPlan, clip_of: tuple[int, int, str]) -> tuple[dict[str, str], bool]:
+    """The manifest row of a clip of the schedule, and whether it had to be made."""
+    index, meter, split = clip_of
     name = f"{index:06d}"
     audio, beats, notes = out / "audio" / f"{name}.{plan.format}", out / "beats" / f"{name}.beats", out / "annotations" / f"{name}.json"
     about = _complete(audio, beats, notes)

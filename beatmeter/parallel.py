@@ -1,0 +1,82 @@
+"""Work in processes, in order, a bounded number of items ahead; an item that kills its process is named, not the end."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from typing import TypeVar
+
+from joblib.externals.loky import ProcessPoolExecutor
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")  # the processes are the threads
+
+
+@dataclass(frozen=True)
+class Crash:
+    """Stands for the result of an item whose process died while it worked on it alone."""
+
+
+def ordered(function: Callable[[T], R], items: Iterable[T], jobs: int, depth: int = 0) -> Iterator[R | Crash]:
+    """`function` of every item, in their order, by `jobs` processes that work at most `depth` items ahead of the reader
+    (default: 2 per job and 2 more).
+
+    `jobs` of 1 or less works in this process, where a crash is a crash. An exception of `function` is raised here. The
+    processes are this call's own and end with it, also when the reader stops early.
+    """
+    if jobs <= 1:
+        yield from map(function, items)
+        return
+    depth = depth or 2 * jobs + 2
+    todo = iter(items)
+    waiting: deque[tuple[T, Future[R]]] = deque()
+    pool = _pool(jobs)
+    try:
+        while True:
+            while len(waiting) < depth:
+                try:
+                    item = next(todo)
+                except StopIteration:
+                    break
+                try:
+                    waiting.append((item, pool.submit(function, item)))
+                except BrokenProcessPool:  # died since the last result: `item` waits for its turn like the others
+                    waiting.append((item, _broken()))
+            if not waiting:
+                return
+            item, future = waiting.popleft()
+            try:
+                result: R | Crash = future.result()
+            except BrokenProcessPool:  # perhaps a neighbour's fault: this one alone, then everyone once more
+                pool.shutdown(kill_workers=True)
+                result = _alone(function, item)
+                pool = _pool(jobs)
+                waiting = deque((other, pool.submit(function, other)) for other, _ in waiting)
+            yield result
+    finally:
+        pool.shutdown(kill_workers=True)
+
+
+def _pool(jobs: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(max_workers=jobs, env=_ONE_THREAD)
+
+
+def _broken() -> Future[R]:
+    future: Future[R] = Future()
+    future.set_exception(BrokenProcessPool())
+    return future
+
+
+def _alone(function: Callable[[T], R], item: T) -> R | Crash:
+    pool = _pool(1)
+    try:
+        return pool.submit(function, item).result()  # type: ignore[no-any-return]
+    except BrokenProcessPool:
+        return Crash()
+    finally:
+        pool.shutdown(kill_workers=True)
