@@ -62,7 +62,7 @@ def _suggest(key: str, prefix: str, known: Mapping[str, Any]) -> str:
 
 
 def _convert(value: Any, hint: Any, path: str, where: str) -> Any:
-    """`value` as the annotated type `hint`; ints widen to floats, lists become tuples, nothing else is coerced."""
+    """`value` as the annotated type `hint`; ints become floats or text, lists become tuples, nothing else is coerced."""
     origin, args = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         if value is None and type(None) in args:
@@ -79,6 +79,8 @@ def _convert(value: Any, hint: Any, path: str, where: str) -> Any:
         return tuple(_convert(item, args[0], path, where) for item in value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if hint is str and isinstance(value, int) and not isinstance(value, bool):
+        return str(value)  # `--set task.classes=3,4` and `layers = 6`
     if hint is Any or (isinstance(value, hint) and not (hint is int and isinstance(value, bool))):
         return value
     raise ConfigError(f"{where}: {path} = {value!r} is a {type(value).__name__}, it must be a {hint.__name__}")

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from beatmeter.audio.ahead import decode_ahead
+from beatmeter.audio.ahead import LongAudio, decode_ahead
 from beatmeter.audio.decode import stream
 from beatmeter.audio.identity import track_keys
 from beatmeter.chunking import Layout, rows
@@ -43,12 +43,13 @@ def plan(tracks: Sequence[Track], store: Store, cache: Path, retry_failed: bool 
     """Compare the tracks with the store: by content, so that copies and renamed files are known."""
     keys: dict[str, str] = {}
     failed: dict[str, str] = {}
-    for track, key in zip(tracks, track_keys([t.path for t in tracks], cache, jobs=jobs), strict=True):
+    for track, key in zip(tracks, track_keys([t.path for t in tracks], cache, jobs), strict=True):
         if isinstance(key, AudioError):
             failed[track.id] = str(key)
         else:
             keys[track.id] = key
-    have, known_bad = store.keys(), {} if retry_failed else store.failures()
+    have = set(keys.values()) - set(store.missing(keys.values()))
+    known_bad = {} if retry_failed else store.failures()
     todo: dict[str, Track] = {}
     present = duplicates = 0
     for track in tracks:
@@ -134,7 +135,7 @@ class Extractor:
             try:
                 if isinstance(wave, AudioError):
                     raise wave
-                samples = wave.size if isinstance(wave, np.ndarray) else wave.samples
+                samples = wave.samples if isinstance(wave, LongAudio) else len(wave)
                 layout = Layout.of(samples, self.spec)
             except AudioError as error:
                 self._fail(key, track, error, outcome)
@@ -142,7 +143,7 @@ class Extractor:
                 continue
             windows = layout.windows(self.window)
             owner = _Track(key, track, layout, len(windows))
-            blocks = _cut(wave, layout) if isinstance(wave, np.ndarray) else _cut_stream(stream(track.path, layout.sample_rate), layout)
+            blocks = _cut_stream(stream(track.path, layout.sample_rate), layout) if isinstance(wave, LongAudio) else _cut(wave, layout)
             for number, window in enumerate(windows):
                 first, last = window.chunks
                 chunks = np.stack([next(blocks) for _ in range(first, last)])

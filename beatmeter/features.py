@@ -6,6 +6,7 @@ and diagnostics cannot tell the regimes apart, and the words frozen and streamed
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -198,7 +199,7 @@ class Streamed(Source):
     def prepare(self, tracks: Sequence[Track], report: Report = print, progress: Progress | None = None) -> dict[str, str]:
         bar = progress("reading audio", len(tracks)) if progress else None
         failed = {}
-        for track, wave in zip(tracks, decode_ahead([t.path for t in tracks], self.spec.chunk.sample_rate, jobs=self.workers), strict=True):
+        for track, wave in zip(tracks, decode_ahead([t.path for t in tracks], self.spec.chunk.sample_rate, jobs=self.workers, long=math.inf), strict=True):
             try:
                 if isinstance(wave, AudioError):
                     raise wave
@@ -230,7 +231,7 @@ class Streamed(Source):
         order = np.random.default_rng(seed).permutation(len(tracks)) if seed is not None else np.arange(len(tracks))
         index: list[int] = []
         waves: list[np.ndarray] = []
-        decoded = decode_ahead([tracks[i].path for i in order], self.spec.chunk.sample_rate, jobs=self.workers)
+        decoded = decode_ahead([tracks[i].path for i in order], self.spec.chunk.sample_rate, jobs=self.workers, long=math.inf)
         for i, wave in zip(order, decoded, strict=True):
             if isinstance(wave, AudioError):
                 raise RunError(f"track {tracks[i].id} could be read before and cannot be now: {wave}", "See `beatmeter data check`.")

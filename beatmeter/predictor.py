@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,7 +95,7 @@ class Predictor:
     def predict_files(self, paths: Sequence[Path], jobs: int = 0) -> Iterator[tuple[Path, Answer | BeatmeterError]]:
         """An answer or the reason why there is none, for each file in order."""
         rate = self.encoder.spec.chunk.sample_rate
-        for path, wave in zip(paths, decode_ahead(paths, rate, jobs=jobs), strict=True):
+        for path, wave in zip(paths, decode_ahead(paths, rate, jobs=jobs, long=math.inf), strict=True):
             try:
                 if isinstance(wave, AudioError):
                     raise wave

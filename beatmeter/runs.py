@@ -19,7 +19,7 @@ from beatmeter.settings import RunConfig
 @dataclass(frozen=True)
 class RunFolder:
     """Paths of a run: `config.toml` (what differs from the defaults), `run.json`, `epochs.jsonl`, `best` and `last`
-    checkpoints, `predictions/<split>.csv`, `split.csv`, `excluded.csv`, `findings.json`, `tensorboard/`."""
+    checkpoints, `predictions/<split>.csv`, `evaluation/<split>.json` and `.txt`, `split.csv`, `excluded.csv`, `tensorboard/`."""
 
     path: Path
 
@@ -42,6 +42,17 @@ class RunFolder:
     @property
     def last(self) -> Path:
         return self.path / "last.safetensors"
+
+    @property
+    def split_file(self) -> Path:
+        return self.path / "split.csv"
+
+    @property
+    def excluded_file(self) -> Path:
+        return self.path / "excluded.csv"
+
+    def evaluation(self, split: str) -> Path:
+        return self.path / "evaluation" / f"{split}.json"
 
     def predictions(self, split: str) -> Path:
         return self.path / "predictions" / f"{split}.csv"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,17 +13,17 @@ from typing import Any
 
 import torch
 
-from beatmeter import atomic, checkpoints, predictions
+from beatmeter import atomic, checkpoints
 from beatmeter.config import change
-from beatmeter.datasets import Dataset, open_dataset
-from beatmeter.datasets.splits import split_tracks, write_split
-from beatmeter.diagnostics import diagnose
+from beatmeter.datasets import Dataset, Exclusion, open_dataset
+from beatmeter.datasets.splits import split_dataset, write_split
 from beatmeter.errors import DataError
 from beatmeter.features import Source, open_source
 from beatmeter.fitting import Model, fit
-from beatmeter.report import summarise
+from beatmeter.predictions import read_predictions, write_predictions
+from beatmeter.report import Evaluation, evaluation_text
 from beatmeter.runs import RunFolder, provenance
-from beatmeter.schema import SPLITS, FeatureSpec, Finding, Predictions, Track
+from beatmeter.schema import SPLITS, FeatureSpec, Track
 from beatmeter.settings import RunConfig
 from beatmeter.tasks import TASKS
 
@@ -32,36 +33,34 @@ Progress = Callable[[str, int], Any]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run gave: its folder, predictions by split, findings and figures of the last split asked for."""
+    """What a run gave: its folder, and an evaluation for every split that was asked for."""
 
     folder: RunFolder
-    predictions: dict[str, Predictions]
-    findings: list[Finding]
-    figures: dict[str, Any]
+    evaluations: dict[str, Evaluation]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Prepared:
-    """A dataset ready to be learned from: usable tracks by split, and what was left out with the reason."""
+    """A dataset ready to be learned from: every track has a split and can be served; the rest is in `dataset.excluded`."""
 
     dataset: Dataset
-    splits: dict[str, list[Track]]
-    excluded: list[tuple[str, str, str]]  # id, path, reason
     source: Source
+
+    def split(self, name: str) -> list[Track]:
+        """The labelled tracks of one split."""
+        return [t for t in self.dataset.of_split(name) if t.labels]
 
 
 def prepare(config: RunConfig, device: torch.device, report: Report, progress: Progress | None, spec: FeatureSpec | None = None) -> Prepared:
-    """Open the dataset, split it by groups, make the source and let it prepare every track."""
+    """Open the dataset, split it by groups without leaks, make the source and let it prepare every track."""
     dataset = open_dataset(Path(config.data.path), config.data, config.task.classes)
-    tracks = split_tracks(dataset.tracks, config.split)
-    excluded = [(e.id, str(e.path), e.reason) for e in dataset.excluded]
+    dataset = split_dataset(dataset, config.split, Path(config.features.cache))
     if config.limit:
-        tracks = [t for split in SPLITS for t in [t for t in tracks if t.split == split][: config.limit]]
+        dataset = replace(dataset, tracks=tuple(t for split in SPLITS for t in dataset.of_split(split)[: config.limit]))
     source = open_source(config, device, report, spec)
-    failed = source.prepare(tracks, report, progress)
-    excluded += [(t.id, str(t.path), failed[t.id]) for t in tracks if t.id in failed]
-    splits = {split: [t for t in tracks if t.split == split and t.id not in failed] for split in SPLITS}
-    return Prepared(dataset, splits, excluded, source)
+    failed = source.prepare(dataset.tracks, report, progress)
+    dataset = dataset.without([Exclusion.of(t, "unusable", failed[t.id]) for t in dataset.tracks if t.id in failed])
+    return Prepared(dataset, source)
 
 
 def run(
@@ -74,27 +73,24 @@ def run(
     progress: Progress | None = None,
 ) -> Outcome:
     """Train by `config` into the run folder `out`, then evaluate the best epoch on the splits named in `predict`."""
-    torch.manual_seed(config.seed)
     ready = prepare(config, device, report, progress)
-    train, val = ready.splits["train"], ready.splits["val"]
-    labelled = [t for t in train if t.labels]
-    if not labelled or not val:
+    train, val = ready.split("train"), ready.split("val")
+    if not train or not val:
         raise DataError(
-            f"{config.data.path}: {len(labelled)} labelled tracks to train on and {len(val)} to validate on",
-            "See `beatmeter data check` for what was left out and why.",
+            f"{config.data.path} has {len(train)} tracks to train on and {len(val)} to validate on",
+            f"See what was left out and why: beatmeter data check {config.data.path}",
         )
     folder = RunFolder.open(out) if resume else RunFolder.create(out, config)
     about = _about(config, ready, folder)
-    report(_counts(ready))
+    report(_counts(ready, folder))
     task = TASKS[config.task.name](config)
-    findings = task.fit_to(labelled)
-    for finding in findings:
+    for finding in task.fit_to(train):
         if finding.level == "warning":
             report(f"warning: {finding.text}")
-    torch.manual_seed(config.seed)  # the head's initial weights depend on the seed alone
+    torch.manual_seed(config.seed)  # the head's first weights depend on the seed alone
     model = Model(task, ready.source, task.head(ready.source.spec).to(device))
-    fit(model, labelled, val, config, folder, about, resume, report, progress)
-    return evaluate(model, ready, folder, predict, findings)
+    fit(model, train, val, config, folder, about, resume, report, progress)
+    return evaluate(model, ready, folder, predict)
 
 
 def evaluate_run(
@@ -115,44 +111,45 @@ def evaluate_run(
     model.load(tensors)
     if dataset is None:
         return evaluate(model, ready, folder, splits)
-    everything = [t for tracks in ready.splits.values() for t in tracks if t.labels]
-    return evaluate(model, replace(ready, splits={"test": everything}), folder.elsewhere(dataset), ["test"])
+    everything = tuple(replace(t, split="test") for t in ready.dataset.tracks if t.labels)
+    elsewhere = replace(ready, dataset=replace(ready.dataset, tracks=everything))
+    return evaluate(model, elsewhere, folder, ["test"], f"{ready.dataset.name}-")
 
 
-def evaluate(model: Model, ready: Prepared, folder: RunFolder, splits: Sequence[str], before: Sequence[Finding] = ()) -> Outcome:
-    """Predict the splits, diagnose the last of them with thresholds from validation, and write everything down."""
+def evaluate(model: Model, ready: Prepared, folder: RunFolder, splits: Sequence[str], prefix: str = "") -> Outcome:
+    """Predict the splits and diagnose each, with thresholds from the run's own validation split; write everything down.
+
+    `prefix` marks the files of predictions on other data than the run's own.
+    """
     size, _ = model.source.step_size(model.task.config.training)
-    found: dict[str, Predictions] = {}
-    for split in dict.fromkeys(["val", *splits]):
-        tracks = ready.splits[split]
-        if not tracks:
-            continue
-        found[split] = model.predict(tracks, split, size, {"run": folder.path.name, "fingerprint": ready.source.spec.fingerprint})
-        predictions.write(found[split], folder.predictions(split))
-    last = [s for s in splits if s in found][-1] if any(s in found for s in splits) else "val"
-    findings = [*before, *diagnose(found[last], validation=found.get("val"))]
-    figures = {split: summarise(p) for split, p in found.items()}
-    atomic.write_text(
-        folder.path / "findings.json",
-        json.dumps({"split": last, "figures": figures, "findings": [vars(f) for f in findings]}, indent=1) + "\n",
-    )
-    return Outcome(folder, found, findings, figures)
+    meta = {"run": folder.path.name, "fingerprint": ready.source.spec.fingerprint, "loss": model.task.state()}
+    for split in splits:
+        if ready.split(split):
+            write_predictions(folder.predictions(prefix + split), model.predict(ready.split(split), split, size, meta))
+    validation = read_predictions(folder.predictions("val")) if folder.predictions("val").exists() else None
+    found = {}
+    for split in splits:
+        if folder.predictions(prefix + split).exists():
+            predictions = read_predictions(folder.predictions(prefix + split))
+            found[split] = Evaluation.of(predictions, None if split == "val" and not prefix else validation)
+            atomic.write_text(folder.evaluation(prefix + split), json.dumps(found[split].to_json(), indent=1) + "\n")
+            atomic.write_text(folder.evaluation(prefix + split).with_suffix(".txt"), evaluation_text(found[split]))
+    return Outcome(folder, found)
 
 
 def _about(config: RunConfig, ready: Prepared, folder: RunFolder) -> dict[str, Any]:
     """What every checkpoint and `run.json` say of where a model comes from."""
-    split_hash = write_split(folder.path / "split.csv", [t for tracks in ready.splits.values() for t in tracks])
     rows = io.StringIO()
     writer = csv.writer(rows, lineterminator="\n")
-    writer.writerow(["id", "path", "reason"])
-    writer.writerows(sorted(ready.excluded))
-    atomic.write_text(folder.path / "excluded.csv", rows.getvalue())
+    writer.writerow(["id", "path", "row", "kind", "reason", "split", "source"])
+    writer.writerows([e.id, e.path, e.row, e.kind, e.reason, e.split or "", e.source] for e in ready.dataset.excluded)
+    atomic.write_text(folder.excluded_file, rows.getvalue())
     about = {
         "spec": ready.source.spec.to_json(),
         "fingerprint": ready.source.spec.fingerprint,
         "data": {"path": config.data.path, "kind": ready.dataset.kind, "sha256": ready.dataset.sha256},
-        "split": {"sha256": split_hash, "tracks": {s: len(t) for s, t in ready.splits.items()}},
-        "excluded": len(ready.excluded),
+        "split": {"sha256": write_split(folder.split_file, ready.dataset.tracks), "tracks": {s: len(ready.split(s)) for s in SPLITS}},
+        "excluded": dict(Counter(e.kind for e in ready.dataset.excluded)),
         "seed": config.seed,
         **ready.source.provenance(),
         **provenance(),
@@ -161,9 +158,8 @@ def _about(config: RunConfig, ready: Prepared, folder: RunFolder) -> dict[str, A
     return about
 
 
-def _counts(ready: Prepared) -> str:
-    numbers = ", ".join(f"{len(tracks)} {split}" for split, tracks in ready.splits.items())
-    left = f"; {len(ready.excluded)} left out, listed in excluded.csv" if ready.excluded else ""
-    return f"tracks: {numbers}{left}"
-
-
+def _counts(ready: Prepared, folder: RunFolder) -> str:
+    numbers = ", ".join(f"{len(ready.split(split))} {split}" for split in SPLITS)
+    left = Counter(e.kind for e in ready.dataset.excluded)
+    kinds = ", ".join(f"{n} {kind}" for kind, n in left.most_common())
+    return f"tracks: {numbers}" + (f"; {sum(left.values())} left out ({kinds}), listed in {folder.excluded_file}" if left else "")

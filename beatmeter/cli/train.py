@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from beatmeter.cli.options import bar, configure, device_option, echo, settings_options
 from beatmeter.errors import ConfigError
+
+if TYPE_CHECKING:
+    from beatmeter.training import Outcome
 
 
 @click.command()
@@ -59,7 +64,6 @@ def train(
         out = out or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{regime}-{name}"
 
     from beatmeter.device import choose_device
-    from beatmeter.report import render
     from beatmeter.runs import RunFolder
     from beatmeter.training import run
 
@@ -72,7 +76,7 @@ def train(
         saved = RunFolder(out).last.exists()
         echo(f"stopped; continue with: beatmeter train --resume {out}" if saved else "stopped before the first epoch was saved")
         raise SystemExit(130) from None
-    click.echo(render(outcome))
+    _show(outcome)
 
 
 @click.command()
@@ -89,11 +93,22 @@ def evaluate(run: Path, dataset: str | None, splits: str, as_json: bool, device:
     beatmeter evaluate runs/NAME --data MUSIC/manifest.csv
     """
     from beatmeter.device import choose_device
-    from beatmeter.report import render, render_json
     from beatmeter.training import evaluate_run
 
     outcome = evaluate_run(run, choose_device(device), _splits(splits), dataset, echo, bar)
-    click.echo(render_json(outcome) if as_json else render(outcome))
+    _show(outcome, as_json)
+
+
+def _show(outcome: Outcome, as_json: bool = False) -> None:
+    """The evaluation of every split: text, or one JSON object by split."""
+    from beatmeter.report import evaluation_text
+
+    if as_json:
+        click.echo(json.dumps({split: e.to_json() for split, e in outcome.evaluations.items()}, indent=1))
+        return
+    for evaluation in outcome.evaluations.values():
+        click.echo(evaluation_text(evaluation))
+    click.echo(f"run: {outcome.folder.path}")
 
 
 def _splits(text: str) -> list[str]:

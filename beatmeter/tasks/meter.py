@@ -54,7 +54,7 @@ class MeterTask(Task):
                 Finding("classes without examples", "warning", f"no training track of class {', '.join(empty)}: its scores mean nothing", {"classes": empty})
             )
         floors = floor_of_negative(self.config.task.loss, self.weight, self.config.task.smoothing)
-        findings.append(diagnostics.floor_warning(self.classes, floors))
+        findings.append(diagnostics.floor_warning(self.classes, [float(f) for f in floors]))
         return findings
 
     def head(self, spec: FeatureSpec) -> Head:
@@ -80,14 +80,15 @@ class MeterTask(Task):
         )
 
     def figures(self, predictions: Predictions) -> dict[str, Any]:
-        pair, worst = diagnostics.worst_correlation(predictions)
+        p = predictions
+        pair, worst = diagnostics.worst_correlation(p)
         return {
-            "accuracy": metrics.accuracy(predictions),
-            "balanced_accuracy": metrics.balanced_accuracy(predictions),
-            "entropy": float(metrics.binary_entropy(predictions.scores).mean()),
-            "gap": float(metrics.confidence_gap(predictions.scores).mean()),
+            "accuracy": float(metrics.accuracy(p.scores, p.primary)),
+            "balanced_accuracy": float(metrics.balanced_accuracy(p.scores, p.primary)),
+            "entropy": float(metrics.binary_entropy(p.scores).mean()),
+            "gap": float(metrics.confidence_gap(p.scores).mean()),
             "worst_correlation": worst,
-            "worst_pair": pair,
+            "worst_pair": list(pair),
         }
 
     def epoch_line(self, figures: Mapping[str, Any]) -> str:
