@@ -38,6 +38,10 @@ _CHECKED_BYTES = [{"name": "bytes", "configuration": {"endian": "little"}}, {"na
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
+class NewerFormatError(StoreError):
+    """A store that another version of beatmeter wrote in another way."""
+
+
 @dataclass(frozen=True)
 class ArrayLayout:
     """The bytes of one pooling's array, whatever its number of rows."""
@@ -168,6 +172,11 @@ def segments_metadata() -> bytes:
     return _document(node_type="group", attributes={})
 
 
+def group_metadata(spec: FeatureSpec) -> dict[str, bytes]:
+    """The metadata of the groups above the segments, by name."""
+    return {"zarr.json": root_metadata(spec), "segments/zarr.json": segments_metadata()}
+
+
 def segment_metadata(spec: FeatureSpec, record: str) -> bytes:
     """A segment's `zarr.json`: it describes itself, so a lost record or a lost root can be rebuilt from it."""
     return _document(node_type="group", attributes={"fingerprint": spec.fingerprint, "spec": spec.to_json(), "record": record})
@@ -179,7 +188,7 @@ def read_spec(metadata: Mapping[str, Any]) -> FeatureSpec:
     if not isinstance(attributes, dict) or "spec" not in attributes:
         raise StoreError("the metadata hold no feature spec")
     if attributes.get("format", FORMAT) != FORMAT:
-        raise StoreError(f"the store has format {attributes['format']!r}, this version reads {FORMAT}", "Update beatmeter, or extract again.")
+        raise NewerFormatError(f"the store has format {attributes['format']!r}, this version reads {FORMAT}", "Update beatmeter, or extract again.")
     spec = FeatureSpec.from_json(attributes["spec"])
     if spec.fingerprint != attributes.get("fingerprint"):
         raise StoreError("the feature spec does not match its fingerprint")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -14,9 +15,9 @@ from beatmeter.store.catalog import Catalog
 from beatmeter.store.commit import SegmentWriter
 from beatmeter.store.folder import Folder
 from beatmeter.store.journal import Journal, RecordError
-from beatmeter.store.layout import read_spec, root_metadata, segments_metadata
+from beatmeter.store.layout import NewerFormatError, group_metadata, read_spec
 from beatmeter.store.record import Record
-from beatmeter.store.segment import embedded_record, examine, read_tracks
+from beatmeter.store.segment import embedded_record, examine, holds_json, read_tracks
 from beatmeter.store.store import Store
 from beatmeter.store.verify import orphans
 
@@ -64,26 +65,26 @@ def _all_keys(catalog: Catalog) -> list[str]:
 
 
 def _repair_roots(path: Path, folder: Folder, done: Repair) -> None:
-    """The store's own metadata, from any segment that still tells which features these are."""
-    if folder.size("segments/zarr.json") != len(segments_metadata()) or folder.read("segments/zarr.json") != segments_metadata():
-        folder.replace("segments/zarr.json", segments_metadata())
-        done.actions.append("wrote segments/zarr.json again")
+    """The metadata of the groups: the store's own, if need be, from any segment that still tells which features these are."""
     try:
-        Store.open(path)
+        spec = Store.open(path).spec
+    except NewerFormatError:
+        raise
     except StoreError as error:
         found: dict[str, FeatureSpec] = {}
         for name in folder.list("segments"):
-            try:
-                spec = read_spec(json.loads(folder.read(f"segments/{name}/zarr.json")))
-                found[spec.fingerprint] = spec
-            except (OSError, ValueError, BeatmeterError):
-                continue
-        named = [spec for fingerprint, spec in found.items() if path.name.endswith(fingerprint[:16])] or list(found.values())
+            with contextlib.suppress(OSError, ValueError, BeatmeterError):
+                told = read_spec(json.loads(folder.read(f"segments/{name}/zarr.json")))
+                found[told.fingerprint] = told
+        named = [told for fingerprint, told in found.items() if path.name.endswith(fingerprint[:16])] or list(found.values())
         if len(named) != 1:
             which = "no segment tells" if not named else "segments disagree on"
             raise StoreError(f"{error.what}; {which} which features these are", "Remove the folder and extract again.") from error
-        folder.replace("zarr.json", root_metadata(named[0]))
-        done.actions.append("rebuilt zarr.json from a segment")
+        spec = named[0]
+    for name, content in group_metadata(spec).items():
+        if not holds_json(folder, name, content):
+            folder.replace(name, content)
+            done.actions.append(f"wrote {name} again")
 
 
 def _adopt(store: Store, catalog: Catalog, done: Repair) -> set[str]:

@@ -77,10 +77,8 @@ def examine(folder: Folder, spec: FeatureSpec, layouts: Mapping[str, ArrayLayout
     expected = {f"{base}/zarr.json": segment_metadata(spec, seal(record.to_json()).decode("ascii"))}
     expected |= {f"{base}/{layout.metadata_name}": layout.metadata(record.extents[name].rows) for name, layout in layouts.items()}
     for file, content in expected.items():
-        with contextlib.suppress(OSError, ValueError):
-            if folder.read(file) == content or json.loads(folder.read(file)) == json.loads(content):
-                continue
-        condition.files[file] = "metadata are missing or differ from what was committed"
+        if not holds_json(folder, file, content):
+            condition.files[file] = "metadata are missing or differ from what was committed"
     for name, layout in layouts.items():
         file, rows = f"{base}/{layout.shard}", record.extents[name].rows
         size = folder.size(file)
@@ -103,6 +101,14 @@ def examine(folder: Folder, spec: FeatureSpec, layouts: Mapping[str, ArrayLayout
             if total != record.extents[name].checksum:
                 condition.files[f"{base}/{layouts[name].shard}"] = "the checksum of the whole array does not match its record"
     return condition
+
+
+def holds_json(folder: Folder, name: str, content: bytes) -> bool:
+    """Whether a file holds the same JSON value as `content`."""
+    with contextlib.suppress(OSError, ValueError):
+        found = folder.read(name)
+        return bool(found == content or json.loads(found) == json.loads(content))
+    return False
 
 
 def embedded_record(folder: Folder, segment: str, spec: FeatureSpec, layouts: Mapping[str, ArrayLayout]) -> Record:

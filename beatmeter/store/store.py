@@ -17,7 +17,7 @@ from beatmeter.store.failures import Failure, Failures
 from beatmeter.store.folder import Folder
 from beatmeter.store.index import Keys
 from beatmeter.store.journal import RecordError
-from beatmeter.store.layout import array_layouts, read_spec, root_metadata, segments_metadata
+from beatmeter.store.layout import NewerFormatError, array_layouts, group_metadata, read_spec
 from beatmeter.store.reader import Snapshot
 
 _FOLDERS = ("commits", "failures", "index", "segments", "tmp")
@@ -58,8 +58,8 @@ class Store:
                 raise StoreError(f"{shown(path)} exists and is not a feature store", "Choose another folder.")
             folder = Folder(path)
             folder.make(*_FOLDERS)
-            folder.put_if_absent("segments/zarr.json", segments_metadata())
-            folder.put_if_absent("zarr.json", root_metadata(spec))
+            for name, content in reversed(group_metadata(spec).items()):  # the root last: with it the store exists
+                folder.put_if_absent(name, content)
         return cls.open(path, spec)
 
     @classmethod
@@ -67,18 +67,19 @@ class Store:
         """The store in the folder `path`. Raises StoreError when it is none or damaged, FingerprintMismatch, naming the
         fields, when it does not hold `spec`."""
         path = Path(path)
+        root, repair = path / "zarr.json", "Run `beatmeter cache repair` on this store."
         try:
-            metadata = json.loads((path / "zarr.json").read_bytes())
+            found = read_spec(json.loads(root.read_bytes()))
         except FileNotFoundError:
+            if (path / "commits").is_dir():
+                raise StoreError(f"{shown(root)} is missing", repair) from None
             raise StoreError(f"there is no feature store in {shown(path)}", "`beatmeter cache info` lists those there are.") from None
-        except (OSError, ValueError) as error:
-            raise StoreError(f"{shown(path / 'zarr.json')} is damaged: {error}", "Run `beatmeter cache repair` on this store.") from error
-        try:
-            found = read_spec(metadata)
+        except NewerFormatError as error:
+            raise NewerFormatError(f"{shown(root)}: {error.what}", error.hint) from error
         except BeatmeterError as error:
-            raise StoreError(
-                f"{shown(path / 'zarr.json')} is damaged: {error.what}", error.hint or "Run `beatmeter cache repair` on this store."
-            ) from error
+            raise StoreError(f"{shown(root)} is damaged: {error.what}", error.hint or repair) from error
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{shown(root)} is damaged: {error}", repair) from error
         if spec is not None:
             spec.require_same(found, shown(path))
         return cls(path, found)

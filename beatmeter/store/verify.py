@@ -10,7 +10,8 @@ from typing import Literal
 from beatmeter.errors import StoreError
 from beatmeter.store.catalog import Catalog
 from beatmeter.store.journal import Journal, RecordError
-from beatmeter.store.segment import examine
+from beatmeter.store.layout import group_metadata
+from beatmeter.store.segment import examine, holds_json
 from beatmeter.store.store import Store
 
 REPAIR = "`beatmeter cache repair`: keeps what is sound, gives up what is not; then extract again"
@@ -57,6 +58,11 @@ def verify(path: Path | str, full: bool = False, progress: Callable[[int, int], 
     catalog.refresh(use_index=False)  # an index may hide a record that was damaged since
     state = catalog.state()
     faults = [_commit_fault(catalog, number, text) for number, text in catalog.faults().items()]
+    faults += [
+        Fault("error", name, "differs from what it was: other Zarr readers may fail", REPAIR)
+        for name, content in group_metadata(store.spec).items()
+        if not holds_json(store.folder, name, content)
+    ]
     faults += _bystanders(store, catalog)
     segments = {number: commit for number, commit in state.commits.items() if commit.segment}
     if full:

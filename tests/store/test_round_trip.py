@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import pickle
 from pathlib import Path
 
@@ -33,12 +34,14 @@ def specs(draw: st.DrawFn) -> FeatureSpec:
 
 @settings(max_examples=30, deadline=None)
 @given(of=specs(), lengths=st.lists(st.integers(1000, 40_000), min_size=1, max_size=7), cuts=st.sets(st.integers(1, 6)), data=st.data())
-def test_any_features_come_back(tmp_path_factory: pytest.TempPathFactory, of: FeatureSpec, lengths: list[int], cuts: set[int], data: st.DataObject) -> None:
+def test_any_features_come_back(
+    tmp_path_factory: pytest.TempPathFactory, of: FeatureSpec, lengths: list[int], cuts: set[int], data: st.DataObject
+) -> None:
     store = Store.for_spec(tmp_path_factory.mktemp("cache"), of)
     made = {samples.key(i): samples.features(of, i, n) for i, n in enumerate(lengths)}
     keys = list(made)
     edges = [0, *sorted(c for c in cuts if c < len(keys)), len(keys)]
-    for a, b in zip(edges, edges[1:], strict=False):
+    for a, b in itertools.pairwise(edges):
         assert store.commit([(k, made[k]) for k in keys[a:b]]).added == tuple(keys[a:b])
     snapshot = Store.open(store.path).snapshot()
     assert sorted(made) == list(snapshot.keys) == list(store.keys())
@@ -149,7 +152,7 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
         snapshot.load([samples.key(1), "nö", samples.key(9)], "stats")
     assert missing.value.keys == ("nö", samples.key(9))
     assert store.missing([samples.key(9), samples.key(1), samples.key(9), "x" * 500]) == [samples.key(9), "x" * 500]
-    with pytest.raises(SchemaError, match="no pooling 'mean'.*lag, stats"):
+    with pytest.raises(SchemaError, match=r"no pooling 'mean'.*lag, stats"):
         snapshot.load(None, "mean")
     with pytest.raises(StoreError, match=r"layers \[4\].*1, 2, 3"):
         snapshot.load(None, "stats", layers=[2, 4])
@@ -192,7 +195,7 @@ def test_rows_that_do_not_follow_from_the_length_are_refused(tmp_path: Path) -> 
     of = samples.spec()
     store = Store.create(tmp_path / "s", of)
     good = samples.features(of, 0, 20_000)
-    with pytest.raises(StoreError, match="15000 samples give 3 rows of 'lag'|15000 samples give"):
+    with pytest.raises(StoreError, match="15000 samples give 1 rows of 'lag' at known times; these"):
         store.commit([("k", Features(of, 15_000, good.pooled))])
     stats = good.pooled["stats"]
     shifted = Features(of, 20_000, {**good.pooled, "stats": Pooled(stats.values, stats.times + 0.5, stats.frames)})
@@ -205,7 +208,7 @@ def test_rows_that_do_not_follow_from_the_length_are_refused(tmp_path: Path) -> 
 def test_another_fingerprint_is_refused_with_the_fields_that_differ(tmp_path: Path) -> None:
     of, other = samples.spec(), samples.spec(weights="1" * 64)
     store = Store.create(tmp_path / "s", of)
-    with pytest.raises(FingerprintMismatch, match="weights: 0000.* != 1111"):
+    with pytest.raises(FingerprintMismatch, match=r"weights: 0000.* != 1111"):
         Store.open(store.path, other)
     with pytest.raises(FingerprintMismatch, match="weights"):
         Store.create(store.path, other)

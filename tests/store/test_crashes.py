@@ -1,0 +1,130 @@
+"""kill -9 at every step and at random moments: nothing acknowledged is lost, nothing wrong is ever read.
+
+BEATMETER_KILLS=20 makes the random part as long as one wants.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import store_children
+import store_samples as samples
+
+from beatmeter.errors import StoreError
+from beatmeter.store import Store
+from beatmeter.store.gc import collect
+from beatmeter.store.verify import verify
+
+KILLS = int(os.environ.get("BEATMETER_KILLS", "3"))
+NUMBERS = {samples.key(n): n for n in [*range(12_000), *range(1_000_000, 1_002_000)]}
+
+
+def run(*arguments: object) -> list[str]:
+    done = subprocess.run([sys.executable, store_children.__file__, *map(str, arguments)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def require_right(path: Path, acknowledged: set[str]) -> None:
+    """Every acknowledged track is there, every track is bit for bit what its number makes, and a full check agrees."""
+    of = samples.spec()
+    report = verify(path, full=True)
+    assert report.sound, report.faults
+    snapshot = Store.open(path).snapshot()
+    assert acknowledged <= set(snapshot.keys)
+    for key in snapshot.keys:
+        assert samples.same(snapshot.read(key), samples.features(of, NUMBERS[key]))
+
+
+@pytest.mark.parametrize("action", ["commit", "compact", "gc", "repair"])
+def test_killed_at_every_step(tmp_path: Path, action: str) -> None:
+    path = tmp_path / "store"
+    lines = run("every-step", path, action, 1 if action == "commit" or KILLS >= 20 else 4)
+    steps = [int(line.split()[1]) for line in lines if line.startswith("steps")]
+    assert len(steps) == 2  # before and after each operation
+    assert min(steps) > 10
+    acknowledged = {key for line in lines if line.startswith(("acknowledged", "dying")) for key in line.split()[1:]}
+    assert any(line.startswith("dying") for line in lines) == (action == "commit")
+    require_right(path, acknowledged)
+    collect(Store.open(path), 0.0)
+    assert verify(path).faults == ()
+    require_right(path, acknowledged)
+
+
+def test_killed_at_random_moments_while_others_read(tmp_path: Path) -> None:
+    path, of = tmp_path / "store", samples.spec()
+    Store.create(path, of)
+    acknowledged: set[str] = set()
+    rng = random.Random(0)
+    for number in range(KILLS):
+        children = [
+            subprocess.Popen([sys.executable, store_children.__file__, "write", str(path), str(first), "2"], stdout=subprocess.PIPE, text=True)
+            for first in (200 * number, 200 * number + 1)
+        ]
+        if number % 2:
+            children.append(
+                subprocess.Popen(
+                    [sys.executable, store_children.__file__, "compact", str(path)], stdout=subprocess.PIPE, text=True, stderr=subprocess.DEVNULL
+                )
+            )
+        for child in children:
+            assert child.stdout is not None
+            assert child.stdout.readline() == "ready\n"
+        ends = [time.monotonic() + rng.uniform(0.05, 0.5) for _ in children]
+        while any(time.monotonic() < end for end in ends):
+            for child, end in zip(children, ends, strict=True):
+                if time.monotonic() > end:
+                    child.kill()
+            read_some(path, rng)
+        for child in children:
+            child.kill()
+            out, _ = child.communicate()
+            lines = out.splitlines()  # the last may be cut
+            acknowledged |= {key for line in lines if line.startswith("acknowledged") for key in line.split()[1:] if key in NUMBERS}
+        require_right(path, acknowledged)
+    assert len(acknowledged) > 5 * KILLS
+
+
+def read_some(path: Path, rng: random.Random) -> None:
+    """A reader in the middle of it: what it gets is right; a segment collected under its feet is an error that says so."""
+    snapshot = Store.open(path).snapshot()
+    keys = list(snapshot.keys)
+    for key in rng.sample(keys, min(3, len(keys))):
+        try:
+            assert samples.same(snapshot.read(key), samples.features(samples.spec(), NUMBERS[key]))
+        except StoreError as error:
+            assert "open the store again" in str(error)  # noqa: PT017
+
+
+def test_two_and_four_writers_at_once(tmp_path: Path) -> None:
+    """Overlapping tracks: each is there once, and the receipts of all writers agree on who was first."""
+    path = tmp_path / "store"
+    script = (
+        "import sys, store_samples as s\n"
+        "from beatmeter.store import Store\n"
+        "of = s.spec(); store = Store.create(sys.argv[1], of)\n"
+        "first = int(sys.argv[2])\n"
+        "for n in range(first, first + 24, 4):\n"
+        "    print(*store.commit(s.tracks(of, range(n, n + 8))).added, flush=True)\n"
+    )
+    for writers in (2, 4):
+        children = [
+            subprocess.Popen(
+                [sys.executable, "-c", script, str(path), str(1000 * writers + 4 * (i % 2))],
+                stdout=subprocess.PIPE,
+                text=True,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])},
+            )
+            for i in range(writers)
+        ]
+        added = [key for child in children for key in child.communicate(timeout=60)[0].split()]
+        assert all(child.returncode == 0 for child in children)
+        wanted = [samples.key(n) for n in range(1000 * writers, 1000 * writers + 32)]
+        assert sorted(added) == sorted(wanted)  # each added by exactly one
+        require_right(path, set(wanted))
