@@ -19,6 +19,7 @@ _LOG_SIZE = re.compile(r"^\s*(?:data\w*(?: size)?|riff)\s*: (\d+) \(should be (\
 _LOG_AIFF = re.compile(r"'COMM' chunk \((\d+)\) not equal to frame count\s*\*\*\* calculated from length of 'SSND' chunk \((\d+)\)")
 _MALFORMED = 3  # SF_ERR_MALFORMED_FILE: a known format whose chunks make no sense
 _UNKNOWN = 1 << 62  # libsndfile's number of frames when a stream does not tell
+_LARGEST = 1 << 32  # bytes that the sizes in a RIFF or FORM header can count
 _STREAMED = (1 << 31) - (1 << 20)  # data sizes from here on mean: not known when the header was written
 
 
@@ -75,6 +76,12 @@ class SoundFileReader(Reader):
         """Raise AudioError (truncated) for containers whose header promises more than the file holds: libsndfile
         shortens them without a word, except in its log."""
         log, seconds = self._file.extra_info, self._file.frames / self.sample_rate
+        if self._file.format in ("WAV", "WAVEX", "AIFF") and self.path.stat().st_size > _LARGEST:
+            raise AudioError(
+                f"{shown(self.path)} is larger than its header can tell (4 GiB): only {seconds / 3600:.1f} h of it would be read",
+                "Convert it to FLAC, W64 or RF64.",
+                kind="truncated",
+            )
         if "lacks an end-of-stream bit" in log and "Junk after the last page" in log:
             raise AudioError(f"{shown(self.path)} is truncated: it ends inside an Ogg page after {seconds:.2f} s", FETCH_AGAIN, kind="truncated")
         for promised, found in [*_LOG_SIZE.findall(log), *_LOG_AIFF.findall(log)]:

@@ -196,6 +196,14 @@ def test_a_wav_that_was_streamed_is_whole(tmp_path: Path) -> None:
         assert len(load(of_unknown_size(tmp_path, size))) == 72_000
 
 
+def test_a_wav_beyond_its_header(tmp_path: Path) -> None:
+    for suffix in ("wav", "aiff"):
+        path = tmp_path / f"a.{suffix}"
+        path.write_bytes(encode(music(3, 3.0), suffix))
+        os.truncate(path, (1 << 32) + 1_000_000)  # sparse: no disk is filled
+        refused(path, "truncated", "larger than its header can tell")
+
+
 def test_a_wav_that_nobody_closed_needs_ffmpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = of_unknown_size(tmp_path, bytes(4))
     if ffmpeg.available():
