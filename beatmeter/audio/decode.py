@@ -17,7 +17,7 @@ from jaxtyping import Float32
 
 from beatmeter.audio import ffmpeg
 from beatmeter.audio.levels import Levels
-from beatmeter.audio.reader import Reader, decibels, require_file
+from beatmeter.audio.reader import Reader, require_file
 from beatmeter.audio.sndfile import ShortReadError, SoundFileReader
 from beatmeter.errors import AudioError, shown
 from beatmeter.schema import ChunkSpec
@@ -35,17 +35,6 @@ class AudioInfo:
     channels: int
     format: str
     reader: str
-
-
-@dataclass(frozen=True)
-class AudioLevels:
-    """What a whole file was found to hold: `seconds`, `rms` and `peak` in dB relative to full scale (of the mono mix, of
-    any channel), and the share of its seconds that are silent."""
-
-    seconds: float
-    rms: float
-    peak: float
-    silent_share: float
 
 
 def open_audio(path: str | os.PathLike[str]) -> Reader:
@@ -105,14 +94,16 @@ def load(path: str | os.PathLike[str], sample_rate: int = SAMPLE_RATE) -> Float3
     return np.concatenate(list(_resampled(Path(path), sample_rate)))
 
 
-def measure(path: str | os.PathLike[str]) -> AudioLevels:
-    """Read the whole file and raise AudioError for all that `load` refuses, without resampling or keeping it."""
+def measure(path: str | os.PathLike[str]) -> float:
+    """Seconds of audio in a file that can be used: all of it is read, and AudioError raised for whatever `load` refuses,
+    without resampling or keeping anything."""
     with open_audio(path) as reader:
         levels = Levels(Path(path), reader.sample_rate)
         for block in reader.blocks():
             levels.mix(block)
-        _finish(levels, levels.samples / reader.sample_rate)
-        return AudioLevels(levels.samples / reader.sample_rate, decibels(levels.rms), decibels(levels.peak), levels.silent_share)
+        seconds = levels.samples / reader.sample_rate
+        _finish(levels, seconds)
+        return seconds
 
 
 def _resampled(path: Path, sample_rate: int) -> Iterator[np.ndarray]:

@@ -25,7 +25,6 @@ class Levels:
     def __init__(self, path: Path, sample_rate: int) -> None:
         self.path, self.sample_rate = path, sample_rate
         self.samples = 0
-        self.peak = 0.0
         self._channel_energy = 0.0
         self._seconds: list[tuple[float, float, int]] = []  # sum, sum of squares, samples of every second
         self._open = (0.0, 0.0, 0)
@@ -33,10 +32,8 @@ class Levels:
     def mix(self, block: Float32[np.ndarray, "frame channel"]) -> Float32[np.ndarray, " frame"]:
         """The block in mono. Raises AudioError (kind damaged) for samples that are not finite or far too large."""
         mono: np.ndarray = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float32)
-        peak = float(np.abs(block).max(initial=0.0))
-        if not peak <= LOUDEST:
+        if not np.abs(block).max(initial=0.0) <= LOUDEST:  # not >: NaN compares false
             raise self._damaged(block)
-        self.peak = max(self.peak, peak)
         if block.shape[1] > 1:
             first = block[:, 0].astype(np.float64)
             self._channel_energy += float(first.var()) * len(first)

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from beatmeter.audio.decode import AudioLevels, measure
+from beatmeter.audio.decode import measure
 from beatmeter.audio.identity import track_key
 from beatmeter.datasets import open_dataset
 from beatmeter.datasets.dataset import Dataset, Exclusion
@@ -127,7 +127,7 @@ def _examine(tracks: Sequence[Track], decode: bool, jobs: int) -> Iterator[tuple
 def _look(decode: bool, path: Path) -> Outcome:
     """Track key and seconds of a file, or why it cannot be used."""
     try:
-        levels = measure(path) if decode else AudioLevels(0.0, 0.0, 0.0, 0.0)
-        return track_key(path), levels.seconds
+        seconds = measure(path) if decode else 0.0
+        return track_key(path), seconds
     except AudioError as error:
         return error

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from beatmeter.datasets.dataset import ROW, Dataset, Exclusion, precedence
-from beatmeter.errors import DataError
 from beatmeter.schema import Track
 
 
@@ -48,17 +47,6 @@ def leaks(tracks: Iterable[Track], keys: Mapping[str, str] | None = None) -> lis
                     if track.split != keeper.split:
                         found.setdefault(track.id, Leak(track, keeper, what))
     return list(found.values())
-
-
-def require_none(tracks: Sequence[Track], keys: Mapping[str, str] | None = None) -> None:
-    """Raise DataError that lists the leaks, when there are any."""
-    found = leaks(tracks, keys)
-    if found:
-        named = "; ".join(f"{leak.track.id} ({leak.track.split}) and {leak.keeper.id} ({leak.keeper.split})" for leak in found[:5])
-        raise DataError(
-            f"{len(found)} tracks share a group or their audio with another split: {named}{' ...' if len(found) > 5 else ''}",
-            "Move each group into one split: see `beatmeter data split`.",
-        )
 
 
 def without_leaks(dataset: Dataset, keys: Mapping[str, str] | None = None) -> Dataset:

@@ -17,7 +17,7 @@ from pathlib import Path
 from beatmeter import atomic
 from beatmeter.audio.identity import track_keys
 from beatmeter.datasets.dataset import JOINED, Dataset, Exclusion
-from beatmeter.datasets.leaks import require_none, without_leaks
+from beatmeter.datasets.leaks import without_leaks
 from beatmeter.datasets.tables import read_table
 from beatmeter.errors import AudioError, DataError, shown
 from beatmeter.schema import SPLITS, Track
@@ -45,22 +45,7 @@ def split_dataset(
         strangers = [t for t in dataset.tracks if t.split is None]
         dataset = dataset.without([Exclusion.of(t, "split", f"the split file {shown(config.file)} does not name it") for t in strangers])
     dataset = without_leaks(dataset, keys)
-    return without_leaks(replace(dataset, tracks=tuple(_assign(dataset.tracks, config))), keys)
-
-
-def split_tracks(tracks: Sequence[Track], config: SplitConfig) -> list[Track]:
-    """The tracks with a split each, audio not compared. Raises DataError when groups cross the splits that are given, or
-    when a split file leaves a track out."""
-    if config.file:
-        tracks = _by_file(tracks, config.file)
-        strangers = [t.id for t in tracks if t.split is None]
-        if strangers:
-            raise DataError(
-                f"{config.file} does not name {len(strangers)} tracks, for instance {strangers[0]!r}", "Write it again with `beatmeter data split`."
-            )
-    result = _assign(tracks, config)
-    require_none(result)
-    return result
+    return without_leaks(replace(dataset, tracks=tuple(assign_splits(dataset.tracks, config))), keys)
 
 
 def audio_keys(
@@ -87,8 +72,9 @@ def _by_file(tracks: Sequence[Track], file: str) -> list[Track]:
     return [t if JOINED in t.extra else replace(t, split=given.get(t.id, t.split)) for t in tracks]
 
 
-def _assign(tracks: Sequence[Track], config: SplitConfig) -> list[Track]:
-    """A split for the tracks that have none: that of their group where it has one, else a chosen one."""
+def assign_splits(tracks: Sequence[Track], config: SplitConfig) -> list[Track]:
+    """The tracks with a split each. Those that have one keep it; a track without one takes that of its group, else one that
+    `config` and the classes of all such groups decide."""
     settled = {t.group: t.split for t in tracks if t.split is not None and JOINED not in t.extra}
     free: dict[str, list[Track]] = {}
     for track in tracks:
