@@ -68,6 +68,20 @@ class Difference:
     high: float
     p: float
 
+    @classmethod
+    def of(cls, value: float, draws: Array, confidence: float = 0.95) -> Difference:
+        """From the differences (replicate,) on every draw of groups; replicates without a value (nan) do not count.
+
+        p is twice the smaller share of replicates on either side of 0, ties counted on both (Efron and Tibshirani, "An
+        Introduction to the Bootstrap", 1993, chapter 15), never below 2 / (replicates + 1).
+        """
+        draws = draws[~np.isnan(draws)]
+        if not len(draws):
+            return cls(value, math.nan, math.nan, math.nan)
+        low, high = interval(draws, confidence)
+        below, above = int((draws <= 1e-12).sum()), int((draws >= -1e-12).sum())
+        return cls(value, float(low), float(high), min(1.0, 2 * (1 + min(below, above)) / (1 + len(draws))))
+
 
 def paired_bootstrap(
     first: Callable[[Array | None], Value],
@@ -77,19 +91,9 @@ def paired_bootstrap(
     seed: int = 0,
     confidence: float = 0.95,
 ) -> Difference:
-    """Difference of a metric between two systems on the same draws of groups.
-
-    p is twice the smaller share of replicates on either side of 0, ties counted on both (Efron and Tibshirani, "An
-    Introduction to the Bootstrap", 1993, chapter 15), never below 2 / (replicates + 1).
-    """
+    """Difference of a metric between two systems on the same draws of groups."""
     draws = np.concatenate([np.asarray(second(w)) - np.asarray(first(w)) for w in bootstrap_weights(groups, replicates, seed)])
-    value = float(np.asarray(second(None)) - np.asarray(first(None)))
-    draws = draws[~np.isnan(draws)]
-    if not len(draws):
-        return Difference(value, math.nan, math.nan, math.nan)
-    low, high = interval(draws, confidence)
-    below, above = int((draws <= 1e-12).sum()), int((draws >= -1e-12).sum())
-    return Difference(value, float(low), float(high), min(1.0, 2 * (1 + min(below, above)) / (1 + len(draws))))
+    return Difference.of(float(np.asarray(second(None)) - np.asarray(first(None))), draws, confidence)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

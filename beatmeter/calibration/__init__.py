@@ -1,0 +1,28 @@
+"""Calibrated probabilities, thresholds and abstention, fitted on validation and kept as JSON beside a run."""
+
+from __future__ import annotations
+
+from beatmeter.calibration.calibration import THRESHOLDS, Calibration, best_f1
+from beatmeter.calibration.folds import fold_of, out_of_fold
+from beatmeter.calibration.maps import KINDS, ScoreMap, apply_maps, expit, fit_isotonic, fit_maps, fit_platt, fit_temperature, logit
+from beatmeter.calibration.selective import SelectiveRow, selective_curve, selective_table
+
+__all__ = [
+    "KINDS",
+    "THRESHOLDS",
+    "Calibration",
+    "ScoreMap",
+    "SelectiveRow",
+    "apply_maps",
+    "best_f1",
+    "expit",
+    "fit_isotonic",
+    "fit_maps",
+    "fit_platt",
+    "fit_temperature",
+    "fold_of",
+    "logit",
+    "out_of_fold",
+    "selective_curve",
+    "selective_table",
+]
