@@ -17,7 +17,7 @@ from jaxtyping import Float32
 from beatmeter.audio.reader import Reader, require_rate
 from beatmeter.errors import AudioError, shown
 
-_TELLS_LENGTH = ("mov", "matroska", "asf")  # other containers have their length guessed from the bit rate
+_TELLS_LENGTH = ("mov", "matroska", "asf", "flac")  # other containers have their length guessed from the bit rate
 _QUIET_AND_LOCAL = ("-v", "error", "-protocol_whitelist", "file")
 _AU_HEADER = 24  # bytes: magic, offset, size, encoding, rate, channels, each a big-endian 32-bit number
 

@@ -155,6 +155,16 @@ def test_a_truncated_movie(tmp_path: Path) -> None:
 
 
 @needs_ffmpeg
+def test_a_truncated_flac_that_only_ffmpeg_opens(tmp_path: Path) -> None:
+    path = tmp_path / "a.flac"
+    data = bytearray(encode(music(1, 6.0), "flac"))
+    path.write_bytes(data[: len(data) // 2])
+    reader = ffmpeg.FFmpegReader(path)
+    with pytest.raises(AudioError, match="truncated"), reader:
+        list(reader.blocks())
+
+
+@needs_ffmpeg
 def test_a_playlist_is_not_followed(tmp_path: Path) -> None:
     path = tmp_path / "list.m3u8"
     path.write_text("#EXTM3U\n#EXTINF:5,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n")
