@@ -17,11 +17,10 @@ import google_crc32c
 import numpy as np
 
 from beatmeter.errors import StoreError
-from beatmeter.schema import FeatureSpec
 from beatmeter.store.folder import Folder
 from beatmeter.store.index import Columns, dump, parse
 from beatmeter.store.journal import Journal, RecordError
-from beatmeter.store.layout import ArrayLayout
+from beatmeter.store.layout import StoreLayout
 from beatmeter.store.record import Record
 
 _INDEX = re.compile(r"(\d{8,18})-([0-9a-f]{8})\.npz")
@@ -50,8 +49,8 @@ class State:
 class Catalog:
     """Reads the commits of one store. Not thread-safe; what `state` returns is frozen and may be shared."""
 
-    def __init__(self, folder: Folder, spec: FeatureSpec, layouts: Mapping[str, ArrayLayout]) -> None:
-        self.folder, self.spec, self.layouts = folder, spec, layouts
+    def __init__(self, folder: Folder, layout: StoreLayout) -> None:
+        self.folder, self.layout = folder, layout
         self.journal = Journal(folder, "commits")
         self._forget()
 
@@ -120,7 +119,7 @@ class Catalog:
         """One record, checked. Raises RecordError."""
         value = self.journal.read(number)
         try:
-            return Record.from_json(value, self.layouts, self.spec)
+            return Record.from_json(value, self.layout)
         except RecordError as error:
             raise RecordError(f"{self.journal.path(number)} cannot be used: {error.what}") from error
 
@@ -132,23 +131,23 @@ class Catalog:
             except RecordError as error:
                 self.unsound[number] = error.what
                 continue
-            commit = Commit(record.segment, tuple(record.extents[p].rows for p in self.layouts if p in record.extents), record.replaces)
+            commit = Commit(record.segment, tuple(record.extents[p].rows for p in self.layout.arrays if p in record.extents), record.replaces)
             self.commits[number] = commit
             self._state = None
             self._replacing |= bool(record.replaces)
             if self._fits(number, commit) and record.keys:
                 records.append((number, record))
         if records:
-            self._tail.append(Columns.of(records, list(self.layouts)))
+            self._tail.append(Columns.of(records, list(self.layout.arrays)))
             self._tail_keys.update(key for _, record in records for key in record.keys)
 
     def _fits(self, number: int, commit: Commit) -> bool:
-        for (_, layout), rows in zip(self.layouts.items(), commit.rows, strict=False):
-            name = f"segments/{commit.segment}/{layout.shard}"
+        for array, rows in zip(self.layout.arrays.values(), commit.rows, strict=False):
+            name = f"segments/{commit.segment}/{array.shard}"
             size = self.folder.size(name)
-            if size != layout.size(rows):
+            if size != array.size(rows):
                 found = "is missing" if size is None else f"has {size} bytes"
-                self.misfits[number] = f"{name} {found}, its record says {layout.size(rows)}"
+                self.misfits[number] = f"{name} {found}, its record says {array.size(rows)}"
                 return False
         return True
 
@@ -173,7 +172,7 @@ class Catalog:
         return live, replaced
 
     def _fold(self, live: Mapping[int, Commit]) -> None:
-        parts = [p for p in (self._base, *self._tail) if p is not None] or [Columns.of([], list(self.layouts))]
+        parts = [p for p in (self._base, *self._tail) if p is not None] or [Columns.of([], list(self.layout.arrays))]
         columns = Columns.join(parts)
         if any(number not in live for number in self.commits):
             columns = columns.take(np.flatnonzero(np.isin(columns.number, np.fromiter(live, np.int64))))
@@ -185,7 +184,7 @@ class Catalog:
         """Save what `state` says, so that opening does not read the commits known now. Only a cache: failing is harmless."""
         state = self.state()
         about = {
-            "fingerprint": self.spec.fingerprint,
+            "fingerprint": self.layout.fingerprint,
             "folded": sorted(self._folded),
             "commits": [[n, c.segment, list(c.rows), list(c.replaces)] for n, c in sorted(self.commits.items())],
         }
@@ -211,7 +210,7 @@ class Catalog:
         if f"{google_crc32c.value(data):08x}" != name[-12:-4]:
             raise RecordError(f"index/{name} is damaged: its checksum does not match its name")
         columns, about = parse(data)
-        if about.get("fingerprint") != self.spec.fingerprint:
+        if about.get("fingerprint") != self.layout.fingerprint:
             raise RecordError(f"index/{name} belongs to another store")
         return columns, about
 

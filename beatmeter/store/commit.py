@@ -18,10 +18,10 @@ import numpy as np
 
 from beatmeter.chunking import Layout, rows
 from beatmeter.errors import AudioError, StoreError
-from beatmeter.schema import Features, FeatureSpec
+from beatmeter.schema import Features
 from beatmeter.store.folder import Folder, explained, write_synced
 from beatmeter.store.journal import seal
-from beatmeter.store.layout import ArrayLayout, digest, segment_metadata
+from beatmeter.store.layout import StoreLayout, digest
 from beatmeter.store.record import KEY, Extent, Record
 
 _BUFFER = 8 << 20  # large writes: the page cache then holds large pages, and a fresh mapping reads twice as fast
@@ -51,23 +51,23 @@ def library_versions() -> dict[str, str]:
 class SegmentWriter:
     """One segment in the making. `add` tracks, then `publish`; leaving the `with` block otherwise forgets it."""
 
-    def __init__(self, folder: Folder, spec: FeatureSpec, layouts: Mapping[str, ArrayLayout]) -> None:
-        self.folder, self.spec, self.layouts = folder, spec, layouts
+    def __init__(self, folder: Folder, layout: StoreLayout) -> None:
+        self.folder, self.layout = folder, layout
         self.name = f"{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(8)}"
         self._keys: list[str] = []
         self._samples: list[int] = []
-        self._counts: dict[str, list[int]] = {name: [] for name in layouts}
-        self._digests: dict[str, list[int]] = {name: [] for name in layouts}
-        self._checksums = dict.fromkeys(layouts, 0)
+        self._counts: dict[str, list[int]] = {name: [] for name in layout.arrays}
+        self._digests: dict[str, list[int]] = {name: [] for name in layout.arrays}
+        self._checksums = dict.fromkeys(layout.arrays, 0)
         self._files: dict[str, BinaryIO] = {}
         self._staged: Path | None = None
 
     def __enter__(self) -> SegmentWriter:
         self._staged = self.folder.stage()
         with explained("writing a segment", self._staged):
-            for name, layout in self.layouts.items():
+            for name, array in self.layout.arrays.items():
                 (self._staged / name).mkdir()
-                self._files[name] = (self._staged / layout.shard).open("xb", buffering=_BUFFER)
+                self._files[name] = (self._staged / array.shard).open("xb", buffering=_BUFFER)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -82,7 +82,7 @@ class SegmentWriter:
         with explained("writing a segment", self.folder.root):
             for name, block in stored.items():
                 self._files[name].write(block.data)
-                _, sums = self.layouts[name].split(block)
+                _, sums = self.layout.arrays[name].split(block)
                 self._counts[name].append(len(block))
                 self._digests[name].append(digest(sums))
                 self._checksums[name] = google_crc32c.extend(self._checksums[name], sums.tobytes())
@@ -97,20 +97,20 @@ class SegmentWriter:
         assert self._staged is not None
         extents = {}
         with explained("writing a segment", self.folder.root):
-            for name, layout in self.layouts.items():
+            for name, array in self.layout.arrays.items():
                 counts = self._counts[name]
                 total = sum(counts)
                 file = self._files[name]
-                file.write(layout.index(total))
+                file.write(array.index(total))
                 file.flush()
                 os.fsync(file.fileno())
                 file.close()
-                write_synced(self._staged / layout.metadata_name, layout.metadata(total))
+                write_synced(self._staged / array.metadata_name, array.metadata(total))
                 first = tuple(np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(int).tolist())
-                extents[name] = Extent(total, layout.size(total), self._checksums[name], first, tuple(counts), tuple(self._digests[name]))
+                extents[name] = Extent(total, array.size(total), self._checksums[name], first, tuple(counts), tuple(self._digests[name]))
         record = Record(
             segment=self.name,
-            fingerprint=self.spec.fingerprint,
+            fingerprint=self.layout.fingerprint,
             keys=tuple(self._keys),
             samples=tuple(self._samples),
             extents=extents,
@@ -124,7 +124,7 @@ class SegmentWriter:
             },
         )
         with explained("writing a segment", self.folder.root):
-            write_synced(self._staged / "zarr.json", segment_metadata(self.spec, seal(record.to_json()).decode("ascii")))
+            write_synced(self._staged / "zarr.json", self.layout.segment_metadata(seal(record.to_json())))
         staged, self._staged = self._staged, None
         try:
             self.folder.publish(staged, f"segments/{self.name}")
@@ -134,45 +134,44 @@ class SegmentWriter:
         return record
 
 
-def encode_track(key: str, features: Features, spec: FeatureSpec, layouts: Mapping[str, ArrayLayout]) -> dict[str, np.ndarray]:
+def encode_track(key: str, features: Features, layout: StoreLayout) -> dict[str, np.ndarray]:
     """Stored rows by pooling, after checking that reading them back will give these features and no others.
 
     Raises StoreError for a bad key, FingerprintMismatch for another spec, UnstorableError for values that do not fit.
     """
     if not KEY.fullmatch(key):
         raise StoreError(f"{key[:80]!r} cannot be a track key", "Keys are hashes of the audio file's bytes: letters, digits and . _ : + -")
+    spec = layout.spec
     if features.spec != spec:
         spec.require_same(features.spec, f"the commit of track {key}")
     try:
-        layout = Layout.of(features.samples, spec)
+        chunks = Layout.of(features.samples, spec)
     except AudioError as error:
         raise StoreError(f"track {key}: {error.what}") from error
     stored, wrong = {}, []
     for p in spec.poolings:
         pooled = features.pooled[p.name]
-        times, frames = rows(layout, p)
+        times, frames = rows(chunks, p)
         if len(pooled.values) != len(times) or not np.allclose(pooled.times, times, atol=1e-6) or not np.array_equal(pooled.frames, frames):
             raise StoreError(
                 f"track {key}: {features.samples} samples give {len(times)} rows of {p.name!r} at known times; these {len(pooled.values)} differ",
                 "Times are not stored, they follow from the length: build features with beatmeter.chunking.",
             )
-        stored[p.name] = layouts[p.name].encode(pooled.values)
-        bad = layouts[p.name].unstorable(stored[p.name])
+        stored[p.name] = layout.arrays[p.name].encode(pooled.values)
+        bad = layout.arrays[p.name].unstorable(stored[p.name])
         wrong += [f"{n} values of {p.name!r} layer {layer} are not finite in {spec.store_dtype}" for layer, n in zip(p.layers, bad, strict=True) if n]
     if wrong:
         raise UnstorableError({key: "; ".join(wrong)})
     return stored
 
 
-def write_tracks(
-    folder: Folder, spec: FeatureSpec, layouts: Mapping[str, ArrayLayout], items: Iterable[tuple[str, Features]], provenance: Mapping[str, Any] | None
-) -> Record:
+def write_tracks(folder: Folder, layout: StoreLayout, items: Iterable[tuple[str, Features]], provenance: Mapping[str, Any] | None) -> Record:
     """A published segment of these tracks, not yet in the journal. All or nothing: every unstorable track is named."""
     bad: dict[str, str] = {}
-    with SegmentWriter(folder, spec, layouts) as writer:
+    with SegmentWriter(folder, layout) as writer:
         for key, features in items:
             try:
-                stored = encode_track(key, features, spec, layouts)
+                stored = encode_track(key, features, layout)
             except UnstorableError as error:
                 bad |= error.tracks
                 continue

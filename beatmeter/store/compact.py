@@ -64,7 +64,7 @@ class _Use:
 
 def _groups(store: Store, state: State, target: int) -> list[list[int]]:
     """Numbers of commits to join, each list into one segment of about `target` bytes."""
-    strides = np.array([layout.stride for layout in store.layouts.values()])
+    strides = np.array([array.stride for array in store.layout.arrays.values()])
     numbers, which = np.unique(state.columns.number, return_inverse=True)
     used = np.bincount(which, (state.columns.counts * strides).sum(axis=1), len(numbers)).astype(int)
     of = dict(zip(numbers.tolist(), used.tolist(), strict=True))
@@ -82,12 +82,12 @@ def _groups(store: Store, state: State, target: int) -> list[list[int]]:
 def _join(store: Store, state: State, group: list[int]) -> int:
     """Write the tracks of these commits that count into one segment, and replace the commits by it."""
     replaces = [state.commits[number].segment for number in group]
-    with SegmentWriter(store.folder, store.spec, store.layouts) as writer:
+    with SegmentWriter(store.folder, store.layout) as writer:
         for number in group:
             record = store.catalog.read(number)
             at = state.columns.find(record.keys)
             counts = (at >= 0) & (state.columns.number[at] == number)
-            for i, (stored, wrong) in enumerate(read_tracks(store.folder, record, store.layouts)):
+            for i, (stored, wrong) in enumerate(read_tracks(store.folder, record, store.layout)):
                 if counts[i]:
                     if wrong:
                         raise StoreError(f"track {record.keys[i]} is damaged in {record.segment}: {wrong}", REMEDY)
@@ -96,6 +96,6 @@ def _join(store: Store, state: State, group: list[int]) -> int:
         if copied:
             joined = writer.publish(replaces, {"made_by": "compaction"})
         else:
-            joined = Record("", store.spec.fingerprint, replaces=tuple(replaces), provenance={"made_by": "compaction"})
+            joined = Record("", store.layout.fingerprint, replaces=tuple(replaces), provenance={"made_by": "compaction"})
     store.catalog.journal.append(joined.to_json())
     return copied

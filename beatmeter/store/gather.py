@@ -14,7 +14,7 @@ import numpy as np
 from beatmeter.errors import StoreError
 from beatmeter.store.catalog import Commit, State
 from beatmeter.store.folder import Folder
-from beatmeter.store.layout import ArrayLayout
+from beatmeter.store.layout import ArrayLayout, StoreLayout
 from beatmeter.store.shard import REMEDY, Shard
 
 Check = Literal["first", "always", "never"]
@@ -34,9 +34,9 @@ def _open_files_limit() -> int:
 class ShardPool:
     """Open shards, the most recently used ones: each costs two file descriptors. Shared between threads."""
 
-    def __init__(self, folder: Folder, layouts: Mapping[str, ArrayLayout], commits: Mapping[int, Commit]) -> None:
-        self._folder, self._layouts, self._commits = folder, layouts, commits
-        self._position = {name: i for i, name in enumerate(layouts)}
+    def __init__(self, folder: Folder, layout: StoreLayout, commits: Mapping[int, Commit]) -> None:
+        self._folder, self._arrays, self._commits = folder, layout.arrays, commits
+        self._position = {name: i for i, name in enumerate(layout.arrays)}
         self._open: OrderedDict[tuple[int, str], Shard] = OrderedDict()
         self._lock = threading.Lock()
         self._most = min(max(_open_files_limit() // 6, 16), 512)
@@ -46,8 +46,8 @@ class ShardPool:
         with self._lock:
             shard = self._open.get((number, pooling))
             if shard is None:
-                layout, commit = self._layouts[pooling], self._commits[number]
-                shard = Shard(self._folder / f"segments/{commit.segment}/{layout.shard}", layout, commit.rows[self._position[pooling]])
+                array, commit = self._arrays[pooling], self._commits[number]
+                shard = Shard(self._folder / f"segments/{commit.segment}/{array.shard}", array, commit.rows[self._position[pooling]])
                 self._open[number, pooling] = shard
                 if len(self._open) > self._most:
                     self._open.popitem(last=False)  # whoever still copies from it keeps it alive

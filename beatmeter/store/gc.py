@@ -28,7 +28,7 @@ def collect(store: Store, grace: float = GRACE, dry_run: bool = False) -> list[G
     are needed.
     """
     with store.folder.lock("garbage collection"):
-        catalog = Catalog(store.folder, store.spec, store.layouts)
+        catalog = Catalog(store.folder, store.layout)
         catalog.refresh(use_index=False)
         if catalog.unsound:
             first = next(iter(catalog.unsound.values()))

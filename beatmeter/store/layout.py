@@ -152,34 +152,34 @@ def digest(row_checksums: np.ndarray) -> int:
     return int(google_crc32c.value(np.ascontiguousarray(row_checksums, "<u4").tobytes()))
 
 
-def array_layouts(spec: FeatureSpec) -> dict[str, ArrayLayout]:
-    """Layouts by pooling name, in the spec's order. Raises StoreError for a spec that cannot be stored."""
-    if spec.store_dtype not in DTYPES:
-        raise StoreError(f"a store cannot keep {spec.store_dtype}", f"Choose store_dtype from: {', '.join(DTYPES)}.")
-    for p in spec.poolings:
-        if not _SAFE_NAME.fullmatch(p.name) or math.prod(p.row_shape) < 1:
-            raise StoreError(f"pooling {p.name!r} of row shape {p.row_shape} cannot be stored", "Names are letters, digits, '_', '-' and '.'.")
-    return {p.name: ArrayLayout(p, spec.store_dtype) for p in spec.poolings}
+class StoreLayout:
+    """How the features of one spec are stored: `arrays` by pooling name, in the spec's order, and the metadata of groups.
 
+    Raises StoreError for a spec that cannot be stored.
+    """
 
-def root_metadata(spec: FeatureSpec) -> bytes:
-    """The store's own `zarr.json`: which features these are."""
-    return _document(node_type="group", attributes={"format": FORMAT, "fingerprint": spec.fingerprint, "spec": spec.to_json()})
+    def __init__(self, spec: FeatureSpec) -> None:
+        if spec.store_dtype not in DTYPES:
+            raise StoreError(f"a store cannot keep {spec.store_dtype}", f"Choose store_dtype from: {', '.join(DTYPES)}.")
+        for p in spec.poolings:
+            if not _SAFE_NAME.fullmatch(p.name) or math.prod(p.row_shape) < 1:
+                raise StoreError(f"pooling {p.name!r} of row shape {p.row_shape} cannot be stored", "Names are letters, digits, '_', '-' and '.'.")
+        self.spec, self.fingerprint = spec, spec.fingerprint
+        self.arrays = {p.name: ArrayLayout(p, spec.store_dtype) for p in spec.poolings}
 
+    def group_metadata(self) -> dict[str, bytes]:
+        """The metadata of the groups above the segments, by name: the store itself, which tells what features these are,
+        and the group of the segments."""
+        told = {"fingerprint": self.fingerprint, "spec": self.spec.to_json()}
+        return {
+            "zarr.json": _document(node_type="group", attributes={"format": FORMAT, **told}),
+            "segments/zarr.json": _document(node_type="group", attributes={}),
+        }
 
-def segments_metadata() -> bytes:
-    """The `zarr.json` of the group that holds the segments."""
-    return _document(node_type="group", attributes={})
-
-
-def group_metadata(spec: FeatureSpec) -> dict[str, bytes]:
-    """The metadata of the groups above the segments, by name."""
-    return {"zarr.json": root_metadata(spec), "segments/zarr.json": segments_metadata()}
-
-
-def segment_metadata(spec: FeatureSpec, record: str) -> bytes:
-    """A segment's `zarr.json`: it describes itself, so a lost record or a lost root can be rebuilt from it."""
-    return _document(node_type="group", attributes={"fingerprint": spec.fingerprint, "spec": spec.to_json(), "record": record})
+    def segment_metadata(self, record: bytes) -> bytes:
+        """A segment's `zarr.json`: it describes itself, so a lost record or a lost root can be rebuilt from it."""
+        told = {"fingerprint": self.fingerprint, "spec": self.spec.to_json()}
+        return _document(node_type="group", attributes={**told, "record": record.decode("ascii")})
 
 
 def read_spec(metadata: Mapping[str, Any]) -> FeatureSpec:

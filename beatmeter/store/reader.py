@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -10,12 +10,12 @@ import numpy as np
 
 from beatmeter.chunking import Layout, rows
 from beatmeter.errors import StoreError
-from beatmeter.schema import Features, FeatureSpec, Pooled, sha256_json
+from beatmeter.schema import Features, Pooled, sha256_json
 from beatmeter.store.catalog import State
 from beatmeter.store.folder import Folder
 from beatmeter.store.gather import Check, PoolingRows, ShardPool
 from beatmeter.store.index import Columns, Keys
-from beatmeter.store.layout import ArrayLayout
+from beatmeter.store.layout import StoreLayout
 from beatmeter.store.shard import REMEDY
 
 
@@ -53,15 +53,15 @@ class Snapshot:
     "always" each time, "never" not at all.
     """
 
-    def __init__(self, folder: Folder, spec: FeatureSpec, layouts: Mapping[str, ArrayLayout], state: State) -> None:
-        self.folder, self.spec = folder, spec
-        self._layouts, self._state = layouts, state
+    def __init__(self, folder: Folder, layout: StoreLayout, state: State) -> None:
+        self.folder, self.spec = folder, layout.spec
+        self._layout, self._state = layout, state
         self._columns: Columns = state.columns
-        pool = ShardPool(folder, layouts, state.commits)
-        self._poolings = {name: PoolingRows(pool, layout, i, state) for i, (name, layout) in enumerate(layouts.items())}
+        pool = ShardPool(folder, layout, state.commits)
+        self._poolings = {name: PoolingRows(pool, array, i, state) for i, (name, array) in enumerate(layout.arrays.items())}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"folder": self.folder, "spec": self.spec, "layouts": self._layouts, "state": self._state}
+        return {"folder": self.folder, "layout": self._layout, "state": self._state}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
@@ -69,7 +69,7 @@ class Snapshot:
     @cached_property
     def id(self) -> str:
         """32 hex digits."""
-        return sha256_json([self.spec.fingerprint, self._columns.identity])[:32]
+        return sha256_json([self._layout.fingerprint, self._columns.identity])[:32]
 
     @property
     def keys(self) -> Keys:

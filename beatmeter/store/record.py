@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
 
-from beatmeter.schema import FeatureSpec
 from beatmeter.store.journal import RecordError
-from beatmeter.store.layout import ArrayLayout
+from beatmeter.store.layout import ArrayLayout, StoreLayout
 
 KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:+-]{0,127}")
 _SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}")
@@ -63,7 +62,7 @@ class Record:
         }
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any], layouts: Mapping[str, ArrayLayout], spec: FeatureSpec) -> Record:
+    def from_json(cls, value: Mapping[str, Any], layout: StoreLayout) -> Record:
         """Read and check a record. Raises RecordError; `FingerprintMismatch` is left to the caller, who knows the file."""
         try:
             tracks, arrays = value["tracks"], value["arrays"]
@@ -76,31 +75,39 @@ class Record:
             record = cls(segment, fingerprint, keys, samples, extents, replaces, dict(value["provenance"]))
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise RecordError(f"a field is missing or has the wrong type: {error!r}") from error
-        if fingerprint != spec.fingerprint:
-            raise RecordError(f"it belongs to features with fingerprint {str(fingerprint)[:16]}, this store holds {spec.fingerprint[:16]}")
-        record._check(layouts, spec)
+        if fingerprint != layout.fingerprint:
+            raise RecordError(f"it belongs to features with fingerprint {str(fingerprint)[:16]}, this store holds {layout.fingerprint[:16]}")
+        record._check(layout)
         return record
 
-    def _check(self, layouts: Mapping[str, ArrayLayout], spec: FeatureSpec) -> None:
+    def _check(self, layout: StoreLayout) -> None:
         _require(all(isinstance(s, str) and _SEGMENT.fullmatch(s) for s in self.replaces), "a name of a replaced segment is impossible")
         if self.segment == "" and not self.keys and not self.extents:
             return
         n = len(self.keys)
-        _require(isinstance(self.segment, str) and _SEGMENT.fullmatch(self.segment) is not None, f"segment name {self.segment!r} is impossible")
-        _require(n > 0 and all(isinstance(k, str) and KEY.fullmatch(k) for k in self.keys), "a track key is impossible")
+        _require(isinstance(self.segment, str) and _SEGMENT.fullmatch(self.segment) is not None, "the segment's name is impossible")
+        _require(n > 0 and set(map(type, self.keys)) == {str} and all(map(KEY.fullmatch, self.keys)), "a track key is impossible")
         _require(len(set(self.keys)) == n, "a track key occurs twice")
         _require(_whole(self.samples, n, 1), "a track length is impossible")
-        _require(self.extents.keys() == layouts.keys(), f"it holds {sorted(self.extents)}, the store's poolings are {sorted(layouts)}")
+        _require(self.extents.keys() == layout.arrays.keys(), "its poolings are not the store's")
+        chunk = layout.spec.chunk
         for name, e in self.extents.items():
-            _require(_whole((e.rows, e.bytes), 2, 1) and _checksums((e.checksum,), 1), f"rows, bytes or checksum of {name!r} are impossible")
-            _require(_whole(e.counts, n, 1) and _whole(e.first, n, 0) and _checksums(e.digests, n), f"rows of a track in {name!r} are impossible")
-            ends = list(accumulate(e.counts))
-            _require(list(e.first) == [0, *ends[:-1]] and ends[-1] == e.rows, f"rows of the tracks in {name!r} do not add up to {e.rows}")
-            size = layouts[name].size(e.rows)
-            _require(e.bytes == size, f"{e.rows} rows of {name!r} are {size} bytes, not {e.bytes}")
-            most = int(spec[name].parameters.get("window", 1)) * spec.chunk.hop  # samples that one row can stand for
-            fits = all(s <= spec.chunk.length + (c + 1) * most for s, c in zip(self.samples, e.counts, strict=True))
-            _require(fits, f"a track is longer than its rows in {name!r} can be")
+            wrong = _wrong_with(e, n, layout.arrays[name])
+            _require(not wrong, f"pooling {name!r}: {wrong}")
+            most = int(layout.arrays[name].pooling.parameters.get("window", 1)) * chunk.hop  # samples that one row can stand for
+            fits = max(s - c * most for s, c in zip(self.samples, e.counts, strict=True)) <= chunk.length + most
+            _require(fits, f"pooling {name!r}: a track is longer than its rows can be")
+
+
+def _wrong_with(e: Extent, n: int, array: ArrayLayout) -> str:
+    """What is impossible about the rows of `n` tracks, or nothing."""
+    if not (_whole((e.rows, e.bytes), 2, 1) and _checksums((e.checksum,), 1)):
+        return "its rows, bytes or checksum are impossible"
+    if not (_whole(e.counts, n, 1) and _whole(e.first, n, 0) and _checksums(e.digests, n)):
+        return "the rows of a track are impossible"
+    if (*e.first, e.rows) != tuple(accumulate(e.counts, initial=0)):
+        return "the rows of the tracks do not add up"
+    return "" if e.bytes == array.size(e.rows) else f"{e.rows} rows are not {e.bytes} bytes"
 
 
 def _require(condition: bool, what: str) -> None:

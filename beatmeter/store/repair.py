@@ -15,7 +15,7 @@ from beatmeter.store.catalog import Catalog
 from beatmeter.store.commit import SegmentWriter
 from beatmeter.store.folder import Folder
 from beatmeter.store.journal import Journal, RecordError
-from beatmeter.store.layout import NewerFormatError, group_metadata, read_spec
+from beatmeter.store.layout import NewerFormatError, StoreLayout, read_spec
 from beatmeter.store.record import Record
 from beatmeter.store.segment import embedded_record, examine, holds_json, read_tracks
 from beatmeter.store.store import Store
@@ -45,13 +45,13 @@ def repair(path: Path | str, progress: Callable[[int, int], object] = lambda don
         store = Store.open(path)
         for name in store.catalog.indexes():  # they may know records by numbers that will be used again
             folder.remove(f"index/{name}")
-        catalog = Catalog(folder, store.spec, store.layouts)
+        catalog = Catalog(folder, store.layout)
         catalog.refresh(use_index=False)
         before = {key for number in catalog.misfits for key in catalog.read(number).keys}
         before |= set(_all_keys(catalog))
         before |= _adopt(store, catalog, done)
         _salvage(store, catalog, done, progress)
-        _set_aside(folder, catalog.journal, catalog.unsound, Record("", store.spec.fingerprint, provenance=_MADE_BY).to_json(), done)
+        _set_aside(folder, catalog.journal, catalog.unsound, Record("", store.layout.fingerprint, provenance=_MADE_BY).to_json(), done)
         failures = Journal(folder, "failures")
         _set_aside(folder, failures, _unsound(failures), {"failed": [], "cleared": []}, done)
         after = Store.open(path)
@@ -81,7 +81,7 @@ def _repair_roots(path: Path, folder: Folder, done: Repair) -> None:
             which = "no segment tells" if not named else "segments disagree on"
             raise StoreError(f"{error.what}; {which} which features these are", "Remove the folder and extract again.") from error
         spec = named[0]
-    for name, content in group_metadata(spec).items():
+    for name, content in StoreLayout(spec).group_metadata().items():
         if not holds_json(folder, name, content):
             folder.replace(name, content)
             done.actions.append(f"wrote {name} again")
@@ -93,13 +93,13 @@ def _adopt(store: Store, catalog: Catalog, done: Repair) -> set[str]:
     keys: set[str] = set()
     for segment in orphans(store, catalog):
         try:
-            record = embedded_record(store.folder, segment, store.spec, store.layouts)
+            record = embedded_record(store.folder, segment, store.layout)
         except RecordError:
             continue
         if len(catalog.holds(record.keys)) == len(record.keys):
             continue
         keys |= set(record.keys)
-        if examine(store.folder, store.spec, store.layouts, record).sound:
+        if examine(store.folder, store.layout, record).sound:
             number = catalog.journal.append(record.to_json())
             done.actions.append(f"committed segments/{segment} ({len(record.keys)} tracks) as {catalog.journal.path(number)}")
         else:
@@ -115,19 +115,19 @@ def _salvage(store: Store, catalog: Catalog, done: Repair, progress: Callable[[i
     for i, number in enumerate(numbers):
         progress(i, len(numbers))
         record = catalog.read(number)
-        if not examine(store.folder, store.spec, store.layouts, record).sound:
+        if not examine(store.folder, store.layout, record).sound:
             _rescue(store, catalog, record, (record.segment,), done)
     progress(len(numbers), len(numbers))
 
 
 def _rescue(store: Store, catalog: Catalog, record: Record, replaces: tuple[str, ...], done: Repair) -> None:
-    with SegmentWriter(store.folder, store.spec, store.layouts) as writer:
-        tracks = read_tracks(store.folder, record, store.layouts)
+    with SegmentWriter(store.folder, store.layout) as writer:
+        tracks = read_tracks(store.folder, record, store.layout)
         for key, samples, (stored, wrong) in zip(record.keys, record.samples, tracks, strict=True):
             if not wrong:
                 writer.add(key, samples, stored)
         saved = len(writer)
-        rescued = writer.publish(replaces, _MADE_BY) if saved else Record("", store.spec.fingerprint, replaces=replaces, provenance=_MADE_BY)
+        rescued = writer.publish(replaces, _MADE_BY) if saved else Record("", store.layout.fingerprint, replaces=replaces, provenance=_MADE_BY)
     if saved or replaces:
         catalog.journal.append(rescued.to_json())
     done.actions.append(f"saved {saved} of {len(record.keys)} tracks of segments/{record.segment}")

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
 import google_crc32c
 import numpy as np
 
-from beatmeter.schema import FeatureSpec
 from beatmeter.store.folder import Folder
 from beatmeter.store.journal import RecordError, seal, unseal
-from beatmeter.store.layout import ArrayLayout, checksums, digest, segment_metadata
+from beatmeter.store.layout import ArrayLayout, StoreLayout, checksums, digest
 from beatmeter.store.record import Record
 
 _BUFFER = 8 << 20
@@ -32,25 +31,25 @@ class Condition:
         return not self.files and not self.tracks
 
 
-def read_tracks(folder: Folder, record: Record, layouts: Mapping[str, ArrayLayout]) -> Iterator[tuple[dict[str, np.ndarray], str]]:
+def read_tracks(folder: Folder, record: Record, layout: StoreLayout) -> Iterator[tuple[dict[str, np.ndarray], str]]:
     """Per track of the record, in order: its stored rows by pooling and "", or what is wrong with it in place of rows."""
     with contextlib.ExitStack() as stack:
         files: dict[str, BinaryIO | OSError] = {}
-        for name, layout in layouts.items():
+        for name, array in layout.arrays.items():
             try:
-                files[name] = stack.enter_context((folder / f"segments/{record.segment}/{layout.shard}").open("rb", buffering=_BUFFER))
+                files[name] = stack.enter_context((folder / f"segments/{record.segment}/{array.shard}").open("rb", buffering=_BUFFER))
             except OSError as error:
                 files[name] = error
         for i in range(len(record.keys)):
             stored: dict[str, np.ndarray] = {}
             wrong = ""
-            for name, layout in layouts.items():
+            for name, array in layout.arrays.items():
                 extent = record.extents[name]
-                rows = _read_rows(files[name], layout, extent.first[i], extent.counts[i])
+                rows = _read_rows(files[name], array, extent.first[i], extent.counts[i])
                 if isinstance(rows, str):
                     wrong = wrong or f"{name!r} rows {rows}"
                     continue
-                data, sums = layout.split(rows)
+                data, sums = array.split(rows)
                 if digest(sums) != extent.digests[i] or not np.array_equal(checksums(data), sums):
                     wrong = wrong or f"{name!r} rows do not match their checksums"
                 stored[name] = rows
@@ -70,36 +69,36 @@ def _read_rows(file: BinaryIO | OSError, layout: ArrayLayout, first: int, count:
     return np.frombuffer(data, np.uint8).reshape(count, layout.stride)
 
 
-def examine(folder: Folder, spec: FeatureSpec, layouts: Mapping[str, ArrayLayout], record: Record) -> Condition:
+def examine(folder: Folder, layout: StoreLayout, record: Record) -> Condition:
     """Compare a segment with its record: metadata, lengths, indexes, every checksum."""
     condition = Condition()
     base = f"segments/{record.segment}"
-    expected = {f"{base}/zarr.json": segment_metadata(spec, seal(record.to_json()).decode("ascii"))}
-    expected |= {f"{base}/{layout.metadata_name}": layout.metadata(record.extents[name].rows) for name, layout in layouts.items()}
+    expected = {f"{base}/zarr.json": layout.segment_metadata(seal(record.to_json()))}
+    expected |= {f"{base}/{array.metadata_name}": array.metadata(record.extents[name].rows) for name, array in layout.arrays.items()}
     for file, content in expected.items():
         if not holds_json(folder, file, content):
             condition.files[file] = "metadata are missing or differ from what was committed"
-    for name, layout in layouts.items():
-        file, rows = f"{base}/{layout.shard}", record.extents[name].rows
+    for name, array in layout.arrays.items():
+        file, rows = f"{base}/{array.shard}", record.extents[name].rows
         size = folder.size(file)
-        if size != layout.size(rows):
-            condition.files[file] = "is missing" if size is None else f"has {size} bytes, its record says {layout.size(rows)}"
+        if size != array.size(rows):
+            condition.files[file] = "is missing" if size is None else f"has {size} bytes, its record says {array.size(rows)}"
         else:
             with contextlib.suppress(OSError), (folder / file).open("rb") as shard:
-                shard.seek(rows * layout.stride)
-                if shard.read() == layout.index(rows):
+                shard.seek(rows * array.stride)
+                if shard.read() == array.index(rows):
                     continue
             condition.files[file] = "the shard's index is damaged: other Zarr readers would fail or read wrong rows"
-    totals = dict.fromkeys(layouts, 0)
-    for key, (stored, wrong) in zip(record.keys, read_tracks(folder, record, layouts), strict=True):
+    totals = dict.fromkeys(layout.arrays, 0)
+    for key, (stored, wrong) in zip(record.keys, read_tracks(folder, record, layout), strict=True):
         if wrong:
             condition.tracks[key] = wrong
         for name, rows_stored in stored.items():
-            totals[name] = google_crc32c.extend(totals[name], layouts[name].split(rows_stored)[1].tobytes())
+            totals[name] = google_crc32c.extend(totals[name], layout.arrays[name].split(rows_stored)[1].tobytes())
     if not condition.tracks:
         for name, total in totals.items():
             if total != record.extents[name].checksum:
-                condition.files[f"{base}/{layouts[name].shard}"] = "the checksum of the whole array does not match its record"
+                condition.files[f"{base}/{layout.arrays[name].shard}"] = "the checksum of the whole array does not match its record"
     return condition
 
 
@@ -111,11 +110,11 @@ def holds_json(folder: Folder, name: str, content: bytes) -> bool:
     return False
 
 
-def embedded_record(folder: Folder, segment: str, spec: FeatureSpec, layouts: Mapping[str, ArrayLayout]) -> Record:
+def embedded_record(folder: Folder, segment: str, layout: StoreLayout) -> Record:
     """The record that a segment carries within itself. Raises RecordError when there is none that can be believed."""
     try:
         attributes = json.loads(folder.read(f"segments/{segment}/zarr.json"))["attributes"]
-        record = Record.from_json(unseal(attributes["record"].encode("ascii")), layouts, spec)
+        record = Record.from_json(unseal(attributes["record"].encode("ascii")), layout)
     except RecordError:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -17,7 +17,7 @@ from beatmeter.store.failures import Failure, Failures
 from beatmeter.store.folder import Folder
 from beatmeter.store.index import Keys
 from beatmeter.store.journal import RecordError
-from beatmeter.store.layout import NewerFormatError, array_layouts, group_metadata, read_spec
+from beatmeter.store.layout import NewerFormatError, StoreLayout, read_spec
 from beatmeter.store.reader import Snapshot
 
 _FOLDERS = ("commits", "failures", "index", "segments", "tmp")
@@ -44,21 +44,21 @@ class Store:
     def __init__(self, path: Path, spec: FeatureSpec) -> None:
         self.path, self.spec = path, spec
         self.folder = Folder(path)
-        self.layouts = array_layouts(spec)
-        self.catalog = Catalog(self.folder, spec, self.layouts)
+        self.layout = StoreLayout(spec)
+        self.catalog = Catalog(self.folder, self.layout)
         self._failures = Failures(self.folder)
 
     @classmethod
     def create(cls, path: Path | str, spec: FeatureSpec) -> Store:
         """A store for `spec` in the folder `path`; an existing one of the same spec is opened."""
         path = Path(path)
-        array_layouts(spec)  # refuse before anything is written
+        layout = StoreLayout(spec)  # refuses before anything is written
         if not (path / "zarr.json").exists():
             if path.exists() and (not path.is_dir() or any(path.iterdir())) and not (path / "commits").is_dir():
                 raise StoreError(f"{shown(path)} exists and is not a feature store", "Choose another folder.")
             folder = Folder(path)
             folder.make(*_FOLDERS)
-            for name, content in reversed(group_metadata(spec).items()):  # the root last: with it the store exists
+            for name, content in reversed(layout.group_metadata().items()):  # the root last: with it the store exists
                 folder.put_if_absent(name, content)
         return cls.open(path, spec)
 
@@ -114,7 +114,7 @@ class Store:
 
     def snapshot(self) -> Snapshot:
         """The store as it is now, to read from."""
-        return Snapshot(self.folder, self.spec, self.layouts, self.catalog.state())
+        return Snapshot(self.folder, self.layout, self.catalog.state())
 
     def commit(self, items: Sequence[tuple[str, Features]], provenance: Mapping[str, Any] | None = None) -> Receipt:
         """Add the features of some tracks: all of them or, when anything is wrong, none. On disk when it returns.
@@ -130,7 +130,7 @@ class Store:
         if not todo:
             return Receipt("", 0, (), tuple(order))
         before = self.catalog.last
-        record = write_tracks(self.folder, self.spec, self.layouts, todo, provenance)
+        record = write_tracks(self.folder, self.layout, todo, provenance)
         number = self.catalog.journal.append(record.to_json())
         if self.folder.size(f"segments/{record.segment}/zarr.json") is None:
             raise StoreError(f"segment {record.segment} was collected as garbage while it was being committed", "Commit these tracks again.")

@@ -10,7 +10,6 @@ from typing import Literal
 from beatmeter.errors import StoreError
 from beatmeter.store.catalog import Catalog
 from beatmeter.store.journal import Journal, RecordError
-from beatmeter.store.layout import group_metadata
 from beatmeter.store.segment import examine, holds_json
 from beatmeter.store.store import Store
 
@@ -54,13 +53,13 @@ def verify(path: Path | str, full: bool = False, progress: Callable[[int, int], 
     except StoreError as error:
         fault = Fault("error", "zarr.json", error.what, "`beatmeter cache repair` rebuilds it from a segment, if it was made by this version")
         return Report(str(path), full, 0, 0, (fault,))
-    catalog = Catalog(store.folder, store.spec, store.layouts)
+    catalog = Catalog(store.folder, store.layout)
     catalog.refresh(use_index=False)  # an index may hide a record that was damaged since
     state = catalog.state()
     faults = [_commit_fault(catalog, number, text) for number, text in catalog.faults().items()]
     faults += [
         Fault("error", name, "differs from what it was: other Zarr readers may fail", REPAIR)
-        for name, content in group_metadata(store.spec).items()
+        for name, content in store.layout.group_metadata().items()
         if not holds_json(store.folder, name, content)
     ]
     faults += _bystanders(store, catalog)
@@ -68,7 +67,7 @@ def verify(path: Path | str, full: bool = False, progress: Callable[[int, int], 
     if full:
         for done, number in enumerate(segments):
             progress(done, len(segments))
-            condition = examine(store.folder, store.spec, store.layouts, catalog.read(number))
+            condition = examine(store.folder, store.layout, catalog.read(number))
             faults += [Fault("error", file, text, REPAIR) for file, text in condition.files.items()]
             name = f"segments/{segments[number].segment}"
             faults += [Fault("error", name, f"track {key}: {text}", REPAIR, (key,)) for key, text in condition.tracks.items()]

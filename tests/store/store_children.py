@@ -51,7 +51,7 @@ def die_at(step: int, after: bool) -> None:
 def damage(store: Store, number: int) -> None:
     """Flip a bit in the last row of one pooling of a commit, and one in the record of the commit before it."""
     segment = store.catalog.read(number).segment
-    layout = store.layouts["stats"]
+    layout = store.layout.arrays["stats"]
     for file, at in ((store.path / f"segments/{segment}/{layout.shard}", -30), (store.path / store.catalog.journal.path(number - 1), 40)):
         data = bytearray(file.read_bytes())
         if at < 0:

@@ -26,7 +26,7 @@ from beatmeter.store import Store
 from beatmeter.store.compact import compact
 from beatmeter.store.gc import collect
 from beatmeter.store.journal import RecordError, seal, unseal
-from beatmeter.store.layout import NewerFormatError, array_layouts
+from beatmeter.store.layout import NewerFormatError, StoreLayout
 from beatmeter.store.record import Record
 from beatmeter.store.repair import repair
 from beatmeter.store.verify import verify
@@ -45,7 +45,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def shard(store: Store, number: int, pooling: str = "stats") -> Path:
-    return store.path / f"segments/{store.catalog.read(number).segment}/{store.layouts[pooling].shard}"
+    return store.path / f"segments/{store.catalog.read(number).segment}/{store.layout.arrays[pooling].shard}"
 
 
 def flip(path: Path, bit: int) -> None:
@@ -222,7 +222,7 @@ HOSTILE = st.one_of(
 def test_hostile_records_are_refused_or_harmless(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     """Any value in the place of any other, the checksum made to fit: refused, or nothing that reading depends on changed."""
     of = samples.spec()
-    layouts = array_layouts(of)
+    layout = StoreLayout(of)
     path = _shared_store(tmp_path_factory)
     record = unseal((path / "commits/00000001.json").read_bytes())
     where = data.draw(st.sampled_from([p for p in leaves(record) if p and p[0] != "provenance"]))
@@ -233,10 +233,10 @@ def test_hostile_records_are_refused_or_harmless(tmp_path_factory: pytest.TempPa
     if at[where[-1]] == before and type(at[where[-1]]) is type(before):
         return
     try:
-        found = Record.from_json(unseal(seal(record)), layouts, of)
+        found = Record.from_json(unseal(seal(record)), layout)
     except RecordError:
         return
-    sound = Record.from_json(unseal((path / "commits/00000001.json").read_bytes()), layouts, of)
+    sound = Record.from_json(unseal((path / "commits/00000001.json").read_bytes()), layout)
     assert {n: (e.rows, e.bytes, e.first, e.counts) for n, e in found.extents.items()} == {
         n: (e.rows, e.bytes, e.first, e.counts) for n, e in sound.extents.items()
     }

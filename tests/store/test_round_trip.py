@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from beatmeter.errors import FingerprintMismatch, SchemaError, StoreError
 from beatmeter.schema import Features, FeatureSpec, Pooled, PoolingSpec
 from beatmeter.store import MissingTracksError, Store, UnstorableError
-from beatmeter.store.layout import array_layouts
+from beatmeter.store.layout import StoreLayout
 
 
 @st.composite
@@ -95,7 +95,7 @@ def test_zarr_python_reads_the_same(tmp_path: Path, dtype: str) -> None:
 def test_zarr_python_writes_what_we_read(tmp_path: Path) -> None:
     """The bytes of a short-row shard are those that Zarr's own writer makes of the same values and metadata."""
     of = samples.spec(samples.STATS)
-    layout = array_layouts(of)["stats"]
+    layout = StoreLayout(of).arrays["stats"]
     values = samples.features(of, 1, 30_000).pooled["stats"].values
     (tmp_path / "stats").mkdir()
     (tmp_path / "stats" / "zarr.json").write_bytes(layout.metadata(len(values)))
