@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 import os
 import secrets
 from collections.abc import Callable, Sequence
@@ -87,9 +89,9 @@ def _write_pooling(group: h5py.Group, snapshot: Snapshot, name: str) -> None:
     group.create_dataset("offsets", data=offsets, dtype="i8")
     group.create_dataset("layers", data=np.array(pooling.layers), dtype="i8")
     samples = snapshot.lengths()
-    row_bytes = max(1, values.dtype.itemsize * int(np.prod(pooling.row_shape)))
-    blocks = np.flatnonzero(np.diff(offsets[:-1] * row_bytes // _BLOCK, prepend=-1)).tolist()
-    for a, b in zip(blocks, [*blocks[1:], len(keys)], strict=True):
+    row_bytes = values.dtype.itemsize * math.prod(pooling.row_shape)
+    edges = np.flatnonzero(np.diff(offsets[:-1] * row_bytes // _BLOCK, prepend=-1)).tolist()
+    for a, b in itertools.pairwise([*edges, len(keys)]):
         block = slice(int(offsets[a]), int(offsets[b]))
         values[block] = snapshot.load(keys[a:b], name).values
         laid = [rows(Layout.of(int(n), snapshot.spec), pooling) for n in samples[a:b]]

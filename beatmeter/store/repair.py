@@ -47,7 +47,7 @@ def repair(path: Path | str, progress: Callable[[int, int], object] = lambda don
             folder.remove(f"index/{name}")
         catalog = Catalog(folder, store.layout)
         catalog.refresh(use_index=False)
-        before = {key for number in catalog.misfits for key in catalog.read(number).keys}
+        before = {key for number in catalog.faults() if number in catalog.misfits for key in catalog.read(number).keys}
         before |= set(_all_keys(catalog))
         before |= _adopt(store, catalog, done)
         _salvage(store, catalog, done, progress)

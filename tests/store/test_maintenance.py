@@ -1,0 +1,187 @@
+"""Index, compaction, garbage: they change where features lie and how fast a store opens, and nothing else."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import store_samples as samples
+
+import beatmeter.store.store
+from beatmeter.errors import StoreError
+from beatmeter.schema import PoolingSpec
+from beatmeter.store import Store
+from beatmeter.store.catalog import Catalog
+from beatmeter.store.compact import compact
+from beatmeter.store.gc import collect
+from beatmeter.store.journal import Journal
+from beatmeter.store.verify import verify
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """Twelve tracks in eight commits, some keys in two of them because two writers did not know of each other."""
+    made = Store.create(tmp_path / "store", samples.spec())
+    for n in range(6):
+        made.commit(samples.tracks(made.spec, [n, n + 6]))
+    return made
+
+
+def numbers(path: Path) -> set[int]:
+    """Numbers of all tracks of a fresh snapshot, after comparing each with what was committed."""
+    snapshot = Store.open(path).snapshot()
+    known = {samples.key(n): n for n in range(100)}
+    assert all(samples.same(snapshot.read(key), samples.features(samples.spec(), known[key])) for key in snapshot.keys)
+    return {known[key] for key in snapshot.keys}
+
+
+def records_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    """How many commit records opening a snapshot reads."""
+    count = 0
+    read = Journal.read
+
+    def counted(self: Journal, number: int) -> dict[str, object]:
+        nonlocal count
+        count += 1
+        return read(self, number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "read", counted)
+        Store.open(path).snapshot()
+    return count
+
+
+def test_index_spares_reading_records(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert records_read(store.path, monkeypatch) == 6
+    before = store.snapshot().id
+    store.catalog.save_index()
+    assert records_read(store.path, monkeypatch) == 0
+    store.commit(samples.tracks(store.spec, [50]))
+    assert records_read(store.path, monkeypatch) == 1
+    assert numbers(store.path) == {*range(12), 50}
+    index = store.path / "index" / store.catalog.indexes()[0]
+    for damage in (lambda d: d[:-9], lambda d: d[:300] + b"x" + d[301:], lambda d: b""):
+        index.write_bytes(damage(index.read_bytes()))
+        assert records_read(store.path, monkeypatch) == 7
+        assert numbers(store.path) == {*range(12), 50}
+    index.unlink()
+    index.parent.rmdir()
+    assert numbers(store.path) == {*range(12), 50}
+    Store.open(store.path).catalog.save_index()
+    assert records_read(store.path, monkeypatch) == 0
+    (store.path / "commits/00000007.json").unlink()
+    assert Store.open(store.path).snapshot().id == before
+
+
+def test_writers_save_the_index_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(beatmeter.store.store, "_INDEX_EVERY", 4)
+    store = Store.create(tmp_path / "s", samples.spec())
+    for n in range(11):
+        store.commit(samples.tracks(store.spec, [n]))
+    assert [name[:8] for name in store.catalog.indexes()] == ["00000008", "00000004"]
+    assert records_read(store.path, monkeypatch) == 3
+    assert numbers(store.path) == set(range(11))
+
+
+def test_an_index_of_commits_that_are_gone_is_not_believed(store: Store) -> None:
+    store.catalog.save_index()
+    (store.path / "commits/00000003.json").unlink()
+    assert numbers(store.path) == set(range(12)) - {2, 8}
+    assert list(store.keys()) == list(Store.open(store.path).keys())  # a handle that was open notices as well
+
+
+def test_index_hides_no_loser_of_a_race(store: Store) -> None:
+    """A key in two commits: when the first is lost, the second counts, whether or not an index knew only the first."""
+    double = Store.open(store.path)
+    double.catalog.holds = lambda keys: set()  # type: ignore[method-assign]  # a writer that looked just before the others
+    assert double.commit(samples.tracks(store.spec, [2, 3])).number == 7
+    assert numbers(store.path) == set(range(12))
+    store.catalog.save_index()
+    os.truncate(store.path / f"segments/{store.catalog.read(3).segment}/lag/c.0.0.0.0", 5)
+    assert numbers(store.path) == set(range(12)) - {8}
+    columns = Store.open(store.path).catalog.state().columns
+    assert columns.number[columns.find([samples.key(2), samples.key(3)])].tolist() == [7, 4]
+
+
+def test_compaction_changes_only_where_features_lie(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, other_writer = store.snapshot(), Store.open(store.path)
+    other_writer.snapshot()
+    done = compact(Store.open(store.path))
+    assert (done.before, done.after, done.copied) == (6, 1, 12)
+    assert store.snapshot().id == reader.id
+    assert records_read(store.path, monkeypatch) == 0  # it saved an index
+    assert samples.same(reader.read(samples.key(1)), samples.features(store.spec, 1))  # from the old segments, still there
+    assert len(other_writer.commit(samples.tracks(store.spec, [1, 40])).added) == 1
+    assert numbers(store.path) == {*range(12), 40}
+    assert [f.level for f in verify(store.path, full=True).faults] == ["garbage"] * 6
+    assert compact(Store.open(store.path)).after == 1
+    assert compact(Store.open(store.path)).copied == 0  # nothing left to do
+    assert numbers(store.path) == {*range(12), 40}
+
+
+def test_compaction_aims_at_a_size(tmp_path: Path) -> None:
+    of = samples.spec(PoolingSpec("stats", "stats", "chunk", (1,), ("dim",), (5000,), {}))
+    store = Store.create(tmp_path / "s", of)
+    for n in range(9):
+        store.commit([(samples.key(n), samples.features(of, n, 5000))])  # 10 kB each
+    assert compact(store, target=35_000).after == 3
+    assert compact(store, target=35_000).copied == 0
+    assert len(store.snapshot().load(None, "stats").values) == 9
+
+
+def test_garbage_goes_after_its_time(store: Store) -> None:
+    compact(store)
+    (store.path / "tmp" / "123-dead").mkdir()
+    (store.path / "tmp" / "123-dead" / "c.0").write_bytes(b"x" * 1000)
+    assert collect(store, 3600.0) == []
+    would = collect(store, 0.0, dry_run=True)
+    assert len(list((store.path / "commits").iterdir())) == 7
+    gone = collect(store, 0.0)
+    assert [g.file for g in would] == [g.file for g in gone]
+    assert sum(g.bytes for g in gone) > 1000
+    assert len(list((store.path / "commits").iterdir())) == 1
+    assert len(list((store.path / "segments").iterdir())) == 2
+    assert verify(store.path, full=True).faults == ()
+    assert numbers(store.path) == set(range(12))
+    assert store.commit(samples.tracks(store.spec, [20])).number == 8  # numbers do not come again
+
+
+def test_a_snapshot_whose_segments_were_collected_says_so(store: Store) -> None:
+    snapshot = store.snapshot()
+    compact(store)
+    collect(store, 0.0)
+    with pytest.raises(StoreError, match="open the store again"):
+        snapshot.read(samples.key(3))
+
+
+def test_compaction_of_compactions(store: Store) -> None:
+    """Replacements of replacements: what is replaced stays replaced while any of it is still on disk."""
+    before = store.snapshot().id
+    for n in range(20, 24):
+        compact(Store.open(store.path))
+        store.commit(samples.tracks(store.spec, [n]))
+        fresh = Catalog(store.folder, store.layout)
+        fresh.refresh(use_index=False)
+        np.testing.assert_array_equal(fresh.state().columns.number, Store.open(store.path).catalog.state().columns.number)
+    assert len(store.folder.list("commits")) == 6 + 4 + 4
+    collect(store, 0.0)
+    assert numbers(store.path) == {*range(12), *range(20, 24)}
+    assert len(store.folder.list("commits")) == 2
+    assert store.snapshot().id != before
+
+
+def test_many_open_shards_stay_within_the_limit_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store.create(tmp_path / "s", samples.spec())
+    for n in range(20):
+        store.commit(samples.tracks(store.spec, [n]))
+    monkeypatch.setattr("beatmeter.store.gather._open_files_limit", lambda: 1)
+    snapshot = store.snapshot()
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    for check in ("first", "always"):
+        snapshot.load(None, "stats", check=check)  # type: ignore[arg-type]
+        snapshot.load(None, "lag", check=check)  # type: ignore[arg-type]
+    assert len(os.listdir("/proc/self/fd")) <= before + 2 * 16  # noqa: PTH208
+    del snapshot
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
