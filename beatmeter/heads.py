@@ -141,7 +141,7 @@ class Head(nn.Module):
 
     def layer_weights(self) -> dict[str, list[float]]:
         """The learned weight of every layer, by pooling."""
-        return {name: [float(w) for w in mix.weights] for name, mix in self.mix.items()}  # type: ignore[union-attr, operator]
+        return {name: mix.weights.detach().tolist() for name, mix in self.mix.items()}  # type: ignore[union-attr, operator]
 
     def mix_parameters(self) -> list[nn.Parameter]:
         """The layer-mix logits: they want their own learning rate and no weight decay."""
