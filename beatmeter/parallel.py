@@ -53,17 +53,25 @@ def ordered(function: Callable[[T], R], items: Iterable[T], jobs: int, depth: in
             try:
                 result: R | Crash = future.result()
             except BrokenProcessPool:  # perhaps a neighbour's fault: this one alone, then everyone once more
-                pool.shutdown(kill_workers=True)
+                _stop(pool)
                 result = _alone(function, item)
                 pool = _pool(jobs)
                 waiting = deque((other, pool.submit(function, other)) for other, _ in waiting)
             yield result
     finally:
-        pool.shutdown(kill_workers=True)
+        _stop(pool)
 
 
 def _pool(jobs: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(max_workers=jobs, env=_ONE_THREAD)
+
+
+def _stop(pool: ProcessPoolExecutor) -> None:
+    """End the processes at once, whatever they do. The pool then takes the path of a crash, which is sound; its own
+    `shutdown(kill_workers=True)` trips in its thread over items that were just submitted."""
+    for process in list(pool._processes.values()):
+        process.terminate()
+    pool.shutdown(wait=True)
 
 
 def _broken() -> Future[R]:
@@ -79,4 +87,4 @@ def _alone(function: Callable[[T], R], item: T) -> R | Crash:
     except BrokenProcessPool:
         return Crash()
     finally:
-        pool.shutdown(kill_workers=True)
+        _stop(pool)

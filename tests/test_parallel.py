@@ -74,3 +74,15 @@ def test_a_process_that_dies_by_accident_costs_nothing(tmp_path: Path) -> None:
         return n
 
     assert list(ordered(once, range(10), 2)) == list(range(10))
+
+
+def test_leaving_early_waits_for_nobody() -> None:
+    def slow(n: int) -> int:
+        time.sleep(0 if n == 0 else 300)
+        return n
+
+    results = ordered(slow, range(50), 2)
+    assert next(results) == 0
+    began = time.monotonic()
+    results.close()
+    assert time.monotonic() - began < 60
