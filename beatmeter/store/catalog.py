@@ -172,11 +172,12 @@ class Catalog:
         return live, replaced
 
     def _fold(self, live: Mapping[int, Commit]) -> None:
-        parts = [p for p in (self._base, *self._tail) if p is not None] or [Columns.of([], list(self.layout.arrays))]
-        columns = Columns.join(parts)
-        if any(number not in live for number in self.commits):
-            columns = columns.take(np.flatnonzero(np.isin(columns.number, np.fromiter(live, np.int64))))
-        self._base = columns.winners(number for number, commit in live.items() if commit.replaces)
+        if self._tail or self._base is None:
+            parts = [p for p in (self._base, *self._tail) if p is not None] or [Columns.of([], list(self.layout.arrays))]
+            columns = Columns.join(parts)
+            if any(number not in live for number in self.commits):
+                columns = columns.take(np.flatnonzero(np.isin(columns.number, np.fromiter(live, np.int64))))
+            self._base = columns.winners(number for number, commit in live.items() if commit.replaces)
         self._folded, self._tail, self._tail_keys, self._replacing = set(live), [], set(), False
         self._state = State(self._base, dict(live))
 
