@@ -1,0 +1,45 @@
+"""beatmeter demo"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from beatmeter.cli.options import bar, configure, device_option, echo
+
+RUNS = (
+    ("frozen-spectral-lag", "spectral-lag", "frozen"),
+    ("frozen-embedded-stats", "embedded-stats", "frozen"),
+    ("frozen-embedded-lag", "embedded-lag", "frozen"),
+    ("lora-embedded-lag", "embedded-lag", "streamed"),
+)
+
+
+@click.command()
+@click.option("--out", type=click.Path(path_type=Path), default="runs/demo", show_default=True, help="Where music, features and runs go.")
+@click.option("--clips", default=180, show_default=True, help="Synthetic clips, the six classes in turn.")
+@click.option("--jobs", default=2, show_default=True, help="Processes that synthesise music.")
+@device_option
+def demo(out: Path, clips: int, jobs: int, device: str) -> None:
+    """The whole line on synthetic music, offline, in a few minutes: data, features, frozen heads, LoRA, evaluation.
+
+    \b
+    beatmeter demo
+    beatmeter demo --clips 600 --out runs/larger-demo
+    """
+    from beatmeter.demo import demo as run_demo
+    from beatmeter.demo import table
+    from beatmeter.device import choose_device
+
+    configs = []
+    for name, recipe, regime in RUNS:
+        values = {"regime": regime, "data": {"path": str(out / "data")}, "features": {"cache": str(out / "cache")}}
+        if regime == "streamed":
+            values["training"] = {"epochs": 4}
+        configs.append((name, configure((recipe,), (), **values)))
+    entries, (clip, answer) = run_demo(out, configs, choose_device(device), clips, jobs=jobs, report=echo, progress=bar)
+    click.echo(f"\n{table(entries)}\n")
+    order = ", ".join(f"{answer.classes[i]} {answer.scores[i]:.2f}" for i in answer.order[:3])
+    click.echo(f"{clip} is heard in {answer.meter} ({order})")
+    click.echo(f"chance is {100 / len(answer.classes):.0f} %; intervals are 95 %. Music: {out / 'data'}, features: {out / 'cache'}")
