@@ -1,0 +1,240 @@
+"""Lag pooling: frames to the log-lag autocorrelation of a few rhythm channels, the pooling that keeps meter.
+
+A channel map makes channels of joined layer states: scalar ones z(t), and vector ones whose autocorrelations are summed
+over their dimensions. With the mean over time removed and N frames, the autocorrelation of a channel is
+
+    r(l) = N / (N - l) * sum_d sum_t z_d(t) z_d(t + l) / sum_d sum_t z_d(t)^2,        N / (N - l) at most 4,
+
+read at lags that are spaced evenly in log time: there a change of tempo is a shift. Each bin is the triangular mean of
+the frames that are nearer to its lag than to the next bin's, because long bins hold many frames and a peak between two
+points of the grid would else be lost. Nothing here is trained; everything is differentiable, batched and float32.
+
+`LAG_VERSION` is part of every store's fingerprint: raise it whenever any number changes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+LAG_VERSION = 1
+TAPER_CAP = 4.0  # largest N / (N - l)
+
+Json = str | int | float | list[int]
+
+
+def lag_times(n: int = 160, shortest: float = 0.09, longest: float = 7.5) -> Float[Tensor, " lag"]:
+    """`n` lags in seconds, float64, evenly spaced in log time from `shortest` to `longest`."""
+    steps = torch.exp(torch.arange(n, dtype=torch.float64) * (math.log(longest / shortest) / max(1, n - 1)))
+    return steps * shortest
+
+
+def bin_weights(frame_rate: float, lags: Float[Tensor, " lag"], dtype: torch.dtype = torch.float32) -> Float[Tensor, "frames_of_lag lag"]:
+    """Columns of triangular weights over whole-frame lags 0, 1, ..., one for each lag in seconds; each sums to 1.
+
+    A triangle reaches as far as the next bin, at least one frame: short lags are interpolated, long ones averaged.
+    """
+    at = lags.double() * frame_rate
+    ratio = float(at[-1] / at[0]) ** (1 / max(1, len(at) - 1))
+    frames = torch.arange(math.ceil(float(at[-1] * max(ratio, 1 + 1 / float(at[-1])))) + 1, dtype=torch.float64)
+    reach = (at * (ratio - 1)).clamp_min(1.0)
+    weights: Tensor = (1 - (frames[:, None] - at[None, :]).abs() / reach).clamp_min(0)
+    return (weights / weights.sum(dim=0)).to(dtype)
+
+
+def autocorrelation(
+    z: Float[Tensor, "sequence frame dim"], longest: int, groups: Sequence[int] | None = None
+) -> Float[Tensor, "sequence channel lag"]:
+    """Normalised autocorrelation at lags 0 ... `longest` frames; see the module's formula. By FFT, zero-padded.
+
+    `groups` says how many neighbouring dimensions make a channel (default: each its own). Lags that do not fit into
+    the sequence, and channels that never change, give 0.
+    """
+    n, dims = z.shape[1], z.shape[2]
+    sizes = list(groups) if groups is not None else [1] * dims
+    z = z - z.mean(dim=1, keepdim=True)
+    size = _fast_length(n + min(longest, n))
+    spectrum = torch.fft.rfft(z.transpose(1, 2), n=size)
+    power = spectrum.real.square() + spectrum.imag.square()
+    if len(sizes) < dims:
+        power = torch.stack([part.sum(dim=1) for part in power.split(sizes, dim=1)], dim=1)
+    r = torch.fft.irfft(power, n=size)[..., : min(longest, n - 1) + 1]
+    energy = r[..., :1]
+    lag = torch.arange(r.shape[-1], device=z.device)
+    taper = (n / (n - lag)).clamp(max=TAPER_CAP).to(r.dtype)
+    floor = torch.finfo(r.dtype).tiny ** 0.5
+    r = torch.where(energy > floor, r * taper / energy.clamp_min(floor), torch.zeros_like(r))
+    return nn.functional.pad(r, (0, longest + 1 - r.shape[-1]))
+
+
+def _fast_length(n: int) -> int:
+    """Smallest 2^a 3^b 5^c that is even and at least `n`."""
+    best = 1 << max(1, (n - 1).bit_length())
+    for five in (1, 5, 25, 125):
+        for three in (1, 3, 9, 27, 81):
+            twos = max(1, math.ceil(math.log2(max(1.0, n / (five * three)))))
+            best = min(best, five * three << twos) if five * three << twos >= n else best
+    return best
+
+
+def log_lag_autocorrelation(
+    z: Float[Tensor, "sequence frame dim"], frame_rate: float, lags: Float[Tensor, " lag"], groups: Sequence[int] | None = None
+) -> Float[Tensor, "sequence channel lag"]:
+    """Autocorrelation of each channel at `lags` seconds, frames at `frame_rate` Hz; see `autocorrelation` for `groups`."""
+    weights = bin_weights(frame_rate, lags, z.dtype).to(z.device)
+    return autocorrelation(z, len(weights) - 1, groups) @ weights
+
+
+def rise(x: Float[Tensor, "*batch frame dim"], step: int) -> Float[Tensor, "*batch frame dim"]:
+    """Half-wave rectified difference over `step` frames: max(0, x(t) - x(t - step)), 0 in the first `step` frames."""
+    return nn.functional.pad((x[..., step:, :] - x[..., :-step, :]).relu(), (0, 0, min(step, x.shape[-2]), 0))
+
+
+class Channels(nn.Module, ABC):
+    """Joined layer states to rhythm channels."""
+
+    groups: tuple[int, ...]  # dimensions of each channel
+
+    @property
+    def n_channels(self) -> int:
+        """How many channels the autocorrelation gives."""
+        return len(self.groups)
+
+    @property
+    @abstractmethod
+    def settings(self) -> Mapping[str, Json]:
+        """What decides the numbers, as JSON values."""
+
+    @abstractmethod
+    def forward(self, states: Float[Tensor, "sequence frame dim"]) -> Float[Tensor, "sequence frame all_dims"]:
+        """The channels' dimensions side by side, sum(groups) of them."""
+
+
+class ProjectionChannels(Channels):
+    """Channels for the states of any network, which have no bands to go by.
+
+    Every dimension is divided by its own deviation over time plus the median deviation of all (a few dimensions of a
+    transformer are a hundred times louder than the rest), then mixed by a fixed orthogonal matrix P (width, dim) of
+    +-1 / sqrt(dim): rows of a Hadamard matrix with permuted and sign-flipped columns, exact on every machine. Channels:
+    each of the first `n` rows of P x, all `width` rows as one vector, and the vector of their 2-frame rises.
+    """
+
+    matrix: Tensor
+
+    def __init__(self, dim: int, seed: int = 0, n: int = 8, width: int = 64) -> None:
+        super().__init__()
+        width = min(width, 1 << (dim.bit_length() - 1))
+        n = min(n, width)
+        self.dim, self.seed, self.n, self.width = dim, seed, n, width
+        self.register_buffer("matrix", _signed_projection(dim, seed, width), persistent=False)
+        self.groups = (*[1] * n, width, width)
+
+    @property
+    def settings(self) -> Mapping[str, Json]:
+        exact = self.matrix.sign().to(torch.int8).cpu().contiguous()
+        digest = hashlib.sha256(bytes(exact.flatten().add(1).tolist())).hexdigest()[:16]
+        return {"channels": "projection", "seed": self.seed, "n": self.n, "width": self.width, "matrix": digest}
+
+    def forward(self, states: Float[Tensor, "sequence frame dim"]) -> Float[Tensor, "sequence frame all_dims"]:
+        x = states - states.mean(dim=1, keepdim=True)
+        deviation = (x.square().mean(dim=1, keepdim=True) + 1e-12).sqrt()
+        x = x / (deviation + deviation.median(dim=2, keepdim=True).values)
+        mixed = x @ self.matrix.to(x.dtype).T
+        return torch.cat([mixed[..., : self.n], mixed, rise(mixed, 2)], dim=-1)
+
+
+def _signed_projection(dim: int, seed: int, width: int) -> Float[Tensor, "width dim"]:
+    """Rows of a Hadamard matrix over permuted columns with random signs, / sqrt(dim); orthogonal when width divides dim."""
+    hadamard = torch.ones(1, 1, dtype=torch.float64)
+    while len(hadamard) < width:
+        hadamard = torch.cat([torch.cat([hadamard, hadamard], 1), torch.cat([hadamard, -hadamard], 1)], 0)
+    state = (seed * 2 + 1) & 0xFFFFFFFFFFFFFFFF
+    numbers = []
+    for _ in range(2 * dim):  # splitmix64: the same on every platform and in every version
+        state = (state + 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
+        word = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
+        word = ((word ^ (word >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
+        numbers.append(word ^ (word >> 31))
+    order = torch.tensor(sorted(range(dim), key=lambda at: numbers[at]))
+    signs = torch.tensor([1.0 if number & 1 else -1.0 for number in numbers[dim:]], dtype=torch.float64)
+    return (hadamard[:, order % width] * signs / math.sqrt(dim)).float()
+
+
+class SpectralChannels(Channels):
+    """Channels for the log spectra of the `spectral` backbone: `mels` log-mel bands, then log constant-Q bins.
+
+    Magnitudes are compressed relative to the sequence's own level, which makes them blind to gain: with R the root mean
+    square magnitude over all frames and bands, x = log(1 + 10 * magnitude / R). Channels: the mean rise (2 frames) of
+    log-mel in four bands and in all; the mean rise (4 frames) of constant-Q bins below and above 440 Hz; and as vectors
+    log-mel, constant-Q, and the rises of log-mel.
+
+    At the joins of chunks the first and last windows are repeated (see `SpectralBackbone`). A rise that reaches across
+    a join is no onset, and one every `chunk` frames would be a rhythm: there the rises take their mean over the rest.
+    """
+
+    compression = 10.0
+
+    def __init__(self, mels: int = 64, bins: int = 84, chunk: int = 375, mel_edge: int = 1, bin_edge: int = 6, split: int = 36) -> None:
+        super().__init__()
+        self.mels, self.bins, self.chunk, self.mel_edge, self.bin_edge, self.split = mels, bins, chunk, mel_edge, bin_edge, split
+        self.groups = (1, 1, 1, 1, 1, 1, 1, mels, bins, mels)
+
+    @property
+    def settings(self) -> Mapping[str, Json]:
+        layout = [self.mels, self.bins, self.chunk, self.mel_edge, self.bin_edge, self.split]
+        return {"channels": "spectral", "layout": layout, "compression": self.compression}
+
+    def forward(self, states: Float[Tensor, "sequence frame dim"]) -> Float[Tensor, "sequence frame all_dims"]:
+        mel = self._compress(states[..., : self.mels])
+        cqt = self._compress(states[..., self.mels :])
+        mel_rise = self._without_joins(rise(mel, 2), self.mel_edge, 2)
+        cqt_rise = self._without_joins(rise(cqt, 4), self.bin_edge, 4)
+        bands = mel_rise.reshape(*mel_rise.shape[:2], 4, self.mels // 4).mean(dim=-1)
+        low, high = cqt_rise[..., : self.split], cqt_rise[..., self.split :]
+        means = [part.mean(dim=-1, keepdim=True) for part in (mel_rise, low, high)]
+        return torch.cat([bands, *means, mel, cqt, mel_rise], dim=-1)
+
+    def _compress(self, x: Float[Tensor, "sequence frame band"]) -> Float[Tensor, "sequence frame band"]:
+        level = 0.5 * (torch.logsumexp(2 * x, dim=(1, 2), keepdim=True) - math.log(x.shape[1] * x.shape[2]))
+        return torch.log1p(self.compression * (x - level).exp())
+
+    def _without_joins(self, x: Float[Tensor, "sequence frame band"], edge: int, step: int) -> Float[Tensor, "sequence frame band"]:
+        phase = torch.arange(x.shape[1], device=x.device) % self.chunk
+        keep = (phase >= edge + step) & (phase < self.chunk - edge)
+        if not bool(keep.any()):
+            return x
+        mean = x[:, keep].mean(dim=1, keepdim=True)
+        return torch.where(keep[None, :, None], x, mean)
+
+
+class LagPooling(nn.Module):
+    """Joined states (sequence, frame, dim) to log-lag autocorrelations (sequence, channel, lag), in float32."""
+
+    weights: Tensor
+
+    def __init__(self, channels: Channels, frame_rate: float, n_lags: int = 160, shortest: float = 0.09, longest: float = 7.5) -> None:
+        super().__init__()
+        self.channels, self.frame_rate = channels, frame_rate
+        self.n_lags, self.shortest, self.longest = n_lags, shortest, longest
+        self.register_buffer("weights", bin_weights(frame_rate, lag_times(n_lags, shortest, longest)), persistent=False)
+
+    @property
+    def n_channels(self) -> int:
+        """Channels of the result."""
+        return self.channels.n_channels
+
+    @property
+    def settings(self) -> dict[str, Json]:
+        """JSON values that decide the numbers, for the FeatureSpec."""
+        lags: dict[str, Json] = {"n_lags": self.n_lags, "shortest": self.shortest, "longest": self.longest, "frame_rate": self.frame_rate}
+        return {"lag_version": LAG_VERSION, **lags, **self.channels.settings}
+
+    def forward(self, states: Float[Tensor, "sequence frame dim"]) -> Float[Tensor, "sequence channel lag"]:
+        z = self.channels(states.float())
+        return autocorrelation(z, len(self.weights) - 1, self.channels.groups) @ self.weights
