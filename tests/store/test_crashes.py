@@ -21,7 +21,7 @@ from beatmeter.store import Store
 from beatmeter.store.gc import collect
 from beatmeter.store.verify import verify
 
-KILLS = int(os.environ.get("BEATMETER_KILLS", "3"))
+KILLS = int(os.environ.get("BEATMETER_KILLS", "6"))
 NUMBERS = {samples.key(n): n for n in [*range(12_000), *range(1_000_000, 1_002_000)]}
 
 

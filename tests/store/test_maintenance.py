@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import store_samples as samples
+from hypothesis import given
+from hypothesis import strategies as st
 
 import beatmeter.store.store
 from beatmeter.errors import StoreError
@@ -16,6 +20,7 @@ from beatmeter.store import Store
 from beatmeter.store.catalog import Catalog
 from beatmeter.store.compact import compact
 from beatmeter.store.gc import collect
+from beatmeter.store.index import Columns, Keys
 from beatmeter.store.journal import Journal
 from beatmeter.store.verify import verify
 
@@ -185,3 +190,68 @@ def test_many_open_shards_stay_within_the_limit_of_files(tmp_path: Path, monkeyp
     assert len(os.listdir("/proc/self/fd")) <= before + 2 * 16  # noqa: PTH208
     del snapshot
     assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+
+
+def test_threads_share_a_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More shards than may be open at once, read from several threads: a shard that is closed under a reader's feet would
+    give wrong rows or end the process."""
+    store = Store.create(tmp_path / "s", samples.spec())
+    for n in range(20):
+        store.commit(samples.tracks(store.spec, [n]))
+    monkeypatch.setattr("beatmeter.store.gather._open_files_limit", lambda: 1)
+    snapshot = store.snapshot()
+
+    def read(seed: int) -> bool:
+        order = np.random.default_rng(seed).permutation(20).tolist()
+        return all(samples.same(snapshot.read(samples.key(n), check="always"), samples.features(store.spec, n)) for n in order)
+
+    with ThreadPoolExecutor(4) as threads:
+        assert all(threads.map(read, range(12)))
+
+
+@given(
+    entries=st.lists(st.tuples(st.sampled_from(["a", "b", "cc", "ccc", "d" * 70]), st.integers(1, 5), st.integers(1, 9)), max_size=12),
+    compacted=st.sets(st.integers(1, 5)),
+)
+def test_winners_are_the_first_of_each_key(entries: list[tuple[str, int, int]], compacted: set[int]) -> None:
+    expected: dict[str, tuple[bool, int, int]] = {}
+    for key, number, length in entries:
+        rank = (number not in compacted, number, length)
+        if key not in expected or rank[:2] < expected[key][:2]:
+            expected[key] = rank
+    column = np.array([[n] for _, n, _ in entries], np.int64).reshape(-1, 1)
+    columns = Columns(
+        np.array([k for k, _, _ in entries], "S70"),
+        column[:, 0],
+        np.array([n for _, _, n in entries], np.int64),
+        column,
+        column,
+        column.astype(np.uint32),
+    ).winners(compacted)
+    assert list(Keys(columns)) == sorted(expected)
+    for key, at in zip(["a", "zz", "b", "", "cc", "é"], columns.find(["a", "zz", "b", "", "cc", "é"]), strict=True):
+        assert (at >= 0) == (key in expected)
+        if at >= 0:
+            assert (int(columns.number[at]), int(columns.samples[at])) == expected[key][1:]
+
+
+@pytest.mark.parametrize("kind", ["no hard links", "an answer that got lost"])
+def test_file_systems_with_manners_of_their_own(store: Store, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """Without hard links a record is written in place; where a request is repeated, success may look like a conflict."""
+    link = os.link
+
+    def refuse(source: Path, target: Path) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    def repeat(source: Path, target: Path) -> None:
+        link(source, target)
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", refuse if kind == "no hard links" else repeat)
+    assert store.commit(samples.tracks(store.spec, [20])).number == 7
+    if kind == "no hard links":
+        assert not store.folder.put_if_absent("commits/00000007.json", b"x")
+    monkeypatch.undo()
+    assert numbers(store.path) == {*range(12), 20}
+    assert len(store.folder.list("commits")) == 7
+    assert verify(store.path, full=True).faults == ()
