@@ -32,17 +32,21 @@ def figure_part(
     notes = Notes()
     textures: dict[str, Figure | tuple[str, int, str, str]] = {}
     pedal = rng.random() < 0.5
+    restless = 0.3 if rng.random() < 0.3 else 0.0
+    tacet = rng.uniform(0, 0.15) if rng.random() < 0.2 else 0.0
     stops = rng.uniform(0, 0.5) if rng.random() < 0.4 else 0.0
     size = one_of(rng, (2, 3, 3, 3, 4))
     bass = centre - one_of(rng, (12, 15, 19, 24))
     for phrase in phrases:
-        if phrase.section not in textures:
+        if phrase.section not in textures or rng.random() < restless:
             known = list(textures.values())
             keep = bool(known) and rng.random() < 0.35
             textures[phrase.section] = known[0] if keep else _draw_texture(rng, layout, pulse, contours)
         texture = textures[phrase.section]
         for bar in range(phrase.first, phrase.first + phrase.bars):
             through = (bar - phrase.first + 0.5) / phrase.bars
+            if rng.random() < tacet:
+                continue
             if bar == phrase.first + phrase.bars - 1 and rng.random() < stops:
                 _stop(rng, notes, layout, bar, harmony, centre, bass, size, dynamics)
             elif isinstance(texture, Figure):

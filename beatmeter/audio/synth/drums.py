@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -59,6 +60,7 @@ def compose_pattern(rng: np.random.Generator, layout: Layout, ensemble: Ensemble
     half = (np.arange(len(weights)) % division) * 2 == division
     fast = pulse / division < 0.11
     voices: Bars = {}
+    cells = len(layout.groups) > 1 and rng.random() < 0.4
 
     def draw(on_bar: float, on_group: float, on_pulse: float, on_half: float, on_tick: float) -> FloatArray:
         chance = np.full((bars, len(weights)), on_tick)
@@ -67,7 +69,8 @@ def compose_pattern(rng: np.random.Generator, layout: Layout, ensemble: Ensemble
         chance[:, groups] = on_group
         chance[:, 0] = on_bar
         level = np.clip(rng.normal(0.85, 0.1, chance.shape), 0.3, 1.0)
-        return np.where(rng.random(chance.shape) < chance, level, 0.0)
+        drawn = np.where(rng.random(chance.shape) < chance, level, 0.0)
+        return _as_cells(rng, drawn, layout) if cells else drawn
 
     ticks = 0.0 if fast else 0.12
     low = draw(0.96, rng.uniform(0.1, 0.9), rng.uniform(0, 0.35), rng.uniform(0, 0.25), rng.uniform(0, 0.1))
@@ -105,6 +108,21 @@ def compose_pattern(rng: np.random.Generator, layout: Layout, ensemble: Ensemble
     return voices
 
 
+def _as_cells(rng: np.random.Generator, levels: FloatArray, layout: Layout) -> FloatArray:
+    """Groups of equal length repeat one cell, but for the downbeat and perhaps the last group."""
+    result = levels.copy()
+    seen: dict[int, FloatArray] = {}
+    edges = [*(layout.group_starts() * layout.division).tolist(), levels.shape[1]]
+    for number, (start, end) in enumerate(pairwise(edges)):
+        if number and number == len(edges) - 2 and rng.random() < 0.35:
+            continue
+        cell = seen.setdefault(end - start, levels[:, start:end])
+        result[:, start:end] = cell
+    if rng.random() < 0.7:
+        result[:, 0] = levels[:, 0]
+    return result
+
+
 def drum_part(
     rng: np.random.Generator,
     layout: Layout,
@@ -116,7 +134,8 @@ def drum_part(
 ) -> Notes:
     """A percussion part: a pattern for each section, small mutations, fills at phrase ends, crashes after them."""
     notes = Notes()
-    mutation = rng.uniform(0, 0.06) if rng.random() < 0.6 else 0.0
+    mutation = rng.uniform(0, 0.1) if rng.random() < 0.6 else 0.0
+    weak = layout.weights() < 2
     fills = rng.uniform(0, 0.9) if rng.random() < 0.6 else 0.0
     crash = bool(ensemble.crash) and rng.random() < 0.5
     sections: dict[str, Bars] = {}
@@ -135,7 +154,8 @@ def drum_part(
             for voice, levels in bars.items():
                 row = levels[bar % len(levels)]
                 if mutation:
-                    flip = rng.random(len(row)) < mutation
+                    loose = weak if len(row) == len(weak) else np.arange(len(row)) % 2 == 1
+                    flip = rng.random(len(row)) < mutation * np.where(loose, 1.5, 0.3)
                     row = np.where(flip, np.where(row > 0, 0.0, 0.4), row)
                 _place(rng, notes, layout, bar, row[: len(row) * 2 // 3] if fill else row, len(row), strokes[voice], dynamics)
             if fill:
@@ -199,13 +219,19 @@ def theka_part(rng: np.random.Generator, layout: Layout, phrases: list[Phrase], 
     opening = one_of(rng, [bol for bol, _ in BOLS[:2]])
     khali = one_of(rng, sorted(groups)) if rng.random() < 0.5 and len(groups) > 1 else -1
     cycle: list[list[tuple[float, tuple[str, ...]]]] = []
+    cells: dict[int, list[tuple[float, tuple[str, ...]]]] = {}
+    cellular = rng.random() < 0.55
+    place = 0
     palette = [pick(rng, BOLS) for _ in range(int(rng.integers(2, 5)))]
     lead = [pick(rng, BOLS[:4]) for _ in range(2)]
     empty = False
     for at in range(layout.pulses):
         if at in groups:
-            empty = at == khali
+            empty, place = at == khali, 0
         bol = opening if at == 0 else one_of(rng, lead if at in groups else palette)
+        if cellular and (at == 0 or rng.random() < 0.85):
+            bol = cells.setdefault(place, [(0.0, bol)])[0][1]
+        place += 1
         if empty:
             bol = tuple(name for name in bol if not name.startswith("bayan")) or ("dayan_rim",)
         hits = [(0.0, bol)] if at == 0 or at in groups or rng.random() < 0.9 else []

@@ -105,9 +105,9 @@ STYLES: tuple[Style, ...] = (
     Style("band", 2.6, (
         Part("drums", 0.93, ensemble="kit", level=1),
         Part("bass", 0.9, BASSES, centre=40),
-        Part("figure", 0.6, (("guitar", 3), ("piano", 2), ("electric_piano", 1), ("muted_guitar", 1)), level=-4, centre=58),
+        Part("figure", 0.6, (("guitar", 3), ("distorted", 2), ("piano", 2), ("electric_piano", 1), ("muted_guitar", 1)), level=-4, centre=57),
         Part("block", 0.3, (("guitar", 2), ("piano", 1), ("organ", 1)), level=-5, centre=58, density=(0.0, 0.6)),
-        Part("riff", 0.35, (("guitar", 2), ("lead", 1), ("brass", 1), ("muted_guitar", 1)), level=-3, centre=58),
+        Part("riff", 0.35, (("guitar", 2), ("distorted", 2), ("lead", 1), ("brass", 1), ("muted_guitar", 1)), level=-3, centre=54),
         Part("pad", 0.35, PADS, level=-8),
         Part("melody", 0.7, (("voice", 4), ("lead", 1), ("guitar", 1), ("brass", 1)), level=-1, centre=68),
     ), loop=0.8),

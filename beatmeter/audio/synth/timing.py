@@ -128,10 +128,13 @@ def _phrase_arcs(rng: np.random.Generator, axis: FloatArray, phrases: FloatArray
     curve = np.zeros(len(axis))
     depth = rng.uniform(0.05, 0.35)
     reach = rng.uniform(1.5, 5.0)
+    fermata = 0.3 if rng.random() < 0.2 else 0.0
     for end in phrases:
         distance = end - axis
         near = (distance > 0) & (distance <= reach)
         curve[near] += depth * rng.uniform(0.3, 1.3) * (1 - distance[near] / reach) ** 1.5
+        if rng.random() < fermata:
+            curve[(distance > 0) & (distance <= 1)] += rng.uniform(0.2, 0.6)
     return curve
 
 
