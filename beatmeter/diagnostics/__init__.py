@@ -7,6 +7,7 @@ what each of them means.
 from __future__ import annotations
 
 from beatmeter.diagnostics.answers import calibration, performance, polyrhythm, sources
+from beatmeter.diagnostics.epochs import layer_weights, layers, series, training, trend
 from beatmeter.diagnostics.leakage import PairCorrelation, Spill, correlation, label_null, leakage, pair_correlations, spills, worst_correlation
 from beatmeter.diagnostics.limits import LIMITS, Limits, plain
 from beatmeter.diagnostics.loss_floor import floor_from_meta, floor_warning, negative_floor
@@ -41,6 +42,8 @@ __all__ = [
     "floor_warning",
     "gap",
     "label_null",
+    "layer_weights",
+    "layers",
     "leakage",
     "negative_floor",
     "noise_floor",
@@ -49,9 +52,12 @@ __all__ = [
     "performance",
     "plain",
     "polyrhythm",
+    "series",
     "sources",
     "spills",
     "summarise",
+    "training",
+    "trend",
     "worst_correlation",
 ]
 

@@ -12,6 +12,9 @@ from beatmeter.metrics.primary import correct
 from beatmeter.schema import Predictions
 
 
+FEW_GROUPS = 10
+
+
 @dataclass(frozen=True)
 class SourceRow:
     """One source: its labelled items, the accuracy of the model and of the source alone on them, and the share of its
@@ -29,7 +32,8 @@ def source_only(predictions: Predictions, reference: Predictions | None = None) 
     """(item,) 1.0 where the most frequent primary class of the item's source is right, nan without a label.
 
     The classes are counted in `reference` (the training or validation split) when given; otherwise in these
-    predictions, leaving out the item's own group. A source that was never seen answers the most frequent class of all.
+    predictions, which favours the source a little. A source of fewer than ten groups would vouch for itself: there the
+    item's own group is left out. A source that was never seen answers the most frequent class of all.
     """
     p = predictions
     counted = reference if reference is not None else p
@@ -53,7 +57,9 @@ def source_only(predictions: Predictions, reference: Predictions | None = None) 
         np.add.at(own, cell, truth)
         everyone = np.zeros((int(member.max(initial=-1)) + 1, c))
         np.add.at(everyone, member, truth)
-        here, everywhere = here - own[cell], everywhere - everyone[member]
+        groups_of = {name: len({g for g, s in zip(p.groups, p.sources, strict=True) if s == name}) for name in names}
+        small = np.array([groups_of[s] < FEW_GROUPS for s in p.sources])[:, None]
+        here, everywhere = np.where(small, here - own[cell], here), np.where(small, everywhere - everyone[member], everywhere)
     counts = np.where(here.any(axis=1, keepdims=True), here, everywhere)
     result: Array = np.where(p.primary < 0, np.nan, (counts.argmax(axis=1) == p.primary).astype(np.float64))
     return result

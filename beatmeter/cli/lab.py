@@ -1,0 +1,340 @@
+"""beatmeter compare, calibrate, gate, ensemble, report: what works on predictions alone, without audio, weights or torch."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from beatmeter.cli.options import echo
+from beatmeter.cli.systems import gather, short_names
+from beatmeter.errors import ConfigError, EvaluationError
+
+if TYPE_CHECKING:
+    from beatmeter.schema import Predictions
+
+F = TypeVar("F", bound=Callable[..., Any])
+PATH = click.Path(path_type=Path)
+
+
+def _shared(*options: Callable[[F], F]) -> Callable[[F], F]:
+    def decorate(command: F) -> F:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+_split = click.option("--split", help="Which split.  [default: test of a run, the only one of a file]")
+_common = click.option("--common", is_flag=True, help="Use the items that all have, leave the others out.")
+_json = click.option("--json", "as_json", is_flag=True, help="Everything as JSON.")
+_corrections = click.option("--corrections", type=PATH, metavar="FILE", help="Corrected labels: CSV with id, label (3 or 3,4; empty leaves out).")
+_audio = _shared(
+    click.option("--audio", type=PATH, metavar="DIR", help="Where the audio lies, for clips to listen to.  [default: the run's own data]"),
+    click.option("--seconds", type=float, default=10.0, show_default=True, help="Length of the excerpts inside the page; 0 leaves audio out."),
+)
+_seed = click.option("--seed", type=int, default=0, show_default=True, help="Seed of bootstrap and permutations.")
+
+
+@click.command()
+@click.argument("systems", nargs=-1, required=True, metavar="RUN RUN ...")
+@_split
+@_common
+@click.option("--all-pairs", is_flag=True, help="Test all against all, not only against the first.")
+@click.option("--metric", "metrics", multiple=True, help="A metric to test; may be repeated.")
+@click.option("--separate", is_flag=True, help="Keep runs apart that differ in nothing but their seed.")
+@_corrections
+@click.option("--changes", type=int, default=10, show_default=True, help="How many changed clips to list.")
+@click.option("--html", type=PATH, metavar="FILE", help="Write a page with figures and the changed clips to listen to.")
+@click.option("--figures", type=PATH, metavar="DIR", help="Write the figures as PNG and SVG.")
+@_audio
+@_json
+@_seed
+def compare(
+    systems: tuple[str, ...],
+    split: str | None,
+    common: bool,
+    all_pairs: bool,
+    metrics: tuple[str, ...],
+    separate: bool,
+    corrections: Path | None,
+    changes: int,
+    html: Path | None,
+    figures: Path | None,
+    audio: Path | None,
+    seconds: float,
+    as_json: bool,
+    seed: int,
+) -> None:
+    """Say which system is better, or that this cannot be known. The first is what the others are compared with.
+
+    A RUN is a run folder or a predictions file; NAME=RUN,RUN,... is one system with several seeds. Runs that differ in their
+    seed alone are taken as one system.
+
+    \b
+    beatmeter compare runs/frozen runs/lora
+    beatmeter compare frozen=runs/f0,runs/f1 lora=runs/l0,runs/l1 --html comparison.html
+    beatmeter compare runs/mine theirs.csv --common
+    """
+    from beatmeter.compare import DEFAULT
+    from beatmeter.compare import compare as run
+    from beatmeter.report.lab_text import comparison_text
+
+    members = gather(systems, group=not separate)
+    loaded = {name: [_open(path, split, corrections) for path in paths] for name, paths in members.items()}
+    found = run(loaded, metrics or DEFAULT, common, all_pairs, seed=seed)
+    click.echo(json.dumps(found.to_json(), indent=1) if as_json else comparison_text(found, changes), nl=as_json)
+    if html is not None:
+        from beatmeter.atomic import write_text
+        from beatmeter.report.comparison_report import comparison_page
+
+        first = next(iter(members.values()))[0]
+        locate = _locate(found.systems[0].runs[0], audio, first, seconds)
+        title = f"{found.systems[0].name} against {', '.join(s.name for s in found.systems[1:])}"
+        write_text(html, comparison_page(found, title, locate, seconds, _command()))
+        echo(f"page: {html}")
+    if figures is not None:
+        from beatmeter.report.comparison_report import comparison_figures, pair_figures
+        from beatmeter.report.run_figures import write_figures
+
+        drawn = [*comparison_figures(found), *(d for pair in found.pairs for d in pair_figures(found, pair))]
+        echo(f"{len(write_figures(drawn, figures))} figures in {figures}")
+
+
+@click.command()
+@click.argument("where", type=PATH, metavar="RUN")
+@click.option("--split", default="val", show_default=True, help="The split to fit on; it should be validation.")
+@click.option("--kind", default="auto", show_default=True, help="none, temperature, platt or isotonic; auto chooses for every class.")
+@click.option("--apply", "targets", type=PATH, multiple=True, metavar="FILE", help="Predictions to calibrate too; may be repeated.")
+@click.option("--out", type=PATH, metavar="FILE", help="Where to write.  [default: calibration.json in the run, FILE.calibration.json beside a file]")
+@_json
+@_seed
+def calibrate(where: Path, split: str, kind: str, targets: tuple[Path, ...], out: Path | None, as_json: bool, seed: int) -> None:
+    """Learn from validation what the scores of RUN are worth: probabilities, thresholds of a second meter, when to abstain.
+
+    \b
+    beatmeter calibrate runs/NAME
+    beatmeter calibrate val.csv --apply test.csv
+    """
+    from beatmeter.calibration import Calibration
+    from beatmeter.predictions import open_predictions, write_predictions
+    from beatmeter.report.lab_text import calibration_text
+
+    validation = open_predictions(where, split)
+    calibration = Calibration.fit(validation, kind, seed=seed)
+    out = out or (where / "calibration.json" if where.is_dir() else where.with_suffix(".calibration.json"))
+    calibration.save(out)
+    effects = {}
+    if where.is_dir() and split != "test" and (where / "predictions" / "test.csv").exists():
+        test = open_predictions(where, "test")
+        effects["test"] = (test, calibration.apply(test))
+    for target in targets:
+        raw = open_predictions(target)
+        effects[target.name] = (raw, calibration.apply(raw))
+        write_predictions(target.with_suffix(".calibrated.csv"), effects[target.name][1])
+        echo(f"calibrated: {target.with_suffix('.calibrated.csv')}")
+    effects = {name: pair for name, pair in effects.items() if (pair[0].primary >= 0).any()}
+    click.echo(json.dumps(calibration.to_json(), indent=1) if as_json else calibration_text(calibration, effects), nl=as_json)
+    echo(f"calibration: {out}")
+
+
+@click.command()
+@click.argument("run", type=PATH, metavar="RUN")
+@click.option("--against", type=PATH, required=True, metavar="RUN", help="What is there already: a run folder or a predictions file.")
+@_split
+@_common
+@_corrections
+@_json
+@_seed
+def gate(run: Path, against: Path, split: str | None, common: bool, corrections: Path | None, as_json: bool, seed: int) -> None:
+    """Say whether RUN is worth joining an ensemble: different enough, and bringing more than it costs.
+
+    It passes when both agree (both right or both wrong) on 65 to 80 % of the items, and its gains are more than 1.5 times its losses.
+
+    \b
+    beatmeter gate runs/lora --against arbiter.csv
+    Exit status: 0 passed, 1 not passed.
+    """
+    from beatmeter.gate import gate as measure
+    from beatmeter.report.lab_text import gate_text
+
+    names = short_names([run, against])
+    found = measure(_open(run, split, corrections), _open(against, split, corrections), (names[0], names[1]), common, seed=seed)
+    click.echo(json.dumps(found.to_json(), indent=1) if as_json else gate_text(found), nl=as_json)
+    raise SystemExit(0 if found.passed else 1)
+
+
+@click.command()
+@click.argument("members", nargs=-1, required=True, metavar="RUN RUN ...")
+@click.option("--out", type=PATH, required=True, metavar="DIR", help="Where to write predictions and ensemble.json.")
+@click.option("--method", type=click.Choice(["mean", "stack"]), default="mean", show_default=True, help="How members are combined.")
+@click.option("--criterion", default="log_loss", show_default=True, help="Metric that the weights of the mean are tuned for.")
+@click.option("--weight", "weights", multiple=True, metavar="NAME=W", help="A weight by hand, instead of tuning; the others get 0.")
+@click.option("--calibrated", is_flag=True, help="Calibrate every member by its own calibration.json first.")
+@click.option("--validation", default="val", show_default=True, help="The split to tune on.")
+@click.option("--split", "splits", multiple=True, default=("test",), show_default=True, help="Further splits to predict; may be repeated.")
+@_common
+@_seed
+def ensemble(
+    members: tuple[str, ...],
+    out: Path,
+    method: str,
+    criterion: str,
+    weights: tuple[str, ...],
+    calibrated: bool,
+    validation: str,
+    splits: tuple[str, ...],
+    common: bool,
+    seed: int,
+) -> None:
+    """Combine members into one. The first starts with all the weight, the others rise from 0 while validation gets better.
+
+    Predictions of validation are made by fits on its other folds, so that they can be judged and calibrated.
+
+    \b
+    beatmeter ensemble runs/frozen runs/lora --out runs/both
+    beatmeter ensemble mine.csv theirs.csv --method stack --out runs/stacked
+    """
+    from beatmeter.compare import compare as judge
+    from beatmeter.ensemble import fit_mean, fit_stack
+    from beatmeter.metrics import log_loss_per_class
+    from beatmeter.predictions import write_predictions
+    from beatmeter.report.lab_text import comparison_text, ensemble_text
+
+    paths = {name: found[0] for name, found in gather(members, group=False).items()}
+    loaded = {split: {name: _member(path, split, calibrated) for name, path in paths.items()} for split in dict.fromkeys([validation, *splits])}
+    if method == "stack":
+        if weights:
+            raise ConfigError("--weight belongs to --method mean", "Stacking finds its own coefficients.")
+        fitted = fit_stack(loaded[validation], out.name, seed=seed, common=common)
+    else:
+        fitted = fit_mean(loaded[validation], _weights(weights), criterion, out.name, seed=seed, common=common)
+    fitted.ensemble.save(out / "ensemble.json")
+    write_predictions(out / "predictions" / f"{validation}.csv", fitted.validation)
+    click.echo(ensemble_text(fitted.ensemble))
+    for split in splits:
+        if split == validation:
+            continue
+        combined = fitted.ensemble.combine(loaded[split], out.name, common)
+        write_predictions(out / "predictions" / f"{split}.csv", combined)
+        if (combined.primary >= 0).any():
+            best = min(paths, key=lambda name: float(log_loss_per_class(loaded[validation][name].scores, loaded[validation][name].targets).mean()))
+            click.echo(f"{split}: the ensemble against its best member on {validation} (by log loss)")
+            click.echo(comparison_text(judge({best: [loaded[split][best]], out.name: [combined]}, common=common, seed=seed), 0), nl=False)
+    echo(f"ensemble: {out}")
+
+
+@click.command()
+@click.argument("where", type=PATH, metavar="RUN")
+@_split
+@click.option("--out", type=PATH, metavar="FILE", help="The page.  [default: report.html in the run, FILE.report.html beside a file]")
+@click.option("--open", "show", is_flag=True, help="Open it in the browser.")
+@click.option("--figures", type=PATH, metavar="DIR", help="Write every figure as PNG and SVG too.")
+@_corrections
+@_audio
+@click.option("--text", "as_text", is_flag=True, help="Print the report instead of making a page.")
+@_json
+@_seed
+def report(
+    where: Path,
+    split: str | None,
+    out: Path | None,
+    show: bool,
+    figures: Path | None,
+    corrections: Path | None,
+    audio: Path | None,
+    seconds: float,
+    as_text: bool,
+    as_json: bool,
+    seed: int,
+) -> None:
+    """Make one page that answers at a glance: how good, how sure, which errors, leakage or not, which thresholds.
+
+    The page is one file without network or scripts; excerpts of the worst clips are inside it.
+
+    \b
+    beatmeter report runs/NAME --open
+    beatmeter report predictions.csv --audio MUSIC/ --figures figures/
+    beatmeter report predictions.csv --text
+    """
+    from beatmeter.report.subject import Subject
+
+    subject = Subject.read(where, split, seed=seed)
+    if corrections is not None:
+        subject = subject.corrected_by(corrections, seed=seed)
+    if as_text or as_json:
+        from beatmeter.report import evaluation_text
+
+        shown = [subject.evaluation, *([subject.corrected] if subject.corrected else [])]
+        if as_json:
+            value = {"original": shown[0].to_json(), "corrected": shown[1].to_json()} if len(shown) > 1 else shown[0].to_json()
+            click.echo(json.dumps(value, indent=1))
+        else:
+            click.echo("\n".join(evaluation_text(e) for e in shown), nl=False)
+        return
+    from beatmeter.atomic import write_text
+    from beatmeter.report.run_figures import run_figures, write_figures
+    from beatmeter.report.run_report import run_page
+
+    out = out or (where / "report.html" if where.is_dir() else where.with_suffix(".report.html"))
+    locate = _locate(subject.evaluation.predictions, audio, where, seconds)
+    write_text(out, run_page(subject, locate, seconds, _command(), seed))
+    if figures is not None:
+        drawn = [d for group in run_figures(subject, seed).values() for d in group]
+        echo(f"{len(write_figures(drawn, figures))} figures in {figures}")
+    click.echo(str(out))
+    if show:
+        import webbrowser
+
+        webbrowser.open(out.resolve().as_uri())
+
+
+def _open(path: Path, split: str | None, corrections: Path | None) -> Predictions:
+    from beatmeter.corrections import Corrections
+    from beatmeter.predictions import open_predictions
+
+    predictions = open_predictions(path, split)
+    return Corrections.read(corrections).apply(predictions)[0] if corrections else predictions
+
+
+def _member(path: Path, split: str, calibrated: bool) -> Predictions:
+    """A member's predictions of one split, through its calibration when asked."""
+    from beatmeter.calibration import Calibration
+    from beatmeter.predictions import open_predictions
+
+    predictions = open_predictions(path, split)
+    if not calibrated:
+        return predictions
+    return Calibration.load(path / "calibration.json" if path.is_dir() else path.with_suffix(".calibration.json")).apply(predictions)
+
+
+def _weights(texts: Sequence[str]) -> dict[str, float] | None:
+    if not texts:
+        return None
+    found = {}
+    for text in texts:
+        name, _, value = text.rpartition("=")
+        try:
+            found[name] = float(value)
+        except ValueError:
+            raise EvaluationError(f"--weight {text!r} is not of the form NAME=NUMBER") from None
+    return found
+
+
+def _locate(predictions: Predictions, audio: Path | None, where: Path, seconds: float) -> Any:
+    """How a page finds audio; None when it is to hold none."""
+    from beatmeter.report.players import locator
+
+    if seconds <= 0:
+        return None
+    return locator(predictions, audio, where if where.is_dir() else None)
+
+
+def _command() -> str:
+    return shlex.join(["beatmeter", *sys.argv[1:]])

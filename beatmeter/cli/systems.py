@@ -1,0 +1,72 @@
+"""Which systems a command line names: run folders, predictions files, several seeds of one system."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import takewhile
+from pathlib import Path
+
+from beatmeter.config import read_toml
+from beatmeter.errors import ConfigError
+from beatmeter.schema import canonical_json
+
+
+def gather(arguments: Sequence[str], group: bool) -> dict[str, list[Path]]:
+    """Systems by name, in order, with the paths of their runs.
+
+    `NAME=PATH,PATH` names one; a path is named after itself. With `group`, run folders whose config.toml differs in nothing
+    but the seed are one system, named after what their names have in common. Raises ConfigError for names that are given
+    twice.
+    """
+    bare = [Path(text) for text in arguments if not _is_named(text)]
+    names = dict(zip(map(str, bare), short_names(bare), strict=True))
+    found: dict[str, list[Path]] = {}
+    first_of: dict[str, str] = {}
+    for text in arguments:
+        if _is_named(text):
+            name, _, rest = text.partition("=")
+            paths = [Path(part) for part in rest.split(",") if part]
+            if not paths:
+                raise ConfigError(f"{text!r} names no run", "Write NAME=RUN,RUN.")
+        else:
+            name, paths = names[str(Path(text))], [Path(text)]
+            same = _settings(paths[0]) if group else None
+            if same is not None:
+                name = first_of.setdefault(same, name)
+                if name in found:
+                    found[name] += paths
+                    continue
+        if name in found:
+            raise ConfigError(f"the system {name!r} is named twice", "Give the systems names: NAME=RUN.")
+        found[name] = paths
+    shared = {name: _in_common(paths) if len(paths) > 1 and name in first_of.values() else name for name, paths in found.items()}
+    return {shared[name]: paths for name, paths in found.items()} if len(set(shared.values())) == len(found) else found
+
+
+def _in_common(paths: Sequence[Path]) -> str:
+    """How the names of several runs begin; the first name where they have nothing in common."""
+    names = short_names(paths)
+    same = sum(1 for _ in takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False)))
+    return names[0][:same].rstrip("-_. ") or names[0]
+
+
+def short_names(paths: Sequence[Path]) -> list[str]:
+    """A name for every path: its last part, with the part above it where that is not enough."""
+    short = [p.resolve().name if p.is_dir() else p.resolve().parent.parent.name if p.parent.name == "predictions" else p.stem for p in paths]
+    if len(set(short)) == len(short):
+        return short
+    longer = [f"{p.resolve().parent.name}/{s}" for p, s in zip(paths, short, strict=True)]
+    twice = [p for i, p in enumerate(paths) if longer[i] in longer[:i]]
+    if twice:
+        raise ConfigError(f"{twice[0]} is named twice", "Give the systems names: NAME=RUN.")
+    return longer
+
+
+def _is_named(text: str) -> bool:
+    return "=" in text and not Path(text).exists()
+
+
+def _settings(run: Path) -> str | None:
+    """The settings of a run folder but for its seed, as text; None where there are none."""
+    file = run / "config.toml"
+    return canonical_json({k: v for k, v in read_toml(file).items() if k != "seed"}) if file.exists() else None

@@ -1,0 +1,77 @@
+"""What a report is about: a run folder, or a predictions file made anywhere."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from beatmeter.calibration import Calibration
+from beatmeter.corrections import Corrections
+from beatmeter.diagnostics import LIMITS, Limits
+from beatmeter.errors import BeatmeterError
+from beatmeter.predictions import open_predictions
+from beatmeter.report.evaluation import Evaluation
+from beatmeter.runs import RunFolder
+from beatmeter.schema import Predictions
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a report is about: an evaluation, and what a run folder adds to it where there is one."""
+
+    name: str
+    evaluation: Evaluation
+    others: tuple[Predictions, ...] = ()  # other splits, for the data card
+    history: Sequence[Mapping[str, Any]] = ()
+    about: Mapping[str, Any] = field(default_factory=dict)
+    config: str = ""
+    excluded: Sequence[Mapping[str, str]] = ()
+    calibration: Calibration | None = None
+    corrected: Evaluation | None = None
+
+    @classmethod
+    def read(cls, where: Path, split: str | None = None, limits: Limits = LIMITS, seed: int = 0) -> Subject:
+        """From a run folder or a predictions file. Thresholds come from the validation split where there is one."""
+        predictions = open_predictions(where, split)
+        if not where.is_dir():
+            return cls(str(predictions.meta.get("run", where.name)), Evaluation.of(predictions, _validation(where, predictions), limits, seed))
+        folder = RunFolder(where)
+        others = [
+            open_predictions(where, other) for other in ("train", "val", "test") if folder.predictions(other).exists() and other != predictions.split
+        ]
+        validation = next((p for p in others if p.split == "val"), None)
+        calibration = where / "calibration.json"
+        return cls(
+            where.resolve().name,
+            Evaluation.of(predictions, validation, limits, seed),
+            tuple(others),
+            folder.read_log(),
+            folder.about(),
+            folder.config_file.read_text(encoding="utf-8") if folder.config_file.exists() else "",
+            _rows(folder.excluded_file),
+            Calibration.load(calibration) if calibration.exists() else None,
+        )
+
+    def corrected_by(self, corrections: Path, limits: Limits = LIMITS, seed: int = 0) -> Subject:
+        """The same subject with an evaluation under corrected labels beside the original one."""
+        found, _ = Corrections.read(corrections).apply(self.evaluation.predictions)
+        return replace(self, corrected=Evaluation.of(found, self.evaluation.validation, limits, seed))
+
+
+def _validation(file: Path, predictions: Predictions) -> Predictions | None:
+    """The validation lines of a file that holds several splits."""
+    if predictions.split in ("", "val"):
+        return None
+    try:
+        found = open_predictions(file, "val")
+    except BeatmeterError:
+        return None
+    return found if found.split == "val" and set(found.ids) - set(predictions.ids) else None
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"), newline=""))) if path.exists() else []
