@@ -1,7 +1,7 @@
 """The convolutional front end of HuBERT: waveforms to one vector per frame.
 
-The stack pads nothing, so a convolution is a matrix product over overlapping windows of a (row, channel) layout, and
-chunks can lie one after the other in one long row axis: rows that mix two chunks are computed and dropped at the end.
+The stack pads nothing, so a convolution is a matrix product over overlapping windows of a (row, channel) layout. On a
+CPU chunks pass one after the other, and rows in blocks, so that the widest arrays stay in cache and none is large.
 
 The GroupNorm after the first convolution (one channel per group, over time) is a scale and an offset per chunk and
 channel. The mean and the covariance of the waveform's windows give both without running the convolution first, in
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from beatmeter.backbones.hubert_config import HubertConfig
 from beatmeter.backbones.kernels import gelu, linear
 
-BLOCK = 1 << 21  # values of the first layer kept at once without gradients: 8 MB, about what the caches of a core hold
+ROWS = 2048  # of a block: enough for a product at full speed, few enough to stay in cache
 
 
 class ConvLayer(nn.Module):
@@ -33,14 +33,20 @@ class ConvLayer(nn.Module):
 
     def taps(self) -> Float[Tensor, "dim taps_channels"]:
         """The kernel as a matrix over windows: taps first, then channels."""
-        return self.conv.weight.transpose(1, 2).flatten(1)
+        return self.conv.weight.transpose(1, 2).flatten(1).contiguous()
 
-    def forward(self, x: Float[Tensor, "row channel"]) -> Float[Tensor, "fewer dim"]:
-        return self.apply_to(x, self.taps(), self.conv.bias)
+    def windows(self, x: Float[Tensor, "chunk row channel"]) -> Float[Tensor, "chunk fewer taps_channels"]:
+        """What the kernel sees at every step, as a view."""
+        return x.unfold(1, self.kernel, self.stride).transpose(2, 3).flatten(2)
 
-    def apply_to(self, x: Float[Tensor, "row channel"], taps: Tensor, bias: Tensor | None) -> Float[Tensor, "fewer dim"]:
-        """The layer with this kernel and bias in place of its own."""
-        windows = x.unfold(0, self.kernel, self.stride).transpose(1, 2).flatten(1)
+    def forward(self, x: Float[Tensor, "chunk row channel"]) -> Float[Tensor, "chunk fewer dim"]:
+        taps, windows = self.taps(), self.windows(x)
+        size = _block(windows.shape[1], windows.requires_grad or windows.device.type != "cpu")
+        done = [self.finish(windows[:, a : a + size], taps, self.conv.bias) for a in range(0, windows.shape[1], size)]
+        return torch.cat(done, 1) if len(done) > 1 else done[0]
+
+    def finish(self, windows: Float[Tensor, "*rows taps_channels"], taps: Tensor, bias: Tensor | None) -> Float[Tensor, "*rows dim"]:
+        """Product with this kernel and bias, norm over channels where the layer has one, GELU."""
         norm = getattr(self, "layer_norm", None)
         if not isinstance(norm, nn.LayerNorm):
             return linear(windows, taps, bias, activate=True)
@@ -48,12 +54,16 @@ class ConvLayer(nn.Module):
         return gelu(F.layer_norm(y, norm.normalized_shape, norm.weight.to(y.dtype), norm.bias.to(y.dtype), norm.eps))
 
 
+def _block(rows: int, whole: bool) -> int:
+    """Rows per block: all of them where gradients keep them anyway, and away from the CPU."""
+    return max(1, rows) if whole else ROWS
+
+
 class FeatureExtractor(nn.Module):
     """(chunk, sample) waveforms to (chunk, frame, dim). The first layer computes in float32: it sees raw samples."""
 
     def __init__(self, config: HubertConfig) -> None:
         super().__init__()
-        self.hop, self.span = config.hop, config.span
         layers: list[nn.Module] = []
         channels = 1
         for i, (dim, kernel, stride) in enumerate(zip(config.conv_dim, config.conv_kernel, config.conv_stride, strict=True)):
@@ -67,44 +77,29 @@ class FeatureExtractor(nn.Module):
         self.conv_layers = nn.ModuleList(layers)
 
     def forward(self, waves: Float[Tensor, "chunk sample"]) -> Float[Tensor, "chunk frame dim"]:
-        first, *rest = (layer for layer in self.conv_layers if isinstance(layer, ConvLayer))
-        n, samples = waves.shape
-        frames = (samples - self.span) // self.hop + 1
-        used = (frames - 1) * self.hop + self.span
-        per_chunk = -(-used // self.hop)  # frames from the start of one chunk to the start of the next
+        if waves.device.type == "cpu":
+            return torch.cat([self._stack(wave[None]) for wave in waves])
+        return self._stack(waves)
 
-        needed = [n * per_chunk]  # rows out of every layer, last layer first
-        for layer in reversed(rest):
-            needed.append((needed[-1] - 1) * layer.stride + layer.kernel)
-        flat = waves.new_zeros(max(n * per_chunk * self.hop, (needed[-1] - 1) * first.stride + first.kernel))
-        flat[: n * per_chunk * self.hop].view(n, -1)[:, :used] = waves[:, :used]
-
-        weight, bias = self._first(first, waves)
-        y = self._first_two(first, rest[0], flat, weight, bias, per_chunk * self.hop, needed[-2])
-        for layer in rest[1:]:
-            y = layer(y)
-        return y.view(n, per_chunk, -1)[:, :frames]
-
-    def _first_two(self, first: ConvLayer, second: ConvLayer, flat: Tensor, weight: Tensor, bias: Tensor, step: int, total: int) -> Tensor:
-        """`total` rows out of the second layer, block by block: the widest array of the network stays in cache.
-
-        Chunks start every `step` samples of `flat`; the last one also gives the few rows after its end.
-        """
-        n, stride = len(weight), first.stride * second.stride
-        taps, dtype = second.taps().contiguous(), second.conv.weight.dtype
-        learning = torch.is_grad_enabled() and (flat.requires_grad or taps.requires_grad or weight.requires_grad)
-        block = max(1, BLOCK // first.dim // second.stride) if flat.device.type == "cpu" and not learning else total
+    def _stack(self, waves: Float[Tensor, "chunk sample"]) -> Float[Tensor, "chunk frame dim"]:
+        first, second, *rest = (layer for layer in self.conv_layers if isinstance(layer, ConvLayer))
+        kernel, bias = self._first(first, waves)
+        taps, dtype = second.taps(), second.conv.weight.dtype
+        samples = waves.unfold(1, first.kernel, first.stride)
+        total = (samples.shape[1] - second.kernel) // second.stride + 1
+        learning = torch.is_grad_enabled() and (waves.requires_grad or kernel.requires_grad or taps.requires_grad)
+        block = _block(total, learning or waves.device.type != "cpu")
         done = []
-        for chunk in range(n):
-            start, stop = chunk * step // stride, (chunk + 1) * step // stride if chunk + 1 < n else total
-            for a in range(start, stop, block):
-                b = min(a + block, stop)
-                rows = (b - a - 1) * second.stride + second.kernel
-                part = flat[a * stride :][: (rows - 1) * first.stride + first.kernel]
-                with torch.autocast(flat.device.type, enabled=False):
-                    y = first.apply_to(part[:, None], weight[chunk], bias[chunk])
-                done.append(second.apply_to(y.to(dtype), taps, second.conv.bias))
-        return torch.cat(done)
+        for a in range(0, total, block):  # the first two layers together: what lies between them is the widest array of all
+            b = min(a + block, total)
+            part = samples[:, a * second.stride : (b - 1) * second.stride + second.kernel]
+            with torch.autocast(waves.device.type, enabled=False):
+                y = first.finish(part[0], kernel[0], bias[0])[None] if len(waves) == 1 else _per_chunk(first, part, kernel, bias)
+            done.append(second.finish(second.windows(y.to(dtype)), taps, second.conv.bias))
+        x = torch.cat(done, 1) if len(done) > 1 else done[0]
+        for layer in rest:
+            x = layer(x)
+        return x
 
     def _first(self, first: ConvLayer, waves: Float[Tensor, "chunk sample"]) -> tuple[Float[Tensor, "chunk dim tap"], Float[Tensor, "chunk dim"]]:
         """Kernel and bias of the first convolution per chunk, its GroupNorm folded in.
@@ -118,9 +113,15 @@ class FeatureExtractor(nn.Module):
         wide = torch.float32 if waves.device.type == "mps" else torch.float64
         x, w = waves.unfold(1, first.kernel, first.stride).to(wide), first.taps().to(wide)
         mean = x.mean(1)
-        centred = x - mean[:, None]
-        covariance = centred.transpose(1, 2) @ centred / x.shape[1]
+        covariance = x.transpose(1, 2) @ x / x.shape[1] - mean[:, :, None] * mean[:, None]
         variance = torch.einsum("dk,nkl,dl->nd", w, covariance, w).clamp_min(0)
         scale = norm.weight.to(wide) * torch.rsqrt(variance + norm.eps)
         bias = norm.bias.to(wide) - (mean @ w.t()) * scale
         return (w * scale[:, :, None]).float(), bias.float()
+
+
+def _per_chunk(layer: ConvLayer, windows: Tensor, kernel: Tensor, bias: Tensor) -> Float[Tensor, "chunk row dim"]:
+    """`layer.finish` with a kernel and a bias of its own for every chunk."""
+    y = torch.baddbmm(bias[:, None], windows, kernel.transpose(1, 2))
+    norm = getattr(layer, "layer_norm", None)
+    return gelu(norm(y) if isinstance(norm, nn.LayerNorm) else y)

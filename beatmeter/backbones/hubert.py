@@ -8,7 +8,7 @@ have equal lengths), masking and layer drop (both belong to pre-training).
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from jaxtyping import Float
@@ -55,21 +55,25 @@ class PositionalConvolution(nn.Module):
         super().__init__()
         width, taps = config.hidden_size, config.num_conv_pos_embeddings
         self.conv = nn.Conv1d(width, width, taps, padding=taps // 2, groups=config.num_conv_pos_embedding_groups)
-        self.register_load_state_dict_pre_hook(_fold_weight_norm)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(lambda _, state, prefix, *rest: fold_weight_norm(state, prefix))  # type: ignore[no-untyped-call]
 
     def forward(self, x: Float[Tensor, "chunk frame dim"]) -> Float[Tensor, "chunk frame dim"]:
         y: Tensor = self.conv(x.transpose(1, 2))
         return gelu(y[:, :, : x.shape[1]]).transpose(1, 2)  # an even kernel gives one frame too many
 
 
-def _fold_weight_norm(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """weight = direction * length / |direction|, the norm over all but the tap axis (Salimans and Kingma 2016)."""
+def fold_weight_norm(state: dict[str, Tensor], prefix: str) -> None:
+    """weight = direction * length / |direction|, the norm over all but the tap axis (Salimans and Kingma 2016).
+
+    Replaces the two tensors of `state`, in either spelling, by their product; a plain weight stays.
+    """
     for length, direction in (("weight_g", "weight_v"), ("parametrizations.weight.original0", "parametrizations.weight.original1")):
         g, v = f"{prefix}conv.{length}", f"{prefix}conv.{direction}"
         if g in state and v in state:
-            length_, direction_ = state.pop(g), state.pop(v)
-            norm = direction_.float().norm(dim=(0, 1), keepdim=True)
-            state[f"{prefix}conv.weight"] = (direction_ * (length_ / norm)).to(direction_.dtype)
+            a, b = state.pop(g), state.pop(v)
+            if a.shape == (1, 1, b.shape[-1]):  # else the shape of the result tells
+                b = (b.float() * (a.float() / b.float().norm(dim=(0, 1), keepdim=True))).to(b.dtype)
+            state[f"{prefix}conv.weight"] = b
 
 
 class Attention(nn.Module):
@@ -126,32 +130,32 @@ class EncoderLayer(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Positional convolution, one norm, `depth` layers. The norm comes first (post-LN) or after the last layer (pre-LN)."""
+    """Positional convolution, one norm, the layers. The norm comes first (post-LN) or after the last layer (pre-LN)."""
 
-    def __init__(self, config: HubertConfig, depth: int) -> None:
+    def __init__(self, config: HubertConfig) -> None:
         super().__init__()
         self.pos_conv_embed = PositionalConvolution(config)
         self.layer_norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout)
-        self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(depth))
+        self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.num_hidden_layers))
 
 
 class Hubert(Backbone):
     """A HuBERT encoder as a backbone.
 
     `n_layers` is the network's depth; fewer may be held (`keep`), and then asking for more is a BackboneError. The first
-    convolution computes in float32, every other part in the dtype of its weights. With `checkpointing`, layers are computed again in the backward pass.
+    convolution computes in float32, every other part in the dtype of its weights. With `checkpointing`, layers are
+    computed again in the backward pass.
     """
 
-    def __init__(self, config: HubertConfig, identity: Identity, sample_rate: int, normalise: bool, depth: int | None = None) -> None:
+    def __init__(self, config: HubertConfig, identity: Identity, sample_rate: int, normalise: bool) -> None:
         super().__init__()
         self.config, self.identity, self.sample_rate, self.normalise = config, identity, sample_rate, normalise
         self.hop, self.span, self.dim, self.n_layers = config.hop, config.span, config.hidden_size, config.num_hidden_layers
         self.checkpointing = False
         self.feature_extractor = FeatureExtractor(config)
         self.feature_projection = FeatureProjection(config)
-        self.encoder = Encoder(config, self.n_layers)
-        self.keep(self.n_layers if depth is None else depth)
+        self.encoder = Encoder(config)
 
     @property
     def depth(self) -> int:

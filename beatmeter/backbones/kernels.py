@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-LONGEST = 1024  # frames of which all-to-all weights are kept at once
+KEPT = 1 << 21  # weights of frames on frames kept at once: 4 MB
 
 
 def linear(
@@ -35,12 +35,15 @@ def gelu(x: Tensor) -> Tensor:
 
 def attention(q: Float[Tensor, "chunk head frame dim"], k: Tensor, v: Tensor, dropout: float = 0.0) -> Float[Tensor, "chunk head frame dim"]:
     """softmax(q k' / sqrt(dim)) v, all frames to all frames."""
-    if q.dtype != torch.bfloat16 or q.shape[-2] > LONGEST or dropout or not _direct(q, k, v):
+    if q.dtype != torch.bfloat16 or dropout or not _direct(q, k, v):
         return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
-    heads = q.shape[1]
+    chunks, heads, frames, _ = q.shape
     q, k, v = (x.flatten(0, 1) for x in (q * q.shape[-1] ** -0.5, k, v))
-    weights = torch.bmm(q, k.transpose(1, 2)).softmax(-1)
-    return torch.bmm(weights, v).view(-1, heads, *v.shape[1:])
+    size = max(1, KEPT // frames**2)
+    done = [
+        torch.bmm(torch.bmm(q[a : a + size], k[a : a + size].transpose(1, 2)).softmax(-1), v[a : a + size]) for a in range(0, chunks * heads, size)
+    ]
+    return torch.cat(done).view(chunks, heads, frames, -1)
 
 
 class Linear(nn.Linear):
