@@ -4,7 +4,8 @@ Inner chunks are one row each, all layers of it, uncompressed, and each is follo
 comes last. So row `i` lies at byte `i * stride`: a reader needs no index and no Zarr library to find it, and any Zarr v3
 reader finds the same numbers.
 
-Why one row: of 600 MB of (24, 2, 1024) float16 rows (warm cache, ratio to a numpy memmap of the bare array, 2 cores)
+Why one row: 600 MB of (24, 2, 1024) float16 rows copied out, speed relative to a numpy memmap of the bare array (warm cache,
+AMD EPYC, Linux 6.18, ext4; `benchmarks/test_store.py` compares the whole reader)
 
     inner chunk             scan   32 random tracks   one layer   one layer, cold
     one row                 1.03   1.03               0.99        92 ms
