@@ -40,7 +40,9 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
         raise RunError(f"{path} is not a readable beatmeter checkpoint: {error}", "Use another checkpoint of the run, or train again.") from error
     if about.get("format") != FORMAT:
-        raise RunError(f"{path} has checkpoint format {about.get('format')}, this version reads {FORMAT}", "Use the version that wrote it, or train again.")
+        raise RunError(
+            f"{path} has checkpoint format {about.get('format')}, this version reads {FORMAT}", "Use the version that wrote it, or train again."
+        )
     return tensors, about
 
 

@@ -6,6 +6,7 @@ A track of `n` samples becomes chunks (`ChunkSpec`), each chunk becomes frames (
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,7 +67,15 @@ class Layout:
     def of(cls, samples: int, spec: FeatureSpec) -> Layout:
         starts = chunk_starts(samples, spec.chunk)
         length = min(samples, spec.chunk.length)
-        return cls(samples, tuple(starts), length, frame_count(length, spec.frame_hop, spec.frame_span), spec.frame_hop, spec.frame_span, spec.chunk.sample_rate)
+        return cls(
+            samples,
+            tuple(starts),
+            length,
+            frame_count(length, spec.frame_hop, spec.frame_span),
+            spec.frame_hop,
+            spec.frame_span,
+            spec.chunk.sample_rate,
+        )
 
     def windows(self, chunks_per_window: int) -> list[Window]:
         """Windows of at least `chunks_per_window` chunks (fewer only when the track has fewer): floor(n / w) windows that
@@ -74,7 +83,7 @@ class Layout:
         n = len(self.starts)
         count = max(1, n // chunks_per_window)
         edges = [i * n // count for i in range(count + 1)]
-        return [self.window(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+        return [self.window(a, b) for a, b in itertools.pairwise(edges)]
 
     @property
     def skips(self) -> tuple[int, ...]:

@@ -102,8 +102,10 @@ class ClassChange:
 
 @dataclass(frozen=True)
 class Change:
-    """One item that two systems answer differently in right or wrong: its label, both answers, and both scores of the label."""
+    """One item that two systems answer differently in right or wrong: its position among the items, its label, both answers,
+    and both scores of the label."""
 
+    index: int
     id: str
     label: str
     first: str
@@ -258,6 +260,7 @@ def _changes(a: System, b: System, difference: Array) -> list[Change]:
     before, after = (np.mean([r.scores for r in s.runs], axis=0) for s in (a, b))
     rows = [
         Change(
+            int(i),
             p.ids[i],
             p.classes[p.primary[i]],
             p.classes[first[i]],
@@ -268,4 +271,4 @@ def _changes(a: System, b: System, difference: Array) -> list[Change]:
         )
         for i in np.flatnonzero(np.abs(np.nan_to_num(difference)) >= 0.5)
     ]
-    return sorted(rows, key=lambda c: (-abs(c.second_score - c.first_score), c.id))
+    return sorted(rows, key=lambda c: (-abs(c.second_score - c.first_score), c.index))

@@ -177,7 +177,9 @@ def differences(config: Any, base: Any) -> dict[str, Any]:
 
 def to_toml(nested: Mapping[str, Any], prefix: str = "") -> str:
     """Nested plain values as TOML (strings, numbers, booleans, lists); None is left out."""
-    lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in nested.items() if value is not None and not isinstance(value, Mapping)]
+    lines = [
+        f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in nested.items() if value is not None and not isinstance(value, Mapping)
+    ]
     for key, value in nested.items():
         if isinstance(value, Mapping):
             body = to_toml(value, f"{prefix}{key}.")

@@ -48,7 +48,7 @@ class StoreError(BeatmeterError):
     """A feature store that is damaged, foreign, or cannot be written."""
 
 
-class FingerprintMismatch(StoreError):
+class FingerprintError(StoreError):
     """Features made in another way than the ones asked for; the message names the fields that differ."""
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from beatmeter.audio.ahead import LongAudio, decode_ahead
+from beatmeter.audio.ahead import LongAudio, decode_or_count
 from beatmeter.audio.decode import stream
 from beatmeter.audio.identity import track_keys
 from beatmeter.chunking import Layout, rows
@@ -43,11 +43,11 @@ def plan(tracks: Sequence[Track], store: Store, cache: Path, retry_failed: bool 
     """Compare the tracks with the store: by content, so that copies and renamed files are known."""
     keys: dict[str, str] = {}
     failed: dict[str, str] = {}
-    for track, key in zip(tracks, track_keys([t.path for t in tracks], cache, jobs), strict=True):
-        if isinstance(key, AudioError):
-            failed[track.id] = str(key)
+    for track, found in zip(tracks, track_keys([t.path for t in tracks], cache, jobs), strict=True):
+        if isinstance(found, AudioError):
+            failed[track.id] = str(found)
         else:
-            keys[track.id] = key
+            keys[track.id] = found
     have = set(keys.values()) - set(store.missing(keys.values()))
     known_bad = {} if retry_failed else store.failures()
     todo: dict[str, Track] = {}
@@ -130,7 +130,7 @@ class Extractor:
         return outcome
 
     def _units(self, todo: Sequence[tuple[str, Track]], outcome: Outcome, progress: Callable[[int], object]) -> Iterator[_Unit]:
-        waves = decode_ahead([track.path for _, track in todo], self.spec.chunk.sample_rate, jobs=self.jobs)
+        waves = decode_or_count([track.path for _, track in todo], self.spec.chunk.sample_rate, jobs=self.jobs)
         for (key, track), wave in zip(todo, waves, strict=True):
             try:
                 if isinstance(wave, AudioError):
@@ -190,7 +190,9 @@ class Extractor:
             values = np.concatenate([owner.parts[i][p.name] for i in sorted(owner.parts)])
             bad = ~np.isfinite(values).reshape(len(values), values.shape[1], -1).all(axis=(0, 2))
             if bad.any():
-                error = StoreError(f"{owner.track.path}: {p.name} of layer {p.layers[int(bad.argmax())]} is not finite", "Use --set features.dtype=float32.")
+                error = StoreError(
+                    f"{owner.track.path}: {p.name} of layer {p.layers[int(bad.argmax())]} is not finite", "Use --set features.dtype=float32."
+                )
                 self._fail(owner.key, owner.track, error, outcome)
                 return
             times, frames = rows(owner.layout, p)

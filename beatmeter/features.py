@@ -6,7 +6,6 @@ and diagnostics cannot tell the regimes apart, and the words frozen and streamed
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -190,7 +189,9 @@ class TrackEncoder(nn.Module):
 class Streamed(Source):
     """Audio through the backbone and the same poolings as the store's, with gradients where an adapter trains."""
 
-    def __init__(self, backbone: Backbone, spec: FeatureSpec, adapter: AdapterConfig, augment: AugmentConfig, device: torch.device, workers: int) -> None:
+    def __init__(
+        self, backbone: Backbone, spec: FeatureSpec, adapter: AdapterConfig, augment: AugmentConfig, device: torch.device, workers: int
+    ) -> None:
         self.spec, self.augment, self.workers, self.adapter = spec, augment, workers, adapter
         self.trainable = attach(backbone, adapter)
         self.backbone = backbone.to(device)
@@ -199,7 +200,7 @@ class Streamed(Source):
     def prepare(self, tracks: Sequence[Track], report: Report = print, progress: Progress | None = None) -> dict[str, str]:
         bar = progress("reading audio", len(tracks)) if progress else None
         failed = {}
-        for track, wave in zip(tracks, decode_ahead([t.path for t in tracks], self.spec.chunk.sample_rate, jobs=self.workers, long=math.inf), strict=True):
+        for track, wave in zip(tracks, decode_ahead([t.path for t in tracks], self.spec.chunk.sample_rate, jobs=self.workers), strict=True):
             try:
                 if isinstance(wave, AudioError):
                     raise wave
@@ -231,7 +232,7 @@ class Streamed(Source):
         order = np.random.default_rng(seed).permutation(len(tracks)) if seed is not None else np.arange(len(tracks))
         index: list[int] = []
         waves: list[np.ndarray] = []
-        decoded = decode_ahead([tracks[i].path for i in order], self.spec.chunk.sample_rate, jobs=self.workers, long=math.inf)
+        decoded = decode_ahead([tracks[i].path for i in order], self.spec.chunk.sample_rate, jobs=self.workers)
         for i, wave in zip(order, decoded, strict=True):
             if isinstance(wave, AudioError):
                 raise RunError(f"track {tracks[i].id} could be read before and cannot be now: {wave}", "See `beatmeter data check`.")

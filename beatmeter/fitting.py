@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from beatmeter import checkpoints
 from beatmeter.errors import RunError
 from beatmeter.features import Source, shift_lags
+from beatmeter.heads import Head, Standardise
 from beatmeter.runs import RunFolder
 from beatmeter.schema import Predictions, Track
 from beatmeter.settings import RunConfig
@@ -31,7 +32,7 @@ class Model:
 
     task: Task
     source: Source
-    head: nn.Module
+    head: Head
 
     def logits(self, tracks: Sequence[Track], size: int, progress: Callable[[int], None] = lambda n: None) -> np.ndarray:
         """Logits (track, class) without gradients, in evaluation mode."""
@@ -75,7 +76,7 @@ def epoch_seed(*parts: int) -> int:
 
 def fit_standardisation(model: Model, train: Sequence[Track], size: int) -> None:
     """Mean and deviation of every pooling over the train split, before the first step, untouched by augmentation."""
-    standardise = getattr(model.head, "standardise", {})
+    standardise = model.head.standardise
     model.source.encoder.eval()
     kept: dict[str, list[Tensor]] = {name: [] for name in standardise}
     with torch.inference_mode():
@@ -84,13 +85,13 @@ def fit_standardisation(model: Model, train: Sequence[Track], size: int) -> None
             for name, values in kept.items():
                 values.append(features[name].to(torch.float16).cpu())
     for name, module in standardise.items():
-        module.fit(kept[name])
+        cast(Standardise, module).fit(kept[name])
 
 
 def optimiser_for(model: Model, config: RunConfig) -> torch.optim.AdamW:
     """AdamW with one group each for the head, the layer mix (own rate, no decay) and what the source trains."""
     t = config.training
-    mix = list(model.head.mix_parameters()) if hasattr(model.head, "mix_parameters") else []
+    mix = model.head.mix_parameters()
     mixed = {id(p) for p in mix}
     head = [p for p in model.head.parameters() if id(p) not in mixed]
     groups = [
@@ -144,7 +145,7 @@ def fit(
         if bar:
             bar.close()
         line |= {
-            "layer_weights": model.head.layer_weights() if hasattr(model.head, "layer_weights") else {},
+            "layer_weights": model.head.layer_weights(),
             "learning_rates": {g["name"]: g["lr"] for g in optimiser.param_groups},
             "seconds": round(time.monotonic() - began, 3),
         }
@@ -203,7 +204,7 @@ def _train_epoch(
         losses = model.task.loss(model.head(features), targets[torch.from_numpy(batch.index)].to(device))
         if not bool(torch.isfinite(losses).all()):
             raise RunError(f"the loss is not finite in epoch {epoch}", "Lower the learning rates, or use --set features.dtype=float32.")
-        (losses.sum() / group).backward()
+        (losses.sum() / group).backward()  # type: ignore[no-untyped-call]
         total += float(losses.detach().sum())
         seen += len(batch.index)
         progress(len(batch.index))
@@ -227,5 +228,3 @@ def describe_epoch(task: Task, line: dict[str, Any], epochs: int, better: bool) 
         f"epoch {line['epoch']:3d}/{epochs}  loss {line['train']['loss']:.3f}  val {line['val']['loss']:.3f}  {task.epoch_line(line['val'])}"
         f"{'  mix ' + weights if weights else ''}  {line['seconds']:.1f} s{'  best' if better else ''}"
     )
-
-

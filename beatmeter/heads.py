@@ -7,6 +7,7 @@ linear layer reads whatever branches there are. The layer weights are a softmax 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -37,17 +38,17 @@ class Standardise(nn.Module):
     @torch.no_grad()
     def fit(self, batches: Iterable[Tensor]) -> None:
         """Take mean and deviation over `batches` of (track, layer, *axes), in float64."""
-        count, total, square = 0, 0.0, 0.0
+        count = 0
+        total = torch.zeros(self.mean.shape, dtype=torch.float64)
+        square = torch.zeros_like(total)
         for batch in batches:
             x = batch.double().cpu()
             axes = (0, x.ndim - 1) if self.shared else (0,)
             count += x.shape[0] * (x.shape[-1] if self.shared else 1)
-            total = total + x.sum(dim=axes, keepdim=True)[0]
-            square = square + (x**2).sum(dim=axes, keepdim=True)[0]
-        if not isinstance(total, Tensor) or not isinstance(square, Tensor):
-            return
-        mean = total / count
-        deviation = (square / count - mean**2).clamp_min(0).sqrt()
+            total += x.sum(dim=axes, keepdim=True)[0]
+            square += x.square().sum(dim=axes, keepdim=True)[0]
+        mean = total / max(count, 1)
+        deviation = (square / max(count, 1) - mean**2).clamp_min(0).sqrt()
         constant = deviation <= 1e-6 * mean.abs().clamp_min(1e-6)
         self.mean.copy_(mean)
         self.scale.copy_(torch.where(constant, torch.ones_like(deviation), 1 / deviation.clamp_min(1e-12)))
@@ -131,7 +132,7 @@ class Head(nn.Module):
         self.standardise = nn.ModuleDict({name: Standardise(spec[name]) for name in self.poolings})
         self.mix = nn.ModuleDict({name: LayerMix(len(spec[name].layers)) for name in self.poolings})
         self.branches = nn.ModuleDict({name: BRANCHES[spec[name].kind](spec[name], config) for name in self.poolings})
-        width = sum(int(branch.width) for branch in self.branches.values())  # type: ignore[arg-type]
+        width = sum(cast(StatsBranch | LagBranch, branch).width for branch in self.branches.values())
         self.dropout = nn.Dropout(config.dropout)
         self.output = nn.Linear(width, n_classes)
 
@@ -141,7 +142,7 @@ class Head(nn.Module):
 
     def layer_weights(self) -> dict[str, list[float]]:
         """The learned weight of every layer, by pooling."""
-        return {name: mix.weights.detach().tolist() for name, mix in self.mix.items()}  # type: ignore[union-attr, operator]
+        return {name: cast(LayerMix, mix).weights.detach().tolist() for name, mix in self.mix.items()}
 
     def mix_parameters(self) -> list[nn.Parameter]:
         """The layer-mix logits: they want their own learning rate and no weight decay."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from beatmeter.backbones.base import Backbone
 from beatmeter.chunking import Layout, Window
-from beatmeter.errors import ConfigError, FingerprintMismatch
+from beatmeter.errors import ConfigError, FingerprintError
 from beatmeter.schema import ChunkSpec, FeatureSpec, PoolingSpec
 from beatmeter.settings import FeatureConfig
 
@@ -52,7 +52,7 @@ Pool = Callable[[Tensor, Arrangement], Tensor]
 
 def _stats(spec: PoolingSpec) -> Pool:
     """(chunk, frame, dim) -> (chunk, pool, dim): statistics over the frames of each chunk, in float32."""
-    functions = {
+    functions: dict[str, Callable[[Tensor], Tensor]] = {
         "mean": lambda x: x.mean(dim=1),
         "max": lambda x: x.amax(dim=1),
         "std": lambda x: x.var(dim=1, correction=0).clamp_min(1e-12).sqrt(),
@@ -73,7 +73,7 @@ def _frames(spec: PoolingSpec) -> Pool:
     def pool(states: Tensor, arrangement: Arrangement) -> Tensor:
         x = states.float()
         full = x.shape[1] // step
-        bins = x[:, : full * step].unflatten(1, (full, step)).mean(dim=2)
+        bins = x[:, : full * step].reshape(x.shape[0], full, step, x.shape[2]).mean(dim=2)
         if x.shape[1] % step:
             bins = torch.cat([bins, x[:, full * step :].mean(dim=1, keepdim=True)], dim=1)
         return torch.cat([chunk[skip // step :] for chunk, skip in zip(bins, arrangement.skips, strict=True)])
@@ -107,7 +107,7 @@ class Encoder(nn.Module):
         self._pools: list[tuple[PoolingSpec, Pool]] = []
         for p in spec.poolings:
             if p.kind == "lag" and self.lag is not None and {"window": p.parameters["window"], **self.lag.settings} != dict(p.parameters):
-                raise FingerprintMismatch(
+                raise FingerprintError(
                     f"these features have lag pooling {dict(p.parameters)}, this version makes {self.lag.settings}",
                     "Use another cache folder: the old features stay readable by the version that made them.",
                 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,7 +65,7 @@ class Predictor:
 
     @classmethod
     def load(cls, run: Path, device: torch.device | None = None) -> Predictor:
-        """Load backbone, adapter and head. Raises RunError or FingerprintMismatch when they do not fit together."""
+        """Load backbone, adapter and head. Raises RunError or FingerprintError when they do not fit together."""
         device = device or torch.device("cpu")
         folder = RunFolder.open(run)
         config = folder.config()
@@ -80,7 +79,7 @@ class Predictor:
         head.load_state_dict(head_tensors(tensors))
         return cls(TrackEncoder(service.backbone, spec, device), head, task.classes, service.describe())
 
-    def predict(self, wave: Float[np.ndarray, "..."], sample_rate: int) -> Answer:
+    def predict(self, wave: Float[np.ndarray, ...], sample_rate: int) -> Answer:
         """The answer for an array: mono (sample,) or (sample, channel), any rate. At least 1 s."""
         wave = np.asarray(wave, dtype=np.float32)
         if wave.ndim == 2:
@@ -95,7 +94,7 @@ class Predictor:
     def predict_files(self, paths: Sequence[Path], jobs: int = 0) -> Iterator[tuple[Path, Answer | BeatmeterError]]:
         """An answer or the reason why there is none, for each file in order."""
         rate = self.encoder.spec.chunk.sample_rate
-        for path, wave in zip(paths, decode_ahead(paths, rate, jobs=jobs, long=math.inf), strict=True):
+        for path, wave in zip(paths, decode_ahead(paths, rate, jobs=jobs), strict=True):
             try:
                 if isinstance(wave, AudioError):
                     raise wave

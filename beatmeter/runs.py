@@ -115,16 +115,16 @@ class Board:
     def __init__(self, path: Path, first_epoch: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self.writer = SummaryWriter(str(path), purge_step=first_epoch)  # type: ignore[no-untyped-call]
+        self.writer = SummaryWriter(str(path), purge_step=first_epoch)
 
     def epoch(self, line: dict[str, Any]) -> None:
         """Numbers of `line` under their paths, `val/accuracy` and so on."""
         for name, value in _scalars(line):
-            self.writer.add_scalar(name, value, line["epoch"])  # type: ignore[no-untyped-call]
-        self.writer.flush()  # type: ignore[no-untyped-call]
+            self.writer.add_scalar(name, value, line["epoch"])
+        self.writer.flush()
 
     def close(self) -> None:
-        self.writer.close()  # type: ignore[no-untyped-call]
+        self.writer.close()
 
 
 def _scalars(value: Any, path: str = "") -> list[tuple[str, float]]:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-from beatmeter.errors import FingerprintMismatch, SchemaError
+from beatmeter.errors import FingerprintError, SchemaError
 
 SPLITS = ("train", "val", "test")
 SCHEMA_VERSION = 1  # of FeatureSpec; part of every fingerprint
@@ -209,10 +209,10 @@ class FeatureSpec:
         ]
 
     def require_same(self, other: FeatureSpec, where: str) -> None:
-        """Raise FingerprintMismatch naming every field in which `other` (found at `where`) differs from this spec."""
+        """Raise FingerprintError naming every field in which `other` (found at `where`) differs from this spec."""
         if self.fingerprint != other.fingerprint:
             lines = other.differences(self)
-            raise FingerprintMismatch(
+            raise FingerprintError(
                 f"features in {where} were made another way (there != wanted): {'; '.join(lines[:6])}{' ...' if len(lines) > 6 else ''}",
                 "Use another cache folder, or the settings that made these features.",
             )

@@ -20,6 +20,7 @@ from beatmeter.store import Store
 
 Report = Callable[[str], None]
 Progress = Callable[[str, int], Any]
+LARGE = 512  # width from which a network is worth bfloat16
 
 
 class FeatureService:
@@ -33,27 +34,29 @@ class FeatureService:
         """Compute precision: a large network takes what is fast here, small ones and spectra stay in float32."""
         if self.config.dtype != "auto":
             return self.config.dtype
-        return fast_dtype(self.device) if self._loaded_float32.dim >= 512 else "float32"
+        return fast_dtype(self.device) if self.outline.dim >= LARGE else "float32"
 
     @cached_property
-    def _loaded_float32(self) -> Backbone:
-        return load_backbone(self.config.backbone, self.config.revision, self.config.normalise)
+    def outline(self) -> Backbone:
+        """What the backbone is, without its weights: enough to plan with."""
+        return load_backbone(self.config.backbone, self.config.revision, self.config.normalise, weights=False)
 
     @cached_property
     def backbone(self) -> Backbone:
-        """The backbone in its compute precision, on the device."""
-        return self._loaded_float32.to(self.device, getattr(torch, self.dtype)).eval()
+        """The backbone up to its last wanted layer, in its compute precision, on the device."""
+        c = self.config
+        return load_backbone(c.backbone, c.revision, c.normalise, self.dtype, depth=self.spec.last_layer).to(self.device)
 
     @cached_property
     def spec(self) -> FeatureSpec:
         """What is extracted."""
-        return feature_spec(self.backbone, self.config, self.dtype)
+        return feature_spec(self.outline, self.config, self.dtype)
 
     def describe(self) -> str:
         """Backbone, precision, device and licence in one line; says so when the weights are untrained."""
-        identity = self.backbone.identity
+        identity, shape = self.outline.identity, f"{self.outline.n_layers} layers x {self.outline.dim}"
         untrained = "" if identity.trained else ", UNTRAINED weights from a fixed seed"
-        return f"features: {identity.name} ({self.backbone.n_layers} layers x {self.backbone.dim}, {self.dtype} on {self.device}, {identity.licence}{untrained})"
+        return f"features: {identity.name} ({shape}, {self.dtype} on {self.device}, {identity.licence}{untrained})"
 
     def store(self, wanted: FeatureSpec | None = None) -> Store:
         """A store that holds `wanted` (default: all of the spec) already by its spec, or the store of the spec."""

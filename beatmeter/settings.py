@@ -97,7 +97,9 @@ class TaskConfig:
     name: str = option("meter", "task")
     classes: tuple[str, ...] = option(("3", "4", "5", "7", "9", "11"), "classes, in the order of the outputs")
     smoothing: float = option(0.1, "target of a negative")
-    loss: Literal["unbiased", "pos_weight"] = option("unbiased", "unbiased weights by the hard label; pos_weight is plain BCEWithLogitsLoss, kept to show its bias")
+    loss: Literal["unbiased", "pos_weight"] = option(
+        "unbiased", "unbiased weights by the hard label; pos_weight is plain BCEWithLogitsLoss, kept to show its bias"
+    )
     weighting: Literal["balanced", "none"] = option("balanced", "weight of a positive: negatives / positives of its class on the train split, or 1")
     weight_cap: float = option(100.0, "largest weight of a positive")
 
@@ -112,7 +114,9 @@ class TaskConfig:
 class HeadConfig:
     """The head: features to logits."""
 
-    poolings: tuple[str, ...] = option(("stats",), "which poolings it reads: stats (LayerNorm, Linear, GELU, Dropout), lag (convolutions over lag), or both")
+    poolings: tuple[str, ...] = option(
+        ("stats",), "which poolings it reads: stats (LayerNorm, Linear, GELU, Dropout), lag (convolutions over lag), or both"
+    )
     hidden: int = option(256, "width of the hidden layer over stats")
     dropout: float = option(0.3, "dropout before the last layer")
     standardise: bool = option(True, "standardise every layer by the train split's mean and deviation before the mix")
@@ -156,7 +160,9 @@ class TrainingConfig:
     mix_lr: float = option(1e-2, "learning rate of the layer mix, without weight decay")
     weight_decay: float = option(1e-4, "AdamW weight decay")
     clip: float = option(1.0, "largest gradient norm")
-    select: Literal["balanced_accuracy", "accuracy", "loss"] = option("balanced_accuracy", "validation figure that picks the best epoch; ties go to the lower loss")
+    select: Literal["balanced_accuracy", "accuracy", "loss"] = option(
+        "balanced_accuracy", "validation figure that picks the best epoch; ties go to the lower loss"
+    )
     precision: Literal["auto", "float32", "bfloat16"] = option("auto", "of the streamed backbone; auto takes bfloat16 where the device is fast at it")
     workers: int = option(1, "processes that decode audio while the model trains")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -33,14 +34,19 @@ def _decode(sample_rate: int, long: float, path: Path) -> np.ndarray | int | tup
         return error.what, error.hint, error.kind
 
 
-def decode_ahead(
-    paths: Sequence[Path], sample_rate: int, jobs: int, long: float = LONG
-) -> Iterator[np.ndarray | LongAudio | AudioError]:
+def decode_ahead(paths: Sequence[Path], sample_rate: int, jobs: int) -> Iterator[np.ndarray | AudioError]:
     """The wave (sample,) of every path, in order, or the AudioError that says why not.
 
     `jobs` processes work a few files ahead of the reader (1 or less: this process decodes), so memory stays bounded. A
-    file longer than `long` seconds gives a LongAudio. A file that kills its process gives an error, not a crash.
+    file that kills its process gives an error, not a crash.
     """
+    for result in decode_or_count(paths, sample_rate, jobs, math.inf):
+        if not isinstance(result, LongAudio):
+            yield result
+
+
+def decode_or_count(paths: Sequence[Path], sample_rate: int, jobs: int, long: float = LONG) -> Iterator[np.ndarray | LongAudio | AudioError]:
+    """`decode_ahead`, but a file longer than `long` seconds gives a LongAudio: it is read through and not held."""
     for path, result in zip(paths, ordered(partial(_decode, sample_rate, long), paths, jobs), strict=True):
         if isinstance(result, Crash):
             yield AudioError(f"{shown(path)}: the decoder crashed on this file", "Convert it with another program, or leave it out.", "damaged")

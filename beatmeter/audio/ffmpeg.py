@@ -1,4 +1,5 @@
-"""Files that only ffmpeg reads (AAC, ALAC, WMA, the sound of videos): its output as a stream of float32, when it is installed."""
+"""Files that only ffmpeg reads (AAC, ALAC, WMA, the sound of videos): its output as a stream of float32, when it is installed.
+Cutting a file into pieces goes through it too."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -30,6 +32,28 @@ def available() -> bool:
 def _url(path: Path) -> str | bytes:
     """The path as ffmpeg's file protocol, so that no name is taken for an option, a pipe or a network address."""
     return f"file:{path}" if sys.platform == "win32" else b"file:" + os.fsencode(path)
+
+
+def cut(path: Path, pieces: Sequence[tuple[float, float, Path]]) -> None:
+    """Write pieces (start and end in seconds, file) of `path` as 16-bit FLAC at its own rate and channels, to the sample.
+
+    The audio is decoded once; times count its samples, whatever time stamps the container holds. A file of that name is
+    overwritten. Raises AudioError when ffmpeg is not installed or fails; files may be half-written then.
+    """
+    if not available():
+        raise AudioError("ffmpeg is not installed, and audio is cut by it", "Install it: apt-get install ffmpeg.")
+    names = [f"s{i}" for i in range(len(pieces))]
+    steps = [f"[0:a:0]asetpts=N/SR/TB,asplit={len(pieces)}" + "".join(f"[i{name}]" for name in names)]
+    steps += [
+        f"[i{name}]atrim=start={start:.6f}:end={end:.6f},asetpts=PTS-STARTPTS[{name}]" for name, (start, end, _) in zip(names, pieces, strict=True)
+    ]
+    command: list[str | bytes] = ["ffmpeg", "-nostdin", *_QUIET_AND_LOCAL, "-i", _url(path), "-filter_complex", ";".join(steps)]
+    for name, (_, _, file) in zip(names, pieces, strict=True):
+        command += ["-map", f"[{name}]", "-map_metadata", "-1", "-c:a", "flac", "-sample_fmt", "s16", "-f", "flac", "-y", _url(file)]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    if done.returncode != 0:
+        said = shown(done.stderr.decode("utf-8", "backslashreplace").strip().rpartition("\n")[2]) or f"status {done.returncode}"
+        raise AudioError(f"ffmpeg cannot cut {shown(path)}: {said}", "Is the disk full, or the file damaged?")
 
 
 class FFmpegReader(Reader):

@@ -209,15 +209,15 @@ class Calibration:
 
 
 def best_f1(scores: Array, present: Array) -> float:
-    """The threshold of the highest F1, half-way between two scores; 0.5 for a class that does not occur.
+    """The threshold of the highest F1, half-way between two scores; of equal ones the one nearest 0.5.
 
-    Of equal ones the one nearest 0.5.
+    0.5 for a class that does not occur, or that never scores above 0.
     """
-    if not present.any():
-        return 0.5
     order = np.argsort(-scores, kind="stable")
     s = scores[order]
-    ends = np.flatnonzero(np.diff(s, append=-1.0))
+    ends = np.flatnonzero((np.diff(s, append=-1.0) < 0) & (s > 0))  # last item of every run of equal scores
+    if not present.any() or not len(ends):
+        return 0.5
     f1 = 2 * present[order].cumsum()[ends] / (ends + 1 + present.sum())
     below = np.append(s, 0.0)[ends + 1]
     candidates = ((s[ends] + below) / 2)[f1 >= f1.max() - 1e-12]

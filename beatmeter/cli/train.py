@@ -52,7 +52,9 @@ def train(
         if dataset or regime or recipe or assignments or out or limit or seed or extra_data:
             raise ConfigError("--resume continues a run with its own settings and takes no others", f"beatmeter train --resume {resume}")
     elif dataset is None or regime is None:
-        raise ConfigError("train needs a DATASET and one of --frozen, --lora", "For instance: beatmeter train --frozen data/demo --recipe spectral-lag")
+        raise ConfigError(
+            "train needs a DATASET and one of --frozen, --lora", "For instance: beatmeter train --frozen data/demo --recipe spectral-lag"
+        )
     if resume is None:
         values: dict[str, object] = {"data": {"path": dataset} | ({"extra": extra_data} if extra_data else {}), "limit": limit, "seed": seed}
         if regime == "lora":

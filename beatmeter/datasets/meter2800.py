@@ -1,7 +1,7 @@
 """METER2800 and tables like it: `filename label meter alt_meter`, one table per split, `/SRC/stem.wav` for a name.
 
 A clip is `SRC/stem`: stems collide between sources. Labels are taken as published. The same columns with several meters in
-a cell, under `/WIKI/`, are the WIKIMETER tables: there a group is a song, cut into segments.
+a cell, under `/WIKI/`, are the WIKIMETER tables: there a group is a song, cut into segments, or what a column `group` says.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def _track(row: Row, split: str | None, audio: files.AudioFolder, classes: Seque
     except DataError as error:
         extra[LABEL_PROBLEM] = str(error)
     piece = files.song(name.name)
-    group = f"song:{shown(piece)}" if piece else identity
+    group = shown(row.text("group")) or (f"song:{shown(piece)}" if piece else identity)
     return Track(identity, path, labels.weights, labels.primary or None, group, source, split, extra)
 
 

@@ -11,7 +11,6 @@ from beatmeter.metrics.intervals import Estimate, group_index, share
 from beatmeter.metrics.primary import correct
 from beatmeter.schema import Predictions
 
-
 FEW_GROUPS = 10
 
 

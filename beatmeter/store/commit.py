@@ -137,7 +137,7 @@ class SegmentWriter:
 def encode_track(key: str, features: Features, layout: StoreLayout) -> dict[str, np.ndarray]:
     """Stored rows by pooling, after checking that reading them back will give these features and no others.
 
-    Raises StoreError for a bad key, FingerprintMismatch for another spec, UnstorableError for values that do not fit.
+    Raises StoreError for a bad key, FingerprintError for another spec, UnstorableError for values that do not fit.
     """
     if not KEY.fullmatch(key):
         raise StoreError(f"{key[:80]!r} cannot be a track key", "Keys are hashes of the audio file's bytes: letters, digits and . _ : + -")

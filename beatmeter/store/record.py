@@ -63,7 +63,7 @@ class Record:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any], layout: StoreLayout) -> Record:
-        """Read and check a record. Raises RecordError; `FingerprintMismatch` is left to the caller, who knows the file."""
+        """Read and check a record. Raises RecordError; `FingerprintError` is left to the caller, who knows the file."""
         try:
             tracks, arrays = value["tracks"], value["arrays"]
             keys, samples = tuple(tracks["key"]), tuple(tracks["samples"])

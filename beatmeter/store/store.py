@@ -64,7 +64,7 @@ class Store:
 
     @classmethod
     def open(cls, path: Path | str, spec: FeatureSpec | None = None) -> Store:
-        """The store in the folder `path`. Raises StoreError when it is none or damaged, FingerprintMismatch, naming the
+        """The store in the folder `path`. Raises StoreError when it is none or damaged, FingerprintError, naming the
         fields, when it does not hold `spec`."""
         path = Path(path)
         root, repair = path / "zarr.json", "Run `beatmeter cache repair` on this store."
@@ -120,7 +120,7 @@ class Store:
         """Add the features of some tracks: all of them or, when anything is wrong, none. On disk when it returns.
 
         The first commit of a key wins, whoever makes it; of a key given twice the first counts. `provenance` (plain JSON,
-        for instance the device) is kept with library versions, host and time. Raises FingerprintMismatch,
+        for instance the device) is kept with library versions, host and time. Raises FingerprintError,
         UnstorableError (naming tracks, poolings and layers), StoreError.
         """
         unique = dict(reversed(items))

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
+from beatmeter.heads import Head
 from beatmeter.schema import FeatureSpec, Finding, Predictions, Track
 from beatmeter.settings import RunConfig
 
@@ -31,7 +32,7 @@ class Task(ABC):
         """Take from the train split what the loss needs (class weights); say what is worth a warning."""
 
     @abstractmethod
-    def head(self, spec: FeatureSpec) -> nn.Module:
+    def head(self, spec: FeatureSpec) -> Head:
         """A fresh head for these features: a mapping pooling -> (track, layer, *axes) to logits (track, class)."""
 
     @abstractmethod

@@ -34,7 +34,9 @@ class MeterTask(Task):
         for row, track in enumerate(tracks):
             foreign = [name for name in track.labels if name not in at]
             if foreign:
-                raise DataError(f"track {track.id} has the label {foreign[0]!r}, the task knows {', '.join(self.classes)}", "See `beatmeter data check`.")
+                raise DataError(
+                    f"track {track.id} has the label {foreign[0]!r}, the task knows {', '.join(self.classes)}", "See `beatmeter data check`."
+                )
             for name, weight in track.labels.items():
                 values[row, at[name]] = weight
             if track.primary is not None:
@@ -51,7 +53,12 @@ class MeterTask(Task):
         findings = []
         if empty:
             findings.append(
-                Finding("classes without examples", "warning", f"no training track of class {', '.join(empty)}: its scores mean nothing", {"classes": empty})
+                Finding(
+                    "classes without examples",
+                    "warning",
+                    f"no training track of class {', '.join(empty)}: its scores mean nothing",
+                    {"classes": empty},
+                )
             )
         floors = floor_of_negative(self.config.task.loss, self.weight, self.config.task.smoothing)
         findings.append(diagnostics.floor_warning(self.classes, [float(f) for f in floors]))

@@ -67,12 +67,13 @@ def test_a_recipe_with_an_unknown_key_names_file_and_key(tmp_path: Path) -> None
         read_toml(path)
 
 
+NAMES = ["spectral", 'a "quoted" näme', "line\nbreak", "back\\slash"]
 values = st.fixed_dictionaries(
     {},
     optional={
         "seed": st.integers(0, 10),
         "training": st.fixed_dictionaries({}, optional={"epochs": st.integers(1, 50), "head_lr": st.floats(1e-6, 1.0)}),
-        "features": st.fixed_dictionaries({}, optional={"backbone": st.sampled_from(["spectral", "a \"quoted\" näme", "line\nbreak", "back\\slash"]), "poolings": st.just(("lag",))}),
+        "features": st.fixed_dictionaries({}, optional={"backbone": st.sampled_from(NAMES), "poolings": st.just(("lag",))}),
         "head": st.fixed_dictionaries({}, optional={"standardise": st.booleans(), "dilations": st.lists(st.integers(1, 9), min_size=1).map(tuple)}),
     },
 )

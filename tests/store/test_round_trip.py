@@ -13,7 +13,7 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beatmeter.errors import FingerprintMismatch, SchemaError, StoreError
+from beatmeter.errors import FingerprintError, SchemaError, StoreError
 from beatmeter.schema import Features, FeatureSpec, Pooled, PoolingSpec
 from beatmeter.store import MissingTracksError, Store, UnstorableError
 from beatmeter.store.layout import StoreLayout
@@ -208,11 +208,11 @@ def test_rows_that_do_not_follow_from_the_length_are_refused(tmp_path: Path) -> 
 def test_another_fingerprint_is_refused_with_the_fields_that_differ(tmp_path: Path) -> None:
     of, other = samples.spec(), samples.spec(weights="1" * 64)
     store = Store.create(tmp_path / "s", of)
-    with pytest.raises(FingerprintMismatch, match=r"weights: 0000.* != 1111"):
+    with pytest.raises(FingerprintError, match=r"weights: 0000.* != 1111"):
         Store.open(store.path, other)
-    with pytest.raises(FingerprintMismatch, match="weights"):
+    with pytest.raises(FingerprintError, match="weights"):
         Store.create(store.path, other)
-    with pytest.raises(FingerprintMismatch, match="weights"):
+    with pytest.raises(FingerprintError, match="weights"):
         store.commit(samples.tracks(other, [1]))
 
 
