@@ -27,12 +27,17 @@ def figure_part(
     dynamics: Dynamics,
     centre: int = 57,
     contours: float = 0.45,
+    wander: bool = False,
 ) -> Notes:
-    """Chords in figures or contours, one texture for each section; cadences may stop it."""
+    """Chords in figures or contours, one texture for each section; cadences may stop it.
+
+    wander: allow textures that change from bar to bar, as in through-composed music.
+    """
     notes = Notes()
     textures: dict[str, Figure | tuple[str, int, str, str]] = {}
     pedal = rng.random() < 0.5
     restless = 0.3 if rng.random() < 0.3 else 0.0
+    wandering = float(rng.uniform(0.2, 0.8)) if wander and rng.random() < 0.3 else 0.0
     tacet = rng.uniform(0, 0.15) if rng.random() < 0.2 else 0.0
     stops = rng.uniform(0, 0.5) if rng.random() < 0.4 else 0.0
     size = one_of(rng, (2, 3, 3, 3, 4))
@@ -45,6 +50,8 @@ def figure_part(
         texture = textures[phrase.section]
         for bar in range(phrase.first, phrase.first + phrase.bars):
             through = (bar - phrase.first + 0.5) / phrase.bars
+            if wandering and rng.random() < wandering:
+                texture = _draw_texture(rng, layout, pulse, contours)
             if rng.random() < tacet:
                 continue
             if bar == phrase.first + phrase.bars - 1 and rng.random() < stops:

@@ -73,7 +73,14 @@ def compose_pattern(rng: np.random.Generator, layout: Layout, ensemble: Ensemble
         return _as_cells(rng, drawn, layout) if cells else drawn
 
     ticks = 0.0 if fast else 0.12
-    low = draw(0.96, rng.uniform(0.1, 0.9), rng.uniform(0, 0.35), rng.uniform(0, 0.25), rng.uniform(0, 0.1))
+    ahead = rng.random() < 0.15  # a hand that plays before and after the beat rather than on it
+    low = draw(
+        0.96 if not ahead else rng.uniform(0.4, 0.9),
+        rng.uniform(0.1, 0.9),
+        rng.uniform(0, 0.35),
+        rng.uniform(0, 0.6 if ahead else 0.25),
+        rng.uniform(0, 0.1),
+    )
     if bars == 2 and rng.random() < 0.7:
         low[1, 0] = low[0, 0] = 0.9
     voices[one_of(rng, ensemble.low)] = low
@@ -217,7 +224,11 @@ def theka_part(rng: np.random.Generator, layout: Layout, phrases: list[Phrase], 
     notes = Notes()
     groups = set(layout.group_starts().tolist())
     opening = one_of(rng, [bol for bol, _ in BOLS[:2]])
-    khali = one_of(rng, sorted(groups)) if rng.random() < 0.5 and len(groups) > 1 else -1
+    starts = sorted(groups)
+    khali: set[int] = set()
+    if rng.random() < 0.6 and len(starts) > 1:  # one group, or a run of them, without its low strokes
+        first = int(rng.integers(1, len(starts)))
+        khali = set(starts[first : first + int(rng.integers(1, 1 + len(starts) // 2))])
     cycle: list[list[tuple[float, tuple[str, ...]]]] = []
     cells: dict[int, list[tuple[float, tuple[str, ...]]]] = {}
     cellular = rng.random() < 0.55
@@ -227,7 +238,7 @@ def theka_part(rng: np.random.Generator, layout: Layout, phrases: list[Phrase], 
     empty = False
     for at in range(layout.pulses):
         if at in groups:
-            empty, place = at == khali, 0
+            empty, place = at in khali, 0
         bol = opening if at == 0 else one_of(rng, lead if at in groups else palette)
         if cellular and (at == 0 or rng.random() < 0.85):
             bol = cells.setdefault(place, [(0.0, bol)])[0][1]

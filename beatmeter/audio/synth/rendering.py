@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +39,7 @@ class Player:
     harmony: Harmony
     pulse: float  # seconds of one pulse of the layout
     dynamics: Dynamics
+    scored: bool  # notated music: textures may change from bar to bar
 
 
 def _melody(rng: np.random.Generator, player: Player, *, exact: bool = False) -> Notes:
@@ -59,7 +60,7 @@ def _melody(rng: np.random.Generator, player: Player, *, exact: bool = False) ->
 
 def _figure(rng: np.random.Generator, player: Player) -> Notes:
     p = player
-    return under.figure_part(rng, p.layout, p.phrases, p.harmony, p.pulse, p.dynamics, p.part.centre)
+    return under.figure_part(rng, p.layout, p.phrases, p.harmony, p.pulse, p.dynamics, p.part.centre, wander=p.scored)
 
 
 def _block(rng: np.random.Generator, player: Player) -> Notes:
@@ -266,6 +267,7 @@ def _perform(
             harmony=harmony,
             pulse=meters.pulse * layout.unit,
             dynamics=dynamics,
+            scored=style.loop < 0.3,
         )
         row = style.parts.index(part)
         if part.role == "double":
@@ -291,7 +293,7 @@ def _doubled(rng: np.random.Generator, twin: np.random.Generator, player: Player
     """The part before, an octave away and now and then without its short notes."""
     source = parts[number - 1] if number else player.part
     role = source.role if source.role in ROLES else "melody"
-    shifted = Player(source, player.layout, player.phrases, player.harmony, player.pulse, player.dynamics)
+    shifted = replace(player, part=source)
     octave = 12 * int(rng.choice((-1, 0, 1)))
     notes = ROLES[role](twin, shifted)
     return Notes([(at, length, pitch + octave, level) for at, length, pitch, level in notes.rows])
