@@ -40,7 +40,7 @@ def load_backbone(
             raise BackboneError("the spectral backbone takes audio as it is", "Leave features.normalise at auto.")
         from beatmeter.backbones.spectral import SpectralBackbone
 
-        return SpectralBackbone()
+        return SpectralBackbone().eval()
     if name == EMBEDDED:
         from beatmeter.backbones import embedded
 

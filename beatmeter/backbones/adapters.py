@@ -51,6 +51,7 @@ def attach(backbone: Backbone, config: AdapterConfig) -> list[nn.Parameter]:
     else:
         for module in hubert.top(config.layers) if config.kind == "last_layers" else [hubert]:
             module.float().requires_grad_(True)
+    hubert.train(hubert.training)  # new modules take the mode of the others
     return [p for _, p in _trained(hubert)]
 
 

@@ -92,7 +92,7 @@ class Checkpoint:
         model = self.outline(identity, sample_rate, normalise)
         wanted, found = model.state_dict(), self.tensors()
         self._complain("lacks", wanted.keys() - found.keys())
-        self._complain("holds unknown", found.keys() - wanted.keys())
+        self._complain("holds tensors of another network:", found.keys() - wanted.keys())
         shapes = {f"{n} {tuple(found[n].shape)} for {tuple(wanted[n].shape)}" for n in wanted if found[n].shape != wanted[n].shape}
         self._complain("does not fit its config.json:", shapes)
         if depth is not None:
@@ -111,8 +111,9 @@ class Checkpoint:
         listed = sorted(names)
         if listed:
             where = ", ".join(f.name for f in self.files)
+            more = f" and {len(listed) - 3} more" if len(listed) > 3 else ""
             raise BackboneError(
-                f"{self.folder / where} {what} {len(listed)} tensors: {', '.join(listed[:4])}{' ...' if len(listed) > 4 else ''}",
+                f"{self.folder / where} {what} {', '.join(listed[:3])}{more}",
                 "The file is incomplete or belongs to another config.json: fetch the folder again.",
             )
 
