@@ -262,6 +262,6 @@ def open_source(config: RunConfig, device: torch.device, report: Report = print,
         wanted = service.spec.only(config.head.poolings)
         source = Streamed(service.backbone, wanted, config.adapter, config.augment, device, config.training.workers)
     if spec is not None:
-        spec.require_same(source.spec, "this run")
+        source.spec.require_same(spec, "this run")
     report(service.describe())
     return source

@@ -140,7 +140,7 @@ def fit(
             break
         began = time.monotonic()
         bar = progress(f"epoch {epoch}/{t.epochs}", len(train)) if progress else None
-        loss, norm = _train_epoch(model, optimiser, train, targets, config, epoch, size, accumulation, bar.update if bar else lambda n: None)
+        loss, norm = train_epoch(model, optimiser, train, targets, config, epoch, size, accumulation, bar.update if bar else lambda n: None)
         line = {"epoch": epoch, "train": {"loss": loss, "gradient_norm": norm}, "val": validate(model, val, size)}
         if bar:
             bar.close()
@@ -172,7 +172,7 @@ def rank(line: dict[str, Any], select: str) -> tuple[float, float]:
     return (loss, loss) if select == "loss" else (float(line["val"][select]), loss)
 
 
-def _train_epoch(
+def train_epoch(
     model: Model,
     optimiser: torch.optim.Optimizer,
     train: Sequence[Track],

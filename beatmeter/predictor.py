@@ -72,7 +72,7 @@ class Predictor:
         tensors, about = checkpoints.read(folder.best)
         service = FeatureService(config.features, device)
         spec = FeatureSpec.from_json(about["spec"])
-        spec.require_same(service.spec.only([p.name for p in spec.poolings]), f"the run {run}")
+        service.spec.only([p.name for p in spec.poolings]).require_same(spec, f"the run {run}")
         load_merged(service.backbone, config.adapter, {k.removeprefix("adapter."): v for k, v in tensors.items() if k.startswith("adapter.")})
         task = TASKS[config.task.name](config)
         head = task.head(spec).to(device)

@@ -73,6 +73,7 @@ def run(
     progress: Progress | None = None,
 ) -> Outcome:
     """Train by `config` into the run folder `out`, then evaluate the best epoch on the splits named in `predict`."""
+    torch.manual_seed(config.seed)  # an adapter's first weights, and then the head's, depend on the seed alone
     ready = prepare(config, device, report, progress)
     train, val = ready.split("train"), ready.split("val")
     if not train or not val:
@@ -87,7 +88,7 @@ def run(
     for finding in task.fit_to(train):
         if finding.level == "warning":
             report(f"warning: {finding.text}")
-    torch.manual_seed(config.seed)  # the head's first weights depend on the seed alone
+    torch.manual_seed(config.seed)
     model = Model(task, ready.source, task.head(ready.source.spec).to(device))
     fit(model, train, val, config, folder, about, resume, report, progress)
     return evaluate(model, ready, folder, predict)

@@ -1,0 +1,5 @@
+"""python -m beatmeter"""
+
+from beatmeter.cli import main
+
+main()

@@ -1,0 +1,93 @@
+"""A killed run, resumed, ends with the same bits as one that was never interrupted."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from hubfolders import write_hub_folder
+
+from beatmeter import checkpoints
+from beatmeter.config import change, differences, to_toml
+from beatmeter.errors import RunError
+from beatmeter.runs import RunFolder
+from beatmeter.settings import RunConfig
+from beatmeter.training import run
+
+CPU = torch.device("cpu")
+
+
+def train(*arguments: str, wait: bool = True) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "beatmeter", "train", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    if wait:
+        out, err = process.communicate(timeout=300)
+        assert process.returncode == 0, err + out
+    return process
+
+
+@pytest.mark.parametrize("regime", ["frozen", "streamed"])
+def test_a_killed_run_resumes_bit_for_bit(regime: str, config: RunConfig, tmp_path: Path) -> None:
+    if regime == "streamed":
+        write_hub_folder(tmp_path / "hub")
+        config = change(config, {"regime": regime, "limit": 6, "features": {"backbone": str(tmp_path / "hub")}})
+    config = change(config, {"training": {"epochs": 5}})
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(to_toml(differences(config, RunConfig())))
+    data = [config.data.path, "--frozen" if regime == "frozen" else "--lora", "--recipe", str(recipe)]
+    train(*data, "--out", str(tmp_path / "whole"))
+    process = train(*data, "--out", str(tmp_path / "killed"), wait=False)
+    folder = RunFolder(tmp_path / "killed")
+    deadline = time.monotonic() + 120
+    while len(folder.read_log()) < 2:
+        assert process.poll() is None, "it ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    train("--resume", str(tmp_path / "killed"))
+    whole, killed = RunFolder(tmp_path / "whole"), folder
+    for name in ("last", "best"):
+        one, two = checkpoints.read(getattr(whole, name))[0], checkpoints.read(getattr(killed, name))[0]
+        assert one.keys() == two.keys()
+        assert all(torch.equal(one[key], two[key]) for key in one), name
+    assert [{**line, "seconds": 0} for line in whole.read_log()] == [{**line, "seconds": 0} for line in killed.read_log()]
+    for split in ("val", "test"):
+        assert whole.predictions(split).read_bytes() == killed.predictions(split).read_bytes()
+
+
+def test_another_run_is_never_overwritten(config: RunConfig, tmp_path: Path) -> None:
+    RunFolder.create(tmp_path / "run", config)
+    with pytest.raises(RunError, match="holds a run already.*--resume"):
+        run(config, tmp_path / "run", CPU, report=lambda text: None)
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "best.safetensors"
+    with pytest.raises(RunError, match="there is no checkpoint"):
+        checkpoints.read(path)
+    checkpoints.write(path, {"a": torch.zeros(3)}, {"epoch": 1})
+    tensors, about = checkpoints.read(path)
+    assert about["epoch"] == 1
+    assert torch.equal(tensors["a"], torch.zeros(3))
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(RunError, match=r"best\.safetensors is not a readable beatmeter checkpoint"):
+        checkpoints.read(path)
+
+
+def test_a_pickle_is_not_loaded(tmp_path: Path) -> None:
+    path = tmp_path / "best.safetensors"
+    torch.save({"a": torch.zeros(3)}, path)
+    with pytest.raises(RunError, match="not a readable beatmeter checkpoint"):
+        checkpoints.read(path)
