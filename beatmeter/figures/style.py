@@ -149,6 +149,7 @@ _SHORTER = (
     (r"<metadata>.*?</metadata>", ""),
     (r"<!--.*?-->", ""),
     (r'<style type="text/css">.*?</style>', ""),  # it would reach the whole page
+    (r'<g id="[^"]*"/>', ""),
     (r'<g id="[A-Za-z]\w*?[_.]\w+">', "<g>"),  # names of groups; ids of clips and markers are hashes
     (r"font-family: [^;\"]*;? ?", ""),
     (r' transform="rotate\(-?0 [^"]*\)"', ""),

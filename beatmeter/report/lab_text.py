@@ -98,8 +98,9 @@ def calibration_text(c: Calibration, effects: Mapping[str, tuple[Predictions, Pr
     rows = []
     for k, name in enumerate(c.classes):
         rows.append([cut(name, 12), c.maps[k].kind, *(f"{c.log_loss[t][k]:.4f}" for t in tried), *(f"{c.thresholds[t][k]:.3f}" for t in THRESHOLDS)])
-    lines += ["", *table(["class", "map", *(f"loss: {t}" for t in tried), "evaluation", "production", "best F1"], rows)]
-    lines += wrapped("loss: cross-validated log loss. evaluation and production: P95 and P99 of the calibrated noise floor.")
+    lines += ["", *table(["class", "map", *tried, "evaluation", "production", "best F1"], rows)]
+    told = f"{', '.join(tried)}: cross-validated log loss. evaluation, production: P95 and P99 of the calibrated noise floor."
+    lines += wrapped(told)
     if effects:
         names = ("accuracy", "balanced_accuracy", "primary_ece", "ece", "log_loss", "brier")
         rows = []

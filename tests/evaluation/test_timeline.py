@@ -1,0 +1,164 @@
+"""Timelines by brute force over all paths, windows that cover, and streams that do not depend on how audio is cut into blocks."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from itertools import pairwise, product
+
+import meter_controls as controls
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from beatmeter.errors import EvaluationError
+from beatmeter.streaming import MeterStream
+from beatmeter.timeline import DURATION, clock, evidence_of, hear, timeline, timelines, windows
+
+CLASSES = ("3", "4", "7")
+
+
+def course(meters: list[int], seed: int = 0, noise: float = 0.1) -> np.ndarray:
+    scores = 0.15 + 0.6 * np.eye(3)[meters] + np.random.default_rng(seed).normal(0, noise, (len(meters), 3))
+    return np.clip(scores, 0.01, 0.99)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_path_and_the_posterior_are_those_of_all_paths(seed: int) -> None:
+    times = windows(20.0, 8.0, 2.0)
+    scores = np.random.default_rng(seed).random((len(times), 3))
+    t = timeline(times, scores, CLASSES, duration=6.0)
+    new = np.clip(np.diff(times[:, 1], prepend=times[0, 0]) / (times[:, 1] - times[:, 0]), 0, 1)
+    evidence = evidence_of(scores, new[:, None])
+    stay = np.exp(-np.diff(times.mean(axis=1)) / 6.0)
+    total, best, marginal = 0.0, (-np.inf, ()), np.zeros_like(scores)
+    for path in product(range(3), repeat=len(times)):
+        logp = sum(evidence[i, k] for i, k in enumerate(path))
+        logp += sum(np.log(stay[i] if a == b else (1 - stay[i]) / 2) for i, (a, b) in enumerate(pairwise(path)))
+        total += np.exp(logp)
+        best = max(best, (logp, path))
+        for i, k in enumerate(path):
+            marginal[i, k] += np.exp(logp)
+    assert tuple(t.path) == best[1]
+    np.testing.assert_allclose(t.posterior, marginal / total, atol=1e-9)
+
+
+def test_changes_are_found_where_they_are_and_blips_are_not() -> None:
+    times = windows(120.0, 10.0, 2.5)
+    centres = times.mean(axis=1)
+    meters = np.where(centres < 40, 0, np.where(centres < 80, 2, 1))
+    t = timeline(times, course(meters.tolist()), CLASSES)
+    assert [s.meter for s in t.segments] == ["3", "7", "4"]
+    assert t.changes == pytest.approx((40, 80), abs=3)
+    assert (t.segments[0].start, t.segments[-1].end) == (0.0, 120.0)
+    assert all(a.end == b.start for a, b in zip(t.segments, t.segments[1:], strict=False))
+    assert t.stability > 0.95
+    blip = np.zeros(len(times), dtype=int)
+    blip[20] = 1
+    steady = timeline(times, course(blip.tolist()), CLASSES)
+    assert len(steady.segments) == 1
+    assert steady.stability == pytest.approx(1 - 1 / len(times))
+    json.dumps(t.to_json(), allow_nan=False)
+    assert "7" in t.to_text().splitlines()[2]
+    assert "2 changes" in t.to_text()
+
+
+def test_a_second_meter_needs_most_windows_above_its_threshold() -> None:
+    times = windows(60.0)
+    scores = np.tile([0.8, 0.6, 0.1], (len(times), 1))
+    assert timeline(times, scores, CLASSES).segments[0].second is None
+    assert timeline(times, scores, CLASSES, np.array([0.5, 0.5, 0.5])).segments[0].second == "4"
+    assert timeline(times, scores, CLASSES, np.array([0.5, 0.7, 0.05])).segments[0].second == "7"
+    scores[::2, 1] = 0.1
+    assert timeline(times, scores, CLASSES, np.array([0.5, 0.5, 0.5])).segments[0].second is None
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.floats(0.5, 400), st.floats(1, 30), st.floats(0.05, 1))
+def test_windows_cover_everything_once_over(seconds: float, window: float, share: float) -> None:
+    w = windows(seconds, window, share * window)
+    assert w[0, 0] == 0
+    assert w[-1, 1] == pytest.approx(seconds)
+    assert (w[1:, 0] <= w[:-1, 1] + 1e-9).all(), "no gap"
+    assert (np.diff(w[:, 0]) > 0).all()
+    np.testing.assert_allclose(w[:, 1] - w[:, 0], min(window, seconds))
+
+
+def test_timelines_of_predictions_take_windows_in_order_of_time() -> None:
+    p = controls.selective(0, songs=4)
+    n = len(p)
+    starts = np.arange(n, dtype=float)[::-1] * 5
+    windowed = dataclasses.replace(p, ids=tuple("ab"[i % 2] for i in range(n)), times=np.column_stack([starts, starts + 10]))
+    found = timelines(windowed)
+    assert set(found) == {"a", "b"}
+    assert found["a"].times[0, 0] < found["a"].times[-1, 0]
+    with pytest.raises(EvaluationError, match="whole tracks"):
+        timelines(p)
+    with pytest.raises(EvaluationError, match="order of time"):
+        timeline(np.array([[5.0, 10], [0, 5]]), np.full((2, 3), 0.5), CLASSES)
+    with pytest.raises(EvaluationError, match="leave gaps"):
+        windows(10, 2, 3)
+
+
+def test_clock() -> None:
+    assert [clock(s) for s in (0, 59.96, 75.5, 3600)] == ["0:00.0", "1:00.0", "1:15.5", "60:00.0"]
+
+
+RATE = 50
+
+
+def classify(wave: np.ndarray, sample_rate: int) -> np.ndarray:
+    """A model that hears the share of samples near 1, 2 and 3."""
+    assert sample_rate == RATE
+    return np.clip(0.05 + 0.9 * np.array([(np.abs(wave - k) < 0.1).mean() for k in (1, 2, 3)]), 0, 1)
+
+
+def piece() -> np.ndarray:
+    return np.concatenate([np.full(40 * RATE, 1.0), np.full(50 * RATE, 3.0)]).astype(np.float32)
+
+
+def test_hearing_a_wave_window_by_window() -> None:
+    times, scores = hear(classify, piece(), RATE)
+    assert scores.shape == (len(times), 3)
+    assert timeline(times, scores, CLASSES).changes == pytest.approx((40,), abs=2)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(1, 1500), min_size=1, max_size=30))
+def test_a_stream_does_not_depend_on_its_blocks(sizes: list[int]) -> None:
+    wave = piece()
+    whole = MeterStream(classify, RATE, CLASSES).push(wave)
+    stream, heard, at = MeterStream(classify, RATE, CLASSES), [], 0
+    for size in [*sizes, len(wave)]:
+        heard += stream.push(wave[at : at + size])
+        at += size
+        assert len(stream._kept) <= stream.window, "memory is one window"
+    assert [(h.time, h.meter, h.probability) for h in heard] == [(h.time, h.meter, h.probability) for h in whole]
+
+
+def test_a_stream_answers_every_hop_and_follows_the_music() -> None:
+    stream = MeterStream(classify, RATE, CLASSES, window=10, hop=1.0, minimum=4.0, thresholds=np.array([0.3, 0.3, 0.3]))
+    heard = stream.push(piece())
+    assert [h.time for h in heard] == pytest.approx(np.arange(4.0, 91.0).tolist())
+    at = {h.time: h for h in heard}
+    assert at[39.0].meter == "3"
+    assert at[89.0].meter == "7"
+    assert next(h.time for h in heard if h.meter == "7") < 40 + 20
+    assert at[45.0].second in ("3", "7"), "half of this window is each"
+    assert at[89.0].second is None
+    stream.reset()
+    assert stream.push(piece()[: 5 * RATE])[0].time == 4.0
+
+
+def test_streams_refuse_what_they_cannot_hear() -> None:
+    stream = MeterStream(classify, RATE, CLASSES)
+    with pytest.raises(EvaluationError, match="must be mono"):
+        stream.push(np.zeros((10, 2), dtype=np.float32))
+    with pytest.raises(EvaluationError, match="all finite"):
+        stream.push(np.array([np.nan], dtype=np.float32))
+    with pytest.raises(EvaluationError, match="cannot hear"):
+        MeterStream(classify, RATE, CLASSES, window=5, hop=6)
+    with pytest.raises(EvaluationError, match="scores of shape"):
+        MeterStream(classify, RATE, ("3", "4")).push(piece())
+    assert DURATION > 0
