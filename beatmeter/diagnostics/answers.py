@@ -43,7 +43,7 @@ def performance(p: Predictions, limits: Limits = LIMITS, seed: int = 0) -> Findi
         "performance",
         "warning" if weak else "ok",
         text,
-        plain({"metrics": found, "per_class": rows, "confusion": confusion, "not_occurring": silent}),
+        plain({"metrics": found, "per_class": rows, "confusion": confusion, "not_occurring": silent, "chance": 1 / (len(p.classes) - len(silent))}),
     )
 
 

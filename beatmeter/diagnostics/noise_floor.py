@@ -153,15 +153,18 @@ def noise_floor(p: Predictions, floor: NoiseFloor, same_items: bool, limits: Lim
     if alarms.n and not same_items:
         text += f" At the evaluation thresholds {percent(alarms.value)} of such items are flagged"
         text += f" and {percent(found.value)} of the {plural(found.n, 'item')} with several meters." if found.n else "."
+    few = overall.items < round(1 / (1 - PRODUCTION))
     pooled = [c for c in floor.classes if not floor.enough(c, PRODUCTION)]
-    if len(pooled) == len(floor.classes):
+    if few:
+        text += f" {plural(overall.items, 'item')} cannot tell a 99th percentile: take the production threshold as a guess."
+    elif len(pooled) == len(floor.classes):
         text += " No class was second often enough for a production threshold of its own."
     elif pooled:
         text += f" Too rarely second for a production threshold of their own: {', '.join(pooled)}."
     reached = [c for c, t in zip(floor.classes, evaluation, strict=True) if t >= limits.said]
     return Finding(
         "noise_floor",
-        "warning" if reached else "note" if same_items else "ok",
+        "warning" if reached else "note" if same_items or few else "ok",
         text,
         plain(
             {

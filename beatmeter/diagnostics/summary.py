@@ -24,8 +24,9 @@ class Step:
 def summarise(p: Predictions, findings: Mapping[str, Finding], limits: Limits = LIMITS) -> Finding:
     """The walk over `findings` (by name), and one word that sums it up.
 
-    The word is the first that applies: "leakage", "raised floor", "confused" (single-meter items whose two highest scores
-    compete), "polyrhythm" (competing scores are second meters), else how selective the gap is.
+    The word is the first that applies: "chance" (answers are not surely better than guessing, so outputs mean nothing),
+    "leakage", "raised floor", "confused" (single-meter items whose two highest scores compete), "polyrhythm" (competing
+    scores are second meters), else how selective the gap is.
     """
     gap, leak = findings["gap"].values, findings["leakage"].values
     competing = _competing(p, findings.get("polyrhythm"), limits)
@@ -39,16 +40,26 @@ def summarise(p: Predictions, findings: Mapping[str, Finding], limits: Limits = 
         ),
         _thresholds(findings.get("noise_floor"), findings.get("loss_floor")),
     ]
-    verdict = (
-        str(leak["verdict"])
-        if leak["verdict"] != "none"
-        else competing.answer
-        if competing.answer in ("confused", "polyrhythm")
-        else str(gap["verdict"])
-    )
-    warned = verdict in ("leakage", "raised floor", "confused", "not selective") or steps[3].answer == "unusable"
-    text = f"{verdict}. " + " ".join(f"{s.question} {s.answer}: {s.because}." for s in steps)
-    return Finding("summary", "warning" if warned else "ok", text, plain({"verdict": verdict, "steps": steps}))
+    guessing = _guessing(findings["performance"])
+    verdict = str(gap["verdict"])
+    if guessing:
+        verdict = "chance"
+    elif leak["verdict"] != "none":
+        verdict = str(leak["verdict"])
+    elif competing.answer in ("confused", "polyrhythm"):
+        verdict = competing.answer
+    warned = verdict in ("chance", "leakage", "raised floor", "confused", "not selective") or steps[3].answer == "unusable"
+    text = f"{verdict}. {guessing}" + " ".join(f"{s.question} {s.answer}: {s.because}." for s in steps)
+    return Finding("summary", "warning" if warned else "ok", text, plain({"verdict": verdict, "guessing": guessing, "steps": steps}))
+
+
+def _guessing(performance: Finding) -> str:
+    """A sentence when balanced accuracy is not surely above that of guessing among the classes that occur; else empty."""
+    balanced, chance = performance.values["metrics"]["balanced_accuracy"], performance.values["chance"]
+    if chance == 1 or balanced["low"] > chance:
+        return ""
+    interval = f"[{100 * balanced['low']:.0f}, {100 * balanced['high']:.0f}]"
+    return f"Balanced accuracy {percent(balanced['value'])} {interval} is not surely above the {percent(chance)} of guessing: read no more into it. "
 
 
 def _competing(p: Predictions, polyrhythm: Finding | None, limits: Limits) -> Step:

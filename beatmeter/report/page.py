@@ -86,7 +86,8 @@ def walk(finding: Finding) -> str:
         f'<div class="small">{escape(s["because"])}</div></li>'
         for s in finding.values["steps"]
     )
-    return f'<ol class="walk">{items}</ol>'
+    first = f"<p>{escape(finding.values['guessing'])}</p>" if finding.values["guessing"] else ""
+    return f'{first}<ol class="walk">{items}</ol>'
 
 
 def findings(found: Sequence[Finding]) -> str:

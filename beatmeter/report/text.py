@@ -50,6 +50,7 @@ def findings_text(findings: Sequence[Finding]) -> list[str]:
     for f in findings:
         if f.name == "summary" and "steps" in f.values:
             lines += [f"{MARKS[f.level]}verdict: {f.values['verdict']}"]
+            lines += wrapped(f.values["guessing"], "    ", "    ") if f.values["guessing"] else []
             for step in f.values["steps"]:
                 lines += wrapped(f"{step['question']} {step['answer']}: {step['because']}", "    ", "      ")
         else:

@@ -255,6 +255,17 @@ def test_other_controls_get_their_word(control: Callable[..., Predictions], verd
     assert verdicts(control, songs=60, seeds=20)[verdict] >= 19
 
 
+def test_a_model_that_guesses_is_not_accused_of_leakage() -> None:
+    """All outputs follow one loudness and no label: they correlate, and it means nothing."""
+    random = np.random.default_rng(0)
+    p = controls.selective(0, songs=100)
+    scores = controls.sigmoid(random.normal(0, 1, (len(p), 1)) + random.normal(0, 0.3, p.scores.shape))
+    f = diagnose(dataclasses.replace(p, scores=scores), limits=FAST)
+    assert f[0].values["verdict"] == "chance"
+    assert "not surely above the 17% of guessing" in f[0].text
+    assert next(x for x in f if x.name == "leakage").values["verdict"] == "leakage", "the finding itself still says so"
+
+
 def test_weak_leakage_needs_more_songs() -> None:
     """A leak that lifts the follower from 0.08 to 0.27 only is found from 150 songs on."""
     assert verdicts(lambda seed, songs: controls.leaky(seed, songs, strength=1.5), songs=150, seeds=20)["leakage"] >= 19
