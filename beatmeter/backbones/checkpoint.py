@@ -98,7 +98,7 @@ class Checkpoint:
         if depth is not None:
             model.keep(depth)
         state = {name: found[name].to(dtype, copy=True).contiguous() for name in model.state_dict()}
-        self._complain("has values that are not finite in", (name for name, value in state.items() if not bool(value.sum(dtype=torch.float32).isfinite())))
+        self._complain("has values that are not finite in", (n for n, value in state.items() if not bool(value.sum(dtype=torch.float32).isfinite())))
         model.load_state_dict(state, assign=True)
         return model.requires_grad_(False).eval()
 
