@@ -1,27 +1,19 @@
-"""beatmeter data check | split | synth"""
+"""beatmeter data check | split | synth; wikimeter and audit have files of their own"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from beatmeter.cli.options import bar, echo
-from beatmeter.settings import DataConfig, SplitConfig, TaskConfig
+from beatmeter.cli.dataset_options import Bar, class_names, classes_option, extra_option, jobs_option, show_excluded, tables_option
+from beatmeter.cli.options import echo
+from beatmeter.cli.wikimeter import wikimeter
+from beatmeter.settings import DataConfig, SplitConfig
 
 if TYPE_CHECKING:
-    from beatmeter.datasets import Exclusion
     from beatmeter.datasets.check import Report
-
-_CLASSES = ",".join(TaskConfig().classes)
-_jobs = click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Processes at work at a time.")
-_classes = click.option("--classes", default=_CLASSES, show_default=True, help="Labels that count, separated by commas.")
-_tables = click.option("--tables", type=click.Choice(["2", "4"]), help="METER2800 tables to read: of 2 or of 4 classes.  [default: 4 if there]")
-_extra = click.option(
-    "--extra-data", "extra", multiple=True, type=click.Path(), help="A further dataset whose tracks join training only; may be repeated."
-)
 
 
 @click.group()
@@ -32,17 +24,21 @@ def data() -> None:
     beatmeter data check METER2800/
     beatmeter data split MUSIC/ --out split.csv
     beatmeter data synth SYNTH/ --clips 600
+    beatmeter data wikimeter data/catalogues WIKIMETER/ --dry-run
     """
+
+
+data.add_command(wikimeter)
 
 
 @data.command()
 @click.argument("dataset", type=click.Path())
 @click.option("--decode/--no-decode", default=True, show_default=True, help="Decode all audio, or only look whether the files are there.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of text.")
-@_jobs
-@_classes
-@_tables
-@_extra
+@jobs_option
+@classes_option
+@tables_option
+@extra_option
 def check(dataset: str, decode: bool, as_json: bool, jobs: int, classes: str, tables: str | None, extra: tuple[str, ...]) -> None:
     """Account for every row of DATASET: which are used, which are left out, and why.
 
@@ -60,9 +56,9 @@ def check(dataset: str, decode: bool, as_json: bool, jobs: int, classes: str, ta
     from beatmeter.datasets.check import check as examine
 
     config = DataConfig(path=dataset, extra=extra, classes=int(tables or 0))
-    progress = _Bar("checking")
+    progress = Bar("checking")
     try:
-        report = examine(Path(dataset), config, _names(classes), decode, jobs, progress.start, progress.update)
+        report = examine(Path(dataset), config, class_names(classes), decode, jobs, progress.start, progress.update)
     finally:
         progress.close()
     if as_json:
@@ -79,10 +75,10 @@ def check(dataset: str, decode: bool, as_json: bool, jobs: int, classes: str, ta
 @click.option("--test", default=SplitConfig().test, show_default=True, help="Share for test.")
 @click.option("--seed", default=SplitConfig().seed, show_default=True, help="Seed of the split.")
 @click.option("--cache", "cache_dir", type=click.Path(), default="cache", show_default=True, help="Folder that remembers the hashes of files.")
-@_jobs
-@_classes
-@_tables
-@_extra
+@jobs_option
+@classes_option
+@tables_option
+@extra_option
 def split(
     dataset: str,
     out: str,
@@ -110,8 +106,8 @@ def split(
     from beatmeter.datasets.splits import split_dataset, write_split
     from beatmeter.errors import DataError
 
-    opened = open_dataset(Path(dataset), DataConfig(path=dataset, extra=extra, classes=int(tables or 0)), _names(classes))
-    progress = _Bar("reading")
+    opened = open_dataset(Path(dataset), DataConfig(path=dataset, extra=extra, classes=int(tables or 0)), class_names(classes))
+    progress = Bar("reading")
     progress.start(len(opened.tracks))
     try:
         result = split_dataset(opened, SplitConfig(val=val, test=test, seed=seed), Path(cache_dir), jobs, progress.update)
@@ -119,7 +115,7 @@ def split(
         progress.close()
     if not result.tracks:
         raise DataError(f"{dataset} has no tracks to split", f"`beatmeter data check {dataset}` says why.")
-    _show_excluded(result.excluded)
+    show_excluded(result.excluded)
     digest = write_split(Path(out), result.tracks)
     counts = ", ".join(f"{len(result.of_split(name))} {name}" for name in ("train", "val", "test"))
     click.echo(f"{out}: {counts}, {len({t.group for t in result.tracks})} groups, sha256 {digest}")
@@ -132,7 +128,7 @@ def split(
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the set.")
 @click.option("--seconds", type=click.FloatRange(1, 3600), default=30.0, show_default=True, help="Length of every clip.")
 @click.option("--format", "suffix", type=click.Choice(["flac", "wav"]), default="flac", show_default=True, help="Audio format.")
-@_jobs
+@jobs_option
 def synth(out: str, clips: int, seed: int, seconds: float, suffix: str, jobs: int) -> None:
     """Synthesise a data set to the folder OUT: audio, a manifest, and the exact beats of every clip.
 
@@ -148,7 +144,7 @@ def synth(out: str, clips: int, seed: int, seconds: float, suffix: str, jobs: in
 
     from beatmeter.datasets.synthetic import SynthPlan, synthesise
 
-    progress = _Bar("synthesising")
+    progress = Bar("synthesising")
     progress.start(clips)
     try:
         made = synthesise(Path(out), clips, SynthPlan(seed=seed, seconds=seconds, format=suffix), jobs, progress.update)
@@ -157,38 +153,9 @@ def synth(out: str, clips: int, seed: int, seconds: float, suffix: str, jobs: in
     click.echo(f"{made.manifest}: {made.made} clips made, {made.kept} kept")
 
 
-class _Bar:
-    """A progress bar that learns its length when the work starts."""
-
-    def __init__(self, label: str) -> None:
-        self._label = label
-        self._bar: Any = None
-
-    def start(self, total: int) -> None:
-        self._bar = bar(self._label, total)
-
-    def update(self, n: int) -> None:
-        if self._bar is not None:
-            self._bar.update(n)
-
-    def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-
-def _names(classes: str) -> tuple[str, ...]:
-    return TaskConfig(classes=tuple(name.strip() for name in classes.split(",") if name.strip())).classes
-
-
-def _show_excluded(excluded: Sequence[Exclusion]) -> None:
-    for e in excluded:
-        place = f" ({e.row})" if e.row else ""
-        click.echo(f"left out: {e.id}{place}: {e.kind}: {e.reason}")
-
-
 def _show(report: Report) -> None:
     dataset = report.dataset
-    _show_excluded(dataset.excluded)
+    show_excluded(dataset.excluded)
     value = report.to_json()
     several = f", {value['several_classes']} of several classes" if value["several_classes"] else ""
     hours = (

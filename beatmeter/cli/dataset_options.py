@@ -1,0 +1,56 @@
+"""Options of the commands that open datasets, and how they tell what was left out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from beatmeter.cli.options import bar
+from beatmeter.settings import TaskConfig
+
+if TYPE_CHECKING:
+    from beatmeter.datasets import Exclusion
+
+jobs_option = click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Processes at work at a time.")
+classes_option = click.option("--classes", default=",".join(TaskConfig().classes), show_default=True, help="Labels that count, separated by commas.")
+tables_option = click.option("--tables", type=click.Choice(["2", "4"]), help="METER2800 tables to read: of 2 or of 4 classes.  [default: 4 if there]")
+extra_option = click.option(
+    "--extra-data", "extra", multiple=True, type=click.Path(), help="A further dataset whose tracks join training only; may be repeated."
+)
+corrections_option = click.option("--corrections", type=click.Path(), help="Corrected labels: a review file of `beatmeter data audit`.")
+
+
+class Bar:
+    """A progress bar that learns its length when the work starts."""
+
+    def __init__(self, label: str) -> None:
+        self._label = label
+        self._bar: Any = None
+
+    def start(self, total: int) -> None:
+        """Show it."""
+        self._bar = bar(self._label, total)
+
+    def update(self, n: int) -> None:
+        """`n` more are done."""
+        if self._bar is not None:
+            self._bar.update(n)
+
+    def close(self) -> None:
+        """Take it away."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+def class_names(classes: str) -> tuple[str, ...]:
+    """The value of --classes."""
+    return TaskConfig(classes=tuple(name.strip() for name in classes.split(",") if name.strip())).classes
+
+
+def show_excluded(excluded: Sequence[Exclusion]) -> None:
+    """One line per row that is left out."""
+    for e in excluded:
+        place = f" ({e.row})" if e.row else ""
+        click.echo(f"left out: {e.id}{place}: {e.kind}: {e.reason}")
