@@ -283,11 +283,11 @@ def report(
     from beatmeter.report.run_report import run_page
 
     out = out or (where / "report.html" if where.is_dir() else where.with_suffix(".report.html"))
+    drawn = run_figures(subject, seed)
     locate = _locate(subject.evaluation.predictions, audio, where, seconds)
-    write_text(out, run_page(subject, locate, seconds, _command(), seed))
+    write_text(out, run_page(subject, locate, seconds, _command(), drawn))
     if figures is not None:
-        drawn = [d for group in run_figures(subject, seed).values() for d in group]
-        echo(f"{len(write_figures(drawn, figures))} figures in {figures}")
+        echo(f"{len(write_figures([d for group in drawn.values() for d in group], figures))} figures in {figures}")
     click.echo(str(out))
     if show:
         import webbrowser

@@ -75,7 +75,7 @@ def _by_group(p: Predictions) -> tuple[Array, Array]:
 @dataclass(frozen=True)
 class PairCorrelation:
     """Pearson's r of one pair of outputs, what the labels alone explain (mean of the null), the Holm-adjusted p-value of r
-    being above that, and the verdict: "leakage", "explained by the labels" or "low"."""
+    being above that, and the verdict: "leakage", "explained" or "low"."""
 
     pair: tuple[str, str]
     r: float
@@ -97,7 +97,7 @@ def pair_correlations(p: Predictions, limits: Limits = LIMITS, seed: int = 0) ->
         explained = float(null[:, i, j].mean())
         beyond = adjusted < limits.alpha and observed[i, j] - explained > limits.excess
         high = r[i, j] > limits.correlation
-        verdict = "leakage" if high and beyond else "explained by the labels" if high else "low"
+        verdict = "leakage" if high and beyond else "explained" if high else "low"
         rows.append(PairCorrelation((p.classes[i], p.classes[j]), float(r[i, j]), explained, adjusted, verdict))
     return sorted(rows, key=lambda row: -row.r)
 
@@ -144,9 +144,9 @@ def leakage(p: Predictions, limits: Limits = LIMITS, seed: int = 0) -> Finding:
         parts.append("items of one class raise another: " + ", ".join(f"{s.of} raises {s.to} in {percent(s.share.value)}" for s in spilling[:3]))
     if raised:
         parts.append(f"raised floor: {', '.join(raised)} above {limits.active:g} whatever the item")
-    kept = [c for c in correlations if c.verdict == "explained by the labels"]
+    kept = [c for c in correlations if c.verdict == "explained"]
     if kept:
-        parts.append("explained by the labels: " + ", ".join(f"{'-'.join(c.pair)} r = {c.r:.2f}" for c in kept[:3]))
+        parts.append("explained by labels or chance: " + ", ".join(f"{'-'.join(c.pair)} r = {c.r:.2f}" for c in kept[:3]))
     if not parts:
         worst = correlations[0]
         parts.append(f"no leakage: the highest correlation is r = {worst.r:.2f} ({'-'.join(worst.pair)}), below {limits.correlation:g}")

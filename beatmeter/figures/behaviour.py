@@ -89,11 +89,12 @@ def noise_floor(p: Predictions, evaluation: Array, production: Array) -> Figure:
     noise, signal = single(p) & right(p), several(p)
     random = np.random.default_rng(0)
     axes.set_ylim(n - 0.5, -0.95)
+    size = 7 if (noise | signal).sum() > 150 else 16
     for k in range(n):
         for mask, color, shift in ((noise, MUTED, -0.15), (signal, BLUE, 0.15)):
             values = top[mask & (order[:, 1] == k), 1]
             values = values[_thinned(len(values))]
-            axes.scatter(values, k + shift + random.uniform(-0.1, 0.1, len(values)), s=7, color=color, alpha=0.45, linewidth=0)
+            axes.scatter(values, k + shift + random.uniform(-0.1, 0.1, len(values)), s=size, color=color, alpha=0.5, linewidth=0)
         axes.plot([evaluation[k]] * 2, [k - 0.36, k + 0.36], color=RED, linewidth=1.3, dashes=(2.5, 1.6))
         axes.plot([production[k]] * 2, [k - 0.36, k + 0.36], color=RED, linewidth=1.8)
         axes.axhline(k + 0.5, color=GRID, linewidth=0.6)

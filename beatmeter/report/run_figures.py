@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from beatmeter import figures as draw
 from beatmeter.atomic import write_bytes, write_text
@@ -74,8 +73,7 @@ def run_figures(s: Subject, seed: int = 0) -> dict[str, list[Drawn]]:
         pass  # nothing is answered right: the finding says so
     course = []
     if any("val" in line for line in s.history):
-        kept = s.about.get("best_epoch") or _best(s.history)
-        course.append(Drawn("training", draw.training(s.history, kept), "Training", "Every epoch; the grey bar is the one that was kept."))
+        course.append(Drawn("training", draw.training(s.history, s.kept), "Training", "Every epoch; the grey bar is the one that was kept."))
     if layers(s.history) is not None:
         course.append(Drawn("layers", draw.layers(s.history), "Layer weights", "Which layers the head has come to read, and how it got there."))
     found = {"answers": answers, "sure": sure, "behaviour": behaviour, "course": course}
@@ -85,12 +83,6 @@ def run_figures(s: Subject, seed: int = 0) -> dict[str, list[Drawn]]:
             1, Drawn("reliability-calibrated", draw.answer_reliability(calibrated), "After calibration", "The same items with the run's calibration.")
         )
     return found
-
-
-def _best(history: Sequence[Mapping[str, Any]]) -> int | None:
-    """The epoch with the best validation balanced accuracy, the first of equals."""
-    scored = [(float(line["val"]["balanced_accuracy"]), -int(line["epoch"])) for line in history if "balanced_accuracy" in line.get("val", {})]
-    return -max(scored)[1] if scored else None
 
 
 def write_figures(drawn: Sequence[Drawn], folder: Path) -> list[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from html import escape
 
 from beatmeter.calibration import selective_table
@@ -12,20 +13,29 @@ from beatmeter.diagnostics.limits import percent
 from beatmeter.metrics import METRICS, Estimate
 from beatmeter.report import page
 from beatmeter.report.evaluation import Evaluation
+from beatmeter.report.page import Drawn
 from beatmeter.report.players import SECONDS, Locate, clips_html, worst
 from beatmeter.report.run_figures import run_figures
 from beatmeter.report.subject import Subject
 from beatmeter.schema import Finding
 
 
-def run_page(s: Subject, locate: Locate | None = None, seconds: float = SECONDS, command: str = "", seed: int = 0) -> str:
-    """The whole page as HTML text. `locate` finds audio by id; without it there are no players."""
+def run_page(
+    s: Subject,
+    locate: Locate | None = None,
+    seconds: float = SECONDS,
+    command: str = "",
+    drawn: Mapping[str, Sequence[Drawn]] | None = None,
+) -> str:
+    """The whole page as HTML text. `locate` finds audio by id; without it there are no players. `drawn` are the figures of
+    `run_figures`, made here when they are not given."""
     e, p = s.evaluation, s.evaluation.predictions
-    drawn = run_figures(s, seed)
+    drawn = drawn if drawn is not None else run_figures(s)
     summary = next(f for f in e.findings if f.name == "summary")
     lead = f"{len(p)} items in {len(set(p.groups))} groups" + (f" of the split {p.split}" if p.split else "") + f"; classes {', '.join(p.classes)}"
-    if s.about.get("features"):
-        lead += f"; {s.about['features']}"
+    spec = s.about.get("spec") or {}
+    if spec:
+        lead += f"; features {spec.get('backbone')}: {', '.join(p['name'] for p in spec.get('poolings', []))}"
     sections = [
         page.cards(glance(e)),
         page.section(f"Verdict: {e.verdict}", page.panel(page.walk(summary))),
@@ -199,7 +209,7 @@ def _facts(s: Subject) -> list[list[str]]:
         "data set": data.get("path"),
         "data sha256": data.get("sha256"),
         "split sha256": split.get("sha256"),
-        "tracks by split": ", ".join(f"{n} {k}" for k, n in (split.get("tracks") or {}).items()),
+        "tracks by split": ", ".join(f"{split['tracks'][k]} {k}" for k in ("train", "val", "test") if k in (split.get("tracks") or {})),
         "features fingerprint": about.get("fingerprint") or meta.get("fingerprint"),
         "seed": about.get("seed"),
         "beatmeter": about.get("beatmeter"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,6 +32,7 @@ class Subject:
     config: str = ""
     excluded: Sequence[Mapping[str, str]] = ()
     calibration: Calibration | None = None
+    kept: int | None = None  # the epoch whose weights were kept
     corrected: Evaluation | None = None
 
     @classmethod
@@ -54,6 +56,7 @@ class Subject:
             folder.config_file.read_text(encoding="utf-8") if folder.config_file.exists() else "",
             _rows(folder.excluded_file),
             Calibration.load(calibration) if calibration.exists() else None,
+            _kept(folder.best.with_suffix(".json")),
         )
 
     def corrected_by(self, corrections: Path, limits: Limits = LIMITS, seed: int = 0) -> Subject:
@@ -71,6 +74,14 @@ def _validation(file: Path, predictions: Predictions) -> Predictions | None:
     except BeatmeterError:
         return None
     return found if found.split == "val" and set(found.ids) - set(predictions.ids) else None
+
+
+def _kept(path: Path) -> int | None:
+    """The epoch that a checkpoint's description names."""
+    try:
+        return int(json.loads(path.read_text(encoding="utf-8"))["epoch"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _rows(path: Path) -> list[dict[str, str]]:

@@ -37,7 +37,7 @@ from beatmeter.diagnostics.noise_floor import weighted_quantile
 from beatmeter.errors import EvaluationError
 from beatmeter.schema import Finding, Predictions
 
-FAST = Limits(permutations=300, replicates=100)
+FAST = Limits(permutations=300, replicates=40)
 
 
 def small(scores: list[list[float]], labels: list[str], groups: str | None = None) -> Predictions:

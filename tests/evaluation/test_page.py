@@ -66,7 +66,7 @@ SUBJECTS = {
     "polymetric": controls.polymetric(0, songs=60),
     "leaky": controls.leaky(0, songs=60),
     "two classes": classes_of(2),
-    "sixteen classes": classes_of(16),
+    "nine classes": classes_of(9),
     "all wrong": dataclasses.replace(classes_of(3), scores=np.tile(np.roll(np.eye(3), 1, axis=1), (2, 1))),
     "one item": controls.selective(0, songs=5).take([0]),
 }
@@ -81,7 +81,7 @@ def texts(svg: str) -> list[str]:
     return [html.unescape(t) for t in re.findall(r"<text[^>]*>([^<]*)</text>", svg)]
 
 
-@pytest.mark.parametrize("name", ["polymetric", "sixteen classes", "all wrong", "one item"])
+@pytest.mark.parametrize("name", ["polymetric", "nine classes", "all wrong", "one item"])
 def test_every_figure_draws_and_keeps_its_text(name: str) -> None:
     drawn = [d for group in run_figures(subject(name)).values() for d in group]
     assert {"confusion", "classes", "reliability", "selective", "class-reliability", "plane", "correlations", "training", "layers"} <= {
@@ -213,6 +213,7 @@ def run(tmp_path: Path) -> Path:
     about = {"data": {"path": "data/<demo>", "sha256": "a" * 64}, "split": {"sha256": "b" * 64, "tracks": {"train": 500}}, "seed": 3}
     about["command"] = "beatmeter train --frozen data"
     (folder / "run.json").write_text(json.dumps(about))
+    (folder / "best.json").write_text('{"epoch": 5}')
     (folder / "excluded.csv").write_text("id,path,row,kind,reason,split,source\nGTZAN/a,/GTZAN/a.wav,3,missing,there is no audio file,train,GTZAN\n")
     Calibration.fit(controls.leaky(1, songs=60, split="val")).save(folder / "calibration.json")
     return folder
@@ -239,6 +240,7 @@ def test_the_page_of_a_run_answers_at_a_glance(run: Path) -> None:
     for words in (*glance, "Verdict: leakage", "epoch", "a" * 64, "b" * 64, "f" * 64):
         assert words in text, words
     assert "GTZAN/a" in text
+    assert "epoch (kept: 5)" in text
     assert "there is no audio file" in text
     assert "beatmeter train --frozen data" in text
     assert "beatmeter report runs/demo" in text

@@ -5,14 +5,20 @@ from __future__ import annotations
 import dataclasses
 import json
 from itertools import pairwise, product
+from pathlib import Path
+from types import SimpleNamespace
 
 import meter_controls as controls
 import numpy as np
 import pytest
+import soundfile
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beatmeter.errors import EvaluationError
+from beatmeter.calibration import Calibration
+from beatmeter.cli.timeline import timeline as command
+from beatmeter.errors import ConfigError, EvaluationError
 from beatmeter.streaming import MeterStream
 from beatmeter.timeline import DURATION, clock, evidence_of, hear, timeline, timelines, windows
 
@@ -149,6 +155,39 @@ def test_a_stream_answers_every_hop_and_follows_the_music() -> None:
     assert at[89.0].second is None
     stream.reset()
     assert stream.push(piece()[: 5 * RATE])[0].time == 4.0
+
+
+def test_the_command_hears_a_file_through_the_calibration_of_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for a trained model that tells low from high tones; all else is the real command."""
+    import beatmeter.predictor as module
+
+    class Model:
+        classes = controls.CLASSES
+
+        @classmethod
+        def load(cls, run: Path, device: object) -> Model:
+            assert run == tmp_path
+            return cls()
+
+        def predict(self, wave: np.ndarray, rate: int) -> SimpleNamespace:
+            pitch = np.abs(np.fft.rfft(wave)).argmax() * rate / len(wave)
+            return SimpleNamespace(scores=np.where(np.arange(6) == (0 if pitch < 300 else 3), 0.9, 0.1))
+
+    monkeypatch.setattr(module, "Predictor", Model)
+    Calibration.fit(controls.selective(0, split="val")).save(tmp_path / "calibration.json")
+    t = np.arange(40 * 8000) / 8000
+    soundfile.write(tmp_path / "song.wav", 0.5 * np.sin(2 * np.pi * np.where(t < 20, 200, 400) * t), 8000)
+    plot = tmp_path / "song.svg"
+    result = CliRunner().invoke(command, [str(tmp_path), str(tmp_path / "song.wav"), "--json", "--plot", str(plot), "--window", "5", "--hop", "1"])
+    assert result.exception is None, result.exception
+    value = json.loads(result.stdout)
+    assert [s["meter"] for s in value["segments"]] == ["3", "7"]
+    assert value["changes"] == pytest.approx([20], abs=1.5)
+    assert value["segments"][0]["score"] > 0.95, "calibrated"
+    assert "<svg" in plot.read_text()
+    assert "2 changes" not in CliRunner().invoke(command, [str(tmp_path), str(tmp_path / "song.wav")]).stdout
+    with pytest.raises(ConfigError, match=r"\.png or \.svg"):
+        CliRunner().invoke(command, [str(tmp_path), "x.wav", "--plot", "x.gif"], catch_exceptions=False)
 
 
 def test_streams_refuse_what_they_cannot_hear() -> None:
