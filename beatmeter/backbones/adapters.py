@@ -109,6 +109,7 @@ def merge(backbone: Backbone) -> None:
         with torch.no_grad():
             base.weight.copy_(base.weight.float() + scale * (b.float() @ a.float()))
         hubert.set_submodule(name, base)
+    vars(hubert).pop("peft_config", None)
     hubert.requires_grad_(False)
 
 

@@ -55,7 +55,7 @@ class PositionalConvolution(nn.Module):
         super().__init__()
         width, taps = config.hidden_size, config.num_conv_pos_embeddings
         self.conv = nn.Conv1d(width, width, taps, padding=taps // 2, groups=config.num_conv_pos_embedding_groups)
-        self.register_load_state_dict_pre_hook(lambda _, state, prefix, *rest: fold_weight_norm(state, prefix))  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_fold_before_loading)  # type: ignore[no-untyped-call]
 
     def forward(self, x: Float[Tensor, "chunk frame dim"]) -> Float[Tensor, "chunk frame dim"]:
         y: Tensor = self.conv(x.transpose(1, 2))
@@ -65,15 +65,18 @@ class PositionalConvolution(nn.Module):
 def fold_weight_norm(state: dict[str, Tensor], prefix: str) -> None:
     """weight = direction * length / |direction|, the norm over all but the tap axis (Salimans and Kingma 2016).
 
-    Replaces the two tensors of `state`, in either spelling, by their product; a plain weight stays.
+    Replaces the two tensors of `state`, in either spelling, by their product. A plain weight stays, and so does a pair
+    that was made along another axis: strict loading then names it.
     """
     for length, direction in (("weight_g", "weight_v"), ("parametrizations.weight.original0", "parametrizations.weight.original1")):
         g, v = f"{prefix}conv.{length}", f"{prefix}conv.{direction}"
-        if g in state and v in state:
-            a, b = state.pop(g), state.pop(v)
-            if a.shape == (1, 1, b.shape[-1]):  # else the shape of the result tells
-                b = (b.float() * (a.float() / b.float().norm(dim=(0, 1), keepdim=True))).to(b.dtype)
-            state[f"{prefix}conv.weight"] = b
+        if g in state and v in state and state[g].shape == (1, 1, *state[v].shape[2:]):
+            a, b = state.pop(g).float(), state.pop(v)
+            state[f"{prefix}conv.weight"] = (b.float() * (a / b.float().norm(dim=(0, 1), keepdim=True))).to(b.dtype)
+
+
+def _fold_before_loading(_: nn.Module, state: dict[str, Tensor], prefix: str, *rest: object) -> None:
+    fold_weight_norm(state, prefix)
 
 
 class Attention(nn.Module):

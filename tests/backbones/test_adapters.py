@@ -191,8 +191,19 @@ def test_merging_equals_the_adapter(folder: Path) -> None:
     names = set(load(folder).state_dict())
     merge(backbone)
     assert set(backbone.state_dict()) == names
+    assert not any(p.requires_grad for p in backbone.parameters())
     with torch.no_grad():
         assert all(torch.allclose(a, b, atol=1e-5, rtol=1e-5) for a, b in zip(after, states(backbone), strict=True))
+
+
+def test_a_merged_backbone_takes_a_new_adapter(folder: Path) -> None:
+    backbone = load(folder)
+    shaken(backbone, attach(backbone, LORA))
+    merge(backbone)
+    with torch.no_grad():
+        merged = states(backbone)
+        assert len(attach(backbone, LORA)) == 12
+        assert all(torch.equal(a, b) for a, b in zip(merged, states(backbone), strict=True))
 
 
 def test_training_goes_on_from_a_saved_state(folder: Path) -> None:

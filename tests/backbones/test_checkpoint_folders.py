@@ -126,6 +126,7 @@ def test_missing_unknown_and_misshapen_tensors(tmp_path: Path) -> None:
         "holds tensors of another network: encoder.layers.3.attention.q_proj.weight": state
         | {"encoder.layers.3.attention.q_proj.weight": state[name]},
         r"does not fit its config.json: .*q_proj.weight \(32, 31\) for \(32, 32\)": state | {name: state[name][:, :31]},
+        "lacks encoder.pos_conv_embed.conv.weight\\. ": state | {"encoder.pos_conv_embed.conv.weight_g": torch.ones(32, 1, 1)},
         f"not finite in {name}": state | {name: state[name] * float("nan")},
     }
     for said, broken in cases.items():

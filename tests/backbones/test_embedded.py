@@ -63,6 +63,27 @@ def test_states_of_the_seed_are_of_order_one(nothing_shipped: None) -> None:
     assert all(0.1 < d < 30 for d in deviations), deviations
 
 
+@pytest.mark.parametrize("autocast", [False, True])
+def test_learns(autocast: bool) -> None:
+    """Every weight gets a gradient, and a few steps bring a loss down, in float32 and under bfloat16 autocast."""
+    torch.manual_seed(0)
+    model = embedded.fresh(4).eval()  # without dropout the loss must fall
+    optimiser = torch.optim.AdamW(model.parameters(), 1e-3)
+    waves, wanted = torch.randn(2, 12_000), torch.randn(2, model.frames(12_000), model.dim)
+    losses: list[float] = []
+    for _ in range(4):
+        found: list[torch.Tensor] = []
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+            model(waves, lambda _, x, found=found: found.append(x))
+        loss = (found[-1].float() - wanted).square().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        assert all(p.grad is not None and bool(torch.isfinite(p.grad).all()) for p in model.parameters())
+        optimiser.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < losses[0]
+
+
 def test_shipped_weights_replace_the_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedded, "FOLDER", tmp_path / "embedded")
     model = embedded.fresh(9)

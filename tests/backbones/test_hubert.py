@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 import subprocess
 import sys
 import warnings
@@ -109,6 +111,25 @@ def test_blocks_do_not_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         for rows in (1_000_000, 777, 64):
             monkeypatch.setattr(frontend, "ROWS", rows)
             assert difference(states(backbone, waves), whole) < 1e-5
+
+
+def test_a_batch_at_once_equals_chunk_by_chunk(tmp_path: Path) -> None:
+    """On a GPU all chunks of a batch pass the front end together."""
+    for i, architecture in enumerate(ARCHITECTURES):
+        backbone = load_backbone(str(hubfolders.write_hub_folder(tmp_path / str(i), **architecture)))
+        assert isinstance(backbone, Hubert)
+        waves = torch.randn(3, 40_000)
+        with torch.no_grad():
+            assert difference([backbone.feature_extractor._stack(waves)], [backbone.feature_extractor(waves)]) < 1e-5
+
+
+def test_pickles_and_copies(tmp_path: Path) -> None:
+    """Backbones travel to worker processes."""
+    backbone = load_backbone(str(hubfolders.write_hub_folder(tmp_path / "small")))
+    waves = torch.randn(1, 12_000)
+    with torch.no_grad():
+        for other in (pickle.loads(pickle.dumps(backbone)), copy.deepcopy(backbone)):
+            assert torch.equal(states(other, waves)[-1], states(backbone, waves)[-1])
 
 
 def test_gradients_equal_those_of_transformers_modules(tmp_path: Path) -> None:
