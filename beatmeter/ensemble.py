@@ -15,7 +15,7 @@ from beatmeter.atomic import write_text
 from beatmeter.calibration import expit, fold_of, logit
 from beatmeter.diagnostics import plain
 from beatmeter.errors import EvaluationError
-from beatmeter.metrics import Metric, log_loss_per_class, metric, require_labels
+from beatmeter.metrics import Difference, Metric, log_loss_per_class, metric, paired_bootstrap, require_labels
 from beatmeter.metrics.checks import Array
 from beatmeter.schema import Predictions
 
@@ -79,10 +79,21 @@ class Ensemble:
 
 @dataclass(frozen=True)
 class Fitted:
-    """An ensemble, and its predictions of validation by fits on the other folds: what may be judged and calibrated."""
+    """An ensemble, its predictions of validation by fits on the other folds, which may be judged and calibrated, and the
+    members' predictions of the same items."""
 
     ensemble: Ensemble
     validation: Predictions
+    members: Mapping[str, Predictions]
+
+    def best_member(self) -> str:
+        """The member with the lowest log loss on validation."""
+        return min(self.members, key=lambda name: float(log_loss_per_class(self.members[name].scores, self.members[name].targets).mean()))
+
+    def gain(self, name: str = "accuracy", seed: int = 0) -> Difference:
+        """What the ensemble adds to its best member on validation, in one metric, by the paired bootstrap over groups."""
+        m, best = metric(name), self.members[self.best_member()]
+        return paired_bootstrap(lambda w: m.value(best, w), lambda w: m.value(self.validation, w), best.groups, seed=seed)
 
 
 def mean_of(members: Sequence[Array], weights: Array) -> Array:
@@ -123,7 +134,7 @@ def fit_mean(
     shares = given / given.sum()
     about = {**_about(first), "criterion": "given" if weights is not None else criterion}
     ensemble = Ensemble(first.classes, names, "mean", dict(zip(names, shares.tolist(), strict=True)), {}, about)
-    return Fitted(ensemble, _named(first, outside, name, ensemble))
+    return Fitted(ensemble, _named(first, outside, name, ensemble), members)
 
 
 def tune(members: Sequence[Predictions], criterion: Metric) -> Array:
@@ -173,7 +184,7 @@ def fit_stack(validation: Mapping[str, Predictions], name: str = "ensemble", fol
     ensemble = Ensemble(
         first.classes, names, "stack", {}, coefficients, {**_about(first), "ridge": ridge, "log_loss": {f"{r:g}": v for r, v in losses.items()}}
     )
-    return Fitted(ensemble, _named(first, tried[ridge], name, ensemble))
+    return Fitted(ensemble, _named(first, tried[ridge], name, ensemble), members)
 
 
 def fit_logistic(z: Array, present: Array, ridge: float) -> Array:

@@ -203,7 +203,6 @@ def ensemble(
     """
     from beatmeter.compare import compare as judge
     from beatmeter.ensemble import fit_mean, fit_stack
-    from beatmeter.metrics import log_loss_per_class
     from beatmeter.predictions import write_predictions
     from beatmeter.report.lab_text import comparison_text, ensemble_text
 
@@ -218,14 +217,15 @@ def ensemble(
     fitted.ensemble.save(out / "ensemble.json")
     write_predictions(out / "predictions" / f"{validation}.csv", fitted.validation)
     click.echo(ensemble_text(fitted.ensemble))
+    best, gain = fitted.best_member(), fitted.gain(seed=seed)
+    click.echo(f"{validation}, out of fold: {gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}] accuracy over {best}, its best member by log loss")
     for split in splits:
         if split == validation:
             continue
         combined = fitted.ensemble.combine(loaded[split], out.name, common)
         write_predictions(out / "predictions" / f"{split}.csv", combined)
         if (combined.primary >= 0).any():
-            best = min(paths, key=lambda name: float(log_loss_per_class(loaded[validation][name].scores, loaded[validation][name].targets).mean()))
-            click.echo(f"{split}: the ensemble against its best member on {validation} (by log loss)")
+            click.echo(f"\n{split}: the ensemble against {best}")
             click.echo(comparison_text(judge({best: [loaded[split][best]], out.name: [combined]}, common=common, seed=seed), 0), nl=False)
     echo(f"ensemble: {out}")
 

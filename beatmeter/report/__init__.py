@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from beatmeter.report.evaluation import Evaluation, findings_json, summarise
+from beatmeter.report.evaluation import Evaluation, findings_json
 from beatmeter.report.text import evaluation_text, findings_text
 
-__all__ = ["Evaluation", "evaluation_text", "findings_json", "findings_text", "summarise"]
+__all__ = ["Evaluation", "evaluation_text", "findings_json", "findings_text"]

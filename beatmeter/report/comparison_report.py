@@ -38,11 +38,6 @@ def shown_p(p: float, name: str = "") -> str:
     return f"{name} = {text}" if name else text
 
 
-def seeds_text(values: tuple[float, ...], spread: float) -> str:
-    """Values of several seeds and their standard deviation, "-" for one."""
-    return f"{', '.join(f'{v:.3f}' for v in values)} (sd {spread:.3f})" if len(values) > 1 else "-"
-
-
 def pair_figures(c: Comparison, pair: Pair) -> list[Drawn]:
     """Differences, classes won and lost, and for single seeds the matrix of who is right."""
     tag = f"{_slug(pair.first)}-{_slug(pair.second)}"

@@ -63,9 +63,3 @@ class Evaluation:
 def findings_json(findings: tuple[Finding, ...] | list[Finding]) -> list[dict[str, Any]]:
     """Findings as plain JSON values."""
     return [{"name": f.name, "level": f.level, "text": f.text, "values": plain(f.values)} for f in findings]
-
-
-def summarise(predictions: Predictions, limits: Limits = LIMITS, seed: int = 0) -> dict[str, Any]:
-    """Every metric with its interval, by name, as plain JSON values: what a run writes down of a split."""
-    found: dict[str, Any] = plain(measure(predictions, limits.replicates, seed).overall)
-    return found

@@ -52,6 +52,15 @@ def test_ensembles_beat_their_members_on_songs_they_have_not_seen(fit: type) -> 
     assert combined.meta["ensemble"]["members"] == ["a", "b", "guess"]
 
 
+def test_the_gain_is_told_over_the_best_member() -> None:
+    fitted = fit_mean(VAL)
+    best = fitted.best_member()
+    assert value("log_loss", VAL[best]) == min(value("log_loss", p) for p in VAL.values())
+    gain = fitted.gain()
+    assert gain.value == pytest.approx(value("accuracy", fitted.validation) - value("accuracy", VAL[best]))
+    assert gain.low > 0
+
+
 def test_a_member_that_guesses_gets_no_weight() -> None:
     weights = fit_mean(VAL).ensemble.weights
     assert weights["guess"] == 0.0

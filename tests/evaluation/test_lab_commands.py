@@ -126,7 +126,8 @@ def test_gate_tells_by_its_exit_status(runs: Path, foreign: Path) -> None:
 def test_ensembles_are_runs_for_every_other_command(runs: Path, foreign: Path, tmp_path: Path, method: str) -> None:
     out = tmp_path / "both"
     result = invoke(ensemble, runs / "lora-0", foreign, "--out", out, "--method", method)
-    assert "the ensemble against its best member" in result.stdout
+    assert "out of fold: " in result.stdout
+    assert "test: the ensemble against " in result.stdout
     for split in ("val", "test"):
         assert open_predictions(out, split).meta["run"] == "both"
     assert json.loads((out / "ensemble.json").read_text())["members"] == ["lora-0", "theirs"]

@@ -11,7 +11,7 @@ import pytest
 
 from beatmeter.diagnostics import Limits
 from beatmeter.metrics import by_source, source_only
-from beatmeter.report import Evaluation, evaluation_text, summarise
+from beatmeter.report import Evaluation, evaluation_text
 from beatmeter.schema import Predictions
 
 FAST = Limits(permutations=100, replicates=100)
@@ -53,12 +53,6 @@ def test_long_names_are_cut_and_wide_matrices_become_lists() -> None:
     text = evaluation_text(Evaluation.of(wide, limits=FAST))
     assert "class 2 heard as class 3: 1" in text
     assert max(map(len, text.splitlines())) <= 100
-
-
-def test_summary_figures_are_plain_json() -> None:
-    figures = summarise(controls.selective(0, songs=30), FAST)
-    assert json.loads(json.dumps(figures, allow_nan=False))["accuracy"]["n"] > 0
-    assert "pair_recall" not in figures, "no item has two meters"
 
 
 def test_source_alone_is_counted_without_the_own_group() -> None:

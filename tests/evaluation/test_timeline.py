@@ -190,6 +190,21 @@ def test_the_command_hears_a_file_through_the_calibration_of_its_run(tmp_path: P
         CliRunner().invoke(command, [str(tmp_path), "x.wav", "--plot", "x.gif"], catch_exceptions=False)
 
 
+def test_the_command_takes_windows_of_any_program(tmp_path: Path) -> None:
+    lines = ["id,start,end,primary,score_3,score_4"]
+    for piece, turn in (("a", 6), ("b", 99)):
+        lines += [f"{piece},{5 * i},{5 * i + 10},,{0.9 if i < turn else 0.1},{0.1 if i < turn else 0.9}" for i in range(16)]
+    file = tmp_path / "windows.csv"
+    file.write_text("\n".join(lines) + "\n")
+    value = json.loads(CliRunner().invoke(command, [str(file), "--json"]).stdout)
+    assert value["a"]["changes"] == pytest.approx([32.5])
+    assert value["b"]["changes"] == []
+    assert CliRunner().invoke(command, [str(file)]).stdout.startswith("a\n")
+    for arguments, said in (([str(file), "--plot", "x.png"], "holds 2 pieces"), ([str(tmp_path)], "name the piece to hear")):
+        with pytest.raises(ConfigError, match=said):
+            CliRunner().invoke(command, arguments, catch_exceptions=False)
+
+
 def test_streams_refuse_what_they_cannot_hear() -> None:
     stream = MeterStream(classify, RATE, CLASSES)
     with pytest.raises(EvaluationError, match="must be mono"):
