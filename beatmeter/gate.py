@@ -12,7 +12,7 @@ from beatmeter.alignment import align
 from beatmeter.diagnostics import plain
 from beatmeter.errors import EvaluationError
 from beatmeter.metrics import Estimate, bootstrap_weights, correct, interval, mcnemar, require_labels, share, sign_flip
-from beatmeter.metrics.checks import ratio
+from beatmeter.metrics.checks import Array, ratio
 from beatmeter.schema import Predictions
 
 AGREEMENT = (0.65, 0.80)  # share of items on which both are right or both are wrong
@@ -120,7 +120,7 @@ def gate(
     )
 
 
-def _interval(draws: np.ndarray[Any, Any]) -> tuple[float, float]:
+def _interval(draws: Array) -> tuple[float, float]:
     """Percentile interval of ratios, some of them infinite."""
     finite = np.where(np.isinf(draws), np.finfo(np.float64).max / 4, draws)
     low, high = (float(v) for v in interval(finite))

@@ -57,8 +57,8 @@ class MeterStream:
         self._next = self.minimum
         self._belief = np.full(len(self.classes), 1 / len(self.classes))
 
-    def push(self, block: Float[np.ndarray, " sample"]) -> list[Heard]:
-        """Take a block of mono audio at the stream's rate; gives an answer for every hop that it completes."""
+    def push(self, block: Float[np.ndarray, "*sample"]) -> list[Heard]:
+        """Take a block of mono audio (sample,) at the stream's rate; gives an answer for every hop that it completes."""
         block = np.asarray(block, dtype=np.float32)
         if block.ndim != 1 or not np.isfinite(block).all():
             raise EvaluationError(f"a block of shape {block.shape} must be mono (sample,), all finite")

@@ -80,10 +80,10 @@ def test_weights_rise_from_zero_to_the_optimum() -> None:
 
 
 def test_weights_by_hand_are_taken_as_they_are() -> None:
-    e = fit_mean(VAL, {"b": 3, "guess": 1}).ensemble
+    e = fit_mean(VAL, {"b": 3.0, "guess": 1.0}).ensemble
     assert e.weights == {"a": 0.0, "b": 0.75, "guess": 0.25}
     np.testing.assert_allclose(e.combine(TEST).scores, 0.75 * TEST["b"].scores + 0.25 * TEST["guess"].scores)
-    for wrong, said in (({"z": 1}, "no member 'z'"), ({"a": -1}, "must not be negative"), ({"a": 0}, "not all 0")):
+    for wrong, said in (({"z": 1.0}, "no member 'z'"), ({"a": -1.0}, "must not be negative"), ({"a": 0.0}, "not all 0")):
         with pytest.raises(EvaluationError, match=said):
             fit_mean(VAL, wrong)
 
@@ -170,4 +170,4 @@ def test_a_signal_is_silent_until_it_has_a_weight() -> None:
     assert signal.weighted(wave, 22050)[7, 8] == pytest.approx(0.5 * 0.8 * 0.75)
     assert heard == [100]
     with pytest.raises(EvaluationError, match="must not be negative"):
-        MeterSignal(lambda w, r: {}, weight=-1)
+        MeterSignal(lambda w, r: {}, weight=-1.0)

@@ -104,11 +104,11 @@ def test_timelines_of_predictions_take_windows_in_order_of_time() -> None:
     with pytest.raises(EvaluationError, match="order of time"):
         timeline(np.array([[5.0, 10], [0, 5]]), np.full((2, 3), 0.5), CLASSES)
     with pytest.raises(EvaluationError, match="leave gaps"):
-        windows(10, 2, 3)
+        windows(10.0, 2.0, 3.0)
 
 
 def test_clock() -> None:
-    assert [clock(s) for s in (0, 59.96, 75.5, 3600)] == ["0:00.0", "1:00.0", "1:15.5", "60:00.0"]
+    assert [clock(s) for s in (0.0, 59.96, 75.5, 3600.0)] == ["0:00.0", "1:00.0", "1:15.5", "60:00.0"]
 
 
 RATE = 50
@@ -144,7 +144,7 @@ def test_a_stream_does_not_depend_on_its_blocks(sizes: list[int]) -> None:
 
 
 def test_a_stream_answers_every_hop_and_follows_the_music() -> None:
-    stream = MeterStream(classify, RATE, CLASSES, window=10, hop=1.0, minimum=4.0, thresholds=np.array([0.3, 0.3, 0.3]))
+    stream = MeterStream(classify, RATE, CLASSES, window=10.0, hop=1.0, minimum=4.0, thresholds=np.array([0.3, 0.3, 0.3]))
     heard = stream.push(piece())
     assert [h.time for h in heard] == pytest.approx(np.arange(4.0, 91.0).tolist())
     at = {h.time: h for h in heard}
@@ -212,7 +212,7 @@ def test_streams_refuse_what_they_cannot_hear() -> None:
     with pytest.raises(EvaluationError, match="all finite"):
         stream.push(np.array([np.nan], dtype=np.float32))
     with pytest.raises(EvaluationError, match="cannot hear"):
-        MeterStream(classify, RATE, CLASSES, window=5, hop=6)
+        MeterStream(classify, RATE, CLASSES, window=5.0, hop=6.0)
     with pytest.raises(EvaluationError, match="scores of shape"):
         MeterStream(classify, RATE, ("3", "4")).push(piece())
     assert DURATION > 0
