@@ -63,7 +63,7 @@ RC: Any = {
     "text.color": INK,
     "figure.facecolor": SURFACE,
     "figure.dpi": 150,
-    "savefig.dpi": 200,
+    "savefig.dpi": 160,
     "lines.linewidth": 1.6,
     "lines.solid_capstyle": "round",
     "legend.frameon": False,
