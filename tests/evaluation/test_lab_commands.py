@@ -193,6 +193,7 @@ for command, arguments in calls:
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
+    assert "<title>lora-0</title>" in (runs / "lora-0" / "report.html").read_text()
 
 
 @pytest.mark.parametrize("command", [compare, calibrate, gate, ensemble, report])
