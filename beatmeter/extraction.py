@@ -21,7 +21,7 @@ from beatmeter.chunking import Layout, rows
 from beatmeter.errors import AudioError, BeatmeterError, StoreError
 from beatmeter.pooling import Arrangement, Encoder, window_chunks
 from beatmeter.schema import Features, FeatureSpec, Pooled, Track
-from beatmeter.store import Store
+from beatmeter.store import Store, UnstorableError
 
 COMMIT_TRACKS = 64  # a segment holds at most this many tracks
 COMMIT_SECONDS = 20.0  # and is committed at least this often
@@ -106,7 +106,7 @@ class Extractor:
         self.spec: FeatureSpec = encoder.spec
         self.window = window_chunks(self.spec)
         self.batch_chunks = max(batch_chunks, self.window)
-        self._ready: list[tuple[str, Features]] = []
+        self._ready: dict[str, tuple[Track, Features]] = {}
         self._committed = time.monotonic()
 
     def run(self, todo: Sequence[tuple[str, Track]], progress: Callable[[int], object] = lambda n: None) -> Outcome:
@@ -188,26 +188,23 @@ class Extractor:
         pooled = {}
         for p in self.spec.poolings:
             values = np.concatenate([owner.parts[i][p.name] for i in sorted(owner.parts)])
-            bad = ~np.isfinite(values).reshape(len(values), values.shape[1], -1).all(axis=(0, 2))
-            if bad.any():
-                error = StoreError(
-                    f"{owner.track.path}: {p.name} of layer {p.layers[int(bad.argmax())]} is not finite", "Use --set features.dtype=float32."
-                )
-                self._fail(owner.key, owner.track, error, outcome)
-                return
             times, frames = rows(owner.layout, p)
             pooled[p.name] = Pooled(values, times, frames)
-        self._ready.append((owner.key, Features(self.spec, owner.layout.samples, pooled)))
+        self._ready[owner.key] = (owner.track, Features(self.spec, owner.layout.samples, pooled))
 
     def _commit(self, outcome: Outcome) -> None:
         self._committed = time.monotonic()
         if not self._ready:
             return
-        ready, self._ready = self._ready, []
-        self.store.commit(ready)
-        seconds = sum(f.samples for _, f in ready) / self.spec.chunk.sample_rate
+        ready, self._ready = self._ready, {}
+        try:
+            self.store.commit([(key, features) for key, (_, features) in ready.items()])
+        except UnstorableError as error:  # values that are not finite or too large for the store: those tracks fail, the rest is kept
+            for key, reason in error.tracks.items():
+                self._fail(key, ready.pop(key)[0], StoreError(reason, "Try --set features.dtype=float32."), outcome)
+            self.store.commit([(key, features) for key, (_, features) in ready.items()])
         outcome.done += len(ready)
-        outcome.audio_seconds += seconds
+        outcome.audio_seconds += sum(f.samples for _, f in ready.values()) / self.spec.chunk.sample_rate
 
 
 def _cut(wave: np.ndarray, layout: Layout) -> Iterator[np.ndarray]:

@@ -12,7 +12,9 @@ from beatmeter.cli.cache import cache
 from beatmeter.cli.data import data
 from beatmeter.cli.demo import demo
 from beatmeter.cli.extract import extract
+from beatmeter.cli.lab import calibrate, compare, ensemble, gate, report
 from beatmeter.cli.predict import predict
+from beatmeter.cli.timeline import timeline
 from beatmeter.cli.train import evaluate, train
 from beatmeter.errors import BeatmeterError
 
@@ -30,7 +32,7 @@ def cli() -> None:
     """
 
 
-for command in (extract, train, evaluate, predict, data, cache, demo):
+for command in (extract, train, evaluate, predict, timeline, compare, calibrate, gate, ensemble, report, data, cache, demo):
     cli.add_command(command)
 
 

@@ -106,7 +106,8 @@ class MeterTask(Task):
         )
 
     def state(self) -> dict[str, Any]:
-        return {"weight": [float(w) for w in self.weight]}
+        floors = floor_of_negative(self.config.task.loss, self.weight, self.config.task.smoothing)
+        return {"weight": [float(w) for w in self.weight], "floors": [float(f) for f in floors]}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         self.weight = np.asarray(state["weight"], dtype=float)

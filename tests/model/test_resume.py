@@ -69,7 +69,7 @@ def test_a_killed_run_resumes_bit_for_bit(regime: str, config: RunConfig, tmp_pa
 
 def test_another_run_is_never_overwritten(config: RunConfig, tmp_path: Path) -> None:
     RunFolder.create(tmp_path / "run", config)
-    with pytest.raises(RunError, match="holds a run already.*--resume"):
+    with pytest.raises(RunError, match=r"holds a run already.*--resume"):
         run(config, tmp_path / "run", CPU, report=lambda text: None)
 
 
