@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from jaxtyping import Float
 from beatmeter import checkpoints
 from beatmeter.audio.ahead import decode_ahead
 from beatmeter.backbones.adapters import load_merged
-from beatmeter.errors import AudioError, BeatmeterError
+from beatmeter.calibration import Calibration
+from beatmeter.errors import AudioError, BeatmeterError, RunError
 from beatmeter.features import TrackEncoder
 from beatmeter.fitting import head_tensors
 from beatmeter.runs import RunFolder
@@ -26,11 +27,16 @@ from beatmeter.tasks import TASKS
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model says of one piece of audio: a probability per class, the two most probable ones and their gap."""
+    """What a model says of one piece of audio: a probability per class, and a second meter when it is above its threshold.
+
+    `sure` is False when the answer's own probability is below the abstention threshold that was asked for.
+    """
 
     classes: tuple[str, ...]
     scores: Float[np.ndarray, " klass"]
     seconds: float
+    second: str | None = None
+    sure: bool = True
 
     @property
     def order(self) -> list[int]:
@@ -51,21 +57,48 @@ class Answer:
         """Plain JSON values."""
         return {
             "meter": self.meter,
+            "sure": self.sure,
+            "second": self.second,
             "scores": {name: float(s) for name, s in zip(self.classes, self.scores, strict=True)},
             "gap": self.gap,
             "seconds": round(self.seconds, 3),
         }
 
 
+@dataclass(frozen=True)
+class Judge:
+    """Scores to answers: calibration when the run has one, `priors` over meters, and a share of answers to abstain from."""
+
+    calibration: Calibration | None = None
+    priors: Mapping[str, float] | None = None
+    abstain: float = 0.0
+
+    def __post_init__(self) -> None:
+        if (self.priors or self.abstain) and self.calibration is None:
+            raise RunError("priors and abstention need calibrated scores", "Run `beatmeter calibrate RUN` first.")
+
+    def __call__(self, classes: tuple[str, ...], scores: Float[np.ndarray, " klass"], seconds: float) -> Answer:
+        if self.calibration is None:
+            return Answer(classes, scores, seconds)
+        calibrated = self.calibration(scores[None], self.priors)
+        second = int(self.calibration.second_meter(calibrated)[0])
+        floor = self.calibration.confident_above(coverage=1 - self.abstain) if self.abstain else 0.0
+        return Answer(classes, calibrated[0], seconds, classes[second] if second >= 0 else None, bool(calibrated.max() >= floor))
+
+
 class Predictor:
     """A run's best epoch, ready for new audio. `Predictor.load(Path("runs/NAME"))`."""
 
-    def __init__(self, encoder: TrackEncoder, head: torch.nn.Module, classes: tuple[str, ...], about: str) -> None:
-        self.encoder, self.head, self.classes, self.about = encoder.eval(), head.eval(), classes, about
+    def __init__(self, encoder: TrackEncoder, head: torch.nn.Module, classes: tuple[str, ...], about: str, judge: Judge) -> None:
+        self.encoder, self.head, self.classes, self.about, self.judge = encoder.eval(), head.eval(), classes, about, judge
 
     @classmethod
-    def load(cls, run: Path, device: torch.device | None = None) -> Predictor:
-        """Load backbone, adapter and head. Raises RunError or FingerprintError when they do not fit together."""
+    def load(cls, run: Path, device: torch.device | None = None, priors: Mapping[str, float] | None = None, abstain: float = 0.0) -> Predictor:
+        """Load backbone, adapter, head and calibration. Raises RunError or FingerprintError when they do not fit together.
+
+        `priors` are the chances that a piece has a meter, by class; with `abstain` = 0.2 the least sure fifth (as on
+        validation) is marked as not sure.
+        """
         device = device or torch.device("cpu")
         folder = RunFolder.open(run)
         config = folder.config()
@@ -77,7 +110,8 @@ class Predictor:
         task = TASKS[config.task.name](config)
         head = task.head(spec).to(device)
         head.load_state_dict(head_tensors(tensors))
-        return cls(TrackEncoder(service.backbone, spec, device), head, task.classes, service.describe())
+        calibration = Calibration.load(folder.calibration) if folder.calibration.exists() else None
+        return cls(TrackEncoder(service.backbone, spec, device), head, task.classes, service.describe(), Judge(calibration, priors, abstain))
 
     def predict(self, wave: Float[np.ndarray, ...], sample_rate: int) -> Answer:
         """The answer for an array: mono (sample,) or (sample, channel), any rate. At least 1 s."""
@@ -105,4 +139,4 @@ class Predictor:
     def _answer(self, wave: Float[np.ndarray, " sample"]) -> Answer:
         with torch.inference_mode():
             logits = self.head(self.encoder([wave]))[0]
-        return Answer(self.classes, torch.sigmoid(logits.double()).cpu().numpy(), len(wave) / self.encoder.spec.chunk.sample_rate)
+        return self.judge(self.classes, torch.sigmoid(logits.double()).cpu().numpy(), len(wave) / self.encoder.spec.chunk.sample_rate)

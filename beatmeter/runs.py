@@ -51,6 +51,10 @@ class RunFolder:
     def excluded_file(self) -> Path:
         return self.path / "excluded.csv"
 
+    @property
+    def calibration(self) -> Path:
+        return self.path / "calibration.json"
+
     def evaluation(self, split: str) -> Path:
         return self.path / "evaluation" / f"{split}.json"
 

@@ -5,26 +5,32 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from beatmeter.cli.options import bar, device_option, echo
-from beatmeter.errors import BeatmeterError, DataError
+from beatmeter.errors import BeatmeterError, ConfigError, DataError
+
+if TYPE_CHECKING:
+    from beatmeter.predictor import Answer
 
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--priors", metavar="3=0.4,4=0.5", help="How common the meters are in your music: the chance that a piece has each.")
+@click.option("--abstain", type=click.FloatRange(0, 1, max_open=True), default=0.0, help="Leave this share of answers open: the least sure ones.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line, scores of every class.")
 @click.option("--jobs", type=int, default=0, help="Processes that decode audio; worth it for many files.")
 @device_option
-def predict(run: Path, files: tuple[Path, ...], as_json: bool, jobs: int, device: str) -> None:
+def predict(run: Path, files: tuple[Path, ...], priors: str | None, abstain: float, as_json: bool, jobs: int, device: str) -> None:
     """Say in which meter FILES are, by the model of RUN. Folders are searched for audio.
 
     \b
     beatmeter predict runs/NAME song.mp3 MUSIC/
     beatmeter predict runs/NAME MUSIC/ --json > meters.jsonl
+    beatmeter predict runs/NAME MUSIC/ --priors 3=0.2,4=0.7 --abstain 0.2
     Exit status: 0 every file got an answer, 1 some could not be used.
     """
     from beatmeter.datasets.folder import find_audio
@@ -34,11 +40,11 @@ def predict(run: Path, files: tuple[Path, ...], as_json: bool, jobs: int, device
     found = [path for given in files for path in (find_audio(given) if given.is_dir() else [given])]
     if not found:
         raise DataError(f"no audio files in {', '.join(map(str, files))}", "Give files or folders that hold audio.")
-    predictor = Predictor.load(run, choose_device(device))
+    predictor = Predictor.load(run, choose_device(device), parse_priors(priors), abstain)
     if not as_json:
         echo(predictor.about)
         width = min(48, max(len(path.name) for path in found))
-        click.echo(f"{'file':{width}}  meter  P      second      gap    {'  '.join(f'{c:>4}' for c in predictor.classes)}")
+        click.echo(f"{'file':{width}}  meter     P  second        gap   {'  '.join(f'{c:>4}' for c in predictor.classes)}")
     progress = bar("predicting", len(found)) if len(found) > 20 and as_json else None
     failed = 0
     for path, answer in predictor.predict_files(found, jobs):
@@ -49,17 +55,33 @@ def predict(run: Path, files: tuple[Path, ...], as_json: bool, jobs: int, device
         elif isinstance(answer, BeatmeterError):
             click.echo(f"{_short(path.name, width):{width}}  {answer}")
         else:
-            first, second = answer.order[:2]
-            numbers = "  ".join(f"{s:4.2f}" for s in answer.scores)
-            click.echo(
-                f"{_short(path.name, width):{width}}  {answer.meter:>5}  {answer.scores[first]:.2f}   "
-                f"{answer.classes[second]:>2} ({answer.scores[second]:.2f})   {answer.gap:.2f}   {numbers}"
-            )
+            click.echo(f"{_short(path.name, width):{width}}  {_line(answer)}")
         if progress:
             progress.update(1)
     if progress:
         progress.close()
     raise SystemExit(1 if failed else 0)
+
+
+def parse_priors(text: str | None) -> dict[str, float] | None:
+    """`3=0.4,4=0.5` as numbers by class."""
+    if text is None:
+        return None
+    try:
+        return {name.strip(): float(value) for name, _, value in (part.partition("=") for part in text.split(","))}
+    except ValueError:
+        raise ConfigError(f"--priors {text!r} cannot be read", "Write --priors 3=0.4,4=0.5.") from None
+
+
+def _line(answer: Answer) -> str:
+    """One answer; `?` marks one that is not sure, `+` a second meter that is really there."""
+    first, second = answer.order[:2]
+    meter = f"{answer.meter}+{answer.second}" if answer.second else answer.meter
+    numbers = "  ".join(f"{s:4.2f}" for s in answer.scores)
+    return (
+        f"{meter:>5}{' ' if answer.sure else '?'} {answer.scores[first]:5.2f}  "
+        f"{answer.classes[second]:>2} ({answer.scores[second]:.2f})  {answer.gap:6.2f}   {numbers}"
+    )
 
 
 def _short(text: str, width: int) -> str:
