@@ -1,0 +1,224 @@
+"""Timing that a shared machine cannot fool: all ways in turn, speeds paired with named baselines, one JSON line a result.
+
+A benchmark is a pytest function that takes the fixture `bench` (conftest.py). On every push it runs once, small, as a
+test; `make bench` runs it timed (`--benchmark-enable`) and the lines become `README.md` (page.py).
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+LINES = "BEATMETER_BENCH_LINES"  # environment variable: the file that results are appended to
+
+Way = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A promise: the speed of `ours` relative to the baseline `base` is at least `least`."""
+
+    base: str
+    least: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Seconds of several ways of doing the same `amount` of work (`unit`, for rates), round by round.
+
+    Speeds are relative to `base`, more is faster: the median over rounds of the paired ratios.
+    """
+
+    part: str
+    title: str
+    seconds: Mapping[str, Sequence[float]]
+    base: str
+    ours: str
+    amount: float = 0.0
+    unit: str = ""
+    targets: tuple[Target, ...] = ()
+    note: str = ""
+
+    def ratios(self, name: str, base: str | None = None) -> list[float]:
+        """Speed of a way relative to a baseline in every round."""
+        return [b / s for b, s in zip(self.seconds[base or self.base], self.seconds[name], strict=True)]
+
+    def ratio(self, name: str, base: str | None = None) -> float:
+        """The median of `ratios`."""
+        return statistics.median(self.ratios(name, base))
+
+    def verdicts(self) -> list[tuple[str, bool]]:
+        """Every target in words with its number, and whether it is met."""
+        told = []
+        for target in self.targets:
+            reached = self.ratio(self.ours, target.base)
+            told.append((f"{self.ours}: {reached:.2f} x {target.base} (target {target.least:g})", reached >= target.least))
+        return told
+
+    def text(self) -> str:
+        """A table for the terminal: median milliseconds, 10th to 90th percentile, relative speed, rate."""
+        rate = f"{self.unit}/s" if self.amount else ""
+        width = max(len(n) for n in self.seconds) + 2
+        lines = [f"\n{self.part}: {self.title}", f"  {'':{width}}{'ms':>10}{'p10 - p90':>22}{'x ' + self.base:>16}{rate:>14}"]
+        for name, times in self.seconds.items():
+            low, high = np.percentile(times, [10, 90]) * 1e3
+            middle = statistics.median(times)
+            per_second = f"{self.amount / middle:.4g}" if self.amount else ""
+            lines.append(f"  {name:{width}}{middle * 1e3:10.2f}{f'{low:.2f} - {high:.2f}':>22}{self.ratio(name):16.3f}{per_second:>14}")
+        lines += [f"  {'met   ' if met else 'NOT MET'} {text}" for text, met in self.verdicts()]
+        return "\n".join([*lines, *([f"  {self.note}"] if self.note else [])])
+
+
+@dataclass(frozen=True)
+class Growth:
+    """How cost grows with work: `series` by name, one value (of `unit`) per size."""
+
+    part: str
+    title: str
+    sizes: tuple[float, ...]
+    size_name: str
+    series: Mapping[str, Sequence[float]]
+    unit: str
+    note: str = ""
+
+    def text(self) -> str:
+        lines = [f"\n{self.part}: {self.title} ({self.unit})", "  " + "".join(f"{c:>18}" for c in (self.size_name, *self.series))]
+        lines += ["  " + "".join(f"{v:>18.6g}" for v in (size, *(s[i] for s in self.series.values()))) for i, size in enumerate(self.sizes)]
+        return "\n".join([*lines, *([f"  {self.note}"] if self.note else [])])
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One number with, if it was promised, its bound: `at_least` or `at_most` `bound`."""
+
+    part: str
+    title: str
+    value: float
+    unit: str
+    bound: float | None = None
+    kind: Literal["at least", "at most"] = "at most"
+    note: str = ""
+
+    @property
+    def met(self) -> bool:
+        return self.bound is None or (self.value <= self.bound if self.kind == "at most" else self.value >= self.bound)
+
+    def text(self) -> str:
+        promise = "" if self.bound is None else f" ({self.kind} {self.bound:g}: {'met' if self.met else 'NOT MET'})"
+        return f"\n{self.part}: {self.title}: {self.value:.4g} {self.unit}{promise}" + (f"\n  {self.note}" if self.note else "")
+
+
+Result = Comparison | Growth | Fact
+
+
+def in_turn(ways: Mapping[str, Way], rounds: int, before: Callable[[str], object] = lambda name: None) -> dict[str, list[float]]:
+    """Seconds of each way, `rounds` times, all of them in every round, in changing order: what disturbs one disturbs its
+    neighbours. `before(name)` is not timed."""
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(rounds):
+        for name, way in list(ways.items())[:: -1 if number % 2 else 1]:
+            before(name)
+            began = time.perf_counter()
+            way()
+            seconds[name].append(time.perf_counter() - began)
+    return seconds
+
+
+@dataclass
+class Bench:
+    """What a benchmark measures with. `timed` tells whether numbers are wanted or only that everything runs.
+
+    `call` is pytest-benchmark's `pedantic` for `ours`, so that its own reports and comparisons between commits work too.
+    """
+
+    timed: bool
+    part: str
+    call: Callable[..., object]
+    results: list[Result] = field(default_factory=list)
+
+    def compare(
+        self,
+        title: str,
+        ways: Mapping[str, Way],
+        base: str,
+        ours: str,
+        rounds: int = 7,
+        amount: float = 0.0,
+        unit: str = "",
+        targets: Mapping[str, float] | None = None,
+        before: Callable[[str], object] = lambda name: None,
+        note: str = "",
+    ) -> Comparison:
+        """Time all ways in turn; `targets` maps a baseline to the least speed of `ours` relative to it."""
+        seconds = in_turn(ways, rounds if self.timed else 1, before)
+        promised = tuple(Target(b, least) for b, least in (targets or {}).items())
+        result = Comparison(self.part, title, seconds, base, ours, amount, unit, promised, note)
+        if not any(isinstance(earlier, Comparison) for earlier in self.results):  # the plugin's fixture serves once a test
+            self.call(ways[ours], setup=lambda: before(ours), rounds=1)
+        self.record(result)
+        return result
+
+    def record(self, result: Result) -> None:
+        """Print a result and append it to the file of lines, when timed."""
+        self.results.append(result)
+        if self.timed:
+            print(result.text())
+            if os.environ.get(LINES):
+                with Path(os.environ[LINES]).open("a", encoding="utf-8") as file:
+                    file.write(to_line(result) + "\n")
+
+
+def to_line(result: Result) -> str:
+    """One JSON line: the result, what kind it is, where and when it was measured."""
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return json.dumps({"kind": type(result).__name__, **asdict(result), "machine": machine(), "time": now})
+
+
+def from_line(line: str) -> tuple[Result, dict[str, Any]]:
+    """The result in a line, and the rest: machine and time."""
+    value = json.loads(line)
+    rest = {name: value.pop(name) for name in ("machine", "time")}
+    kind = {"Comparison": Comparison, "Growth": Growth, "Fact": Fact}[value.pop("kind")]
+    if kind is Comparison:
+        value["targets"] = tuple(Target(**t) for t in value["targets"])
+    if kind is Growth:
+        value["sizes"] = tuple(value["sizes"])
+    return kind(**value), rest
+
+
+@cache
+def machine() -> dict[str, str]:
+    """What the numbers depend on: processor, cores, memory, accelerator, system, libraries."""
+    import h5py
+    import torch
+    import zarr
+
+    cpu = next((line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), platform.processor())
+    flags = next((set(line.split()) for line in _lines("/proc/cpuinfo") if line.startswith("flags")), set())
+    fast = ", ".join(f for f in ("avx512_bf16", "amx_bf16", "avx512f", "avx2") if f in flags)
+    memory = next((int(line.split()[1]) for line in _lines("/proc/meminfo") if line.startswith("MemTotal")), 0)
+    return {
+        "processor": f"{cpu}, {len(os.sched_getaffinity(0))} cores ({fast})",
+        "memory": f"{memory / 2**20:.0f} GiB",
+        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+        "system": f"{platform.system()} {platform.release()}",
+        "versions": ", ".join([f"Python {platform.python_version()}", *(f"{m.__name__} {m.__version__}" for m in (torch, np, zarr, h5py))]),
+    }
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
