@@ -1,0 +1,258 @@
+"""The extraction service: the same numbers as the plain loop, nothing lost, every file accounted for."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from meterfolders import build
+
+from beatmeter.audio.ahead import decode_or_count
+from beatmeter.audio.decode import load
+from beatmeter.audio.identity import track_key
+from beatmeter.backbones.base import Visit
+from beatmeter.chunking import Layout
+from beatmeter.config import change
+from beatmeter.datasets import open_dataset
+from beatmeter.extraction import Extractor
+from beatmeter.pooling import Arrangement, Encoder
+from beatmeter.service import FeatureService
+from beatmeter.settings import DataConfig, FeatureConfig, RunConfig, TaskConfig
+from beatmeter.store import Store
+from beatmeter.store.verify import verify
+from beatmeter.training import run
+
+CPU = torch.device("cpu")
+CLASSES = TaskConfig().classes
+
+
+def quiet(text: str) -> None:
+    """Nobody reads it."""
+
+
+def settings(cache: Path, **changes: object) -> FeatureConfig:
+    return change(FeatureConfig(cache=str(cache), poolings=("stats", "lag", "frames"), statistics=("mean", "max", "std"), window=2), changes)
+
+
+@pytest.fixture(scope="module")
+def music(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Files of 1.5 to 33 s, so that batches mix tracks, windows and short chunks."""
+    folder = tmp_path_factory.mktemp("lengths")
+    rng = np.random.default_rng(1)
+    for i, seconds in enumerate([1.5, 5.0, 7.7, 12.1, 5.0, 33.0, 2.25, 20.5]):
+        t = np.arange(round(seconds * 24_000)) / 24_000
+        wave = 0.3 * np.sin(2 * np.pi * (200 + 50 * i) * t) * np.exp(-5 * (t % (0.25 + 0.05 * i))) + 0.01 * rng.standard_normal(len(t))
+        soundfile.write(folder / f"{i}.wav", wave, 24_000)
+    return folder
+
+
+@pytest.mark.parametrize("backbone", ["spectral", "embedded"])
+def test_batches_give_the_features_of_one_track_at_a_time(backbone: str, music: Path, tmp_path: Path) -> None:
+    service = FeatureService(settings(tmp_path / "cache", backbone=backbone, dtype="float32"), CPU, jobs=2)
+    tracks = open_dataset(music, DataConfig(), CLASSES, labelled=False).tracks
+    store, keys, failed = service.ensure(tracks, report=quiet)
+    assert not failed
+    snapshot = store.snapshot()
+    encoder = Encoder(service.backbone, service.spec)
+    for track in tracks:
+        wave = load(track.path)
+        layout = Layout.of(len(wave), service.spec)
+        chunks = torch.from_numpy(np.stack([wave[s : s + layout.length] for s in layout.starts]))
+        with torch.inference_mode():
+            wanted = encoder(chunks, Arrangement.of(layout, 2))
+        found = snapshot.read(keys[track.id])
+        for name, values in wanted.items():
+            assert np.allclose(found.pooled[name].values, values.numpy(), rtol=2e-3, atol=2e-3), (track.id, name)
+
+
+def test_an_encoder_stopped_early_gives_the_same_layers(music: Path, tmp_path: Path) -> None:
+    tracks = open_dataset(music, DataConfig(), CLASSES, labelled=False).tracks[:3]
+    whole = FeatureService(settings(tmp_path / "cache", backbone="embedded"), CPU)
+    part = FeatureService(settings(tmp_path / "cache2", backbone="embedded", layers="1-2,4"), CPU)
+    one, keys, _ = whole.ensure(tracks, report=quiet)
+    two, _, _ = part.ensure(tracks, report=quiet)
+    assert part.spec.last_layer == 4
+    for key in keys.values():
+        wanted = one.snapshot().read(key).pooled["stats"].values[:, [0, 1, 3]]
+        assert np.array_equal(two.snapshot().read(key).pooled["stats"].values, wanted)
+
+
+def test_a_store_that_holds_more_serves_less(music: Path, tmp_path: Path) -> None:
+    tracks = open_dataset(music, DataConfig(), CLASSES, labelled=False).tracks[:3]
+    full = FeatureService(settings(tmp_path / "cache", backbone="spectral"), CPU)
+    store, _, _ = full.ensure(tracks, report=quiet)
+    lines: list[str] = []
+    again, _, _ = full.ensure(tracks, full.spec.only(["lag"]), report=lines.append)
+    assert again.path == store.path
+    assert "0 to extract, 3 present" in lines[0]
+
+
+def test_copies_are_extracted_once_and_broken_files_are_listed_and_not_tried_again(music: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "mixed"
+    shutil.copytree(music, folder)
+    shutil.copy(folder / "2.wav", folder / "copy of 2.wav")
+    (folder / "text.mp3").write_text("this is no music")
+    (folder / "empty.wav").touch()
+    soundfile.write(folder / "silent.wav", np.zeros(48_000), 24_000)
+    soundfile.write(folder / "short.wav", np.ones(100) * 0.1, 24_000)
+    service = FeatureService(settings(tmp_path / "cache", backbone="spectral"), CPU)
+    tracks = open_dataset(folder, DataConfig(), CLASSES, labelled=False).tracks
+    lines: list[str] = []
+    store, keys, failed = service.ensure(tracks, report=lines.append)
+    assert sorted(failed) == ["empty.wav", "short.wav", "silent.wav", "text.mp3"]
+    assert "1 copies of others" in lines[0]
+    assert keys["2.wav"] == keys["copy of 2.wav"]
+    lines.clear()
+    _, _, again = service.ensure(tracks, report=lines.append)
+    assert sorted(again) == sorted(failed)
+    assert lines[0].endswith("0 to extract, 9 present, 4 failed")
+    lines.clear()
+    service.ensure(tracks, report=lines.append, retry_failed=True)
+    assert "to extract" in lines[0]
+    assert "0 to extract" not in lines[0]
+    soundfile.write(folder / "short.wav", 0.1 * np.random.default_rng(0).standard_normal(48_000), 24_000)
+    _, _, mended = service.ensure(open_dataset(folder, DataConfig(), CLASSES, labelled=False).tracks, report=quiet)
+    assert "short.wav" not in mended
+    assert store.path == service.store().path
+
+
+def test_long_files_are_streamed_and_give_the_same_features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "long"
+    folder.mkdir()
+    rng = np.random.default_rng(2)
+    soundfile.write(folder / "long.wav", 0.1 * rng.standard_normal(24_000 * 47 + 777), 24_000)
+    tracks = open_dataset(folder, DataConfig(), CLASSES, labelled=False).tracks
+    held = FeatureService(settings(tmp_path / "cache", backbone="spectral"), CPU)
+    one, keys, _ = held.ensure(tracks, report=quiet)
+    monkeypatch.setattr(decode_or_count, "__defaults__", (10.0,))
+    streamed = FeatureService(settings(tmp_path / "cache2", backbone="spectral"), CPU)
+    two, _, failed = streamed.ensure(tracks, report=quiet)
+    assert not failed
+    for name, rows in one.snapshot().read(keys["long.wav"]).pooled.items():
+        assert np.array_equal(rows.values, two.snapshot().read(keys["long.wav"]).pooled[name].values), name
+
+
+def test_an_interrupted_extraction_keeps_what_is_finished(music: Path, tmp_path: Path) -> None:
+    service = FeatureService(settings(tmp_path / "cache", backbone="spectral"), CPU)
+    tracks = open_dataset(music, DataConfig(), CLASSES, labelled=False).tracks
+    store = Store.for_spec(tmp_path / "cache", service.spec)
+    seen = 0
+
+    def stop(n: int) -> None:
+        nonlocal seen
+        seen += n
+        if seen == 4:
+            raise KeyboardInterrupt
+
+    todo = [(track_key(t.path), t) for t in tracks]
+    with pytest.raises(KeyboardInterrupt):
+        Extractor(Encoder(service.backbone, service.spec), store, CPU).run(todo, stop)
+    assert len(store.keys()) == 4
+    _, _, failed = service.ensure(tracks, report=quiet)
+    assert not failed
+    assert len(store.keys()) == len(tracks)
+
+
+CHILD = """
+import sys
+from pathlib import Path
+import torch
+from beatmeter import extraction
+from beatmeter.datasets import open_dataset
+from beatmeter.service import FeatureService
+from beatmeter.settings import DataConfig, FeatureConfig, TaskConfig
+extraction.COMMIT_TRACKS = 2
+torch.set_num_threads(1)
+music, cache = sys.argv[1:]
+service = FeatureService(FeatureConfig(cache=cache, backbone="spectral", poolings=("stats", "lag"), window=2), torch.device("cpu"))
+tracks = open_dataset(Path(music), DataConfig(), TaskConfig().classes, labelled=False).tracks
+service.spec
+print("ready", flush=True)
+service.ensure(tracks, report=lambda text: None)
+"""
+
+
+def test_killed_ten_times_and_run_again_it_equals_an_undisturbed_run(clips: Path, tmp_path: Path) -> None:
+    def extract(cache: Path) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", CHILD, str(clips), str(cache)], stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        )
+        assert process.stdout is not None
+        with process.stdout:
+            assert process.stdout.readline() == "ready\n"
+        return process
+
+    whole = extract(tmp_path / "whole")
+    began = time.monotonic()
+    assert whole.wait(timeout=120) == 0
+    duration = time.monotonic() - began
+    rng = random.Random(0)
+    killed = 0
+    for _ in range(10):
+        process = extract(tmp_path / "killed")
+        time.sleep(rng.uniform(0, 0.5 * duration))
+        process.send_signal(signal.SIGKILL)
+        killed += process.wait() == -signal.SIGKILL
+    assert killed >= 3
+    last = extract(tmp_path / "killed")
+    assert last.wait(timeout=120) == 0
+    one, two = (next(Store.open(p.parent) for p in cache.glob("*/commits")) for cache in (tmp_path / "whole", tmp_path / "killed"))
+    assert verify(two.path, full=True).sound
+    assert one.keys() == two.keys()
+    assert len(one.keys()) == 48
+    for key in list(one.keys()):
+        for name, rows in one.snapshot().read(key).pooled.items():
+            assert np.array_equal(rows.values, two.snapshot().read(key).pooled[name].values)
+
+
+def test_every_row_of_a_broken_meter_folder_is_accounted_for_and_nothing_silent_is_trained_on(tmp_path: Path) -> None:
+    folder = build(tmp_path / "meter")
+    config = change(
+        RunConfig(),
+        {
+            "data": {"path": str(folder.path)},
+            "features": {"backbone": "spectral", "cache": str(tmp_path / "cache"), "window": 2},
+            "head": {"poolings": ("lag",), "channels": 8},
+            "training": {"epochs": 1},
+        },
+    )
+    outcome = run(config, tmp_path / "run", CPU, report=quiet)
+    import csv
+
+    with (tmp_path / "run" / "excluded.csv").open() as file:
+        excluded = {row["id"]: row for row in csv.DictReader(file)}
+    with (tmp_path / "run" / "split.csv").open() as file:
+        used = {row["id"]: row["split"] for row in csv.DictReader(file)}
+    assert set(folder.kept) == set(used)
+    assert set(folder.excluded) <= set(excluded)
+    assert not set(used) & set(folder.excluded)
+    assert all(row["reason"] for row in excluded.values())
+    predicted = {name for e in outcome.evaluations.values() for name in e.predictions.ids}
+    assert predicted <= set(folder.kept)
+
+
+def test_values_that_cannot_be_stored_fail_their_track_and_no_other(music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    service = FeatureService(settings(tmp_path / "cache", backbone="spectral"), CPU)
+    tracks = open_dataset(music, DataConfig(), CLASSES, labelled=False).tracks
+    plain = service.backbone.forward
+
+    def overflowing(waves: torch.Tensor, visit: Visit, last: int | None = None) -> None:
+        loud = waves.shape[1] < 40_000  # only the file of 1.5 s
+        plain(waves, lambda k, states: visit(k, states * 1e6 if loud else states), last)
+
+    monkeypatch.setattr(service.backbone, "forward", overflowing)
+    store, keys, failed = service.ensure(tracks, report=quiet)
+    assert list(failed) == ["0.wav"]
+    assert "layer 1" in failed["0.wav"]
+    assert len(store.keys()) == len(tracks) - 1
+    assert keys["0.wav"] in store.failures()
