@@ -31,6 +31,9 @@ EMBEDDED_CONFIG = HubertConfig(
     intermediate_size=512,
     conv_dim=(64,) * 7,
     do_stable_layer_norm=True,
+    hidden_dropout=0.0,  # synthesised music never repeats, and dropout inside attention costs half of a training step
+    activation_dropout=0.0,
+    attention_dropout=0.0,
 )
 
 

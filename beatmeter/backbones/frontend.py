@@ -36,8 +36,11 @@ class ConvLayer(nn.Module):
         return self.conv.weight.transpose(1, 2).flatten(1).contiguous()
 
     def windows(self, x: Float[Tensor, "chunk row channel"]) -> Float[Tensor, "chunk fewer taps_channels"]:
-        """What the kernel sees at every step, as a view."""
-        return x.unfold(1, self.kernel, self.stride).transpose(2, 3).flatten(2)
+        """What the kernel sees at every step: a view, or copies where a gradient must come back (unfold returns it slowly)."""
+        if not x.requires_grad:
+            return x.unfold(1, self.kernel, self.stride).transpose(2, 3).flatten(2)
+        last = (x.shape[1] - self.kernel) // self.stride * self.stride
+        return torch.cat([x[:, tap : tap + last + 1 : self.stride] for tap in range(self.kernel)], dim=2)
 
     def forward(self, x: Float[Tensor, "chunk row channel"]) -> Float[Tensor, "chunk fewer dim"]:
         taps, windows = self.taps(), self.windows(x)
