@@ -39,6 +39,9 @@ def info(path: Path, as_json: bool) -> None:
     """Which features there are, of how many tracks, and how large.
 
     Exit status: 0 all stores can be opened, 1 some cannot (they are named).
+
+    \b
+    beatmeter cache info
     """
     from beatmeter.store import Store
 
@@ -64,6 +67,9 @@ def failures(path: Path, clear: bool, as_json: bool) -> None:
     """Files that could not be used, with the reason.
 
     Exit status: 0 there are none (or they were cleared), 1 there are some.
+
+    \b
+    beatmeter cache failures cache/STORE
     """
     listed: list[dict[str, str]] = []
     for store in _stores(path):
@@ -87,6 +93,9 @@ def verify(path: Path, full: bool, as_json: bool) -> None:
     """Is every store sound? Names each fault, the file, and what to do about it. Changes nothing.
 
     Exit status: 0 sound (garbage and notes do no harm), 1 features are missing or damaged.
+
+    \b
+    beatmeter cache verify --full
     """
     from beatmeter.store.verify import verify as verify_store
 
@@ -124,6 +133,9 @@ def repair(path: Path, as_json: bool) -> None:
     """Keep every track whose bytes match their checksums, and name those that are gone. Reads everything.
 
     Nothing is deleted: `gc` does that later. Exit status: 0 nothing was lost, 1 some tracks are to be extracted again.
+
+    \b
+    beatmeter cache repair cache/STORE
     """
     from beatmeter.store.repair import repair as repair_store
 
@@ -149,6 +161,9 @@ def compact(path: Path, size: int, as_json: bool) -> None:
     """Join small segments into large ones: stores with thousands of commits open and scan faster.
 
     Others may read and write meanwhile. The old segments stay until `gc` removes them.
+
+    \b
+    beatmeter cache compact cache/STORE
     """
     from beatmeter.store.compact import compact as compact_store
 
@@ -172,6 +187,9 @@ def gc(path: Path, older_than: float, dry_run: bool, as_json: bool) -> None:
     """Remove what dead writers, compaction and repair left behind.
 
     The grace period must be longer than a commit takes and than readers keep a snapshot, for instance a training run.
+
+    \b
+    beatmeter cache gc --dry-run
     """
     from beatmeter.store.gc import collect
 
