@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from itertools import takewhile
 from pathlib import Path
 
 from beatmeter.config import read_toml
 from beatmeter.errors import ConfigError
-from beatmeter.schema import canonical_json
 
 
 def gather(arguments: Sequence[str], group: bool) -> dict[str, list[Path]]:
@@ -69,4 +69,4 @@ def _is_named(text: str) -> bool:
 def _settings(run: Path) -> str | None:
     """The settings of a run folder but for its seed, as text; None where there are none."""
     file = run / "config.toml"
-    return canonical_json({k: v for k, v in read_toml(file).items() if k != "seed"}) if file.exists() else None
+    return json.dumps({k: v for k, v in read_toml(file).items() if k != "seed"}) if file.exists(, sort_keys=True) else None

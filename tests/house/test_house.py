@@ -1,0 +1,95 @@
+"""What keeps the house in order: a true file map, instant help, no stray files, settings that the README lists."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import click
+import filemap
+import pytest
+
+from beatmeter.cli import cli
+from beatmeter.cli.options import recipes
+from beatmeter.config import build, describe, read_toml
+from beatmeter.settings import RunConfig
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_file_map_is_true() -> None:
+    assert filemap.rewritten(README) == README, "run `make filemap`"
+
+
+def test_every_module_says_in_one_line_what_it_is() -> None:
+    silent = [str(p) for p in filemap.modules() if not filemap.summary(p) and (filemap.ROOT / p).read_text().strip()]
+    assert silent == []
+
+
+def commands(group: click.Group = cli, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], click.Command]]:
+    found: list[tuple[tuple[str, ...], click.Command]] = []
+    for name, command in sorted(group.commands.items()):
+        found.append(((*path, name), command))
+        if isinstance(command, click.Group):
+            found += commands(command, (*path, name))
+    return found
+
+
+@pytest.mark.parametrize("path", [p for p, _ in commands()], ids=" ".join)
+def test_every_help_text_has_an_example(path: tuple[str, ...]) -> None:
+    command = dict(commands())[path]
+    assert command.help, "no help"
+    assert f"beatmeter {path[0]}" in command.help, "no example"
+
+
+def test_help_imports_neither_torch_nor_numpy_libraries() -> None:
+    code = (
+        "import sys; sys.argv = ['beatmeter', '--help']\n"
+        "from beatmeter.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print([m for m in ('torch', 'numpy', 'scipy', 'sklearn', 'zarr', 'transformers', 'peft', 'librosa') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("module", ["schema", "config", "settings", "chunking", "datasets", "store", "metrics", "diagnostics", "predictions", "report"])
+def test_right_of_the_second_waist_and_below_the_first_no_torch(module: str) -> None:
+    code = f"import sys, beatmeter.{module}; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("name", sorted(recipes()))
+def test_recipes_list_only_differences_and_say_what_they_are_for(name: str) -> None:
+    path = recipes()[name]
+    assert path.read_text().startswith("# ")
+    values = read_toml(path)
+    assert build(RunConfig, values, name) != RunConfig()
+
+
+def test_the_settings_page_lists_every_setting() -> None:
+    page = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+    for name, default, text in describe(RunConfig()):
+        assert f"| `{name}` | `{default!r}` | {text} |" in page, f"{name}: run `make filemap`"
+
+
+def test_constraints_pin_every_dependency() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    pinned = {re.split(r"==", line)[0].lower().replace("_", "-") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}
+    wanted = [*project["dependencies"], *(d for extra in project["optional-dependencies"].values() for d in extra)]
+    names = {re.split(r"[<>=\[; ]", w)[0].lower().replace("_", "-") for w in wanted} - {"beatmeter"}
+    assert names - pinned == set()
+
+
+def test_links_in_the_documents_lead_somewhere() -> None:
+    dead = []
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "cache" / "README.md", ROOT / "data" / "README.md"]:
+        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+            if "://" not in target and not (page.parent / target).exists():
+                dead.append(f"{page.name}: {target}")
+    assert dead == []
