@@ -69,4 +69,4 @@ def _is_named(text: str) -> bool:
 def _settings(run: Path) -> str | None:
     """The settings of a run folder but for its seed, as text; None where there are none."""
     file = run / "config.toml"
-    return json.dumps({k: v for k, v in read_toml(file).items() if k != "seed"}) if file.exists(, sort_keys=True) else None
+    return json.dumps({k: v for k, v in read_toml(file).items() if k != "seed"}, sort_keys=True) if file.exists() else None
