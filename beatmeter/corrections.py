@@ -1,53 +1,20 @@
-"""Corrected labels: a CSV file of ids and labels, applied to predictions, so that both label sets can be shown side by side."""
+"""Corrected labels applied to predictions, so that both label sets can be shown side by side."""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
+from beatmeter.datasets.corrections import LabelFile
 from beatmeter.datasets.labels import parse_labels
 from beatmeter.errors import DataError, nearest
 from beatmeter.schema import Predictions
 
 
 @dataclass(frozen=True)
-class Corrections:
-    """What a corrections file says: the label cell of every id, "" where the item is to be left out, and its reason."""
-
-    path: Path
-    labels: Mapping[str, str]
-    reasons: Mapping[str, str]
-
-    @classmethod
-    def read(cls, path: Path) -> Corrections:
-        """Read a CSV file with the columns `id`, `label` and, if there, `reason`.
-
-        A label is written as in datasets: `3`, `3,4` or `3:0.7,4:1`; empty leaves the item out. Raises DataError with file and line.
-        """
-        try:
-            text = path.read_text(encoding="utf-8-sig")
-        except FileNotFoundError:
-            raise DataError(f"there is no corrections file {path}") from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"cannot read {path}: {error}") from None
-        reader = csv.DictReader(io.StringIO(text, newline=""))
-        missing = [name for name in ("id", "label") if name not in (reader.fieldnames or ())]
-        if missing:
-            raise DataError(f"{path} has no column {missing[0]!r}", "A corrections file has the columns id, label and, if you like, reason.")
-        labels: dict[str, str] = {}
-        reasons: dict[str, str] = {}
-        for row in reader:
-            id, label = row["id"] or "", row["label"] or ""
-            if not id or id in labels or None in row:
-                wrong = "has an empty id" if not id else f"names {id!r} again" if id in labels else "has more cells than the header"
-                raise DataError(f"{path}:{reader.line_num}: this line {wrong}", 'Labels that hold commas must be quoted: "3,4".')
-            labels[id], reasons[id] = label.strip(), (row.get("reason") or "").strip()
-        return cls(path, labels, reasons)
+class Corrections(LabelFile):
+    """A file of corrected labels, of either form, and what it makes of predictions."""
 
     def apply(self, p: Predictions) -> tuple[Predictions, list[str]]:
         """`p` under the corrected labels, without what is to be left out, and the ids that were touched.

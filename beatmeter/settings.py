@@ -32,6 +32,7 @@ class DataConfig:
 
     path: str = option("", "dataset folder or table; the command line's DATASET")
     extra: tuple[str, ...] = option((), "further datasets whose tracks join training only")
+    corrections: tuple[str, ...] = option((), "files of corrected labels, applied in order: reviews of `beatmeter data audit` (id, label, new label)")
     classes: int = option(0, "METER2800 tables to read: 2 or 4 classes; 0 takes the 4-class ones when they are there")
 
 
@@ -122,11 +123,14 @@ class HeadConfig:
     standardise: bool = option(True, "standardise every layer by the train split's mean and deviation before the mix")
     channels: int = option(64, "convolution channels over lag")
     kernel: int = option(5, "convolution kernel over lag")
-    dilations: tuple[int, ...] = option((1, 2, 4, 8), "dilations of the convolutions over lag")
+    dilations: tuple[int, ...] = option((1, 2, 4, 8, 16), "dilations of the convolutions over lag")
+    noise: float = option(0.0, "Gaussian noise on the standardised features while training, in deviations")
 
     def __post_init__(self) -> None:
         _positive(self, "hidden", "channels", "kernel")
         _fraction(self, "dropout")
+        if self.noise < 0:
+            raise ConfigError(f"noise = {self.noise} must not be negative")
         unknown = [n for n in self.poolings if n not in ("stats", "lag")]
         if unknown or not self.poolings:
             raise ConfigError(f"head.poolings = {list(self.poolings)} is not possible", "Choose from: stats, lag.")
@@ -159,6 +163,7 @@ class TrainingConfig:
     adapter_lr: float = option(1e-5, "learning rate of the backbone's adapter")
     mix_lr: float = option(1e-2, "learning rate of the layer mix, without weight decay")
     weight_decay: float = option(1e-4, "AdamW weight decay")
+    warmup: float = option(0.0, "share of the steps in which the learning rates rise to their peak")
     clip: float = option(1.0, "largest gradient norm")
     select: Literal["balanced_accuracy", "accuracy", "loss"] = option(
         "balanced_accuracy", "validation figure that picks the best epoch; ties go to the lower loss"
@@ -168,6 +173,7 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         _positive(self, "epochs", "patience", "batch", "accumulation", "head_lr", "adapter_lr", "mix_lr", "clip", "workers")
+        _fraction(self, "warmup")
         if self.weight_decay < 0:
             raise ConfigError(f"weight_decay = {self.weight_decay} must not be negative")
 

@@ -95,32 +95,44 @@ def run(
 
 
 def evaluate_run(
-    path: Path, device: torch.device, splits: Sequence[str], dataset: str | None = None, report: Report = print, progress: Progress | None = None
+    path: Path,
+    device: torch.device,
+    splits: Sequence[str],
+    dataset: str | None = None,
+    report: Report = print,
+    progress: Progress | None = None,
+    corrections: Sequence[str] = (),
 ) -> Outcome:
-    """Predict with the best epoch of a run: splits of its own data, or all labelled tracks of another dataset as `test`."""
+    """Predict with the best epoch of a run: splits of its own data, or all labelled tracks of another dataset as `test`.
+
+    `corrections` are files of corrected labels, after those of the run. What is written then is named `corrected-`, so
+    that the evaluation under the run's own labels stays beside it.
+    """
     folder = RunFolder.open(path)
     config = folder.config()
     tensors, about = checkpoints.read(folder.best)
     if dataset is None:
-        config = change(config, {"split": {"file": str(folder.split_file)}}, str(path))
+        files = (*config.data.corrections, *corrections)
+        config = change(config, {"split": {"file": str(folder.split_file)}, "data": {"corrections": files}}, str(path))
     else:
-        config = change(config, {"data": {"path": dataset, "extra": ()}, "limit": 0}, str(path))
+        config = change(config, {"data": {"path": dataset, "extra": (), "corrections": tuple(corrections)}, "limit": 0}, str(path))
     ready = prepare(config, device, report, progress, FeatureSpec.from_json(about["spec"]))
     task = TASKS[config.task.name](config)
     task.load_state(about["task"])
     model = Model(task, ready.source, task.head(ready.source.spec).to(device))
     model.load(tensors)
+    prefix = "corrected-" if corrections else ""
     if dataset is None:
-        return evaluate(model, ready, folder, splits)
+        return evaluate(model, ready, folder, splits, prefix)
     everything = tuple(replace(t, split="test") for t in ready.dataset.tracks if t.labels)
     elsewhere = replace(ready, dataset=replace(ready.dataset, tracks=everything))
-    return evaluate(model, elsewhere, folder, ["test"], f"{ready.dataset.name}-")
+    return evaluate(model, elsewhere, folder, ["test"], f"{prefix}{ready.dataset.name}-")
 
 
 def evaluate(model: Model, ready: Prepared, folder: RunFolder, splits: Sequence[str], prefix: str = "") -> Outcome:
     """Predict the splits and diagnose each, with thresholds from the run's own validation split; write everything down.
 
-    `prefix` marks the files of predictions on other data than the run's own.
+    `prefix` marks the files of predictions on other data, or under other labels, than the run's own.
     """
     size, _ = model.source.step_size(model.task.config.training)
     meta = {"run": folder.path.name, "fingerprint": ready.source.spec.fingerprint, "loss": model.task.state()}
@@ -148,7 +160,12 @@ def _about(config: RunConfig, ready: Prepared, folder: RunFolder) -> dict[str, A
     about = {
         "spec": ready.source.spec.to_json(),
         "fingerprint": ready.source.spec.fingerprint,
-        "data": {"path": config.data.path, "kind": ready.dataset.kind, "sha256": ready.dataset.sha256},
+        "data": {
+            "path": config.data.path,
+            "kind": ready.dataset.kind,
+            "sha256": ready.dataset.sha256,
+            "corrections": list(ready.dataset.corrections),
+        },
         "split": {"sha256": write_split(folder.split_file, ready.dataset.tracks), "tracks": {s: len(ready.split(s)) for s in SPLITS}},
         "excluded": dict(Counter(e.kind for e in ready.dataset.excluded)),
         "seed": config.seed,
@@ -163,4 +180,6 @@ def _counts(ready: Prepared, folder: RunFolder) -> str:
     numbers = ", ".join(f"{len(ready.split(split))} {split}" for split in SPLITS)
     left = Counter(e.kind for e in ready.dataset.excluded)
     kinds = ", ".join(f"{n} {kind}" for kind, n in left.most_common())
+    corrected = sum(c["relabelled"] for c in ready.dataset.corrections)
+    numbers += f", {corrected} labels corrected" if ready.dataset.corrections else ""
     return f"tracks: {numbers}" + (f"; {sum(left.values())} left out ({kinds}), listed in {folder.excluded_file}" if left else "")

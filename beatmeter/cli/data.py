@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from beatmeter.cli.dataset_options import Bar, class_names, classes_option, extra_option, jobs_option, show_excluded, tables_option
+from beatmeter.cli.dataset_options import (
+    Bar,
+    class_names,
+    classes_option,
+    corrections_option,
+    extra_option,
+    jobs_option,
+    show_excluded,
+    tables_option,
+)
 from beatmeter.cli.options import echo
 from beatmeter.cli.wikimeter import wikimeter
 from beatmeter.settings import DataConfig, SplitConfig
@@ -39,7 +48,17 @@ data.add_command(wikimeter)
 @classes_option
 @tables_option
 @extra_option
-def check(dataset: str, decode: bool, as_json: bool, jobs: int, classes: str, tables: str | None, extra: tuple[str, ...]) -> None:
+@corrections_option
+def check(
+    dataset: str,
+    decode: bool,
+    as_json: bool,
+    jobs: int,
+    classes: str,
+    tables: str | None,
+    extra: tuple[str, ...],
+    corrections: tuple[str, ...],
+) -> None:
     """Account for every row of DATASET: which are used, which are left out, and why.
 
     A dataset is a folder with METER2800 or WIKIMETER tables, a folder with a manifest.csv, a folder of audio files
@@ -49,13 +68,14 @@ def check(dataset: str, decode: bool, as_json: bool, jobs: int, classes: str, ta
     beatmeter data check METER2800/ --jobs 4
     beatmeter data check METER2800/ --extra-data WIKIMETER/ --json > check.json
     beatmeter data check MUSIC/ --no-decode
+    beatmeter data check MUSIC/ --corrections review.csv
     Exit status: 0 every row can be used, 1 some are left out, 2 the dataset cannot be used.
     """
     from pathlib import Path
 
     from beatmeter.datasets.check import check as examine
 
-    config = DataConfig(path=dataset, extra=extra, classes=int(tables or 0))
+    config = DataConfig(path=dataset, extra=extra, corrections=corrections, classes=int(tables or 0))
     progress = Bar("checking")
     try:
         report = examine(Path(dataset), config, class_names(classes), decode, jobs, progress.start, progress.update)
@@ -79,6 +99,7 @@ def check(dataset: str, decode: bool, as_json: bool, jobs: int, classes: str, ta
 @classes_option
 @tables_option
 @extra_option
+@corrections_option
 def split(
     dataset: str,
     out: str,
@@ -90,6 +111,7 @@ def split(
     classes: str,
     tables: str | None,
     extra: tuple[str, ...],
+    corrections: tuple[str, ...],
 ) -> None:
     """Split DATASET by groups, balanced over the classes, and write the split to a file.
 
@@ -106,7 +128,8 @@ def split(
     from beatmeter.datasets.splits import split_dataset, write_split
     from beatmeter.errors import DataError
 
-    opened = open_dataset(Path(dataset), DataConfig(path=dataset, extra=extra, classes=int(tables or 0)), class_names(classes))
+    config = DataConfig(path=dataset, extra=extra, corrections=corrections, classes=int(tables or 0))
+    opened = open_dataset(Path(dataset), config, class_names(classes))
     progress = Bar("reading")
     progress.start(len(opened.tracks))
     try:
@@ -166,6 +189,10 @@ def _show(report: Report) -> None:
         else f", {report.seconds / 60:.1f} min of audio"
     )
     click.echo(f"{dataset.name} ({dataset.kind}): {len(dataset.tracks)} tracks in {value['groups']} groups{several}{hours}, sha256 {dataset.sha256}")
+    for done in dataset.corrections:
+        told = ", ".join(f"{done[name]} {name}" for name in ("relabelled", "left out", "kept"))
+        stray = f", {len(done['not here'])} not of this dataset ({', '.join(done['not here'][:3])})" if done["not here"] else ""
+        click.echo(f"corrected by {done['file']}: {told}{stray}")
     rows = report.counts()
     columns = [*report.classes, *(["-"] if any("-" in n for _, _, n in rows) else [])]
     width = max([len("source"), *(len(source) for source, _, _ in rows)])

@@ -19,7 +19,9 @@ tables_option = click.option("--tables", type=click.Choice(["2", "4"]), help="ME
 extra_option = click.option(
     "--extra-data", "extra", multiple=True, type=click.Path(), help="A further dataset whose tracks join training only; may be repeated."
 )
-corrections_option = click.option("--corrections", type=click.Path(), help="Corrected labels: a review file of `beatmeter data audit`.")
+corrections_option = click.option(
+    "--corrections", multiple=True, type=click.Path(), help="A file of corrected labels (id, label, new label), see data audit; may be repeated."
+)
 
 
 class Bar:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from beatmeter.cli.dataset_options import corrections_option
 from beatmeter.cli.options import bar, configure, device_option, echo, settings_options
 from beatmeter.errors import ConfigError
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 @settings_options
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder.  [default: runs/<time>-<regime>-<backbone>]")
 @click.option("--extra-data", multiple=True, type=click.Path(), help="A further dataset that joins training only; may be repeated.")
+@corrections_option
 @click.option("--limit", type=int, help="At most this many tracks per split: a smoke run.")
 @click.option("--seed", type=int, help="Seed of weights, order and augmentation.")
 @click.option("--predict", "splits", default="val,test", show_default=True, help="Splits to predict and diagnose at the end.")
@@ -35,6 +37,7 @@ def train(
     assignments: tuple[str, ...],
     out: Path | None,
     extra_data: tuple[str, ...],
+    corrections: tuple[str, ...],
     limit: int | None,
     seed: int | None,
     splits: str,
@@ -49,14 +52,15 @@ def train(
     beatmeter train --resume runs/NAME
     """
     if resume is not None:
-        if dataset or regime or recipe or assignments or out or limit or seed or extra_data:
+        if dataset or regime or recipe or assignments or out or limit or seed or extra_data or corrections:
             raise ConfigError("--resume continues a run with its own settings and takes no others", f"beatmeter train --resume {resume}")
     elif dataset is None or regime is None:
         raise ConfigError(
             "train needs a DATASET and one of --frozen, --lora", "For instance: beatmeter train --frozen data/demo --recipe spectral-lag"
         )
     if resume is None:
-        values: dict[str, object] = {"data": {"path": dataset} | ({"extra": extra_data} if extra_data else {}), "limit": limit, "seed": seed}
+        data = {name: value for name, value in (("path", dataset), ("extra", extra_data), ("corrections", corrections)) if value}
+        values: dict[str, object] = {"data": data, "limit": limit, "seed": seed}
         if regime == "lora":
             values |= {"regime": "streamed"}
         else:
@@ -85,19 +89,24 @@ def train(
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--data", "dataset", type=click.Path(), help="Evaluate on another dataset: all of its labelled tracks.")
 @click.option("--split", "splits", default="val,test", show_default=True, help="Splits of the run's own data to predict.")
+@corrections_option
 @click.option("--json", "as_json", is_flag=True, help="Figures and findings as JSON.")
 @device_option
-def evaluate(run: Path, dataset: str | None, splits: str, as_json: bool, device: str) -> None:
+def evaluate(run: Path, dataset: str | None, splits: str, corrections: tuple[str, ...], as_json: bool, device: str) -> None:
     """Predict with the best epoch of RUN, and diagnose. Thresholds come from the validation split.
+
+    With --corrections, predictions and evaluation under the corrected labels are written beside the others, named
+    corrected-<split>.
 
     \b
     beatmeter evaluate runs/NAME
     beatmeter evaluate runs/NAME --data MUSIC/manifest.csv
+    beatmeter evaluate runs/NAME --corrections review.csv
     """
     from beatmeter.device import choose_device
     from beatmeter.training import evaluate_run
 
-    outcome = evaluate_run(run, choose_device(device), _splits(splits), dataset, echo, bar)
+    outcome = evaluate_run(run, choose_device(device), _splits(splits), dataset, echo, bar, corrections)
     _show(outcome, as_json)
 
 

@@ -75,10 +75,10 @@ def wikimeter(
 
 
 def _line(step: Step) -> str:
+    from beatmeter.datasets.labels import format_labels
     from beatmeter.datasets.wikimeter.building import clock
-    from beatmeter.datasets.wikimeter.folder import meter_cell
 
     work = step.work
     where = "there already" if step.done else f"take {work.source}" if work.source else f"search {work.query!r}"
     lengths = " to ".join(clock(seconds) for seconds in step.accepted)
-    return f"[{meter_cell(work)}] {work.song}: {where}, accept {lengths}, {step.segments} segments"
+    return f"[{format_labels(work.meters, work.primary)}] {work.song}: {where}, accept {lengths}, {step.segments} segments"

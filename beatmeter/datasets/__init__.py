@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from beatmeter.datasets import files, folder, manifest, meter2800
+from beatmeter.datasets.corrections import LabelFile, apply_corrections
 from beatmeter.datasets.dataset import JOINED, Dataset, Exclusion
 from beatmeter.datasets.tables import SUFFIXES, read_columns
 from beatmeter.errors import DataError, shown
@@ -30,11 +31,14 @@ def open_dataset(path: Path, config: DataConfig, classes: Sequence[str], labelle
     """The dataset at `path`: a folder, a table, or an audio file; its kind is found out.
 
     `classes` are the labels that count. With `labelled`, tracks without one of them are excluded, else they stay as
-    unlabelled tracks. The datasets in `config.extra` join with split train. Raises DataError when nothing fits.
+    unlabelled tracks. The datasets in `config.extra` join with split train; then the labels are those of `config.corrections`.
+    Raises DataError when nothing fits.
     """
     dataset = _open(path, config, classes)
     for extra in config.extra:
         dataset = _join(dataset, _open(Path(extra), DataConfig(), classes))
+    for file in config.corrections:
+        dataset = apply_corrections(dataset, LabelFile.read(Path(file)), classes)
     return dataset.labelled() if labelled else dataset
 
 

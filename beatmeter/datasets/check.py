@@ -77,6 +77,7 @@ class Report:
             "several_classes": sum(len(t.labels) > 1 for t in self.dataset.tracks),
             "seconds": self.seconds,
             "counts": [{"source": source, "split": split, "classes": n} for source, split, n in self.counts()],
+            "corrections": [dict(c) for c in self.dataset.corrections],
             "reasons": dict(self.reasons),
             "excluded": [asdict(e) for e in self.dataset.excluded],
             "warnings": self.warnings(),

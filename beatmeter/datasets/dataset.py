@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from beatmeter.errors import DataError, shown
 from beatmeter.schema import Track
@@ -39,7 +40,8 @@ class Exclusion:
 class Dataset:
     """Tracks with distinct ids in the order of their table, what was left out, and where it comes from.
 
-    `sha256` is the hash of the content of the tables (of names and labels where there is no table).
+    `sha256` is the hash of the content of the tables (of names and labels where there is no table). `corrections` says what
+    each file of corrected labels changed, as plain JSON.
     """
 
     tracks: tuple[Track, ...]
@@ -47,6 +49,7 @@ class Dataset:
     name: str
     kind: str
     sha256: str
+    corrections: tuple[Mapping[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
         twice = [name for name, n in Counter(t.id for t in self.tracks).items() if n > 1]

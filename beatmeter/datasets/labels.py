@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from beatmeter.errors import DataError
@@ -65,6 +65,12 @@ def parse_labels(cell: str, classes: Sequence[str]) -> Labels:
         known = to_class(name, classes)
         weights[known] = max(weight, weights.get(known, 0.0))
     return Labels(weights, max(weights, key=lambda name: weights[name]))
+
+
+def format_labels(weights: Mapping[str, float], primary: str) -> str:
+    """The cell that `parse_labels` reads as these labels, if `primary` is the heaviest: it comes first."""
+    names = sorted(weights, key=lambda name: name != primary)
+    return ",".join(name if weights[name] == 1 else f"{name}:{weights[name]:.12g}" for name in names)
 
 
 def to_class(name: str, classes: Sequence[str]) -> str:

@@ -47,6 +47,11 @@ class Work:
         return f"{file_name(self.artist)}_{file_name(self.title)}"
 
     @property
+    def primary(self) -> str:
+        """The heaviest meter; of equals, the one named first."""
+        return max(self.meters, key=lambda name: self.meters[name])
+
+    @property
     def query(self) -> str:
         """What is searched for."""
         return f"{self.artist} {self.title}"

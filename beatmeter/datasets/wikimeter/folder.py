@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from beatmeter import atomic
+from beatmeter.datasets.labels import format_labels
 from beatmeter.datasets.wikimeter.catalogue import Work, groups
 from beatmeter.errors import DataError, shown
 
@@ -165,16 +166,11 @@ class WikiFolder:
         atomic.write_text(self.rejected, _table(_REJECTED, rejected))
 
 
-def meter_cell(work: Work) -> str:
-    """The meters of a work as a table says them: `7`, `3,4`, `3:0.7,4`; the primary one first among equals."""
-    return ",".join(name if weight == 1 else f"{name}:{weight:g}" for name, weight in work.meters.items())
-
-
 def _label(record: Record, segment: Segment, group: str) -> tuple[str, ...]:
     work = record.work
-    primary = max(work.meters, key=lambda name: work.meters[name])
+    primary = work.primary
     alternative = _ALTERNATIVE.get(primary, "") if len(work.meters) == 1 else ""
-    return f"/{segment.file}", _WORDS.get(primary, primary), meter_cell(work), alternative, group, "yes" if work.verified else "no"
+    return f"/{segment.file}", _WORDS.get(primary, primary), format_labels(work.meters, primary), alternative, group, "yes" if work.verified else "no"
 
 
 def _licence(record: Record, segment: Segment) -> tuple[str, ...]:
