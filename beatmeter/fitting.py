@@ -197,8 +197,8 @@ def train_epoch(
         if number % accumulation == 0:
             group = min(size * accumulation, len(train) - seen)  # tracks whose gradients are averaged together
             done = (epoch - 1) * steps + number // accumulation
-            for g in optimiser.param_groups:  # cosine over all epochs
-                g["lr"] = g["base_lr"] * 0.5 * (1 + math.cos(math.pi * done / (t.epochs * steps)))
+            for g in optimiser.param_groups:
+                g["lr"] = g["base_lr"] * schedule(done / (t.epochs * steps), t.warmup)
             optimiser.zero_grad(set_to_none=True)
         features = shift_lags(model.source.encoder(batch.inputs), model.source.spec, config.augment.lag_shift, generator)
         losses = model.task.loss(model.head(features), targets[torch.from_numpy(batch.index)].to(device))
@@ -212,6 +212,13 @@ def train_epoch(
             norms.append(float(nn.utils.clip_grad_norm_(parameters, t.clip)))
             optimiser.step()
     return total / len(train), sum(norms) / len(norms)
+
+
+def schedule(progress: float, warmup: float) -> float:
+    """Share of the peak learning rate after this share of all steps: a linear rise, then half a cosine to zero."""
+    if progress < warmup:
+        return max(progress, 1e-3) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
 
 
 def validate(model: Model, val: Sequence[Track], size: int) -> dict[str, Any]:

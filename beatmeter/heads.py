@@ -22,14 +22,15 @@ class Standardise(nn.Module):
     """Subtract the train split's mean and divide by its deviation, so that layers of different scale mix fairly.
 
     Over `stats` every (layer, pool, dim) has its own; over `lag` every (layer, channel), shared by all lags, because a
-    tempo change must stay a shift. Until `fit` it changes nothing.
+    tempo change must stay a shift. Until `fit` it changes nothing. In training mode it adds Gaussian `noise`, in deviations.
     """
 
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, pooling: PoolingSpec) -> None:
+    def __init__(self, pooling: PoolingSpec, noise: float = 0.0) -> None:
         super().__init__()
+        self.noise = noise
         shape = pooling.row_shape if pooling.kind != "lag" else (*pooling.row_shape[:-1], 1)
         self.shared = pooling.kind == "lag"
         self.register_buffer("mean", torch.zeros(shape))
@@ -54,7 +55,8 @@ class Standardise(nn.Module):
         self.scale.copy_(torch.where(constant, torch.ones_like(deviation), 1 / deviation.clamp_min(1e-12)))
 
     def forward(self, x: Tensor) -> Tensor:
-        return (x - self.mean) * self.scale
+        y = (x - self.mean) * self.scale
+        return y + self.noise * torch.randn_like(y) if self.training and self.noise else y
 
 
 class LayerMix(nn.Module):
@@ -129,7 +131,7 @@ class Head(nn.Module):
                 f"the head reads {', '.join(missing)}, the features hold {', '.join(sorted(here))}",
                 f"--set features.poolings={','.join([*sorted(here), *missing])}",
             )
-        self.standardise = nn.ModuleDict({name: Standardise(spec[name]) for name in self.poolings})
+        self.standardise = nn.ModuleDict({name: Standardise(spec[name], config.noise) for name in self.poolings})
         self.mix = nn.ModuleDict({name: LayerMix(len(spec[name].layers)) for name in self.poolings})
         self.branches = nn.ModuleDict({name: BRANCHES[spec[name].kind](spec[name], config) for name in self.poolings})
         width = sum(cast(StatsBranch | LagBranch, branch).width for branch in self.branches.values())
