@@ -133,27 +133,31 @@ class Encoder(nn.Module):
         return {name: torch.stack(rows, dim=1) for name, rows in found.items()}
 
 
-def aggregate(pooling: PoolingSpec, values: Float[Tensor, "row ..."], frames: Tensor) -> Tensor:
-    """The rows of one track, (row, layer, *axes), to one array (layer, *axes): means weighted by frames, the maximum of
-    maxima, the deviation of the pooled frames (E[std^2 + mean^2] - E[mean]^2). Lag rows and frame rows are averaged."""
-    weight = (frames / frames.sum()).to(values).reshape(-1, *[1] * (values.ndim - 1))
+def aggregate(pooling: PoolingSpec, values: Float[Tensor, "*track row layer ..."], frames: Tensor) -> Tensor:
+    """The rows of a track, (*track, row, layer, *axes), to one array (*track, layer, *axes); `frames` (*track, row).
+
+    Means are weighted by frames, the maximum is of maxima, the deviation that of the pooled frames (E[std^2 + mean^2] -
+    E[mean]^2). Lag rows and frame rows are averaged.
+    """
+    axes = len(pooling.shape)
+    weight = (frames / frames.sum(dim=-1, keepdim=True)).to(values).reshape(*frames.shape, *[1] * (axes + 1))
     if pooling.kind != "stats":
-        return (values * weight).sum(dim=0)
+        return (values * weight).sum(dim=-axes - 2)
     names = list(pooling.parameters["statistics"])
     parts = []
     for i, name in enumerate(names):
-        part, w = values[:, :, i], weight[:, :, 0]
+        part, w = values[..., i, :], weight[..., 0]
         if name == "max":
-            parts.append(part.amax(dim=0))
+            parts.append(part.amax(dim=-3))
         elif name == "mean":
-            parts.append((part * w).sum(dim=0))
+            parts.append((part * w).sum(dim=-3))
         elif "mean" in names:
-            mean = values[:, :, names.index("mean")]
-            total = (mean * w).sum(dim=0)
-            parts.append((((part**2 + mean**2) * w).sum(dim=0) - total**2).clamp_min(1e-12).sqrt())
+            mean = values[..., names.index("mean"), :]
+            total = (mean * w).sum(dim=-3)
+            parts.append((((part**2 + mean**2) * w).sum(dim=-3) - total**2).clamp_min(1e-12).sqrt())
         else:
-            parts.append((part**2 * w).sum(dim=0).clamp_min(1e-12).sqrt())
-    return torch.stack(parts, dim=1)
+            parts.append((part**2 * w).sum(dim=-3).clamp_min(1e-12).sqrt())
+    return torch.stack(parts, dim=-2)
 
 
 def parse_layers(text: str, n_layers: int) -> tuple[int, ...]:
