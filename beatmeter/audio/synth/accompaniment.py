@@ -14,6 +14,8 @@ from beatmeter.audio.synth.patterns import CONTOURS, FIGURES, Figure
 from beatmeter.audio.synth.structure import Phrase
 from beatmeter.audio.synth.timing import Layout
 
+# Strings of a drone over the tonic, in the order in which they are plucked.
+STRINGS = (((-5, 0, 0, -12), 4.0), ((0, 7), 2.0), ((-5, 0, -12), 0.7), ((-5, 0, 0, 0, -12), 0.7), ((0, 7, 12, 7), 0.7), ((0,), 0.4))
 # How a bass moves: held roots, roots on every group, root and fifth, a walk, its own rhythm, a pedal.
 BASSES = (("hold", 2.0), ("group", 3.0), ("fifth", 1.5), ("walk", 1.2), ("rhythm", 2.5), ("pedal", 1.0))
 
@@ -278,8 +280,8 @@ def drone_part(rng: np.random.Generator, layout: Layout, harmony: Harmony, pulse
     """Tonic and fifth: held, struck with the bar, or plucked in a cycle of its own that ignores the bar."""
     notes = Notes()
     tonic = 48 + harmony.key % 12 - (12 if harmony.key % 12 > 6 else 0)
-    pitches = [tonic - 5, tonic, tonic, tonic - 12] if rng.random() < 0.6 else [tonic, tonic + 7]
-    kind = pick(rng, (("held", 1.0), ("bar", 1.0), ("free", 2.0)))
+    pitches = [tonic + step for step in pick(rng, STRINGS)]
+    kind = pick(rng, (("held", 1.0), ("bar", 1.0), ("free", 3.0)))
     start, end = float(layout.starts[0]), float(layout.starts[-1])
     bar = layout.pulses * layout.unit
     if kind == "bar":
@@ -287,12 +289,15 @@ def drone_part(rng: np.random.Generator, layout: Layout, harmony: Harmony, pulse
             for pitch in set(pitches):
                 notes.add(float(at), bar, pitch, 0.7)
         return notes
-    stride = float(rng.uniform(0.35, 1.1)) / pulse if kind == "free" else 4.0 / pulse
+    stride = float(rng.uniform(0.3, 1.2)) / pulse if kind == "free" else 4.0 / pulse
     position = start + float(rng.uniform(0, stride))
+    sway = float(rng.uniform(0, 0.04)) if rng.random() < 0.5 else 0.002
+    rests = 1 if kind == "free" and rng.random() < 0.3 else 0  # a breath after the last string of the cycle
     count = 0
     while position < end:
         for pitch in {pitches[count % len(pitches)]} if kind == "free" else set(pitches):
             notes.add(position, stride * (2.5 if kind == "free" else 1.02), pitch, 0.7)
         count += 1
-        position += stride * (float(rng.uniform(0.97, 1.03)) if kind == "free" else 1.0)
+        pause = rests if count % len(pitches) == 0 else 0
+        position += stride * (1 + pause + (sway * float(rng.standard_normal()) if kind == "free" else 0.0))
     return notes

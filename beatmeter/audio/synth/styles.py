@@ -123,9 +123,9 @@ STYLES: tuple[Style, ...] = (
         Part("drums", 0.35, ensemble="hands", level=-3),
         Part("bass", 0.12, BASSES),
     ), flat=0.2, steady=0.6),
-    Style("theka", 1.5, (
+    Style("theka", 2.2, (
         Part("theka"),
-        Part("drone", 0.7, (("tanpura", 5), ("reed", 1), ("strings", 0.5)), level=-8),
+        Part("drone", 0.75, (("tanpura", 4), ("plucked", 1), ("guitar", 0.7), ("harp", 0.5), ("reed", 0.7), ("strings", 0.5)), level=-3),
         Part("riff", 0.25, (("reed", 2), ("bowed_solo", 1), ("plucked", 1)), level=-4, centre=64),
         Part("melody", 0.2, FOLK, level=-3, centre=66),
     ), (("machine", 3), ("steady", 2), ("human", 1.5)), 0.2, (("static", 3), ("bar", 1)), 0.5, 0.9),
