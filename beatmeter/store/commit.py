@@ -16,12 +16,12 @@ from typing import Any, BinaryIO
 import google_crc32c
 import numpy as np
 
-from beatmeter.chunking import Layout, rows
+from beatmeter.chunking import Layout, row_count, rows
 from beatmeter.errors import AudioError, StoreError
 from beatmeter.schema import Features
 from beatmeter.store.folder import Folder, explained, write_synced
 from beatmeter.store.journal import seal
-from beatmeter.store.layout import StoreLayout, digest
+from beatmeter.store.layout import StoreLayout
 from beatmeter.store.record import KEY, Extent, Record
 
 _BUFFER = 8 << 20  # large writes: the page cache then holds large pages, and a fresh mapping reads twice as fast
@@ -59,6 +59,7 @@ class SegmentWriter:
         self._counts: dict[str, list[int]] = {name: [] for name in layout.arrays}
         self._digests: dict[str, list[int]] = {name: [] for name in layout.arrays}
         self._checksums = dict.fromkeys(layout.arrays, 0)
+        self._open = dict.fromkeys(layout.arrays, (0, 0))  # rows of the track in the making, and their digest so far
         self._files: dict[str, BinaryIO] = {}
         self._staged: Path | None = None
 
@@ -79,13 +80,25 @@ class SegmentWriter:
 
     def add(self, key: str, samples: int, stored: Mapping[str, np.ndarray]) -> None:
         """Append one track: its stored rows (row, stride) of every pooling, as `ArrayLayout.encode` gives them."""
+        self.extend(stored)
+        self.end(key, samples)
+
+    def extend(self, stored: Mapping[str, np.ndarray]) -> None:
+        """Append the next rows of a track, of some poolings or all."""
         with explained("writing a segment", self.folder.root):
             for name, block in stored.items():
                 self._files[name].write(block.data)
-                _, sums = self.layout.arrays[name].split(block)
-                self._counts[name].append(len(block))
-                self._digests[name].append(digest(sums))
-                self._checksums[name] = google_crc32c.extend(self._checksums[name], sums.tobytes())
+                sums = self.layout.arrays[name].split(block)[1].tobytes()
+                count, digest = self._open[name]
+                self._open[name] = (count + len(block), google_crc32c.extend(digest, sums))
+                self._checksums[name] = google_crc32c.extend(self._checksums[name], sums)
+
+    def end(self, key: str, samples: int) -> None:
+        """The rows since the last call are the track `key`."""
+        for name, (count, digest) in self._open.items():
+            self._counts[name].append(count)
+            self._digests[name].append(digest)
+            self._open[name] = (0, 0)
         self._keys.append(key)
         self._samples.append(samples)
 
@@ -139,8 +152,7 @@ def encode_track(key: str, features: Features, layout: StoreLayout) -> dict[str,
 
     Raises StoreError for a bad key, FingerprintError for another spec, UnstorableError for values that do not fit.
     """
-    if not KEY.fullmatch(key):
-        raise StoreError(f"{key[:80]!r} cannot be a track key", "Keys are hashes of the audio file's bytes: letters, digits and . _ : + -")
+    _require_key(key)
     spec = layout.spec
     if features.spec != spec:
         spec.require_same(features.spec, f"the commit of track {key}")
@@ -157,12 +169,61 @@ def encode_track(key: str, features: Features, layout: StoreLayout) -> dict[str,
                 f"track {key}: {features.samples} samples give {len(times)} rows of {p.name!r} at known times; these {len(pooled.values)} differ",
                 "Times are not stored, they follow from the length: build features with beatmeter.chunking.",
             )
-        stored[p.name] = layout.arrays[p.name].encode(pooled.values)
-        bad = layout.arrays[p.name].unstorable(stored[p.name])
-        wrong += [f"{n} values of {p.name!r} layer {layer} are not finite in {spec.store_dtype}" for layer, n in zip(p.layers, bad, strict=True) if n]
+        stored[p.name], bad = _encode(layout, p.name, pooled.values)
+        wrong += bad
     if wrong:
         raise UnstorableError({key: "; ".join(wrong)})
     return stored
+
+
+def _require_key(key: str) -> None:
+    if not KEY.fullmatch(key):
+        raise StoreError(f"{key[:80]!r} cannot be a track key", "Keys are hashes of the audio file's bytes: letters, digits and . _ : + -")
+
+
+def _encode(layout: StoreLayout, name: str, values: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """Stored rows of one pooling, and what about them cannot be stored."""
+    array = layout.arrays[name]
+    stored = array.encode(values)
+    bad = zip(array.pooling.layers, array.unstorable(stored), strict=True)
+    return stored, [f"{n} values of {name!r} layer {layer} are not finite in {layout.spec.store_dtype}" for layer, n in bad if n]
+
+
+class TrackDraft:
+    """A track too long to hold, in the making: `append` its rows part by part, then `publish`, or `discard` it."""
+
+    def __init__(self, folder: Folder, layout: StoreLayout, key: str, samples: int) -> None:
+        _require_key(key)
+        self.layout, self.key, self.samples = layout, key, samples
+        chunks = Layout.of(samples, layout.spec)
+        self._missing = {p.name: row_count(chunks, p) for p in layout.spec.poolings}
+        self._writer = SegmentWriter(folder, layout).__enter__()
+
+    def append(self, values: Mapping[str, np.ndarray]) -> None:
+        """The next rows (row, layer, *axes) of every pooling. Raises UnstorableError, StoreError; discard the draft then."""
+        parts: dict[str, np.ndarray] = {}
+        wrong: list[str] = []
+        for name, rows_here in values.items():
+            parts[name], bad = _encode(self.layout, name, rows_here)
+            wrong += bad
+            self._missing[name] -= len(rows_here)
+        if wrong:
+            raise UnstorableError({self.key: "; ".join(wrong)})
+        self._writer.extend(parts)
+
+    def publish(self, provenance: Mapping[str, Any] | None = None) -> Record:
+        """The segment of this one track, not yet in the journal."""
+        if any(self._missing.values()):
+            raise StoreError(f"track {self.key}: {self.samples} samples give other numbers of rows: {self._missing} are missing")
+        self._writer.end(self.key, self.samples)
+        try:
+            return self._writer.publish(provenance=provenance)
+        finally:
+            self.discard()
+
+    def discard(self) -> None:
+        """Forget what was not published."""
+        self._writer.__exit__()
 
 
 def write_tracks(folder: Folder, layout: StoreLayout, items: Iterable[tuple[str, Features]], provenance: Mapping[str, Any] | None) -> Record:

@@ -12,13 +12,14 @@ from typing import Any
 from beatmeter.errors import BeatmeterError, StoreError, shown
 from beatmeter.schema import Features, FeatureSpec
 from beatmeter.store.catalog import Catalog
-from beatmeter.store.commit import write_tracks
+from beatmeter.store.commit import TrackDraft, write_tracks
 from beatmeter.store.failures import Failure, Failures
 from beatmeter.store.folder import Folder
 from beatmeter.store.index import Keys
 from beatmeter.store.journal import RecordError
 from beatmeter.store.layout import NewerFormatError, StoreLayout, read_spec
 from beatmeter.store.reader import Snapshot
+from beatmeter.store.record import Record
 
 _FOLDERS = ("commits", "failures", "index", "segments", "tmp")
 _INDEX_EVERY = 512  # commits without an index before one is saved
@@ -131,17 +132,38 @@ class Store:
             return Receipt("", 0, (), tuple(order))
         before = self.catalog.last
         record = write_tracks(self.folder, self.layout, todo, provenance)
+        number, first = self._acknowledge(record, before)
+        have |= first
+        return Receipt(record.segment, number, tuple(k for k, _ in todo if k not in have), tuple(k for k in order if k in have))
+
+    def draft(self, key: str, samples: int) -> TrackDraft:
+        """A track of `samples` samples to be written part by part, because its features are too large to hold; then `commit_draft`."""
+        return TrackDraft(self.folder, self.layout, key, samples)
+
+    def commit_draft(self, draft: TrackDraft, provenance: Mapping[str, Any] | None = None) -> Receipt:
+        """Like `commit`, of a finished draft. The draft is used up."""
+        if self.missing([draft.key]) == []:
+            draft.discard()
+            return Receipt("", 0, (), (draft.key,))
+        before = self.catalog.last
+        record = draft.publish(provenance)
+        number, first = self._acknowledge(record, before)
+        return Receipt(record.segment, number, *(((), (draft.key,)) if draft.key in first else ((draft.key,), ())))
+
+    def _acknowledge(self, record: Record, before: int) -> tuple[int, set[str]]:
+        """Put a published segment into the journal: its number, and the keys of commits after `before` that were first."""
         number = self.catalog.journal.append(record.to_json())
         if self.folder.size(f"segments/{record.segment}/zarr.json") is None:
             raise StoreError(f"segment {record.segment} was collected as garbage while it was being committed", "Commit these tracks again.")
-        for other in range(before + 1, number):  # those that came in between were first
+        first: set[str] = set()
+        for other in range(before + 1, number):
             try:
-                have |= set(self.catalog.read(other).keys)
+                first |= set(self.catalog.read(other).keys)
             except RecordError:
                 continue
         if number - self.catalog.covered >= max(_INDEX_EVERY, self.catalog.covered // 4):
             self.catalog.save_index()
-        return Receipt(record.segment, number, tuple(k for k, _ in todo if k not in have), tuple(k for k in order if k in have))
+        return number, first
 
     def failures(self) -> dict[str, Failure]:
         """Files that could not be used and have no features since, by track key."""
