@@ -1,15 +1,19 @@
 """First waist, two sources: `Frozen` reads features from a store, `Streamed` makes them from audio as it trains.
 
-Everything after a source asks four questions only: `prepare`, `batches`, `encoder`, `parameter_groups`. So heads, losses
+Everything after a source asks the same few questions: `prepare`, `batches`, `encoder`, `parameter_groups`. So heads, losses
 and diagnostics cannot tell the regimes apart, and the words frozen and streamed stand in this file alone.
 """
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -17,25 +21,36 @@ from torch import Tensor, nn
 
 from beatmeter.audio.ahead import decode_ahead
 from beatmeter.audio.augment import augment_wave
+from beatmeter.audio.identity import track_keys
 from beatmeter.backbones.adapters import adapter_state, attach, load_adapter_state
 from beatmeter.backbones.base import Backbone
+from beatmeter.backbones.hubert import Hubert
 from beatmeter.chunking import Layout, rows
 from beatmeter.errors import AudioError, RunError
+from beatmeter.memory import free_bytes
 from beatmeter.pooling import Arrangement, Encoder, aggregate, window_chunks
 from beatmeter.schema import FeatureSpec, Track
 from beatmeter.service import FeatureService, Progress, Report
 from beatmeter.settings import AdapterConfig, AugmentConfig, RunConfig, TrainingConfig
 from beatmeter.store import Snapshot
+from beatmeter.waves import Waves
 
-VIEWS = 4  # random crops of every track that frozen training keeps ready
+VIEWS = 4  # random crops of every track that frozen training chooses from
+BLOCK = 64 << 20  # bytes of rows that are aggregated at a time
+FULL = 0.8  # share of the free memory that the activations of a step may take before they are computed twice instead
+
+T = TypeVar("T")
+Scales = Mapping[str, tuple[Tensor, Tensor]]  # by pooling: mean and scale, see `heads.Standardise`
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Some tracks: their positions in the sequence that was asked for, and what the encoder takes."""
+    """Some tracks: their positions in the sequence that was asked for, and what the encoder takes. `standardised` features
+    have been through `Source.standardise`."""
 
     index: np.ndarray
     inputs: Any
+    standardised: bool = False
 
 
 class Source(ABC):
@@ -49,16 +64,25 @@ class Source(ABC):
         """Make sure that every track can be served; the reason for each that cannot, by track id."""
 
     @abstractmethod
-    def batches(self, tracks: Sequence[Track], size: int, seed: tuple[int, ...] | None = None) -> Iterator[Batch]:
-        """All tracks once, `size` at a time: in order and untouched, or shuffled and augmented by `seed`."""
+    def batches(self, tracks: Sequence[Track], parts: Iterable[np.ndarray], seed: tuple[int, ...] | None = None) -> Iterator[Batch]:
+        """One batch for each of `parts`, positions in `tracks`: untouched, or augmented by `seed`. What happens to a track
+        depends on the seed and its position alone, whatever the parts are."""
 
     @abstractmethod
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Trainable parameters before the head, as optimiser groups without learning rates."""
 
     @abstractmethod
-    def step_size(self, training: TrainingConfig) -> tuple[int, int]:
-        """Tracks per step of the device, and steps per step of the optimiser. Their product is the same for every source."""
+    def step_size(self, training: TrainingConfig) -> int:
+        """Tracks per step of the device; a step of the optimiser takes batch x accumulation tracks with every source."""
+
+    def standardise(self, scales: Scales) -> None:  # noqa: B027 - where features are made anew there is nothing to save
+        """Serve features standardised from now on, if that saves work."""
+
+    @property
+    def scales(self) -> Scales | None:
+        """By what features are standardised, None when they are not."""
+        return None
 
     def adapter_state(self) -> dict[str, Tensor]:
         """What training changed before the head."""
@@ -74,6 +98,20 @@ class Source(ABC):
         return {}
 
 
+def in_order(n: int, size: int) -> list[np.ndarray]:
+    """The positions 0 ... n - 1, `size` at a time."""
+    return [np.arange(start, min(start + size, n)) for start in range(0, n, size)]
+
+
+def one_ahead(items: Iterator[T]) -> Iterator[T]:
+    """The same items; while one is used, the next is made in a thread."""
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(next, items, None)
+        while (item := waiting.result()) is not None:
+            waiting = pool.submit(next, items, None)
+            yield item
+
+
 def crop_range(n: int, rng: np.random.Generator) -> tuple[int, int]:
     """A random run of at least half of `n` chunks, half-open."""
     length = int(rng.integers((n + 1) // 2, n + 1))
@@ -81,85 +119,140 @@ def crop_range(n: int, rng: np.random.Generator) -> tuple[int, int]:
     return first, first + length
 
 
-def shift_lags(features: Mapping[str, Tensor], spec: FeatureSpec, bins: int, generator: torch.Generator) -> dict[str, Tensor]:
-    """Shift every track's lag rows by up to `bins` along the log-lag axis, edges repeated: the same rhythm at another tempo."""
-    result = dict(features)
-    for p in spec.poolings:
-        if p.kind == "lag" and bins > 0 and p.name in result:
-            x = result[p.name]
-            n = x.shape[-1]
-            by = torch.randint(-bins, bins + 1, (x.shape[0],), generator=generator).to(x.device)
-            at = (torch.arange(n, device=x.device)[None] + by[:, None]).clamp(0, n - 1)
-            result[p.name] = x.gather(-1, at.reshape(-1, *[1] * (x.ndim - 2), n).expand_as(x))
-    return result
-
-
 class Frozen(Source):
-    """Stored features, aggregated once per track and kept in memory; crops are a few views of each, made once as well."""
+    """Stored features, aggregated once per track, crops too: a few views of each. They are kept in memory, standardised, or
+    where they do not fit made anew for every batch."""
 
-    def __init__(self, service: FeatureService, poolings: Sequence[str], augment: AugmentConfig, device: torch.device) -> None:
-        self.service, self.augment, self.device = service, augment, device
+    def __init__(self, service: FeatureService, poolings: Sequence[str], augment: AugmentConfig, device: torch.device, share: float) -> None:
+        self.service, self.augment, self.device, self.share = service, augment, device, share
         self.spec = service.spec.only(poolings)
         self.encoder = nn.Identity()
         self.keys: dict[str, str] = {}
         self.snapshot: Snapshot | None = None
-        self._kept: dict[tuple[str, ...], dict[str, Tensor]] = {}
+        self._scales: Scales | None = None
+        self._tables: dict[tuple[str, ...], dict[str, Tensor] | None] = {}
+        self._lock = threading.Lock()
+        self._report: Report = print
 
     def prepare(self, tracks: Sequence[Track], report: Report = print, progress: Progress | None = None) -> dict[str, str]:
         store, keys, failed = self.service.ensure(tracks, self.spec, report, progress)
-        self.keys, self.snapshot = dict(keys), store.snapshot()
+        self.keys, self.snapshot, self._report = dict(keys), store.snapshot(), report
         return failed
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         return []
 
-    def step_size(self, training: TrainingConfig) -> tuple[int, int]:
-        return training.batch * training.accumulation, 1
+    def step_size(self, training: TrainingConfig) -> int:
+        return training.batch * training.accumulation
 
     def provenance(self) -> dict[str, Any]:
         return {"snapshot": self.snapshot.id if self.snapshot else None}
 
-    def _views(self, tracks: Sequence[Track], views: int) -> dict[str, Tensor]:
-        """(track, 1 + views, layer, *axes) in the store's dtype: the whole track first, then `views` random crops."""
-        ids = (str(views), *(t.id for t in tracks))
-        if ids not in self._kept:
-            self._kept[ids] = {p.name: self._aggregate(tracks, p.name, views) for p in self.spec.poolings if p.kind != "frames"}
-        return self._kept[ids]
+    @property
+    def scales(self) -> Scales | None:
+        return self._scales
 
-    def _aggregate(self, tracks: Sequence[Track], name: str, views: int) -> Tensor:
-        pooling = self.spec[name]
+    def standardise(self, scales: Scales) -> None:
+        with self._lock:
+            if self._scales is not None:
+                if any(not torch.equal(a, b) for name in scales for a, b in zip(scales[name], self._scales[name], strict=True)):
+                    raise RunError("these features are standardised by another train split already", "Open them once more.")
+                return
+            self._scales = {name: (mean.clone(), scale.clone()) for name, (mean, scale) in scales.items()}
+            for table in self._tables.values():
+                for name, values in (table or {}).items():
+                    self._apply(name, values)
+
+    def _apply(self, name: str, values: Tensor) -> None:
+        """Standardise (track, layer, *axes) in place, if it is time."""
+        if self._scales is not None and name in self._scales:
+            mean, scale = (t.to(values.device) for t in self._scales[name])
+            values.sub_(mean).mul_(scale)
+
+    def batches(self, tracks: Sequence[Track], parts: Iterable[np.ndarray], seed: tuple[int, ...] | None = None) -> Iterator[Batch]:
+        chosen = np.zeros(len(tracks), dtype=int)
+        if seed is not None and self.augment.crop > 0:
+            rng = np.random.default_rng((*seed, 3))
+            chosen = rng.integers(1, VIEWS + 1, len(tracks)) * (rng.random(len(tracks)) < self.augment.crop)
+        cropped = self.augment.crop > 0 and (seed is not None or all(t.split == "train" for t in tracks))
+        table = self._table(tracks, views := 1 + (VIEWS if cropped else 0))
+        if table is None:
+            yield from one_ahead(self._read(tracks, parts, chosen))
+            return
+        for index in parts:
+            at = torch.from_numpy(index * views + chosen[index])
+            some = {name: values.index_select(0, at.to(values.device)).to(self.device) for name, values in table.items()}
+            yield Batch(index, some, self._scales is not None)
+
+    def _read(self, tracks: Sequence[Track], parts: Iterable[np.ndarray], chosen: np.ndarray) -> Iterator[Batch]:
+        for index in parts:
+            keys = [self.keys[tracks[i].id] for i in index]
+            some = {name: self._aggregate(keys, np.arange(len(keys)), chosen[index], name) for name in self._names()}
+            for name, values in some.items():
+                self._apply(name, values)
+            yield Batch(index, {name: values.to(self.device) for name, values in some.items()}, self._scales is not None)
+
+    def _names(self) -> list[str]:
+        return [p.name for p in self.spec.poolings if p.kind != "frames"]
+
+    def _table(self, tracks: Sequence[Track], views: int) -> dict[str, Tensor] | None:
+        """(track * view, layer, *axes) of every pooling, float32, view 0 the whole track; None when memory is too small."""
+        ids = (str(views), *(t.id for t in tracks))
+        with self._lock:
+            if ids not in self._tables:
+                home = self._home(len(tracks) * views)
+                with torch.inference_mode(False), torch.no_grad():  # what is kept is used outside of it too
+                    self._tables[ids] = None if home is None else self._build(tracks, views, home)
+            return self._tables[ids]
+
+    def _home(self, arrays: int) -> torch.device | None:
+        """Where so many arrays of every pooling have room."""
+        need = arrays * sum(4 * int(np.prod(self.spec[name].row_shape)) for name in self._names())
+        for home in dict.fromkeys((self.device, torch.device("cpu"))):
+            may = int(self.share * free_bytes(home))
+            if need <= may:
+                return home
+        self._report(f"features: {need / 1e9:.1f} GB would be needed, {may / 1e9:.1f} GB of memory may be taken: reading them for every batch")
+        return None
+
+    def _build(self, tracks: Sequence[Track], views: int, home: torch.device) -> dict[str, Tensor]:
+        keys = [self.keys[t.id] for t in tracks]
+        table = {}
+        for name in self._names():
+            values = torch.empty((len(keys) * views, *self.spec[name].row_shape), device=home)
+            for part in in_order(len(keys), 128):
+                at, view = np.repeat(np.arange(len(part)), views), np.tile(np.arange(views), len(part))
+                made = self._aggregate([keys[i] for i in part], at, view, name).to(home)
+                self._apply(name, made)
+                values[part[0] * views : (part[-1] + 1) * views] = made
+            table[name] = values
+        return table
+
+    def _aggregate(self, keys: Sequence[str], at: np.ndarray, views: np.ndarray, name: str) -> Tensor:
+        """(item, layer, *axes) in float32: item i is the track `keys[at[i]]` in the view `views[i]`."""
         if self.snapshot is None:
             raise RunError("features were asked for before `prepare`")
-        keys = [self.keys[t.id] for t in tracks]
-        result: Tensor | None = None
-        rng = np.random.default_rng(0)
-        for start in range(0, len(keys), 256):
-            some = keys[start : start + 256]
-            values, offsets = self.snapshot.load(some, name, layers=pooling.layers)
-            for i, key in enumerate(some):
-                track_rows = torch.from_numpy(values[offsets[i] : offsets[i + 1]]).float()
-                frames = torch.from_numpy(rows(Layout.of(self.snapshot.samples(key), self.spec), pooling)[1])
-                parts = [aggregate(pooling, track_rows, frames)]
-                for _ in range(views):
-                    a, b = crop_range(len(frames), rng)
-                    parts.append(aggregate(pooling, track_rows[a:b], frames[a:b]))
-                stacked = torch.stack(parts)
-                if result is None:
-                    result = torch.empty((len(keys), *stacked.shape), dtype=torch.from_numpy(values[:0]).dtype)
-                result[start + i] = stacked
-        if result is None:
-            raise RunError("no tracks to read features of")
+        pooling = self.spec[name]
+        values, offsets = self.snapshot.load(keys, name, layers=pooling.layers)
+        lengths = self.snapshot.lengths(keys)
+        frames = {int(n): rows(Layout.of(int(n), self.spec), pooling)[1] for n in np.unique(lengths)}
+        bounds = np.array([_view(keys[i], len(frames[int(lengths[i])]), int(v)) for i, v in zip(at, views, strict=True)]).reshape(-1, 2)
+        count = bounds[:, 1] - bounds[:, 0]
+        result = torch.empty((len(at), *pooling.row_shape))
+        for n in np.unique(count):
+            same = np.flatnonzero(count == n)
+            for part in in_order(len(same), max(1, BLOCK // int(4 * n * np.prod(pooling.row_shape)))):
+                some = same[part]
+                first = offsets[at[some]] + bounds[some, 0]
+                weights = np.stack([frames[int(lengths[at[i]])][slice(*bounds[i])] for i in some])
+                chosen = torch.from_numpy(values[first[:, None] + np.arange(n)]).float()
+                result[torch.from_numpy(some)] = aggregate(pooling, chosen, torch.from_numpy(weights))
         return result
 
-    def batches(self, tracks: Sequence[Track], size: int, seed: tuple[int, ...] | None = None) -> Iterator[Batch]:
-        crop = seed is not None and self.augment.crop > 0
-        kept = self._views(tracks, VIEWS if crop else 0)
-        rng = np.random.default_rng(seed)
-        order = rng.permutation(len(tracks)) if seed is not None else np.arange(len(tracks))
-        for start in range(0, len(order), size):
-            index = order[start : start + size]
-            view = rng.integers(1, VIEWS + 1, len(index)) * (rng.random(len(index)) < self.augment.crop) if crop else np.zeros(len(index), dtype=int)
-            yield Batch(index, {name: values[torch.from_numpy(index), torch.from_numpy(view)].to(self.device) for name, values in kept.items()})
+
+def _view(key: str, n: int, view: int) -> tuple[int, int]:
+    """Which of the `n` rows of a track a view takes: all, or a crop that depends on the track's content alone."""
+    return (0, n) if view == 0 else crop_range(n, np.random.default_rng((int(key[:15], 16), view)))
 
 
 class TrackEncoder(nn.Module):
@@ -190,34 +283,56 @@ class Streamed(Source):
     """Audio through the backbone and the same poolings as the store's, with gradients where an adapter trains."""
 
     def __init__(
-        self, backbone: Backbone, spec: FeatureSpec, adapter: AdapterConfig, augment: AugmentConfig, device: torch.device, workers: int
+        self,
+        backbone: Backbone,
+        spec: FeatureSpec,
+        adapter: AdapterConfig,
+        augment: AugmentConfig,
+        training: TrainingConfig,
+        device: torch.device,
+        cache: Path,
     ) -> None:
-        self.spec, self.augment, self.workers, self.adapter = spec, augment, workers, adapter
+        self.spec, self.augment, self.training, self.adapter, self.cache = spec, augment, training, adapter, cache
         self.trainable = attach(backbone, adapter)
-        self.backbone = backbone.to(device)
+        self.backbone = cast(Hubert, backbone.to(device))  # no other backbone takes an adapter
         self.encoder = TrackEncoder(self.backbone, spec, device)
+        self.waves = Waves(cache, spec.chunk.sample_rate, spec.resampler, int(training.waves * 1e9))
+        self.keys: dict[str, str] = {}
+        self._chunks = 0  # of the longest track
+        self._report: Report = print
 
     def prepare(self, tracks: Sequence[Track], report: Report = print, progress: Progress | None = None) -> dict[str, str]:
-        bar = progress("reading audio", len(tracks)) if progress else None
-        failed = {}
-        for track, wave in zip(tracks, decode_ahead([t.path for t in tracks], self.spec.chunk.sample_rate, jobs=self.workers), strict=True):
-            try:
-                if isinstance(wave, AudioError):
-                    raise wave
-                Layout.of(len(wave), self.spec)
-            except AudioError as error:
-                failed[track.id] = str(error)
-            if bar:
-                bar.update(1)
+        self._report = report
+        failed: dict[str, str] = {}
+        for track, key in zip(tracks, track_keys([t.path for t in tracks], self.cache), strict=True):
+            if isinstance(key, AudioError):
+                failed[track.id] = str(key)
+            else:
+                self.keys[track.id] = key
+        paths = {self.keys[t.id]: t.path for t in tracks if t.id in self.keys}
+        bar = progress("reading audio", len(paths)) if progress else None
+        filled = self.waves.fill(paths, self.training.workers, bar.update if bar else lambda n: None)
         if bar:
             bar.close()
+        for track in tracks:
+            key = self.keys.get(track.id, "")
+            try:
+                if key in filled.failed:
+                    raise filled.failed[key]
+                if key in filled.samples:
+                    self._chunks = max(self._chunks, len(Layout.of(filled.samples[key], self.spec).starts))
+            except AudioError as error:
+                failed[track.id] = str(error)
+        anew = len(filled.samples) - filled.kept
+        more = f"; {anew} are decoded in every epoch (training.waves = {self.training.waves:g} GB)" if anew else ""
+        report(f"waveforms: {filled.decoded} decoded, {filled.kept} kept in {self.waves.folder} ({filled.bytes / 1e9:.2f} GB){more}")
         return failed
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         return [{"params": self.trainable, "name": "adapter"}]
 
-    def step_size(self, training: TrainingConfig) -> tuple[int, int]:
-        return training.batch, training.accumulation
+    def step_size(self, training: TrainingConfig) -> int:
+        return training.batch
 
     def adapter_state(self) -> dict[str, Tensor]:
         return adapter_state(self.backbone)
@@ -228,21 +343,30 @@ class Streamed(Source):
     def provenance(self) -> dict[str, Any]:
         return {"adapter": {"kind": self.adapter.kind, "parameters": sum(p.numel() for p in self.trainable)}}
 
-    def batches(self, tracks: Sequence[Track], size: int, seed: tuple[int, ...] | None = None) -> Iterator[Batch]:
-        order = np.random.default_rng(seed).permutation(len(tracks)) if seed is not None else np.arange(len(tracks))
-        index: list[int] = []
-        waves: list[np.ndarray] = []
-        decoded = decode_ahead([tracks[i].path for i in order], self.spec.chunk.sample_rate, jobs=self.workers)
-        for i, wave in zip(order, decoded, strict=True):
+    def batches(self, tracks: Sequence[Track], parts: Iterable[np.ndarray], seed: tuple[int, ...] | None = None) -> Iterator[Batch]:
+        if seed is not None and self.adapter.checkpointing == "auto":
+            self.backbone.checkpointing = self._too_large
+        parts = list(parts)
+        return one_ahead(self._batches(tracks, parts, self._waves([tracks[i] for part in parts for i in part]), seed))
+
+    def _batches(
+        self, tracks: Sequence[Track], parts: Sequence[np.ndarray], waves: Iterator[np.ndarray], seed: tuple[int, ...] | None
+    ) -> Iterator[Batch]:
+        for index in parts:
+            yield Batch(index, [wave if seed is None else self._augmented(wave, (*seed, int(i))) for i, wave in zip(index, waves, strict=False)])
+
+    def _waves(self, tracks: Sequence[Track]) -> Iterator[np.ndarray]:
+        """The waves of tracks, in order: kept ones from the cache, others decoded a few ahead."""
+        kept = [self.waves.samples(self.keys[t.id]) is not None for t in tracks]
+        rate = self.spec.chunk.sample_rate
+        others = decode_ahead([t.path for t, here in zip(tracks, kept, strict=True) if not here], rate, jobs=self.training.workers)
+        for track, here in zip(tracks, kept, strict=True):
+            wave = self.waves.read(self.keys[track.id]) if here else next(others)
+            if wave is None:  # damaged or cleared meanwhile
+                wave = next(decode_ahead([track.path], rate, jobs=1))
             if isinstance(wave, AudioError):
-                raise RunError(f"track {tracks[i].id} could be read before and cannot be now: {wave}", "See `beatmeter data check`.")
-            index.append(int(i))
-            waves.append(wave if seed is None else self._augmented(wave, (*seed, int(i))))
-            if len(index) == size:
-                yield Batch(np.array(index), waves)
-                index, waves = [], []
-        if index:
-            yield Batch(np.array(index), waves)
+                raise RunError(f"track {track.id} could be read before and cannot be now: {wave}", "See `beatmeter data check`.")
+            yield wave
 
     def _augmented(self, wave: np.ndarray, seed: tuple[int, ...]) -> np.ndarray:
         rng = np.random.default_rng(seed)
@@ -252,15 +376,45 @@ class Streamed(Source):
             wave = wave[starts[a] : starts[b - 1] + self.spec.chunk.length]
         return augment_wave(wave, rng, self.augment, self.spec.chunk)
 
+    @cached_property
+    def _too_large(self) -> bool:
+        """Whether the activations of the largest possible batch would not fit: measured on one chunk of noise."""
+        device = next(self.backbone.parameters()).device
+        wave = np.random.default_rng(0).standard_normal(self.spec.chunk.length, np.float32)
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            chunk = saved_bytes(self.encoder, [wave])
+        need, free = chunk * self._chunks * self.training.batch, FULL * free_bytes(device)
+        if need > free:
+            self._report(f"a batch would keep {need / 1e9:.1f} GB of activations, {free / 1e9:.1f} GB are free: checkpointing layers instead")
+        return need > free
+
+
+def saved_bytes(module: nn.Module, inputs: Any) -> int:
+    """Bytes that a forward pass keeps for the backward pass, parameters left out."""
+    own = {p.untyped_storage().data_ptr() for p in module.parameters()}
+    held: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            held[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        found = module(inputs)
+    del found
+    return sum(held.values())
+
 
 def open_source(config: RunConfig, device: torch.device, report: Report = print, spec: FeatureSpec | None = None) -> Source:
     """The source that the settings ask for. `spec`, from a saved run, must be what these settings give."""
     service = FeatureService(config.features, device)
     if config.regime == "frozen":
-        source: Source = Frozen(service, config.head.poolings, config.augment, device)
+        source: Source = Frozen(service, config.head.poolings, config.augment, device, config.training.memory)
     else:
         wanted = service.spec.only(config.head.poolings)
-        source = Streamed(service.backbone, wanted, config.adapter, config.augment, device, config.training.workers)
+        cache = Path(config.features.cache)
+        source = Streamed(service.backbone, wanted, config.adapter, config.augment, config.training, device, cache)
     if spec is not None:
         source.spec.require_same(spec, "this run")
     report(service.describe())

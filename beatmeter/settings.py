@@ -84,7 +84,9 @@ class AdapterConfig:
     dropout: float = option(0.05, "LoRA dropout")
     targets: tuple[str, ...] = option(("q_proj", "v_proj"), "names of the linear maps that get LoRA")
     layers: int = option(2, "how many of the last layers train, for last_layers")
-    checkpointing: bool = option(False, "recompute activations in the backward pass: less memory, more time")
+    checkpointing: Literal["auto", "yes", "no"] = option(
+        "auto", "recompute activations in the backward pass: less memory, more time; auto measures whether they fit"
+    )
 
     def __post_init__(self) -> None:
         _positive(self, "r", "alpha", "layers")
@@ -161,21 +163,23 @@ class TrainingConfig:
     accumulation: int = option(8, "steps whose gradients are added up before the optimiser moves")
     head_lr: float = option(1e-4, "learning rate of the head")
     adapter_lr: float = option(1e-5, "learning rate of the backbone's adapter")
-    mix_lr: float = option(1e-2, "learning rate of the layer mix, without weight decay")
+    mix_lr: float = option(1e-2, "learning rate of the layer mix, without weight decay; 0 leaves all layers equal")
     weight_decay: float = option(1e-4, "AdamW weight decay")
     warmup: float = option(0.0, "share of the steps in which the learning rates rise to their peak")
     clip: float = option(1.0, "largest gradient norm")
     select: Literal["balanced_accuracy", "accuracy", "loss"] = option(
         "balanced_accuracy", "validation figure that picks the best epoch; ties go to the lower loss"
     )
-    precision: Literal["auto", "float32", "bfloat16"] = option("auto", "of the streamed backbone; auto takes bfloat16 where the device is fast at it")
-    workers: int = option(1, "processes that decode audio while the model trains")
+    memory: float = option(0.6, "share of the free memory that stored features may take; where they do not fit they are read for every batch")
+    waves: float = option(32.0, "GB of decoded audio that streamed training may keep in the cache; 0 decodes in every epoch")
+    workers: int = option(1, "processes that decode audio")
 
     def __post_init__(self) -> None:
-        _positive(self, "epochs", "patience", "batch", "accumulation", "head_lr", "adapter_lr", "mix_lr", "clip", "workers")
-        _fraction(self, "warmup")
-        if self.weight_decay < 0:
-            raise ConfigError(f"weight_decay = {self.weight_decay} must not be negative")
+        _positive(self, "epochs", "patience", "batch", "accumulation", "head_lr", "adapter_lr", "clip", "workers")
+        _fraction(self, "warmup", "memory")
+        for name in ("mix_lr", "weight_decay", "waves"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} = {getattr(self, name)} must not be negative")
 
 
 @dataclass(frozen=True)

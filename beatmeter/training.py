@@ -134,7 +134,7 @@ def evaluate(model: Model, ready: Prepared, folder: RunFolder, splits: Sequence[
 
     `prefix` marks the files of predictions on other data, or under other labels, than the run's own.
     """
-    size, _ = model.source.step_size(model.task.config.training)
+    size = model.source.step_size(model.task.config.training)
     meta = {"run": folder.path.name, "fingerprint": ready.source.spec.fingerprint, "loss": model.task.state()}
     for split in splits:
         if ready.split(split):

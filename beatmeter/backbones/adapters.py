@@ -45,7 +45,7 @@ def attach(backbone: Backbone, config: AdapterConfig) -> list[nn.Parameter]:
     if any(True for _ in _updated(hubert)):
         raise BackboneError(f"{backbone.identity.name} has an adapter already", "Load the backbone again, or merge the first adapter.")
     hubert.requires_grad_(False)
-    hubert.checkpointing = config.checkpointing
+    hubert.checkpointing = config.checkpointing == "yes"  # on "auto" whoever knows the batches decides
     if config.kind == "lora":
         _inject(hubert, config)
     else:

@@ -89,8 +89,8 @@ def test_the_guard_notices_another_order_of_layers(odd_clips: Path, tmp_path: Pa
     )
     tracks = list(open_dataset(odd_clips, config.data, config.task.classes).tracks)
     frozen, streamed = sources(config, tracks)
-    features = next(frozen.batches(tracks, 8)).inputs["stats"].float()
-    waves = next(streamed.batches(tracks, 8)).inputs
+    features = next(frozen.batches(tracks, [np.arange(5)])).inputs["stats"].float()
+    waves = next(streamed.batches(tracks, [np.arange(5)])).inputs
     with torch.inference_mode():
         other = streamed.encoder(waves)["stats"].flip(1)
     assert (features - other).abs().max() > 0.05
@@ -123,7 +123,7 @@ def test_accumulated_batches_move_the_weights_as_one_large_batch_does(regime: st
                     module.dropout = 0.0
         optimiser = optimiser_for(model, cfg)
         targets = torch.from_numpy(task.targets(tracks)[0]).float()
-        train_epoch(model, optimiser, tracks, targets, cfg, 1, batch, accumulation, lambda n: None)
+        train_epoch(model, optimiser, tracks, targets, cfg, 1, batch)
         states.append(model.tensors())
     for other in states[1:]:
         for key, value in states[0].items():

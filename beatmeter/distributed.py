@@ -1,0 +1,81 @@
+"""Data-parallel training: processes that split every optimiser step, started by `accelerate launch` or `torchrun`.
+
+A step takes the same tracks, in the same order and with the same chance, however many processes there are: each computes
+its share and gradients are added up. So several processes learn what one learns, and nothing has to be set for them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+class Ranks:
+    """This process among `count`; every method but `share` is to be called by all of them."""
+
+    def __init__(self, index: int = 0, count: int = 1) -> None:
+        self.index, self.count = index, count
+
+    @property
+    def main(self) -> bool:
+        """Whether this process writes and reports."""
+        return self.index == 0
+
+    def share(self, n: int) -> slice:
+        """Which of `n` neighbours this process takes; none when there are more processes."""
+        return slice(n * self.index // self.count, n * (self.index + 1) // self.count)
+
+    def add(self, tensors: Sequence[Tensor]) -> None:
+        """Replace the tensors by their sums over processes."""
+        if self.count > 1 and tensors:
+            flat = torch.cat([t.reshape(-1) for t in tensors])
+            dist.all_reduce(flat)
+            for t, total in zip(tensors, torch.split(flat, [t.numel() for t in tensors]), strict=True):
+                t.copy_(total.view_as(t))
+
+    def gather(self, value: Any) -> list[Any]:
+        """What every process gives, in their order."""
+        found = [value]
+        if self.count > 1:
+            found = [None] * self.count
+            dist.all_gather_object(found, value)
+        return found
+
+    @contextmanager
+    def first(self) -> Iterator[None]:
+        """The main process does this before the others, which then find it done."""
+        if self.count > 1 and not self.main:
+            dist.barrier()
+        yield
+        if self.count > 1 and self.main:
+            dist.barrier()
+
+
+ALONE = Ranks()
+
+
+def started() -> bool:
+    """Whether a launcher made this process one of several."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def join(device: torch.device) -> tuple[Ranks, torch.device]:
+    """Meet the other processes of a launcher, if there are any: this process's place among them and its device."""
+    if not started():
+        return ALONE, device
+    from accelerate import PartialState
+
+    state = PartialState(cpu=device.type == "cpu")
+    return Ranks(state.process_index, state.num_processes), state.device
+
+
+def leave() -> None:
+    """Part from the others at the end."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
