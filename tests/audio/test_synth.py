@@ -14,7 +14,7 @@ from beatmeter.audio.synth import Clip, SynthOptions, render
 from beatmeter.audio.synth.clip import METERS
 from beatmeter.audio.synth.forms import FORMS, draw_form
 from beatmeter.audio.synth.patterns import PATTERNS, Figure, Pattern
-from beatmeter.audio.synth.rendering import ROLES
+from beatmeter.audio.synth.players import ROLES
 from beatmeter.audio.synth.styles import STYLES
 from beatmeter.errors import ConfigError, SchemaError
 

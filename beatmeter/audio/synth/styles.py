@@ -19,7 +19,7 @@ ANY: Weights = tuple((name, 1.0) for name in ("piano", "guitar", "lead", "brass"
 
 @dataclass(frozen=True)
 class Part:
-    """One player. role: a key of `rendering.ROLES`. chance: of being there. level: dB against the other parts.
+    """One player. role: a key of `players.ROLES`. chance: of being there. level: dB against the other parts.
 
     families: instruments with weights (pitched roles). ensemble: a key of `drums.ENSEMBLES` (percussion).
     centre: MIDI pitch. density: range of rhythmic density. same: shares the instrument of the named earlier part.
