@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -85,7 +86,7 @@ class Layout:
         edges = [i * n // count for i in range(count + 1)]
         return [self.window(a, b) for a, b in itertools.pairwise(edges)]
 
-    @property
+    @cached_property
     def skips(self) -> tuple[int, ...]:
         """Per chunk, how many leading frames the chunk before covers already."""
         over = [before + self.frames * self.hop - here for before, here in zip(self.starts, self.starts[1:], strict=False)]
@@ -103,8 +104,14 @@ class Layout:
 
 
 def row_count(layout: Layout, pooling: PoolingSpec) -> int:
-    """How many rows this pooling gives for a track with this layout."""
-    return len(rows(layout, pooling)[1])
+    """How many rows this pooling gives for a track with this layout: `len(rows(...)[1])`, without making them."""
+    if pooling.unit == "chunk":
+        return len(layout.starts)
+    if pooling.unit == "window":
+        return max(1, len(layout.starts) // int(pooling.parameters["window"]))
+    step = int(pooling.parameters["step"])
+    bins = -(-layout.frames // step)
+    return sum(bins - skip // step for skip in layout.skips)
 
 
 def rows(layout: Layout, pooling: PoolingSpec) -> tuple[np.ndarray, np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +28,7 @@ class FeatureService:
     """Joins a backbone to a cache folder. The backbone is loaded when it is first needed."""
 
     def __init__(self, config: FeatureConfig, device: torch.device, jobs: int = 1) -> None:
+        """`jobs` processes decode audio ahead of the backbone; 1 decodes in this process."""
         self.config, self.device, self.jobs = config, device, jobs
 
     @cached_property
@@ -70,8 +72,10 @@ class FeatureService:
         report: Report = print,
         progress: Progress | None = None,
         retry_failed: bool = False,
+        stop: threading.Event | None = None,
     ) -> tuple[Store, Mapping[str, str], dict[str, str]]:
-        """Extract what the store lacks of `tracks`: the store, track keys by track id, reasons of failure by track id."""
+        """Extract what the store lacks of `tracks`: the store, track keys by track id, reasons of failure by track id.
+        Setting `stop` ends it early, after the tracks in flight."""
         store = self.store(wanted)
         planned = plan(tracks, store, Path(self.config.cache), retry_failed, self.jobs)
         report(describe_plan(planned, store))
@@ -80,7 +84,7 @@ class FeatureService:
             bar = progress("extracting", len(planned.todo)) if progress else None
             encoder = Encoder(self.backbone, store.spec).to(self.device)
             try:
-                outcome = Extractor(encoder, store, self.device, self.jobs).run(planned.todo, bar.update if bar else lambda n: None)
+                outcome = Extractor(encoder, store, self.device, self.jobs).run(planned.todo, bar.update if bar else lambda n: None, stop)
             finally:
                 if bar:
                     bar.close()
@@ -88,6 +92,7 @@ class FeatureService:
             failed |= {t.id: bad[planned.keys[t.id]] for t in tracks if planned.keys.get(t.id) in bad}
             rate = outcome.done / max(outcome.seconds, 1e-9)
             report(f"extracted {outcome.done} tracks at {rate:.2f} clips/s, {outcome.audio_seconds / max(outcome.seconds, 1e-9):.0f} x real time")
+            report(outcome.profile())
         return store, planned.keys, failed
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from beatmeter.audio.decode import load, probe, stream
 from beatmeter.errors import AudioError, shown
 from beatmeter.parallel import Crash, ordered
 
-LONG = 1200.0  # seconds; a longer file is not held in memory but streamed by whoever asked for it
+LONG = 600.0  # seconds; a longer file is not held in memory but streamed by whoever asked for it
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,9 @@ def decode_ahead(paths: Sequence[Path], sample_rate: int, jobs: int) -> Iterator
             yield result
 
 
-def decode_or_count(paths: Sequence[Path], sample_rate: int, jobs: int, long: float = LONG) -> Iterator[np.ndarray | LongAudio | AudioError]:
+def decode_or_count(
+    paths: Sequence[Path], sample_rate: int, jobs: int, long: float = LONG
+) -> Generator[np.ndarray | LongAudio | AudioError, None, None]:
     """`decode_ahead`, but a file longer than `long` seconds gives a LongAudio: it is read through and not held."""
     for path, result in zip(paths, ordered(partial(_decode, sample_rate, long), paths, jobs), strict=True):
         if isinstance(result, Crash):

@@ -29,6 +29,7 @@ from typing import Any
 import google_crc32c
 import numpy as np
 
+from beatmeter.chunking import Layout, row_count
 from beatmeter.errors import StoreError
 from beatmeter.schema import FeatureSpec, PoolingSpec, canonical_json
 
@@ -167,6 +168,10 @@ class StoreLayout:
                 raise StoreError(f"pooling {p.name!r} of row shape {p.row_shape} cannot be stored", "Names are letters, digits, '_', '-' and '.'.")
         self.spec, self.fingerprint = spec, spec.fingerprint
         self.arrays = {p.name: ArrayLayout(p, spec.store_dtype) for p in spec.poolings}
+
+    def bytes_of(self, chunks: Layout) -> int:
+        """Bytes on disk of the features of a track with this layout of chunks."""
+        return sum(row_count(chunks, array.pooling) * array.stride for array in self.arrays.values())
 
     def group_metadata(self) -> dict[str, bytes]:
         """The metadata of the groups above the segments, by name: the store itself, which tells what features these are,

@@ -167,11 +167,11 @@ CHILD = """
 import sys
 from pathlib import Path
 import torch
-from beatmeter import extraction
+from beatmeter.extraction import committing
 from beatmeter.datasets import open_dataset
 from beatmeter.service import FeatureService
 from beatmeter.settings import DataConfig, FeatureConfig, TaskConfig
-extraction.COMMIT_TRACKS = 2
+committing.COMMIT_TRACKS = 2
 torch.set_num_threads(1)
 music, cache = sys.argv[1:]
 service = FeatureService(FeatureConfig(cache=cache, backbone="spectral", poolings=("stats", "lag"), window=2), torch.device("cpu"))

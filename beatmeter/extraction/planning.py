@@ -1,0 +1,52 @@
+"""What there is to extract: tracks against the store, by content, so that copies and renamed files are known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from beatmeter.audio.identity import track_keys
+from beatmeter.errors import AudioError
+from beatmeter.schema import Track
+from beatmeter.store import Store
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to do. `keys` maps track ids to track keys (hash of the file's bytes); `todo` has each key once;
+    `failed` maps ids to the reason why they have no features, from this or an earlier run."""
+
+    keys: Mapping[str, str]
+    todo: tuple[tuple[str, Track], ...]
+    present: int
+    duplicates: int
+    failed: Mapping[str, str]
+
+
+def plan(tracks: Sequence[Track], store: Store, cache: Path | None, retry_failed: bool = False, jobs: int = 1) -> Plan:
+    """Compare the tracks with the store. `cache` is the folder of the memory of track keys."""
+    keys: dict[str, str] = {}
+    failed: dict[str, str] = {}
+    for track, found in zip(tracks, track_keys([t.path for t in tracks], cache, jobs), strict=True):
+        if isinstance(found, AudioError):
+            failed[track.id] = str(found)
+        else:
+            keys[track.id] = found
+    have = set(keys.values()) - set(store.missing(keys.values()))
+    known_bad = {} if retry_failed else store.failures()
+    todo: dict[str, Track] = {}
+    present = duplicates = 0
+    for track in tracks:
+        key = keys.get(track.id)
+        if key is None:
+            continue
+        if key in have:
+            present += 1
+        elif key in known_bad:
+            failed[track.id] = known_bad[key].reason
+        elif key in todo:
+            duplicates += 1
+        else:
+            todo[key] = track
+    return Plan(keys, tuple(todo.items()), present, duplicates, failed)
