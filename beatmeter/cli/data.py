@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from beatmeter.cli.audit import audit
 from beatmeter.cli.dataset_options import (
     Bar,
     class_names,
@@ -34,10 +35,12 @@ def data() -> None:
     beatmeter data split MUSIC/ --out split.csv
     beatmeter data synth SYNTH/ --clips 600
     beatmeter data wikimeter data/catalogues WIKIMETER/ --dry-run
+    beatmeter data audit METER2800/ --features spectral-lag --out review/
     """
 
 
-data.add_command(wikimeter)
+for command in (wikimeter, audit):
+    data.add_command(command)
 
 
 @data.command()
