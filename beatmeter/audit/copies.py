@@ -57,9 +57,12 @@ def _gumbel(share: np.ndarray) -> np.ndarray:
 def find_copies(views: Mapping[str, Kernel], tracks: Sequence[Track], false_pairs: float = FALSE_PAIRS) -> tuple[list[Pair], dict[str, float]]:
     """Pairs of different groups above the threshold of any view, those across splits first, and the thresholds by view.
 
-    The expected `false_pairs` are shared among the views. A pair is reported by the view in which it exceeds the threshold most.
+    The expected `false_pairs` are shared among the views; a pair is reported by the view in which it exceeds the threshold
+    most. Among fewer than LEAST_TRACKS tracks, or in a single group, nothing is found and there are no thresholds.
     """
     groups = [t.group for t in tracks]
+    if len(tracks) < LEAST_TRACKS or len(set(groups)) < 2:
+        return [], {}
     limits: dict[str, float] = {}
     found: dict[tuple[int, int], tuple[float, Pair]] = {}
     for name, kernel in views.items():

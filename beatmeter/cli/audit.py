@@ -130,5 +130,7 @@ def _show(found: Audit, out: Path, top: int, show_guess: bool) -> None:
         click.echo(f"        {', '.join(f'{n} in {split}' for split, n in told.items() if n)}")
     if told["test"]:
         echo("note: test labels that are corrected where a model errs favour that model: report original and corrected labels side by side")
+    if not found.limits:
+        echo(f"note: {about['tracks']} tracks are too few to say what sounds alike")
     click.echo(f"copies: {about['copies']['pairs']} pairs of clips sound alike, {about['copies']['across splits']} of them across splits")
     click.echo(f"{out / 'review.html'}: listen and decide{'' if show_guess else ' (without the guesses)'}; or fill in {out / 'review.csv'}")

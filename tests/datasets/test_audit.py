@@ -251,6 +251,7 @@ def test_tracks_of_one_group_are_no_copies() -> None:
     apart = [Track(t.id, t.path, group=t.id) for t in tracks]
     assert find_copies({"lag": kernel}, apart)[0][0].cosine == pytest.approx(1)
     assert (0, 1) in {(p.first, p.second) for p in find_copies({"lag": kernel}, apart)[0]}
+    assert find_copies({"lag": kernel[:29, :29]}, apart[:29]) == ([], {})
     with pytest.raises(DataError, match="29 tracks in 28 groups are too few"):
         threshold(kernel[:29, :29], [t.group for t in tracks[:29]])
     with pytest.raises(DataError, match="60 tracks in 1 groups"):

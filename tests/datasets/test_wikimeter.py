@@ -380,10 +380,11 @@ def test_half_written_files_of_an_earlier_run_do_no_harm(stock: Path, tmp_path: 
     (out / "WIKI").mkdir()
     (out / "WIKI" / "Band_Song_seg00.flac").write_bytes(b"half")
     (out / "WIKI" / "Band_Song_seg07.flac").write_bytes(b"of a longer recording")
+    (out / "WIKI" / "mine_seg00.flac").write_bytes(b"not of this set")
     (out / "tmp" / "123-abc").mkdir(parents=True)
     (out / "tmp" / "123-abc" / "audio.webm.part").write_bytes(b"half")
     build([work("Song")], out, source)
-    assert sorted(p.name for p in (out / "WIKI").iterdir()) == ["Band_Song_seg00.flac", "Band_Song_seg01.flac"]
+    assert sorted(p.name for p in (out / "WIKI").iterdir()) == ["Band_Song_seg00.flac", "Band_Song_seg01.flac", "mine_seg00.flac"]
     assert check(out, DataConfig(), CLASSES).status == 0
     (out / "WIKI" / "Band_Song_seg01.flac").write_bytes(b"cut short")
     assert not plan([work("Song")], out)[0].done

@@ -69,6 +69,12 @@ def test_a_row_that_cannot_be_used(tmp_path: Path, line: str, message: str) -> N
         read_catalogue(write(tmp_path / "c.csv", "X,y,3,60,,,,,", line), CLASSES)
 
 
+def test_a_catalogue_that_is_not_utf8(tmp_path: Path) -> None:
+    (tmp_path / "c.csv").write_bytes(b"artist,title,meters,seconds\nBj\xf6rk,A,7,60\n")
+    with pytest.raises(DataError, match=r"c\.csv:2: these bytes are not UTF-8\. Save the table as UTF-8"):
+        read_catalogue(tmp_path / "c.csv", CLASSES)
+
+
 def test_no_catalogue(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="there is no catalogue"):
         read_catalogue(tmp_path / "c.csv", CLASSES)

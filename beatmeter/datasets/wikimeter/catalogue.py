@@ -109,6 +109,8 @@ def _work(row: Row, classes: Sequence[str]) -> Work:
     empty = [name for name in COLUMNS if not row.text(name)]
     if empty:
         raise DataError(f"{row.where}: {empty[0]} is empty", f"Every work needs {', '.join(COLUMNS)}.")
+    if any(unicodedata.category(c) == "Cs" for cell in row.cells.values() for c in cell):  # what could not be decoded
+        raise DataError(f"{row.where}: these bytes are not UTF-8", "Save the table as UTF-8.")
     try:
         meters = parse_labels(row.text("meters"), classes).weights
         seconds = float(row.text("seconds"))

@@ -138,7 +138,8 @@ def _said(error: Exception) -> str:
 
 
 def _text(value: object) -> str:
-    return " ".join(str(value).split()) if value else ""
+    """One line of valid text."""
+    return " ".join(str(value).split()).encode("utf-8", "replace").decode() if value else ""
 
 
 def _seconds(info: dict[str, Any]) -> float | None:

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from beatmeter import atomic
+from beatmeter.datasets.files import song
 from beatmeter.datasets.labels import format_labels
 from beatmeter.datasets.wikimeter.catalogue import Work, groups
 from beatmeter.errors import DataError, shown
@@ -148,11 +149,11 @@ class WikiFolder:
         atomic.write_text(self._works / f"{record.work.song}.json", json.dumps(record.to_json(), indent=1, ensure_ascii=False) + "\n")
 
     def write_tables(self, records: Iterable[Record]) -> None:
-        """Labels, licences and rejections of all records. Segments that no record names are deleted first."""
+        """Labels, licences and rejections of all records. Segments of their songs that they do not name are deleted first."""
         every = sorted(records, key=lambda r: r.work.song)
-        named = {s.file for r in every for s in r.segments}
+        named, songs = {s.file for r in every for s in r.segments}, {r.work.song for r in every}
         for path in (self.path / SOURCE).glob("*_seg*.flac"):
-            if f"{SOURCE}/{path.name}" not in named:
+            if f"{SOURCE}/{path.name}" not in named and song(path.stem) in songs:
                 path.unlink()
         done = [r for r in every if r.source is not None]
         group = groups(r.work for r in done)
