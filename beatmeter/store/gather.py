@@ -7,11 +7,12 @@ import threading
 from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from beatmeter.errors import StoreError
+from beatmeter.store import crew
 from beatmeter.store.catalog import Commit, State
 from beatmeter.store.folder import Folder
 from beatmeter.store.layout import ArrayLayout, StoreLayout
@@ -56,6 +57,16 @@ class ShardPool:
             return shard
 
 
+class _Run(NamedTuple):
+    """Rows that lie together in a shard and in the result; `tracks` is a range of the order of the disk."""
+
+    number: int  # of the commit
+    first: int
+    rows: int
+    target: int
+    tracks: slice
+
+
 class PoolingRows:
     """The rows of one pooling of a frozen state. Tracks are positions in the state's columns."""
 
@@ -87,23 +98,28 @@ class PoolingRows:
         if some_fresh:  # checksums are of whole rows
             begin, end = 0, layout.stride
         runs, order = self._runs(at, offsets[:-1], end - begin)
-        ahead: deque[Shard] = deque()
-        announced = waiting = 0
-        for _, first, count, target, tracks in runs:
-            while announced < len(runs) and waiting < _AHEAD:
-                its_number, its_first, its_count = runs[announced][:3]
-                ahead.append(self._pool.get(its_number, self.name))
-                ahead[-1].announce(its_first, its_count, begin, end)
-                waiting += its_count * (end - begin)
-                announced += 1
-            waiting -= count * (end - begin)
-            shard = ahead.popleft()
-            shard.check_size()
-            copied = values[target : target + count]
-            copied[...] = shard.rows[first : first + count, select]
-            if some_fresh:
-                among = order[tracks]
-                self._check(at[among[fresh[among]]], shard, first, copied if select == slice(None) else None)
+
+        def copy(some: list[_Run]) -> None:
+            """Rows of these runs into `values`, each announced before it is copied and checked after."""
+            ahead: deque[Shard] = deque()
+            announced = waiting = 0
+            for run in some:
+                while announced < len(some) and waiting < _AHEAD:
+                    other = some[announced]
+                    ahead.append(self._pool.get(other.number, self.name))
+                    ahead[-1].announce(other.first, other.rows, begin, end)
+                    waiting += other.rows * (end - begin)
+                    announced += 1
+                waiting -= run.rows * (end - begin)
+                shard = ahead.popleft()
+                shard.check_size()
+                copied = values[run.target : run.target + run.rows]
+                copied[...] = shard.rows[run.first : run.first + run.rows, select]
+                if some_fresh:
+                    among = order[run.tracks]
+                    self._check(at[among[fresh[among]]], shard, run.first, copied if select == slice(None) else None)
+
+        crew.share(copy, runs, len(values) * (end - begin))
         return values, offsets
 
     def _select(self, layers: Sequence[int] | None) -> tuple[slice | list[int], int, int]:
@@ -120,10 +136,9 @@ class PoolingRows:
         even = step > 0 and at == list(range(at[0], at[-1] + 1, step))
         return slice(at[0], at[-1] + 1, step) if even else at, min(at) * layer_bytes, (max(at) + 1) * layer_bytes
 
-    def _runs(self, at: np.ndarray, targets: np.ndarray, width: int) -> tuple[list[tuple[int, int, int, int, slice]], np.ndarray]:
-        """Tracks that are neighbours both on disk and in the result, together, in the order of the disk: (commit number,
-        first row, rows, target row, which tracks), the tracks as a range of the order that is returned as well. `width`
-        is how many bytes of a row are read."""
+    def _runs(self, at: np.ndarray, targets: np.ndarray, width: int) -> tuple[list[_Run], np.ndarray]:
+        """Tracks that are neighbours both on disk and in the result, together, in the order of the disk, and that order.
+        `width` is how many bytes of a row are read."""
         order = np.lexsort((self.first[at], self._number[at]))
         number, first, count, target = (values[order] for values in (self._number[at], self.first[at], self.counts[at], targets))
         if not len(order):
@@ -134,7 +149,8 @@ class PoolingRows:
         stops = np.concatenate([starts[1:], [len(order)]])
         rows = np.add.reduceat(count, starts)
         which = [slice(a, b) for a, b in zip(starts.tolist(), stops.tolist(), strict=True)]
-        return list(zip(number[starts].tolist(), first[starts].tolist(), rows.tolist(), target[starts].tolist(), which, strict=True)), order
+        found = zip(number[starts].tolist(), first[starts].tolist(), rows.tolist(), target[starts].tolist(), which, strict=True)
+        return [_Run(*run) for run in found], order
 
     def _check(self, tracks: np.ndarray, shard: Shard, begin: int, copied: np.ndarray | None) -> None:
         """Raise StoreError unless the rows of these tracks are what was committed. `copied` are the rows from `begin`."""

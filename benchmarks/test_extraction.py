@@ -1,0 +1,105 @@
+"""How fast features are made, from audio files to committed store, next to the plain loop and to matrix products alone.
+
+Once as a test, small: `pytest benchmarks/test_extraction.py`. Timed, with the full-size networks: `make bench PART=extraction`.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+from pathlib import Path
+
+import numpy as np
+import plain_extraction as plain
+import pytest
+import torch
+from harness import Bench, Growth
+
+from beatmeter.device import choose_device
+from beatmeter.extraction import Extractor, Outcome
+from beatmeter.pooling import Encoder
+from beatmeter.schema import Track
+from beatmeter.service import FeatureService
+from beatmeter.settings import FeatureConfig
+from beatmeter.store import Store
+
+SECONDS = 30.0
+pytestmark = pytest.mark.filterwarnings("ignore:.*slated for removal:DeprecationWarning")  # what librosa.load imports
+
+
+class Ours:
+    """Our extraction of some files into a store of its own, which `reset` empties."""
+
+    def __init__(self, weights: Path, cache: Path, jobs: int = 2, **settings: object) -> None:
+        config = FeatureConfig(backbone=str(weights), cache=str(cache), **settings)  # type: ignore[arg-type]
+        self.service = FeatureService(config, choose_device(), jobs)
+        self.encoder = Encoder(self.service.backbone, self.service.spec)
+        self.cache = cache
+        self.outcome = Outcome()
+
+    def reset(self) -> None:
+        shutil.rmtree(self.cache, ignore_errors=True)
+
+    def extract(self, paths: list[Path]) -> Store:
+        store = Store.for_spec(self.cache, self.service.spec)
+        todo = [(path.stem, Track(path.stem, path)) for path in paths]
+        self.outcome = Extractor(self.encoder, store, self.service.device, self.service.jobs).run(todo)
+        return store
+
+
+@pytest.mark.parametrize(("timed_size", "small"), [("95M", "post-LN"), ("330M", "pre-LN")])
+def test_extraction(bench: Bench, tmp_path: Path, timed_size: str, small: str) -> None:
+    size = timed_size if bench.timed else small
+    model = plain.make_model(size, tmp_path / "weights")
+    n = (8 if size == "95M" else 4) if bench.timed else 2
+    paths = plain.make_clips(tmp_path / "clips", n, SECONDS if bench.timed else 11.0)
+    ours = Ours(tmp_path / "weights", tmp_path / "cache", dtype="auto" if bench.timed else "float32")
+    expected = plain.plain_loop(model, paths[:1])[0]
+    found = ours.extract(paths[:1]).snapshot().read(paths[0].stem).pooled["stats"].values
+    same = slice(0, len(expected) - 1)  # librosa may give one sample more, which moves the last chunk
+    relative = np.linalg.norm(found[same] - expected[same]) / np.linalg.norm(expected[same])
+    assert relative < (0.02 if ours.service.dtype == "bfloat16" else 0.002), relative
+    work = plain.multiply_adds(model, plain.CHUNK.length) * len(expected) * n
+    products = plain.Products(work, torch.get_num_threads())
+    ways = {
+        "plain loop": lambda: plain.plain_loop(model, paths),
+        "bf16 products": products,
+        "beatmeter": lambda: ours.extract(paths),
+    }
+    result = bench.compare(
+        f"MERT-{size}: {n} stereo MP3s of {SECONDS:g} s to a committed store",
+        ways,
+        base="plain loop",
+        ours="beatmeter",
+        rounds=3,
+        amount=n,
+        unit="clips",
+        targets={"plain loop": 2.0, "bf16 products": 0.75},
+        before=lambda name: ours.reset(),
+        note="",
+    )
+    if bench.timed:
+        rate = 2e-9 * products.each * products.cores * 2048**3 / min(result.seconds["bf16 products"])
+        print(f"  products reach {rate:.0f} GF/s; last extraction: {ours.outcome.profile()}")
+
+
+def test_memory_stays_flat(bench: Bench, tmp_path: Path) -> None:
+    """Resident memory over many chunks: 10,000 when timed (BEATMETER_CHUNKS changes that)."""
+    plain.make_model("pre-LN", tmp_path / "weights")
+    chunks = int(os.environ.get("BEATMETER_CHUNKS", "10000")) if bench.timed else 30
+    paths = plain.make_clips(tmp_path / "clips", 5 if bench.timed else 2, SECONDS if bench.timed else 6.0, "wav")
+    each = 6 if bench.timed else 2
+    ours = Ours(tmp_path / "weights", tmp_path / "cache", jobs=1)
+    store = Store.for_spec(tmp_path / "cache", ours.service.spec)
+    sizes, peaks, done = [], [], 0
+    for step in (1, 9, 90) if bench.timed else (1, 2):
+        n = max(1, chunks * step // (100 if bench.timed else 3) // each)
+        todo = [(f"{done + i:064d}", Track(f"{done + i}", paths[i % len(paths)])) for i in range(n)]
+        Extractor(ours.encoder, store, ours.service.device).run(todo)
+        done += n
+        sizes.append(float(done * each))
+        peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    bench.record(Growth("extraction", "peak memory of the process", tuple(sizes), "chunks", {"resident": peaks}, "MB"))
+    if bench.timed:
+        assert peaks[-1] < 1.25 * peaks[0] + 100
