@@ -204,7 +204,7 @@ class PretrainConfig:
     """How the embedded backbone is made."""
 
     seed: int = option(0, "seed of the first weights and of the stream of music")
-    steps: int = option(12_000, "optimiser steps")
+    steps: int = option(6_000, "optimiser steps")
     clips: int = option(4, "clips per step")
     chunks: int = option(6, "consecutive 5-s chunks per clip, joined for lag pooling: 1, 2 or 6 are windows of 5, 10, 30 s")
     lr: float = option(2e-3, "peak learning rate")
@@ -212,14 +212,14 @@ class PretrainConfig:
     weight_decay: float = option(0.01, "AdamW weight decay of matrices")
     clip: float = option(1.0, "largest gradient norm")
     frame_weight: float = option(1.0, "weight of the frame losses: beat, downbeat, bar phase, periods; 0 leaves them out")
-    lag_weight: float = option(1.0, "weight of the clip's meter through lag pooling; 0 leaves it out")
+    lag_weight: float = option(2.0, "weight of the clip's meter through lag pooling; 0 leaves it out")
     mask_weight: float = option(0.5, "weight of masked spectral regression; 0 leaves it out")
     mask_share: float = option(0.4, "share of frames that masks start to cover, in chunks that are masked")
     mask_chunks: float = option(0.3, "share of chunks that are masked")
     mel_bands: int = option(40, "bands of the masked regression")
     precision: Literal["auto", "float32", "bfloat16"] = option("auto", "autocast; auto takes bfloat16 where the device is fast at it")
     workers: int = option(1, "processes that synthesise music")
-    save_every: int = option(200, "steps between checkpoints")
+    save_every: int = option(250, "steps between checkpoints")
 
     def __post_init__(self) -> None:
         _positive(self, "steps", "clips", "chunks", "lr", "warmup", "clip", "mel_bands", "save_every")

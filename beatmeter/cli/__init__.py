@@ -14,6 +14,7 @@ from beatmeter.cli.demo import demo
 from beatmeter.cli.extract import extract
 from beatmeter.cli.lab import calibrate, compare, ensemble, gate, report
 from beatmeter.cli.predict import predict
+from beatmeter.cli.pretrain import pretrain
 from beatmeter.cli.timeline import timeline
 from beatmeter.cli.train import evaluate, train
 from beatmeter.errors import BeatmeterError
@@ -32,7 +33,7 @@ def cli() -> None:
     """
 
 
-for command in (extract, train, evaluate, predict, timeline, compare, calibrate, gate, ensemble, report, data, cache, demo):
+for command in (extract, train, evaluate, predict, timeline, compare, calibrate, gate, ensemble, report, data, cache, pretrain, demo):
     cli.add_command(command)
 
 

@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,20 @@ import torch
 from torch import nn
 
 from beatmeter import atomic, checkpoints
+from beatmeter.audio.synth import SynthOptions
 from beatmeter.audio.synth.clip import METERS
+from beatmeter.backbones.checkpoint import write_folder
 from beatmeter.backbones.embedded import EMBEDDED_CONFIG, fresh
 from beatmeter.config import build, differences, read_toml, to_toml
 from beatmeter.device import fast_dtype
 from beatmeter.errors import RunError
 from beatmeter.pretraining.objective import Objective
-from beatmeter.pretraining.stream import StreamSpec, batches
+from beatmeter.pretraining.stream import StreamSpec, batches, make_batch
 from beatmeter.runs import provenance
 from beatmeter.settings import PretrainConfig
 
 LOG_EVERY = 20
+CHECK_CLIPS = 96  # clips that no step sees, to watch the meter by
 
 
 def pretrain(
@@ -62,6 +66,7 @@ def pretrain(
         bar.update(step)
     began = time.monotonic()
     sums: dict[str, float] = {}
+    seen = 0
     for number, batch in enumerate(batches(stream, step, config.steps, config.workers), step):
         losses = _step(model, optimiser, config, number, batch, device, dtype)
         for name, value in losses.items():
@@ -69,17 +74,35 @@ def pretrain(
         done = number + 1
         if bar:
             bar.update(1)
-        if done % LOG_EVERY == 0 or done == config.steps:
-            n = LOG_EVERY if done % LOG_EVERY == 0 else done % LOG_EVERY
-            line = {"step": done, **{k: round(v / n, 4) for k, v in sums.items()}, "seconds": round(time.monotonic() - began, 1)}
-            log.append(line)
-            sums = {}
-        if done % config.save_every == 0 or done == config.steps:
+        seen += 1
+        saving = done % config.save_every == 0 or done == config.steps
+        if saving or done % LOG_EVERY == 0:
+            log.append({"step": done, **{k: round(v / seen, 4) for k, v in sums.items()}, "seconds": round(time.monotonic() - began, 1)})
+            sums, seen = {}, 0
+        if saving:
+            if config.lag_weight:
+                log[-1]["held_out_accuracy"] = round(held_out_accuracy(model, stream, device), 4)
             _save(out, model, optimiser, config, done, log)
-            report(" ".join(f"{k} {v}" for k, v in log[-1].items()) if log else f"step {done}")
+            report(" ".join(f"{k} {v}" for k, v in log[-1].items()))
     if bar:
         bar.close()
+    write_folder(model.backbone, out / "backbone", torch.float16)
+    report(f"backbone: {out / 'backbone'}")
     return out
+
+
+@torch.inference_mode()
+def held_out_accuracy(model: Objective, stream: StreamSpec, device: torch.device) -> float:
+    """Share of clips from another stream whose heaviest meter is heard, through lag pooling and the meter head."""
+    other = replace(stream, seed=stream.seed + 1_000_003, options=SynthOptions(polymeter=0, polyrhythm=0, hemiola=0))
+    model.eval()
+    right = 0
+    for step in range(CHECK_CLIPS // stream.clips):
+        batch = make_batch(other, step)
+        logits = model.meters(torch.from_numpy(batch.waves).to(device))
+        right += int((logits.argmax(1).cpu().numpy() == batch.meters.argmax(1)).sum())
+    model.train()
+    return right / (CHECK_CLIPS // stream.clips * stream.clips)
 
 
 def _optimiser(model: nn.Module, config: PretrainConfig) -> torch.optim.AdamW:
