@@ -77,6 +77,16 @@ class Model:
         self.source.load_adapter_state({k.removeprefix("adapter."): v for k, v in tensors.items() if k.startswith("adapter.")})
 
 
+@dataclass
+class Run:
+    """A model to be trained: by which settings, into which folder, and what every checkpoint says of where it comes from."""
+
+    model: Model
+    config: RunConfig
+    folder: RunFolder
+    about: Mapping[str, Any]
+
+
 def head_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The head's part of a checkpoint."""
     return {k.removeprefix("head."): v for k, v in tensors.items() if k.startswith("head.")}
@@ -122,19 +132,16 @@ def optimiser_for(model: Model, config: RunConfig) -> torch.optim.AdamW:
 
 
 def fit(
-    model: Model,
+    run: Run,
     train: Sequence[Track],
     val: Sequence[Track],
-    config: RunConfig,
-    folder: RunFolder,
-    about: dict[str, Any],
     resume: bool = False,
     report: Report = print,
     progress: Callable[[str, int], Any] | None = None,
 ) -> dict[str, Any]:
     """Train until the epochs are over or patience is, keep the best and the last checkpoint, load the best; its log line
     is returned. `progress(label, total)` gives a bar with `update` and `close`."""
-    t = config.training
+    model, config, folder, t = run.model, run.config, run.folder, run.config.training
     size = model.source.step_size(t)
     optimiser = optimiser_for(model, config)
     targets = torch.from_numpy(model.task.targets(train)[0]).float().to(model.device)
@@ -148,7 +155,7 @@ def fit(
         fit_standardisation(model, train, size)
     if config.head.standardise:
         model.source.standardise(model.head.scales())
-    course = Course(folder if model.ranks.main else None, about, t, after)
+    course = Course(folder if model.ranks.main else None, run.about, t, after)
     try:
         while not course.over:
             epoch = course.epoch + 1

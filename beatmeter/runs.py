@@ -83,6 +83,11 @@ class RunFolder:
         """The settings of the run."""
         return build(RunConfig, read_toml(self.config_file), str(self.config_file))
 
+    @property
+    def finished(self) -> bool:
+        """Whether training and evaluation have come to their end."""
+        return "finished" in self.about()
+
     def about(self) -> dict[str, Any]:
         """What `write_about` wrote, empty before."""
         if not self.about_file.exists():

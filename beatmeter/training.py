@@ -8,6 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from beatmeter import atomic, checkpoints
 from beatmeter.config import change
 from beatmeter.datasets import Dataset, Exclusion, open_dataset
 from beatmeter.datasets.splits import split_dataset, write_split
+from beatmeter.distributed import ALONE, Ranks
 from beatmeter.errors import DataError
 from beatmeter.features import Source, open_source
-from beatmeter.fitting import Model, fit
+from beatmeter.fitting import Model, Run, fit
 from beatmeter.predictions import read_predictions, write_predictions
 from beatmeter.report import Evaluation, evaluation_text
 from beatmeter.runs import RunFolder, provenance
@@ -71,27 +73,49 @@ def run(
     predict: Sequence[str] = ("val", "test"),
     report: Report = print,
     progress: Progress | None = None,
+    ranks: Ranks = ALONE,
 ) -> Outcome:
-    """Train by `config` into the run folder `out`, then evaluate the best epoch on the splits named in `predict`."""
+    """Train by `config` into the run folder `out`, then evaluate the best epoch on the splits named in `predict`.
+
+    Called by several processes (`ranks`, see `beatmeter.distributed`), they share the work and the first one writes.
+    """
     torch.manual_seed(config.seed)  # an adapter's first weights, and then the head's, depend on the seed alone
-    ready = prepare(config, device, report, progress)
+    with ranks.first():
+        ready = prepare(config, device, report, progress)
+    begun = begin(config, ready, out, device, resume, report, ranks)
+    fit(begun, ready.split("train"), ready.split("val"), resume, report, progress)
+    return finish(begun, ready, predict)
+
+
+def begin(
+    config: RunConfig, ready: Prepared, out: Path, device: torch.device, resume: bool = False, report: Report = print, ranks: Ranks = ALONE
+) -> Run:
+    """Make the run folder and a fresh model. Raises DataError when there is nothing to train on or to validate with."""
     train, val = ready.split("train"), ready.split("val")
     if not train or not val:
         raise DataError(
             f"{config.data.path} has {len(train)} tracks to train on and {len(val)} to validate on",
             f"See what was left out and why: beatmeter data check {config.data.path}",
         )
-    folder = RunFolder.open(out) if resume else RunFolder.create(out, config)
-    about = _about(config, ready, folder)
+    folder, about = RunFolder(out), {}
+    if ranks.main:
+        folder = RunFolder.open(out) if resume else RunFolder.create(out, config)
+        about = _about(config, ready, folder)
     report(_counts(ready, folder))
     task = TASKS[config.task.name](config)
     for finding in task.fit_to(train):
         if finding.level == "warning":
             report(f"warning: {finding.text}")
     torch.manual_seed(config.seed)
-    model = Model(task, ready.source, task.head(ready.source.spec).to(device))
-    fit(model, train, val, config, folder, about, resume, report, progress)
-    return evaluate(model, ready, folder, predict)
+    return Run(Model(task, ready.source, task.head(ready.source.spec).to(device), ranks), config, folder, about)
+
+
+def finish(run: Run, ready: Prepared, predict: Sequence[str]) -> Outcome:
+    """Evaluate a trained model, and mark its run as finished."""
+    outcome = evaluate(run.model, ready, run.folder, predict)
+    if run.model.ranks.main:
+        run.folder.write_about({"finished": datetime.now(UTC).isoformat(timespec="seconds")})
+    return outcome
 
 
 def evaluate_run(
@@ -138,7 +162,11 @@ def evaluate(model: Model, ready: Prepared, folder: RunFolder, splits: Sequence[
     meta = {"run": folder.path.name, "fingerprint": ready.source.spec.fingerprint, "loss": model.task.state()}
     for split in splits:
         if ready.split(split):
-            write_predictions(folder.predictions(prefix + split), model.predict(ready.split(split), split, size, meta))
+            predictions = model.predict(ready.split(split), split, size, meta)
+            if model.ranks.main:
+                write_predictions(folder.predictions(prefix + split), predictions)
+    if not model.ranks.main:
+        return Outcome(folder, {})
     validation = read_predictions(folder.predictions("val")) if folder.predictions("val").exists() else None
     found = {}
     for split in splits:

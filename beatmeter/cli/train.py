@@ -14,6 +14,9 @@ from beatmeter.cli.options import bar, configure, device_option, echo, settings_
 from beatmeter.errors import ConfigError
 
 if TYPE_CHECKING:
+    import torch
+
+    from beatmeter.settings import RunConfig
     from beatmeter.training import Outcome
 
 
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
 @corrections_option
 @click.option("--limit", type=int, help="At most this many tracks per split: a smoke run.")
 @click.option("--seed", type=int, help="Seed of weights, order and augmentation.")
+@click.option("--seeds", metavar="0-15", help="Several seeds, each a run: those that share features train together.")
+@click.option("--grid", multiple=True, metavar="NAME=V,V", help="Several values of a setting, each a run; may be repeated: all combinations.")
 @click.option("--predict", "splits", default="val,test", show_default=True, help="Splits to predict and diagnose at the end.")
 @click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Continue an interrupted run, bit for bit.")
 @device_option
@@ -40,19 +45,25 @@ def train(
     corrections: tuple[str, ...],
     limit: int | None,
     seed: int | None,
+    seeds: str | None,
+    grid: tuple[str, ...],
     splits: str,
     resume: Path | None,
     device: str,
 ) -> None:
     """Train on DATASET and say how good the model is and what it confuses.
 
+    With --seeds or --grid, the run folders lie in the folder --out; the same command again goes on where it was stopped.
+    Started by `accelerate launch -m beatmeter` or `torchrun -m beatmeter`, processes share one run.
+
     \b
     beatmeter train --frozen data/demo --recipe spectral-lag
+    beatmeter train --frozen data/demo --recipe spectral-lag --seeds 0-15 --grid training.head_lr=1e-3,3e-3
     beatmeter train --lora data/demo --recipe embedded-lag --set training.epochs=5
     beatmeter train --resume runs/NAME
     """
     if resume is not None:
-        if dataset or regime or recipe or assignments or out or limit or seed or extra_data or corrections:
+        if dataset or regime or recipe or assignments or out or limit or seed or seeds or grid or extra_data or corrections:
             raise ConfigError("--resume continues a run with its own settings and takes no others", f"beatmeter train --resume {resume}")
     elif dataset is None or regime is None:
         raise ConfigError(
@@ -70,19 +81,46 @@ def train(
         out = out or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{regime}-{name}"
 
     from beatmeter.device import choose_device
+
+    if resume is None and (seeds or grid):
+        assert out is not None
+        _sweep(config, out, seeds, grid, choose_device(device), _splits(splits))
+        return
+    from beatmeter import distributed
     from beatmeter.runs import RunFolder
     from beatmeter.training import run
 
     if resume is not None:
         out, config = resume, RunFolder.open(resume).config()
     assert out is not None
+    ranks, place = distributed.join(choose_device(device))
     try:
-        outcome = run(config, out, choose_device(device), resume is not None, _splits(splits), echo, bar)
+        outcome = run(config, out, place, resume is not None, _splits(splits), echo if ranks.main else _quiet, bar if ranks.main else None, ranks)
     except KeyboardInterrupt:
         saved = RunFolder(out).last.exists()
         echo(f"stopped; continue with: beatmeter train --resume {out}" if saved else "stopped before the first epoch was saved")
         raise SystemExit(130) from None
-    _show(outcome)
+    distributed.leave()
+    if ranks.main:
+        _show(outcome)
+
+
+def _sweep(config: RunConfig, out: Path, seeds: str | None, grid: tuple[str, ...], device: torch.device, splits: list[str]) -> None:
+    """Several runs, and a table of them."""
+    from beatmeter import distributed
+    from beatmeter.cells import expand, parse_axis, parse_seeds
+    from beatmeter.sweep import run_cells, summary
+
+    if distributed.started():
+        raise ConfigError("--seeds and --grid train many heads in one process", "Start them without a launcher.")
+    cells = expand(config, [parse_axis(text, config) for text in grid], parse_seeds(seeds) if seeds else [config.seed])
+    paths = run_cells(cells, out, device, splits, echo, bar)
+    click.echo(summary(cells, paths))
+    click.echo(f"runs: {out}; which differences are real: beatmeter compare {out}/*")
+
+
+def _quiet(text: str) -> None:
+    pass
 
 
 @click.command()
