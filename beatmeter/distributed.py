@@ -1,4 +1,4 @@
-"""Data-parallel training: processes that split every optimiser step, started by `accelerate launch` or `torchrun`.
+"""Data-parallel training: processes that split every optimiser step, started by `torchrun` or `accelerate launch`.
 
 A step takes the same tracks, in the same order and with the same chance, however many processes there are: each computes
 its share and gradients are added up. So several processes learn what one learns, and nothing has to be set for them.
@@ -61,8 +61,8 @@ ALONE = Ranks()
 
 
 def started() -> bool:
-    """Whether a launcher made this process one of several."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+    """Whether a launcher (torchrun, `accelerate launch`, mpirun) made this process one of several."""
+    return any(int(os.environ.get(name, "1")) > 1 for name in ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE"))
 
 
 def join(device: torch.device) -> tuple[Ranks, torch.device]:

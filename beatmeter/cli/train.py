@@ -54,7 +54,7 @@ def train(
     """Train on DATASET and say how good the model is and what it confuses.
 
     With --seeds or --grid, the run folders lie in the folder --out; the same command again goes on where it was stopped.
-    Started by `accelerate launch -m beatmeter` or `torchrun -m beatmeter`, processes share one run.
+    Processes that `torchrun -m beatmeter train` or `accelerate launch -m beatmeter train` starts share one run.
 
     \b
     beatmeter train --frozen data/demo --recipe spectral-lag
@@ -116,7 +116,8 @@ def _sweep(config: RunConfig, out: Path, seeds: str | None, grid: tuple[str, ...
     cells = expand(config, [parse_axis(text, config) for text in grid], parse_seeds(seeds) if seeds else [config.seed])
     paths = run_cells(cells, out, device, splits, echo, bar)
     click.echo(summary(cells, paths))
-    click.echo(f"runs: {out}; which differences are real: beatmeter compare {out}/*")
+    several = len({cell.system for cell in cells}) > 1
+    click.echo(f"runs: {out}" + (f"; which differences are real: beatmeter compare {out}/*" if several else ""))
 
 
 def _quiet(text: str) -> None:
