@@ -17,10 +17,10 @@ import google_crc32c
 import numpy as np
 
 from beatmeter.errors import StoreError
-from beatmeter.store.folder import Folder
 from beatmeter.store.index import Columns, dump, parse
 from beatmeter.store.journal import Journal, RecordError
 from beatmeter.store.layout import StoreLayout
+from beatmeter.store.place import Place
 from beatmeter.store.record import Record
 
 _INDEX = re.compile(r"(\d{8,18})-([0-9a-f]{8})\.npz")
@@ -49,9 +49,9 @@ class State:
 class Catalog:
     """Reads the commits of one store. Not thread-safe; what `state` returns is frozen and may be shared."""
 
-    def __init__(self, folder: Folder, layout: StoreLayout) -> None:
-        self.folder, self.layout = folder, layout
-        self.journal = Journal(folder, "commits")
+    def __init__(self, place: Place, layout: StoreLayout) -> None:
+        self.place, self.layout = place, layout
+        self.journal = Journal(place, "commits")
         self._forget()
 
     def _forget(self) -> None:
@@ -135,21 +135,25 @@ class Catalog:
             self.commits[number] = commit
             self._state = None
             self._replacing |= bool(record.replaces)
-            if self._fits(number, commit) and record.keys:
-                records.append((number, record))
+            records.append((number, record))
+        self._compare_sizes([number for number, _ in records])
+        records = [(number, record) for number, record in records if record.keys and number not in self.misfits]
         if records:
             self._tail.append(Columns.of(records, list(self.layout.arrays)))
             self._tail_keys.update(key for _, record in records for key in record.keys)
 
-    def _fits(self, number: int, commit: Commit) -> bool:
-        for array, rows in zip(self.layout.arrays.values(), commit.rows, strict=False):
-            name = f"segments/{commit.segment}/{array.shard}"
-            size = self.folder.size(name)
-            if size != array.size(rows):
+    def _compare_sizes(self, numbers: Sequence[int]) -> None:
+        """Note those of these commits whose files have other lengths than they say."""
+        arrays = self.layout.arrays.values()
+        wanted = [
+            (number, f"segments/{self.commits[number].segment}/{array.shard}", array.size(rows))
+            for number in numbers
+            for array, rows in zip(arrays, self.commits[number].rows, strict=False)
+        ]
+        for (number, name, expected), size in zip(wanted, self.place.sizes([name for _, name, _ in wanted]), strict=True):
+            if size != expected and number not in self.misfits:
                 found = "is missing" if size is None else f"has {size} bytes"
-                self.misfits[number] = f"{name} {found}, its record says {array.size(rows)}"
-                return False
-        return True
+                self.misfits[number] = f"{name} {found}, its record says {expected}"
 
     def _judge(self) -> tuple[dict[int, Commit], dict[int, int]]:
         """The commits that count, and those that another replaced. A replacement always has the higher number."""
@@ -192,20 +196,20 @@ class Catalog:
         data = dump(state.columns, about)
         name = f"{self.last:08d}-{google_crc32c.value(data):08x}.npz"
         with contextlib.suppress(StoreError):
-            self.folder.replace(f"index/{name}", data)
+            self.place.replace(f"index/{name}", data)
             self.covered = len(self.commits)
             for old in self.indexes()[_KEPT:]:
-                self.folder.remove(f"index/{old}")
+                self.place.remove(f"index/{old}")
 
     def indexes(self) -> list[str]:
         """Names of saved indexes, the one that covers most first."""
-        found = [(int(match[1]), match[0]) for match in map(_INDEX.fullmatch, self.folder.list("index")) if match]
+        found = [(int(match[1]), match[0]) for match in map(_INDEX.fullmatch, self.place.list("index")) if match]
         return [name for _, name in sorted(found, reverse=True)]
 
     def read_index(self, name: str) -> tuple[Columns, Any]:
         """A saved index. Raises RecordError when it is damaged or another store's."""
         try:
-            data = self.folder.read(f"index/{name}")
+            data = self.place.read(f"index/{name}")
         except OSError as error:
             raise RecordError(f"index/{name} cannot be read: {error.strerror}") from error
         if f"{google_crc32c.value(data):08x}" != name[-12:-4]:
@@ -228,6 +232,6 @@ class Catalog:
             for number, segment, rows, replaces in about["commits"]:
                 if number in present:
                     self.commits[number] = Commit(segment, tuple(rows), tuple(replaces))
-                    self._fits(number, self.commits[number])
+            self._compare_sizes(list(self.commits))
             self.covered, self.last = len(self.commits), max(self.commits, default=0)
             return

@@ -1,4 +1,4 @@
-"""Writing a segment: in a staging folder, flushed, then renamed to its place. A record makes it count afterwards."""
+"""Writing a segment: in a staging place, flushed, then renamed to its place. A record makes it count afterwards."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ import numpy as np
 from beatmeter.chunking import Layout, row_count, rows
 from beatmeter.errors import AudioError, StoreError
 from beatmeter.schema import Features
-from beatmeter.store.folder import Folder, explained, write_synced
+from beatmeter.store.folder import write_synced
 from beatmeter.store.journal import seal
 from beatmeter.store.layout import StoreLayout
+from beatmeter.store.place import Place, explained
 from beatmeter.store.record import KEY, Extent, Record
 
 _BUFFER = 8 << 20  # large writes: the page cache then holds large pages, and a fresh mapping reads twice as fast
@@ -51,8 +52,8 @@ def library_versions() -> dict[str, str]:
 class SegmentWriter:
     """One segment in the making. `add` tracks, then `publish`; leaving the `with` block otherwise forgets it."""
 
-    def __init__(self, folder: Folder, layout: StoreLayout) -> None:
-        self.folder, self.layout = folder, layout
+    def __init__(self, place: Place, layout: StoreLayout) -> None:
+        self.place, self.layout = place, layout
         self.name = f"{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(8)}"
         self._keys: list[str] = []
         self._samples: list[int] = []
@@ -64,7 +65,7 @@ class SegmentWriter:
         self._staged: Path | None = None
 
     def __enter__(self) -> SegmentWriter:
-        self._staged = self.folder.stage()
+        self._staged = self.place.stage()
         with explained("writing a segment", self._staged):
             for name, array in self.layout.arrays.items():
                 (self._staged / name).mkdir()
@@ -76,7 +77,7 @@ class SegmentWriter:
             with contextlib.suppress(OSError):  # a full disk was reported already
                 file.close()
         if self._staged is not None:
-            self.folder.discard(self._staged)
+            self.place.discard(self._staged)
 
     def add(self, key: str, samples: int, stored: Mapping[str, np.ndarray]) -> None:
         """Append one track: its stored rows (row, stride) of every pooling, as `ArrayLayout.encode` gives them."""
@@ -85,7 +86,7 @@ class SegmentWriter:
 
     def extend(self, stored: Mapping[str, np.ndarray]) -> None:
         """Append the next rows of a track, of some poolings or all."""
-        with explained("writing a segment", self.folder.root):
+        with explained("writing a segment", self.place.where):
             for name, block in stored.items():
                 self._files[name].write(block.data)
                 sums = self.layout.arrays[name].split(block)[1].tobytes()
@@ -109,7 +110,7 @@ class SegmentWriter:
         """Flush and rename; the segment exists from here on, and counts once the returned record is in the journal."""
         assert self._staged is not None
         extents = {}
-        with explained("writing a segment", self.folder.root):
+        with explained("writing a segment", self.place.where):
             for name, array in self.layout.arrays.items():
                 counts = self._counts[name]
                 total = sum(counts)
@@ -136,13 +137,13 @@ class SegmentWriter:
                 **(provenance or {}),
             },
         )
-        with explained("writing a segment", self.folder.root):
+        with explained("writing a segment", self.place.where):
             write_synced(self._staged / "zarr.json", self.layout.segment_metadata(seal(record.to_json())))
         staged, self._staged = self._staged, None
         try:
-            self.folder.publish(staged, f"segments/{self.name}")
+            self.place.publish(staged, f"segments/{self.name}")
         except StoreError:
-            self.folder.discard(staged)
+            self.place.discard(staged)
             raise
         return record
 
@@ -192,12 +193,12 @@ def _encode(layout: StoreLayout, name: str, values: np.ndarray) -> tuple[np.ndar
 class TrackDraft:
     """A track too long to hold, in the making: `append` its rows part by part, then `publish`, or `discard` it."""
 
-    def __init__(self, folder: Folder, layout: StoreLayout, key: str, samples: int) -> None:
+    def __init__(self, place: Place, layout: StoreLayout, key: str, samples: int) -> None:
         _require_key(key)
         self.layout, self.key, self.samples = layout, key, samples
         chunks = Layout.of(samples, layout.spec)
         self._missing = {p.name: row_count(chunks, p) for p in layout.spec.poolings}
-        self._writer = SegmentWriter(folder, layout).__enter__()
+        self._writer = SegmentWriter(place, layout).__enter__()
 
     def append(self, values: Mapping[str, np.ndarray]) -> None:
         """The next rows (row, layer, *axes) of every pooling. Raises UnstorableError, StoreError; discard the draft then."""
@@ -226,10 +227,10 @@ class TrackDraft:
         self._writer.__exit__()
 
 
-def write_tracks(folder: Folder, layout: StoreLayout, items: Iterable[tuple[str, Features]], provenance: Mapping[str, Any] | None) -> Record:
+def write_tracks(place: Place, layout: StoreLayout, items: Iterable[tuple[str, Features]], provenance: Mapping[str, Any] | None) -> Record:
     """A published segment of these tracks, not yet in the journal. All or nothing: every unstorable track is named."""
     bad: dict[str, str] = {}
-    with SegmentWriter(folder, layout) as writer:
+    with SegmentWriter(place, layout) as writer:
         for key, features in items:
             try:
                 stored = encode_track(key, features, layout)

@@ -10,9 +10,9 @@ import numpy as np
 from beatmeter.errors import StoreError
 from beatmeter.store.catalog import State
 from beatmeter.store.commit import SegmentWriter
+from beatmeter.store.mapped import REMEDY
 from beatmeter.store.record import Record
 from beatmeter.store.segment import read_tracks
-from beatmeter.store.shard import REMEDY
 from beatmeter.store.store import Store
 
 TARGET = 1 << 30  # bytes of a segment
@@ -34,7 +34,7 @@ def compact(store: Store, target: int = TARGET, progress: Callable[[int, int], o
     removes later. Every row is checked on the way. Raises StoreError at the first damaged track; what was joined before
     it counts.
     """
-    with store.folder.lock("compaction"):
+    with store.place.lock("compaction"):
         state = store.catalog.state()
         before, groups, copied = _segments(state), _groups(store, state, target), 0
         for done, group in enumerate(groups):
@@ -82,12 +82,12 @@ def _groups(store: Store, state: State, target: int) -> list[list[int]]:
 def _join(store: Store, state: State, group: list[int]) -> int:
     """Write the tracks of these commits that count into one segment, and replace the commits by it."""
     replaces = [state.commits[number].segment for number in group]
-    with SegmentWriter(store.folder, store.layout) as writer:
+    with SegmentWriter(store.place, store.layout) as writer:
         for number in group:
             record = store.catalog.read(number)
             at = state.columns.find(record.keys)
             counts = (at >= 0) & (state.columns.number[at] == number)
-            for i, (stored, wrong) in enumerate(read_tracks(store.folder, record, store.layout)):
+            for i, (stored, wrong) in enumerate(read_tracks(store.place, record, store.layout)):
                 if counts[i]:
                     if wrong:
                         raise StoreError(f"track {record.keys[i]} is damaged in {record.segment}: {wrong}", REMEDY)

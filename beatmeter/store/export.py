@@ -16,8 +16,8 @@ import numpy as np
 from beatmeter import __version__
 from beatmeter.chunking import Layout, rows
 from beatmeter.errors import StoreError, shown
-from beatmeter.store.folder import explained
 from beatmeter.store.layout import DTYPES
+from beatmeter.store.place import explained
 from beatmeter.store.reader import Snapshot
 
 _BLOCK = 32 << 20  # bytes in memory at a time

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from beatmeter.errors import StoreError
-from beatmeter.store.folder import Folder
 from beatmeter.store.journal import Journal, RecordError
+from beatmeter.store.place import Place
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class Failure:
 class Failures:
     """An append-only journal of failures and of their being cleared; the last word on a key counts."""
 
-    def __init__(self, folder: Folder) -> None:
-        self.journal = Journal(folder, "failures")
+    def __init__(self, place: Place) -> None:
+        self.journal = Journal(place, "failures")
         self._read = 0
         self._current: dict[str, Failure] = {}
 

@@ -1,9 +1,5 @@
 # ruff: noqa: PTH116, PTH118, PTH208
-"""Durable operations on a store's folder: the only code that writes there, and the only code that knows it is a file system.
-
-What the write protocol asks of a place is little: publish a finished folder, put a file if its name is free, list, read,
-remove. Each returns only when the disk holds the result.
-"""
+"""A store in a folder of a file system: durable operations, the only code that writes there."""
 
 # Names by the ten thousand are listed and measured here; os is several times faster than pathlib
 
@@ -16,29 +12,16 @@ import os
 import platform
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from beatmeter.errors import StoreError, shown
+from beatmeter.store.mapped import MappedFile
+from beatmeter.store.place import Place, explained
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
-
-
-@contextlib.contextmanager
-def explained(doing: str, path: Path) -> Iterator[None]:
-    """Turn an OSError into a StoreError that says what was being done, where, and what to do next."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _FULL:
-            hint = "Nothing that was committed is lost: free space or move the cache, then run the same command again."
-        elif error.errno in _DENIED:
-            hint = "The folder cannot be written by this user: change its permissions or use another cache folder. Reading works."
-        else:
-            hint = "Nothing that was committed is lost: check the disk, then run the same command again."
-        raise StoreError(f"{doing} failed at {shown(path)}: {error.strerror or error}", hint) from error
+_BUFFER = 8 << 20
 
 
 def sync_folder(path: Path) -> None:
@@ -58,17 +41,13 @@ def write_synced(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-class Folder:
-    """A store's folder. Names are relative to it, with `/`."""
+class Folder(Place):
+    """The folder `root`."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root
-
-    def __truediv__(self, name: str) -> Path:
-        return self.root / name
+        self.root, self.where = root, str(root)
 
     def make(self, *names: str) -> None:
-        """Create the folder and these folders in it; existing ones are kept."""
         with explained("creating the store", self.root):
             self.root.mkdir(parents=True, exist_ok=True)
             for name in names:
@@ -77,8 +56,11 @@ class Folder:
             with contextlib.suppress(OSError):  # the folder above may belong to somebody else
                 sync_folder(self.root.parent)
 
+    def exists(self, name: str = "") -> bool:
+        path = self.root / name
+        return path.is_file() or (path.is_dir() and (bool(name) or any(path.iterdir())))
+
     def list(self, name: str) -> list[str]:
-        """Names of what is in a folder; none when it does not exist."""
         try:
             return os.listdir(self.root / name)
         except FileNotFoundError:
@@ -89,7 +71,6 @@ class Folder:
             ) from error
 
     def read(self, name: str) -> bytes:
-        """All bytes of a file. Raises OSError."""
         handle = os.open(self.root / name, os.O_RDONLY)
         try:
             size = os.fstat(handle).st_size
@@ -100,19 +81,23 @@ class Folder:
         finally:
             os.close(handle)
 
-    def size(self, name: str) -> int | None:
-        """Bytes of a file, None when it is not there."""
+    def open(self, name: str) -> BinaryIO:
+        return (self.root / name).open("rb", buffering=_BUFFER)
+
+    def ranges(self, name: str, size: int) -> MappedFile:
+        return MappedFile(self.root / name, size)
+
+    def sizes(self, names: Sequence[str]) -> Sequence[int | None]:
+        return tuple(map(self._size, names))
+
+    def _size(self, name: str) -> int | None:
         try:
             return os.stat(f"{self.root}/{name}").st_size
         except OSError:
             return None
 
     def put_if_absent(self, name: str, data: bytes) -> bool:
-        """Put a whole file under `name` unless something has that name already; False then. Durable when it returns.
-
-        The bytes are written and flushed under another name and then linked, so a reader never sees a part and of
-        several writers exactly one wins.
-        """
+        """The bytes are written and flushed under another name and then linked."""
         path, draft = self.root / name, self._draft()
         with explained("writing", path):
             try:
@@ -125,7 +110,6 @@ class Folder:
         return won
 
     def replace(self, name: str, data: bytes) -> None:
-        """Put a whole file under `name` in place of what was there."""
         path, draft = self.root / name, self._draft()
         with explained("writing", path):
             try:
@@ -137,14 +121,12 @@ class Folder:
                 draft.unlink(missing_ok=True)
 
     def stage(self) -> Path:
-        """A new empty folder for work in progress; `publish` or `discard` it."""
         path = self._draft()
         with explained("writing", path):
             path.mkdir()
         return path
 
     def publish(self, staged: Path, name: str) -> None:
-        """Give a staged folder, whose files are flushed already, its final name: all of it appears at once and stays."""
         path = self.root / name
         with explained("writing", path):
             for folder, _, _ in os.walk(staged, topdown=False):
@@ -153,11 +135,9 @@ class Folder:
             sync_folder(path.parent)
 
     def discard(self, staged: Path) -> None:
-        """Forget a staged folder."""
         shutil.rmtree(staged, ignore_errors=True)
 
     def move(self, name: str, to: str) -> None:
-        """Rename within the store, durably."""
         with explained("moving", self.root / name):
             (self.root / to).parent.mkdir(exist_ok=True)
             (self.root / name).replace(self.root / to)
@@ -165,7 +145,6 @@ class Folder:
             sync_folder((self.root / name).parent)
 
     def remove(self, name: str) -> None:
-        """Remove a file or a folder with all that is in it."""
         path = self.root / name
         with explained("removing", path):
             if path.is_dir() and not path.is_symlink():
@@ -174,14 +153,12 @@ class Folder:
                 path.unlink(missing_ok=True)
 
     def bytes_below(self, name: str) -> int:
-        """Bytes of all files in a folder, or of one file."""
         path = self.root / name
         if not path.is_dir():
-            return self.size(name) or 0
+            return self._size(name) or 0
         return sum(os.lstat(os.path.join(folder, f)).st_size for folder, _, files in os.walk(path) for f in files)
 
     def age(self, name: str, now: float) -> float:
-        """Seconds since the newest change of a file or folder, by the file system's clock; 0 when it went away."""
         try:
             path = self.root / name
             newest = max([path.stat().st_mtime, *(p.stat().st_mtime for p in path.iterdir())] if path.is_dir() else [path.stat().st_mtime])
@@ -190,7 +167,6 @@ class Folder:
         return now - newest
 
     def now(self) -> float:
-        """The file system's own clock, which is what ages are measured with: clocks of machines that share it may differ."""
         draft = self._draft()
         with explained("writing", draft):
             try:
@@ -201,7 +177,7 @@ class Folder:
 
     @contextlib.contextmanager
     def lock(self, doing: str) -> Iterator[None]:
-        """Hold the store's maintenance lock; the system frees it when the process dies. StoreError when another holds it."""
+        """The system frees it when the process dies."""
         import fcntl
 
         path = self.root / "lock"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Literal, NamedTuple
 
@@ -14,9 +14,9 @@ import numpy as np
 from beatmeter.errors import StoreError
 from beatmeter.store import crew
 from beatmeter.store.catalog import Commit, State
-from beatmeter.store.folder import Folder
-from beatmeter.store.layout import ArrayLayout, StoreLayout
-from beatmeter.store.shard import REMEDY, Shard
+from beatmeter.store.layout import ArrayLayout, StoreLayout, checksums, digest
+from beatmeter.store.mapped import REMEDY
+from beatmeter.store.place import Place, Ranges
 
 Check = Literal["first", "always", "never"]
 _AHEAD = 32 << 20  # bytes announced to the system before they are copied
@@ -33,23 +33,26 @@ def _open_files_limit() -> int:
 
 
 class ShardPool:
-    """Open shards, the most recently used ones: each costs two file descriptors. Shared between threads."""
+    """Open shards, the most recently used ones: in a file system each costs two descriptors. Shared between threads."""
 
-    def __init__(self, folder: Folder, layout: StoreLayout, commits: Mapping[int, Commit]) -> None:
-        self._folder, self._arrays, self._commits = folder, layout.arrays, commits
+    def __init__(self, place: Place, layout: StoreLayout, commits: Mapping[int, Commit]) -> None:
+        self._place, self._arrays, self._commits = place, layout.arrays, commits
         self._position = {name: i for i, name in enumerate(layout.arrays)}
-        self._open: OrderedDict[tuple[int, str], Shard] = OrderedDict()
+        self._open: OrderedDict[tuple[int, str], Ranges] = OrderedDict()
         self._lock = threading.Lock()
         self._most = min(max(_open_files_limit() // 6, 16), 512)
 
-    def get(self, number: int, pooling: str) -> Shard:
+    def name(self, number: int, pooling: str) -> str:
+        """The file that holds a pooling of a commit."""
+        return f"segments/{self._commits[number].segment}/{self._arrays[pooling].shard}"
+
+    def get(self, number: int, pooling: str) -> Ranges:
         """The shard of a pooling in a commit. Raises StoreError when its file is gone or has another length."""
         with self._lock:
             shard = self._open.get((number, pooling))
             if shard is None:
-                array, commit = self._arrays[pooling], self._commits[number]
-                shard = Shard(self._folder / f"segments/{commit.segment}/{array.shard}", array, commit.rows[self._position[pooling]])
-                self._open[number, pooling] = shard
+                size = self._arrays[pooling].size(self._commits[number].rows[self._position[pooling]])
+                shard = self._open[number, pooling] = self._place.ranges(self.name(number, pooling), size)
                 if len(self._open) > self._most:
                     self._open.popitem(last=False)  # whoever still copies from it keeps it alive
             else:
@@ -101,23 +104,21 @@ class PoolingRows:
 
         def copy(some: list[_Run]) -> None:
             """Rows of these runs into `values`, each announced before it is copied and checked after."""
-            ahead: deque[Shard] = deque()
+            ahead: deque[Callable[[], np.ndarray]] = deque()
             announced = waiting = 0
             for run in some:
                 while announced < len(some) and waiting < _AHEAD:
                     other = some[announced]
-                    ahead.append(self._pool.get(other.number, self.name))
-                    ahead[-1].announce(other.first, other.rows, begin, end)
+                    ahead.append(self._pool.get(other.number, self.name).fetch(other.first, other.rows, layout.stride, begin, end))
                     waiting += other.rows * (end - begin)
                     announced += 1
                 waiting -= run.rows * (end - begin)
-                shard = ahead.popleft()
-                shard.check_size()
+                stored = ahead.popleft()()
                 copied = values[run.target : run.target + run.rows]
-                copied[...] = shard.rows[run.first : run.first + run.rows, select]
+                copied[...] = layout.values(stored)[:, select]
                 if some_fresh:
                     among = order[run.tracks]
-                    self._check(at[among[fresh[among]]], shard, run.first, copied if select == slice(None) else None)
+                    self._check(at[among[fresh[among]]], run, stored, copied if select == slice(None) else None)
 
         crew.share(copy, runs, len(values) * (end - begin))
         return values, offsets
@@ -152,12 +153,17 @@ class PoolingRows:
         found = zip(number[starts].tolist(), first[starts].tolist(), rows.tolist(), target[starts].tolist(), which, strict=True)
         return [_Run(*run) for run in found], order
 
-    def _check(self, tracks: np.ndarray, shard: Shard, begin: int, copied: np.ndarray | None) -> None:
-        """Raise StoreError unless the rows of these tracks are what was committed. `copied` are the rows from `begin`."""
+    def _check(self, tracks: np.ndarray, run: _Run, stored: np.ndarray, copied: np.ndarray | None) -> None:
+        """Raise StoreError unless the rows of these tracks are what was committed: each row matches its checksum, and the
+        checksums match the record's digest. `copied`, if given, are the rows of the run, checked in their stead."""
+        rows, sums = self.layout.split(stored)
+        if copied is not None:
+            rows = copied.reshape(run.rows, -1).view(np.uint8)
         for track in tracks.tolist():
-            first, count = int(self.first[track]), int(self.counts[track])
-            rows = None if copied is None else copied[first - begin : first - begin + count]
-            if not shard.check(first, count, int(self._digests[track]), rows):
+            mine = slice(int(self.first[track]) - run.first, int(self.first[track]) - run.first + int(self.counts[track]))
+            if digest(sums[mine]) != int(self._digests[track]) or not np.array_equal(checksums(rows[mine]), sums[mine]):
                 key = self._keys[track].decode("ascii")
-                raise StoreError(f"{self.name!r} rows of track {key} are damaged in {shard.path}: checksums differ", REMEDY)
+                raise StoreError(
+                    f"{self.name!r} rows of track {key} are damaged in {self._pool.name(run.number, self.name)}: checksums differ", REMEDY
+                )
             self._checked[track] = True

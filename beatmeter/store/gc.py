@@ -27,8 +27,8 @@ def collect(store: Store, grace: float = GRACE, dry_run: bool = False) -> list[G
     Raises StoreError when another process maintains the store, or when a damaged record leaves it open which segments
     are needed.
     """
-    with store.folder.lock("garbage collection"):
-        catalog = Catalog(store.folder, store.layout)
+    with store.place.lock("garbage collection"):
+        catalog = Catalog(store.place, store.layout)
         catalog.refresh(use_index=False)
         if catalog.unsound:
             first = next(iter(catalog.unsound.values()))
@@ -41,8 +41,8 @@ def collect(store: Store, grace: float = GRACE, dry_run: bool = False) -> list[G
 
 class _Collection:
     def __init__(self, store: Store, catalog: Catalog, grace: float, dry_run: bool) -> None:
-        self.folder, self.store, self.catalog, self.grace, self.dry_run = store.folder, store, catalog, grace, dry_run
-        self.now = store.folder.now()
+        self.place, self.store, self.catalog, self.grace, self.dry_run = store.place, store, catalog, grace, dry_run
+        self.now = store.place.now()
         self.found: list[Garbage] = []
 
     def run(self) -> list[Garbage]:
@@ -55,7 +55,7 @@ class _Collection:
             if self._old(f"segments/{segment}"):
                 self._remove_orphan(segment)
         for folder, why in (("tmp", "left by a writer that died"), ("damaged", "set aside by a repair")):
-            for name in sorted(self.folder.list(folder)):
+            for name in sorted(self.place.list(folder)):
                 if self._old(f"{folder}/{name}"):
                     self._remove(f"{folder}/{name}", why)
         for name in self.catalog.indexes():
@@ -66,23 +66,23 @@ class _Collection:
         return self.found
 
     def _old(self, name: str) -> bool:
-        return self.folder.age(name, self.now) >= self.grace
+        return self.place.age(name, self.now) >= self.grace
 
     def _remove(self, name: str, why: str) -> None:
-        self.found.append(Garbage(name, self.folder.bytes_below(name), why))
+        self.found.append(Garbage(name, self.place.bytes_below(name), why))
         if not self.dry_run:
-            self.folder.remove(name)
+            self.place.remove(name)
 
     def _remove_orphan(self, segment: str) -> None:
         """A writer as slow as the grace period may link its record this very moment: take the segment away, look again,
         and put it back if one names it. The writer looks for its segment after linking, so one of the two notices."""
         name, aside = f"segments/{segment}", f"tmp/{segment}"
-        size = self.folder.bytes_below(name)
+        size = self.place.bytes_below(name)
         if not self.dry_run:
-            self.folder.move(name, aside)
+            self.place.move(name, aside)
             self.catalog.refresh()
             if any(commit.segment == segment for commit in self.catalog.commits.values()):
-                self.folder.move(aside, name)
+                self.place.move(aside, name)
                 return
-            self.folder.remove(aside)
+            self.place.remove(aside)
         self.found.append(Garbage(name, size, "no record names it"))

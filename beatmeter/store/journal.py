@@ -14,7 +14,7 @@ from typing import Any
 import google_crc32c
 
 from beatmeter.errors import StoreError
-from beatmeter.store.folder import Folder
+from beatmeter.store.place import Place
 
 _NAME = re.compile(r"(\d{8,18})\.json")
 _TAIL = re.compile(rb',"crc32c":"([0-9a-f]{8})"\}\n')
@@ -45,25 +45,25 @@ def unseal(data: bytes) -> dict[str, Any]:
 class Journal:
     """The numbered records in one sub-folder of a store."""
 
-    def __init__(self, folder: Folder, name: str) -> None:
-        self.folder, self.name = folder, name
+    def __init__(self, place: Place, name: str) -> None:
+        self.place, self.name = place, name
 
     def numbers(self) -> list[int]:
         """Numbers in use, ascending. Whatever else lies in the folder is not a record."""
-        return sorted(int(match[1]) for match in map(_NAME.fullmatch, self.folder.list(self.name)) if match)
+        return sorted(int(match[1]) for match in map(_NAME.fullmatch, self.place.list(self.name)) if match)
 
     def foreign(self) -> list[str]:
         """Names in the folder that are not records."""
-        return sorted(name for name in self.folder.list(self.name) if not _NAME.fullmatch(name))
+        return sorted(name for name in self.place.list(self.name) if not _NAME.fullmatch(name))
 
     def path(self, number: int) -> str:
-        """The record's name in the store's folder."""
+        """The record's name in the store's place."""
         return f"{self.name}/{number:08d}.json"
 
     def read(self, number: int) -> dict[str, Any]:
         """One record. Raises RecordError, naming the file, when it is damaged, unreadable or gone."""
         try:
-            return unseal(self.folder.read(self.path(number)))
+            return unseal(self.place.read(self.path(number)))
         except OSError as error:
             raise RecordError(f"{self.path(number)} cannot be read: {error.strerror}") from error
         except (RecordError, ValueError) as error:
@@ -75,5 +75,5 @@ class Journal:
         while True:
             taken = self.numbers()
             number = taken[-1] + 1 if taken else 1
-            if self.folder.put_if_absent(self.path(number), data):
+            if self.place.put_if_absent(self.path(number), data):
                 return number

@@ -126,6 +126,10 @@ class ArrayLayout:
         stored[:, self.row_bytes + 4 :] = 0
         return stored
 
+    def values(self, stored: np.ndarray) -> np.ndarray:
+        """Stored rows (row, stride) as a view of their values (row, layer, *axes)."""
+        return stored[:, : self.row_bytes].view(self.dtype).reshape(len(stored), *self.row_shape)
+
     def split(self, stored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Stored rows (row, stride) as bytes of values (row, row_bytes), a view, and checksums (row,) uint32."""
         return stored[:, : self.row_bytes], stored[:, self.row_bytes : self.row_bytes + 4].copy().view("<u4")[:, 0]

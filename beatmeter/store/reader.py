@@ -12,11 +12,11 @@ from beatmeter.chunking import Layout, rows
 from beatmeter.errors import StoreError
 from beatmeter.schema import Features, Pooled, sha256_json
 from beatmeter.store.catalog import State
-from beatmeter.store.folder import Folder
 from beatmeter.store.gather import Check, PoolingRows, ShardPool
 from beatmeter.store.index import Columns, Keys
 from beatmeter.store.layout import StoreLayout
-from beatmeter.store.shard import REMEDY
+from beatmeter.store.mapped import REMEDY
+from beatmeter.store.place import Place
 
 
 class MissingTracksError(StoreError):
@@ -53,15 +53,15 @@ class Snapshot:
     "always" each time, "never" not at all.
     """
 
-    def __init__(self, folder: Folder, layout: StoreLayout, state: State) -> None:
-        self.folder, self.spec = folder, layout.spec
+    def __init__(self, place: Place, layout: StoreLayout, state: State) -> None:
+        self.place, self.spec = place, layout.spec
         self._layout, self._state = layout, state
         self._columns: Columns = state.columns
-        pool = ShardPool(folder, layout, state.commits)
+        pool = ShardPool(place, layout, state.commits)
         self._poolings = {name: PoolingRows(pool, array, i, state) for i, (name, array) in enumerate(layout.arrays.items())}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"folder": self.folder, "layout": self._layout, "state": self._state}
+        return {"place": self.place, "layout": self._layout, "state": self._state}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
@@ -136,5 +136,5 @@ class Snapshot:
     def _find(self, keys: Sequence[str]) -> np.ndarray:
         at = self._columns.find(keys)
         if len(at) and at.min() < 0:
-            raise MissingTracksError([k for k, i in zip(keys, at, strict=True) if i < 0], str(self.folder.root))
+            raise MissingTracksError([k for k, i in zip(keys, at, strict=True) if i < 0], self.place.where)
         return at

@@ -6,19 +6,18 @@ import contextlib
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from beatmeter.errors import BeatmeterError, StoreError, shown
 from beatmeter.schema import FeatureSpec
 from beatmeter.store.catalog import Catalog
 from beatmeter.store.commit import SegmentWriter
-from beatmeter.store.folder import Folder
 from beatmeter.store.journal import Journal, RecordError
 from beatmeter.store.layout import NewerFormatError, StoreLayout, read_spec
+from beatmeter.store.place import Place
 from beatmeter.store.record import Record
 from beatmeter.store.segment import embedded_record, examine, holds_json, read_tracks
-from beatmeter.store.store import Store
+from beatmeter.store.store import Store, Where, place_of
 from beatmeter.store.verify import orphans
 
 _MADE_BY = {"made_by": "repair"}
@@ -32,29 +31,28 @@ class Repair:
     lost: list[str] = field(default_factory=list)
 
 
-def repair(path: Path | str, progress: Callable[[int, int], object] = lambda done, total: None) -> Repair:
-    """Make the store in the folder `path` sound. Nothing is deleted: what is damaged is set aside or replaced, and `gc`
+def repair(where: Where, progress: Callable[[int, int], object] = lambda done, total: None) -> Repair:
+    """Make the store at `where` sound. Nothing is deleted: what is damaged is set aside or replaced, and `gc`
     removes it later. Raises StoreError when there is nothing to rebuild the store from."""
-    path, done = Path(path), Repair()
-    folder = Folder(path)
-    if not (path / "commits").is_dir() and not (path / "segments").is_dir():
-        raise StoreError(f"there is no feature store in {shown(path)}", "`beatmeter cache info` lists those there are.")
-    with folder.lock("repair"):
-        folder.make("commits", "failures", "index", "segments", "tmp")
-        _repair_roots(path, folder, done)
-        store = Store.open(path)
+    place, done = place_of(where), Repair()
+    if not place.exists("commits") and not place.exists("segments"):
+        raise StoreError(f"there is no feature store in {shown(place.where)}", "`beatmeter cache info` lists those there are.")
+    with place.lock("repair"):
+        place.make("commits", "failures", "index", "segments", "tmp")
+        _repair_roots(place, done)
+        store = Store.open(place)
         for name in store.catalog.indexes():  # they may know records by numbers that will be used again
-            folder.remove(f"index/{name}")
-        catalog = Catalog(folder, store.layout)
+            place.remove(f"index/{name}")
+        catalog = Catalog(place, store.layout)
         catalog.refresh(use_index=False)
         before = {key for number in catalog.faults() if number in catalog.misfits for key in catalog.read(number).keys}
         before |= set(_all_keys(catalog))
         before |= _adopt(store, catalog, done)
         _salvage(store, catalog, done, progress)
-        _set_aside(folder, catalog.journal, catalog.unsound, Record("", store.layout.fingerprint, provenance=_MADE_BY).to_json(), done)
-        failures = Journal(folder, "failures")
-        _set_aside(folder, failures, _unsound(failures), {"failed": [], "cleared": []}, done)
-        after = Store.open(path)
+        _set_aside(place, catalog.journal, catalog.unsound, Record("", store.layout.fingerprint, provenance=_MADE_BY).to_json(), done)
+        failures = Journal(place, "failures")
+        _set_aside(place, failures, _unsound(failures), {"failed": [], "cleared": []}, done)
+        after = Store.open(place)
         done.lost = after.missing(sorted(before))
         after.catalog.save_index()
     return done
@@ -64,26 +62,26 @@ def _all_keys(catalog: Catalog) -> list[str]:
     return [k.decode("ascii") for k in catalog.state().columns.keys.tolist()]
 
 
-def _repair_roots(path: Path, folder: Folder, done: Repair) -> None:
+def _repair_roots(place: Place, done: Repair) -> None:
     """The metadata of the groups: the store's own, if need be, from any segment that still tells which features these are."""
     try:
-        spec = Store.open(path).spec
+        spec = Store.open(place).spec
     except NewerFormatError:
         raise
     except StoreError as error:
         found: dict[str, FeatureSpec] = {}
-        for name in folder.list("segments"):
+        for name in place.list("segments"):
             with contextlib.suppress(OSError, ValueError, BeatmeterError):
-                told = read_spec(json.loads(folder.read(f"segments/{name}/zarr.json")))
+                told = read_spec(json.loads(place.read(f"segments/{name}/zarr.json")))
                 found[told.fingerprint] = told
-        named = [told for fingerprint, told in found.items() if path.name.endswith(fingerprint[:16])] or list(found.values())
+        named = [told for fingerprint, told in found.items() if place.where.rstrip("/").endswith(fingerprint[:16])] or list(found.values())
         if len(named) != 1:
             which = "no segment tells" if not named else "segments disagree on"
             raise StoreError(f"{error.what}; {which} which features these are", "Remove the folder and extract again.") from error
         spec = named[0]
     for name, content in StoreLayout(spec).group_metadata().items():
-        if not holds_json(folder, name, content):
-            folder.replace(name, content)
+        if not holds_json(place, name, content):
+            place.replace(name, content)
             done.actions.append(f"wrote {name} again")
 
 
@@ -93,13 +91,13 @@ def _adopt(store: Store, catalog: Catalog, done: Repair) -> set[str]:
     keys: set[str] = set()
     for segment in orphans(store, catalog):
         try:
-            record = embedded_record(store.folder, segment, store.layout)
+            record = embedded_record(store.place, segment, store.layout)
         except RecordError:
             continue
         if len(catalog.holds(record.keys)) == len(record.keys):
             continue
         keys |= set(record.keys)
-        if examine(store.folder, store.layout, record).sound:
+        if examine(store.place, store.layout, record).sound:
             number = catalog.journal.append(record.to_json())
             done.actions.append(f"committed segments/{segment} ({len(record.keys)} tracks) as {catalog.journal.path(number)}")
         else:
@@ -115,14 +113,14 @@ def _salvage(store: Store, catalog: Catalog, done: Repair, progress: Callable[[i
     for i, number in enumerate(numbers):
         progress(i, len(numbers))
         record = catalog.read(number)
-        if not examine(store.folder, store.layout, record).sound:
+        if not examine(store.place, store.layout, record).sound:
             _rescue(store, catalog, record, (record.segment,), done)
     progress(len(numbers), len(numbers))
 
 
 def _rescue(store: Store, catalog: Catalog, record: Record, replaces: tuple[str, ...], done: Repair) -> None:
-    with SegmentWriter(store.folder, store.layout) as writer:
-        tracks = read_tracks(store.folder, record, store.layout)
+    with SegmentWriter(store.place, store.layout) as writer:
+        tracks = read_tracks(store.place, record, store.layout)
         for key, samples, (stored, wrong) in zip(record.keys, record.samples, tracks, strict=True):
             if not wrong:
                 writer.add(key, samples, stored)
@@ -143,12 +141,12 @@ def _unsound(journal: Journal) -> list[int]:
     return found
 
 
-def _set_aside(folder: Folder, journal: Journal, numbers: Iterable[int], empty: dict[str, Any], done: Repair) -> None:
+def _set_aside(place: Place, journal: Journal, numbers: Iterable[int], empty: dict[str, Any], done: Repair) -> None:
     """Move damaged records out of their journal. Their numbers must not come again while somebody remembers them."""
     unsound = sorted(numbers)
     if unsound and journal.numbers()[-1] == unsound[-1]:
         journal.append(empty)
     for number in unsound:
         name = journal.path(number)
-        folder.move(name, f"damaged/{journal.name}-{number:08d}.json")
+        place.move(name, f"damaged/{journal.name}-{number:08d}.json")
         done.actions.append(f"set {name} aside")

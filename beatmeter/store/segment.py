@@ -11,12 +11,10 @@ from typing import BinaryIO
 import google_crc32c
 import numpy as np
 
-from beatmeter.store.folder import Folder
 from beatmeter.store.journal import RecordError, seal, unseal
 from beatmeter.store.layout import ArrayLayout, StoreLayout, checksums, digest
+from beatmeter.store.place import Place
 from beatmeter.store.record import Record
-
-_BUFFER = 8 << 20
 
 
 @dataclass
@@ -31,13 +29,13 @@ class Condition:
         return not self.files and not self.tracks
 
 
-def read_tracks(folder: Folder, record: Record, layout: StoreLayout) -> Iterator[tuple[dict[str, np.ndarray], str]]:
+def read_tracks(place: Place, record: Record, layout: StoreLayout) -> Iterator[tuple[dict[str, np.ndarray], str]]:
     """Per track of the record, in order: its stored rows by pooling and "", or what is wrong with it in place of rows."""
     with contextlib.ExitStack() as stack:
         files: dict[str, BinaryIO | OSError] = {}
         for name, array in layout.arrays.items():
             try:
-                files[name] = stack.enter_context((folder / f"segments/{record.segment}/{array.shard}").open("rb", buffering=_BUFFER))
+                files[name] = stack.enter_context(place.open(f"segments/{record.segment}/{array.shard}"))
             except OSError as error:
                 files[name] = error
         for i in range(len(record.keys)):
@@ -69,28 +67,28 @@ def _read_rows(file: BinaryIO | OSError, layout: ArrayLayout, first: int, count:
     return np.frombuffer(data, np.uint8).reshape(count, layout.stride)
 
 
-def examine(folder: Folder, layout: StoreLayout, record: Record) -> Condition:
+def examine(place: Place, layout: StoreLayout, record: Record) -> Condition:
     """Compare a segment with its record: metadata, lengths, indexes, every checksum."""
     condition = Condition()
     base = f"segments/{record.segment}"
     expected = {f"{base}/zarr.json": layout.segment_metadata(seal(record.to_json()))}
     expected |= {f"{base}/{array.metadata_name}": array.metadata(record.extents[name].rows) for name, array in layout.arrays.items()}
     for file, content in expected.items():
-        if not holds_json(folder, file, content):
+        if not holds_json(place, file, content):
             condition.files[file] = "metadata are missing or differ from what was committed"
     for name, array in layout.arrays.items():
         file, rows = f"{base}/{array.shard}", record.extents[name].rows
-        size = folder.size(file)
+        size = place.size(file)
         if size != array.size(rows):
             condition.files[file] = "is missing" if size is None else f"has {size} bytes, its record says {array.size(rows)}"
         else:
-            with contextlib.suppress(OSError), (folder / file).open("rb") as shard:
+            with contextlib.suppress(OSError), place.open(file) as shard:
                 shard.seek(rows * array.stride)
                 if shard.read() == array.index(rows):
                     continue
             condition.files[file] = "the shard's index is damaged: other Zarr readers would fail or read wrong rows"
     totals = dict.fromkeys(layout.arrays, 0)
-    for key, (stored, wrong) in zip(record.keys, read_tracks(folder, record, layout), strict=True):
+    for key, (stored, wrong) in zip(record.keys, read_tracks(place, record, layout), strict=True):
         if wrong:
             condition.tracks[key] = wrong
         for name, rows_stored in stored.items():
@@ -102,18 +100,18 @@ def examine(folder: Folder, layout: StoreLayout, record: Record) -> Condition:
     return condition
 
 
-def holds_json(folder: Folder, name: str, content: bytes) -> bool:
+def holds_json(place: Place, name: str, content: bytes) -> bool:
     """Whether a file holds the same JSON value as `content`."""
     with contextlib.suppress(OSError, ValueError):
-        found = folder.read(name)
+        found = place.read(name)
         return bool(found == content or json.loads(found) == json.loads(content))
     return False
 
 
-def embedded_record(folder: Folder, segment: str, layout: StoreLayout) -> Record:
+def embedded_record(place: Place, segment: str, layout: StoreLayout) -> Record:
     """The record that a segment carries within itself. Raises RecordError when there is none that can be believed."""
     try:
-        attributes = json.loads(folder.read(f"segments/{segment}/zarr.json"))["attributes"]
+        attributes = json.loads(place.read(f"segments/{segment}/zarr.json"))["attributes"]
         record = Record.from_json(unseal(attributes["record"].encode("ascii")), layout)
     except RecordError:
         raise

@@ -1,4 +1,4 @@
-"""The feature store: features by track key, in a folder that only its fingerprint names."""
+"""The feature store: features by track key, in a place that only its fingerprint names."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from beatmeter.errors import BeatmeterError, StoreError, shown
 from beatmeter.schema import Features, FeatureSpec
@@ -18,9 +18,11 @@ from beatmeter.store.folder import Folder
 from beatmeter.store.index import Keys
 from beatmeter.store.journal import RecordError
 from beatmeter.store.layout import NewerFormatError, StoreLayout, read_spec
+from beatmeter.store.place import Place
 from beatmeter.store.reader import Snapshot
 from beatmeter.store.record import Record
 
+Where = Path | str | Place
 _FOLDERS = ("commits", "failures", "index", "segments", "tmp")
 _INDEX_EVERY = 512  # commits without an index before one is saved
 
@@ -37,68 +39,78 @@ class Receipt:
 
 
 class Store:
-    """Features of one spec, in one folder. Any number of processes may write and read at once.
+    """Features of one spec, in one folder or under one address of an object store. Any number of processes may write and read at once.
 
     A handle sees what others commit; use one handle per thread. `snapshot()` gives a frozen view to read from.
     """
 
-    def __init__(self, path: Path, spec: FeatureSpec) -> None:
-        self.path, self.spec = path, spec
-        self.folder = Folder(path)
+    def __init__(self, place: Place, spec: FeatureSpec) -> None:
+        self.place, self.spec = place, spec
         self.layout = StoreLayout(spec)
-        self.catalog = Catalog(self.folder, self.layout)
-        self._failures = Failures(self.folder)
+        self.catalog = Catalog(place, self.layout)
+        self._failures = Failures(place)
+
+    @property
+    def where(self) -> str:
+        """The folder or address of the store: opens it again."""
+        return self.place.where
+
+    @property
+    def path(self) -> Path:
+        """The folder of the store. Raises StoreError when it lies in an object store."""
+        if not isinstance(self.place, Folder):
+            raise StoreError(f"{self.where} is no folder", "Use a store in a file system for this.")
+        return self.place.root
 
     @classmethod
-    def create(cls, path: Path | str, spec: FeatureSpec) -> Store:
-        """A store for `spec` in the folder `path`; an existing one of the same spec is opened."""
-        path = Path(path)
+    def create(cls, where: Where, spec: FeatureSpec) -> Store:
+        """A store for `spec` at `where`, a folder or an address; an existing one of the same spec is opened."""
+        place = place_of(where)
         layout = StoreLayout(spec)  # refuses before anything is written
-        if not (path / "zarr.json").exists():
-            if path.exists() and (not path.is_dir() or any(path.iterdir())) and not (path / "commits").is_dir():
-                raise StoreError(f"{shown(path)} exists and is not a feature store", "Choose another folder.")
-            folder = Folder(path)
-            folder.make(*_FOLDERS)
+        if not place.exists("zarr.json"):
+            if place.exists() and not place.exists("commits"):
+                raise StoreError(f"{shown(place.where)} exists and is not a feature store", "Choose another folder.")
+            place.make(*_FOLDERS)
             for name, content in reversed(layout.group_metadata().items()):  # the root last: with it the store exists
-                folder.put_if_absent(name, content)
-        return cls.open(path, spec)
+                place.put_if_absent(name, content)
+        return cls.open(place, spec)
 
     @classmethod
-    def open(cls, path: Path | str, spec: FeatureSpec | None = None) -> Store:
-        """The store in the folder `path`. Raises StoreError when it is none or damaged, FingerprintError, naming the
-        fields, when it does not hold `spec`."""
-        path = Path(path)
-        root, repair = path / "zarr.json", "Run `beatmeter cache repair` on this store."
+    def open(cls, where: Where, spec: FeatureSpec | None = None) -> Store:
+        """The store at `where`, a folder or an address. Raises StoreError when it is none or damaged, FingerprintError,
+        naming the fields, when it does not hold `spec`."""
+        place = place_of(where)
+        root, repair = f"{shown(place.where)}/zarr.json", "Run `beatmeter cache repair` on this store."
         try:
-            found = read_spec(json.loads(root.read_bytes()))
+            found = read_spec(json.loads(place.read("zarr.json")))
         except FileNotFoundError:
-            if (path / "commits").is_dir():
-                raise StoreError(f"{shown(root)} is missing", repair) from None
-            raise StoreError(f"there is no feature store in {shown(path)}", "`beatmeter cache info` lists those there are.") from None
+            if place.exists("commits"):
+                raise StoreError(f"{root} is missing", repair) from None
+            raise StoreError(f"there is no feature store in {shown(place.where)}", "`beatmeter cache info` lists those there are.") from None
         except NewerFormatError as error:
-            raise NewerFormatError(f"{shown(root)}: {error.what}", error.hint) from error
+            raise NewerFormatError(f"{root}: {error.what}", error.hint) from error
         except BeatmeterError as error:
-            raise StoreError(f"{shown(root)} is damaged: {error.what}", error.hint or repair) from error
+            raise StoreError(f"{root} is damaged: {error.what}", error.hint or repair) from error
         except (OSError, ValueError) as error:
-            raise StoreError(f"{shown(root)} is damaged: {error}", repair) from error
+            raise StoreError(f"{root} is damaged: {error}", repair) from error
         if spec is not None:
-            spec.require_same(found, shown(path))
-        return cls(path, found)
+            spec.require_same(found, shown(place.where))
+        return cls(place, found)
 
     @classmethod
-    def for_spec(cls, cache_dir: Path | str, spec: FeatureSpec, create: bool = True) -> Store:
-        """The store of `spec` in a folder of stores, made if there is none and `create`."""
-        path = Path(cache_dir) / folder_name(spec)
-        return cls.create(path, spec) if create else cls.open(path, spec)
+    def for_spec(cls, cache: Path | str, spec: FeatureSpec, create: bool = True) -> Store:
+        """The store of `spec` in a folder (or under an address) of stores, made if there is none and `create`."""
+        where = _inside(cache, folder_name(spec))
+        return cls.create(where, spec) if create else cls.open(where, spec)
 
     @classmethod
-    def find_covering(cls, cache_dir: Path | str, wanted: FeatureSpec) -> Store | None:
+    def find_covering(cls, cache: Path | str, wanted: FeatureSpec) -> Store | None:
         """A store in a folder of stores that holds `wanted`: its own, or one with more poolings or layers; or None."""
-        own = Path(cache_dir) / folder_name(wanted)
-        if (own / "zarr.json").exists():
+        own = place_of(_inside(cache, folder_name(wanted)))
+        if own.exists("zarr.json"):
             return cls.open(own, wanted)
-        covering = [store for store in list_stores(cache_dir) if isinstance(store, Store) and store.spec.covers(wanted)]
-        return max(covering, key=lambda store: (len(store.keys()), store.path.name), default=None)
+        covering = [store for store in list_stores(cache) if isinstance(store, Store) and store.spec.covers(wanted)]
+        return max(covering, key=lambda store: (len(store.keys()), store.where), default=None)
 
     def keys(self) -> Keys:
         """Keys of the tracks that are in the store now, sorted."""
@@ -115,7 +127,7 @@ class Store:
 
     def snapshot(self) -> Snapshot:
         """The store as it is now, to read from."""
-        return Snapshot(self.folder, self.layout, self.catalog.state())
+        return Snapshot(self.place, self.layout, self.catalog.state())
 
     def commit(self, items: Sequence[tuple[str, Features]], provenance: Mapping[str, Any] | None = None) -> Receipt:
         """Add the features of some tracks: all of them or, when anything is wrong, none. On disk when it returns.
@@ -131,14 +143,14 @@ class Store:
         if not todo:
             return Receipt("", 0, (), tuple(order))
         before = self.catalog.last
-        record = write_tracks(self.folder, self.layout, todo, provenance)
+        record = write_tracks(self.place, self.layout, todo, provenance)
         number, first = self._acknowledge(record, before)
         have |= first
         return Receipt(record.segment, number, tuple(k for k, _ in todo if k not in have), tuple(k for k in order if k in have))
 
     def draft(self, key: str, samples: int) -> TrackDraft:
         """A track of `samples` samples to be written part by part, because its features are too large to hold; then `commit_draft`."""
-        return TrackDraft(self.folder, self.layout, key, samples)
+        return TrackDraft(self.place, self.layout, key, samples)
 
     def commit_draft(self, draft: TrackDraft, provenance: Mapping[str, Any] | None = None) -> Receipt:
         """Like `commit`, of a finished draft. The draft is used up."""
@@ -153,7 +165,7 @@ class Store:
     def _acknowledge(self, record: Record, before: int) -> tuple[int, set[str]]:
         """Put a published segment into the journal: its number, and the keys of commits after `before` that were first."""
         number = self.catalog.journal.append(record.to_json())
-        if self.folder.size(f"segments/{record.segment}/zarr.json") is None:
+        if self.place.size(f"segments/{record.segment}/zarr.json") is None:
             raise StoreError(f"segment {record.segment} was collected as garbage while it was being committed", "Commit these tracks again.")
         first: set[str] = set()
         for other in range(before + 1, number):
@@ -186,6 +198,37 @@ def folder_name(spec: FeatureSpec) -> str:
     return f"{slug}-{spec.fingerprint[:16]}"
 
 
+def _inside(cache: Path | str, name: str) -> Path | str:
+    return f"{cache.rstrip('/')}/{name}" if is_address(cache) else Path(cache) / name
+
+
+def place_of(where: Where) -> Place:
+    """A folder, or for an address (`s3://bucket/caches/name`) a prefix in an object store."""
+    if isinstance(where, Place):
+        return where
+    if is_address(where):
+        from beatmeter.store.bucket import Bucket  # needs a library that not everybody has
+
+        return Bucket.at(where)
+    return Folder(Path(where))
+
+
+def is_address(where: Where) -> TypeGuard[str]:
+    """Whether this names an object store."""
+    return isinstance(where, str) and "://" in where
+
+
+def stores_in(where: Where) -> list[Place]:
+    """The stores in a folder or under an address, or the place itself if it is one, damaged ones too."""
+    if not isinstance(where, Place) and not is_address(where):
+        return [Folder(path) for path in store_folders(where)]
+    place = place_of(where)
+    if place.exists("commits") or place.exists("segments"):
+        return [place]
+    inside = [place_of(f"{place.where.rstrip('/')}/{name}") for name in sorted(place.list(""))]
+    return [p for p in inside if p.exists("commits") or p.exists("segments")]
+
+
 def store_folders(path: Path | str) -> list[Path]:
     """The stores in a folder, or the folder itself if it is one, damaged ones too."""
     path = Path(path)
@@ -194,10 +237,10 @@ def store_folders(path: Path | str) -> list[Path]:
     return sorted({found.parent for found in path.glob("*/commits")} | {found.parent for found in path.glob("*/segments")})
 
 
-def list_stores(path: Path | str) -> Iterator[Store | StoreError]:
-    """The stores in a folder, or the folder itself if it is one; for those that cannot be opened, the error."""
-    for folder in store_folders(path):
+def list_stores(where: Path | str) -> Iterator[Store | StoreError]:
+    """The stores in a folder or under an address, or the place itself; for those that cannot be opened, the error."""
+    for place in stores_in(where):
         try:
-            yield Store.open(folder)
+            yield Store.open(place)
         except StoreError as error:
             yield error

@@ -314,7 +314,7 @@ def test_disk_full(store: Store) -> None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         assert readable(store.path) == set(range(6))
         assert verify(store.path, full=True).sound
-        assert store.folder.list("tmp") == []
+        assert store.place.list("tmp") == []
     assert len(store.commit(samples.tracks(store.spec, range(10, 20))).added) == 10
     assert readable(store.path) == {*range(6), *range(10, 20)}
 
@@ -359,7 +359,7 @@ def test_read_only_folder(store: Store) -> None:
 
 def test_clocks_that_disagree(store: Store) -> None:
     """Order is by number, ages by the file system's clock: a machine that lives in 1970 or in 2100 changes nothing."""
-    now = store.folder.now()
+    now = store.place.now()
     for number, shift in ((1, 1e9), (2, -1e9)):
         for path in (store.path / f"commits/{number:08d}.json", shard(store, number).parent):
             os.utime(path, (now + shift, now + shift))
@@ -384,6 +384,6 @@ def test_damage_in_compaction_stops_it(store: Store) -> None:
 
 
 def test_only_one_maintains_at_a_time(store: Store) -> None:
-    with store.folder.lock("a test"), pytest.raises(StoreError, match=r'being maintained by .*"doing": "a test".*Wait'):
+    with store.place.lock("a test"), pytest.raises(StoreError, match=r'being maintained by .*"doing": "a test".*Wait'):
         compact(Store.open(store.path))
     compact(Store.open(store.path))

@@ -167,13 +167,13 @@ def test_compaction_of_compactions(store: Store) -> None:
     for n in range(20, 24):
         compact(Store.open(store.path))
         store.commit(samples.tracks(store.spec, [n]))
-        fresh = Catalog(store.folder, store.layout)
+        fresh = Catalog(store.place, store.layout)
         fresh.refresh(use_index=False)
         np.testing.assert_array_equal(fresh.state().columns.number, Store.open(store.path).catalog.state().columns.number)
-    assert len(store.folder.list("commits")) == 6 + 4 + 4
+    assert len(store.place.list("commits")) == 6 + 4 + 4
     collect(store, 0.0)
     assert numbers(store.path) == {*range(12), *range(20, 24)}
-    assert len(store.folder.list("commits")) == 2
+    assert len(store.place.list("commits")) == 2
     assert store.snapshot().id != before
 
 
@@ -250,8 +250,8 @@ def test_file_systems_with_manners_of_their_own(store: Store, monkeypatch: pytes
     monkeypatch.setattr(os, "link", refuse if kind == "no hard links" else repeat)
     assert store.commit(samples.tracks(store.spec, [20])).number == 7
     if kind == "no hard links":
-        assert not store.folder.put_if_absent("commits/00000007.json", b"x")
+        assert not store.place.put_if_absent("commits/00000007.json", b"x")
     monkeypatch.undo()
     assert numbers(store.path) == {*range(12), 20}
-    assert len(store.folder.list("commits")) == 7
+    assert len(store.place.list("commits")) == 7
     assert verify(store.path, full=True).faults == ()

@@ -1,0 +1,76 @@
+"""A file of a file system, mapped. Its length is compared before every use, so a truncated file is an error."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import weakref
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from beatmeter.errors import StoreError, shown
+from beatmeter.store.place import Ranges, removed
+
+REMEDY = "Run `beatmeter cache verify --full` to see what is damaged and `beatmeter cache repair` to keep the rest."
+_WILL_NEED = getattr(mmap, "MADV_WILLNEED", None)
+_SMALL = 1 << 20  # bytes of which one tells whether all are in memory
+_NO_WAIT = getattr(os, "RWF_NOWAIT", None)
+
+
+class MappedFile(Ranges):
+    """Nothing is read before it is used."""
+
+    def __init__(self, path: Path, size: int) -> None:
+        self.path, self.expected = path, size
+        try:
+            self._handle = os.open(path, os.O_RDONLY)
+        except FileNotFoundError:
+            raise removed(shown(path)) from None
+        except OSError as error:
+            raise StoreError(f"{shown(path)} cannot be opened: {error.strerror}", REMEDY) from error
+        weakref.finalize(self, os.close, self._handle)
+        self._require_size(os.fstat(self._handle).st_size)
+        self._map = mmap.mmap(self._handle, 0, access=mmap.ACCESS_READ)
+        self._bytes = np.frombuffer(self._map, np.uint8)
+        self._byte = bytearray(1)
+
+    def _require_size(self, size: int) -> None:
+        if size != self.expected:
+            raise StoreError(f"{shown(self.path)} has {size} bytes, its record says {self.expected}: it was cut or written over", REMEDY)
+
+    def fetch(self, first: int, count: int, stride: int, begin: int, end: int) -> Callable[[], np.ndarray]:
+        self._announce(first, count, stride, begin, end)
+        return partial(self._view, first, count, stride)
+
+    def _view(self, first: int, count: int, stride: int) -> np.ndarray:
+        if self._map.size() != self.expected:  # touching a mapping beyond the end of its file kills the process
+            self._require_size(self._map.size())
+        view: np.ndarray = self._bytes[first * stride : (first + count) * stride].reshape(count, stride)
+        return view
+
+    def _announce(self, first: int, count: int, stride: int, begin: int, end: int) -> None:
+        """Let the system fetch these bytes in the background, unless they are in memory."""
+        last = (first + count - 1) * stride + end - 1
+        if _WILL_NEED is None or (self._resident(last) and (last - first * stride < _SMALL or self._resident(first * stride + begin))):
+            return
+        if 2 * (end - begin) >= stride:
+            self._advise(first * stride + begin, (count - 1) * stride + end - begin)
+        else:
+            for record in range(first, first + count):
+                self._advise(record * stride + begin, end - begin)
+
+    def _advise(self, start: int, length: int) -> None:
+        page = start // mmap.PAGESIZE * mmap.PAGESIZE
+        self._map.madvise(_WILL_NEED, page, start + length - page)  # type: ignore[arg-type]
+
+    def _resident(self, at: int) -> bool:
+        """Whether the byte at this offset is in memory. Asking costs a microsecond, announcing memory that is there far more."""
+        if _NO_WAIT is None:
+            return False
+        try:
+            return os.preadv(self._handle, (self._byte,), at, _NO_WAIT) == 1
+        except OSError:
+            return False

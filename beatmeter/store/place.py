@@ -1,0 +1,136 @@
+"""Where a store lies: what the write protocol asks of a place, and nothing more.
+
+Publish a finished segment, put a file if its name is free, list, read, remove, read ranges of files that never change.
+`Folder` is a place in a file system, `Bucket` one in an object store.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from beatmeter.errors import StoreError, shown
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+@contextlib.contextmanager
+def explained(doing: str, where: object) -> Iterator[None]:
+    """Turn an OSError into a StoreError that says what was being done, where, and what to do next."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            hint = "Nothing that was committed is lost: free space or move the cache, then run the same command again."
+        elif error.errno in _DENIED:
+            hint = "The folder cannot be written by this user: change its permissions or use another cache folder. Reading works."
+        else:
+            hint = "Nothing that was committed is lost: check the disk, then run the same command again."
+        raise StoreError(f"{doing} failed at {shown(where)}: {error.strerror or error}", hint) from error
+
+
+class Ranges(ABC):
+    """A file that never changes, read by ranges. Shared between threads."""
+
+    @abstractmethod
+    def fetch(self, first: int, count: int, stride: int, begin: int, end: int) -> Callable[[], np.ndarray]:
+        """Start to read the bytes `begin` to `end` of each of `count` records of `stride` bytes, from record `first` on.
+
+        Calling the result waits for them: (count, stride) uint8, in which other bytes may be anything; not to be kept
+        or written to. That call raises StoreError when the file is gone, shorter than it was, or cannot be read.
+        """
+
+
+class Place(ABC):
+    """A store's place. Names are relative to it, with `/`; what returns has happened for good."""
+
+    where: str  # for messages, and to open the store again
+
+    @abstractmethod
+    def make(self, *names: str) -> None:
+        """Prepare the place and these folders in it; existing ones are kept."""
+
+    @abstractmethod
+    def exists(self, name: str = "") -> bool:
+        """Whether there is a file of that name, or a folder with something in it."""
+
+    @abstractmethod
+    def list(self, name: str) -> list[str]:
+        """Names of what is in a folder; none when it does not exist. Raises StoreError."""
+
+    @abstractmethod
+    def read(self, name: str) -> bytes:
+        """All bytes of a file. Raises OSError."""
+
+    @abstractmethod
+    def open(self, name: str) -> BinaryIO:
+        """A file to read through. Raises OSError."""
+
+    @abstractmethod
+    def ranges(self, name: str, size: int) -> Ranges:
+        """A file of `size` bytes to read by ranges. Raises StoreError when it is gone or has another size."""
+
+    def size(self, name: str) -> int | None:
+        """Bytes of a file, None when it is not there."""
+        return self.sizes([name])[0]
+
+    @abstractmethod
+    def sizes(self, names: Sequence[str]) -> Sequence[int | None]:
+        """`size` of many files in one folder or its folders."""
+
+    @abstractmethod
+    def put_if_absent(self, name: str, data: bytes) -> bool:
+        """Put a whole file under `name` unless something has that name already; False then. A reader never sees a part, and
+        of several writers exactly one wins."""
+
+    @abstractmethod
+    def replace(self, name: str, data: bytes) -> None:
+        """Put a whole file under `name` in place of what was there."""
+
+    @abstractmethod
+    def stage(self) -> Path:
+        """A new empty folder of the file system for work in progress; `publish` or `discard` it."""
+
+    @abstractmethod
+    def publish(self, staged: Path, name: str) -> None:
+        """Give a staged folder, whose files are flushed already, its final name. Until a record names it nobody looks there."""
+
+    @abstractmethod
+    def discard(self, staged: Path) -> None:
+        """Forget a staged folder."""
+
+    @abstractmethod
+    def move(self, name: str, to: str) -> None:
+        """Rename a file or a folder within the store."""
+
+    @abstractmethod
+    def remove(self, name: str) -> None:
+        """Remove a file or a folder with all that is in it."""
+
+    @abstractmethod
+    def bytes_below(self, name: str) -> int:
+        """Bytes of all files in a folder, or of one file."""
+
+    @abstractmethod
+    def age(self, name: str, now: float) -> float:
+        """Seconds since the newest change of a file or folder, by the place's clock; 0 when it went away."""
+
+    @abstractmethod
+    def now(self) -> float:
+        """The place's own clock, which is what ages are measured with: clocks of machines that share it may differ."""
+
+    @abstractmethod
+    def lock(self, doing: str) -> contextlib.AbstractContextManager[None]:
+        """Hold the store's maintenance lock. StoreError when another holds it."""
+
+
+def removed(where: str) -> StoreError:
+    """The error for a segment that was there when the snapshot was taken."""
+    return StoreError(f"{where} is gone", "It may have been replaced and collected since this snapshot was taken: open the store again.")
