@@ -1,0 +1,147 @@
+"""Stored features in memory and out of it: the same numbers, aggregated once, standardised once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import pytest
+import torch
+
+from beatmeter import features
+from beatmeter.chunking import Layout, rows
+from beatmeter.config import change
+from beatmeter.datasets import open_dataset
+from beatmeter.errors import RunError
+from beatmeter.features import VIEWS, Frozen, crop_range, in_order, one_ahead, open_source
+from beatmeter.heads import Moments, Standardise
+from beatmeter.pooling import aggregate
+from beatmeter.schema import PoolingSpec, Track
+from beatmeter.settings import RunConfig
+from beatmeter.store import Snapshot
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def tracks(config: RunConfig, clips: Path) -> list[Track]:
+    return [t for t in open_dataset(clips, config.data, config.task.classes).tracks if t.split == "train"][:12]
+
+
+def opened(config: RunConfig, tracks: list[Track], **training: object) -> tuple[Frozen, list[str]]:
+    said: list[str] = []
+    source = cast(Frozen, open_source(change(config, {"training": training}), CPU, said.append))
+    source.prepare(tracks, said.append)
+    return source, said
+
+
+@pytest.mark.parametrize("seed", [None, (1, 2)])
+def test_features_too_large_for_memory_are_read_for_every_batch_and_are_the_same(
+    config: RunConfig, tracks: list[Track], seed: tuple[int, int] | None
+) -> None:
+    kept, _ = opened(config, tracks)
+    read, said = opened(config, tracks, memory=1e-12)
+    parts = [np.array([3, 0, 7]), np.array([11]), np.arange(12)]
+    for standardised in (False, True):
+        one, two = list(kept.batches(tracks, parts, seed)), list(read.batches(tracks, parts, seed))
+        for a, b in zip(one, two, strict=True):
+            assert np.array_equal(a.index, b.index)
+            assert a.standardised == b.standardised == standardised
+            assert all(torch.allclose(a.inputs[name], b.inputs[name], atol=1e-6) for name in ("stats", "lag"))
+        scales = {name: (torch.full_like(x[0], 0.25), torch.full_like(x[0], 3.0)) for name, x in one[0].inputs.items()}
+        kept.standardise(scales)
+        read.standardise(scales)
+    assert any("GB would be needed" in line for line in said)
+
+
+def test_what_happens_to_a_track_does_not_depend_on_its_neighbours(config: RunConfig, tracks: list[Track]) -> None:
+    source, _ = opened(change(config, {"augment": {"crop": 1.0}}), tracks)
+    whole = next(source.batches(tracks, [np.arange(12)], (5, 1))).inputs["stats"]
+    apart = [batch.inputs["stats"] for batch in source.batches(tracks, in_order(12, 5), (5, 1))]
+    assert torch.equal(whole, torch.cat(apart))
+    other = next(source.batches(tracks, [np.arange(12)], (5, 2))).inputs["stats"]
+    assert not torch.equal(whole, other)
+
+
+def test_views_are_runs_of_chunks_aggregated_like_the_whole(config: RunConfig, tracks: list[Track]) -> None:
+    source, _ = opened(config, tracks)
+    track, pooling = tracks[4], source.spec["stats"]
+    snapshot = cast(Snapshot, source.snapshot)
+    key = source.keys[track.id]
+    values = torch.from_numpy(snapshot.load([key], "stats").values).float()
+    counts = torch.from_numpy(rows(Layout.of(snapshot.samples(key), source.spec), pooling)[1])
+    table = cast(dict[str, torch.Tensor], source._table(tracks, 1 + VIEWS))["stats"].unflatten(0, (12, 1 + VIEWS))[4]
+    assert torch.allclose(table[0], aggregate(pooling, values, counts))
+    for view in range(1, 1 + VIEWS):
+        a, b = crop_range(len(values), np.random.default_rng((int(key[:15], 16), view)))
+        assert torch.allclose(table[view], aggregate(pooling, values[a:b], counts[a:b]))
+
+
+def test_many_tracks_are_aggregated_like_each_alone() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for kind, axes, shape, parameters in (
+        ("stats", ("pool", "dim"), (3, 4), {"statistics": ["mean", "max", "std"]}),
+        ("stats", ("pool", "dim"), (1, 4), {"statistics": ["std"]}),
+        ("lag", ("channel", "lag"), (3, 8), {"window": 6}),
+    ):
+        pooling = PoolingSpec(kind, kind, "chunk", (1, 2), axes, shape, parameters)
+        values = torch.rand(5, 6, 2, *shape, generator=generator)
+        frames = torch.randint(1, 400, (5, 6), generator=generator)
+        together = aggregate(pooling, values, frames)
+        assert together.shape == (5, 2, *shape)
+        for i in range(5):
+            assert torch.allclose(together[i], aggregate(pooling, values[i], frames[i]), atol=1e-6)
+
+
+def test_the_table_is_built_once(config: RunConfig, tracks: list[Track], monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[int] = []
+    build = Frozen._build
+
+    def counted(self: Frozen, some: list[Track], views: int, home: torch.device) -> dict[str, torch.Tensor]:
+        built.append(views)
+        return build(self, some, views, home)
+
+    monkeypatch.setattr(features.Frozen, "_build", counted)
+    source, _ = opened(config, tracks)
+    for seed in (None, (1, 1), (1, 2), None):  # standardisation first, epochs then
+        list(source.batches(tracks, in_order(12, 4), seed))
+    assert built == [1 + VIEWS]
+
+
+def test_another_train_split_is_not_standardised_by_the_first(config: RunConfig, tracks: list[Track]) -> None:
+    source, _ = opened(config, tracks)
+    scales = {"stats": (torch.zeros(1), torch.ones(1))}
+    source.standardise(scales)
+    source.standardise({"stats": (torch.zeros(1), torch.ones(1))})
+    with pytest.raises(RunError, match="another train split"):
+        source.standardise({"stats": (torch.ones(1), torch.ones(1))})
+
+
+def test_moments_of_parts_join_to_those_of_the_whole_however_large_the_mean() -> None:
+    pooling = PoolingSpec("stats", "stats", "chunk", (1,), ("pool", "dim"), (1, 3), {"statistics": ["mean"]})
+    x = torch.randn(301, 1, 1, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * torch.tensor([1e-2, 1.0, 50.0]) + 3000
+    module, half = Standardise(pooling), Standardise(pooling)
+    one, two = Moments(module), Moments(half)
+    for part in x[:200].float().split(7):
+        one.add(part)
+    two.add(x[200:].float())
+    one.exchange(lambda value: [value, (two.count, two.mean, two.square)])
+    one.give()
+    assert one.count == 301
+    assert torch.allclose(module.mean, x.mean(0).float())
+    seen = x.float().double()  # what float32 leaves of it
+    assert torch.allclose(module.scale, (1 / seen.std(0, correction=0)).float(), rtol=1e-3)
+
+
+def test_one_ahead_gives_everything_in_order_and_passes_errors_on() -> None:
+    assert list(one_ahead(iter(range(1, 6)))) == [1, 2, 3, 4, 5]
+
+    def broken() -> object:
+        yield 1
+        raise ValueError("second")
+
+    items = one_ahead(broken())  # type: ignore[arg-type]
+    assert next(items) == 1
+    with pytest.raises(ValueError, match="second"):
+        next(items)
