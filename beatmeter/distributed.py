@@ -76,6 +76,7 @@ def join(device: torch.device) -> tuple[Ranks, torch.device]:
 
 
 def leave() -> None:
-    """Part from the others at the end."""
+    """Part from the others, when all are here: a process that went earlier would pull the connections from under the rest."""
     if dist.is_initialized():
+        dist.barrier()
         dist.destroy_process_group()
