@@ -14,8 +14,9 @@ from beatmeter.errors import StoreError, shown
 
 if TYPE_CHECKING:
     from beatmeter.store import Store
+    from beatmeter.store.place import Place
 
-_path = click.argument("path", type=click.Path(path_type=Path), default="cache")
+_path = click.argument("path", default="cache")
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 
 
@@ -23,7 +24,7 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print JSON for mac
 def cache() -> None:
     """Look into feature stores, check them, mend them, hand them on.
 
-    PATH is one store or a folder of stores; the default is ./cache.
+    PATH is one store or a folder of stores, on a disk or at an address (s3://BUCKET/caches); the default is ./cache.
 
     \b
     beatmeter cache info
@@ -35,7 +36,7 @@ def cache() -> None:
 @cache.command()
 @_path
 @_json
-def info(path: Path, as_json: bool) -> None:
+def info(path: str, as_json: bool) -> None:
     """Which features there are, of how many tracks, and how large.
 
     Exit status: 0 all stores can be opened, 1 some cannot (they are named).
@@ -46,11 +47,11 @@ def info(path: Path, as_json: bool) -> None:
     from beatmeter.store import Store
 
     described: list[dict[str, Any]] = []
-    for folder in _folders(path):
+    for place in _places(path):
         try:
-            described.append(_describe(Store.open(folder)))
+            described.append(_describe(Store.open(place)))
         except StoreError as error:
-            described.append({"path": str(folder), "error": str(error)})
+            described.append({"path": place.where, "error": str(error)})
     if as_json:
         click.echo(json.dumps(described, indent=1))
     else:
@@ -63,7 +64,7 @@ def info(path: Path, as_json: bool) -> None:
 @_path
 @click.option("--clear", is_flag=True, help="Forget them, so that the next extraction tries these files again.")
 @_json
-def failures(path: Path, clear: bool, as_json: bool) -> None:
+def failures(path: str, clear: bool, as_json: bool) -> None:
     """Files that could not be used, with the reason.
 
     Exit status: 0 there are none (or they were cleared), 1 there are some.
@@ -74,7 +75,7 @@ def failures(path: Path, clear: bool, as_json: bool) -> None:
     listed: list[dict[str, str]] = []
     for store in _stores(path):
         found = store.failures()
-        listed += [{"store": str(store.path), "key": f.key, "path": f.path, "reason": f.reason, "time": f.time} for f in found.values()]
+        listed += [{"store": store.where, "key": f.key, "path": f.path, "reason": f.reason, "time": f.time} for f in found.values()]
         if clear:
             store.clear_failures(found)
     if as_json:
@@ -89,7 +90,7 @@ def failures(path: Path, clear: bool, as_json: bool) -> None:
 @_path
 @click.option("--full", is_flag=True, help="Read every byte and compare every checksum; otherwise records and lengths only.")
 @_json
-def verify(path: Path, full: bool, as_json: bool) -> None:
+def verify(path: str, full: bool, as_json: bool) -> None:
     """Is every store sound? Names each fault, the file, and what to do about it. Changes nothing.
 
     Exit status: 0 sound (garbage and notes do no harm), 1 features are missing or damaged.
@@ -100,9 +101,9 @@ def verify(path: Path, full: bool, as_json: bool) -> None:
     from beatmeter.store.verify import verify as verify_store
 
     reports = []
-    for folder in _folders(path):
+    for place in _places(path):
         with _Bar("verifying") as bar:
-            reports.append(verify_store(folder, full, bar))
+            reports.append(verify_store(place, full, bar))
     if as_json:
         text = [
             {
@@ -129,7 +130,7 @@ def verify(path: Path, full: bool, as_json: bool) -> None:
 @cache.command()
 @_path
 @_json
-def repair(path: Path, as_json: bool) -> None:
+def repair(path: str, as_json: bool) -> None:
     """Keep every track whose bytes match their checksums, and name those that are gone. Reads everything.
 
     Nothing is deleted: `gc` does that later. Exit status: 0 nothing was lost, 1 some tracks are to be extracted again.
@@ -140,9 +141,9 @@ def repair(path: Path, as_json: bool) -> None:
     from beatmeter.store.repair import repair as repair_store
 
     done = {}
-    for folder in _folders(path):
+    for place in _places(path):
         with _Bar("repairing") as bar:
-            done[str(folder)] = repair_store(folder, bar)
+            done[place.where] = repair_store(place, bar)
     if as_json:
         click.echo(json.dumps({name: {"actions": r.actions, "lost": r.lost} for name, r in done.items()}, indent=1))
     else:
@@ -157,7 +158,7 @@ def repair(path: Path, as_json: bool) -> None:
 @_path
 @click.option("--segment", "size", default="1G", show_default=True, callback=lambda *a: _bytes(a[2]), help="Bytes of a segment to aim at; K, M, G.")
 @_json
-def compact(path: Path, size: int, as_json: bool) -> None:
+def compact(path: str, size: int, as_json: bool) -> None:
     """Join small segments into large ones: stores with thousands of commits open and scan faster.
 
     Others may read and write meanwhile. The old segments stay until `gc` removes them.
@@ -170,7 +171,7 @@ def compact(path: Path, size: int, as_json: bool) -> None:
     done = {}
     for store in _stores(path):
         with _Bar("compacting") as bar:
-            done[str(store.path)] = compact_store(store, size, bar)
+            done[store.where] = compact_store(store, size, bar)
     if as_json:
         click.echo(json.dumps({name: {"before": c.before, "after": c.after, "copied": c.copied} for name, c in done.items()}, indent=1))
     else:
@@ -183,7 +184,7 @@ def compact(path: Path, size: int, as_json: bool) -> None:
 @click.option("--older-than", default="24h", show_default=True, callback=lambda *a: _seconds(a[2]), help="Grace period: s, m, h or d.")
 @click.option("--dry-run", is_flag=True, help="Only tell what would go.")
 @_json
-def gc(path: Path, older_than: float, dry_run: bool, as_json: bool) -> None:
+def gc(path: str, older_than: float, dry_run: bool, as_json: bool) -> None:
     """Remove what dead writers, compaction and repair left behind.
 
     The grace period must be longer than a commit takes and than readers keep a snapshot, for instance a training run.
@@ -193,7 +194,7 @@ def gc(path: Path, older_than: float, dry_run: bool, as_json: bool) -> None:
     """
     from beatmeter.store.gc import collect
 
-    found = {str(store.path): collect(store, older_than, dry_run) for store in _stores(path)}
+    found = {store.where: collect(store, older_than, dry_run) for store in _stores(path)}
     if as_json:
         click.echo(
             json.dumps({name: [{"file": g.file, "bytes": g.bytes, "why": g.why} for g in garbage] for name, garbage in found.items()}, indent=1)
@@ -210,7 +211,7 @@ def gc(path: Path, older_than: float, dry_run: bool, as_json: bool) -> None:
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="File to write.")
 @click.option("--pooling", "poolings", multiple=True, help="Only this pooling; may be repeated.")
 @click.option("--overwrite", is_flag=True, help="Replace the file if it is there.")
-def export(path: Path, kind: str, out: Path, poolings: tuple[str, ...], overwrite: bool) -> None:
+def export(path: str, kind: str, out: Path, poolings: tuple[str, ...], overwrite: bool) -> None:
     """Write one store as a single file for other programs.
 
     \b
@@ -220,33 +221,33 @@ def export(path: Path, kind: str, out: Path, poolings: tuple[str, ...], overwrit
 
     stores = list(_stores(path))
     if len(stores) != 1:
-        raise StoreError(f"{shown(path)} holds {len(stores)} stores", f"Choose one: {', '.join(shown(s.path) for s in stores)}.")
+        raise StoreError(f"{shown(path)} holds {len(stores)} stores", f"Choose one: {', '.join(shown(s.where) for s in stores)}.")
     snapshot = stores[0].snapshot()
     with _Bar("exporting") as bar:
         written = export_hdf5(snapshot, out, poolings or None, overwrite, bar)
     click.echo(f"{shown(out)}: {len(snapshot)} tracks, {_size(written)}, snapshot {snapshot.id}")
 
 
-def _folders(path: Path) -> list[Path]:
-    from beatmeter.store import store_folders
+def _places(path: str) -> list[Place]:
+    from beatmeter.store import stores_in
 
-    folders = store_folders(path)
-    if not folders:
+    places = stores_in(path)
+    if not places:
         raise StoreError(f"there is no feature store in {shown(path)}", "`beatmeter extract DATASET` makes one.")
-    return folders
+    return places
 
 
-def _stores(path: Path) -> Iterable[Store]:
+def _stores(path: str) -> Iterable[Store]:
     from beatmeter.store import Store
 
-    return [Store.open(folder) for folder in _folders(path)]
+    return [Store.open(place) for place in _places(path)]
 
 
 def _describe(store: Store) -> dict[str, Any]:
     snapshot, spec = store.snapshot(), store.spec
     commits = store.catalog.state().commits
     return {
-        "path": str(store.path),
+        "path": store.where,
         "backbone": spec.backbone,
         "revision": spec.revision,
         "fingerprint": spec.fingerprint,
@@ -254,7 +255,7 @@ def _describe(store: Store) -> dict[str, Any]:
         "tracks": len(snapshot),
         "seconds": float(snapshot.lengths().sum() / spec.chunk.sample_rate),
         "commits": len(commits),
-        "bytes": store.folder.bytes_below("segments"),
+        "bytes": store.place.bytes_below("segments"),
         "damaged_commits": len(store.catalog.faults()),
         "failures": len(store.failures()),
         "compute_dtype": spec.compute_dtype,

@@ -68,7 +68,7 @@ class Store:
         place = place_of(where)
         layout = StoreLayout(spec)  # refuses before anything is written
         if not place.exists("zarr.json"):
-            if place.exists() and not place.exists("commits"):
+            if place.exists() and not (place.exists("commits") or place.exists("segments")):
                 raise StoreError(f"{shown(place.where)} exists and is not a feature store", "Choose another folder.")
             place.make(*_FOLDERS)
             for name, content in reversed(layout.group_metadata().items()):  # the root last: with it the store exists
