@@ -1,11 +1,11 @@
-"""Answers for audio files and arrays by a trained run, of either regime."""
+"""Answers for audio files and arrays by a trained run of either regime, or by several joined."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import soxr
@@ -19,6 +19,7 @@ from beatmeter.calibration import Calibration
 from beatmeter.errors import AudioError, BeatmeterError, RunError
 from beatmeter.features import TrackEncoder
 from beatmeter.fitting import head_tensors
+from beatmeter.packing import EnsembleFolder, shipped_model
 from beatmeter.runs import RunFolder
 from beatmeter.schema import FeatureSpec
 from beatmeter.service import FeatureService
@@ -86,20 +87,22 @@ class Judge:
         return Answer(classes, calibrated[0], seconds, classes[second] if second >= 0 else None, bool(calibrated.max() >= floor))
 
 
-class Predictor:
-    """A run's best epoch, ready for new audio. `Predictor.load(Path("runs/NAME"))`."""
+class Scorer(Protocol):
+    """Anything that gives audio a score per class: one run, or several joined."""
 
-    def __init__(self, encoder: TrackEncoder, head: torch.nn.Module, classes: tuple[str, ...], about: str, judge: Judge) -> None:
-        self.encoder, self.head, self.classes, self.about, self.judge = encoder.eval(), head.eval(), classes, about, judge
+    classes: tuple[str, ...]
+    sample_rate: int
+    about: str
 
-    @classmethod
-    def load(cls, run: Path, device: torch.device | None = None, priors: Mapping[str, float] | None = None, abstain: float = 0.0) -> Predictor:
-        """Load backbone, adapter, head and calibration. Raises RunError or FingerprintError when they do not fit together.
+    def scores(self, wave: Float[np.ndarray, " sample"]) -> Float[np.ndarray, " klass"]:
+        """Probability per class of mono audio at `sample_rate`, before calibration."""
+        ...
 
-        `priors` are the chances that a piece has a meter, by class; with `abstain` = 0.2 the least sure fifth (as on
-        validation) is marked as not sure.
-        """
-        device = device or torch.device("cpu")
+
+class RunScorer:
+    """The best epoch of one run: backbone, adapter and head."""
+
+    def __init__(self, run: Path, device: torch.device) -> None:
         folder = RunFolder.open(run)
         config = folder.config()
         tensors, about = checkpoints.read(folder.best)
@@ -108,10 +111,64 @@ class Predictor:
         service.spec.only([p.name for p in spec.poolings]).require_same(spec, f"the run {run}")
         load_merged(service.backbone, config.adapter, {k.removeprefix("adapter."): v for k, v in tensors.items() if k.startswith("adapter.")})
         task = TASKS[config.task.name](config)
-        head = task.head(spec).to(device)
-        head.load_state_dict(head_tensors(tensors))
-        calibration = Calibration.load(folder.calibration) if folder.calibration.exists() else None
-        return cls(TrackEncoder(service.backbone, spec, device), head, task.classes, service.describe(), Judge(calibration, priors, abstain))
+        self.head = task.head(spec).to(device).eval()
+        self.head.load_state_dict(head_tensors(tensors))
+        self.encoder = TrackEncoder(service.backbone, spec, device).eval()
+        self.classes, self.sample_rate, self.about = task.classes, spec.chunk.sample_rate, service.describe()
+
+    def scores(self, wave: Float[np.ndarray, " sample"]) -> Float[np.ndarray, " klass"]:
+        with torch.inference_mode():
+            logits = self.head(self.encoder([wave]))[0]
+        found: np.ndarray = torch.sigmoid(logits.double()).cpu().numpy()
+        return found
+
+
+class EnsembleScorer:
+    """Runs joined by `beatmeter ensemble`; each is calibrated first if it was when the weights were fitted."""
+
+    def __init__(self, folder: EnsembleFolder, device: torch.device) -> None:
+        self.ensemble, runs = folder.ensemble(), folder.runs()
+        used = [name for name in self.ensemble.members if self.ensemble.method == "stack" or self.ensemble.weights[name] > 0]
+        self.members = {name: RunScorer(runs[name], device) for name in used}
+        self.calibrations = {name: Calibration.load(RunFolder(runs[name]).calibration) for name in used} if folder.calibrated else {}
+        first = next(iter(self.members.values()))
+        self.classes, self.sample_rate = first.classes, first.sample_rate
+        self.about = f"an ensemble of {', '.join(used)}"
+        if len({(m.classes, m.sample_rate) for m in self.members.values()}) > 1:
+            raise RunError(f"the members of {folder.path} differ in their classes or sample rates", "Join runs of the same task.")
+
+    def scores(self, wave: Float[np.ndarray, " sample"]) -> Float[np.ndarray, " klass"]:
+        found = {name: member.scores(wave)[None] for name, member in self.members.items()}
+        found = {name: self.calibrations[name](value) if name in self.calibrations else value for name, value in found.items()}
+        silent = np.zeros((1, len(self.classes)))  # weight 0
+        joined: np.ndarray = self.ensemble.scores([found.get(name, silent) for name in self.ensemble.members])[0]
+        return joined
+
+
+class Predictor:
+    """A trained model, ready for new audio. `Predictor.load(Path("runs/NAME"))`, or `Predictor.load()` for the one that ships."""
+
+    def __init__(self, scorer: Scorer, judge: Judge) -> None:
+        self.scorer, self.judge, self.classes, self.about = scorer, judge, scorer.classes, scorer.about
+
+    @classmethod
+    def load(
+        cls, model: Path | None = None, device: torch.device | None = None, priors: Mapping[str, float] | None = None, abstain: float = 0.0
+    ) -> Predictor:
+        """A run folder, the folder of an ensemble, or the default model that ships, with its calibration when it has one.
+
+        `priors` are the chances that a piece has a meter, by class; with `abstain` = 0.2 the least sure fifth (as on
+        validation) is marked as not sure. Raises RunError or FingerprintError when the parts do not fit together.
+        """
+        device, model = device or torch.device("cpu"), model or shipped_model()
+        scorer = EnsembleScorer(EnsembleFolder(model), device) if EnsembleFolder(model).exists() else RunScorer(model, device)
+        file = RunFolder(model).calibration
+        return cls(scorer, Judge(Calibration.load(file) if file.exists() else None, priors, abstain))
+
+    @property
+    def thresholds(self) -> Float[np.ndarray, " klass"] | None:
+        """From what score on a second meter of each class counts; None without a calibration."""
+        return self.judge.calibration.threshold("production") if self.judge.calibration else None
 
     def predict(self, wave: Float[np.ndarray, ...], sample_rate: int) -> Answer:
         """The answer for an array: mono (sample,) or (sample, channel), any rate. At least 1 s."""
@@ -120,15 +177,13 @@ class Predictor:
             wave = wave.mean(axis=1)
         if wave.ndim != 1 or not np.isfinite(wave).all():
             raise AudioError(f"audio of shape {wave.shape} must be (sample,) or (sample, channel), all finite")
-        rate = self.encoder.spec.chunk.sample_rate
-        if sample_rate != rate:
-            wave = soxr.resample(wave, sample_rate, rate)
+        if sample_rate != self.scorer.sample_rate:
+            wave = soxr.resample(wave, sample_rate, self.scorer.sample_rate)
         return self._answer(wave)
 
     def predict_files(self, paths: Sequence[Path], jobs: int = 0) -> Iterator[tuple[Path, Answer | BeatmeterError]]:
         """An answer or the reason why there is none, for each file in order."""
-        rate = self.encoder.spec.chunk.sample_rate
-        for path, wave in zip(paths, decode_ahead(paths, rate, jobs=jobs), strict=True):
+        for path, wave in zip(paths, decode_ahead(paths, self.scorer.sample_rate, jobs=jobs), strict=True):
             try:
                 if isinstance(wave, AudioError):
                     raise wave
@@ -137,6 +192,4 @@ class Predictor:
                 yield path, error
 
     def _answer(self, wave: Float[np.ndarray, " sample"]) -> Answer:
-        with torch.inference_mode():
-            logits = self.head(self.encoder([wave]))[0]
-        return self.judge(self.classes, torch.sigmoid(logits.double()).cpu().numpy(), len(wave) / self.encoder.spec.chunk.sample_rate)
+        return self.judge(self.classes, self.scorer.scores(wave), len(wave) / self.scorer.sample_rate)

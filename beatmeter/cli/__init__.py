@@ -13,6 +13,7 @@ from beatmeter.cli.data import data
 from beatmeter.cli.demo import demo
 from beatmeter.cli.extract import extract
 from beatmeter.cli.lab import calibrate, compare, ensemble, gate, report
+from beatmeter.cli.models import models
 from beatmeter.cli.predict import predict
 from beatmeter.cli.pretrain import pretrain
 from beatmeter.cli.timeline import timeline
@@ -26,14 +27,15 @@ def cli() -> None:
     """Hear musical meter: 3, 4, 5, 7, 9, 11, or two at once.
 
     \b
-    beatmeter demo                               the whole line on synthetic music, offline
+    beatmeter predict song.wav                   an answer for one file, offline
+    beatmeter demo                               the whole line on synthetic music
     beatmeter extract MUSIC/ --recipe spectral-lag
     beatmeter train --frozen MUSIC/ --recipe spectral-lag
-    beatmeter predict runs/NAME song.wav
+    beatmeter predict runs/NAME MUSIC/
     """
 
 
-for command in (extract, train, evaluate, predict, timeline, compare, calibrate, gate, ensemble, report, data, cache, pretrain, demo):
+for command in (extract, train, evaluate, predict, timeline, models, compare, calibrate, gate, ensemble, report, data, cache, pretrain, demo):
     cli.add_command(command)
 
 

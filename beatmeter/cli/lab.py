@@ -203,6 +203,7 @@ def ensemble(
     """
     from beatmeter.compare import compare as judge
     from beatmeter.ensemble import fit_mean, fit_stack
+    from beatmeter.packing import EnsembleFolder, is_model
     from beatmeter.predictions import write_predictions
     from beatmeter.report.lab_text import comparison_text, ensemble_text
 
@@ -215,6 +216,8 @@ def ensemble(
     else:
         fitted = fit_mean(loaded[validation], _weights(weights), criterion, out.name, seed=seed, common=common)
     fitted.ensemble.save(out / "ensemble.json")
+    if all(is_model(path) for path in paths.values()):
+        EnsembleFolder(out).write_members(paths, calibrated)
     write_predictions(out / "predictions" / f"{validation}.csv", fitted.validation)
     click.echo(ensemble_text(fitted.ensemble))
     best, gain = fitted.best_member(), fitted.gain(seed=seed)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from beatmeter.cli.options import bar, device_option, echo
+from beatmeter.cli.systems import model_and_files
 from beatmeter.errors import BeatmeterError, ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -17,30 +18,34 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path))
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="[MODEL] FILE...")
 @click.option("--priors", metavar="3=0.4,4=0.5", help="How common the meters are in your music: the chance that a piece has each.")
 @click.option("--abstain", type=click.FloatRange(0, 1, max_open=True), default=0.0, help="Leave this share of answers open: the least sure ones.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line, scores of every class.")
 @click.option("--jobs", type=int, default=0, help="Processes that decode audio; worth it for many files.")
 @device_option
-def predict(run: Path, files: tuple[Path, ...], priors: str | None, abstain: float, as_json: bool, jobs: int, device: str) -> None:
-    """Say in which meter FILES are, by the model of RUN. Folders are searched for audio.
+def predict(paths: tuple[Path, ...], priors: str | None, abstain: float, as_json: bool, jobs: int, device: str) -> None:
+    """Say in which meter FILEs are. Folders are searched for audio.
+
+    MODEL is a run folder, the folder of an ensemble, or the name of a model that ships (see `beatmeter models`); without it
+    the best of those that ship answers.
 
     \b
+    beatmeter predict song.mp3
+    beatmeter predict MUSIC/ --json > meters.jsonl
     beatmeter predict runs/NAME song.mp3 MUSIC/
-    beatmeter predict runs/NAME MUSIC/ --json > meters.jsonl
-    beatmeter predict runs/NAME MUSIC/ --priors 3=0.2,4=0.7 --abstain 0.2
+    beatmeter predict MUSIC/ --priors 3=0.2,4=0.7 --abstain 0.2
     Exit status: 0 every file got an answer, 1 some could not be used.
     """
     from beatmeter.datasets.folder import find_audio
     from beatmeter.device import choose_device
     from beatmeter.predictor import Predictor
 
+    model, files = model_and_files(paths)
     found = [path for given in files for path in (find_audio(given) if given.is_dir() else [given])]
     if not found:
         raise DataError(f"no audio files in {', '.join(map(str, files))}", "Give files or folders that hold audio.")
-    predictor = Predictor.load(run, choose_device(device), parse_priors(priors), abstain)
+    predictor = Predictor.load(model, choose_device(device), parse_priors(priors), abstain)
     if not as_json:
         echo(predictor.about)
         width = min(48, max(len(path.name) for path in found))

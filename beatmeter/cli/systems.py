@@ -1,4 +1,4 @@
-"""Which systems a command line names: run folders, predictions files, several seeds of one system."""
+"""Which systems a command line names: run folders, predictions files, several seeds of one system, the model that answers."""
 
 from __future__ import annotations
 
@@ -41,6 +41,22 @@ def gather(arguments: Sequence[str], group: bool) -> dict[str, list[Path]]:
         found[name] = paths
     shared = {name: _in_common(paths) if len(paths) > 1 and name in first_of.values() else name for name, paths in found.items()}
     return {shared[name]: paths for name, paths in found.items()} if len(set(shared.values())) == len(found) else found
+
+
+def model_and_files(paths: tuple[Path, ...]) -> tuple[Path, tuple[Path, ...]]:
+    """What the first path is decides: a model, or the first file for the default model."""
+    from beatmeter.packing import is_model, shipped_model, shipped_models
+
+    first = paths[0]
+    if is_model(first):
+        model, files = first, paths[1:]
+    elif str(first) in shipped_models()["models"] and not first.exists():
+        model, files = shipped_model(str(first)), paths[1:]
+    else:
+        model, files = shipped_model(), paths
+    if not files:
+        raise ConfigError(f"{first} is a model: name the files to hear", f"For instance: {first} song.mp3")
+    return model, files
 
 
 def _in_common(paths: Sequence[Path]) -> str:

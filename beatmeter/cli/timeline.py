@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from beatmeter.cli.options import device_option, echo
+from beatmeter.cli.systems import model_and_files
 from beatmeter.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -18,33 +19,35 @@ PATH = click.Path(path_type=Path)
 
 
 @click.command()
-@click.argument("run", type=PATH, metavar="RUN")
-@click.argument("file", type=PATH, metavar="[FILE]", required=False)
+@click.argument("paths", type=PATH, nargs=-1, required=True, metavar="[MODEL] FILE")
 @click.option("--window", type=float, default=10.0, show_default=True, help="Seconds that the model hears at once.")
 @click.option("--hop", type=float, default=2.5, show_default=True, help="Seconds between windows.")
 @click.option("--duration", type=float, default=30.0, show_default=True, help="Seconds that a meter is expected to last: more is smoother.")
 @click.option("--plot", type=PATH, metavar="FILE", help="Draw it: a .png or .svg file.")
 @click.option("--json", "as_json", is_flag=True, help="Segments and windows as JSON.")
 @device_option
-def timeline(run: Path, file: Path | None, window: float, hop: float, duration: float, plot: Path | None, as_json: bool, device: str) -> None:
-    """Say where in FILE which meter is heard, and when it changes, by the model of RUN and its calibration if there is one.
+def timeline(paths: tuple[Path, ...], window: float, hop: float, duration: float, plot: Path | None, as_json: bool, device: str) -> None:
+    """Say where in FILE which meter is heard, and when it changes.
 
-    Without FILE, RUN is a predictions file whose items are windows (columns start and end), made by any program.
+    MODEL is a run folder, the folder of an ensemble, or the name of a model that ships; without it the best of those that
+    ship answers. A FILE that ends in .csv holds predictions of windows (columns start and end), made by any program.
 
     \b
-    beatmeter timeline runs/NAME song.mp3
+    beatmeter timeline song.mp3
     beatmeter timeline runs/NAME song.mp3 --plot song.svg --json
     beatmeter timeline windows.csv
     """
     if plot is not None and plot.suffix not in (".png", ".svg"):
         raise ConfigError(f"a plot is a .png or .svg file, not {plot.name}")
-    found = _of_predictions(run, duration) if file is None else {file.name: _of_audio(run, file, window, hop, duration, device)}
+    windows = len(paths) == 1 and paths[0].suffix == ".csv"
+    found = _of_predictions(paths[0], duration) if windows else _of_audio(paths, window, hop, duration, device)
     if plot is not None and len(found) > 1:
-        raise ConfigError(f"{run} holds {len(found)} pieces, a plot shows one", "Leave --plot out, or keep one piece in the file.")
+        raise ConfigError(f"{paths[0]} holds {len(found)} pieces, a plot shows one", "Leave --plot out, or keep one piece in the file.")
     if as_json:
-        click.echo(json.dumps({name: t.to_json() for name, t in found.items()} if file is None else found[file.name].to_json(), indent=1))
+        values = {name: t.to_json() for name, t in found.items()}
+        click.echo(json.dumps(values if windows else next(iter(values.values())), indent=1))
     else:
-        click.echo("\n".join((f"{name}\n" if file is None else "") + t.to_text() for name, t in found.items()), nl=False)
+        click.echo("\n".join((f"{name}\n" if windows else "") + t.to_text() for name, t in found.items()), nl=False)
     if plot is not None:
         from beatmeter import figures
         from beatmeter.atomic import write_bytes
@@ -58,24 +61,20 @@ def _of_predictions(file: Path, duration: float) -> dict[str, Timeline]:
     from beatmeter.predictions import read_predictions
     from beatmeter.timeline import timelines
 
-    if file.is_dir():
-        raise ConfigError(f"{file} is a run: name the piece to hear", f"beatmeter timeline {file} song.mp3")
     return timelines(read_predictions(file), duration=duration)
 
 
-def _of_audio(run: Path, file: Path, window: float, hop: float, duration: float, device: str) -> Timeline:
+def _of_audio(paths: tuple[Path, ...], window: float, hop: float, duration: float, device: str) -> dict[str, Timeline]:
     from beatmeter.audio.decode import SAMPLE_RATE, load
-    from beatmeter.calibration import Calibration
     from beatmeter.device import choose_device
     from beatmeter.predictor import Predictor
     from beatmeter.timeline import hear
     from beatmeter.timeline import timeline as build
 
-    wave = load(file)
-    predictor = Predictor.load(run, choose_device(device))
+    model, files = model_and_files(paths)
+    if len(files) > 1:
+        raise ConfigError(f"{len(files)} files were named", "A timeline is of one piece: beatmeter timeline MODEL FILE.")
+    wave = load(files[0])
+    predictor = Predictor.load(model, choose_device(device))
     times, scores = hear(lambda part, rate: predictor.predict(part, rate).scores, wave, SAMPLE_RATE, window, hop)
-    thresholds = None
-    if (run / "calibration.json").exists():
-        calibration = Calibration.load(run / "calibration.json")
-        scores, thresholds = calibration(scores), calibration.threshold("production")
-    return build(times, scores, predictor.classes, thresholds, duration)
+    return {files[0].name: build(times, scores, predictor.classes, predictor.thresholds, duration)}

@@ -1,0 +1,54 @@
+"""beatmeter models"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from beatmeter.cli.options import echo
+
+PATH = click.Path(path_type=Path)
+
+
+@click.group(invoke_without_command=True)
+@click.option("--json", "as_json", is_flag=True, help="The whole index as JSON.")
+@click.pass_context
+def models(context: click.Context, as_json: bool) -> None:
+    """List the models that ship, with what they reached on synthetic validation clips.
+
+    \b
+    beatmeter models
+    beatmeter predict spectral-lag song.mp3      ask one of them by its name
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from beatmeter.packing import SHIPPED, shipped_models
+
+    index = shipped_models()
+    if as_json:
+        click.echo(json.dumps(index, indent=1))
+        return
+    width = max(map(len, index["models"]), default=0)
+    for name, about in index["models"].items():
+        value, low, high = (100 * x for x in about["validation"]["balanced_accuracy"])
+        mark = "  (the default)" if name == index["default"] else ""
+        click.echo(f"{name:{width}}  balanced accuracy {value:.1f} % [{low:.1f}, {high:.1f}] on {about['clips']} validation clips{mark}")
+    echo(f"{len(index['models'])} models in {SHIPPED}")
+
+
+@models.command()
+@click.argument("runs", nargs=-1, required=True, type=PATH, metavar="RUN...")
+@click.option("--out", type=PATH, required=True, metavar="DIR", help="Where the small copies go, with an index of them.")
+def pack(runs: tuple[Path, ...], out: Path) -> None:
+    """Copy what `predict` needs of finished runs and ensembles, to hand it on; the best on validation becomes the default.
+
+    \b
+    beatmeter models pack runs/spectral runs/lora runs/both --out models
+    """
+    from beatmeter.packing import pack as copy
+
+    index = copy(runs, out)
+    size = sum(f.stat().st_size for name in index["models"] for f in (out / name).iterdir())
+    echo(f"{len(index['models'])} models, {size / 1e6:.1f} MB, in {out}; the default is {index['default']}")

@@ -1,0 +1,120 @@
+"""Models as small folders: the ones that ship with the package, ensembles of runs, and packing a run to hand it on."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from beatmeter import atomic
+from beatmeter.ensemble import Ensemble
+from beatmeter.errors import RunError, nearest
+from beatmeter.metrics import estimate, metric
+from beatmeter.predictions import open_predictions
+from beatmeter.runs import RunFolder
+
+SHIPPED = Path(__file__).resolve().parent / "models"
+INDEX = "models.json"
+KEPT = ("config.toml", "best.safetensors", "calibration.json", "run.json", "ensemble.json", "members.json")
+CHOICE = "balanced_accuracy"  # on validation: what makes a model the default
+MEASURED = (CHOICE, "accuracy", "log_loss")
+
+
+@dataclass(frozen=True)
+class EnsembleFolder:
+    """What `beatmeter ensemble` writes: `ensemble.json`, and `members.json` with the run folders it joins."""
+
+    path: Path
+
+    def exists(self) -> bool:
+        return (self.path / "ensemble.json").exists()
+
+    def ensemble(self) -> Ensemble:
+        return Ensemble.load(self.path / "ensemble.json")
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether members are calibrated before they are joined."""
+        return bool(self._members()["calibrated"])
+
+    def runs(self) -> dict[str, Path]:
+        """The folder of every member, by name."""
+        return {name: self.path / place for name, place in self._members()["runs"].items()}
+
+    def write_members(self, runs: Mapping[str, Path], calibrated: bool) -> None:
+        """Remember where the members are, seen from here, so that both can be moved together."""
+        places = {name: os.path.relpath(run.resolve(), self.path.resolve()) for name, run in runs.items()}
+        atomic.write_text(self.path / "members.json", json.dumps({"runs": places, "calibrated": calibrated}, indent=1) + "\n")
+
+    def _members(self) -> dict[str, Any]:
+        file = self.path / "members.json"
+        try:
+            value: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise RunError(
+                f"{self.path} joins predictions that were made elsewhere: it cannot hear audio", "Join run folders: beatmeter ensemble RUN RUN."
+            ) from None
+        except ValueError as error:
+            raise RunError(f"cannot read {file}: {error}", "Run `beatmeter ensemble` again.") from None
+        return value
+
+
+def is_model(path: Path) -> bool:
+    """Whether a path is a run folder or the folder of an ensemble."""
+    return RunFolder(path).config_file.exists() or EnsembleFolder(path).exists()
+
+
+def shipped_models(where: Path = SHIPPED) -> dict[str, Any]:
+    """What ships: `default`, and `models` by name with what is known of them. Empty where nothing was packed."""
+    file = where / INDEX
+    if not file.exists():
+        return {"default": None, "models": {}}
+    value: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return value
+
+
+def shipped_model(name: str | None = None, where: Path = SHIPPED) -> Path:
+    """The folder of a model that ships, by default of the best one. Raises RunError for a name that is none."""
+    known = shipped_models(where)
+    name = name or known["default"]
+    if name is None:
+        raise RunError("no model ships with this copy of beatmeter", "Train one (`beatmeter train`) and name its folder, or run `make models`.")
+    if name not in known["models"]:
+        raise RunError(f"{name!r} is neither a run folder nor a model that ships", nearest(name, known["models"]))
+    return where / name
+
+
+def pack(runs: Sequence[Path], out: Path) -> dict[str, Any]:
+    """Copy what `predict` needs of finished models to `out`, each under its own name, and make the best on validation the default.
+
+    Members of an ensemble must be packed with it. Nothing but validation predictions decides. Returns the index.
+    """
+    names = [run.resolve().name for run in runs]
+    if len(set(names)) < len(names):
+        raise RunError("two models have the same name", "Rename one of the folders.")
+    index: dict[str, Any] = {"default": None, "models": {}}
+    for name, run in zip(names, runs, strict=True):
+        folder = EnsembleFolder(run)
+        if not is_model(run):
+            raise RunError(f"{run} is neither a run folder nor an ensemble", "A run is made by `beatmeter train`.")
+        validation = open_predictions(run, "val")
+        measured = {key: estimate(metric(key), validation) for key in MEASURED}
+        figures = {key: [round(x, 4) for x in (e.value, e.low, e.high)] for key, e in measured.items()}
+        index["models"][name] = {"clips": len(validation), "validation": figures}
+        shutil.rmtree(out / name, ignore_errors=True)
+        (out / name).mkdir(parents=True)
+        for file in KEPT:
+            if (run / file).exists():
+                shutil.copyfile(run / file, out / name / file)
+        if folder.exists():
+            away = [member for member, place in folder.runs().items() if place.resolve() not in [r.resolve() for r in runs]]
+            if away:
+                raise RunError(f"{name} joins {away[0]}, which is not packed", "Pack its members with it.")
+            EnsembleFolder(out / name).write_members({m: out / place.resolve().name for m, place in folder.runs().items()}, folder.calibrated)
+    index["default"] = max(index["models"], key=lambda n: index["models"][n]["validation"][CHOICE][0])
+    atomic.write_text(out / INDEX, json.dumps(index, indent=1) + "\n")
+    return index
