@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,34 @@ from beatmeter.backbones import load_backbone
 from beatmeter.backbones.base import Backbone
 from beatmeter.device import fast_dtype
 from beatmeter.extraction import Extractor, Plan, plan
+from beatmeter.extraction.committing import Patience, impatient
 from beatmeter.pooling import Encoder, feature_spec
 from beatmeter.schema import FeatureSpec, Track
 from beatmeter.settings import FeatureConfig
 from beatmeter.store import Store
+from beatmeter.store.store import is_address
 
 Report = Callable[[str], None]
 Progress = Callable[[str, int], Any]
 LARGE = 512  # width from which a network is worth bfloat16
+
+
+@dataclass
+class Filled:
+    """What `fill` found and did: track keys and reasons of failure by track id, how many tracks were `present`, and how many
+    are `done`, seconds of their audio and of the work."""
+
+    keys: Mapping[str, str]
+    failed: dict[str, str]
+    present: int
+    done: int = 0
+    audio_seconds: float = 0.0
+    seconds: float = 0.0
+
+    def speed(self) -> str:
+        """In one line."""
+        seconds = max(self.seconds, 1e-9)
+        return f"extracted {self.done} tracks at {self.done / seconds:.2f} clips/s, {self.audio_seconds / seconds:.0f} x real time"
 
 
 class FeatureService:
@@ -46,8 +67,11 @@ class FeatureService:
     @cached_property
     def backbone(self) -> Backbone:
         """The backbone up to its last wanted layer, in its compute precision, on the device."""
+        return self._load(self.spec.last_layer)
+
+    def _load(self, depth: int) -> Backbone:
         c = self.config
-        return load_backbone(c.backbone, c.revision, c.normalise, self.dtype, depth=self.spec.last_layer).to(self.device)
+        return load_backbone(c.backbone, c.revision, c.normalise, self.dtype, depth=depth).to(self.device)
 
     @cached_property
     def spec(self) -> FeatureSpec:
@@ -62,8 +86,12 @@ class FeatureService:
 
     def store(self, wanted: FeatureSpec | None = None) -> Store:
         """A store that holds `wanted` (default: all of the spec) already by its spec, or the store of the spec."""
-        cache = Path(self.config.cache)
-        return Store.find_covering(cache, wanted or self.spec) or Store.for_spec(cache, self.spec)
+        return Store.find_covering(self.config.cache, wanted or self.spec) or Store.for_spec(self.config.cache, self.spec)
+
+    @cached_property
+    def memory(self) -> Path | None:
+        """Folder of the memory of track keys: the cache, when that is a folder."""
+        return None if is_address(self.config.cache) else Path(self.config.cache)
 
     def ensure(
         self,
@@ -72,28 +100,48 @@ class FeatureService:
         report: Report = print,
         progress: Progress | None = None,
         retry_failed: bool = False,
-        stop: threading.Event | None = None,
     ) -> tuple[Store, Mapping[str, str], dict[str, str]]:
-        """Extract what the store lacks of `tracks`: the store, track keys by track id, reasons of failure by track id.
-        Setting `stop` ends it early, after the tracks in flight."""
+        """Extract what the store lacks of `tracks`: the store, track keys by track id, reasons of failure by track id."""
         store = self.store(wanted)
-        planned = plan(tracks, store, Path(self.config.cache), retry_failed, self.jobs)
+        filled = self.fill(store, tracks, report, progress, retry_failed)
+        return store, filled.keys, filled.failed
+
+    def fill(
+        self,
+        store: Store,
+        tracks: Sequence[Track],
+        report: Report = print,
+        progress: Progress | None = None,
+        retry_failed: bool = False,
+        stop: threading.Event | None = None,
+        patience: Patience = impatient,
+    ) -> Filled:
+        """Extract what `store`, one that `store()` gave, lacks of `tracks`. Setting `stop` ends it early, after the tracks in
+        flight; `patience` decides whether to try again when the store cannot be written."""
+        planned = plan(tracks, store, self.memory, retry_failed, self.jobs)
         report(describe_plan(planned, store))
-        failed = dict(planned.failed)
+        filled = Filled(planned.keys, dict(planned.failed), planned.present)
         if planned.todo:
             bar = progress("extracting", len(planned.todo)) if progress else None
-            encoder = Encoder(self.backbone, store.spec).to(self.device)
+            update = bar.update if bar else lambda n: None
             try:
-                outcome = Extractor(encoder, store, self.device, self.jobs).run(planned.todo, bar.update if bar else lambda n: None, stop)
+                outcome = Extractor(self._encoder(store.spec), store, self.device, self.jobs).run(
+                    planned.todo, update, stop, patience, planned.stamps
+                )
             finally:
                 if bar:
                     bar.close()
             bad = {planned.keys[i]: reason for i, reason in outcome.failed.items()}
-            failed |= {t.id: bad[planned.keys[t.id]] for t in tracks if planned.keys.get(t.id) in bad}
-            rate = outcome.done / max(outcome.seconds, 1e-9)
-            report(f"extracted {outcome.done} tracks at {rate:.2f} clips/s, {outcome.audio_seconds / max(outcome.seconds, 1e-9):.0f} x real time")
+            filled.failed.update({t.id: bad[planned.keys[t.id]] for t in tracks if planned.keys.get(t.id) in bad})
+            filled.done, filled.audio_seconds, filled.seconds = outcome.done, outcome.audio_seconds, outcome.seconds
+            report(filled.speed())
             report(outcome.profile())
-        return store, planned.keys, failed
+        return filled
+
+    def _encoder(self, spec: FeatureSpec) -> Encoder:
+        """For the poolings of a store, which may hold deeper layers than were asked for."""
+        backbone = self.backbone if spec.last_layer <= self.spec.last_layer else self._load(spec.last_layer)
+        return Encoder(backbone, spec).to(self.device)
 
 
 def describe_plan(planned: Plan, store: Store) -> str:
@@ -103,4 +151,4 @@ def describe_plan(planned: Plan, store: Store) -> str:
         parts.append(f"{planned.duplicates} copies of others")
     if planned.failed:
         parts.append(f"{len(planned.failed)} failed")
-    return f"store {store.path}: {', '.join(parts)}"
+    return f"store {store.where}: {', '.join(parts)}"

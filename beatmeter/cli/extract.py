@@ -14,7 +14,8 @@ from beatmeter.cli.options import bar, configure, device_option, echo, settings_
 @click.option("--cache", "cache_dir", type=click.Path(), help="Folder of feature stores.  [default: cache]")
 @click.option("--jobs", default=1, show_default=True, help="Processes that decode audio.")
 @click.option("--retry-failed", is_flag=True, help="Try files again that failed in an earlier run.")
-@click.option("--limit", type=int, help="At most this many tracks.")
+@click.option("--limit", type=click.IntRange(min=1), help="At most this many tracks.")
+@click.option("--shard", metavar="I/N", help="Only part I of N of the tracks: N runs, on any machines, fill one store.")
 @device_option
 def extract(
     dataset: str,
@@ -25,6 +26,7 @@ def extract(
     jobs: int,
     retry_failed: bool,
     limit: int | None,
+    shard: str | None,
     device: str,
 ) -> None:
     """Write the features of every track of DATASET to the store. Safe to stop and run again: only what is missing is done.
@@ -32,6 +34,9 @@ def extract(
     \b
     beatmeter extract MUSIC/ --recipe spectral-lag
     beatmeter extract METER2800/ --set features.backbone=m-a-p/MERT-v1-95M --layers 1-6
+    beatmeter extract MUSIC/ --shard $SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT
+
+    \b
     Exit status: 0 everything is in the store, 1 some files failed (they are listed), 2 nothing could be done.
     """
     config = configure(recipe, assignments, features={k: v for k, v in {"layers": layers, "cache": cache_dir}.items() if v}, data={"path": dataset})
@@ -39,10 +44,14 @@ def extract(
 
     from beatmeter.datasets import open_dataset
     from beatmeter.device import choose_device
+    from beatmeter.extraction import Shard
     from beatmeter.service import FeatureService
 
+    part = Shard.parse(shard) if shard else Shard()
     opened = open_dataset(Path(dataset), config.data, config.task.classes, labelled=False)
-    tracks = opened.tracks[:limit] if limit else opened.tracks
+    tracks = part.of(opened.tracks[:limit])
+    if shard:
+        echo(f"shard {part}: {len(tracks)} of {len(opened.tracks[:limit])} tracks")
     if opened.excluded:
         echo(f"{len(opened.excluded)} rows of {dataset} have no usable file; `beatmeter data check {dataset}` lists them")
     service = FeatureService(config.features, choose_device(device), jobs)
@@ -50,5 +59,5 @@ def extract(
     store, _, failed = service.ensure(tracks, report=echo, progress=bar, retry_failed=retry_failed)
     for name, reason in sorted(failed.items()):
         click.echo(f"failed: {name}: {reason}")
-    click.echo(f"{store.path}: {len(tracks) - len(failed)} of {len(tracks)} tracks have features")
+    click.echo(f"{store.where}: {len(tracks) - len(failed)} of {len(tracks)} tracks have features")
     raise SystemExit(1 if failed or opened.excluded else 0)

@@ -3,5 +3,6 @@
 from beatmeter.extraction.committing import Outcome
 from beatmeter.extraction.extractor import Extractor
 from beatmeter.extraction.planning import Plan, plan
+from beatmeter.extraction.shards import Shard
 
-__all__ = ["Extractor", "Outcome", "Plan", "plan"]
+__all__ = ["Extractor", "Outcome", "Plan", "Shard", "plan"]

@@ -11,8 +11,8 @@ from types import TracebackType
 import numpy as np
 
 from beatmeter.chunking import rows
-from beatmeter.errors import BeatmeterError, StoreError
-from beatmeter.extraction.feeding import Source, Unusable
+from beatmeter.errors import AudioError, BeatmeterError, StoreError
+from beatmeter.extraction.feeding import CHANGED, Source, Unusable
 from beatmeter.extraction.flow import Channel, ClosedError
 from beatmeter.extraction.inference import Rows
 from beatmeter.schema import Features, Pooled
@@ -193,6 +193,8 @@ class Committer:
 
     def _fail(self, key: str, name: str, path: str, error: BeatmeterError) -> None:
         self.outcome.failed[name] = str(error)
+        if isinstance(error, AudioError) and error.kind == CHANGED:  # the next run reads it again, under its new key
+            return None
         while True:
             try:
                 return self.store.record_failure(key, path, str(error))

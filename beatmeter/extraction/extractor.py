@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 
 import torch
 
 from beatmeter.extraction.committing import Committer, Outcome, Part, Patience, impatient
-from beatmeter.extraction.feeding import Batch, Feed, Unit, Unusable
+from beatmeter.extraction.feeding import Batch, Feed, Stamp, Unit, Unusable
 from beatmeter.extraction.flow import ClosedError, through
 from beatmeter.extraction.inference import Inference, Rows
 from beatmeter.pooling import Encoder
@@ -37,16 +37,17 @@ class Extractor:
         progress: Callable[[int], object] = lambda n: None,
         stop: threading.Event | None = None,
         patience: Patience = impatient,
+        stamps: Mapping[str, Stamp | None] | None = None,
     ) -> Outcome:
         """Extract all of `todo`, (key, track) pairs. `progress(1)` is called for each track that finishes or fails.
 
         Once `stop` is set no track is begun, and those in flight are finished and committed. On an exception (Ctrl-C
         among them) what is finished is committed before it goes on. `patience` decides whether to try again when the
-        store cannot be written.
+        store cannot be written. `stamps` are those of a plan: a file that changed since fails, for this time.
         """
         began, threads = time.monotonic(), torch.get_num_threads()
         infer = Inference(self.encoder, self.device, self.batch_chunks)
-        feed = Feed(todo, self.encoder.spec, self.jobs, lambda: infer.limit, stop or threading.Event())
+        feed = Feed(todo, self.encoder.spec, self.jobs, lambda: infer.limit, stop or threading.Event(), stamps or {})
         outcome = Outcome(lanes=infer.lanes)
         order = _InOrder()
 

@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from beatmeter.audio.ahead import LongAudio, decode_or_count
 from beatmeter.audio.decode import stream
 from beatmeter.chunking import Layout
-from beatmeter.errors import AudioError
+from beatmeter.errors import AudioError, shown
 from beatmeter.pooling import Arrangement, window_chunks
 from beatmeter.schema import FeatureSpec, Track
 
+Stamp = tuple[int, int, int]
+CHANGED = "changed"  # kind of the error of a file that somebody is writing: no fault of the bytes that its key names
 _LENGTHS = 4  # chunk lengths that wait for company at a time: every short file may have its own
+
+
+def stamp(path: Path) -> Stamp | None:
+    """Size, time of change (ns) and inode of a file: while they stay, so do its bytes. None when it cannot be asked."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return None
+    return status.st_size, status.st_mtime_ns, status.st_ino
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,10 +79,19 @@ class Unusable:
 
 
 class Feed:
-    """`batches` of the tracks `todo`. `waited` counts seconds spent waiting for audio."""
+    """`batches` of the tracks `todo`. `stamps` are those of their files, by track id, from before their keys were computed: a
+    file that changed since would give features under a foreign key. `waited` counts seconds spent waiting for audio."""
 
-    def __init__(self, todo: Sequence[tuple[str, Track]], spec: FeatureSpec, jobs: int, limit: Callable[[], int], stop: threading.Event) -> None:
-        self.todo, self.spec, self.jobs, self.limit, self.stop = todo, spec, jobs, limit, stop
+    def __init__(
+        self,
+        todo: Sequence[tuple[str, Track]],
+        spec: FeatureSpec,
+        jobs: int,
+        limit: Callable[[], int],
+        stop: threading.Event,
+        stamps: Mapping[str, Stamp | None],
+    ) -> None:
+        self.todo, self.spec, self.jobs, self.limit, self.stop, self.stamps = todo, spec, jobs, limit, stop, stamps
         self.window = window_chunks(spec)
         self.waited = 0.0
 
@@ -103,6 +124,7 @@ class Feed:
                 wave = next(waves)
                 self.waited += time.monotonic() - began
                 try:
+                    self._require_unchanged(track)
                     if isinstance(wave, AudioError):
                         raise wave
                     yield from self._cut(key, track, wave)
@@ -120,7 +142,13 @@ class Feed:
                 return
             first, last = window.chunks
             chunks = np.stack([next(blocks) for _ in range(first, last)])
+            if long and number + 1 == len(windows):
+                self._require_unchanged(track)
             yield Unit(source, number, chunks, Arrangement((window.shifted(-first),), skips[first:last]))
+
+    def _require_unchanged(self, track: Track) -> None:
+        if track.id in self.stamps and stamp(track.path) != self.stamps[track.id]:
+            raise AudioError(f"{shown(track.path)} changed while it was read", "Run again when it is complete.", CHANGED)
 
 
 def _slices(wave: np.ndarray, layout: Layout) -> Iterator[np.ndarray]:

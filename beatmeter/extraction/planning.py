@@ -8,6 +8,7 @@ from pathlib import Path
 
 from beatmeter.audio.identity import track_keys
 from beatmeter.errors import AudioError
+from beatmeter.extraction.feeding import Stamp, stamp
 from beatmeter.schema import Track
 from beatmeter.store import Store
 
@@ -15,19 +16,22 @@ from beatmeter.store import Store
 @dataclass(frozen=True)
 class Plan:
     """What is to do. `keys` maps track ids to track keys (hash of the file's bytes); `todo` has each key once;
-    `failed` maps ids to the reason why they have no features, from this or an earlier run."""
+    `failed` maps ids to the reason why they have no features, from this or an earlier run; `stamps` say what the files
+    looked like before their bytes were read."""
 
     keys: Mapping[str, str]
     todo: tuple[tuple[str, Track], ...]
     present: int
     duplicates: int
     failed: Mapping[str, str]
+    stamps: Mapping[str, Stamp | None]
 
 
 def plan(tracks: Sequence[Track], store: Store, cache: Path | None, retry_failed: bool = False, jobs: int = 1) -> Plan:
     """Compare the tracks with the store. `cache` is the folder of the memory of track keys."""
     keys: dict[str, str] = {}
     failed: dict[str, str] = {}
+    stamps = {track.id: stamp(track.path) for track in tracks}
     for track, found in zip(tracks, track_keys([t.path for t in tracks], cache, jobs), strict=True):
         if isinstance(found, AudioError):
             failed[track.id] = str(found)
@@ -49,4 +53,4 @@ def plan(tracks: Sequence[Track], store: Store, cache: Path | None, retry_failed
             duplicates += 1
         else:
             todo[key] = track
-    return Plan(keys, tuple(todo.items()), present, duplicates, failed)
+    return Plan(keys, tuple(todo.items()), present, duplicates, failed, stamps)

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import objectserver
 import pytest
 import soundfile
 import torch
@@ -24,7 +25,7 @@ from beatmeter.backbones.base import Visit
 from beatmeter.chunking import Layout
 from beatmeter.config import change
 from beatmeter.datasets import open_dataset
-from beatmeter.extraction import Extractor
+from beatmeter.extraction import Extractor, plan
 from beatmeter.pooling import Arrangement, Encoder
 from beatmeter.service import FeatureService
 from beatmeter.settings import DataConfig, FeatureConfig, RunConfig, TaskConfig
@@ -256,3 +257,50 @@ def test_values_that_cannot_be_stored_fail_their_track_and_no_other(music: Path,
     assert "layer 1" in failed["0.wav"]
     assert len(store.keys()) == len(tracks) - 1
     assert keys["0.wav"] in store.failures()
+
+
+def test_a_deeper_store_is_filled_for_one_that_wants_less(music: Path, tmp_path: Path) -> None:
+    tracks = open_dataset(music, DataConfig(), CLASSES, labelled=False).tracks
+    deep, _, _ = FeatureService(settings(tmp_path / "cache", backbone="embedded"), CPU).ensure(tracks[:1], report=quiet)
+    store, keys, failed = FeatureService(settings(tmp_path / "cache", backbone="embedded", layers="1-2"), CPU).ensure(tracks[:2], report=quiet)
+    assert (store.path, failed, len(store.keys())) == (deep.path, {}, 2)
+    assert store.snapshot().read(keys[tracks[1].id]).pooled["stats"].values.shape[1] == deep.spec.n_layers
+
+
+@pytest.mark.parametrize("long", [False, True])
+def test_a_file_that_changes_after_its_key_was_computed_gets_no_features_under_that_key(
+    music: Path, tmp_path: Path, long: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if long:
+        monkeypatch.setattr(decode_or_count, "__defaults__", (1.0,))
+    folder = tmp_path / "growing"
+    shutil.copytree(music, folder)
+    service = FeatureService(settings(tmp_path / "cache", backbone="spectral"), CPU)
+    tracks = open_dataset(folder, DataConfig(), CLASSES, labelled=False).tracks
+    store = service.store()
+    planned = plan(tracks, store, None)
+    shutil.copy(folder / "5.wav", folder / "3.wav")
+    outcome = Extractor(Encoder(service.backbone, service.spec), store, CPU).run(planned.todo, stamps=planned.stamps)
+    assert list(outcome.failed) == ["3.wav"]
+    assert "changed while it was read" in outcome.failed["3.wav"]
+    assert store.failures() == {}  # nothing is wrong with the bytes of that key
+    assert planned.keys["3.wav"] not in store
+    filled = service.fill(store, tracks, quiet)
+    assert not filled.failed
+    assert filled.keys["3.wav"] == filled.keys["5.wav"]
+
+
+def test_a_cache_may_lie_in_an_object_store(music: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("obstore", reason="object stores need obstore: pip install 'beatmeter[cloud]'")
+    with objectserver.serving() as (_, environment):
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        service = FeatureService(settings(Path(), backbone="spectral", cache="s3://music/caches"), CPU)
+        tracks = open_dataset(music, DataConfig(), CLASSES, labelled=False).tracks
+        store, keys, failed = service.ensure(tracks, report=quiet)
+        assert not failed
+        assert store.where.startswith("s3://music/caches/")
+        assert set(store.keys()) == set(keys.values())
+        lines: list[str] = []
+        service.ensure(tracks, report=lines.append)
+        assert f"0 to extract, {len(tracks)} present" in lines[0]
