@@ -1,4 +1,4 @@
-"""beatmeter cache info | failures | verify | repair | compact | gc | export"""
+"""beatmeter cache info | failures | verify | repair | compact | gc | export | bench"""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from beatmeter.cli.cache_bench import bench
 from beatmeter.errors import StoreError, shown
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ def cache() -> None:
     beatmeter cache verify --full
     beatmeter cache export cache/mert-v1-95m-0123456789abcdef --out features.h5
     """
+
+
+cache.add_command(bench)
 
 
 @cache.command()

@@ -85,6 +85,10 @@ class PoolingRows:
         """All tracks in the order in which their rows lie on disk."""
         return np.lexsort((self.first, self._number))
 
+    def files(self, at: np.ndarray) -> list[str]:
+        """Names of the files that hold the rows of these tracks."""
+        return [self._pool.name(int(number), self.name) for number in np.unique(self._number[at])]
+
     def fill(self, at: np.ndarray, layers: Sequence[int] | None, out: np.ndarray | None, check: Check) -> tuple[np.ndarray, np.ndarray]:
         """Values (row, layer, *axes) and offsets (track + 1,) of the tracks `at`, in that order. See `Snapshot.load`."""
         layout = self.layout

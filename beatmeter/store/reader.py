@@ -129,6 +129,10 @@ class Snapshot:
             if len(at):
                 yield Block([k.decode("ascii") for k in self._columns.keys[at].tolist()], *rows.fill(at, layers, None, check))
 
+    def files(self, keys: Sequence[str], pooling: str) -> list[str]:
+        """Names, below the store, of the files in which the rows of these tracks lie."""
+        return self._rows(pooling).files(self._find(keys))
+
     def _rows(self, pooling: str) -> PoolingRows:
         self.spec[pooling]  # raises with the names there are
         return self._poolings[pooling]

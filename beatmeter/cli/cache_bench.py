@@ -1,0 +1,124 @@
+"""beatmeter cache bench"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import statistics
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from beatmeter.cli.options import echo
+from beatmeter.errors import StoreError, shown
+
+if TYPE_CHECKING:
+    from beatmeter.store import Store
+    from beatmeter.store.rivals import Rival, Sample
+    from beatmeter.store.throughput import Timing
+
+COPIES = 8  # of the sample that lie on disk at the same time, at most
+BATCHES = 4  # in each round
+
+
+@click.command()
+@click.argument("path", default="cache")
+@click.option("--cache", "folder", help="The same as PATH.")
+@click.option("--pooling", help="Features to read.  [default: the first that the store has]")
+@click.option("--size", default=256, show_default=True, type=click.IntRange(1), help="MB of features to read.")
+@click.option("--rounds", default=5, show_default=True, type=click.IntRange(1), help="How often everything is timed.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+def bench(path: str, folder: str | None, pooling: str | None, size: int, rounds: int, as_json: bool) -> None:
+    """How fast is the cache, on this disk and in this store, next to other ways of keeping the same numbers?
+
+    PATH is a store or a folder of stores, of which the largest is read; without one, features are made up. The same tracks
+    are then written beside it as memmap, HDF5, Zarr (zarr-python), one .npy per track and a fresh store, and all are read in
+    turn. Nothing in the store is changed; what was written goes away at the end, also after Ctrl-C.
+
+    \b
+    beatmeter cache bench
+    beatmeter cache bench cache/mert-v1-95m-0123456789abcdef --size 1000 --json
+    """
+    place = Path(folder or path)
+    if "://" in (folder or path):
+        raise StoreError(f"{shown(place)} is no folder", "Only stores in a file system can be measured: object stores have no memory of their own.")
+    store, sample = _sample(place, pooling, size)
+    beside = _beside(place if store is None else store.path.parent)
+    free, need = shutil.disk_usage(beside).free, COPIES * sample.values.nbytes
+    if free < need:
+        raise StoreError(f"{need / 1e6:.0f} MB are needed in {shown(beside)} for a while, {free / 1e6:.0f} MB are free", "Choose a smaller --size.")
+    what = f"{sample.pooling}: {len(sample)} tracks, {len(sample.values)} rows of {sample.values.shape[1:]}, {sample.values.nbytes / 1e6:.0f} MB"
+    echo(f"{shown(store.where) if store else 'made-up features'}: {what}")
+    found = []
+    for timing in _measured(store, sample, beside, rounds):
+        found.append(timing)
+        if not as_json:
+            click.echo(_text(timing))
+    if as_json:
+        about = {"store": store.where if store else None, "folder": str(beside), "pooling": sample.pooling, "tracks": len(sample)}
+        click.echo(json.dumps({**about, "bytes": sample.values.nbytes, "patterns": [_plain(timing) for timing in found]}, indent=1))
+
+
+def _sample(place: Path, pooling: str | None, size: int) -> tuple[Store | None, Sample]:
+    """The largest store in a folder, if there is one, and about `size` MB of its tracks; or made-up ones."""
+    from beatmeter.schema import ChunkSpec, FeatureSpec, PoolingSpec
+    from beatmeter.store import list_stores
+    from beatmeter.store.rivals import Sample
+
+    stores = [s for s in list_stores(place) if not isinstance(s, StoreError) and len(s.keys())]
+    if stores:
+        store = max(stores, key=lambda s: s.place.bytes_below("segments"))
+        return store, Sample.of(store.snapshot(), pooling or store.spec.poolings[0].name, size * 1_000_000)
+    layers = tuple(range(1, 25))
+    stats = PoolingSpec("stats", "stats", "chunk", layers, ("pool", "dim"), (2, 1024), {"statistics": ["mean", "max"]})
+    spec = FeatureSpec("noise in the shape of a 330M model", "", "", 24, 1024, 320, 400, True, ChunkSpec(), (stats,))
+    return None, Sample.made(spec.only([pooling or "stats"]), max(1, round(size / 0.6)))  # a track has six rows of 98 kB
+
+
+def _beside(place: Path) -> Path:
+    """The nearest folder that exists."""
+    return next(p for p in (place.absolute(), *place.absolute().parents) if p.is_dir())
+
+
+def _measured(store: Store | None, sample: Sample, beside: Path, rounds: int) -> Iterator[Timing]:
+    from beatmeter.store import throughput
+    from beatmeter.store.place import explained
+    from beatmeter.store.rivals import OTHERS, FreshStore, OwnStore, Pread
+
+    with explained("measuring", beside), tempfile.TemporaryDirectory(prefix=".bench-", dir=beside) as name:
+        folder = Path(name)
+        kinds: dict[str, type[Rival]] = {"store": FreshStore, **OTHERS}
+        yield throughput.writing({n: kind for n, kind in kinds.items() if n != "memcpy"}, sample, folder, min(rounds, 3))
+        rivals = {n: kind(folder / "kept" / str(i), sample) for i, (n, kind) in enumerate(kinds.items())}
+        own = {"this store": OwnStore(store.path, sample)} if store else {}
+        yield from throughput.warm({**rivals, **own}, rounds, BATCHES)
+        del rivals["memcpy"]
+        yield from throughput.cold({"pread": Pread(folder / "kept" / "pread", sample), **rivals, **own}, rounds)
+
+
+def _plain(timing: Timing) -> dict[str, Any]:
+    ways: Mapping[str, Any] = {
+        name: {
+            "seconds": list(seconds),
+            "GB/s": timing.bytes / statistics.median(seconds) / 1e9,
+            f"x {timing.base}": timing.ratio(name),
+        }
+        for name, seconds in timing.seconds.items()
+    }
+    return {"pattern": timing.pattern, "bytes": timing.bytes, "ways": ways}
+
+
+def _text(timing: Timing) -> str:
+    """A table: median and spread in milliseconds, GB/s, speed relative to the baseline."""
+    import numpy as np
+
+    lines = [f"\n{timing.pattern} ({timing.bytes / 1e6:.0f} MB)", f"  {'':18}{'ms':>10}{'p10 - p90':>20}{'GB/s':>8}{'x ' + timing.base:>12}"]
+    for name, seconds in timing.seconds.items():
+        low, high = np.percentile(seconds, [10, 90]) * 1e3
+        middle = statistics.median(seconds)
+        rate = timing.bytes / middle / 1e9
+        lines.append(f"  {name:18}{middle * 1e3:10.2f}{f'{low:.2f} - {high:.2f}':>20}{rate:8.2f}{timing.ratio(name):12.2f}")
+    return "\n".join(lines)

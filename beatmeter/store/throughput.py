@@ -1,0 +1,106 @@
+"""How fast a store is read and written next to its rivals: all of them in turn, so that what disturbs one disturbs the others."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from beatmeter.errors import StoreError
+from beatmeter.store.mapped import REMEDY
+from beatmeter.store.rivals import CAN_DROP, Rival, Sample
+
+BATCH = 32  # tracks
+
+Way = Callable[[], object]
+
+
+def in_turn(ways: Mapping[str, Way], rounds: int, before: Callable[[str], object] = lambda name: None) -> dict[str, list[float]]:
+    """Seconds of each way, `rounds` times, all of them in every round, in changing order. `before(name)` is not timed."""
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(rounds):
+        for name, way in list(ways.items())[:: -1 if number % 2 else 1]:
+            before(name)
+            began = time.perf_counter()
+            way()
+            seconds[name].append(time.perf_counter() - began)
+    return seconds
+
+
+def paired(seconds: Mapping[str, Sequence[float]], name: str, base: str) -> list[float]:
+    """Speed of a way relative to a baseline in every round, more is faster."""
+    return [b / s for b, s in zip(seconds[base], seconds[name], strict=True)]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of several ways of reading (or writing) the same `bytes` by one `pattern`, round by round. `base` is the
+    natural baseline: a memmap for what lies in memory (warm), the best pread for what does not (cold)."""
+
+    pattern: str
+    base: str
+    bytes: int
+    seconds: Mapping[str, Sequence[float]]
+
+    def ratio(self, name: str, base: str | None = None) -> float:
+        """Speed relative to a baseline: the median over rounds of the paired ratios."""
+        return statistics.median(paired(self.seconds, name, base or self.base))
+
+
+def warm(rivals: Mapping[str, Rival], rounds: int, batches: int) -> Iterator[Timing]:
+    """Reads of what lies in memory. Raises StoreError when a rival gives other numbers than the sample has."""
+    for pattern, size, read in _patterns(rivals, batches, np.random.default_rng(1)):
+        expected: np.ndarray | None = None
+        for name in rivals:  # the same numbers, and warm from here on
+            found = read(name)
+            expected = found if expected is None else expected
+            if not np.array_equal(found.view(np.uint8), expected.view(np.uint8)):
+                raise StoreError(f"{pattern}: {name} gives other numbers than {next(iter(rivals))}", REMEDY)
+        ways: dict[str, Way] = {name: lambda name=name, read=read: read(name) for name in rivals}  # type: ignore[misc]
+        yield Timing(f"{pattern}, warm", "memmap", size, in_turn(ways, rounds))
+
+
+def cold(rivals: Mapping[str, Rival], rounds: int) -> Iterator[Timing]:
+    """Reads from the disk: files are put out of memory before each. Nothing where the system cannot do that."""
+    if not CAN_DROP:
+        return
+    for pattern, size, read in _patterns(rivals, 1, np.random.default_rng(2)):
+        ways: dict[str, Way] = {name: lambda name=name, read=read: read(name) for name in rivals}  # type: ignore[misc]
+        yield Timing(f"{pattern}, cold", "pread", size, in_turn(ways, rounds, before=lambda name: rivals[name].drop()))
+
+
+def _patterns(rivals: Mapping[str, Rival], batches: int, rng: np.random.Generator) -> Iterator[tuple[str, int, Callable[[str], np.ndarray]]]:
+    """Each pattern's name, the bytes it reads, and how to read by it from the rival of a name."""
+    sample = next(iter(rivals.values())).sample
+    row, layers = sample.values[0].nbytes, sample.values.shape[1]
+    n = min(BATCH, len(sample))
+    chosen = [rng.choice(len(sample), n, replace=False).tolist() for _ in range(batches)]
+    yield "scan of everything", sample.values.nbytes, lambda name: rivals[name].scan()
+    size = row * sum(sample.rows_of(batch) for batch in chosen)
+    yield f"random batches of {n} tracks", size, lambda name: [rivals[name].batch(batch) for batch in chosen][-1]
+    yield "one layer of everything", sample.values.nbytes // layers, lambda name: rivals[name].layer(layers // 3)
+
+
+def writing(kinds: Mapping[str, type[Rival]], sample: Sample, folder: Path, rounds: int) -> Timing:
+    """Writing all of the sample until it is on disk for good. `folder` is empty again afterwards."""
+
+    def write(name: str) -> None:
+        kinds[name](folder / "written", sample)
+        for path in (folder / "written").rglob("*"):  # what the store did by itself costs nothing again
+            handle = os.open(path, os.O_RDONLY)
+            os.fsync(handle)
+            os.close(handle)
+
+    def clear(_: str) -> None:
+        shutil.rmtree(folder / "written", ignore_errors=True)
+
+    ways: dict[str, Way] = {name: lambda name=name: write(name) for name in kinds}  # type: ignore[misc]
+    seconds = in_turn(ways, rounds, clear)
+    clear("")
+    return Timing("writing, durably", "memmap", sample.values.nbytes, seconds)

@@ -1,0 +1,135 @@
+"""beatmeter cache bench: everything is measured, nothing changes, nothing stays."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import namedtuple
+from pathlib import Path
+
+import numpy as np
+import pytest
+import store_samples as samples
+from click.testing import CliRunner
+
+from beatmeter.cli.cache import cache
+from beatmeter.errors import SchemaError, StoreError
+from beatmeter.schema import FeatureSpec
+from beatmeter.store import Store, throughput
+from beatmeter.store.rivals import OTHERS, FreshStore, Memmap, OwnStore, Pread, Sample
+
+
+def both() -> FeatureSpec:
+    """Two poolings of three layers and of two."""
+    return samples.spec(samples.STATS, samples.LAG)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with two stores, the second the larger."""
+    for of, n in ((samples.spec(samples.FRAMES), 1), (both(), 12)):
+        store = Store.for_spec(tmp_path / "cache", of)
+        for first in range(0, n, 4):
+            store.commit(samples.tracks(of, range(first, first + 4)))
+    return tmp_path / "cache"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.mark.parametrize("kind", [FreshStore, Pread, *OTHERS.values()])
+def test_every_way_of_keeping_gives_the_same_numbers(kind: type[FreshStore], tmp_path: Path) -> None:
+    store = Store.create(tmp_path / "s", both())
+    store.commit(samples.tracks(both(), range(5)))
+    sample = Sample.of(store.snapshot(), "stats", 1 << 30)
+    assert len(sample) == 5
+    rival = kind(tmp_path / "kept", sample)
+    for _ in range(2):
+        np.testing.assert_array_equal(rival.scan(), sample.values)
+        np.testing.assert_array_equal(rival.batch([3, 0, 2]), np.concatenate([sample.of_track(i) for i in (3, 0, 2)]))
+        np.testing.assert_array_equal(rival.layer(1), sample.values[:, 1:2])
+        rival.drop()
+    assert rival.scan().base is None or not np.shares_memory(rival.scan(), sample.values)
+
+
+def test_a_part_of_a_large_store_is_taken_as_it_lies_on_disk(folder: Path) -> None:
+    store = Store.for_spec(folder, both())
+    whole = store.snapshot().load(None, "stats").values.nbytes
+    part = Sample.of(store.snapshot(), "stats", 1)
+    assert 1 <= len(part) <= 12
+    assert part.values.nbytes <= whole
+    first = store.snapshot().files([part.keys[0]], "stats")
+    assert [(store.path / name).is_file() for name in first] == [True]
+    np.testing.assert_array_equal(OwnStore(store.path, part).scan(), part.values)
+
+
+def test_the_largest_store_is_read_and_nothing_changes(folder: Path) -> None:
+    before = contents(folder)
+    result = CliRunner().invoke(cache, ["bench", str(folder), "--rounds", "2", "--pooling", "stats"], catch_exceptions=False)
+    assert result.exit_code == 0
+    for pattern in ("writing, durably", "scan of everything, warm", "random batches of 12 tracks, warm", "one layer of everything, cold"):
+        assert pattern in result.output
+    assert "this store" in result.output
+    assert contents(folder) == before
+    assert list(folder.glob(".bench-*")) == []
+
+
+def test_json_holds_what_the_table_shows(folder: Path) -> None:
+    found = CliRunner().invoke(cache, ["bench", "--cache", str(folder), "--rounds", "2", "--json"], catch_exceptions=False)
+    told = json.loads(found.stdout)
+    assert told["store"] == str(Store.for_spec(folder, both()).path)
+    assert told["pooling"] == "lag"
+    warm = next(p for p in told["patterns"] if p["pattern"] == "scan of everything, warm")
+    assert set(warm["ways"]) == {"store", "this store", *OTHERS}
+    assert warm["ways"]["memmap"]["x memmap"] == 1.0
+    assert len(warm["ways"]["this store"]["seconds"]) == 2
+
+
+def test_without_a_store_features_are_made_up(tmp_path: Path) -> None:
+    found = CliRunner().invoke(cache, ["bench", str(tmp_path / "cache"), "--size", "1", "--rounds", "1", "--json"], catch_exceptions=False)
+    told = json.loads(found.stdout)
+    assert told["store"] is None
+    assert told["folder"] == str(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "beatmeter", "cache", "bench", str(tmp_path / "cache"), "--size", "1", "--rounds", "100000"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        until = time.monotonic() + 60
+        while not list(tmp_path.glob(".bench-*/kept/*")) and time.monotonic() < until:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.splitlines()[-1] == "stopped"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_be_measured_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def call(*arguments: str) -> None:
+        CliRunner().invoke(cache, ["bench", *arguments], catch_exceptions=False)
+
+    with pytest.raises(StoreError, match="object stores"):
+        call("s3://bucket/caches")
+    with pytest.raises(SchemaError, match="no pooling 'lags'"):
+        call(str(folder), "--pooling", "lags")
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(1, 1, 10))
+    with pytest.raises(StoreError, match="Choose a smaller --size"):
+        call(str(folder))
+
+
+def test_a_rival_that_gives_other_numbers_is_not_timed(tmp_path: Path) -> None:
+    store = Store.create(tmp_path / "s", both())
+    store.commit(samples.tracks(both(), range(3)))
+    sample = Sample.of(store.snapshot(), "stats", 1 << 30)
+    wrong = Memmap(tmp_path / "wrong", sample)
+    wrong.array = wrong.array + np.float16(1)
+    with pytest.raises(StoreError, match="memmap gives other numbers than store"):
+        list(throughput.warm({"store": OwnStore(store.path, sample), "memmap": wrong}, 1, 1))
