@@ -295,7 +295,7 @@ def test_a_cache_may_lie_in_an_object_store(music: Path, monkeypatch: pytest.Mon
     with objectserver.serving() as (_, environment):
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
-        service = FeatureService(settings(Path(), backbone="spectral", cache="s3://music/caches"), CPU)
+        service = FeatureService(change(settings(Path(), backbone="spectral"), {"cache": "s3://music/caches"}), CPU)
         tracks = open_dataset(music, DataConfig(), CLASSES, labelled=False).tracks
         store, keys, failed = service.ensure(tracks, report=quiet)
         assert not failed

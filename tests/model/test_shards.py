@@ -49,7 +49,7 @@ def test_other_forms_are_refused(text: str) -> None:
 def test_two_shards_are_one_whole_run(clips: Path, tmp_path: Path) -> None:
     music = tmp_path / "music"
     music.mkdir()
-    for path in sorted(clips.rglob("*.wav"))[:12]:
+    for path in sorted(clips.rglob("*.flac"))[:12]:
         shutil.copy(path, music)
     (music / "text.mp3").write_text("this is no music")
     for shard in ("1/2", "2/2"):
