@@ -8,6 +8,7 @@ import sys
 import click
 
 from beatmeter import __version__
+from beatmeter.cli.ablate import ablate
 from beatmeter.cli.cache import cache
 from beatmeter.cli.data import data
 from beatmeter.cli.demo import demo
@@ -35,7 +36,7 @@ def cli() -> None:
     """
 
 
-for command in (extract, train, evaluate, predict, timeline, models, compare, calibrate, gate, ensemble, report, data, cache, pretrain, demo):
+for command in (extract, train, ablate, evaluate, predict, timeline, models, compare, calibrate, gate, ensemble, report, data, cache, pretrain, demo):
     cli.add_command(command)
 
 

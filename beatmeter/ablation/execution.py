@@ -1,0 +1,178 @@
+"""Bringing the cells of a plan to their end: heads of one shape together, the others in processes; what fails costs itself.
+
+Features and waveforms are made first, once. Every cell is a run folder of its own, so finished cells are kept, stopped ones
+go on from their last epoch, and a process that dies takes one cell with it.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from beatmeter import atomic
+from beatmeter.cells import Cell
+from beatmeter.compare import ALPHA
+from beatmeter.errors import BeatmeterError, DataError
+from beatmeter.parallel import Crash, ordered
+from beatmeter.runs import RunFolder
+from beatmeter.settings import RunConfig
+from beatmeter.sweep import run_cells, state_of, together
+from beatmeter.training import Prepared, Progress, Report, evaluate_run, prepare
+
+FAILED = "failed.txt"
+Unit = tuple[Cell, ...]  # cells that train together
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A cell that came to no end, and why; where there was an exception, its trace is in `failed.txt` of the run folder."""
+
+    cell: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Executed:
+    """The run folders of the finished cells by system and the cells that failed."""
+
+    runs: Mapping[str, tuple[RunFolder, ...]]
+    failures: tuple[Failure, ...]
+
+
+def execute(
+    systems: Mapping[str, Sequence[Cell]],
+    folder: Path,
+    device: torch.device,
+    split: str = "val",
+    jobs: int = 0,
+    report: Report = print,
+    progress: Progress | None = None,
+) -> Executed:
+    """Train what is not finished yet in `folder`/`cell.name` and predict `split` with every cell; `val` is always predicted.
+
+    `jobs` processes work at a time; 0 takes one for each GPU, or for each core that torch may use. Raises DataError when the
+    split is too small for any difference to be found, and RunError when a folder holds a run of other settings.
+    """
+    cells = [cell for some in systems.values() for cell in some]
+    waiting = [cell for cell in cells if _unfinished(cell, folder, split)]
+    report(f"{len(cells)} runs in {folder}: {len(cells) - len(waiting)} finished, {len(waiting)} to do")
+    if waiting:
+        for config in _sources(cells):
+            ready = prepare(config, device, report, progress)
+            require_enough(ready, split, len(systems) - 1)
+    units = units_of(waiting, folder)
+    devices = _devices(device)
+    room = torch.get_num_threads()
+    jobs = min(jobs or (room if device.type == "cpu" else len(devices)), len(units))
+    failures: list[Failure] = []
+    bar = progress("runs", len(waiting)) if progress and jobs > 1 else None
+    try:
+        if jobs > 1:
+            report(f"{jobs} processes at a time")
+        for unit, outcome in zip(units, _outcomes(units, folder, devices, split, jobs, max(1, room // max(jobs, 1)), report, progress), strict=True):
+            found = [Failure(cell.name, "its process died; is there enough memory?") for cell in unit] if isinstance(outcome, Crash) else outcome
+            failures += found
+            if bar:
+                bar.update(len(unit))
+            for failure in found:
+                report(f"failed: {failure.cell}: {failure.reason}")
+    finally:
+        if bar:
+            bar.close()
+    lost = {failure.cell for failure in failures}
+    return Executed({name: tuple(RunFolder(folder / c.name) for c in some if c.name not in lost) for name, some in systems.items()}, tuple(failures))
+
+
+def units_of(cells: Sequence[Cell], folder: Path) -> list[Unit]:
+    """What is done in one go: frozen cells that have not begun, by the features and heads they share; every other cell alone."""
+    fresh = [c for c in cells if c.config.regime == "frozen" and state_of(folder / c.name, c.config) == "new"]
+    groups = together([(cell, folder / cell.name) for cell in fresh])
+    return [tuple(cell for cell, _ in group) for group in groups] + [(cell,) for cell in cells if cell not in fresh]
+
+
+def require_enough(ready: Prepared, split: str, comparisons: int) -> None:
+    """Raise DataError when `split` has so few groups that no difference could be found, however large.
+
+    Of g groups that all favour one system, the sign-flip test gives p = 2 / 2^g, and Holm's correction multiplies the
+    smallest p by the number of comparisons.
+    """
+    groups = len({t.group for t in ready.split(split)})
+    needed = 1
+    while 2.0 ** (1 - needed) * comparisons >= ALPHA:
+        needed += 1
+    if groups < needed:
+        raise DataError(
+            f"the {split} split has {groups} groups with labels; with {comparisons} comparisons it takes {needed} for any difference to be found",
+            "Use more tracks, or a larger split.val (see `beatmeter data check`).",
+        )
+
+
+def _unfinished(cell: Cell, folder: Path, split: str) -> bool:
+    run = RunFolder(folder / cell.name)
+    return state_of(run.path, cell.config) != "finished" or not run.predictions(split).exists()
+
+
+def _sources(cells: Iterable[Cell]) -> list[RunConfig]:
+    """One config for each way in which tracks are served, those that ask for most layers first: the others find theirs there."""
+    found: dict[object, RunConfig] = {}
+    for c in (cell.config for cell in cells):
+        found.setdefault((c.data, c.split, c.limit, c.regime, c.features, c.head.poolings, c.task.classes), c)
+    return sorted(found.values(), key=lambda c: c.features.layers != "all")
+
+
+def _devices(device: torch.device) -> list[torch.device]:
+    """Where cells may run: on every GPU, when one is meant without its number."""
+    if str(device) == "cuda":
+        return [torch.device("cuda", i) for i in range(torch.cuda.device_count())]
+    return [device]
+
+
+def _outcomes(
+    units: Sequence[Unit],
+    folder: Path,
+    devices: Sequence[torch.device],
+    split: str,
+    jobs: int,
+    threads: int,
+    report: Report,
+    progress: Progress | None,
+) -> Iterable[list[Failure] | Crash]:
+    """The failures of every unit, in order."""
+    if jobs <= 1:
+        return (_work(folder, split, 0, report, progress, (unit, str(devices[0]))) for unit in units)
+    todo = [(unit, str(devices[i % len(devices)])) for i, unit in enumerate(units)]
+    return ordered(partial(_work, folder, split, threads, _silent, None), todo, jobs, depth=jobs)
+
+
+def _work(folder: Path, split: str, threads: int, report: Report, progress: Progress | None, what: tuple[Unit, str]) -> list[Failure]:
+    """Bring a unit to its end, or the cells of it that can be. `threads` of 0 leaves torch as it is."""
+    unit, place = what
+    if threads:
+        torch.set_num_threads(threads)
+    device = torch.device(place)
+    predict = tuple(dict.fromkeys(("val", split)))
+    try:
+        for path in run_cells(unit, folder, device, predict, report, progress):
+            if not RunFolder(path).predictions(split).exists():
+                evaluate_run(path, device, predict, report=report, progress=progress)
+            (path / FAILED).unlink(missing_ok=True)
+    except Exception as error:  # whatever it is, the other cells can be done
+        if len(unit) > 1:
+            report(f"{_reason(error)}; its {len(unit)} runs are tried one by one")
+            return [failure for cell in unit for failure in _work(folder, split, threads, report, progress, ((cell,), place))]
+        atomic.write_text(folder / unit[0].name / FAILED, traceback.format_exc())
+        return [Failure(unit[0].name, _reason(error))]
+    return []
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, BeatmeterError) else f"{type(error).__name__}: {error}"
+
+
+def _silent(_: str) -> None:
+    pass
