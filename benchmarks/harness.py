@@ -11,18 +11,17 @@ import json
 import os
 import platform
 import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-LINES = "BEATMETER_BENCH_LINES"  # environment variable: the file that results are appended to
+from beatmeter.store.throughput import Way, in_turn, paired
 
-Way = Callable[[], object]
+LINES = "BEATMETER_BENCH_LINES"  # environment variable: the file that results are appended to
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ class Comparison:
 
     def ratios(self, name: str, base: str | None = None) -> list[float]:
         """Speed of a way relative to a baseline in every round."""
-        return [b / s for b, s in zip(self.seconds[base or self.base], self.seconds[name], strict=True)]
+        return paired(self.seconds, name, base or self.base)
 
     def ratio(self, name: str, base: str | None = None) -> float:
         """The median of `ratios`."""
@@ -122,19 +121,6 @@ class Fact:
 Result = Comparison | Growth | Fact
 
 
-def in_turn(ways: Mapping[str, Way], rounds: int, before: Callable[[str], object] = lambda name: None) -> dict[str, list[float]]:
-    """Seconds of each way, `rounds` times, all of them in every round, in changing order: what disturbs one disturbs its
-    neighbours. `before(name)` is not timed."""
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for number in range(rounds):
-        for name, way in list(ways.items())[:: -1 if number % 2 else 1]:
-            before(name)
-            began = time.perf_counter()
-            way()
-            seconds[name].append(time.perf_counter() - began)
-    return seconds
-
-
 @dataclass
 class Bench:
     """What a benchmark measures with. `timed` tells whether numbers are wanted or only that everything runs.
@@ -145,7 +131,7 @@ class Bench:
     timed: bool
     part: str
     call: Callable[..., object]
-    results: list[Result] = field(default_factory=list)
+    seen: bool = False
 
     def compare(
         self,
@@ -160,18 +146,36 @@ class Bench:
         before: Callable[[str], object] = lambda name: None,
         note: str = "",
     ) -> Comparison:
-        """Time all ways in turn; `targets` maps a baseline to the least speed of `ours` relative to it."""
+        """Time all ways in turn and record what came of it; `targets` maps a baseline to the least speed of `ours` relative to it."""
         seconds = in_turn(ways, rounds if self.timed else 1, before)
+        self.plugin(ways[ours], lambda: before(ours))
+        return self.judge(title, seconds, base, ours, amount, unit, targets, note)
+
+    def judge(
+        self,
+        title: str,
+        seconds: Mapping[str, Sequence[float]],
+        base: str,
+        ours: str,
+        amount: float = 0.0,
+        unit: str = "",
+        targets: Mapping[str, float] | None = None,
+        note: str = "",
+    ) -> Comparison:
+        """Record seconds that were measured elsewhere."""
         promised = tuple(Target(b, least) for b, least in (targets or {}).items())
         result = Comparison(self.part, title, seconds, base, ours, amount, unit, promised, note)
-        if not any(isinstance(earlier, Comparison) for earlier in self.results):  # the plugin's fixture serves once a test
-            self.call(ways[ours], setup=lambda: before(ours), rounds=1)
         self.record(result)
         return result
 
+    def plugin(self, way: Way, setup: Callable[[], object] = lambda: None) -> None:
+        """Let pytest-benchmark time `way` too, once a test, so that its own reports and comparisons of commits work."""
+        if not self.seen:
+            self.seen = True
+            self.call(way, setup=setup, rounds=1)
+
     def record(self, result: Result) -> None:
         """Print a result and append it to the file of lines, when timed."""
-        self.results.append(result)
         if self.timed:
             print(result.text())
             if os.environ.get(LINES):

@@ -35,9 +35,11 @@ def read(path: Path) -> list[tuple[Result, dict[str, object]]]:
 def write(lines: Path, folder: Path) -> None:
     """README.md and plots/*.png in `folder`."""
     results = read(lines)
+    machines = list(dict.fromkeys(_machine(rest) for _, rest in results))
     plots = folder / "plots"
     plots.mkdir(exist_ok=True)
-    text, used, part = [HEAD, _targets([r for r, _ in results])], set(), ""
+    where = "\n".join(f"* Machine {i}: {machine}" for i, machine in enumerate(machines, 1)) + "\n"
+    text, used, part = [HEAD, where, _targets([r for r, _ in results])], set(), ""
     for result, rest in results:
         if result.part != part:
             part = result.part
@@ -53,24 +55,30 @@ def write(lines: Path, folder: Path) -> None:
         else:
             text.append(f"{result.value:.4g} {result.unit}{_promise(result)}\n")
         used.add(name)
-        where = rest["machine"]
-        assert isinstance(where, dict)
-        text.append((f"{result.note}\n\n" if result.note else "") + f"<sub>{rest['time']}; {'; '.join(where.values())}</sub>\n")
+        text.append((f"{result.note}\n\n" if result.note else "") + f"<sub>{rest['time']}, machine {1 + machines.index(_machine(rest))}</sub>\n")
     for stale in plots.glob("*.png"):
         if stale.name not in used:
             stale.unlink()
     (folder / "README.md").write_text("\n".join(text), encoding="utf-8")
 
 
+def _machine(rest: dict[str, object]) -> str:
+    """Where a result was measured."""
+    where = rest["machine"]
+    assert isinstance(where, dict)
+    return "; ".join(f"{name} {value}" for name, value in where.items())
+
+
 def _targets(results: list[Result]) -> str:
-    rows = []
+    rows: list[tuple[Result, str, bool]] = []
     for result in results:
         if isinstance(result, Comparison):
-            rows += [(result.part, result.title, text, met) for text, met in result.verdicts()]
+            rows += [(result, text, met) for text, met in result.verdicts()]
         elif isinstance(result, Fact) and result.bound is not None:
-            rows.append((result.part, result.title, f"{result.value:.4g} {result.unit}{_promise(result)}", result.met))
-    lines = [f"| {part} | {title} | {text} | {'yes' if met else '**no**'} |" for part, title, text, met in rows]
-    return "\n".join(["## Targets\n", "| part | what | measured | met |", "| --- | --- | --- | --- |", *lines]) + "\n"
+            rows.append((result, f"{result.value:.4g} {result.unit}{_promise(result)}", result.met))
+    lines = [f"| {r.part} | {r.title} | {text} | {'yes' if met else f'**no**. {r.note}'} |" for r, text, met in rows]
+    met = sum(met for _, _, met in rows)
+    return "\n".join([f"## Targets: {met} of {len(rows)} met\n", "| part | what | measured | met |", "| --- | --- | --- | --- |", *lines]) + "\n"
 
 
 def _promise(fact: Fact) -> str:

@@ -1,143 +1,126 @@
-"""How fast the feature store is, next to what it replaces, in one run.
+"""How fast the feature store is, next to what it replaces, in one run; and how its cost grows with tracks and commits.
 
-Once as a test, small:        pytest benchmarks/test_store.py
-Timed, with tables:           pytest benchmarks/test_store.py --benchmark-enable -s
+Once as a test, small: `pytest benchmarks/test_store.py`. Timed, with tables: `make bench PART=store`.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import os
-import resource
 import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-import store_rivals as rivals
-from pytest_benchmark.fixture import BenchmarkFixture
+import store_growth as growth
+from harness import Bench, Comparison, Fact, Growth
 
-from beatmeter.chunking import Layout, rows
-from beatmeter.schema import Features, Pooled, PoolingSpec
-from beatmeter.store import Store
-from beatmeter.store.compact import compact
+from beatmeter.schema import ChunkSpec, FeatureSpec, PoolingSpec
+from beatmeter.store import throughput
+from beatmeter.store.rivals import OTHERS, AlwaysChecked, FreshStore, NeverChecked, Pread, Rival, Sample
+from beatmeter.store.throughput import Timing
+
+STATS = PoolingSpec("stats", "stats", "chunk", tuple(range(1, 25)), ("pool", "dim"), (2, 1024), {"statistics": ["mean", "max"]})
+SPEC = FeatureSpec("benchmark/330M", "", "", 24, 1024, 320, 400, True, ChunkSpec(), (STATS,))
+KINDS: dict[str, type[Rival]] = {
+    "store": FreshStore,
+    "store, checked always": AlwaysChecked,
+    "store, never checked": NeverChecked,
+    "pread": Pread,
+    **OTHERS,
+}
+WARM = {"scan": 0.8, "random": 0.8, "one": 1.0}  # least speed relative to a memmap, by the first word of the pattern
+RIVALS = {"h5py chunked": 5.0, "zarr-python": 5.0}
 
 
 @pytest.fixture(scope="module")
-def timed(request: pytest.FixtureRequest) -> bool:
-    return not request.config.getoption("--benchmark-disable") or bool(request.config.getoption("--benchmark-enable"))
-
-
-@pytest.fixture(scope="module")
-def kept(timed: bool, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, rivals.Rival]]:
+def kept(timed: bool, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Rival]]:
     """The same tracks in every rival: 600 MB when timed, 6 tracks otherwise."""
     folder = tmp_path_factory.mktemp("rivals")
-    tracks = rivals.Tracks(1000 if timed else 6)
-    yield {name: kind(folder / kind.__name__, tracks) for name, kind in {**rivals.RIVALS, "pread": rivals.Pread}.items()}
+    sample = Sample.made(SPEC, 1000 if timed else 6)
+    yield {name: kind(folder / kind.__name__, sample) for name, kind in KINDS.items()}
     shutil.rmtree(folder)
 
 
-def report(benchmark: BenchmarkFixture, title: str, seconds: dict[str, list[float]], base: str) -> None:
-    benchmark.extra_info.update({f"{name} x {base}": round(r, 3) for name, r in rivals.ratios(seconds, base).items()})
-    if not benchmark.disabled:
-        print(rivals.table(title, seconds, base))
+def judged(bench: Bench, timing: Timing, targets: dict[str, float]) -> Comparison:
+    """Record a timing; where a target against a rival is out of anybody's reach, say so with a number."""
+    note = ""
+    if "memcpy" in timing.seconds:
+        limits = [f"{timing.ratio('memcpy', name):.1f} x {name}" for name in targets]
+        note = f"For comparison, copying the same numbers from memory to memory by numpy: {', '.join(limits)}."
+    title = f"{timing.pattern} ({timing.bytes / 1e6:.0f} MB)"
+    return bench.judge(title, timing.seconds, timing.base, "store", timing.bytes / 1e9, "GB", targets, note)
 
 
-PATTERNS: dict[str, Callable[[rivals.Rival, list[list[int]]], np.ndarray]] = {
-    "scan of everything": lambda rival, batches: rival.scan(),
-    "random batches of 32 tracks": lambda rival, batches: [rival.batch(batch) for batch in batches][-1],
-    "one layer of everything": lambda rival, batches: rival.layer(7),
-}
+def test_warm_reads(bench: Bench, kept: dict[str, Rival]) -> None:
+    rivals = {name: rival for name, rival in kept.items() if name != "pread"}
+    bench.plugin(rivals["store"].scan)
+    for timing in throughput.warm(rivals, 9 if bench.timed else 1, 10 if bench.timed else 1):
+        judged(bench, timing, {"memmap": WARM[timing.pattern.split()[0]], **RIVALS})
 
 
-@pytest.mark.parametrize("pattern", PATTERNS)
-def test_warm_reads(benchmark: BenchmarkFixture, kept: dict[str, rivals.Rival], timed: bool, pattern: str) -> None:
-    read = PATTERNS[pattern]
-    tracks = kept["memmap"].tracks
-    rng = np.random.default_rng(1)
-    batches = [rng.choice(len(tracks), min(32, len(tracks)), replace=False).tolist() for _ in range(10 if timed else 1)]
-    expected = read(kept["memmap"], batches)
-    ways: dict[str, Callable[[], Any]] = {}
-    for name in rivals.RIVALS:
-        np.testing.assert_array_equal(read(kept[name], batches), expected)  # the same numbers, and warm from here on
-        ways[name] = lambda name=name: read(kept[name], batches)  # type: ignore[misc]
-    seconds = rivals.in_turn(ways, 7 if timed else 1)
-    report(benchmark, f"{pattern}, warm ({tracks.values.nbytes / 1e6:.0f} MB)", seconds, "memmap")
-    benchmark.pedantic(ways["store"], rounds=7, warmup_rounds=1)
+def test_cold_reads(bench: Bench, kept: dict[str, Rival]) -> None:
+    rivals = {name: rival for name, rival in kept.items() if name not in ("memcpy", "store, checked always")}
+    bench.plugin(lambda: rivals["store"].batch([0, 1]), rivals["store"].drop)
+    for timing in throughput.cold(rivals, 7 if bench.timed else 1):
+        promised = timing.pattern.startswith("random")
+        judged(bench, timing, {"pread": 1 / 1.5, **RIVALS} if promised else RIVALS)
 
 
-def test_cold_batches(benchmark: BenchmarkFixture, kept: dict[str, rivals.Rival], timed: bool) -> None:
-    names = ["pread", "store", "memmap", "h5py chunked", "zarr-python", ".npy per track"]
-    rng = np.random.default_rng(2)
-    batches = {name: iter(rng.choice(len(kept[name].tracks), (100, min(32, len(kept[name].tracks)))).tolist()) for name in names}
-    ways = {name: lambda name=name: kept[name].batch(next(batches[name])) for name in names}  # type: ignore[misc]
-    seconds = rivals.in_turn(ways, 15 if timed else 1, before=lambda name: kept[name].drop())
-    report(benchmark, "random batches of 32 tracks, cold", seconds, "pread")
-    benchmark.pedantic(ways["store"], setup=kept["store"].drop, rounds=7)
+def test_writing(bench: Bench, tmp_path: Path) -> None:
+    kinds = {name: KINDS[name] for name in ("memmap", "store", "h5py contiguous", "zarr-python", ".npy per track")}
+    sample = Sample.made(SPEC, 200 if bench.timed else 6)
+    (tmp_path / "w").mkdir()
+    judged(bench, throughput.writing(kinds, sample, tmp_path / "w", 5 if bench.timed else 1), {})
 
 
-def test_writing(benchmark: BenchmarkFixture, timed: bool, tmp_path: Path) -> None:
-    tracks = rivals.Tracks(200 if timed else 6)
-    names = ["memmap", "store", "h5py contiguous", "zarr-python", ".npy per track"]
-    number = iter(range(10_000))
-
-    def write(name: str) -> None:
-        folder = tmp_path / str(next(number))
-        rivals.RIVALS[name](folder, tracks)
-        if name != "store":  # which does so itself
-            for path in folder.rglob("*"):
-                if path.is_file():
-                    with path.open("rb") as file:
-                        os.fsync(file.fileno())
+def test_growth_with_tracks(bench: Bench, tmp_path: Path) -> None:
+    """100, 1,000 and 10,000 tracks of small features in commits of ten, flushed: time and memory of every step."""
+    sizes = [100, 1_000, 10_000] if bench.timed else [10, 20]
+    found = []
+    for size in sizes:
+        folder = tmp_path / str(size)
+        found.append({name: growth.step(name, folder, size, 10, bench.timed) for name in ("write", "open", "read")})
         shutil.rmtree(folder)
+    names = {"write": "write and flush", "open": "open", "read": "open, 100 random batches of 32"}
+    for what, unit in (("seconds", "s"), ("MB", "MB")):
+        series = {told: [one[name][what] for one in found] for name, told in names.items()}
+        title = f"{'time' if unit == 's' else 'memory'} as tracks grow, ten tracks a commit"
+        bench.record(Growth("store", title, tuple(map(float, sizes)), "tracks", series, unit))
+    if bench.timed:
+        each = found[-1]["write"]["seconds"] / sizes[-1], found[0]["write"]["seconds"] / sizes[0]
+        assert each[0] < 3 * each[1], "a commit costs the same whatever is in the store"
+        assert found[-1]["write"]["MB"] < found[0]["write"]["MB"] + 40
 
-    seconds = rivals.in_turn({name: lambda name=name: write(name) for name in names}, 5 if timed else 1)  # type: ignore[misc]
-    report(benchmark, f"writing {tracks.values.nbytes / 1e6:.0f} MB durably", seconds, "memmap")
-    benchmark.pedantic(write, args=("store",), rounds=3)
 
-
-SMALL = PoolingSpec("stats", "stats", "chunk", (1,), ("dim",), (4,), {})
-
-
-@pytest.mark.parametrize("size", [1, 10, 100])
-def test_opening_grows_with_commits(benchmark: BenchmarkFixture, timed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+def test_opening_grows_with_commits(bench: Bench, tmp_path: Path) -> None:
     """Up to 10,000 commits of 11 tracks: opened from the records alone, from a saved index, and compacted."""
-    commits = 100 * size if timed else 1 + size // 10
-    spec = dataclasses.replace(rivals.SPEC, poolings=(SMALL,))
-    store = Store.create(tmp_path / "s", spec)
-    samples = 5 * spec.chunk.hop
-    times, frames = rows(Layout.of(samples, spec), SMALL)
-    features = Features(spec, samples, {"stats": Pooled(np.zeros((len(times), 1, 4), np.float16), times, frames)})
-    monkeypatch.setattr(os, "fsync", lambda handle: None)  # what is measured is reading
-    for c in range(commits):
-        store.commit([(f"{c * 11 + i:064x}", features) for i in range(11)])
-    monkeypatch.undo()
+    sizes = [100, 1_000, 10_000] if bench.timed else [3, 6]
+    found: dict[str, list[float]] = {"records alone": [], "index": [], "compacted": []}
+    for size in sizes:
+        folder, tracks = tmp_path / str(size), 11 * size
+        growth.step("fill", folder, tracks, 11, bench.timed)
+        for name, do in (("records alone", "records"), ("index", "index"), ("compacted", "compact")):
+            growth.step(do, folder, tracks, 11, bench.timed)
+            found[name].append(min(growth.step("open", folder, tracks, 11, bench.timed)["seconds"] for _ in range(3 if bench.timed else 1)))
+        shutil.rmtree(folder)
+    bench.record(Growth("store", "opening as commits grow, 11 tracks a commit", tuple(map(float, sizes)), "commits", found, "s"))
+    bench.record(Fact("store", "opening 10,000 commits by the index", found["index"][-1], "s", 1.0))
 
-    def opened() -> int:
-        return len(Store.open(store.path).snapshot())
 
-    def seconds(times: int = 3) -> float:
-        best = float("inf")
-        for _ in range(times):
-            began = time.perf_counter()
-            assert opened() == 11 * commits
-            best = min(best, time.perf_counter() - began)
-        return best
-
-    shutil.rmtree(store.path / "index")
-    found = {"records": seconds()}
-    store.catalog.save_index()
-    found["index"] = seconds()
-    benchmark.pedantic(opened, rounds=3)
-    compact(store)
-    found["compacted"] = seconds()
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    benchmark.extra_info.update({f"open from {name}, s": round(s, 4) for name, s in found.items()} | {"peak memory, MB": round(memory)})
-    if timed:
-        told = ", ".join(f"{name} {s * 1e3:.0f} ms" for name, s in found.items())
-        print(f"\nopening {commits} commits, {11 * commits} tracks: {told}; peak memory of the process {memory:.0f} MB")
-        if size == 100:
-            assert found["index"] < 1.0  # the promise
+def test_a_million_tracks(bench: Bench, tmp_path: Path) -> None:
+    """10,000, 100,000 and a million tracks, 10,000 tracks a commit: time and memory of opening, and of reading from it."""
+    sizes = [10_000, 100_000, 1_000_000] if bench.timed else [10, 100]
+    found = []
+    for size in sizes:
+        folder = tmp_path / str(size)
+        for name in ("fill", "index"):
+            growth.step(name, folder, size, 10_000, bench.timed)
+        found.append({name: growth.step(name, folder, size, 0) for name in ("open", "read")})
+        shutil.rmtree(folder)
+    names = {"open": "open", "read": "open, 100 random batches of 32"}
+    for what, unit in (("seconds", "s"), ("MB", "MB")):
+        series = {told: [one[name][what] for one in found] for name, told in names.items()}
+        title = f"{'time' if unit == 's' else 'memory'} to a million tracks"
+        bench.record(Growth("store", title, tuple(map(float, sizes)), "tracks", series, unit))
+    bench.record(Fact("store", "opening a million tracks", found[-1]["open"]["seconds"], "s", 3.0))
+    grown = (found[-1]["open"]["MB"] - found[0]["open"]["MB"]) * 1e6 / (sizes[-1] - sizes[0])
+    bench.record(Fact("store", "memory of an open store", grown, "bytes per track", 300.0))

@@ -259,11 +259,11 @@ class Pread(Indexed):
         """Parts of the file (start, length) into `out`, one after the other, at most so many bytes at a time."""
         for start, length in parts:
             os.posix_fadvise(self.handle, start, length, os.POSIX_FADV_WILLNEED)
-        flat, at = out.reshape(-1).view(np.uint8), 0
+        flat, at = out.reshape(-1).view(np.uint8).data, 0
         for start, length in parts:
             end = start + length
             while start < end:
-                got = os.preadv(self.handle, [memoryview(flat[at : at + min(most, end - start)])], start)
+                got = os.preadv(self.handle, [flat[at : at + min(most, end - start)]], start)
                 start, at = start + got, at + got
 
 
