@@ -52,12 +52,18 @@ def demo(
     if bar:
         bar.close()
     report(f"music: {made.made} clips made, {made.kept} kept, {seconds:g} s each, in {data}")
+
+    def brief(line: str) -> None:
+        if not line.startswith("epoch "):  # they are in the run's epochs.jsonl, and too many to read here
+            report(line)
+
     entries = []
     for name, config in configs:
         report(f"\n{name}")
         began = time.monotonic()
-        outcome = run(config, unused(out / "runs", name), device, report=report, progress=progress)
+        outcome = run(config, unused(out / "runs", name), device, report=brief, progress=progress)
         entries.append(Entry(name, outcome, time.monotonic() - began))
+        report(f"{len(outcome.folder.read_log())} epochs in {outcome.folder.epochs}")
     best = max(entries, key=lambda e: e.outcome.evaluations["val"].measures.overall["balanced_accuracy"].value)
     clip = data / "audio" / f"{clips - 1:06d}.flac"
     _, answer = next(Predictor.load(best.outcome.folder.path, device).predict_files([clip]))

@@ -8,6 +8,7 @@ import click
 
 from beatmeter.cli.options import bar, configure, device_option, echo
 
+STREAMED_EPOCHS = 3
 RUNS = (
     ("frozen-spectral-lag", "spectral-lag", "frozen"),
     ("frozen-embedded-stats", "embedded-stats", "frozen"),
@@ -34,9 +35,8 @@ def demo(out: Path, clips: int, jobs: int, device: str) -> None:
 
     configs = []
     for name, recipe, regime in RUNS:
-        values = {"regime": regime, "data": {"path": str(out / "data")}, "features": {"cache": str(out / "cache")}}
-        if regime == "streamed":
-            values["training"] = {"epochs": 4}
+        training = {"accumulation": 2} | ({"epochs": STREAMED_EPOCHS} if regime == "streamed" else {})  # few clips: small steps
+        values = {"regime": regime, "data": {"path": str(out / "data")}, "features": {"cache": str(out / "cache")}, "training": training}
         configs.append((name, configure((recipe,), (), **values)))
     entries, (clip, answer) = run_demo(out, configs, choose_device(device), clips, jobs=jobs, report=echo, progress=bar)
     click.echo(f"\n{table(entries)}\n")
