@@ -1,0 +1,132 @@
+"""Models that answer: a run, an ensemble of runs, packed copies of both, and the one that ships."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from beatmeter.audio.decode import load
+from beatmeter.calibration import Calibration
+from beatmeter.cli import cli
+from beatmeter.config import change
+from beatmeter.datasets import open_dataset
+from beatmeter.errors import BeatmeterError, RunError
+from beatmeter.packing import EnsembleFolder, pack, shipped_model, shipped_models
+from beatmeter.predictions import open_predictions
+from beatmeter.predictor import Predictor
+from beatmeter.settings import RunConfig
+from beatmeter.training import run
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def runs(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two runs and, beside them, their calibrations and the ensemble `both`."""
+    folder = tmp_path_factory.mktemp("runs")
+    for seed, (name, poolings) in enumerate((("lag", ("lag",)), ("both-poolings", ("stats", "lag")))):
+        values = {
+            "data": {"path": str(clips)},
+            "features": {"backbone": "spectral", "cache": str(folder / "cache"), "window": 2},
+            "head": {"poolings": poolings, "channels": 8, "hidden": 16, "dilations": (1, 2)},
+            "seed": seed,
+            "training": {"epochs": 10, "head_lr": 3e-3},
+        }
+        run(change(RunConfig(), values), folder / name, CPU, report=lambda text: None)
+        assert CliRunner().invoke(cli, ["calibrate", str(folder / name)]).exception is None
+    order = [
+        "ensemble",
+        str(folder / "lag"),
+        str(folder / "both-poolings"),
+        "--out",
+        str(folder / "both"),
+        "--weight",
+        "lag=0.5",
+        "--weight",
+        "both-poolings=0.5",
+    ]
+    result = CliRunner().invoke(cli, [*order, "--calibrated"])
+    assert result.exception is None, result.output
+    return folder, folder / "both"
+
+
+def test_an_ensemble_hears_audio_as_it_joined_predictions(runs: tuple[Path, Path], clips: Path, config: RunConfig) -> None:
+    _, both = runs
+    predictor = Predictor.load(both)
+    test = open_predictions(both, "test")
+    paths = {t.id: t.path for t in open_dataset(clips, config.data, config.task.classes).tracks}
+    for id, scores in list(zip(test.ids, test.scores, strict=True))[:3]:
+        assert np.allclose(predictor.scorer.scores(load(paths[id])), scores, atol=1e-4)
+    answer = predictor.predict(load(paths[test.ids[0]]), 24_000)
+    assert answer.classes == test.classes
+
+
+def test_packed_models_answer_like_their_runs_wherever_they_are_moved(runs: tuple[Path, Path], clips: Path, tmp_path: Path) -> None:
+    folder, both = runs
+    index = pack([folder / "lag", folder / "both-poolings", both], tmp_path / "packed")
+    moved = (tmp_path / "packed").rename(tmp_path / "elsewhere")
+    best = max(index["models"], key=lambda name: index["models"][name]["validation"]["balanced_accuracy"][0])
+    assert shipped_models(moved)["default"] == best
+    assert shipped_model(where=moved) == moved / best
+    assert not (moved / "lag" / "last.safetensors").exists()
+    wave = load(next(iter(sorted((clips / "audio").iterdir()))))
+    for name in ("lag", "both"):
+        ours, theirs = (Predictor.load(where / name).predict(wave, 24_000) for where in (moved, folder))
+        assert np.array_equal(ours.scores, theirs.scores)
+        assert ours.second == theirs.second
+    validation = open_predictions(folder / "lag", "val")
+    right = (validation.scores.argmax(axis=1) == validation.primary)[validation.primary >= 0]
+    assert index["models"]["lag"]["validation"]["accuracy"][0] == pytest.approx(float(right.mean()), abs=1e-4)
+
+
+def test_thresholds_of_a_second_meter_are_those_of_production(runs: tuple[Path, Path]) -> None:
+    folder, both = runs
+    expected = Calibration.load(folder / "lag" / "calibration.json").threshold("production")
+    thresholds = Predictor.load(folder / "lag").thresholds
+    assert thresholds is not None
+    assert np.array_equal(thresholds, expected)
+    assert Predictor.load(both).thresholds is None
+
+
+def test_predict_takes_a_model_or_the_default(runs: tuple[Path, Path], clips: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    folder, _ = runs
+    song = str(next(iter(sorted((clips / "audio").iterdir()))))
+    by_run = CliRunner().invoke(cli, ["predict", str(folder / "lag"), song, "--json"])
+    pack([folder / "lag", folder / "both-poolings"], tmp_path)
+    monkeypatch.setattr("beatmeter.packing.SHIPPED", tmp_path)
+    monkeypatch.setattr(shipped_models, "__defaults__", (tmp_path,))
+    monkeypatch.setattr(shipped_model, "__defaults__", (None, tmp_path))
+    by_name = CliRunner().invoke(cli, ["predict", "lag", song, "--json"])
+    assert json.loads(by_run.stdout)["scores"] == json.loads(by_name.stdout)["scores"]
+    by_default = CliRunner().invoke(cli, ["predict", song, "--json"])
+    default = CliRunner().invoke(cli, ["predict", str(tmp_path / shipped_models()["default"]), song, "--json"])
+    assert json.loads(by_default.stdout) == json.loads(default.stdout)
+    listed = CliRunner().invoke(cli, ["models"])
+    assert listed.stdout.count("(the default)") == 1
+    assert "lag" in listed.stdout
+
+
+@pytest.mark.parametrize(
+    ("change_it", "says"),
+    [
+        (lambda folder: pack([folder / "both"], folder / "out"), "joins"),
+        (lambda folder: pack([folder / "cache"], folder / "out"), "neither a run folder nor an ensemble"),
+        (lambda folder: pack([folder / "lag", folder / "lag"], folder / "out"), "the same name"),
+        (lambda folder: shipped_model("lga", folder / "nothing"), "neither a run folder nor a model that ships"),
+        (lambda folder: EnsembleFolder(folder / "lag").runs(), "made elsewhere"),
+    ],
+)
+def test_what_cannot_be_packed_or_found_is_named(change_it, says: str, runs: tuple[Path, Path]) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(RunError, match=says):
+        change_it(runs[0])
+
+
+def test_a_model_without_files_is_told_so(runs: tuple[Path, Path]) -> None:
+    error = CliRunner().invoke(cli, ["predict", str(runs[0] / "lag")]).exception
+    assert isinstance(error, BeatmeterError)
+    assert "name the files" in str(error)
