@@ -11,6 +11,7 @@ from beatmeter.errors import ConfigError
 MERT_330M = "m-a-p/MERT-v1-330M"
 MERT_95M = "m-a-p/MERT-v1-95M"
 EMBEDDED = "embedded"
+UNTRAINED = "embedded-untrained"  # the same network with weights from a fixed seed: what training has to beat
 SPECTRAL = "spectral"
 
 

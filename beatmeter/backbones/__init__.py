@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from beatmeter.errors import BackboneError, nearest
-from beatmeter.settings import EMBEDDED, MERT_95M, MERT_330M, SPECTRAL
+from beatmeter.settings import EMBEDDED, MERT_95M, MERT_330M, SPECTRAL, UNTRAINED
 
 if TYPE_CHECKING:
     from beatmeter.backbones.base import Backbone
 
-NAMES = (MERT_330M, MERT_95M, EMBEDDED, SPECTRAL)
+NAMES = (MERT_330M, MERT_95M, EMBEDDED, UNTRAINED, SPECTRAL)
 DTYPES = ("float32", "bfloat16")
 
 Normalise = Literal["auto", "yes", "no"]
@@ -33,7 +33,7 @@ def load_backbone(
         raise BackboneError(f"backbones compute in {' or '.join(DTYPES)}, not in {dtype}")
     kind = getattr(torch, dtype)
     folder = Path(name).expanduser().is_dir()
-    if revision and (folder or name in (EMBEDDED, SPECTRAL)):
+    if revision and (folder or name in (EMBEDDED, UNTRAINED, SPECTRAL)):
         raise BackboneError(f"{name} has no revisions, {revision!r} was asked for", "Leave features.revision empty.")
     if name == SPECTRAL:
         if normalise == "yes":
@@ -41,10 +41,10 @@ def load_backbone(
         from beatmeter.backbones.spectral import SpectralBackbone
 
         return SpectralBackbone().eval()
-    if name == EMBEDDED:
+    if name in (EMBEDDED, UNTRAINED):
         from beatmeter.backbones import embedded
 
-        return embedded.load(normalise, kind, depth, weights)
+        return embedded.load(normalise, kind, depth, weights) if name == EMBEDDED else embedded.untrained(normalise, kind, depth)
     owner, slash, model = name.partition("/")
     if folder or (slash and owner not in ("", ".", "..", "~") and model and "/" not in model):
         from beatmeter.backbones import mert

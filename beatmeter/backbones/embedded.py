@@ -47,6 +47,11 @@ def load(
         normal = checkpoint.normalise if normalise == "auto" else normalise == "yes"
         rate = checkpoint.sample_rate or SAMPLE_RATE
         return checkpoint.load(identity, rate, normal, dtype, depth) if weights else checkpoint.outline(identity, rate, normal)
+    return untrained(normalise, dtype, depth)
+
+
+def untrained(normalise: Literal["auto", "yes", "no"] = "auto", dtype: torch.dtype = torch.float32, depth: int | None = None) -> Hubert:
+    """The weights of seed 0, frozen, in evaluation mode: what training has to beat."""
     model = fresh().requires_grad_(False).eval().to(dtype)
     model.normalise = normalise != "no"
     if depth is not None:

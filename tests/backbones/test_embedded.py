@@ -100,3 +100,5 @@ def test_shipped_weights_replace_the_seed(tmp_path: Path, monkeypatch: pytest.Mo
         assert value.dtype == torch.float32
         assert torch.allclose(value, model.state_dict()[name], rtol=1e-3, atol=1e-6)
     assert load_backbone("embedded", normalise="no").normalise is False
+    untrained = load_backbone("embedded-untrained").identity
+    assert (untrained.weights, untrained.trained) == (SEED_0, False), "the seed stays at hand to compare with"
