@@ -52,6 +52,10 @@ class FingerprintError(StoreError):
     """Features made in another way than the ones asked for; the message names the fields that differ."""
 
 
+class EngineError(BeatmeterError):
+    """Workers in other processes or on other machines that cannot be started or reached, or cannot go on."""
+
+
 class RunError(BeatmeterError):
     """A training run or checkpoint that cannot be read, resumed or used for this."""
 

@@ -1,0 +1,76 @@
+"""Workers of a Dask cluster, or processes that Dask starts on this machine."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from types import TracebackType
+
+import dask.config
+from distributed import Client, Future, KilledWorker, LocalCluster, as_completed
+
+from beatmeter.engines.base import RETRIES, Engine, R, T
+from beatmeter.errors import EngineError, shown
+from beatmeter.parallel import Crash
+
+_CONNECT = 20.0  # seconds
+_WORKERS = 60.0  # seconds to wait for the first worker of a cluster
+
+
+class DaskEngine(Engine):
+    """`scheduler` is the address of one, for instance tcp://10.0.0.1:8786."""
+
+    name = "dask"
+
+    def __enter__(self) -> DaskEngine:
+        dask.config.set({"distributed.scheduler.allowed-failures": RETRIES})
+        self._cluster: LocalCluster | None = None
+        if self.scheduler is None:
+            self._cluster = LocalCluster(
+                n_workers=self.workers, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address=None, silence_logs=logging.CRITICAL
+            )
+        try:
+            self._client = Client(self._cluster or self.scheduler, timeout=_CONNECT, set_as_default=False)
+        except (TimeoutError, OSError, ValueError) as error:
+            raise EngineError(
+                f"no Dask scheduler answers at {shown(self.scheduler)}: {error}", "Start one with `dask scheduler` and give its address."
+            ) from None
+        try:
+            self._client.wait_for_workers(1, timeout=_WORKERS)
+        except TimeoutError:
+            self._client.close()
+            raise EngineError(f"the Dask scheduler at {shown(self.scheduler)} has no workers", "Start some with `dask worker ADDRESS`.") from None
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._client.close()  # forgets its tasks: those that wait are not begun any more
+        if self._cluster is not None:
+            self._cluster.close()
+
+    @property
+    def slots(self) -> int:
+        return max(1, len(self._client.nthreads()))
+
+    def run(self, function: Callable[[T], R], items: Sequence[T]) -> Iterator[tuple[T, R | Crash]]:
+        todo = iter(items)
+        running: dict[Future, T] = {}
+        done = as_completed([], loop=self._client.loop)
+        while True:
+            while len(running) < 2 * self.slots + 2 and (item := next(todo, None)) is not None:
+                future = self._client.submit(function, item, pure=False)
+                running[future] = item
+                done.add(future)
+            if not running:
+                return
+            future = next(done)
+            item = running.pop(future)
+            if future.status == "error" and isinstance(future.exception(), KilledWorker):
+                yield item, Crash()
+            elif future.status in ("cancelled", "lost"):
+                raise EngineError("the Dask scheduler went away", "What was committed is kept: start it and run the same command again.")
+            else:
+                yield item, future.result()
+            future.release()
+
+
+ENGINE = DaskEngine
