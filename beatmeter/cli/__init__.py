@@ -17,6 +17,7 @@ from beatmeter.cli.lab import calibrate, compare, ensemble, gate, report
 from beatmeter.cli.models import models
 from beatmeter.cli.predict import predict
 from beatmeter.cli.pretrain import pretrain
+from beatmeter.cli.study import study
 from beatmeter.cli.timeline import timeline
 from beatmeter.cli.train import evaluate, train
 from beatmeter.errors import BeatmeterError
@@ -36,7 +37,9 @@ def cli() -> None:
     """
 
 
-for command in (extract, train, ablate, evaluate, predict, timeline, models, compare, calibrate, gate, ensemble, report, data, cache, pretrain, demo):
+MODELS = (extract, train, evaluate, predict, timeline, models, pretrain)
+LABORATORY = (ablate, study, compare, calibrate, gate, ensemble, report)
+for command in (*MODELS, *LABORATORY, data, cache, demo):
     cli.add_command(command)
 
 

@@ -36,6 +36,17 @@ def accuracy(scores: Scores, primary: Primary, weights: Weights | None = None, r
     return unbox(ratio(w @ np.nan_to_num(correct(scores, primary, restricted)), w.sum(axis=-1)))
 
 
+def duel(scores: Scores, primary: Primary, first: int, second: int) -> Array:
+    """(item,) 1.0 where, of two classes, the primary one has the higher score; nan where neither is the primary class.
+
+    `first` and `second` are indices of classes, -1 for one that these items do not know: then nothing counts.
+    """
+    validate(scores, primary)
+    counts = ((primary == first) | (primary == second)) & (min(first, second) >= 0)
+    guess = np.where(scores[:, first] >= scores[:, second], first, second)
+    return np.where(counts, (guess == primary).astype(np.float64), np.nan)
+
+
 def hits(scores: Scores, targets: Targets) -> Array:
     """(item,) 1.0 where the highest score is any of the item's classes, 0.0 where not, nan without labels."""
     validate(scores, targets=targets)

@@ -45,6 +45,19 @@ def _average(items: Array, weights: Array | None) -> Value:
     return unbox(ratio(w @ items, w.sum(axis=-1)))
 
 
+def _share(outcomes: Array, weights: Array | None) -> Value:
+    """Mean of the outcomes that count."""
+    w = weigh(weights, len(outcomes)) * ~np.isnan(outcomes)
+    return unbox(ratio(w @ np.nan_to_num(outcomes), w.sum(axis=-1)))
+
+
+def _duel(p: Predictions) -> Array:
+    """Of the two classes that nearly all music is in, the higher; items that have both do not count."""
+    first, second = (p.classes.index(c) if c in p.classes else -1 for c in ("3", "4"))
+    both = (p.targets[:, first] > 0) & (p.targets[:, second] > 0)
+    return np.where(both, np.nan, acc.duel(p.scores, p.primary, first, second))
+
+
 _ALL = (
     Metric("accuracy", "accuracy", lambda p, w: acc.accuracy(p.scores, p.primary, w), outcomes=lambda p: acc.correct(p.scores, p.primary)),
     Metric(
@@ -59,6 +72,7 @@ _ALL = (
         "balanced, occurring classes",
         lambda p, w: acc.balanced_accuracy(p.scores, p.primary, w, restricted=True),
     ),
+    Metric("three_against_four", "3 against 4", lambda p, w: _share(_duel(p), w), outcomes=lambda p: _duel(p)),
     Metric("hit_rate", "answer is any label", lambda p, w: acc.hit_rate(p.scores, p.targets, w), outcomes=lambda p: acc.hits(p.scores, p.targets)),
     Metric("map", "mAP", lambda p, w: multi.mean_average_precision(p.scores, p.targets, w)),
     Metric("macro_f1", "macro-F1 at 0.5", lambda p, w: multi.macro_f1(p.scores, p.targets, ITEM_THRESHOLD, w)),

@@ -1,0 +1,111 @@
+"""beatmeter study"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from beatmeter.cli.options import bar, device_option, echo
+from beatmeter.errors import ConfigError
+
+if TYPE_CHECKING:
+    from beatmeter.ablation.plan import Plan
+
+PATH = click.Path(path_type=Path)
+MODEL = "embedded, "  # the systems that a further backbone repeats
+
+
+@click.command()
+@click.argument("dataset", type=PATH)
+@click.option("--on", "others", multiple=True, type=PATH, metavar="DATASET", help="Further data to test on, never to choose by; may be repeated.")
+@click.option("--backbone", "backbones", multiple=True, metavar="NAME", help="A further backbone, in every setting of the embedded one.")
+@click.option("--only", "only", multiple=True, metavar="PATTERN", help="Only systems whose name matches, such as '*lag 30 s*'; may be repeated.")
+@click.option("--cache", type=PATH, default="cache", show_default=True, help="Folder of feature stores.")
+@click.option("--out", type=PATH, default="runs/study", show_default=True, help="Where runs, tables and figures go.")
+@click.option("--seeds", metavar="0-4", help="Seeds of every system.  [default: 0-2]")
+@click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="Change one setting of all systems; may be repeated.")
+@click.option("--jobs", type=click.IntRange(min=1), help="Processes that work at a time.  [default: one for each GPU, else for each core]")
+@device_option
+def study(
+    dataset: Path,
+    others: tuple[Path, ...],
+    backbones: tuple[str, ...],
+    only: tuple[str, ...],
+    cache: Path,
+    out: Path,
+    seeds: str | None,
+    assignments: tuple[str, ...],
+    jobs: int | None,
+    device: str,
+) -> None:
+    """Compare backbones, poolings and regimes on DATASET under equal conditions, beside a majority and a tempogram baseline.
+
+    Every system is a run with a few seeds; finished runs are kept, so the same command goes on where it was stopped.
+    Written to --out: table.txt, .md, .csv, .json and one figure for every set.
+
+    \b
+    beatmeter study data/synth
+    beatmeter study data/synth --on my-music/ --only '*lag*' --seeds 0-4
+    beatmeter study METER2800/ --backbone m-a-p/MERT-v1-95M --backbone m-a-p/MERT-v1-330M
+    """
+    from beatmeter.ablation.execution import execute
+    from beatmeter.ablation.plan import load_plan
+    from beatmeter.atomic import write_bytes, write_text
+    from beatmeter.cells import parse_seeds
+    from beatmeter.device import choose_device
+    from beatmeter.figures import to_png, to_svg
+    from beatmeter.study import OWN, judge, predict_elsewhere, run_baselines, to_csv
+    from beatmeter.study.tables import study_figure, study_markdown, study_text
+
+    names = [path.name for path in others]
+    if len(set(names)) < len(names):
+        raise ConfigError("two of the data sets of --on have the same name", "Rename one of the folders.")
+    plan = _chosen(load_plan("comparison"), backbones, only)
+    base = plan.changed((), assignments)
+    cells = plan.cells(base, dataset, cache, seeds=parse_seeds(seeds) if seeds else ())
+    place = choose_device(device)
+    try:
+        done = execute(cells, out, place, OWN, jobs or 0, echo, bar)
+        runs = {name: some for name, some in done.runs.items() if some}
+        if not runs:
+            raise ConfigError("no system came to its end", "The reasons are above; run the same command again to go on.")
+        for other in others:
+            predict_elsewhere([run for some in runs.values() for run in some], other, place, echo)
+        first = plan.baseline if plan.baseline in runs else next(iter(runs))
+        classes = base.task.classes
+        baselines = run_baselines(runs[first][0], dataset, others, classes, out, jobs or 1, bar)
+    except KeyboardInterrupt:
+        echo("stopped; the same command goes on from here")
+        raise SystemExit(130) from None
+    sets = judge(runs, baselines, dataset, others, plan.metrics, classes, first)
+    write_text(out / "table.txt", study_text(sets))
+    write_text(out / "table.md", study_markdown(sets))
+    write_text(out / "table.csv", to_csv(sets))
+    write_text(out / "table.json", json.dumps([s.to_json() for s in sets], indent=1) + "\n")
+    for name, one in zip((OWN, *names), sets, strict=True):
+        figure = study_figure(one)
+        write_bytes(out / f"figure-{name}.png", to_png(figure))
+        write_text(out / f"figure-{name}.svg", to_svg(figure, f"study-{name}"))
+    click.echo(study_text(sets), nl=False)
+    echo(f"tables and figures: {out}")
+    raise SystemExit(1 if done.failures else 0)
+
+
+def _chosen(plan: Plan, backbones: tuple[str, ...], only: tuple[str, ...]) -> Plan:
+    """The plan with the systems of further backbones, and only those that match."""
+    systems = dict(plan.systems)
+    for backbone in backbones:
+        for name, values in plan.systems.items():
+            if name.startswith(MODEL):
+                features = {**values.get("features", {}), "backbone": backbone}
+                systems[f"{Path(backbone).name}, {name.removeprefix(MODEL)}"] = {**values, "features": features}
+    if only:
+        systems = {name: values for name, values in systems.items() if any(fnmatch(name, pattern) for pattern in only)}
+    if not systems:
+        raise ConfigError(f"no system matches {' or '.join(only)}", f"Systems: {'; '.join(plan.systems)}.")
+    return replace(plan, systems=systems)

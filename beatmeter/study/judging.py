@@ -1,0 +1,184 @@
+"""The controlled comparison: trained systems beside baselines, on the run's own test split and on other data, broken down."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from beatmeter.baselines import BASELINES, Baseline
+from beatmeter.compare import Comparison, SystemMetric, compare
+from beatmeter.datasets import open_dataset
+from beatmeter.errors import DataError
+from beatmeter.predictions import read_predictions, write_predictions
+from beatmeter.runs import RunFolder
+from beatmeter.schema import Predictions, Track
+from beatmeter.settings import DataConfig
+from beatmeter.training import evaluate_run
+
+Report = Callable[[str], None]
+Progress = Callable[[str, int], Any]
+
+OWN = "test"  # the split of the training data's own clips
+BREAKDOWN = ("class", "kind", "source")
+FEWEST = 5  # items of a part that are worth a figure
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some items of a set: those whose `column` is `value`; accuracy by system, with intervals."""
+
+    column: str
+    value: str
+    items: int
+    accuracy: Mapping[str, SystemMetric]
+
+
+@dataclass(frozen=True)
+class OnSet:
+    """All systems on one test set: every metric, tests against the first system, and accuracy in parts of the set."""
+
+    name: str
+    comparison: Comparison
+    parts: tuple[Part, ...]
+
+    @property
+    def items(self) -> int:
+        return len(self.comparison.systems[0].runs[0])
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        parts = [
+            {
+                "column": p.column,
+                "value": p.value,
+                "items": p.items,
+                "accuracy": {n: [m.mean.value, m.mean.low, m.mean.high] for n, m in p.accuracy.items()},
+            }
+            for p in self.parts
+        ]
+        return {"set": self.name, **self.comparison.to_json(), "parts": parts}
+
+
+def predict_elsewhere(runs: Sequence[RunFolder], data: Path, device: torch.device, report: Report = print) -> None:
+    """Predict the labelled tracks of another dataset with every run that has not done so yet."""
+    for run in runs:
+        if not _elsewhere(run, data).exists():
+            evaluate_run(run.path, device, [OWN], str(data), lambda line: None)
+            report(f"{run.path.name}: {data}")
+
+
+def run_baselines(
+    split_of: RunFolder, data: Path, others: Sequence[Path], classes: Sequence[str], out: Path, jobs: int, progress: Progress | None = None
+) -> dict[str, dict[str, Predictions]]:
+    """Fit every baseline on the train split of a run; predictions by baseline and set, kept in `out`/baselines."""
+    split = _splits(split_of)
+    own = [t for t in open_dataset(data, DataConfig(), classes).tracks if t.id in split]
+    sets: dict[str, list[Track]] = {OWN: [t for t in own if split[t.id] == OWN]}
+    sets |= {path.name: [t for t in open_dataset(path, DataConfig(), classes).tracks if t.labels] for path in others}
+    found: dict[str, dict[str, Predictions]] = {}
+    for name, kind in BASELINES.items():
+        files = {s: out / "baselines" / name / "predictions" / f"{s}.csv" for s in sets}
+        todo = [s for s in sets if not files[s].exists()]
+        if todo:
+            baseline = _fitted(kind(classes), [t for t in own if split[t.id] == "train"], jobs, progress)
+            for s in todo:
+                bar = progress(f"{name} on {s}", len(sets[s])) if progress else None
+                write_predictions(files[s], baseline.predictions(sets[s], OWN, jobs, bar.update if bar else lambda n: None))
+                if bar:
+                    bar.close()
+        found[name] = {s: read_predictions(file) for s, file in files.items()}
+    return found
+
+
+def _fitted(baseline: Baseline, train: Sequence[Track], jobs: int, progress: Progress | None) -> Baseline:
+    bar = progress(f"fitting {type(baseline).__name__.lower()}", len(train)) if progress else None
+    baseline.fit(train, jobs, bar.update if bar else lambda n: None)
+    if bar:
+        bar.close()
+    return baseline
+
+
+def judge(
+    runs: Mapping[str, Sequence[RunFolder]],
+    baselines: Mapping[str, Mapping[str, Predictions]],
+    data: Path,
+    others: Sequence[Path],
+    metrics: Sequence[str],
+    classes: Sequence[str],
+    first: str,
+) -> tuple[OnSet, ...]:
+    """Every system on every set. `first` is the system that the others are tested against."""
+    found = []
+    for place in (data, *others):
+        own = place == data
+        name = OWN if own else place.name
+        systems = {s: [read_predictions(r.predictions(OWN) if own else _elsewhere(r, place)) for r in some] for s, some in runs.items() if some}
+        systems |= {s: [by_set[name]] for s, by_set in baselines.items()}
+        systems = {first: systems.pop(first), **systems}
+        comparison = compare(systems, metrics, common=True)
+        tracks = {t.id: t for t in open_dataset(place, DataConfig(), classes).tracks}
+        aligned = {system.name: system.runs for system in comparison.systems}
+        found.append(OnSet(f"{data.name} test split" if own else name, comparison, tuple(_parts(aligned, tracks))))
+    return tuple(found)
+
+
+def _parts(systems: Mapping[str, Sequence[Predictions]], tracks: Mapping[str, Track]) -> list[Part]:
+    """The set cut by class, kind and source, where there is more than one value."""
+    items = next(iter(systems.values()))[0]
+    parts = []
+    for column in BREAKDOWN:
+        values = np.array([_value(column, tracks[id]) for id in items.ids])
+        names = [v for v in dict.fromkeys(values) if v and (values == v).sum() >= FEWEST]
+        if column == "class":
+            names = [c for c in items.classes if c in names]
+        for value in names if len(names) > 1 else ():
+            chosen = values == value
+            part = compare({name: [p.take(chosen) for p in some] for name, some in systems.items()}, ("accuracy",), replicates=500)
+            parts.append(Part(column, value, int(chosen.sum()), {name: m["accuracy"] for name, m in part.metrics.items()}))
+    return parts
+
+
+def _value(column: str, track: Track) -> str:
+    if column == "class":
+        return track.primary or ""
+    return track.source if column == "source" else str(track.extra.get(column, ""))
+
+
+def _elsewhere(run: RunFolder, data: Path) -> Path:
+    return run.predictions(f"{data.name}-{OWN}")
+
+
+def _splits(run: RunFolder) -> dict[str, str]:
+    """Split by track id, as the run kept it."""
+    with run.split_file.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    if not rows or not {"id", "split"} <= set(rows[0]):
+        raise DataError(f"{run.split_file} does not say which track is in which split", "Train again into another folder.")
+    return {row["id"]: row["split"] for row in rows}
+
+
+def to_csv(sets: Sequence[OnSet]) -> str:
+    """One line for every set, part, system and metric: the mean over seeds with its interval."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["set", "part", "items", "system", "seeds", "metric", "mean", "low", "high", "spread"])
+    for s in sets:
+        seeds = {system.name: system.seeds for system in s.comparison.systems}
+        for name, by_metric in s.comparison.metrics.items():
+            for metric, m in by_metric.items():
+                writer.writerow([s.name, "all", s.items, name, seeds[name], metric, *_numbers(m)])
+        for part in s.parts:
+            for name, m in part.accuracy.items():
+                writer.writerow([s.name, f"{part.column}={part.value}", part.items, name, seeds[name], "accuracy", *_numbers(m)])
+    return text.getvalue()
+
+
+def _numbers(m: SystemMetric) -> list[str]:
+    return [f"{x:.4f}" for x in (m.mean.value, m.mean.low, m.mean.high, m.spread)]
