@@ -54,7 +54,8 @@ def run_cells(
             run(cell.config, path, device, True, predict, report, progress)
         else:
             todo.append((cell, path))
-    report(f"{len(cells)} runs in {folder}: {len(cells) - len(todo)} finished, {len(todo)} to do")
+    if len(cells) > 1:
+        report(f"{len(cells)} runs in {folder}: {len(cells) - len(todo)} finished, {len(todo)} to do")
     for group in together(todo):
         if group[0][0].config.regime == "frozen":
             _run_group(group, device, predict, report, progress)

@@ -7,7 +7,7 @@ go on from their last epoch, and a process that dies takes one cell with it.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -72,15 +72,19 @@ def execute(
     failures: list[Failure] = []
     bar = progress("runs", len(waiting)) if progress and jobs > 1 else None
     try:
-        if jobs > 1:
-            report(f"{jobs} processes at a time")
-        for unit, outcome in zip(units, _outcomes(units, folder, devices, split, jobs, max(1, room // max(jobs, 1)), report, progress), strict=True):
-            found = [Failure(cell.name, "its process died; is there enough memory?") for cell in unit] if isinstance(outcome, Crash) else outcome
-            failures += found
-            if bar:
-                bar.update(len(unit))
-            for failure in found:
-                report(f"failed: {failure.cell}: {failure.reason}")
+        while units:
+            again: list[Unit] = []
+            outcomes = _outcomes(units, folder, devices, split, jobs, report, progress)
+            for unit, reason in zip(units, outcomes, strict=True):
+                if reason and len(unit) > 1:
+                    report(f"{reason}; its {len(unit)} runs are tried one by one")
+                    again += [(cell,) for cell in unit]
+                    continue
+                failures += [Failure(cell.name, reason) for cell in unit] if reason else []
+                report(f"{'failed' if reason else 'finished'}: {', '.join(cell.name for cell in unit)}" + (f": {reason}" if reason else ""))
+                if bar:
+                    bar.update(len(unit))
+            units = again
     finally:
         if bar:
             bar.close()
@@ -133,24 +137,20 @@ def _devices(device: torch.device) -> list[torch.device]:
 
 
 def _outcomes(
-    units: Sequence[Unit],
-    folder: Path,
-    devices: Sequence[torch.device],
-    split: str,
-    jobs: int,
-    threads: int,
-    report: Report,
-    progress: Progress | None,
-) -> Iterable[list[Failure] | Crash]:
-    """The failures of every unit, in order."""
-    if jobs <= 1:
-        return (_work(folder, split, 0, report, progress, (unit, str(devices[0]))) for unit in units)
+    units: Sequence[Unit], folder: Path, devices: Sequence[torch.device], split: str, jobs: int, report: Report, progress: Progress | None
+) -> Iterator[str]:
+    """Why each unit failed, in order; empty for those that did not."""
     todo = [(unit, str(devices[i % len(devices)])) for i, unit in enumerate(units)]
-    return ordered(partial(_work, folder, split, threads, _silent, None), todo, jobs, depth=jobs)
+    if jobs <= 1:
+        yield from (_work(folder, split, 0, report, progress, what) for what in todo)
+        return
+    report(f"{jobs} processes at a time")
+    for outcome in ordered(partial(_work, folder, split, max(1, torch.get_num_threads() // jobs), _silent, None), todo, jobs, depth=jobs):
+        yield "its process died; is there enough memory?" if isinstance(outcome, Crash) else outcome
 
 
-def _work(folder: Path, split: str, threads: int, report: Report, progress: Progress | None, what: tuple[Unit, str]) -> list[Failure]:
-    """Bring a unit to its end, or the cells of it that can be. `threads` of 0 leaves torch as it is."""
+def _work(folder: Path, split: str, threads: int, report: Report, progress: Progress | None, what: tuple[Unit, str]) -> str:
+    """Bring a unit to its end: why it failed, or nothing. `threads` of 0 leaves torch as it is."""
     unit, place = what
     if threads:
         torch.set_num_threads(threads)
@@ -162,16 +162,14 @@ def _work(folder: Path, split: str, threads: int, report: Report, progress: Prog
                 evaluate_run(path, device, predict, report=report, progress=progress)
             (path / FAILED).unlink(missing_ok=True)
     except Exception as error:  # whatever it is, the other cells can be done
-        if len(unit) > 1:
-            report(f"{_reason(error)}; its {len(unit)} runs are tried one by one")
-            return [failure for cell in unit for failure in _work(folder, split, threads, report, progress, ((cell,), place))]
-        atomic.write_text(folder / unit[0].name / FAILED, traceback.format_exc())
-        return [Failure(unit[0].name, _reason(error))]
-    return []
+        if len(unit) == 1:
+            atomic.write_text(folder / unit[0].name / FAILED, traceback.format_exc())
+        return _reason(error)
+    return ""
 
 
 def _reason(error: Exception) -> str:
-    return str(error) if isinstance(error, BeatmeterError) else f"{type(error).__name__}: {error}"
+    return str(error) if isinstance(error, BeatmeterError) else f"{type(error).__name__}: {error}".strip(": ")
 
 
 def _silent(_: str) -> None:

@@ -186,7 +186,7 @@ def _grid(axes: Settings, base: RunConfig, where: str) -> dict[str, Settings]:
     """A system for every combination of the axes' values."""
     for path, options in axes.items():
         if not isinstance(options, list) or not options:
-            raise ConfigError(f"{where}: the values of [grid] {path!r} must be a list", f'For instance: "{path}" = [1, 2]')
+            raise ConfigError(f"{where}: the values of [grid] {path!r} must be a list", 'For instance: "task.smoothing" = [0.0, 0.1]')
     found: dict[str, Settings] = {}
     for values in itertools.product(*axes.values()) if axes else ():
         settings: dict[str, Any] = {}
@@ -204,6 +204,8 @@ def _named(entries: Sequence[Any], base: RunConfig, where: str) -> dict[str, Set
     """The systems that have a name."""
     found: dict[str, Settings] = {}
     for entry in entries:
+        if not isinstance(entry, Mapping) or not isinstance(entry.get("settings", {}), Mapping):
+            raise ConfigError(f"{where}: a [[system]] is a table with a name and a table of settings, not {entry!r}")
         for key in entry:
             if key not in ("name", "settings"):
                 raise ConfigError(f"{where}: unknown key {key!r} in a [[system]]", nearest(key, ("name", "settings")))

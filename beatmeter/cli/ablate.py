@@ -82,8 +82,7 @@ def ablate(
     from beatmeter.service import FeatureService
 
     place = choose_device(device)
-    service = FeatureService(base.features, place)
-    layers = service.outline.n_layers if chosen.each_layer else 0
+    layers = FeatureService(base.features, place).outline.n_layers if chosen.each_layer else 0
     systems = chosen.cells(base, dataset, cache, extra, layers, parse_seeds(seeds) if seeds else ())
     out = out or Path("runs") / "ablations" / chosen.name
     try:
@@ -92,7 +91,8 @@ def ablate(
         echo("stopped; the same command goes on from here")
         raise SystemExit(130) from None
     missing = {failure.cell: failure.reason for failure in done.failures}
-    found = conclude(chosen, done.runs, split, service.describe(), missing)
+    features = dict.fromkeys(FeatureService(some[0].config.features, place).describe() for some in systems.values())
+    found = conclude(chosen, done.runs, split, "; ".join(features), missing)
     text = _write(found, out)
     click.echo(json.dumps(found.to_json(), indent=1) if as_json else text, nl=as_json)
     echo(f"tables and figure: {out}")
