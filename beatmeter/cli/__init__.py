@@ -17,6 +17,7 @@ from beatmeter.cli.lab import calibrate, compare, ensemble, gate, report
 from beatmeter.cli.models import models
 from beatmeter.cli.predict import predict
 from beatmeter.cli.pretrain import pretrain
+from beatmeter.cli.robustness import robustness
 from beatmeter.cli.study import study
 from beatmeter.cli.timeline import timeline
 from beatmeter.cli.train import evaluate, train
@@ -38,7 +39,7 @@ def cli() -> None:
 
 
 MODELS = (extract, train, evaluate, predict, timeline, models, pretrain)
-LABORATORY = (ablate, study, compare, calibrate, gate, ensemble, report)
+LABORATORY = (ablate, study, compare, calibrate, gate, ensemble, report, robustness)
 for command in (*MODELS, *LABORATORY, data, cache, demo):
     cli.add_command(command)
 

@@ -1,0 +1,66 @@
+"""beatmeter robustness"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from beatmeter.cli.options import bar, device_option, echo
+from beatmeter.errors import ConfigError, DataError, nearest
+
+PATH = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("dataset", type=PATH)
+@click.option("--model", type=PATH, help="A run folder, an ensemble, or the name of a model that ships.  [default: the best that ships]")
+@click.option("--way", "ways", multiple=True, metavar="NAME", help="Only this change: noise, mp3, length, pitch, speed or gain; may be repeated.")
+@click.option("--split", type=click.Choice(["train", "val", "test"]), help="Only this split of DATASET.  [default: all labelled tracks]")
+@click.option("--limit", type=click.IntRange(min=1), help="At most this many tracks.")
+@click.option("--out", type=PATH, default="runs/robustness", show_default=True, help="Where robustness.json, .txt, .png and .svg go.")
+@device_option
+def robustness(dataset: Path, model: Path | None, ways: tuple[str, ...], split: str | None, limit: int | None, out: Path, device: str) -> None:
+    """Measure how accuracy falls with noise, MP3, short clips, pitch, speed and level, and how it depends on tempo.
+
+    \b
+    beatmeter robustness data/synth --split test --limit 300
+    beatmeter robustness MUSIC/ --model runs/NAME --way noise --way length
+    """
+    from beatmeter.atomic import write_bytes, write_text
+    from beatmeter.datasets import open_dataset
+    from beatmeter.device import choose_device
+    from beatmeter.figures import to_png, to_svg
+    from beatmeter.packing import is_model, shipped_model
+    from beatmeter.predictor import Predictor
+    from beatmeter.robustness import WAYS
+    from beatmeter.robustness import robustness as measure
+    from beatmeter.robustness.figure import robustness_figure
+    from beatmeter.settings import DataConfig
+
+    for name in ways:
+        if name not in WAYS:
+            raise ConfigError(f"no way {name!r} of changing audio", nearest(name, WAYS))
+    folder = model if model is not None and is_model(model) else shipped_model(str(model) if model is not None else None)
+    predictor = Predictor.load(folder, choose_device(device))
+    tracks = [t for t in open_dataset(dataset, DataConfig(), predictor.classes).tracks if t.labels and split in (None, t.split)][:limit]
+    if not tracks:
+        raise DataError(f"{dataset} has no labelled tracks{f' in the split {split}' if split else ''}", f"beatmeter data check {dataset}")
+    progress = bar("listening", len(tracks))
+    curves = measure(predictor, tracks, ways or tuple(WAYS), progress.update)
+    progress.close()
+    lines = [f"{folder.name} on {len(tracks)} tracks of {dataset.name}: accuracy in percent with 95 % intervals"]
+    for curve in curves:
+        lines += ["", f"{curve.title}, {curve.unit}"]
+        lines += [
+            f"{p.level:8g}  {100 * p.accuracy.value:5.1f} [{100 * p.accuracy.low:.1f}, {100 * p.accuracy.high:.1f}]  {p.clips} clips"
+            for p in curve.points
+        ]
+    text, figure = "\n".join(lines) + "\n", robustness_figure(curves)
+    write_text(out / "robustness.txt", text)
+    write_text(out / "robustness.json", json.dumps([c.to_json() for c in curves], indent=1) + "\n")
+    write_bytes(out / "robustness.png", to_png(figure))
+    write_text(out / "robustness.svg", to_svg(figure, "robustness"))
+    click.echo(text, nl=False)
+    echo(f"curves: {out}")
