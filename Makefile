@@ -2,10 +2,13 @@
 # make filemap   rewrite the README's file map and docs/settings.md
 # make test   lint, types, import floors, tests, benchmarks once as tests
 # make bench  benchmarks timed: benchmarks/README.md anew; PART=extraction, store, training or lora for one part alone
+# make backbone  the embedded backbone's weights, anew, from nothing
+# make models  the predictors that ship, anew: hours on two cores; what is finished is kept in runs/models
+# make comparison  the table of backbones, poolings and regimes in docs/comparison.md, into runs/study
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test bench filemap clean
+.PHONY: demo test bench backbone models comparison filemap clean
 
 demo: .venv/installed
 	$(BIN)/beatmeter demo
@@ -21,6 +24,31 @@ bench: .venv/installed
 	BEATMETER_BENCH_LINES=$(CURDIR)/benchmarks/results.jsonl \
 	$(BIN)/pytest -n 0 -s --benchmark-enable --benchmark-quiet benchmarks$(if $(PART),/test_$(PART).py); \
 	status=$$?; $(BIN)/python benchmarks/page.py && exit $$status
+
+MUSIC := data/synthetic
+MEMBERS := spectral-lag embedded-lag embedded-lora
+
+models: .venv/installed $(MEMBERS:%=runs/models/%/calibration.json)
+	$(BIN)/beatmeter ensemble $(MEMBERS:%=runs/models/%) --calibrated --out runs/models/ensemble
+	$(BIN)/beatmeter calibrate runs/models/ensemble
+	$(BIN)/beatmeter models pack $(MEMBERS:%=runs/models/%) runs/models/ensemble --out beatmeter/models
+
+$(MUSIC)/manifest.csv:
+	$(BIN)/beatmeter data synth $(MUSIC) --clips 6000 --jobs 2
+
+runs/models/%/calibration.json: $(MUSIC)/manifest.csv
+	if test -e runs/models/$*/config.toml; then $(BIN)/beatmeter train --resume runs/models/$*; \
+	else $(BIN)/beatmeter train $(if $(findstring lora,$*),--lora,--frozen) $(MUSIC) --recipe $* --out runs/models/$*; fi
+	$(BIN)/beatmeter calibrate runs/models/$*
+
+backbone: .venv/installed
+	if test -e runs/pretrain/config.toml; then $(BIN)/beatmeter pretrain --resume runs/pretrain; \
+	else $(BIN)/beatmeter pretrain --out runs/pretrain; fi
+	cp runs/pretrain/backbone/* beatmeter/models/embedded/
+
+comparison: .venv/installed
+	$(BIN)/beatmeter data synth data/study --clips 900 --seed 1 --jobs 2
+	$(BIN)/beatmeter study data/study $(ON:%=--on %)
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

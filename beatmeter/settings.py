@@ -205,7 +205,7 @@ class PretrainConfig:
     """How the embedded backbone is made."""
 
     seed: int = option(0, "seed of the first weights and of the stream of music")
-    steps: int = option(6_000, "optimiser steps")
+    steps: int = option(2_200, "optimiser steps")
     clips: int = option(4, "clips per step")
     chunks: int = option(6, "consecutive 5-s chunks per clip, joined for lag pooling: 1, 2 or 6 are windows of 5, 10, 30 s")
     lr: float = option(2e-3, "peak learning rate")
