@@ -18,6 +18,7 @@ from beatmeter import atomic
 from beatmeter.cells import Cell
 from beatmeter.compare import ALPHA
 from beatmeter.errors import BeatmeterError, DataError
+from beatmeter.memory import free_bytes
 from beatmeter.parallel import Crash, ordered
 from beatmeter.runs import RunFolder
 from beatmeter.settings import RunConfig
@@ -25,6 +26,7 @@ from beatmeter.sweep import run_cells, state_of, together
 from beatmeter.training import Prepared, Progress, Report, evaluate_run, prepare
 
 FAILED = "failed.txt"
+PROCESS = 4e9  # bytes that a process may need
 Unit = tuple[Cell, ...]  # cells that train together
 
 
@@ -55,8 +57,8 @@ def execute(
 ) -> Executed:
     """Train what is not finished yet in `folder`/`cell.name` and predict `split` with every cell; `val` is always predicted.
 
-    `jobs` processes work at a time; 0 takes one for each GPU, or for each core that torch may use. Raises DataError when the
-    split is too small for any difference to be found, and RunError when a folder holds a run of other settings.
+    `jobs` processes work at a time; 0 takes one for each GPU, or for each core that torch may use while memory lasts. Raises
+    DataError when the split is too small for any difference to be found, and RunError when a folder holds a run of other settings.
     """
     cells = [cell for some in systems.values() for cell in some]
     waiting = [cell for cell in cells if _unfinished(cell, folder, split)]
@@ -67,8 +69,8 @@ def execute(
             require_enough(ready, split, len(systems) - 1)
     units = units_of(waiting, folder)
     devices = _devices(device)
-    room = torch.get_num_threads()
-    jobs = min(jobs or (room if device.type == "cpu" else len(devices)), len(units))
+    room = min(torch.get_num_threads(), 1 + int(free_bytes(device) / PROCESS)) if device.type == "cpu" else len(devices)
+    jobs = min(jobs or room, len(units))
     failures: list[Failure] = []
     bar = progress("runs", len(waiting)) if progress and jobs > 1 else None
     try:

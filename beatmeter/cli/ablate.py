@@ -75,12 +75,15 @@ def ablate(
     chosen = load_plan(plan)
     base = chosen.changed([read_recipe(name) for name in recipe], assignments)
 
+    from beatmeter import distributed
     from beatmeter.ablation.execution import execute
     from beatmeter.ablation.result import conclude
     from beatmeter.cells import parse_seeds
     from beatmeter.device import choose_device
     from beatmeter.service import FeatureService
 
+    if distributed.started():
+        raise ConfigError("ablate starts processes of its own", "Start it without a launcher, with --jobs.")
     place = choose_device(device)
     layers = FeatureService(base.features, place).outline.n_layers if chosen.each_layer else 0
     systems = chosen.cells(base, dataset, cache, extra, layers, parse_seeds(seeds) if seeds else ())
