@@ -17,10 +17,11 @@ import torch
 from beatmeter import atomic
 from beatmeter.cells import Cell
 from beatmeter.compare import ALPHA
-from beatmeter.errors import BeatmeterError, DataError
+from beatmeter.errors import BeatmeterError, DataError, RunError
 from beatmeter.memory import free_bytes
 from beatmeter.parallel import Crash, ordered
 from beatmeter.runs import RunFolder
+from beatmeter.service import FeatureService
 from beatmeter.settings import RunConfig
 from beatmeter.sweep import run_cells, state_of, together
 from beatmeter.training import Prepared, Progress, Report, evaluate_run, prepare
@@ -58,10 +59,12 @@ def execute(
     """Train what is not finished yet in `folder`/`cell.name` and predict `split` with every cell; `val` is always predicted.
 
     `jobs` processes work at a time; 0 takes one for each GPU, or for each core that torch may use while memory lasts. Raises
-    DataError when the split is too small for any difference to be found, and RunError when a folder holds a run of other settings.
+    DataError when the split is too small for any difference to be found, and RunError when a folder holds a run of other
+    settings or features.
     """
     cells = [cell for some in systems.values() for cell in some]
     waiting = [cell for cell in cells if _unfinished(cell, folder, split)]
+    _require_same_features([cell for cell in cells if cell not in waiting], folder, device)
     report(f"{len(cells)} runs in {folder}: {len(cells) - len(waiting)} finished, {len(waiting)} to do")
     if waiting:
         for config in _sources(cells):
@@ -121,6 +124,19 @@ def require_enough(ready: Prepared, split: str, comparisons: int) -> None:
 def _unfinished(cell: Cell, folder: Path, split: str) -> bool:
     run = RunFolder(folder / cell.name)
     return state_of(run.path, cell.config) != "finished" or not run.predictions(split).exists()
+
+
+def _require_same_features(cells: Iterable[Cell], folder: Path, device: torch.device) -> None:
+    """Raise RunError when a finished run was trained on features that its settings do not give any more: new weights of a
+    backbone, a new pooling."""
+    now: dict[object, str] = {}
+    for cell in cells:
+        c = cell.config
+        key = (c.features, c.head.poolings)
+        if key not in now:
+            now[key] = FeatureService(c.features, device).spec.only(c.head.poolings).fingerprint
+        if RunFolder(folder / cell.name).about()["fingerprint"] != now[key]:
+            raise RunError(f"{folder / cell.name} was trained on other features than {c.features.backbone} gives now", "Choose another --out.")
 
 
 def _sources(cells: Iterable[Cell]) -> list[RunConfig]:
