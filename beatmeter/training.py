@@ -19,7 +19,7 @@ from beatmeter.config import change
 from beatmeter.datasets import Dataset, Exclusion, open_dataset
 from beatmeter.datasets.splits import split_dataset, write_split
 from beatmeter.distributed import ALONE, Ranks
-from beatmeter.errors import DataError
+from beatmeter.errors import DataError, RunError
 from beatmeter.features import Source, open_source
 from beatmeter.fitting import Model, Run, fit
 from beatmeter.predictions import read_predictions, write_predictions
@@ -185,6 +185,7 @@ def _about(config: RunConfig, ready: Prepared, folder: RunFolder) -> dict[str, A
     writer.writerow(["id", "path", "row", "kind", "reason", "split", "source"])
     writer.writerows([e.id, e.path, e.row, e.kind, e.reason, e.split or "", e.source] for e in ready.dataset.excluded)
     atomic.write_text(folder.excluded_file, rows.getvalue())
+    before = folder.about()
     about = {
         "spec": ready.source.spec.to_json(),
         "fingerprint": ready.source.spec.fingerprint,
@@ -200,6 +201,10 @@ def _about(config: RunConfig, ready: Prepared, folder: RunFolder) -> dict[str, A
         **ready.source.provenance(),
         **provenance(),
     }
+    for name in ("fingerprint", "data", "split"):  # a resumed run is the same run, or none
+        if name in before and before[name] != json.loads(json.dumps(about[name])):
+            what = {"fingerprint": "the features", "data": "the data set or its corrections", "split": "the usable tracks or their splits"}[name]
+            raise RunError(f"{what} changed since {folder.path} was begun", "Put back what it was begun with, or train anew with another --out.")
     folder.write_about(about)
     return about
 

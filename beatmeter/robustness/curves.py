@@ -64,7 +64,8 @@ class Curve:
 def add_noise(wave: Wave, rate: int, level: float, rng: np.random.Generator) -> Wave:
     """White noise at a signal-to-noise ratio of `level` dB."""
     rms = np.sqrt(np.mean(np.square(wave, dtype=np.float64)))
-    return (wave + rms * 10 ** (-level / 20) * rng.standard_normal(len(wave))).astype(np.float32)
+    noisy: Wave = (wave + rms * 10 ** (-level / 20) * rng.standard_normal(len(wave))).astype(np.float32)
+    return noisy
 
 
 def encode_mp3(wave: Wave, rate: int, level: float, rng: np.random.Generator) -> Wave:

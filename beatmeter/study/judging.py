@@ -15,7 +15,7 @@ import torch
 from beatmeter.baselines import BASELINES, Baseline
 from beatmeter.compare import Comparison, SystemMetric, compare
 from beatmeter.datasets import open_dataset
-from beatmeter.errors import DataError
+from beatmeter.datasets.splits import read_split
 from beatmeter.predictions import read_predictions, write_predictions
 from beatmeter.runs import RunFolder
 from beatmeter.schema import Predictions, Track
@@ -78,7 +78,7 @@ def run_baselines(
     split_of: RunFolder, data: Path, others: Sequence[Path], classes: Sequence[str], out: Path, jobs: int, progress: Progress | None = None
 ) -> dict[str, dict[str, Predictions]]:
     """Fit every baseline on the train split of a run; predictions by baseline and set, kept in `out`/baselines."""
-    split = _splits(split_of)
+    split = read_split(split_of.split_file)
     own = [t for t in open_dataset(data, DataConfig(), classes).tracks if t.id in split]
     sets: dict[str, list[Track]] = {OWN: [t for t in own if split[t.id] == OWN]}
     sets |= {path.name: [t for t in open_dataset(path, DataConfig(), classes).tracks if t.labels] for path in others}
@@ -153,15 +153,6 @@ def _value(column: str, track: Track) -> str:
 
 def _elsewhere(run: RunFolder, data: Path) -> Path:
     return run.predictions(f"{data.name}-{OWN}")
-
-
-def _splits(run: RunFolder) -> dict[str, str]:
-    """Split by track id, as the run kept it."""
-    with run.split_file.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    if not rows or not {"id", "split"} <= set(rows[0]):
-        raise DataError(f"{run.split_file} does not say which track is in which split", "Train again into another folder.")
-    return {row["id"]: row["split"] for row in rows}
 
 
 def to_csv(sets: Sequence[OnSet]) -> str:

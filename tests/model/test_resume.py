@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -71,6 +72,22 @@ def test_another_run_is_never_overwritten(config: RunConfig, tmp_path: Path) -> 
     RunFolder.create(tmp_path / "run", config)
     with pytest.raises(RunError, match=r"holds a run already.*--resume"):
         run(config, tmp_path / "run", CPU, report=lambda text: None)
+
+
+@pytest.mark.parametrize(("change_it", "says"), [("label", "the data set"), ("audio", "the usable tracks")])
+def test_a_run_does_not_go_on_with_other_data(change_it: str, says: str, config: RunConfig, clips: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(clips, data)
+    config = change(config, {"data": {"path": str(data)}, "training": {"epochs": 1}})
+    run(config, tmp_path / "run", CPU, report=lambda text: None)
+    table = data / "manifest.csv"
+    if change_it == "label":
+        lines = table.read_text().splitlines(keepends=True)
+        table.write_text("".join([*lines[:1], lines[1].replace(",3,", ",4,", 1), *lines[2:]]))
+    else:
+        (data / "audio" / "000000.flac").write_bytes(b"no audio")
+    with pytest.raises(RunError, match=says):
+        run(config, tmp_path / "run", CPU, resume=True, report=lambda text: None)
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
