@@ -187,8 +187,9 @@ class Frozen(Source):
     def _read(self, tracks: Sequence[Track], parts: Iterable[np.ndarray], chosen: np.ndarray) -> Iterator[Batch]:
         for index in parts:
             keys = [self.keys[tracks[i].id] for i in index]
-            some = {name: self._aggregate(keys, np.arange(len(keys)), chosen[index], name) for name in self._names()}
+            some = {name: torch.empty((len(keys), *self.spec[name].row_shape)) for name in self._names()}
             for name, values in some.items():
+                self._aggregate(keys, np.arange(len(keys)), chosen[index], name, values)
                 self._apply(name, values)
             yield Batch(index, {name: values.to(self.device) for name, values in some.items()}, self._scales is not None)
 
@@ -226,13 +227,13 @@ class Frozen(Source):
             for part in in_order(len(keys), max(1, 2 * BLOCK // int(4 * views * np.prod(shape)))):
                 at, view = np.repeat(np.arange(len(part)), views), np.tile(np.arange(views), len(part))
                 out = values[part[0] * views : (part[-1] + 1) * views]
-                out.copy_(self._aggregate([keys[i] for i in part], at, view, name))
+                self._aggregate([keys[i] for i in part], at, view, name, out)
                 self._apply(name, out)
             table[name] = values
         return table
 
-    def _aggregate(self, keys: Sequence[str], at: np.ndarray, views: np.ndarray, name: str) -> Tensor:
-        """(item, layer, *axes) in float32: item i is the track `keys[at[i]]` in the view `views[i]`."""
+    def _aggregate(self, keys: Sequence[str], at: np.ndarray, views: np.ndarray, name: str, out: Tensor) -> None:
+        """Fill `out` (item, layer, *axes): item i is the track `keys[at[i]]` in the view `views[i]`."""
         if self.snapshot is None:
             raise RunError("features were asked for before `prepare`")
         pooling = self.spec[name]
@@ -241,7 +242,6 @@ class Frozen(Source):
         frames = {int(n): rows(Layout.of(int(n), self.spec), pooling)[1] for n in np.unique(lengths)}
         bounds = np.array([_view(keys[i], len(frames[int(lengths[i])]), int(v)) for i, v in zip(at, views, strict=True)]).reshape(-1, 2)
         count = bounds[:, 1] - bounds[:, 0]
-        result = torch.empty((len(at), *pooling.row_shape))
         for n in np.unique(count):
             same = np.flatnonzero(count == n)
             for part in in_order(len(same), max(1, BLOCK // int(4 * n * np.prod(pooling.row_shape)))):
@@ -249,8 +249,7 @@ class Frozen(Source):
                 first = offsets[at[some]] + bounds[some, 0]
                 weights = np.stack([frames[int(lengths[at[i]])][slice(*bounds[i])] for i in some])
                 chosen = torch.from_numpy(values[first[:, None] + np.arange(n)]).float()
-                result[torch.from_numpy(some)] = aggregate(pooling, chosen, torch.from_numpy(weights))
-        return result
+                out[torch.from_numpy(some).to(out.device)] = aggregate(pooling, chosen, torch.from_numpy(weights)).to(out.device)
 
 
 def _view(key: str, n: int, view: int) -> tuple[int, int]:

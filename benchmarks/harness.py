@@ -144,10 +144,13 @@ class Bench:
         unit: str = "",
         targets: Mapping[str, float] | None = None,
         before: Callable[[str], object] = lambda name: None,
+        scale: Mapping[str, float] | None = None,
         note: str = "",
     ) -> Comparison:
-        """Time all ways in turn and record what came of it; `targets` maps a baseline to the least speed of `ours` relative to it."""
+        """Time all ways in turn and record what came of it; `targets` maps a baseline to the least speed of `ours` relative to
+        it. A way that does only a part of the work has its seconds multiplied by its `scale`; say so in the note."""
         seconds = in_turn(ways, rounds if self.timed else 1, before)
+        seconds = {name: [s * (scale or {}).get(name, 1.0) for s in some] for name, some in seconds.items()}
         self.plugin(ways[ours], lambda: before(ours))
         return self.judge(title, seconds, base, ours, amount, unit, targets, note)
 
