@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -262,6 +263,7 @@ def _describe(store: Store) -> dict[str, Any]:
         "bytes": store.place.bytes_below("segments"),
         "damaged_commits": len(store.catalog.faults()),
         "failures": len(store.failures()),
+        "watchers": _watchers(store.place),
         "compute_dtype": spec.compute_dtype,
         "store_dtype": spec.store_dtype,
         "poolings": [
@@ -277,6 +279,17 @@ def _describe(store: Store) -> dict[str, Any]:
             for p in spec.poolings
         ],
     }
+
+
+def _watchers(place: Place) -> list[dict[str, Any]]:
+    """What `extract --watch` says of itself, of those that fill this store."""
+    from beatmeter.store.folder import Folder
+    from beatmeter.watch.status import read
+
+    if not isinstance(place, Folder):
+        return []
+    root = place.root.absolute()
+    return [{**asdict(s), "running": s.alive(), "text": s.line()} for s in read(root.parent) if Path(s.store) == root]
 
 
 def _print_description(one: Mapping[str, Any]) -> None:
@@ -298,6 +311,7 @@ def _print_description(one: Mapping[str, Any]) -> None:
         lines.append(("failures", f"{one['failures']} files could not be used; `beatmeter cache failures` lists them"))
     if one["damaged_commits"]:
         lines.append(("DAMAGED", f"{one['damaged_commits']} commits cannot be used; `beatmeter cache verify` tells more"))
+    lines += [("watcher", w["text"]) for w in one["watchers"]]
     width = max(len(name) for name, _ in lines)
     for name, text in lines:
         click.echo(f"  {name:<{width}}  {text}")

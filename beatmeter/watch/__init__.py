@@ -1,0 +1,1 @@
+"""Watching a folder: files that arrive are extracted as they come, for as long as the process runs."""

@@ -1,0 +1,130 @@
+"""What a watcher tells about itself: one small JSON file beside the stores, for people and for monitoring."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from beatmeter.atomic import write_text
+from beatmeter.errors import EngineError, shown
+
+FOLDER = "watch"  # in the cache
+_BLOCK = 4096  # bytes of the file, filled up with spaces
+_GRACE = 90.0  # seconds without news after which a watcher on another machine counts as silent
+
+
+def now() -> str:
+    """UTC, ISO 8601."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+@dataclass
+class Status:
+    """The content of the file. `done`, `waiting` and `failed` count files of the folder; `extracted` what this process did.
+
+    `state` is starting, idle, extracting, blocked (the store or the folder cannot be used: `last_error` says why, and it is
+    tried again), stopping, stopped, or crashed.
+    """
+
+    folder: str
+    store: str
+    shard: str = "1/1"
+    state: str = "starting"
+    done: int = 0
+    waiting: int = 0
+    failed: int = 0
+    extracted: int = 0
+    clips_per_second: float = 0.0
+    last_error: str = ""
+    last_error_time: str = ""
+    pid: int = 0
+    host: str = ""
+    since: str = ""
+    updated: str = ""
+
+    def alive(self) -> bool:
+        """Whether the process is there, or was heard of lately when it runs on another machine."""
+        if self.state in ("stopped", "crashed"):
+            return False
+        if self.host == platform.node():
+            return self.pid > 0 and Path(f"/proc/{self.pid}").exists() if Path("/proc/self").exists() else True
+        with contextlib.suppress(ValueError, TypeError):
+            age = datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(self.updated)
+            return age.total_seconds() < _GRACE
+        return False
+
+    def line(self) -> str:
+        """For people."""
+        state = self.state if self.alive() or self.state in ("stopped", "crashed") else f"NOT RUNNING, last heard of {self.updated}"
+        part = "" if self.shard == "1/1" else f" (shard {self.shard})"
+        counts = f"{self.done} done, {self.waiting} waiting, {self.failed} failed, {self.clips_per_second:.2f} clips/s"
+        error = f"; last error {self.last_error_time}: {shown(self.last_error)}" if self.last_error else ""
+        return f"{shown(self.folder)}{part}: {state}, {counts}, pid {self.pid} on {self.host} since {self.since}{error}"
+
+
+class StatusFile:
+    """One watcher's file in `folder`, and its lock: one process at a time watches a folder for a store."""
+
+    def __init__(self, folder: Path, status: Status) -> None:
+        text = json.dumps([status.folder, status.store, status.shard])
+        slug = "".join(c if c.isascii() and c.isalnum() else "-" for c in Path(status.folder).name)[:40].strip("-") or "folder"
+        self.path = folder / f"{slug}-{hashlib.sha256(text.encode()).hexdigest()[:8]}.json"
+        self.status = status
+        status.pid, status.host, status.since = os.getpid(), platform.node(), now()
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Raises EngineError when another process watches the same folder for the same store."""
+        import fcntl
+
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            handle = os.open(self.path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise EngineError(
+                f"{shown(self.path.parent)} cannot be written: {error.strerror}", "Give a folder for status and logs with --status."
+            ) from None
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise EngineError(
+                    f"another process watches {shown(self.status.folder)} for {shown(self.status.store)}", f"{shown(self.path)} says which."
+                ) from None
+            except OSError:  # no locks on this file system: two watchers waste work, and do no harm
+                pass
+            yield
+        finally:
+            os.close(handle)
+
+    def write(self) -> None:
+        """Replace the file. On a full disk the old one, which is one block long as the new one is, is written over in place: that
+        needs no space. When that fails too the log has to do."""
+        self.status.updated = now()
+        text = json.dumps(asdict(self.status), indent=1).ljust(_BLOCK - 1) + "\n"
+        try:
+            write_text(self.path, text)
+        except OSError:
+            with contextlib.suppress(OSError):
+                if len(text) == self.path.stat().st_size == _BLOCK:
+                    with self.path.open("r+", encoding="ascii") as file:
+                        file.write(text)
+
+
+def read(folder: Path) -> list[Status]:
+    """The status of every watcher that wrote into the folder `watch` of a cache. Files that are none are left out."""
+    found = []
+    known = {f.name for f in fields(Status)}
+    for path in sorted((folder / FOLDER).glob("*.json")):
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            value: Any = json.loads(path.read_text(encoding="utf-8"))
+            found.append(Status(**{k: v for k, v in value.items() if k in known}))
+    return found

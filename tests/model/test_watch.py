@@ -1,0 +1,285 @@
+"""The watcher: complete files only, every one of them, through restarts, broken files and a full disk; clean on SIGTERM."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from watch_samples import Day, clip, until
+
+from beatmeter.cli import cli
+from beatmeter.errors import ConfigError, DataError, EngineError
+from beatmeter.extraction import Shard
+from beatmeter.service import FeatureService
+from beatmeter.settings import FeatureConfig
+from beatmeter.store import Store
+from beatmeter.store.verify import verify
+from beatmeter.watch import status as status_module
+from beatmeter.watch.arrivals import Arrivals
+from beatmeter.watch.log import LOG, logging_to
+from beatmeter.watch.status import Status, StatusFile
+from beatmeter.watch.watcher import Watcher
+
+SPECTRAL = ["--set", "features.backbone=spectral", "--set", "features.window=2", "--device", "cpu"]
+FAST = ["--settle", "0.3", "--interval", "0.05", "--jobs", "1"]
+FULL = int(os.environ.get("BEATMETER_FULL", "0"))
+
+
+class Running:
+    """`beatmeter extract --watch` in a process of its own."""
+
+    def __init__(self, folder: Path, cache: Path, *options: str, **environment: str) -> None:
+        self.cache = cache
+        command = [sys.executable, "-m", "beatmeter", "extract", "--watch", str(folder), "--cache", str(cache), *SPECTRAL, *FAST, *options]
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1", **environment}
+        )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line.startswith("ready: watching"), (line, self.process.communicate())
+
+    @property
+    def status(self) -> dict[str, Any]:
+        (path,) = (self.cache / "watch").glob("*.json")
+        value: dict[str, Any] = json.loads(path.read_text())
+        return value
+
+    def end(self, number: int = signal.SIGTERM) -> str:
+        """What it said on stderr."""
+        self.process.send_signal(number)
+        _, said = self.process.communicate(timeout=60)
+        return said
+
+
+def store_in(cache: Path) -> Store:
+    (commits,) = cache.glob("*/commits")
+    return Store.open(commits.parent)
+
+
+def keys_of(numbers: set[int]) -> set[str]:
+    return {hashlib.sha256(clip(n)).hexdigest() for n in numbers}
+
+
+def test_a_day_of_arrivals_with_a_restart_and_a_crash_in_the_middle(tmp_path: Path) -> None:
+    inbox, cache = tmp_path / "in box", tmp_path / "cache"
+    inbox.mkdir()
+    day = Day(inbox, 10_000 if FULL else 200, seed=1)
+    ends = iter([signal.SIGKILL, signal.SIGTERM])
+    third = len(day.left) // 3
+    running = Running(inbox, cache)
+    while day.arrive():
+        time.sleep(0.0005)
+        if (third and len(day.left) == 2 * third) or len(day.left) == third:
+            before = len(store_in(cache).keys())
+            number = next(ends, None)
+            if number is not None:
+                running.end(number)
+                assert running.process.returncode == (0 if number == signal.SIGTERM else -number)
+                assert len(store_in(cache).keys()) >= before
+                running = Running(inbox, cache)
+    until(lambda: running.status["done"] + running.status["failed"] == day.files() and running.status["waiting"] == 0, 900 if FULL else 90)
+    last = running.status
+    assert (last["failed"], last["done"], last["state"]) == (len(day.broken), len(day.places), "idle")
+    running.end()
+    assert running.process.returncode == 0
+    store = store_in(cache)
+    have = set(store.keys())
+    assert keys_of(set(day.places.values())) <= have  # every file that is there now
+    assert have <= keys_of(day.wanted)  # nothing of half a file
+    assert verify(store.path, full=True).sound
+    alone = FeatureService(FeatureConfig(cache=str(tmp_path / "alone"), backbone="spectral", window=2), torch.device("cpu"))
+    other, wanted, _ = alone.ensure(Arrivals(inbox, 0, Shard()).look(0.0), report=lambda text: None)
+    for key in sorted(wanted.values())[:20]:
+        for name, rows in other.snapshot().read(key).pooled.items() if key in other else ():
+            assert np.array_equal(store.snapshot().read(key).pooled[name].values, rows.values)
+
+
+def test_sigterm_in_the_middle_commits_what_is_in_flight_and_says_so(tmp_path: Path) -> None:
+    inbox, cache = tmp_path / "in", tmp_path / "cache"
+    inbox.mkdir()
+    for n in range(60):
+        (inbox / f"{n}.wav").write_bytes(clip(n) if n else b"nothing")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(30)
+        running = Running(inbox, cache, NOTIFY_SOCKET=str(tmp_path / "notify"))
+        assert manager.recv(100) == b"READY=1"
+        until(lambda: running.status["state"] == "extracting")
+        said = running.end()
+        assert manager.recv(100) == b"STOPPING=1"
+    assert running.process.returncode == 0
+    assert "stopped" in said
+    status = running.status
+    assert status["state"] == "stopped"
+    assert status["done"] == len(store_in(cache).keys())
+    assert status["extracted"] == status["done"]
+    assert verify(store_in(cache).path, full=True).sound
+
+
+def test_a_full_disk_is_waited_for_and_nothing_is_lost(tmp_path: Path) -> None:
+    inbox, cache = tmp_path / "in", tmp_path / "cache"
+    inbox.mkdir()
+    running = Running(inbox, cache)
+    pid = running.process.pid
+    _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (3_000, hard))  # no file may grow beyond that: what a full disk is like
+    for n in range(10):
+        (inbox / f"{n}.wav").write_bytes(clip(n))
+    until(lambda: "File too large" in running.status["last_error"])
+    assert running.status["state"] == "blocked"
+    assert "free space" in running.status["last_error"]
+    assert len(store_in(cache).keys()) == 0
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (hard, hard))
+    until(lambda: running.status["done"] == 10 and running.status["state"] == "idle")
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (3_000, hard))
+    (inbox / "late.wav").write_bytes(clip(99))
+    until(lambda: running.status["state"] == "blocked")
+    said = running.end(signal.SIGINT)
+    assert running.process.returncode == 1  # it could not be committed, and will be extracted again
+    assert "extracted again" in said
+    assert "Traceback" not in said
+    assert set(store_in(cache).keys()) == keys_of(set(range(10)))
+    assert verify(store_in(cache).path, full=True).sound
+
+
+def test_info_shows_watchers_and_whether_they_run(tmp_path: Path) -> None:
+    inbox, cache = tmp_path / "in", tmp_path / "cache"
+    inbox.mkdir()
+    (inbox / "a.wav").write_bytes(clip(1))
+    (inbox / "b\n.mp3").write_bytes(b"no music")
+    running = Running(inbox, cache, "--shard", "1/1")
+    until(lambda: running.status["done"] == running.status["failed"] == 1)
+    shown = CliRunner().invoke(cli, ["cache", "info", str(cache)])
+    assert f"{inbox}: " in shown.output
+    assert "1 done, 0 waiting, 1 failed" in shown.output
+    assert "last error" in shown.output
+    assert f"pid {running.process.pid}" in shown.output
+    second = subprocess.run(
+        [sys.executable, "-m", "beatmeter", "extract", "--watch", str(inbox), "--cache", str(cache), *SPECTRAL],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert second.returncode == 2
+    assert "another process watches" in second.stderr
+    running.process.kill()
+    running.process.communicate()
+    one = store_in(cache)
+    assert "NOT RUNNING" in CliRunner().invoke(cli, ["cache", "info", str(one.path)]).output
+    (entry,) = json.loads(CliRunner().invoke(cli, ["cache", "info", str(cache), "--json"]).output)
+    assert entry["watchers"][0]["pid"] == running.process.pid
+    assert entry["watchers"][0]["running"] is False
+
+
+@pytest.fixture
+def arrivals(tmp_path: Path) -> tuple[Path, Callable[[float], list[str]]]:
+    folder = tmp_path / "music"
+    folder.mkdir()
+    watched = Arrivals(folder, 2.0, Shard())
+
+    def look(now: float) -> list[str]:
+        names = [t.id for t in watched.look(now)]
+        for name in names:
+            watched.finish(name, good=True)
+        return names
+
+    return folder, look
+
+
+def test_only_what_has_settled_is_complete_and_what_changes_is_new(arrivals: tuple[Path, Callable[[float], list[str]]]) -> None:
+    folder, look = arrivals
+    (folder / "a.wav").write_bytes(b"1")
+    assert look(10.0) == []
+    assert look(11.9) == []
+    with (folder / "a.wav").open("ab") as file:
+        file.write(b"2")
+    assert look(12.1) == []
+    assert look(14.0) == []
+    assert look(14.1) == ["a.wav"]
+    assert look(20.0) == []
+    (folder / "a.wav").write_bytes(b"34")  # the same length
+    os.utime(folder / "a.wav", ns=(0, 12345))
+    assert look(30.0) == []
+    assert look(32.0) == ["a.wav"]
+    (folder / "a.wav").rename(folder / "b.wav")
+    (folder / ".hidden.wav").write_bytes(b"1")
+    (folder / "notes.txt").write_bytes(b"1")
+    (folder / "dead.wav").symlink_to(folder / "nothing.wav")
+    assert look(40.0) == []
+    assert look(42.0) == ["b.wav"]
+
+
+def test_shards_share_a_folder(tmp_path: Path) -> None:
+    for n in range(20):
+        (tmp_path / f"{n}.wav").write_bytes(b"x")
+    parts = [{t.id for t in Arrivals(tmp_path, 0, Shard(i, 3)).look(0.0)} for i in (1, 2, 3)]
+    assert all(parts)
+    assert sum(map(len, parts)) == len(set.union(*parts)) == 20
+
+
+def test_a_folder_that_goes_away_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("beatmeter.watch.watcher._FIRST", 0.05)
+    inbox = tmp_path / "in"
+    inbox.mkdir()
+    service = FeatureService(FeatureConfig(cache=str(tmp_path / "cache"), backbone="spectral", window=2), torch.device("cpu"))
+    store, stop = service.store(), threading.Event()
+    file = StatusFile(tmp_path / "cache" / "watch", Status(str(inbox), store.where))
+    watcher = Watcher(service, store, Arrivals(inbox, 0.05, Shard()), file, stop, 0.02, False)
+    with file.held(), logging_to(file.path.with_suffix(".log")):
+        thread = threading.Thread(target=watcher.run, args=(lambda: None,))
+        thread.start()
+        try:
+            (inbox / "a.wav").write_bytes(clip(1))
+            until(lambda: file.status.done == 1)
+            inbox.rename(tmp_path / "away")
+            until(lambda: file.status.state == "blocked")
+            assert "cannot list" in file.status.last_error
+            (tmp_path / "away").rename(inbox)
+            (inbox / "b.wav").write_bytes(clip(2))
+            (inbox / "empty.wav").touch()
+            until(lambda: (file.status.done, file.status.failed, file.status.state) == (2, 1, "idle"))
+        finally:
+            stop.set()
+            thread.join()
+    assert (status_module.read(tmp_path / "cache")[0].state, file.status.extracted) == ("stopped", 2)
+    assert "empty.wav" in file.path.with_suffix(".log").read_text()
+
+
+def test_logs_rotate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("beatmeter.watch.log._BYTES", 2_000)
+    with logging_to(tmp_path / "a.log"):
+        for n in range(300):
+            LOG.info("line %d", n)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.log", *(f"a.log.{i}" for i in range(1, 6))]
+    assert all(p.stat().st_size <= 2_000 for p in tmp_path.iterdir())
+    assert "line 299" in (tmp_path / "a.log").read_text()
+    assert "line 0" in capsys.readouterr().err
+
+
+def test_what_cannot_be_watched_is_refused(tmp_path: Path) -> None:
+    def error_of(*options: str) -> BaseException | None:
+        return CliRunner().invoke(cli, ["extract", str(tmp_path / "absent"), "--watch", *SPECTRAL, *options]).exception
+
+    assert isinstance(error_of(), DataError)
+    for extra in (["--limit", "3"], ["--engine", "dask"], ["--workers", "2"]):
+        assert isinstance(error_of(*extra), ConfigError)
+    held = StatusFile(tmp_path, Status("/music", "store"))
+    with held.held(), pytest.raises(EngineError, match="another process watches /music"), StatusFile(tmp_path, Status("/music", "store")).held():
+        pass
+    with StatusFile(tmp_path, Status("/other", "store")).held():
+        pass
