@@ -1,0 +1,123 @@
+"""How fast LoRA is trained, in clips a second, next to a plain peft loop on the same network and the same files.
+
+Once as a test, small: `pytest benchmarks/test_lora.py`. Timed, on the shape of MERT-95M: `make bench PART=lora`.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import plain_extraction
+import pytest
+import torch
+from harness import Bench
+from plain_lora import PlainLora
+
+from beatmeter.config import change
+from beatmeter.device import choose_device
+from beatmeter.features import Streamed, open_source
+from beatmeter.fitting import Model, optimiser_for, train_epoch
+from beatmeter.schema import Track
+from beatmeter.settings import RunConfig
+from beatmeter.tasks import TASKS
+
+SECONDS = 30.0
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*slated for removal:DeprecationWarning"),  # what librosa.load imports
+    pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning"),  # what peft asks of transformers
+]
+
+
+class Ours:
+    """The product's own training step, as `train --lora` makes it."""
+
+    def __init__(self, config: RunConfig, tracks: list[Track]) -> None:
+        self.config, self.tracks = config, tracks
+        source = open_source(config, choose_device(), lambda text: None)
+        assert isinstance(source, Streamed)
+        self.source = source
+        assert source.prepare(tracks, lambda text: None) == {}
+        task = TASKS["meter"](config)
+        task.fit_to(tracks)
+        self.model = Model(task, source, task.head(source.spec).to(choose_device()))
+        self.optimiser = optimiser_for(self.model, config)
+        self.targets = torch.from_numpy(task.targets(tracks)[0]).float()
+        self.epoch = 0
+
+    def step(self) -> float:
+        """One step of the optimiser over all tracks; the mean loss."""
+        self.epoch += 1
+        return train_epoch(self.model, self.optimiser, self.tracks, self.targets, self.config, self.epoch, self.config.training.batch)[0]
+
+    def features(self) -> np.ndarray:
+        """(track, layer, 2, dim)"""
+        self.source.encoder.eval()
+        with torch.inference_mode():
+            batch = next(self.source.batches(self.tracks, [np.arange(len(self.tracks))]))
+            found: np.ndarray = self.source.encoder(batch.inputs)["stats"].float().cpu().numpy()
+        return found
+
+    def profile(self) -> str:
+        """Where a step goes: seconds until the waves are there, forward, backward and the rest, one after the other."""
+        index = np.arange(len(self.tracks))
+        self.source.encoder.train()
+        times = [time.perf_counter()]
+        batch = next(self.source.batches(self.tracks, [index], (0, 1)))
+        times.append(time.perf_counter())
+        loss = self.model.task.loss(self.model.head(self.source.encoder(batch.inputs)), self.targets).mean()
+        times.append(time.perf_counter())
+        loss.backward()
+        times.append(time.perf_counter())
+        self.optimiser.step()
+        times.append(time.perf_counter())
+        parts = zip(("waves", "forward", "backward", "optimiser"), np.diff(times), strict=True)
+        again = "layers computed twice (checkpointing)" if self.source.backbone.checkpointing else "activations kept"
+        return ", ".join(f"{name} {s:.2f} s" for name, s in parts) + f"; {again}"
+
+
+def test_lora(bench: Bench, tmp_path: Path) -> None:
+    size, n = ("95M", 4) if bench.timed else ("post-LN", 2)
+    network = plain_extraction.make_model(size, tmp_path / "weights")
+    paths = plain_extraction.make_clips(tmp_path / "clips", n, SECONDS if bench.timed else 11.0)
+    classes = ("3", "4")
+    tracks = [Track(str(i), path, {classes[i % 2]: 1.0}, split="train") for i, path in enumerate(paths)]
+    values = {
+        "regime": "streamed",
+        "features": {"backbone": str(tmp_path / "weights"), "cache": str(tmp_path / "cache"), "dtype": "auto" if bench.timed else "float32"},
+        "task": {"classes": classes},
+        "head": {"standardise": False},
+        "augment": {"crop": 0.0, "shift": 0.0},  # every clip whole in both
+        "training": {"batch": n, "accumulation": 1, "epochs": 100},
+    }
+    config = change(RunConfig(), values)
+    ours, plain = Ours(config, tracks), PlainLora(network, config, len(classes))
+    plain.eval()
+    with torch.inference_mode():
+        expected = np.stack([plain.features(path).numpy() for path in paths[:1]])
+    relative = np.linalg.norm(ours.features()[:1] - expected) / np.linalg.norm(expected)
+    assert relative < (0.02 if bench.timed else 0.003), relative
+    losses: dict[str, float] = {}
+
+    def plainly() -> None:
+        losses["plain"] = plain.step(paths, ours.targets)
+
+    def beatmeter() -> None:
+        losses["ours"] = ours.step()
+
+    beatmeter()  # measures whether activations fit, which happens once a run
+    bench.compare(
+        f"LoRA on MERT-{size}: one step over {n} clips of {SECONDS:g} s",
+        {"plain peft loop": plainly, "beatmeter": beatmeter},
+        base="plain peft loop",
+        ours="beatmeter",
+        rounds=3,
+        amount=n,
+        unit="clips",
+        targets={"plain peft loop": 2.0},
+        note=f"One step, part by part: {ours.profile()}. The base is in {ours.source.spec.compute_dtype}, the adapter in float32."
+        if bench.timed
+        else "",
+    )
+    assert all(np.isfinite(loss) and loss > 0 for loss in losses.values())
