@@ -105,24 +105,28 @@ class PoolingRows:
         if some_fresh:  # checksums are of whole rows
             begin, end = 0, layout.stride
         runs, order = self._runs(at, offsets[:-1], end - begin)
+        whole = select == slice(None)
 
         def copy(some: list[_Run]) -> None:
             """Rows of these runs into `values`, each announced before it is copied and checked after."""
             ahead: deque[Callable[[], np.ndarray]] = deque()
             announced = waiting = 0
+            shard, number = None, -1
             for run in some:
                 while announced < len(some) and waiting < _AHEAD:
                     other = some[announced]
-                    ahead.append(self._pool.get(other.number, self.name).fetch(other.first, other.rows, layout.stride, begin, end))
+                    if shard is None or other.number != number:
+                        shard, number = self._pool.get(other.number, self.name), other.number
+                    ahead.append(shard.fetch(other.first, other.rows, layout.stride, begin, end))
                     waiting += other.rows * (end - begin)
                     announced += 1
                 waiting -= run.rows * (end - begin)
                 stored = ahead.popleft()()
                 copied = values[run.target : run.target + run.rows]
-                copied[...] = layout.values(stored)[:, select]
+                copied[...] = layout.values(stored) if whole else layout.values(stored)[:, select]
                 if some_fresh:
                     among = order[run.tracks]
-                    self._check(at[among[fresh[among]]], run, stored, copied if select == slice(None) else None)
+                    self._check(at[among[fresh[among]]], run, stored, copied if whole else None)
 
         crew.share(copy, runs, len(values) * (end - begin))
         return values, offsets

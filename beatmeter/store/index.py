@@ -86,7 +86,9 @@ class Columns:
         if not len(keys) or not len(self):
             return np.full(len(keys), -1)
         width = self.keys.dtype.itemsize
-        wanted = np.array([k if k.isascii() and len(k) <= width else "" for k in keys], dtype=self.keys.dtype)
+        if max(map(len, keys)) > width or not "".join(keys).isascii():  # such keys would be cut, or cannot be encoded
+            keys = [k if k.isascii() and len(k) <= width else "" for k in keys]
+        wanted = np.array(keys, dtype=self.keys.dtype)
         at = np.minimum(np.searchsorted(self.keys, wanted), len(self) - 1)
         result: np.ndarray = np.where(self.keys[at] == wanted, at, -1)
         return result
