@@ -7,6 +7,7 @@ go on from their last epoch, and a process that dies takes one cell with it.
 from __future__ import annotations
 
 import traceback
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +18,7 @@ import torch
 from beatmeter import atomic
 from beatmeter.cells import Cell
 from beatmeter.compare import ALPHA
+from beatmeter.datasets.dataset import JOINED
 from beatmeter.errors import BeatmeterError, DataError, RunError
 from beatmeter.memory import free_bytes
 from beatmeter.parallel import Crash, ordered
@@ -70,6 +72,7 @@ def execute(
         for config in _sources(cells):
             ready = prepare(config, device, report, progress)
             require_enough(ready, split, len(systems) - 1)
+            require_joined(ready, config)
     units = units_of(waiting, folder)
     devices = _devices(device)
     room = min(torch.get_num_threads(), 1 + int(free_bytes(device) / PROCESS)) if device.type == "cpu" else len(devices)
@@ -118,6 +121,17 @@ def require_enough(ready: Prepared, split: str, comparisons: int) -> None:
         raise DataError(
             f"the {split} split has {groups} groups with labels; with {comparisons} comparisons it takes {needed} for any difference to be found",
             "Use more tracks, or a larger split.val (see `beatmeter data check`).",
+        )
+
+
+def require_joined(ready: Prepared, config: RunConfig) -> None:
+    """Raise DataError when further data were named and none of their tracks may train: the comparison would be of nothing."""
+    if config.data.extra and not any(JOINED in t.extra for t in ready.split("train")):
+        kinds = Counter(e.kind for e in ready.dataset.excluded)
+        left = ", ".join(f"{n} {kind}" for kind, n in kinds.most_common()) or "nothing was left out, but they hold no labelled tracks"
+        raise DataError(
+            f"no track of {', '.join(config.data.extra)} joins the training of {config.data.path} ({left})",
+            f"beatmeter data check {config.data.path} --extra-data {config.data.extra[0]} names every reason; ids must differ.",
         )
 
 
