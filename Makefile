@@ -1,6 +1,7 @@
 # make demo   the whole line on synthetic music, offline
 # make filemap   rewrite the README's file map and docs/settings.md
 # make test   lint, types, import floors, tests, benchmarks once as tests
+# make faults   kills, full disks, bad bits and hostile files in full: 20 kills, 1000 bits, 10,000 arrivals, 8 hours of audio
 # make bench  benchmarks timed: benchmarks/README.md anew; PART=extraction, store, training or lora for one part alone
 # make backbone  the embedded backbone's weights, anew, from nothing
 # make models  the predictors that ship, anew: hours on two cores; what is finished is kept in runs/models
@@ -8,7 +9,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test bench backbone models comparison filemap clean
+.PHONY: demo test faults bench backbone models comparison filemap clean
 
 demo: .venv/installed
 	$(BIN)/beatmeter demo
@@ -19,6 +20,11 @@ test: .venv/installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/pytest -n 2 --dist loadgroup
+
+faults: .venv/installed
+	BEATMETER_FULL=1 $(BIN)/pytest -n 2 --dist loadgroup tests/store tests/audio tests/backbones/test_checkpoint_folders.py \
+	tests/datasets/test_tables.py tests/datasets/test_audio_folder.py \
+	tests/model/test_extraction.py tests/model/test_engines.py tests/model/test_watch.py tests/model/test_hostile_input.py
 
 bench: .venv/installed
 	BEATMETER_BENCH_LINES=$(CURDIR)/benchmarks/results.jsonl \

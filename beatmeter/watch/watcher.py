@@ -34,7 +34,7 @@ class Watcher:
         self._delay = _FIRST
         self._next_look = 0.0
         self._recent: deque[float] = deque()
-        self._told = 0.0
+        self._told, self._began = 0.0, time.monotonic()
         self._todo: deque[Track] = deque()
         self._telling = threading.Lock()
         self._lost = False
@@ -151,5 +151,5 @@ class Watcher:
             s = self.status
             s.state = state
             s.done, s.waiting, s.failed = self.arrivals.counts()
-            s.clips_per_second = round(len(self._recent) / _SPAN, 3)
+            s.clips_per_second = round(len(self._recent) / max(1.0, min(_SPAN, moment - self._began)), 3)
             self.file.write()

@@ -1,6 +1,6 @@
 """kill -9 at every step and at random moments: nothing acknowledged is lost, nothing wrong is ever read.
 
-BEATMETER_KILLS=20 makes the random part as long as one wants.
+BEATMETER_FULL=1 kills 20 times at random, BEATMETER_KILLS as often as one wants.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from beatmeter.store import Store
 from beatmeter.store.gc import collect
 from beatmeter.store.verify import verify
 
-KILLS = int(os.environ.get("BEATMETER_KILLS", "6"))
+KILLS = int(os.environ.get("BEATMETER_KILLS", "20" if os.environ.get("BEATMETER_FULL", "0") != "0" else "6"))
 NUMBERS = {samples.key(n): n for n in [*range(12_000), *range(1_000_000, 1_002_000)]}
 
 

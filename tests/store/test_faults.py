@@ -1,6 +1,6 @@
 """Damage of every kind: named with its file and its remedy, never a wrong number, and mended without losing what is sound.
 
-BEATMETER_FLIPS=1000 flips that many bits.
+BEATMETER_FULL=1 flips 1000 bits, BEATMETER_FLIPS as many as one wants.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from beatmeter.store.record import Record
 from beatmeter.store.repair import repair
 from beatmeter.store.verify import verify
 
-FLIPS = int(os.environ.get("BEATMETER_FLIPS", "100"))
+FLIPS = int(os.environ.get("BEATMETER_FLIPS", "1000" if os.environ.get("BEATMETER_FULL", "0") != "0" else "100"))
 
 
 @pytest.fixture
