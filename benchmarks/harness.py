@@ -189,19 +189,19 @@ class Bench:
 def to_line(result: Result) -> str:
     """One JSON line: the result, what kind it is, where and when it was measured."""
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    return json.dumps({"kind": type(result).__name__, **asdict(result), "machine": machine(), "time": now})
+    return json.dumps({"result": type(result).__name__, **asdict(result), "machine": machine(), "time": now})
 
 
 def from_line(line: str) -> tuple[Result, dict[str, Any]]:
     """The result in a line, and the rest: machine and time."""
     value = json.loads(line)
     rest = {name: value.pop(name) for name in ("machine", "time")}
-    kind = {"Comparison": Comparison, "Growth": Growth, "Fact": Fact}[value.pop("kind")]
-    if kind is Comparison:
+    of = {"Comparison": Comparison, "Growth": Growth, "Fact": Fact}[value.pop("result")]
+    if of is Comparison:
         value["targets"] = tuple(Target(**t) for t in value["targets"])
-    if kind is Growth:
+    if of is Growth:
         value["sizes"] = tuple(value["sizes"])
-    return kind(**value), rest
+    return of(**value), rest
 
 
 @cache
