@@ -120,6 +120,13 @@ def test_no_class_is_told_apart_by_a_single_trivial_number(clips: list[Clip]) ->
         assert right / len(clips) < 0.40, f"{name} alone tells {right}/{len(clips)} classes"
 
 
+def test_a_percussionist_alone_is_never_silent() -> None:
+    """In this clip chance leaves every voice of the only player empty."""
+    clip = render(2046, meter=3)
+    assert clip.style == "percussion"
+    assert np.abs(clip.audio).max() > 0.01
+
+
 def test_ends_are_silent_where_the_grid_ends() -> None:
     options = SynthOptions(**{**vars(CLEAN), "silence": 1.0})
     ended = 0

@@ -112,6 +112,8 @@ def compose_pattern(rng: np.random.Generator, layout: Layout, ensemble: Ensemble
     if ensemble.color and rng.random() < 0.4:
         color = draw(rng.uniform(0, 0.5), 0.2, 0.2, 0.2, rng.uniform(0, ticks))
         voices[one_of(rng, ensemble.color)] = color * rng.uniform(0.4, 1.0)
+    if not any(voice.any() for voice in voices.values()):  # chance left every voice empty: one stroke a bar at least
+        low[:, 0] = 0.9
     return voices
 
 
