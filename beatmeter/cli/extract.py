@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
 import click
 
 from beatmeter.cli.options import bar, configure, device_option, echo, settings_options
-from beatmeter.errors import ConfigError, DataError, shown
+from beatmeter.errors import BeatmeterError, ConfigError, DataError, shown
 
 if TYPE_CHECKING:
     from beatmeter.extraction import Shard
@@ -101,10 +106,6 @@ def extract(
 
 
 def _watch(service: FeatureService, folder: Path, part: Shard, where: Path | None, settle: float, interval: float, retry_failed: bool) -> int:
-    import signal
-    import threading
-    from types import FrameType
-
     from beatmeter.store.store import is_address
     from beatmeter.watch.arrivals import Arrivals
     from beatmeter.watch.log import LOG, logging_to
@@ -119,20 +120,35 @@ def _watch(service: FeatureService, folder: Path, part: Shard, where: Path | Non
         where = Path(service.config.cache) / FOLDER
     if service.memory is None:
         service.memory = where
-    stop = threading.Event()
-
-    def end(number: int, frame: FrameType | None) -> None:
-        for again in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(again, signal.SIG_DFL)  # a second one ends it at once; the store does not mind
-        threading.Thread(target=stop.set).start()  # not here: this thread may be inside the event
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, end)
     store = service.store()
     file = StatusFile(where, Status(str(folder.absolute()), store.where if is_address(store.where) else str(store.path.absolute()), str(part)))
     with file.held(), logging_to(file.path.with_suffix(".log")):
         LOG.info("%s", service.describe())
         file.write()
-        _ = service.backbone  # weights that are missing are told now, not when the first file comes
-        watcher = Watcher(service, store, Arrivals(folder, settle, part), file, stop, interval, retry_failed)
-        return watcher.run(lambda: click.echo(f"ready: watching {shown(folder)}, store {store.where}, status {shown(file.path)}"))
+        try:
+            _ = service.backbone  # weights that are missing are told now, not when the first file comes
+        except BeatmeterError as error:
+            LOG.error("%s", error)
+            file.fail(str(error))
+            raise
+        with _stopped_by_signals() as stop:
+            watcher = Watcher(service, store, Arrivals(folder, settle, part), file, stop, interval, retry_failed)
+            return watcher.run(lambda: click.echo(f"ready: watching {shown(folder)}, store {store.where}, status {shown(file.path)}"))
+
+
+@contextlib.contextmanager
+def _stopped_by_signals() -> Iterator[threading.Event]:
+    """An event that SIGTERM and Ctrl-C set. A second one ends the process at once; the store does not mind."""
+    stop = threading.Event()
+
+    def end(number: int, frame: FrameType | None) -> None:
+        for again in before:
+            signal.signal(again, signal.SIG_DFL)
+        threading.Thread(target=stop.set).start()  # not here: this thread may be inside the event
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

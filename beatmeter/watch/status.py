@@ -18,6 +18,7 @@ from beatmeter.errors import EngineError, shown
 
 FOLDER = "watch"  # in the cache
 _BLOCK = 4096  # bytes of the file, filled up with spaces
+_ERROR = 1000  # characters of an error
 _GRACE = 90.0  # seconds without news after which a watcher on another machine counts as silent
 
 
@@ -104,6 +105,16 @@ class StatusFile:
             yield
         finally:
             os.close(handle)
+
+    def note(self, error: str) -> None:
+        """Remember what went wrong; `write` tells it."""
+        self.status.last_error, self.status.last_error_time = shown(error)[:_ERROR], now()
+
+    def fail(self, error: str) -> None:
+        """Say that the watcher ends because of this."""
+        self.note(error)
+        self.status.state = "crashed"
+        self.write()
 
     def write(self) -> None:
         """Replace the file. On a full disk the old one, which is one block long as the new one is, is written over in place: that

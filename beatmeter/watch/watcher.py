@@ -13,7 +13,7 @@ from beatmeter.service import FeatureService, Filled
 from beatmeter.store import Store
 from beatmeter.watch.arrivals import Arrivals
 from beatmeter.watch.log import LOG, tell_manager
-from beatmeter.watch.status import StatusFile, now
+from beatmeter.watch.status import StatusFile
 
 BATCH = 128  # files between two looks at the folder
 _LOOKING = 10  # a look may take a tenth of the time
@@ -57,8 +57,7 @@ class Watcher:
                     self.stop.wait(max(0.01, self._next_look - time.monotonic()))
         except BaseException as error:
             LOG.exception("crashed")
-            self._note(f"{type(error).__name__}: {error}")
-            self._tell("crashed")
+            self.file.fail(f"{type(error).__name__}: {error}")
             raise
         tell_manager("STOPPING=1")
         self._tell("stopped")
@@ -88,7 +87,7 @@ class Watcher:
         except BeatmeterError as error:
             if self.stop.is_set():
                 self._lost = True
-                self._note(str(error))
+                self.file.note(str(error))
                 LOG.error("what was in flight could not be committed, it will be extracted again: %s", shown(error))
             else:
                 self._wait(str(error))
@@ -109,7 +108,7 @@ class Watcher:
             elif key in known:
                 self.arrivals.finish(track.id, good=False)
             if reason and (key is None or (key in known and known[key].time >= self.status.since)):  # old ones were told before
-                self._note(f"{track.id}: {reason}")
+                self.file.note(f"{track.id}: {reason}")
                 LOG.warning("%s: %s", shown(track.id), shown(reason))
 
     def _patience(self, error: StoreError) -> bool:
@@ -121,14 +120,11 @@ class Watcher:
 
     def _wait(self, reason: str) -> None:
         """Say what is wrong, and let some time pass."""
-        self._note(reason)
+        self.file.note(reason)
         LOG.warning("trying again in %.0f s: %s", self._delay, shown(reason))
         self._tell("blocked")
         self.stop.wait(self._delay)
         self._delay = min(_LONGEST, 2 * self._delay)
-
-    def _note(self, reason: str) -> None:
-        self.status.last_error, self.status.last_error_time = shown(reason)[:1000], now()
 
     def _progress(self, label: str, total: int) -> Watcher:
         return self

@@ -20,10 +20,11 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from hubfolders import write_hub_folder
 from watch_samples import Day, clip, until
 
 from beatmeter.cli import cli
-from beatmeter.errors import ConfigError, DataError, EngineError
+from beatmeter.errors import BackboneError, ConfigError, DataError, EngineError
 from beatmeter.extraction import Shard
 from beatmeter.service import FeatureService
 from beatmeter.settings import FeatureConfig
@@ -283,3 +284,17 @@ def test_what_cannot_be_watched_is_refused(tmp_path: Path) -> None:
         pass
     with StatusFile(tmp_path, Status("/other", "store")).held():
         pass
+
+
+def test_weights_that_cannot_be_read_end_it_at_the_start_and_the_status_says_why(tmp_path: Path) -> None:
+    weights = write_hub_folder(tmp_path / "weights")
+    tensors = weights / "pytorch_model.bin"
+    tensors.write_bytes(tensors.read_bytes()[:-100])
+    (tmp_path / "in").mkdir()
+    options = ["--set", f"features.backbone={weights}", "--cache", str(tmp_path / "cache"), "--device", "cpu"]
+    done = CliRunner().invoke(cli, ["extract", "--watch", str(tmp_path / "in"), *options])
+    assert isinstance(done.exception, BackboneError)
+    (status,) = status_module.read(tmp_path / "cache")
+    assert status.state == "crashed"
+    assert status.last_error == str(done.exception)
+    assert not status.alive()
