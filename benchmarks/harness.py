@@ -143,7 +143,7 @@ class Bench:
         amount: float = 0.0,
         unit: str = "",
         targets: Mapping[str, float] | None = None,
-        before: Callable[[str], object] = lambda name: None,
+        before: Callable[[str], object] | None = None,
         scale: Mapping[str, float] | None = None,
         note: str = "",
     ) -> Comparison:
@@ -151,7 +151,7 @@ class Bench:
         it. A way that does only a part of the work has its seconds multiplied by its `scale`; say so in the note."""
         seconds = in_turn(ways, rounds if self.timed else 1, before)
         seconds = {name: [s * (scale or {}).get(name, 1.0) for s in some] for name, some in seconds.items()}
-        self.plugin(ways[ours], lambda: before(ours))
+        self.plugin(ways[ours], lambda: before(ours) if before else None)
         return self.judge(title, seconds, base, ours, amount, unit, targets, note)
 
     def judge(
@@ -187,15 +187,16 @@ class Bench:
 
 
 def to_line(result: Result) -> str:
-    """One JSON line: the result, what kind it is, where and when it was measured."""
+    """One JSON line: the result, what kind it is, where and when it was measured, and how busy the machine was then."""
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    return json.dumps({"result": type(result).__name__, **asdict(result), "machine": machine(), "time": now})
+    load = round(os.getloadavg()[0], 1)
+    return json.dumps({"result": type(result).__name__, **asdict(result), "machine": machine(), "time": now, "load": load})
 
 
 def from_line(line: str) -> tuple[Result, dict[str, Any]]:
-    """The result in a line, and the rest: machine and time."""
+    """The result in a line, and the rest: machine, time, load."""
     value = json.loads(line)
-    rest = {name: value.pop(name) for name in ("machine", "time")}
+    rest = {name: value.pop(name) for name in ("machine", "time", "load")}
     of = {"Comparison": Comparison, "Growth": Growth, "Fact": Fact}[value.pop("result")]
     if of is Comparison:
         value["targets"] = tuple(Target(**t) for t in value["targets"])
@@ -216,7 +217,7 @@ def machine() -> dict[str, str]:
     fast = ", ".join(f for f in ("avx512_bf16", "amx_bf16", "avx512f", "avx2") if f in flags)
     memory = next((int(line.split()[1]) for line in _lines("/proc/meminfo") if line.startswith("MemTotal")), 0)
     return {
-        "processor": f"{cpu}, {len(os.sched_getaffinity(0))} cores ({fast})",
+        "processor": f"{cpu}, {len(os.sched_getaffinity(0))} cores ({fast}), {torch.get_num_threads()} threads in torch",
         "memory": f"{memory / 2**20:.0f} GiB",
         "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
         "system": f"{platform.system()} {platform.release()}",

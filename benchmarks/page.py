@@ -17,7 +17,8 @@ HEAD = """# Benchmarks
 
 Made by `make bench` (all of it) or `make bench PART=store`; do not edit. Every number comes from one run on one machine in which all ways were
 timed in turn, so that what disturbed one disturbed its neighbours. *Speed* is relative to the baseline of the table: the median over
-rounds of the paired ratios, more is faster. *Spread* is the 10th to 90th percentile of the ratio. Raw numbers: `results.jsonl`.
+rounds of the paired ratios, more is faster. *Spread* is the 10th to 90th percentile of the ratio. *Load* is how many processes wanted
+a core: well above the number of cores, ratios still tell something and times do not. Raw numbers: `results.jsonl`.
 """
 PARTS = ("extraction", "store", "training", "lora")
 
@@ -55,7 +56,10 @@ def write(lines: Path, folder: Path) -> None:
         else:
             text.append(f"{result.value:.4g} {result.unit}{_promise(result)}\n")
         used.add(name)
-        text.append((f"{result.note}\n\n" if result.note else "") + f"<sub>{rest['time']}, machine {1 + machines.index(_machine(rest))}</sub>\n")
+        text.append(
+            (f"{result.note}\n\n" if result.note else "")
+            + f"<sub>{rest['time']}, machine {1 + machines.index(_machine(rest))}, load {rest['load']}</sub>\n"
+        )
     for stale in plots.glob("*.png"):
         if stale.name not in used:
             stale.unlink()

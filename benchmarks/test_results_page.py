@@ -21,7 +21,7 @@ RESULTS: list[Result] = [
 def test_a_line_gives_its_result_back(result: Result) -> None:
     found, rest = from_line(to_line(result))
     assert found == result
-    assert set(rest) == {"machine", "time"}
+    assert set(rest) == {"machine", "time", "load"}
     assert result.title in found.text()
 
 

@@ -53,14 +53,14 @@ def judged(bench: Bench, timing: Timing, targets: dict[str, float]) -> Compariso
 def test_warm_reads(bench: Bench, kept: dict[str, Rival]) -> None:
     rivals = {name: rival for name, rival in kept.items() if name != "pread"}
     bench.plugin(rivals["store"].scan)
-    for timing in throughput.warm(rivals, 9 if bench.timed else 1, 10 if bench.timed else 1):
+    for timing in throughput.warm(rivals, *((9, 10, 0.1) if bench.timed else (1, 1, 0.0))):
         judged(bench, timing, {"memmap": WARM[timing.pattern.split()[0]], **RIVALS})
 
 
 def test_cold_reads(bench: Bench, kept: dict[str, Rival]) -> None:
     rivals = {name: rival for name, rival in kept.items() if name not in ("memcpy", "store, checked always")}
     bench.plugin(lambda: rivals["store"].batch([0, 1]), rivals["store"].drop)
-    for timing in throughput.cold(rivals, 7 if bench.timed else 1):
+    for timing in throughput.cold(rivals, 5 if bench.timed else 1):
         promised = timing.pattern.startswith("random")
         judged(bench, timing, {"pread": 1 / 1.5, **RIVALS} if promised else RIVALS)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import statistics
@@ -21,15 +22,24 @@ BATCH = 32  # tracks
 Way = Callable[[], object]
 
 
-def in_turn(ways: Mapping[str, Way], rounds: int, before: Callable[[str], object] = lambda name: None) -> dict[str, list[float]]:
-    """Seconds of each way, `rounds` times, all of them in every round, in changing order. `before(name)` is not timed."""
+def in_turn(ways: Mapping[str, Way], rounds: int, before: Callable[[str], object] | None = None, at_least: float = 0.0) -> dict[str, list[float]]:
+    """Seconds of each way, `rounds` times, all of them in every round, in changing order. `before(name)` is not timed.
+
+    Quick ways are repeated within a round until `at_least` seconds are over, and the fastest counts: what an interruption of
+    a few milliseconds does to them says nothing.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(rounds):
         for name, way in list(ways.items())[:: -1 if number % 2 else 1]:
-            before(name)
-            began = time.perf_counter()
-            way()
-            seconds[name].append(time.perf_counter() - began)
+            best, spent = math.inf, 0.0
+            while spent == 0 or spent < at_least:
+                if before is not None:
+                    before(name)
+                began = time.perf_counter()
+                way()
+                took = max(time.perf_counter() - began, 1e-9)
+                best, spent = min(best, took), spent + took
+            seconds[name].append(best)
     return seconds
 
 
@@ -53,8 +63,8 @@ class Timing:
         return statistics.median(paired(self.seconds, name, base or self.base))
 
 
-def warm(rivals: Mapping[str, Rival], rounds: int, batches: int) -> Iterator[Timing]:
-    """Reads of what lies in memory. Raises StoreError when a rival gives other numbers than the sample has."""
+def warm(rivals: Mapping[str, Rival], rounds: int, batches: int, at_least: float = 0.05) -> Iterator[Timing]:
+    """Reads of what lies in memory. Raises StoreError when a rival gives other numbers than the others do."""
     for pattern, size, read in _patterns(rivals, batches, np.random.default_rng(1)):
         expected: np.ndarray | None = None
         for name in rivals:  # the same numbers, and warm from here on
@@ -63,7 +73,7 @@ def warm(rivals: Mapping[str, Rival], rounds: int, batches: int) -> Iterator[Tim
             if not np.array_equal(found.view(np.uint8), expected.view(np.uint8)):
                 raise StoreError(f"{pattern}: {name} gives other numbers than {next(iter(rivals))}", REMEDY)
         ways: dict[str, Way] = {name: lambda name=name, read=read: read(name) for name in rivals}  # type: ignore[misc]
-        yield Timing(f"{pattern}, warm", "memmap", size, in_turn(ways, rounds))
+        yield Timing(f"{pattern}, warm", "memmap", size, in_turn(ways, rounds, at_least=at_least))
 
 
 def cold(rivals: Mapping[str, Rival], rounds: int) -> Iterator[Timing]:

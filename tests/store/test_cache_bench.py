@@ -70,7 +70,7 @@ def test_a_part_of_a_large_store_is_taken_as_it_lies_on_disk(folder: Path) -> No
 
 def test_the_largest_store_is_read_and_nothing_changes(folder: Path) -> None:
     before = contents(folder)
-    result = CliRunner().invoke(cache, ["bench", str(folder), "--rounds", "2", "--pooling", "stats"], catch_exceptions=False)
+    result = CliRunner().invoke(cache, ["bench", str(folder), "--rounds", "1", "--pooling", "stats"], catch_exceptions=False)
     assert result.exit_code == 0
     for pattern in ("writing, durably", "scan of everything, warm", "random batches of 12 tracks, warm", "one layer of everything, cold"):
         assert pattern in result.output
@@ -133,3 +133,22 @@ def test_a_rival_that_gives_other_numbers_is_not_timed(tmp_path: Path) -> None:
     wrong.array = wrong.array + np.float16(1)
     with pytest.raises(StoreError, match="memmap gives other numbers than store"):
         list(throughput.warm({"store": OwnStore(store.path, sample), "memmap": wrong}, 1, 1))
+
+
+def test_the_fastest_of_quick_repeats_counts_and_every_way_has_its_turn() -> None:
+    order: list[str] = []
+    slow = iter([0.03] + [0.0] * 1_000_000)
+
+    def way(name: str) -> None:
+        order.append(name)
+        time.sleep(next(slow) if name == "a" else 0.0)
+
+    ways = {name: lambda name=name: way(name) for name in "ab"}  # type: ignore[misc]
+    once = throughput.in_turn(ways, 2)
+    assert order == ["a", "b", "b", "a"]
+    assert once["a"][0] >= 0.03
+    slow = iter([0.03] + [0.0] * 1_000_000)
+    again = throughput.in_turn(ways, 1, at_least=0.05)
+    assert again["a"][0] < 0.02
+    assert order[4:].index("b") == order.count("a") - 2 > 1, "one after the other within a round"
+    assert throughput.paired({"x": [4.0, 9.0], "y": [2.0, 3.0]}, "y", "x") == [2.0, 3.0]
