@@ -6,10 +6,8 @@ Once as a test, small: `pytest benchmarks/test_store.py`. Timed, with tables: `m
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 import store_growth as growth
 from harness import Bench, Comparison, Fact, Growth
 
@@ -31,13 +29,10 @@ WARM = {"scan": 0.8, "random": 0.8, "one": 1.0}  # least speed relative to a mem
 RIVALS = {"h5py chunked": 5.0, "zarr-python": 5.0}
 
 
-@pytest.fixture(scope="module")
-def kept(timed: bool, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Rival]]:
-    """The same tracks in every rival: 600 MB when timed, 6 tracks otherwise."""
-    folder = tmp_path_factory.mktemp("rivals")
-    sample = Sample.made(SPEC, 1000 if timed else 6)
-    yield {name: kind(folder / kind.__name__, sample) for name, kind in KINDS.items()}
-    shutil.rmtree(folder)
+def kept(folder: Path, tracks: int, *without: str) -> dict[str, Rival]:
+    """The same tracks, of 600 kB each, in every rival."""
+    sample = Sample.made(SPEC, tracks)
+    return {name: kind(folder / kind.__name__, sample) for name, kind in KINDS.items() if name not in without}
 
 
 def judged(bench: Bench, timing: Timing, targets: dict[str, float]) -> Comparison:
@@ -50,19 +45,21 @@ def judged(bench: Bench, timing: Timing, targets: dict[str, float]) -> Compariso
     return bench.judge(title, timing.seconds, timing.base, "store", timing.bytes / 1e9, "GB", targets, note)
 
 
-def test_warm_reads(bench: Bench, kept: dict[str, Rival]) -> None:
-    rivals = {name: rival for name, rival in kept.items() if name != "pread"}
+def test_warm_reads(bench: Bench, tmp_path: Path) -> None:
+    rivals = kept(tmp_path, 1000 if bench.timed else 6, "pread")
     bench.plugin(rivals["store"].scan)
     for timing in throughput.warm(rivals, *((9, 10, 0.1) if bench.timed else (1, 1, 0.0))):
         judged(bench, timing, {"memmap": WARM[timing.pattern.split()[0]], **RIVALS})
+    shutil.rmtree(tmp_path)
 
 
-def test_cold_reads(bench: Bench, kept: dict[str, Rival]) -> None:
-    rivals = {name: rival for name, rival in kept.items() if name not in ("memcpy", "store, checked always")}
+def test_cold_reads(bench: Bench, tmp_path: Path) -> None:
+    rivals = kept(tmp_path, 250 if bench.timed else 6, "memcpy", "store, checked always")
     bench.plugin(lambda: rivals["store"].batch([0, 1]), rivals["store"].drop)
     for timing in throughput.cold(rivals, 5 if bench.timed else 1):
         promised = timing.pattern.startswith("random")
         judged(bench, timing, {"pread": 1 / 1.5, **RIVALS} if promised else RIVALS)
+    shutil.rmtree(tmp_path)
 
 
 def test_writing(bench: Bench, tmp_path: Path) -> None:
