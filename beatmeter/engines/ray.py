@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any
@@ -19,6 +20,7 @@ from beatmeter.errors import EngineError, shown
 from beatmeter.parallel import Crash
 
 _OBJECTS = 100_000_000  # bytes of shared memory for objects: ours are short lists
+_CONNECT = 20.0  # seconds
 _DIED = (WorkerCrashedError, NodeDiedError, OutOfMemoryError)
 
 
@@ -29,6 +31,8 @@ class RayEngine(Engine):
     name = "ray"
 
     def __enter__(self) -> RayEngine:
+        if self.scheduler:
+            _require_answer(self.scheduler)
         own: dict[str, Any] = {"num_cpus": self.workers, "include_dashboard": False, "object_store_memory": _OBJECTS}
         try:
             ray.init(address=self.scheduler or "local", log_to_driver=False, logging_level=logging.CRITICAL, **({} if self.scheduler else own))
@@ -64,6 +68,17 @@ class RayEngine(Engine):
                 raise
             except RaySystemError as error:
                 raise EngineError(f"the Ray cluster went away: {shown(error)}", "What was committed is kept: run the same command again.") from None
+
+
+def _require_answer(address: str) -> None:
+    """Ray itself tries for many minutes. Raises EngineError."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=_CONNECT).close()
+    except (OSError, OverflowError) as error:
+        raise EngineError(f"no Ray cluster answers at {shown(address)}: {error}", "Start one with `ray start --head` and give its address.") from None
 
 
 def _call(function: Callable[[T], R], item: T) -> R:

@@ -213,11 +213,11 @@ def test_a_missing_library_is_named_with_the_command_that_installs_it(name: str,
         open_engine(name)
 
 
-@pytest.mark.xdist_group("engine-dask")
-def test_a_scheduler_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("distributed", reason="pip install 'beatmeter[dask]'")
-    monkeypatch.setattr("beatmeter.engines.dask._CONNECT", 0.5)
-    with pytest.raises(EngineError, match="no Dask scheduler answers"), open_engine("dask", scheduler="tcp://127.0.0.1:9"):
+@pytest.mark.parametrize(("name", "address"), [("dask", "tcp://127.0.0.1:9"), ("ray", "127.0.0.1:9"), ("ray", "ray://127.0.0.1:9")])
+def test_a_scheduler_that_is_not_there_is_named_soon(name: str, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip(MODULES[name], reason=f"pip install 'beatmeter[{name}]'")
+    monkeypatch.setattr(f"beatmeter.engines.{name}._CONNECT", 0.5)
+    with pytest.raises(EngineError, match=rf"no {name.title()} .*answers at {address}"), open_engine(name, scheduler=address):
         pass
 
 
