@@ -92,8 +92,13 @@ class Growth:
     note: str = ""
 
     def text(self) -> str:
-        lines = [f"\n{self.part}: {self.title} ({self.unit})", "  " + "".join(f"{c:>18}" for c in (self.size_name, *self.series))]
-        lines += ["  " + "".join(f"{v:>18.6g}" for v in (size, *(s[i] for s in self.series.values()))) for i, size in enumerate(self.sizes)]
+        names = (self.size_name, *self.series)
+        wide = [max(len(name), 9) + 2 for name in names]
+        rows = [names, *((size, *(s[i] for s in self.series.values())) for i, size in enumerate(self.sizes))]
+        lines = [f"\n{self.part}: {self.title} ({self.unit})"]
+        lines += [
+            "  " + "".join(f"{cell if isinstance(cell, str) else f'{cell:.4g}':>{w}}" for cell, w in zip(row, wide, strict=True)) for row in rows
+        ]
         return "\n".join([*lines, *([f"  {self.note}"] if self.note else [])])
 
 
