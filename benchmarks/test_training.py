@@ -27,6 +27,7 @@ from beatmeter.sweep import fit_many
 from beatmeter.tasks import TASKS
 
 EPOCHS = 30
+pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # two workers on one core
 MEASURED = 1  # epochs of the plain loop that are timed; it is the same work in each
 
 
