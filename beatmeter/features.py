@@ -26,7 +26,7 @@ from beatmeter.backbones.adapters import adapter_state, attach, load_adapter_sta
 from beatmeter.backbones.base import Backbone
 from beatmeter.backbones.hubert import Hubert
 from beatmeter.chunking import Layout, rows
-from beatmeter.errors import AudioError, RunError
+from beatmeter.errors import AudioError, ConfigError, RunError
 from beatmeter.memory import free_bytes
 from beatmeter.pooling import Arrangement, Encoder, aggregate, window_chunks
 from beatmeter.schema import FeatureSpec, Track
@@ -415,8 +415,11 @@ def open_source(config: RunConfig, device: torch.device, report: Report = print,
         source: Source = Frozen(service, config.head.poolings, config.augment, device, config.training.memory)
     else:
         wanted = service.spec.only(config.head.poolings)
-        cache = Path(config.features.cache)
-        source = Streamed(service.backbone, wanted, config.adapter, config.augment, config.training, device, cache)
+        if service.memory is None:
+            raise ConfigError(
+                f"streamed training keeps waveforms in the cache, and {config.features.cache} is no folder", "Use --set features.cache=FOLDER."
+            )
+        source = Streamed(service.backbone, wanted, config.adapter, config.augment, config.training, device, service.memory)
     if spec is not None:
         source.spec.require_same(spec, "this run")
     report(service.describe())

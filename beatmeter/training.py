@@ -26,6 +26,7 @@ from beatmeter.predictions import read_predictions, write_predictions
 from beatmeter.report import Evaluation, evaluation_text
 from beatmeter.runs import RunFolder, provenance
 from beatmeter.schema import SPLITS, FeatureSpec, Track
+from beatmeter.service import FeatureService
 from beatmeter.settings import RunConfig
 from beatmeter.tasks import TASKS
 
@@ -56,7 +57,7 @@ class Prepared:
 def prepare(config: RunConfig, device: torch.device, report: Report, progress: Progress | None, spec: FeatureSpec | None = None) -> Prepared:
     """Open the dataset, split it by groups without leaks, make the source and let it prepare every track."""
     dataset = open_dataset(Path(config.data.path), config.data, config.task.classes)
-    dataset = split_dataset(dataset, config.split, Path(config.features.cache))
+    dataset = split_dataset(dataset, config.split, FeatureService(config.features, device).memory)
     if config.limit:
         dataset = replace(dataset, tracks=tuple(t for split in SPLITS for t in dataset.of_split(split)[: config.limit]))
     source = open_source(config, device, report, spec)

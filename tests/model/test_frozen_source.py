@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
+import objectserver
 import pytest
 import torch
 
@@ -13,13 +14,14 @@ from beatmeter import features
 from beatmeter.chunking import Layout, rows
 from beatmeter.config import change
 from beatmeter.datasets import open_dataset
-from beatmeter.errors import RunError
+from beatmeter.errors import ConfigError, RunError
 from beatmeter.features import VIEWS, Frozen, crop_range, in_order, one_ahead, open_source
 from beatmeter.heads import Moments, Standardise
 from beatmeter.pooling import aggregate
 from beatmeter.schema import PoolingSpec, Track
 from beatmeter.settings import RunConfig
 from beatmeter.store import Snapshot
+from beatmeter.training import run
 
 CPU = torch.device("cpu")
 
@@ -145,3 +147,18 @@ def test_one_ahead_gives_everything_in_order_and_passes_errors_on() -> None:
     assert next(items) == 1
     with pytest.raises(ValueError, match="second"):
         next(items)
+
+
+def test_a_run_trains_on_features_in_an_object_store(config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("obstore", reason="object stores need obstore: pip install 'beatmeter[cloud]'")
+    here = run(change(config, {"training": {"epochs": 2}}), tmp_path / "here", CPU, report=lambda text: None)
+    with objectserver.serving() as (_, environment):
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        away = change(config, {"training": {"epochs": 2}, "features": {"cache": "s3://music/caches"}})
+        there = run(away, tmp_path / "there", CPU, report=lambda text: None)
+        with pytest.raises(ConfigError, match="no folder"):
+            open_source(change(away, {"regime": "streamed", "features": {"backbone": "embedded"}}), CPU, lambda text: None)
+    assert not list(Path().glob("s3:*"))
+    one, other = (outcome.folder.predictions("test").read_text() for outcome in (here, there))
+    assert one == other
