@@ -73,7 +73,14 @@ class Journal:
         """Add a record after all that are there, durably, and return its number."""
         data = seal(value)
         while True:
-            taken = self.numbers()
-            number = taken[-1] + 1 if taken else 1
+            number = self._last() + 1
             if self.place.put_if_absent(self.path(number), data):
                 return number
+
+    def _last(self) -> int:
+        """The highest number in use, 0 when there is none. What every commit asks: names of equal length need no parsing."""
+        names = self.place.list(self.name)
+        top = max(names, default="")
+        if _NAME.fullmatch(top) and len(top) == max(map(len, names)):
+            return int(top.removesuffix(".json"))
+        return max((int(match[1]) for match in map(_NAME.fullmatch, names) if match), default=0)
