@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from click.testing import CliRunner, Result
 
+from beatmeter.ablation import execution
 from beatmeter.ablation.execution import FAILED, execute, units_of
 from beatmeter.ablation.plan import load_plan, shipped_plans
 from beatmeter.cli import cli
 from beatmeter.config import change, differences, to_toml
 from beatmeter.datasets.synthetic import SynthPlan, synthesise
 from beatmeter.errors import BeatmeterError, ConfigError, DataError, RunError
+from beatmeter.parallel import Crash
 from beatmeter.runs import RunFolder
 from beatmeter.settings import RunConfig
 
@@ -61,7 +67,6 @@ def ablate(plan: Path, config: RunConfig, *more: str, jobs: int = 1) -> Result:
 
 
 def test_the_plans_that_ship_vary_what_they_say() -> None:
-    assert set(shipped_plans()) == {"smoothing", "lora-rank", "frozen-or-lora", "extra-data", "phase-augmentation", "layers"}
     configs = {}
     for name in shipped_plans():
         plan = load_plan(name)
@@ -94,6 +99,9 @@ def test_the_plans_that_ship_vary_what_they_say() -> None:
         ('seeds = "4-2"\n[grid]\n"task.smoothing" = [0, 0.1]', r"'4-2' cannot be read"),
         ('[[system]]\nname = "a"\n[[system]]\nname = "A"', r"two systems are called 'a'"),
         ('[[system]]\nname = "a"\nset = 1', r"unknown key 'set' in a \[\[system\]\]. Did you mean 'settings'"),
+        ("system = [1]", r"a \[\[system\]\] is a table"),
+        ('[[system]]\nname = "a"\nsettings = 3', r"a \[\[system\]\] is a table"),
+        ("[grid.task]\nsmoothing = [0, 0.1]", r"values of \[grid\] 'task' must be a list"),
         ("[grid", r"not valid TOML"),
     ],
 )
@@ -180,6 +188,10 @@ def test_test_is_predicted_only_when_asked_and_then_without_training(plan: Path,
     assert (plan.parent / "out" / "table-test.md").exists()
     refused = ablate(plan, config, "--set", "training.epochs=3")
     assert isinstance(refused.exception, RunError), "finished cells have other settings"
+    folders[0].write_about({"fingerprint": "0" * 16})
+    refused = ablate(plan, config)
+    assert isinstance(refused.exception, RunError), "finished cells have other features"
+    assert "trained on other features than spectral gives now" in str(refused.exception)
 
 
 def test_a_killed_ablation_goes_on_and_ends_as_one_that_was_not(plan: Path, config: RunConfig, tmp_path: Path) -> None:
@@ -237,6 +249,25 @@ def test_processes_give_what_one_process_gives(plan: Path, config: RunConfig) ->
         assert metrics["log_loss"]["seeds"] == pytest.approx(together["metrics"][system]["log_loss"]["seeds"], abs=1e-5)
 
 
+def test_a_process_that_dies_costs_one_cell(plan: Path, config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that dies took two cells with it: they are tried alone, and then one of them dies again."""
+
+    def ordered(work: Callable[..., str], units: Sequence[tuple[Any, str]], jobs: int, depth: int) -> Iterator[Any]:
+        for unit, place in units:
+            dies = any(cell.name == "hidden-8_seed-1" for cell in unit)
+            yield Crash() if dies else work((unit, place))
+
+    monkeypatch.setattr(execution, "ordered", ordered)
+    plan.write_text(plan.read_text().replace('"head.dropout" = [0.1, 0.5]', '"head.hidden" = [8, 16]').replace("dropout 0.5", "hidden 8"))
+    result = ablate(plan, config, jobs=2)
+    assert result.exit_code == 1, result.output
+    assert "its 2 runs are tried one by one" in result.stderr
+    table = json.loads((plan.parent / "out" / "table-val.json").read_text())
+    assert list(table["missing"]) == ["hidden-8_seed-1"]
+    assert table["systems"]["hidden 8"]["seeds"] == [0]
+    assert table["systems"]["hidden 16"]["seeds"] == [0, 1]
+
+
 def test_frozen_cells_of_one_shape_train_together_and_others_alone(config: RunConfig, tmp_path: Path) -> None:
     sizes = {}
     for name in ("smoothing", "lora-rank", "layers"):
@@ -253,6 +284,22 @@ def test_a_split_too_small_for_any_answer_is_refused(plan: Path, config: RunConf
         execute(systems, plan.parent / "out", CPU, report=lambda text: None)
 
 
+def test_further_data_that_bring_nothing_are_refused_and_others_join_training(plan: Path, config: RunConfig, music: Path, tmp_path: Path) -> None:
+    text = plan.read_text().partition("[grid]")[0].replace("dropout 0.5", "without")
+    plan.write_text(f'{text}[[system]]\nname = "without"\n[[system]]\nname = "with"\nsettings.data.extra = ["{{extra}}"]\n')
+    refused = ablate(plan, config, "--extra-data", config.data.path)
+    assert isinstance(refused.exception, DataError)
+    assert "no track of" in str(refused.exception)
+    assert "duplicate" in str(refused.exception)
+    synthesise(tmp_path / "more", 6, SynthPlan(seconds=5.0, seed=1))
+    rows = [f"more-{i},audio/{i:06d}.flac,{meter},more-{i}" for i, meter in enumerate("345797")]
+    (tmp_path / "more" / "further.csv").write_text("\n".join(["id,file,class,group", *rows]) + "\n")
+    result = ablate(plan, config, "--extra-data", str(tmp_path / "more" / "further.csv"))
+    assert result.exit_code == 0, result.output
+    systems = json.loads((plan.parent / "out" / "table-val.json").read_text())["systems"]
+    assert systems["with"]["train_tracks"] == systems["without"]["train_tracks"] + 6
+
+
 def test_the_command_says_what_it_lacks() -> None:
     for arguments, message in (
         (["ablate"], "needs a PLAN and a DATASET"),
@@ -263,3 +310,27 @@ def test_the_command_says_what_it_lacks() -> None:
         result = CliRunner().invoke(cli, arguments)
         assert isinstance(result.exception, BeatmeterError)
         assert message in str(result.exception)
+
+
+def test_the_page_of_ablations_has_a_part_for_every_plan() -> None:
+    folder = Path(__file__).resolve().parents[2] / "docs"
+    spec = importlib.util.spec_from_file_location("ablations_page", folder / "ablations.py")
+    assert spec is not None
+    assert spec.loader is not None
+    pages = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(pages)
+    page = (folder / "ablations.md").read_text(encoding="utf-8")
+    for name in pages.PLANS:
+        part = page.partition(f"<!-- {name} -->")[2].partition(f"<!-- end of {name} -->")[0]
+        assert pages.renewed(page, name, part) == page, "renewing with the same table changes nothing"
+        assert f"ablations/{name}.svg" in part, f"run `python docs/ablations.py {name}`"
+        rows = [line.split(" | ")[0].removeprefix("| ") for line in part.splitlines() if line.startswith("| ")][2:]
+        assert set(load_plan(name).systems) <= set(rows), name
+        assert all(
+            re.search(r"\d\.\d{3} \[-?\d\.\d{3}, \d\.\d{3}\]", line)
+            for line in part.splitlines()
+            if line.startswith("| ") and line.split(" | ")[0][2:] in rows
+        )
+    with pytest.raises(ValueError, match="has no part for nothing"):
+        pages.renewed(page, "nothing", "")
+    assert [name for name in pages.PLANS if pages.streams(name)] == ["lora-rank", "frozen-or-lora", "phase-augmentation"]
