@@ -30,7 +30,7 @@ from beatmeter.errors import DataError, shown
 from beatmeter.parallel import Crash, ordered
 from beatmeter.settings import SplitConfig
 
-COLUMNS = ("file", "class", "group", "split", "source", "kind", "style", "grouping", "tempo", "seconds", "seed", "beats")
+COLUMNS = ("id", "file", "class", "group", "split", "source", "kind", "style", "grouping", "tempo", "seconds", "seed", "beats")
 _SETTINGS = "synthetic.json"
 
 
@@ -127,6 +127,7 @@ def _ensure(out: Path, plan: SynthPlan, clip_of: tuple[int, int, str]) -> tuple[
         atomic.write_text(notes, json.dumps(about, indent=1) + "\n")  # last: where it is, the clip is complete
     meters = about["meters"]
     row = {
+        "id": f"synthetic-{about['seed']}",  # its own in every set, so that sets can be joined
         "file": f"audio/{audio.name}",
         "class": next(iter(meters)) if len(meters) == 1 else ",".join(f"{name}:{weight:g}" for name, weight in meters.items()),
         "group": f"synthetic-{about['seed']}",
