@@ -42,9 +42,12 @@ models: .venv/installed $(MEMBERS:%=runs/models/%/calibration.json)
 $(MUSIC)/manifest.csv:
 	$(BIN)/beatmeter data synth $(MUSIC) --clips 6000 --jobs 2
 
+runs/models/embedded-lora/calibration.json: runs/models/embedded-lag/calibration.json
+runs/models/embedded-lora/calibration.json: MORE := --set training.start=runs/models/embedded-lag --set limit=1200 --set training.epochs=2
+
 runs/models/%/calibration.json: $(MUSIC)/manifest.csv
 	if test -e runs/models/$*/config.toml; then $(BIN)/beatmeter train --resume runs/models/$*; \
-	else $(BIN)/beatmeter train $(if $(findstring lora,$*),--lora,--frozen) $(MUSIC) --recipe $* --out runs/models/$*; fi
+	else $(BIN)/beatmeter train $(if $(findstring lora,$*),--lora,--frozen) $(MUSIC) --recipe $* --out runs/models/$* $(MORE); fi
 	$(BIN)/beatmeter calibrate runs/models/$*
 
 backbone: .venv/installed

@@ -71,10 +71,12 @@ class Model:
         head = {f"head.{name}": value for name, value in self.head.state_dict().items()}
         return head | {f"adapter.{name}": value for name, value in self.source.adapter_state().items()}
 
-    def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Put back what `tensors` gave."""
+    def load(self, tensors: Mapping[str, Tensor], partly: bool = False) -> None:
+        """Put back what `tensors` gave; `partly` leaves the adapter as it is where they hold none."""
         self.head.load_state_dict(head_tensors(tensors))
-        self.source.load_adapter_state({k.removeprefix("adapter."): v for k, v in tensors.items() if k.startswith("adapter.")})
+        adapter = {k.removeprefix("adapter."): v for k, v in tensors.items() if k.startswith("adapter.")}
+        if adapter or not partly:
+            self.source.load_adapter_state(adapter)
 
 
 @dataclass
@@ -151,7 +153,7 @@ def fit(
         model.load(tensors)
         checkpoints.load_optimiser(optimiser, tensors)
         report(f"continuing after epoch {after['epoch']}")
-    elif config.head.standardise:
+    elif config.head.standardise and not t.start:
         fit_standardisation(model, train, size)
     if config.head.standardise:
         model.source.standardise(model.head.scales())

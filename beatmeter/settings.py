@@ -166,6 +166,7 @@ class TrainingConfig:
     adapter_lr: float = option(1e-5, "learning rate of the backbone's adapter")
     mix_lr: float = option(1e-2, "learning rate of the layer mix, without weight decay; 0 leaves all layers equal")
     weight_decay: float = option(1e-4, "AdamW weight decay")
+    start: str = option("", "run folder whose best head (and adapter, if it has one) is where training starts; empty starts from the seed")
     warmup: float = option(0.0, "share of the steps in which the learning rates rise to their peak")
     clip: float = option(1.0, "largest gradient norm")
     select: Literal["balanced_accuracy", "accuracy", "loss"] = option(

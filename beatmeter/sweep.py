@@ -113,11 +113,15 @@ def fit_many(
     CPU, where large products are as fast one by one, they are spread over its cores. `progress(n)`: n more epochs are over."""
     model = runs[0].model
     if stack is None:
-        stack = len(runs) > 1 and (model.device.type != "cpu" or sum(p.numel() for p in model.head.parameters()) <= SMALL)
+        stack = (
+            len(runs) > 1
+            and not any(r.config.training.start for r in runs)
+            and (model.device.type != "cpu" or sum(p.numel() for p in model.head.parameters()) <= SMALL)
+        )
     if stack:
         fit_stacked(runs, train, val, report, progress)
         return
-    if runs[0].config.head.standardise:  # once, before the threads
+    if runs[0].config.head.standardise and not runs[0].config.training.start:  # once, before the threads
         fit_standardisation(model, train, model.source.step_size(runs[0].config.training))
         model.source.standardise(model.head.scales())
     cores, stop = torch.get_num_threads(), threading.Event()

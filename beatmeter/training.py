@@ -108,7 +108,23 @@ def begin(
         if finding.level == "warning":
             report(f"warning: {finding.text}")
     torch.manual_seed(config.seed)
-    return Run(Model(task, ready.source, task.head(ready.source.spec).to(device), ranks), config, folder, about)
+    model = Model(task, ready.source, task.head(ready.source.spec).to(device), ranks)
+    if config.training.start:
+        report(_start(model, Path(config.training.start)))
+    return Run(model, config, folder, about)
+
+
+def _start(model: Model, run: Path) -> str:
+    """Give a model the best epoch of another run of the same features, classes and head."""
+    tensors, about = checkpoints.read(RunFolder.open(run).best)
+    model.source.spec.require_same(FeatureSpec.from_json(about["spec"]), f"the run {run}, where this one is to start")
+    try:
+        model.load(tensors, partly=True)
+    except RuntimeError as error:
+        raise RunError(
+            f"the head of {run} is not of the shape of this one: {error}", "Use the same head and task settings, or no training.start."
+        ) from None
+    return f"starting from epoch {about['epoch']} of {run}"
 
 
 def finish(run: Run, ready: Prepared, predict: Sequence[str]) -> Outcome:

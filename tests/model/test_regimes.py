@@ -13,9 +13,10 @@ from hubfolders import write_hub_folder
 from beatmeter import checkpoints
 from beatmeter.config import change
 from beatmeter.datasets import open_dataset
-from beatmeter.errors import FingerprintError
+from beatmeter.errors import FingerprintError, RunError
 from beatmeter.features import Source, open_source
 from beatmeter.fitting import Model, fit_standardisation, optimiser_for, train_epoch
+from beatmeter.predictions import read_predictions
 from beatmeter.runs import RunFolder
 from beatmeter.schema import Track
 from beatmeter.settings import RunConfig
@@ -159,3 +160,26 @@ def test_a_run_whose_features_changed_is_refused_with_the_field(config: RunConfi
     folder.config_file.write_text(text)
     with pytest.raises(FingerprintError, match=r"lag\.parameters\.window: 2 != 1"):
         evaluate_run(tmp_path / "run", CPU, ["val"], report=lambda text: None)
+
+
+@pytest.mark.parametrize("regime", ["frozen", "streamed"])
+def test_a_run_starts_where_another_ended(regime: str, clips: Path, tmp_path: Path) -> None:
+    """Head first, then the backbone: before its first step the second run gives the first one's predictions."""
+    values = {
+        "data": {"path": str(clips)},
+        "limit": 6,
+        "features": {"backbone": "embedded", "cache": str(tmp_path / "cache"), "window": 2},
+        "head": {"poolings": ("lag",), "channels": 8, "dilations": (1, 2)},
+        "augment": {"crop": 0.0, "shift": 0.0, "noise": 0.0, "gain": 0.0},
+        "training": {"epochs": 2, "head_lr": 1e-3},
+    }
+    first = run(change(RunConfig(), values), tmp_path / "first", CPU, report=lambda text: None)
+    said: list[str] = []
+    still = {"regime": regime, "training": {"epochs": 1, "head_lr": 1e-12, "adapter_lr": 1e-12, "mix_lr": 0.0, "start": str(tmp_path / "first")}}
+    second = run(change(change(RunConfig(), values), still), tmp_path / "second", CPU, report=said.append)
+    assert any("starting from epoch" in line for line in said)
+    one, other = (read_predictions(outcome.folder.predictions("test")) for outcome in (first, second))
+    assert np.allclose(one.scores, other.scores, atol=2e-3)
+    for wrong, says in (({"head": {"channels": 4}}, "not of the shape"), ({"features": {"window": 1}}, "where this one is to start")):
+        with pytest.raises((RunError, FingerprintError), match=says):
+            run(change(change(RunConfig(), values), {**still, **wrong}), tmp_path / says.replace(" ", "-"), CPU, report=lambda text: None)
