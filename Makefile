@@ -28,7 +28,7 @@ faults: .venv/installed
 
 bench: .venv/installed
 	BEATMETER_BENCH_LINES=$(CURDIR)/benchmarks/results.jsonl \
-	$(BIN)/pytest -n 0 -s --benchmark-enable --benchmark-quiet benchmarks$(if $(PART),/test_$(PART).py); \
+	$(BIN)/pytest -n 0 -s --benchmark-enable --benchmark-quiet benchmarks$(if $(PART),/bench_$(PART).py); \
 	status=$$?; $(BIN)/python benchmarks/page.py && exit $$status
 
 MUSIC := data/synthetic

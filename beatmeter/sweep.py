@@ -28,7 +28,7 @@ from beatmeter.settings import RunConfig
 from beatmeter.stacked import FREE, fit_stacked
 from beatmeter.training import Progress, Report, begin, finish, prepare, run
 
-SMALL = 80_000  # parameters up to which a CPU is faster with stacked heads; see benchmarks/test_training.py
+SMALL = 80_000  # parameters up to which a CPU is faster with stacked heads; see benchmarks/bench_training.py
 
 
 def run_cells(

@@ -17,9 +17,9 @@ def timed(request: pytest.FixtureRequest) -> bool:
 
 @pytest.fixture
 def bench(request: pytest.FixtureRequest, timed: bool) -> Bench:
-    """Named after its file: `test_store.py` measures the part "store"."""
+    """Named after its file: `bench_store.py` measures the part "store"."""
 
     def call(way: Callable[[], Any], **options: Any) -> object:
         return request.getfixturevalue("benchmark").pedantic(way, **options)
 
-    return Bench(timed, request.module.__name__.rpartition(".")[2].removeprefix("test_"), call)
+    return Bench(timed, request.module.__name__.rpartition(".")[2].removeprefix("bench_"), call)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from types import TracebackType
 
 import dask.config
@@ -13,6 +14,7 @@ from beatmeter.engines.base import RETRIES, Engine, R, T
 from beatmeter.errors import EngineError, shown
 from beatmeter.parallel import Crash
 
+LOST = 3  # times that a result may get lost on its way
 _CONNECT = 20.0  # seconds
 _WORKERS = 60.0  # seconds to wait for the first worker of a cluster
 
@@ -53,23 +55,32 @@ class DaskEngine(Engine):
 
     def run(self, function: Callable[[T], R], items: Sequence[T]) -> Iterator[tuple[T, R | Crash]]:
         todo = iter(items)
-        running: dict[Future, T] = {}
+        running: dict[Future, tuple[T, int]] = {}
         done = as_completed([], loop=self._client.loop)
+
+        def begin(item: T, lost: int) -> None:
+            future = self._client.submit(function, item, pure=False)
+            running[future] = item, lost
+            done.add(future)
+
         while True:
             while len(running) < 2 * self.slots + 2 and (item := next(todo, None)) is not None:
-                future = self._client.submit(function, item, pure=False)
-                running[future] = item
-                done.add(future)
+                begin(item, 0)
             if not running:
                 return
             future = next(done)
-            item = running.pop(future)
-            if future.status == "error" and isinstance(future.exception(), KilledWorker):
-                yield item, Crash()
-            elif future.status in ("cancelled", "lost"):
-                raise EngineError("the Dask scheduler went away", "What was committed is kept: start it and run the same command again.")
-            else:
-                yield item, future.result()
+            item, lost = running.pop(future)
+            try:
+                result: R | Crash = future.result()
+            except KilledWorker:
+                result = Crash()
+            except CancelledError:  # the worker died with the result in its hands, or the scheduler is gone
+                if self._client.status != "running" or lost == LOST:
+                    gone = "What was committed is kept: start it and run the same command again."
+                    raise EngineError("the Dask scheduler went away", gone) from None
+                begin(item, lost + 1)
+                continue
+            yield item, result
             future.release()
 
 

@@ -5,7 +5,7 @@ comes last. So row `i` lies at byte `i * stride`: a reader needs no index and no
 reader finds the same numbers.
 
 Why one row: 600 MB of (24, 2, 1024) float16 rows copied out, speed relative to a numpy memmap of the bare array (warm cache,
-AMD EPYC, Linux 6.18, ext4; `benchmarks/test_store.py` compares the whole reader)
+AMD EPYC, Linux 6.18, ext4; `benchmarks/bench_store.py` compares the whole reader)
 
     inner chunk             scan   32 random tracks   one layer   one layer, cold
     one row                 1.03   1.03               0.99        92 ms

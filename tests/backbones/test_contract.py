@@ -14,16 +14,18 @@ from torch import Tensor
 from beatmeter.backbones import NAMES, load_backbone
 from beatmeter.backbones.adapters import attach
 from beatmeter.backbones.base import Backbone
+from beatmeter.backbones.hubert import Hubert
 from beatmeter.chunking import Layout
 from beatmeter.errors import BackboneError
 from beatmeter.pooling import chunk_spec, feature_spec
-from beatmeter.settings import EMBEDDED, MERT_95M, MERT_330M, SPECTRAL, AdapterConfig, FeatureConfig
+from beatmeter.settings import EMBEDDED, MERT_95M, MERT_330M, SPECTRAL, UNTRAINED, AdapterConfig, FeatureConfig
 
 # what stands for the two published checkpoints, whose weights are not here: small ones of their architecture
 BACKBONES: dict[str, Callable[[Path], str]] = {
     MERT_330M: lambda folder: str(hubfolders.write_hub_folder(folder, pre_norm=True)),
     MERT_95M: lambda folder: str(hubfolders.write_hub_folder(folder, pre_norm=False)),
     EMBEDDED: lambda folder: EMBEDDED,
+    UNTRAINED: lambda folder: UNTRAINED,
     SPECTRAL: lambda folder: SPECTRAL,
 }
 
@@ -92,7 +94,9 @@ def test_frames_lie_where_chunking_says(backbone: Backbone) -> None:
     loud[0, int(at * backbone.sample_rate)] += 1.0
     if spec.normalise:  # else the click changes the level of the whole chunk
         backbone.normalise = False
-    change = (states(backbone, loud)[1] - states(backbone, quiet)[1])[0].norm(dim=1).numpy()
+    with torch.no_grad():  # attention is free to look anywhere: what comes before it has a place
+        first = backbone.embed if isinstance(backbone, Hubert) else lambda waves: states(backbone, waves)[1]
+        change = (first(loud) - first(quiet))[0].norm(dim=1).numpy()
     times = Layout.of(quiet.shape[1], spec).frame_times()[0]
     assert len(times) == len(change)
     centre = float((times * change**4).sum() / (change**4).sum())

@@ -13,11 +13,11 @@ import pytest
 NOTEBOOK = Path(__file__).resolve().parents[2] / "notebooks" / "experiment.ipynb"
 FAST = {
     "SOURCE": "beatmeter",
-    "CLIPS": 36,
-    "SECONDS": 5,
+    "CLIPS": 72,
+    "SECONDS": 6,
     "SETTINGS": {"features.backbone": "embedded", "head.poolings": "lag", "head.channels": 8, "features.window": 1},
-    "FROZEN": {"training.epochs": 3},
-    "LORA": {"training.epochs": 2, "training.batch": 4, "training.accumulation": 1},
+    "FROZEN": {"training.epochs": 12, "training.head_lr": 3e-3, "training.batch": 2},
+    "LORA": {"training.epochs": 3, "training.head_lr": 3e-3, "training.batch": 4, "training.accumulation": 1},
     "SEEDS": "0-1",
     "JOBS": 1,
 }

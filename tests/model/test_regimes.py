@@ -80,7 +80,9 @@ def test_streamed_gives_frozen_logits_before_the_first_step(name: str, adapter: 
     fit_standardisation(Model(task, streamed, again), tracks, 2)
     for pooling, mine in head.standardise.items():
         clear = mine.scale < 20  # of smaller deviations float16 keeps too few digits
-        assert torch.allclose(mine.scale[clear], again.standardise[pooling].scale[clear], rtol=1e-2)
+        rounding = mine.mean.abs() * mine.scale * 2**-11  # of float16, in deviations: features far from zero keep fewer digits
+        off = (mine.scale / again.standardise[pooling].scale - 1).abs()
+        assert bool((off[clear] < 1e-2 + rounding[clear]).all())
         assert torch.allclose(mine.mean, again.standardise[pooling].mean, rtol=1e-2, atol=2e-3)
 
 

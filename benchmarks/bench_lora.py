@@ -1,6 +1,6 @@
 """How fast LoRA is trained, in clips a second, next to a plain peft loop on the same network and the same files.
 
-Once as a test, small: `pytest benchmarks/test_lora.py`. Timed, on the shape of MERT-95M: `make bench PART=lora`.
+Once as a test, small: `pytest benchmarks/bench_lora.py`. Timed, on the shape of MERT-95M: `make bench PART=lora`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """How fast the feature store is, next to what it replaces, in one run; and how its cost grows with tracks and commits.
 
-Once as a test, small: `pytest benchmarks/test_store.py`. Timed, with tables: `make bench PART=store`.
+Once as a test, small: `pytest benchmarks/bench_store.py`. Timed, with tables: `make bench PART=store`.
 """
 
 from __future__ import annotations

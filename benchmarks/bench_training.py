@@ -1,6 +1,6 @@
 """How fast frozen heads are trained on a cache of METER2800's size, next to a DataLoader over .npy files; and many at once.
 
-Once as a test, small: `pytest benchmarks/test_training.py`. Timed, with 1.7 GB of features: `make bench PART=training`.
+Once as a test, small: `pytest benchmarks/bench_training.py`. Timed, with 1.7 GB of features: `make bench PART=training`.
 """
 
 from __future__ import annotations

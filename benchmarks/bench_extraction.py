@@ -1,6 +1,6 @@
 """How fast features are made, from audio files to committed store, next to the plain loop and to matrix products alone.
 
-Once as a test, small: `pytest benchmarks/test_extraction.py`. Timed, with the full-size networks: `make bench PART=extraction`.
+Once as a test, small: `pytest benchmarks/bench_extraction.py`. Timed, with the full-size networks: `make bench PART=extraction`.
 """
 
 from __future__ import annotations
