@@ -5,7 +5,7 @@
 # make bench  benchmarks timed: benchmarks/README.md anew; PART=extraction, store, training or lora for one part alone
 # make backbone  the embedded backbone's weights, anew, from nothing
 # make models  the predictors that ship, anew: hours on two cores; what is finished is kept in runs/models
-# make comparison  the table of backbones, poolings and regimes in docs/comparison.md, into runs/study
+# make comparison  the table of backbones, poolings and regimes, into runs/study; ON=DIR tests on other data too
 PYTHON ?= python3
 BIN := .venv/bin
 

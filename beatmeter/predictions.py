@@ -20,7 +20,7 @@ from jaxtyping import Float, Int
 
 from beatmeter.atomic import write_text
 from beatmeter.errors import DataError, SchemaError, nearest
-from beatmeter.schema import Predictions
+from beatmeter.schema import SPLITS, Predictions
 
 FORMAT = 1
 SCORE, TARGET = "score_", "target_"
@@ -118,7 +118,7 @@ def open_predictions(where: Path, split: str | None = None) -> Predictions:
         there = sorted(p.stem for p in (where / "predictions").glob("*.csv"))
         known = f"It has predictions for: {', '.join(there)}." if there else "A run folder holds predictions/<split>.csv; or name a predictions file."
         raise DataError(f"{where} has no predictions for the split {wanted!r}", known)
-    return read_predictions(path, wanted)
+    return read_predictions(path, wanted if wanted in SPLITS else None)  # others are files about other data, or other labels
 
 
 def _read_text(path: Path) -> tuple[str, str]:

@@ -3,7 +3,8 @@
     python docs/ablations.py                  all of them, into runs/ablations
     python docs/ablations.py smoothing        only these; the others stay as they are on the page
 
-What is finished is kept, so a stopped run goes on.
+What is finished is kept, so a stopped run goes on. Where audio streams through the backbone, all systems start from the same head, which has
+learned from frozen features: few epochs then say what moving the backbone is worth.
 """
 
 from __future__ import annotations
@@ -47,17 +48,19 @@ def main() -> None:
     parser.add_argument("plans", nargs="*", default=PLANS, metavar="PLAN")
     parser.add_argument("--out", type=Path, default=Path("runs") / "ablations")
     parser.add_argument("--limit", type=int, default=96, help="tracks of each split where audio streams through the backbone")
-    parser.add_argument("--epochs", type=int, default=4, help="epochs there")
+    parser.add_argument("--epochs", type=int, default=2, help="epochs there")
     given = parser.parse_args()
     for name, clips, seed in (("music", CLIPS, 0), ("more", MORE, 1)):
         call("data", "synth", str(given.out / name), "--clips", str(clips), "--seconds", SECONDS, "--seed", str(seed), "--jobs", "2")
+    head = given.out / "head"
+    if not (head / "run.json").exists() or "finished" not in (head / "run.json").read_text(encoding="utf-8"):
+        call("train", "--frozen", str(given.out / "music"), "--recipe", "embedded-lag", *cache(given.out), "--out", str(head))
     further = given.out / "more" / "further.csv"
     write_further(further)
     for plan in given.plans:
         extra = ["--extra-data", str(further)] if load_plan(plan).needs_extra else []
-        few = (
-            ["--set", f"limit={given.limit}", "--set", f"training.epochs={given.epochs}", "--set", "training.accumulation=1"] if streams(plan) else []
-        )
+        values = {"limit": given.limit, "training.epochs": given.epochs, "training.accumulation": 1, "training.head_lr": 3e-4, "training.start": head}
+        few = [word for name, value in values.items() for word in ("--set", f"{name}={value}")] if streams(plan) else []
         words = ["ablate", plan, str(given.out / "music"), *extra, "--seeds", SEEDS, *few]
         call(*words, "--cache", str(given.out / "cache"), "--out", str(given.out / plan))
         FIGURES.mkdir(exist_ok=True)
@@ -67,10 +70,15 @@ def main() -> None:
         PAGE.write_text(renewed(PAGE.read_text(encoding="utf-8"), plan, content), encoding="utf-8")
 
 
+def cache(out: Path) -> list[str]:
+    """Where features are kept."""
+    return ["--set", f"features.cache={out / 'cache'}"]
+
+
 def write_further(path: Path) -> None:
-    """A table of the further clips, all to train with, under ids that the clips of the other set do not have."""
+    """A table of the further clips without their splits: all to train with."""
     with (path.parent / "manifest.csv").open(newline="", encoding="utf-8") as file:
-        rows = [[f"more/{Path(row['file']).stem}", row["file"], row["class"], row["group"]] for row in csv.DictReader(file)]
+        rows = [[row["id"], row["file"], row["class"], row["group"]] for row in csv.DictReader(file)]
     with path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows([["id", "file", "class", "group"], *rows])
 

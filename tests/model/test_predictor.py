@@ -130,3 +130,12 @@ def test_a_model_without_files_is_told_so(runs: tuple[Path, Path]) -> None:
     error = CliRunner().invoke(cli, ["predict", str(runs[0] / "lag")]).exception
     assert isinstance(error, BeatmeterError)
     assert "name the files" in str(error)
+
+
+def test_predictions_of_other_data_are_named_like_splits(runs: tuple[Path, Path], clips: Path, tmp_path: Path) -> None:
+    folder, _ = runs
+    for name in ("lag", "both-poolings"):
+        assert CliRunner().invoke(cli, ["evaluate", str(folder / name), "--data", str(clips)]).exception is None
+    order = ["ensemble", str(folder / "lag"), str(folder / "both-poolings"), "--out", str(tmp_path / "out"), "--split", f"{clips.name}-test"]
+    assert CliRunner().invoke(cli, order).exception is None
+    assert len(open_predictions(tmp_path / "out", f"{clips.name}-test")) == 48
