@@ -29,7 +29,12 @@ class DaskEngine(Engine):
         self._cluster: LocalCluster | None = None
         if self.scheduler is None:
             self._cluster = LocalCluster(
-                n_workers=self.workers, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address=None, silence_logs=logging.CRITICAL
+                n_workers=self.workers,
+                threads_per_worker=1,
+                processes=True,
+                host="127.0.0.1",
+                dashboard_address="127.0.0.1:0",
+                silence_logs=logging.CRITICAL,
             )
         try:
             self._client = Client(self._cluster or self.scheduler, timeout=_CONNECT, set_as_default=False)

@@ -226,7 +226,7 @@ def test_the_command_uses_a_cluster_that_is_there(tracks: Sequence[Track], alone
     distributed = pytest.importorskip("distributed", reason="pip install 'beatmeter[dask]'")
     options = ["--set", "features.backbone=embedded", "--set", "features.window=2", "--set", "features.dtype=float32", "--layers", "1-2"]
     with distributed.LocalCluster(
-        n_workers=1, threads_per_worker=2, processes=False, protocol="tcp://", host="127.0.0.1", dashboard_address=None
+        n_workers=1, threads_per_worker=2, processes=False, protocol="tcp://", host="127.0.0.1", dashboard_address="127.0.0.1:0"
     ) as cluster:
         command = ["extract", str(tracks[0].path.parent), *options, "--device", "cpu", "--cache", str(tmp_path)]
         done = CliRunner().invoke(cli, [*command, "--engine", "dask", "--scheduler", cluster.scheduler_address])
