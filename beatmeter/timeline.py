@@ -131,8 +131,9 @@ def windows(seconds: float, window: float = WINDOW, hop: float = HOP) -> Float[n
         raise EvaluationError(f"windows of {window:g} s every {hop:g} s leave gaps", "The hop must be above 0 and at most the window.")
     if seconds <= window:
         return np.array([[0.0, seconds]])
-    starts = np.arange(0.0, seconds - window, hop)
-    starts = np.append(starts, seconds - window)
+    last = seconds - window
+    starts = np.arange(0.0, last, hop)
+    starts = np.append(starts[starts < last - 1e-6 * hop], last)  # rounding must not give the last window twice
     return np.column_stack([starts, starts + window])
 
 
