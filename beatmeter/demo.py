@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
 
+from beatmeter.config import change
 from beatmeter.datasets.synthetic import SynthPlan, synthesise
 from beatmeter.errors import BeatmeterError
 from beatmeter.predictor import Answer, Predictor
@@ -39,13 +41,14 @@ def demo(
     configs: Sequence[tuple[str, RunConfig]],
     device: torch.device,
     clips: int = CLIPS,
+    starts: Mapping[str, str] = MappingProxyType({}),
     seconds: float = SECONDS,
     jobs: int = 1,
     report: Callable[[str], None] = print,
     progress: Callable[[str, int], Any] | None = None,
 ) -> tuple[list[Entry], tuple[Path, Answer]]:
     """Make `clips` synthetic clips in `out`/data (kept when they are there), train and evaluate every named config on
-    them, and ask the best by validation about one test clip."""
+    them, and ask the best by validation about one test clip. `starts` names for a config the one whose head it begins with."""
     data = out / "data"
     bar = progress("synthesising music", clips) if progress else None
     made = synthesise(data, clips, SynthPlan(seconds=seconds), jobs, bar.update if bar else lambda n: None)
@@ -57,10 +60,12 @@ def demo(
         if not line.startswith("epoch "):  # they are in the run's epochs.jsonl, and too many to read here
             report(line)
 
-    entries = []
+    entries: list[Entry] = []
     for name, config in configs:
         report(f"\n{name}")
         began = time.monotonic()
+        if name in starts:
+            config = change(config, {"training": {"start": str(next(e for e in entries if e.name == starts[name]).outcome.folder.path)}})
         outcome = run(config, unused(out / "runs", name), device, report=brief, progress=progress)
         entries.append(Entry(name, outcome, time.monotonic() - began))
         report(f"{len(outcome.folder.read_log())} epochs in {outcome.folder.epochs}")
