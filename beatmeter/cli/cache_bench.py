@@ -6,7 +6,9 @@ import json
 import shutil
 import statistics
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,8 +90,7 @@ def _measured(store: Store | None, sample: Sample, beside: Path, rounds: int) ->
     from beatmeter.store.place import explained
     from beatmeter.store.rivals import OTHERS, FreshStore, OwnStore, Pread
 
-    with explained("measuring", beside), tempfile.TemporaryDirectory(prefix=".bench-", dir=beside) as name:
-        folder = Path(name)
+    with explained("measuring", beside), _workplace(beside) as folder:
         kinds: dict[str, type[Rival]] = {"store": FreshStore, **OTHERS}
         yield throughput.writing({n: kind for n, kind in kinds.items() if n != "memcpy"}, sample, folder, min(rounds, 3))
         rivals = {n: kind(folder / "kept" / str(i), sample) for i, (n, kind) in enumerate(kinds.items())}
@@ -97,6 +98,19 @@ def _measured(store: Store | None, sample: Sample, beside: Path, rounds: int) ->
         yield from throughput.warm({**rivals, **own}, rounds, BATCHES)
         del rivals["memcpy"]
         yield from throughput.cold({"pread": Pread(folder / "kept" / "pread", sample), **rivals, **own}, rounds)
+
+
+@contextmanager
+def _workplace(beside: Path) -> Iterator[Path]:
+    """A folder that is gone afterwards. After Ctrl-C a library's thread may still be writing there for a moment."""
+    folder = Path(tempfile.mkdtemp(prefix=".bench-", dir=beside))
+    try:
+        yield folder
+    finally:
+        until = time.monotonic() + 10
+        while folder.exists() and time.monotonic() < until:
+            shutil.rmtree(folder, ignore_errors=True)
+            time.sleep(0.02)
 
 
 def _plain(timing: Timing) -> dict[str, Any]:
