@@ -13,7 +13,7 @@ from jaxtyping import Float
 from beatmeter.audio.decode import load
 from beatmeter.errors import AudioError, DataError
 from beatmeter.parallel import Crash, ordered
-from beatmeter.schema import Predictions, Track
+from beatmeter.schema import Predictions, Track, label_table
 
 RATE = 22_050  # Hz
 Progress = Callable[[int], object]
@@ -35,28 +35,14 @@ class Baseline(ABC):
 
     def predictions(self, tracks: Sequence[Track], split: str, jobs: int = 1, progress: Progress = lambda n: None) -> Predictions:
         """Predictions of labelled tracks."""
-        return Predictions(
-            classes=self.classes,
-            ids=tuple(t.id for t in tracks),
-            groups=tuple(t.group for t in tracks),
-            sources=tuple(t.source for t in tracks),
-            split=split,
-            targets=np.array([[t.labels.get(c, 0.0) for c in self.classes] for t in tracks]).reshape(len(tracks), len(self.classes)),
-            scores=self.scores(tracks, jobs, progress),
-            primary=self.primary(tracks),
-            times=np.full((len(tracks), 2), np.nan),
-        )
-
-    def primary(self, tracks: Sequence[Track]) -> np.ndarray:
-        """(track,) index of the heaviest class."""
-        return np.array([self.classes.index(str(t.primary)) for t in tracks], dtype=int)
+        return Predictions.of_tracks(tracks, self.classes, self.scores(tracks, jobs, progress), split)
 
 
 class Majority(Baseline):
     """Every class as often as in training, so the commonest one is the answer."""
 
     def fit(self, train: Sequence[Track], jobs: int = 1, progress: Progress = lambda n: None) -> None:
-        self.shares = np.bincount(self.primary(train), minlength=len(self.classes)) / len(train)
+        self.shares = np.bincount(label_table(train, self.classes)[1], minlength=len(self.classes)) / len(train)
 
     def scores(self, tracks: Sequence[Track], jobs: int = 1, progress: Progress = lambda n: None) -> Float[np.ndarray, "track klass"]:
         return np.tile(self.shares, (len(tracks), 1))
@@ -77,7 +63,7 @@ class Tempogram(Baseline):
             raise DataError(f"the tempogram baseline chooses by 3 folds of groups; the train split has {len(set(groups))} groups", "Use more tracks.")
         model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
         self.model = GridSearchCV(model, {"logisticregression__C": [1e-4, 1e-3, 1e-2, 1e-1]}, cv=GroupKFold(3), scoring="balanced_accuracy")
-        self.model.fit(_tempograms(train, jobs, progress), self.primary(train), groups=groups)
+        self.model.fit(_tempograms(train, jobs, progress), label_table(train, self.classes)[1], groups=groups)
 
     def scores(self, tracks: Sequence[Track], jobs: int = 1, progress: Progress = lambda n: None) -> Float[np.ndarray, "track klass"]:
         found = np.zeros((len(tracks), len(self.classes)))

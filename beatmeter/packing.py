@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,25 +95,36 @@ def pack(runs: Sequence[Path], out: Path) -> dict[str, Any]:
     names = [run.resolve().name for run in runs]
     if len(set(names)) < len(names):
         raise RunError("two models have the same name", "Rename one of the folders.")
+    for name, run in zip(names, runs, strict=True):
+        _require_packable(name, run, runs, out)
     index: dict[str, Any] = {"default": None, "models": {}}
     for name, run in zip(names, runs, strict=True):
-        folder = EnsembleFolder(run)
-        if not is_model(run):
-            raise RunError(f"{run} is neither a run folder nor an ensemble", "A run is made by `beatmeter train`.")
         validation = open_predictions(run, "val")
         measured = {key: estimate(metric(key), validation) for key in MEASURED}
         figures = {key: [round(x, 4) for x in (e.value, e.low, e.high)] for key, e in measured.items()}
         index["models"][name] = {"clips": len(validation), "validation": figures}
-        shutil.rmtree(out / name, ignore_errors=True)
-        (out / name).mkdir(parents=True)
         for file in KEPT:
             if (run / file).exists():
-                shutil.copyfile(run / file, out / name / file)
+                atomic.write_bytes(out / name / file, (run / file).read_bytes())
+            else:
+                (out / name / file).unlink(missing_ok=True)
+        folder = EnsembleFolder(run)
         if folder.exists():
-            away = [member for member, place in folder.runs().items() if place.resolve() not in [r.resolve() for r in runs]]
-            if away:
-                raise RunError(f"{name} joins {away[0]}, which is not packed", "Pack its members with it.")
             EnsembleFolder(out / name).write_members({m: out / place.resolve().name for m, place in folder.runs().items()}, folder.calibrated)
     index["default"] = max(index["models"], key=lambda n: index["models"][n]["validation"][CHOICE][0])
     atomic.write_text(out / INDEX, json.dumps(index, indent=1) + "\n")
     return index
+
+
+def _require_packable(name: str, run: Path, runs: Sequence[Path], out: Path) -> None:
+    """Nothing is written before all of this holds: what there is to pack is whole, and nobody's run is written over."""
+    if not is_model(run):
+        raise RunError(f"{run} is neither a run folder nor an ensemble", "A run is made by `beatmeter train`.")
+    strangers = sorted(p.name for p in (out / name).iterdir() if p.name not in (*KEPT, "README.md")) if (out / name).exists() else []
+    if strangers:
+        raise RunError(f"{out / name} is more than a packed model: it holds {strangers[0]}", "Choose another --out.")
+    folder = EnsembleFolder(run)
+    there = [r.resolve() for r in runs]
+    away = [member for member, place in folder.runs().items() if place.resolve() not in there] if folder.exists() else []
+    if away:
+        raise RunError(f"{name} joins {away[0]}, which is not packed", "Pack its members with it.")

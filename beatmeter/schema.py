@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-from beatmeter.errors import FingerprintError, SchemaError
+from beatmeter.errors import DataError, FingerprintError, SchemaError
 
 SPLITS = ("train", "val", "test")
 SCHEMA_VERSION = 1  # of FeatureSpec; part of every fingerprint
@@ -278,6 +278,22 @@ class Features:
             _require(rows.values.shape[1:] == shape, f"pooling {name!r} has rows of shape {rows.values.shape[1:]}, the spec says {shape}")
 
 
+def label_table(tracks: Sequence[Track], classes: Sequence[str]) -> tuple[Float[np.ndarray, "track klass"], Int[np.ndarray, " track"]]:
+    """Label weights, 0 for absent, and the index of each primary class, -1 without one. Raises DataError for a label that is
+    none of `classes`."""
+    at = {name: i for i, name in enumerate(classes)}
+    targets, primary = np.zeros((len(tracks), len(at))), np.full(len(tracks), -1)
+    for row, track in enumerate(tracks):
+        foreign = [name for name in track.labels if name not in at]
+        if foreign:
+            raise DataError(f"track {track.id} has the label {foreign[0]!r}, the task knows {', '.join(classes)}", "See `beatmeter data check`.")
+        for name, weight in track.labels.items():
+            targets[row, at[name]] = weight
+        if track.primary is not None:
+            primary[row] = at[track.primary]
+    return targets, primary
+
+
 @dataclass(frozen=True)
 class Predictions:
     """Second waist: what a model said of `n` items (tracks, or windows of tracks), for `c` classes. Numpy only.
@@ -318,6 +334,31 @@ class Predictions:
             labelled = self.primary >= 0
             said = self.targets[labelled, self.primary[labelled]] > 0
             _require(bool(said.all()), "the primary class of an item has no target weight")
+
+    @classmethod
+    def of_tracks(
+        cls,
+        tracks: Sequence[Track],
+        classes: Sequence[str],
+        scores: Float[np.ndarray, "item klass"],
+        split: str,
+        groups: Sequence[str] | None = None,
+        meta: Mapping[str, Any] | None = None,
+    ) -> Predictions:
+        """Scores of whole tracks, with their labels. `groups` stand in for those of the tracks. Raises as `label_table`."""
+        targets, primary = label_table(tracks, classes)
+        return cls(
+            classes=tuple(classes),
+            ids=tuple(t.id for t in tracks),
+            groups=tuple(t.group for t in tracks) if groups is None else tuple(groups),
+            sources=tuple(t.source for t in tracks),
+            split=split,
+            targets=targets,
+            scores=scores,
+            primary=primary,
+            times=np.full((len(tracks), 2), np.nan),
+            meta=meta or {},
+        )
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -161,18 +161,7 @@ def _joined_groups(tracks: Sequence[Track], pairs: Sequence[Pair]) -> np.ndarray
 
 def _items(tracks: Sequence[Track], classes: Sequence[str], groups: np.ndarray) -> Predictions:
     """The labelled tracks as predictions without scores yet."""
-    targets = np.array([[t.labels.get(c, 0.0) for c in classes] for t in tracks]).reshape(len(tracks), len(classes))
-    return Predictions(
-        classes=tuple(classes),
-        ids=tuple(t.id for t in tracks),
-        groups=tuple(groups.tolist()),
-        sources=tuple(t.source for t in tracks),
-        split=SPLIT,
-        targets=targets,
-        scores=np.zeros_like(targets),
-        primary=np.array([classes.index(t.primary) for t in tracks if t.primary], dtype=np.int64),
-        times=np.full((len(tracks), 2), np.nan),
-    )
+    return Predictions.of_tracks(tracks, classes, np.zeros((len(tracks), len(classes))), SPLIT, groups.tolist())
 
 
 def write_audit(found: Audit, review: Review, out: Path) -> None:

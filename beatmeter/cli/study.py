@@ -57,16 +57,19 @@ def study(
     from beatmeter.ablation.plan import load_plan
     from beatmeter.atomic import write_bytes, write_text
     from beatmeter.cells import parse_seeds
+    from beatmeter.datasets import open_dataset
     from beatmeter.device import choose_device
     from beatmeter.figures import to_png, to_svg
     from beatmeter.study import OWN, judge, predict_elsewhere, run_baselines, to_csv
     from beatmeter.study.tables import study_figure, study_markdown, study_text
 
-    names = [path.name for path in others]
-    if len(set(names)) < len(names):
-        raise ConfigError("two of the data sets of --on have the same name", "Rename one of the folders.")
     plan = _chosen(load_plan("comparison"), backbones, only)
     base = plan.changed((), assignments)
+    own = open_dataset(dataset, base.data, base.task.classes)
+    elsewhere = [open_dataset(path, replace(base.data, extra=(), corrections=()), base.task.classes) for path in others]
+    names = [other.name for other in elsewhere]
+    if len(set(names)) < len(names) or OWN in names:
+        raise ConfigError(f"two of the data sets of --on have the same name, or one is called {OWN!r}", "Rename one of the folders.")
     cells = plan.cells(base, dataset, cache, seeds=parse_seeds(seeds) if seeds else ())
     place = choose_device(device)
     try:
@@ -74,15 +77,14 @@ def study(
         runs = {name: some for name, some in done.runs.items() if some}
         if not runs:
             raise ConfigError("no system came to its end", "The reasons are above; run the same command again to go on.")
-        for other in others:
-            predict_elsewhere([run for some in runs.values() for run in some], other, place, echo)
+        for path, other in zip(others, elsewhere, strict=True):
+            predict_elsewhere([run for some in runs.values() for run in some], path, other, place, echo)
         first = plan.baseline if plan.baseline in runs else next(iter(runs))
-        classes = base.task.classes
-        baselines = run_baselines(runs[first][0], dataset, others, classes, out, jobs or 1, bar)
+        baselines = run_baselines(runs[first][0], own, elsewhere, base.task.classes, out, jobs or 1, bar)
     except KeyboardInterrupt:
         echo("stopped; the same command goes on from here")
         raise SystemExit(130) from None
-    sets = judge(runs, baselines, dataset, others, plan.metrics, classes, first)
+    sets = judge(runs, baselines, own, elsewhere, plan.metrics, first)
     write_text(out / "table.txt", study_text(sets))
     write_text(out / "table.md", study_markdown(sets))
     write_text(out / "table.csv", to_csv(sets))

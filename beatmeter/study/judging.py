@@ -14,12 +14,11 @@ import torch
 
 from beatmeter.baselines import BASELINES, Baseline
 from beatmeter.compare import Comparison, SystemMetric, compare
-from beatmeter.datasets import open_dataset
+from beatmeter.datasets import Dataset
 from beatmeter.datasets.splits import read_split
 from beatmeter.predictions import read_predictions, write_predictions
 from beatmeter.runs import RunFolder
 from beatmeter.schema import Predictions, Track
-from beatmeter.settings import DataConfig
 from beatmeter.training import evaluate_run
 
 Report = Callable[[str], None]
@@ -66,28 +65,28 @@ class OnSet:
         return {"set": self.name, **self.comparison.to_json(), "parts": parts}
 
 
-def predict_elsewhere(runs: Sequence[RunFolder], data: Path, device: torch.device, report: Report = print) -> None:
-    """Predict the labelled tracks of another dataset with every run that has not done so yet."""
+def predict_elsewhere(runs: Sequence[RunFolder], data: Path, other: Dataset, device: torch.device, report: Report = print) -> None:
+    """Predict the labelled tracks of another dataset, `other` at the path `data`, with every run that has not done so yet."""
     for run in runs:
-        if not _elsewhere(run, data).exists():
+        if not _elsewhere(run, other).exists():
             evaluate_run(run.path, device, [OWN], str(data), lambda line: None)
             report(f"{run.path.name}: {data}")
 
 
 def run_baselines(
-    split_of: RunFolder, data: Path, others: Sequence[Path], classes: Sequence[str], out: Path, jobs: int, progress: Progress | None = None
+    like: RunFolder, own: Dataset, others: Sequence[Dataset], classes: Sequence[str], out: Path, jobs: int, progress: Progress | None = None
 ) -> dict[str, dict[str, Predictions]]:
-    """Fit every baseline on the train split of a run; predictions by baseline and set, kept in `out`/baselines."""
-    split = read_split(split_of.split_file)
-    own = [t for t in open_dataset(data, DataConfig(), classes).tracks if t.id in split]
-    sets: dict[str, list[Track]] = {OWN: [t for t in own if split[t.id] == OWN]}
-    sets |= {path.name: [t for t in open_dataset(path, DataConfig(), classes).tracks if t.labels] for path in others}
+    """Fit every baseline on the train split of the run `like`, and predict what it predicted; by baseline and set, kept in
+    `out`/baselines."""
+    split = read_split(like.split_file)
+    train = [t for t in own.tracks if split.get(t.id) == "train"]
+    sets = {OWN: _predicted(like.predictions(OWN), own)} | {other.name: _predicted(_elsewhere(like, other), other) for other in others}
     found: dict[str, dict[str, Predictions]] = {}
     for name, kind in BASELINES.items():
         files = {s: out / "baselines" / name / "predictions" / f"{s}.csv" for s in sets}
         todo = [s for s in sets if not files[s].exists()]
         if todo:
-            baseline = _fitted(kind(classes), [t for t in own if split[t.id] == "train"], jobs, progress)
+            baseline = _fitted(kind(classes), train, jobs, progress)
             for s in todo:
                 bar = progress(f"{name} on {s}", len(sets[s])) if progress else None
                 write_predictions(files[s], baseline.predictions(sets[s], OWN, jobs, bar.update if bar else lambda n: None))
@@ -95,6 +94,12 @@ def run_baselines(
                     bar.close()
         found[name] = {s: read_predictions(file) for s, file in files.items()}
     return found
+
+
+def _predicted(file: Path, dataset: Dataset) -> list[Track]:
+    """The tracks of a dataset that a predictions file is about: those whose audio can be used."""
+    ids = set(read_predictions(file).ids)
+    return [t for t in dataset.tracks if t.id in ids]
 
 
 def _fitted(baseline: Baseline, train: Sequence[Track], jobs: int, progress: Progress | None) -> Baseline:
@@ -108,24 +113,25 @@ def _fitted(baseline: Baseline, train: Sequence[Track], jobs: int, progress: Pro
 def judge(
     runs: Mapping[str, Sequence[RunFolder]],
     baselines: Mapping[str, Mapping[str, Predictions]],
-    data: Path,
-    others: Sequence[Path],
+    own: Dataset,
+    others: Sequence[Dataset],
     metrics: Sequence[str],
-    classes: Sequence[str],
     first: str,
 ) -> tuple[OnSet, ...]:
     """Every system on every set. `first` is the system that the others are tested against."""
     found = []
-    for place in (data, *others):
-        own = place == data
-        name = OWN if own else place.name
-        systems = {s: [read_predictions(r.predictions(OWN) if own else _elsewhere(r, place)) for r in some] for s, some in runs.items() if some}
+    for dataset in (own, *others):
+        elsewhere = dataset is not own
+        name = dataset.name if elsewhere else OWN
+        systems = {
+            s: [read_predictions(_elsewhere(r, dataset) if elsewhere else r.predictions(OWN)) for r in some] for s, some in runs.items() if some
+        }
         systems |= {s: [by_set[name]] for s, by_set in baselines.items()}
         systems = {first: systems.pop(first), **systems}
         comparison = compare(systems, metrics, common=True)
-        tracks = {t.id: t for t in open_dataset(place, DataConfig(), classes).tracks}
+        tracks = {t.id: t for t in dataset.tracks}
         aligned = {system.name: system.runs for system in comparison.systems}
-        found.append(OnSet(f"{data.name} test split" if own else name, comparison, tuple(_parts(aligned, tracks))))
+        found.append(OnSet(name if elsewhere else f"{dataset.name} test split", comparison, tuple(_parts(aligned, tracks))))
     return tuple(found)
 
 
@@ -151,8 +157,9 @@ def _value(column: str, track: Track) -> str:
     return track.source if column == "source" else str(track.extra.get(column, ""))
 
 
-def _elsewhere(run: RunFolder, data: Path) -> Path:
-    return run.predictions(f"{data.name}-{OWN}")
+def _elsewhere(run: RunFolder, dataset: Dataset) -> Path:
+    """Where `evaluate_run` keeps predictions of other data."""
+    return run.predictions(f"{dataset.name}-{OWN}")
 
 
 def to_csv(sets: Sequence[OnSet]) -> str:

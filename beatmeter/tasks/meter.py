@@ -11,9 +11,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from beatmeter import diagnostics, metrics
-from beatmeter.errors import DataError
 from beatmeter.heads import Head
-from beatmeter.schema import FeatureSpec, Finding, Predictions, Track
+from beatmeter.schema import FeatureSpec, Finding, Predictions, Track, label_table
 from beatmeter.settings import RunConfig
 from beatmeter.tasks.base import Task
 from beatmeter.tasks.losses import LOSSES, floor_of_negative
@@ -28,20 +27,7 @@ class MeterTask(Task):
         self.weight = np.ones(len(self.classes))
 
     def targets(self, tracks: Sequence[Track]) -> tuple[Float[np.ndarray, "track klass"], Int[np.ndarray, " track"]]:
-        at = {name: i for i, name in enumerate(self.classes)}
-        values = np.zeros((len(tracks), len(self.classes)))
-        primary = np.full(len(tracks), -1)
-        for row, track in enumerate(tracks):
-            foreign = [name for name in track.labels if name not in at]
-            if foreign:
-                raise DataError(
-                    f"track {track.id} has the label {foreign[0]!r}, the task knows {', '.join(self.classes)}", "See `beatmeter data check`."
-                )
-            for name, weight in track.labels.items():
-                values[row, at[name]] = weight
-            if track.primary is not None:
-                primary[row] = at[track.primary]
-        return values, primary
+        return label_table(tracks, self.classes)
 
     def fit_to(self, train: Sequence[Track]) -> list[Finding]:
         hard = self.targets(train)[0] > 0
@@ -72,19 +58,7 @@ class MeterTask(Task):
         return LOSSES[self.config.task.loss](logits, targets, weight, self.config.task.smoothing).mean(dim=1)
 
     def predictions(self, tracks: Sequence[Track], logits: Float[np.ndarray, "track klass"], split: str, meta: Mapping[str, Any]) -> Predictions:
-        targets, primary = self.targets(tracks)
-        return Predictions(
-            classes=self.classes,
-            ids=tuple(t.id for t in tracks),
-            groups=tuple(t.group for t in tracks),
-            sources=tuple(t.source for t in tracks),
-            split=split,
-            targets=targets,
-            scores=1 / (1 + np.exp(-logits.astype(float))),
-            primary=primary,
-            times=np.full((len(tracks), 2), np.nan),
-            meta=meta,
-        )
+        return Predictions.of_tracks(tracks, self.classes, 1 / (1 + np.exp(-logits.astype(float))), split, meta=meta)
 
     def figures(self, predictions: Predictions) -> dict[str, Any]:
         p = predictions

@@ -111,6 +111,19 @@ def test_predict_takes_a_model_or_the_default(runs: tuple[Path, Path], clips: Pa
     assert "lag" in listed.stdout
 
 
+def test_packing_never_writes_over_a_run(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    folder, both = runs
+    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    with pytest.raises(RunError, match="more than a packed model"):
+        pack([folder / "lag"], folder)
+    with pytest.raises(RunError, match="not packed"):
+        pack([folder / "lag", both], tmp_path / "half")
+    assert not (tmp_path / "half").exists()
+    assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
+    once, twice = (pack([folder / "lag", folder / "both-poolings", both], tmp_path / "packed") for _ in range(2))
+    assert once == twice
+
+
 @pytest.mark.parametrize(
     ("change_it", "says"),
     [
