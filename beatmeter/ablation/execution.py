@@ -59,6 +59,7 @@ def execute(
     progress: Progress | None = None,
 ) -> Executed:
     """Train what is not finished yet in `folder`/`cell.name` and predict `split` with every cell; `val` is always predicted.
+    Cells whose training starts from the run of another cell come after it.
 
     `jobs` processes work at a time; 0 takes one for each GPU, or for each core that torch may use while memory lasts. Raises
     DataError when the split is too small for any difference to be found, and RunError when a folder holds a run of other
@@ -73,14 +74,17 @@ def execute(
             ready = prepare(config, device, report, progress)
             require_enough(ready, split, len(systems) - 1)
             require_joined(ready, config)
-    units = units_of(waiting, folder)
     devices = _devices(device)
     room = min(torch.get_num_threads(), 1 + int(free_bytes(device) / PROCESS)) if device.type == "cpu" else len(devices)
-    jobs = min(jobs or room, len(units))
+    jobs = min(jobs or room, len(units_of(waiting, folder)))
     failures: list[Failure] = []
     bar = progress("runs", len(waiting)) if progress and jobs > 1 else None
+    folders = {str(folder / cell.name) for cell in waiting}
+    later = [cell for cell in waiting if cell.config.training.start in folders]  # they start where others end
+    todo = [units_of([cell for cell in waiting if cell not in later], folder), units_of(later, folder)]
     try:
-        while units:
+        while todo:
+            units = todo.pop(0)
             again: list[Unit] = []
             outcomes = _outcomes(units, folder, devices, split, jobs, report, progress)
             for unit, reason in zip(units, outcomes, strict=True):
@@ -92,7 +96,8 @@ def execute(
                 report(f"{'failed' if reason else 'finished'}: {', '.join(cell.name for cell in unit)}" + (f": {reason}" if reason else ""))
                 if bar:
                     bar.update(len(unit))
-            units = again
+            if again:
+                todo.insert(0, again)
     finally:
         if bar:
             bar.close()

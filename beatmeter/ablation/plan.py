@@ -15,6 +15,8 @@
 
     [[system]]                          # ... and systems by name
     name = "with extra data"
+    seeds = "0"                         # its own, where a run is dear; default: those of the plan
+    start = "smoothing 0.1"             # its head starts where that system's run of the same seed ended
     [system.settings.data]
     extra = ["{extra}"]                 # stands for the data sets of --extra-data
 
@@ -25,7 +27,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,7 @@ KEYS: Mapping[str, type] = {
     "system": list,
     "each_layer": bool,
 }
+SYSTEM_KEYS = ("name", "seeds", "start", "settings")
 OWN = ("seed", "data.path", "features.cache")  # what the command line says by options of their own
 
 Settings = Mapping[str, Any]
@@ -58,7 +61,10 @@ Settings = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Plan:
-    """One ablation: `systems` maps names to nested settings on top of `base`; the first of `metrics` is the headline."""
+    """One ablation: `systems` maps names to nested settings on top of `base`; the first of `metrics` is the headline.
+
+    `own_seeds` of some systems take the place of `seeds`; `starts` maps a system to the one whose runs its own start from.
+    """
 
     name: str
     title: str
@@ -69,6 +75,8 @@ class Plan:
     baseline: str
     metrics: tuple[str, ...] = DEFAULT
     each_layer: bool = False
+    own_seeds: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    starts: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def needs_extra(self) -> bool:
@@ -94,10 +102,10 @@ class Plan:
         return config
 
     def cells(
-        self, base: RunConfig, data: Path, cache: Path, extra: Sequence[str] = (), layers: int = 0, seeds: Sequence[int] = ()
+        self, base: RunConfig, data: Path, cache: Path, out: Path, extra: Sequence[str] = (), layers: int = 0, seeds: Sequence[int] = ()
     ) -> dict[str, list[Cell]]:
-        """Every system with every seed, by the system's name. `base` is what `changed` gave, `layers` the depth of the
-        backbone for plans that try each.
+        """Every system with every seed, by the system's name. `base` is what `changed` gave, `out` the folder of the runs,
+        `layers` the depth of the backbone for plans that try each.
 
         Raises ConfigError for further data that are missing or that nobody asked for, and for systems that come out the same.
         """
@@ -120,7 +128,14 @@ class Plan:
                     f"plan {self.name}: the systems {seen[config]!r} and {name!r} have the same settings", "Nothing is left to compare."
                 )
             seen[config] = name
-            found[name] = [Cell(shown_value(name), change(config, {"seed": seed})) for seed in seeds or self.seeds]
+            mine = seeds or self.own_seeds.get(name, self.seeds)
+            found[name] = [Cell(shown_value(name), change(config, {"seed": seed})) for seed in mine]
+        for name, first in self.starts.items():
+            heads = {cell.config.seed: str(out / cell.name) for cell in found[first]}
+            missing = [c.config.seed for c in found[name] if c.config.seed not in heads]
+            if missing:
+                raise ConfigError(f"plan {self.name}: {name!r} starts from {first!r}, which has no seed {missing[0]}", "Give both the same seeds.")
+            found[name] = [Cell(c.system, change(c.config, {"training": {"start": heads[c.config.seed]}})) for c in found[name]]
         if self.baseline not in found:
             raise ConfigError(f"plan {self.name}: there is no system {self.baseline!r} to be the baseline", nearest(self.baseline, found))
         return found
@@ -153,7 +168,14 @@ def _read(path: Path, values: Settings) -> Plan:
     for recipe in values.get("recipe", []):
         base = change(base, _recipe(str(recipe), path.parent, where), f"{where}, recipe {recipe}")
     base = change(base, values.get("settings", {}), where)
-    systems = {**_grid(values.get("grid", {}), base, where), **_named(values.get("system", []), base, where)}
+    named = values.get("system", [])
+    systems = {**_grid(values.get("grid", {}), base, where), **_named(named, base, where)}
+    own_seeds = {entry["name"]: parse_seeds(entry["seeds"]) for entry in named if "seeds" in entry}
+    starts = {entry["name"]: entry["start"] for entry in named if "start" in entry}
+    for name, first in starts.items():
+        if first not in systems or first in starts:
+            why = "itself starts from another" if first in starts else "is not one of its systems"
+            raise ConfigError(f"{where}: {name!r} cannot start from {first!r}, which {why}", nearest(first, set(systems) - set(starts)))
     each = bool(values.get("each_layer", False))
     if len(systems) + 2 * each < 2:
         raise ConfigError(f"{where} has {len(systems)} systems, two are needed to compare", "Add a [grid] or a [[system]].")
@@ -171,7 +193,9 @@ def _read(path: Path, values: Settings) -> Plan:
     if baseline not in systems and not (each and baseline.startswith("layer ")):
         raise ConfigError(f"{where}: there is no system {baseline!r} to be the baseline", nearest(baseline, systems))
     seeds = parse_seeds(values.get("seeds", "0-2"))
-    return Plan(path.stem, values.get("title", path.stem), values.get("question", ""), base, systems, seeds, baseline, metrics, each)
+    return Plan(
+        path.stem, values.get("title", path.stem), values.get("question", ""), base, systems, seeds, baseline, metrics, each, own_seeds, starts
+    )
 
 
 def _recipe(name: str, folder: Path, where: str) -> Settings:
@@ -207,8 +231,11 @@ def _named(entries: Sequence[Any], base: RunConfig, where: str) -> dict[str, Set
         if not isinstance(entry, Mapping) or not isinstance(entry.get("settings", {}), Mapping):
             raise ConfigError(f"{where}: a [[system]] is a table with a name and a table of settings, not {entry!r}")
         for key in entry:
-            if key not in ("name", "settings"):
-                raise ConfigError(f"{where}: unknown key {key!r} in a [[system]]", nearest(key, ("name", "settings")))
+            if key not in SYSTEM_KEYS:
+                raise ConfigError(f"{where}: unknown key {key!r} in a [[system]]", nearest(key, SYSTEM_KEYS))
+        for key in ("seeds", "start"):
+            if not isinstance(entry.get(key, ""), str):
+                raise ConfigError(f"{where}: {key} of a [[system]] is a text, not {entry[key]!r}", 'For instance: seeds = "0-2"')
         if not isinstance(entry.get("name"), str) or not entry["name"]:
             raise ConfigError(f"{where}: a [[system]] has no name", 'It needs one: name = "with extra data"')
         if entry["name"] in found:

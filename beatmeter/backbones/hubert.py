@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from beatmeter.backbones.base import Backbone, Identity, Visit
 from beatmeter.backbones.frontend import FeatureExtractor
 from beatmeter.backbones.hubert_config import HubertConfig
-from beatmeter.backbones.kernels import Linear, attention, gelu
+from beatmeter.backbones.kernels import Dropout, Linear, attention, gelu, wide_convolution
 from beatmeter.errors import BackboneError
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class FeatureProjection(nn.Module):
         if config.feat_proj_layer_norm:
             self.layer_norm = nn.LayerNorm(config.conv_dim[-1], config.layer_norm_eps)
         self.projection = Linear(config.conv_dim[-1], config.hidden_size)
-        self.dropout = nn.Dropout(config.feat_proj_dropout)
+        self.dropout = Dropout(config.feat_proj_dropout)
 
     def forward(self, x: Float[Tensor, "chunk frame channel"]) -> Float[Tensor, "chunk frame dim"]:
         if hasattr(self, "layer_norm"):
@@ -58,8 +58,7 @@ class PositionalConvolution(nn.Module):
         self.register_load_state_dict_pre_hook(_fold_before_loading)  # type: ignore[no-untyped-call]
 
     def forward(self, x: Float[Tensor, "chunk frame dim"]) -> Float[Tensor, "chunk frame dim"]:
-        y: Tensor = self.conv(x.transpose(1, 2))
-        return gelu(y[:, :, : x.shape[1]]).transpose(1, 2)  # an even kernel gives one frame too many
+        return gelu(wide_convolution(x, self.conv))
 
 
 def fold_weight_norm(state: dict[str, Tensor], prefix: str) -> None:
@@ -102,9 +101,9 @@ class FeedForward(nn.Module):
     def __init__(self, config: HubertConfig) -> None:
         super().__init__()
         self.intermediate_dense = Linear(config.hidden_size, config.intermediate_size)
-        self.intermediate_dropout = nn.Dropout(config.activation_dropout)
+        self.intermediate_dropout = Dropout(config.activation_dropout)
         self.output_dense = Linear(config.intermediate_size, config.hidden_size)
-        self.output_dropout = nn.Dropout(config.hidden_dropout)
+        self.output_dropout = Dropout(config.hidden_dropout)
 
     def forward(self, x: Float[Tensor, "chunk frame dim"]) -> Float[Tensor, "chunk frame dim"]:
         y: Tensor = self.output_dropout(self.output_dense(self.intermediate_dropout(gelu(self.intermediate_dense(x)))))
@@ -118,7 +117,7 @@ class EncoderLayer(nn.Module):
         super().__init__()
         self.pre_norm = config.do_stable_layer_norm
         self.attention = Attention(config)
-        self.dropout = nn.Dropout(config.hidden_dropout)
+        self.dropout = Dropout(config.hidden_dropout)
         self.layer_norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
         self.feed_forward = FeedForward(config)
         self.final_layer_norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
@@ -139,7 +138,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.pos_conv_embed = PositionalConvolution(config)
         self.layer_norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout)
+        self.dropout = Dropout(config.hidden_dropout)
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.num_hidden_layers))
 
 

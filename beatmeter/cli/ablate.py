@@ -86,8 +86,8 @@ def ablate(
         raise ConfigError("ablate starts processes of its own", "Start it without a launcher, with --jobs.")
     place = choose_device(device)
     layers = FeatureService(base.features, place).outline.n_layers if chosen.each_layer else 0
-    systems = chosen.cells(base, dataset, cache, extra, layers, parse_seeds(seeds) if seeds else ())
     out = out or Path("runs") / "ablations" / chosen.name
+    systems = chosen.cells(base, dataset, cache, out, extra, layers, parse_seeds(seeds) if seeds else ())
     try:
         done = execute(systems, out, place, split, jobs or 0, echo, bar)
     except KeyboardInterrupt:

@@ -70,7 +70,7 @@ def study(
     names = [other.name for other in elsewhere]
     if len(set(names)) < len(names) or OWN in names:
         raise ConfigError(f"two of the data sets of --on have the same name, or one is called {OWN!r}", "Rename one of the folders.")
-    cells = plan.cells(base, dataset, cache, seeds=parse_seeds(seeds) if seeds else ())
+    cells = plan.cells(base, dataset, cache, out, seeds=parse_seeds(seeds) if seeds else ())
     place = choose_device(device)
     try:
         done = execute(cells, out, place, OWN, jobs or 0, echo, bar)
@@ -99,15 +99,20 @@ def study(
 
 
 def _chosen(plan: Plan, backbones: tuple[str, ...], only: tuple[str, ...]) -> Plan:
-    """The plan with the systems of further backbones, and only those that match."""
-    systems = dict(plan.systems)
+    """The plan with the systems of further backbones, and only those that match, with those that they start from."""
+    systems, seeds, starts = dict(plan.systems), dict(plan.own_seeds), dict(plan.starts)
     for backbone in backbones:
-        for name, values in plan.systems.items():
-            if name.startswith(MODEL):
-                features = {**values.get("features", {}), "backbone": backbone}
-                systems[f"{Path(backbone).name}, {name.removeprefix(MODEL)}"] = {**values, "features": features}
+        new = {name: f"{Path(backbone).name}, {name.removeprefix(MODEL)}" for name in plan.systems if name.startswith(MODEL)}
+        for name, its in new.items():
+            values = plan.systems[name]
+            systems[its] = {**values, "features": {**values.get("features", {}), "backbone": backbone}}
+        seeds |= {new[name]: own for name, own in plan.own_seeds.items() if name in new}
+        starts |= {new[name]: new[first] for name, first in plan.starts.items() if name in new}
     if only:
-        systems = {name: values for name, values in systems.items() if any(fnmatch(name, pattern) for pattern in only)}
+        wanted = {name for name in systems if any(fnmatch(name, pattern) for pattern in only)}
+        wanted |= {starts[name] for name in wanted if name in starts}
+        systems = {name: values for name, values in systems.items() if name in wanted}
     if not systems:
         raise ConfigError(f"no system matches {' or '.join(only)}", f"Systems: {'; '.join(plan.systems)}.")
-    return replace(plan, systems=systems)
+    starts = {name: first for name, first in starts.items() if name in systems}
+    return replace(plan, systems=systems, own_seeds=seeds, starts=starts)

@@ -18,6 +18,7 @@ from beatmeter.metrics.confidence import (
     primary_brier,
     primary_ece,
     reliability,
+    selective_accuracy,
     top_two,
 )
 from beatmeter.metrics.intervals import Estimate, bootstrap, bootstrap_weights, group_bootstrap, group_index, interval, share, wilson
@@ -118,6 +119,7 @@ __all__ = [
     "require_items",
     "require_labels",
     "roc_auc",
+    "selective_accuracy",
     "share",
     "sign_flip",
     "source_only",

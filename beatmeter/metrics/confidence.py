@@ -99,6 +99,17 @@ def primary_brier(scores: Scores, primary: Primary, weights: Weights | None = No
     return unbox(ratio(w @ np.square(scores.max(axis=1) - np.nan_to_num(correct(scores, primary))), w.sum(axis=-1)))
 
 
+def selective_accuracy(scores: Scores, primary: Primary, coverage: float, weights: Weights | None = None) -> Value:
+    """Accuracy of the surest `coverage` of the labelled items, the least sure left unanswered (El-Yaniv and Wiener, "On the foundations
+    of noise-free selective classification", JMLR 2010). An item at the border counts with the part of it that is inside."""
+    validate(scores, primary, weights=weights)
+    surest = np.argsort(-scores.max(axis=1), kind="stable")
+    w = (weigh(weights, len(scores)) * (primary >= 0))[..., surest]
+    before = np.cumsum(w, axis=-1) - w
+    inside = np.clip(coverage * w.sum(axis=-1, keepdims=True) - before, 0.0, w)
+    return unbox(ratio(inside @ np.nan_to_num(correct(scores, primary))[surest], inside.sum(axis=-1)))
+
+
 @dataclass(frozen=True)
 class Reliability:
     """One reliability curve: per bin its `edges` (bin + 1,), how many `items` fell in, their mean `confidence` and their

@@ -19,6 +19,7 @@ from beatmeter.metrics.intervals import REPLICATES, Estimate, bootstrap, interva
 from beatmeter.schema import Predictions
 
 ITEM_THRESHOLD = 0.5  # a class is said above this, for F1 and subset accuracy
+SURE = 0.8  # share of items that selective accuracy answers
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,8 @@ class Metric:
     """One metric: `value(predictions, weights)` with weights (*batch, item) or None gives (*batch).
 
     `outcomes(predictions)` is there for shares of items: (item,) of 0, 1 and nan for items that do not count; their mean
-    is the metric. `better` says which way is up ("" for a description that is neither).
+    is the metric. `better` says which way is up ("" for a description that is neither). `counts(predictions)` (item,) bool
+    says which items it is of.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Metric:
     value: Callable[[Predictions, Array | None], Value]
     better: Literal["higher", "lower", ""] = "higher"
     outcomes: Callable[[Predictions], Array] | None = None
+    counts: Callable[[Predictions], Array] = lambda p: p.primary >= 0
 
 
 def _mean(per_class: Array) -> Value:
@@ -58,6 +61,11 @@ def _duel(p: Predictions) -> Array:
     return np.where(both, np.nan, acc.duel(p.scores, p.primary, first, second))
 
 
+def _one_meter(p: Predictions) -> Array:
+    """(item,) the primary class of items in one meter; -1, which does not count, for all others."""
+    return np.where((p.targets > 0).sum(axis=1) == 1, p.primary, -1)
+
+
 _ALL = (
     Metric("accuracy", "accuracy", lambda p, w: acc.accuracy(p.scores, p.primary, w), outcomes=lambda p: acc.correct(p.scores, p.primary)),
     Metric(
@@ -72,8 +80,21 @@ _ALL = (
         "balanced, occurring classes",
         lambda p, w: acc.balanced_accuracy(p.scores, p.primary, w, restricted=True),
     ),
+    Metric(
+        "single_accuracy",
+        "accuracy, one-meter items",
+        lambda p, w: acc.accuracy(p.scores, _one_meter(p), w),
+        outcomes=lambda p: acc.correct(p.scores, _one_meter(p)),
+    ),
+    Metric(
+        "single_balanced_accuracy",
+        "balanced, one-meter items",
+        lambda p, w: acc.balanced_accuracy(p.scores, _one_meter(p), w),
+        counts=lambda p: _one_meter(p) >= 0,
+    ),
     Metric("three_against_four", "3 against 4", lambda p, w: _share(_duel(p), w), outcomes=lambda p: _duel(p)),
     Metric("hit_rate", "answer is any label", lambda p, w: acc.hit_rate(p.scores, p.targets, w), outcomes=lambda p: acc.hits(p.scores, p.targets)),
+    Metric("selective_accuracy", f"accuracy, surest {SURE:.0%}", lambda p, w: conf.selective_accuracy(p.scores, p.primary, SURE, w)),
     Metric("map", "mAP", lambda p, w: multi.mean_average_precision(p.scores, p.targets, w)),
     Metric("macro_f1", "macro-F1 at 0.5", lambda p, w: multi.macro_f1(p.scores, p.targets, ITEM_THRESHOLD, w)),
     Metric(
@@ -119,7 +140,7 @@ def estimate(m: Metric, predictions: Predictions, replicates: int = REPLICATES, 
     if math.isnan(float(value)):
         return Estimate(math.nan, math.nan, math.nan, 0, "bootstrap over groups")
     low, high = interval(draws)
-    n = len(predictions) if m.better == "" else int((predictions.primary >= 0).sum())
+    n = len(predictions) if m.better == "" else int(m.counts(predictions).sum())
     return Estimate(float(value), float(low), float(high), n, "bootstrap over groups")
 
 

@@ -47,6 +47,49 @@ def test_attention(trust: None, dtype: torch.dtype, kept: int, monkeypatch: pyte
     assert near(kernels.attention(q, k, v), F.scaled_dot_product_attention(q, k, v))
 
 
+@pytest.mark.parametrize("share", [0.1, 0.5])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_dropout_drops_its_share_and_keeps_the_mean(dtype: torch.dtype, share: float) -> None:
+    torch.manual_seed(0)
+    x = torch.ones(7, 14_287, dtype=dtype, requires_grad=True)  # not a multiple of four
+    y = kernels.dropout(x, share)
+    zeros = (y == 0).double()
+    error = (share * (1 - share) / y.numel()) ** 0.5
+    assert abs(float(zeros.mean()) - share) < 4 * error
+    rounded = round(share * 2**16) / 2**16
+    assert set(y.detach().unique().tolist()) == {0.0, float(torch.tensor(1 / (1 - rounded), dtype=dtype))}
+    neighbours = (zeros[:, 1:] * zeros[:, :-1]).mean()  # chances out of one number are independent
+    assert abs(float(neighbours) - share**2) < 6 * (share**2 / y.numel()) ** 0.5
+    (gradient,) = torch.autograd.grad(y.sum(), x)
+    assert torch.equal(gradient, y.detach())
+    torch.manual_seed(0)
+    assert torch.equal(kernels.dropout(x, share), y), "it follows torch's seed"
+    assert not torch.equal(kernels.dropout(x, share), y)
+    assert torch.equal(kernels.dropout(x, 0.0), x)
+    assert not kernels.dropout(x, 1.0).any()
+
+
+def test_attention_that_learns_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = [torch.randn(2, 3, 20, 8, generator=torch.Generator().manual_seed(i)).bfloat16().requires_grad_() for i in range(3)]
+    ours, theirs = kernels.attention(*made), F.scaled_dot_product_attention(*made)
+    assert near(ours, theirs)
+    for a, b in zip(torch.autograd.grad(ours.square().sum(), made), torch.autograd.grad(theirs.square().sum(), made), strict=True):
+        assert near(a, b)
+    monkeypatch.setattr(kernels, "dropout", lambda x, share: x * share)
+    assert near(kernels.attention(*made, 0.5), 0.5 * theirs), "weights are what is dropped"
+
+
+@pytest.mark.parametrize("taps", [5, 6])
+def test_wide_convolution(taps: int) -> None:
+    conv = torch.nn.Conv1d(12, 12, taps, padding=taps // 2, groups=3)
+    x = torch.randn(2, 9, 12, requires_grad=True)
+    ours, theirs = kernels.wide_convolution(x, conv), conv(x.transpose(1, 2))[:, :, :9].transpose(1, 2)
+    assert torch.allclose(ours, theirs, atol=1e-6)
+    wanted = (x, conv.weight, conv.bias)
+    for a, b in zip(torch.autograd.grad(ours.square().sum(), wanted), torch.autograd.grad(theirs.square().sum(), wanted), strict=True):
+        assert torch.allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
 def test_gradients_flow_through_every_function() -> None:
     x, w, b = torch.randn(5, 8, requires_grad=True), torch.randn(8, 8, requires_grad=True), torch.randn(8, requires_grad=True)
     ours = torch.autograd.grad(kernels.linear(x, w, b, activate=True).square().sum(), (x, w, b))

@@ -14,6 +14,7 @@ from sklearn import metrics as sk
 
 from beatmeter import metrics
 from beatmeter.errors import EvaluationError
+from beatmeter.schema import Predictions
 
 
 class Case:
@@ -69,6 +70,28 @@ def test_multilabel_metrics_agree_with_scikit_learn(k: Case, weighted: bool) -> 
         sk.roc_auc_score(k.Y[:, 0], k.S[:, 0], sample_weight=sw)
     )
     assert 1 - metrics.hit_rate(k.scores, k.targets, w) == pytest.approx(np.average(~k.Y[np.arange(len(k.Y)), k.S.argmax(axis=1)], weights=sw))
+
+
+def test_selective_accuracy_leaves_the_least_sure_out() -> None:
+    scores = np.array([[0.9, 0.1], [0.2, 0.8], [0.7, 0.3], [0.6, 0.5], [0.5, 0.4]])
+    primary = np.array([0, 1, 1, 0, -1])  # right, right, wrong, right; the last has no label
+    assert metrics.selective_accuracy(scores, primary, 0.5) == 1.0
+    assert metrics.selective_accuracy(scores, primary, 0.75) == pytest.approx(2 / 3)
+    assert metrics.selective_accuracy(scores, primary, 0.625) == pytest.approx(2 / 2.5)  # half of the third item is inside
+    assert metrics.selective_accuracy(scores, primary, 1.0) == pytest.approx(metrics.accuracy(scores, primary))
+    drawn = np.array([[1.0, 0, 0, 1, 5], [0, 2, 2, 0, 0]])
+    np.testing.assert_allclose(metrics.selective_accuracy(scores, primary, 0.5, drawn), [1.0, 1.0])
+    np.testing.assert_allclose(metrics.selective_accuracy(scores, primary, 0.8, drawn), [1.0, 2 / 3.2])
+
+
+def test_one_meter_items_alone() -> None:
+    scores = np.array([[0.9, 0.1, 0.2], [0.2, 0.8, 0.6], [0.7, 0.3, 0.1], [0.1, 0.2, 0.3]])
+    targets = np.array([[1.0, 0, 0], [0.5, 0.5, 0], [0, 1, 0], [0, 0, 0]])
+    p = Predictions(
+        ("3", "4", "5"), tuple("abcd"), tuple("abcd"), ("",) * 4, "test", targets, scores, np.array([0, 0, 1, -1]), np.full((4, 2), np.nan)
+    )
+    found = {name: metrics.estimate(metrics.metric(name), p, 200) for name in ("accuracy", "single_accuracy", "single_balanced_accuracy")}
+    assert [(e.value, e.n) for e in found.values()] == [(pytest.approx(1 / 3), 3), (0.5, 2), (0.5, 2)]
 
 
 def test_class_restricted_answers_only_what_occurs() -> None:

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from beatmeter.ablation.plan import load_plan
 from beatmeter.baselines import Majority, Tempogram
 from beatmeter.cli import cli
+from beatmeter.cli.study import _chosen
 from beatmeter.datasets import open_dataset
 from beatmeter.datasets.synthetic import SynthPlan, synthesise
 from beatmeter.errors import BeatmeterError, DataError
@@ -108,3 +109,12 @@ def test_wrong_orders_are_refused_in_words(more: list[str], says: str, clips: Pa
     error = CliRunner().invoke(cli, ["study", str(clips), *more]).exception
     assert isinstance(error, BeatmeterError)
     assert says in str(error)
+
+
+def test_further_backbones_and_a_choice_keep_what_systems_start_from() -> None:
+    plan = _chosen(load_plan("comparison"), ("hub/Big-95M",), ("Big-95M, lag 30 s, full", "spectral, lag 30 s"))
+    assert set(plan.systems) == {"spectral, lag 30 s", "Big-95M, lag 30 s", "Big-95M, lag 30 s, full"}
+    cells = plan.cells(plan.base, Path("data"), Path("cache"), Path("out"))
+    (full,) = cells["Big-95M, lag 30 s, full"]
+    assert full.config.features.backbone == "hub/Big-95M"
+    assert full.config.training.start == f"out/{cells['Big-95M, lag 30 s'][0].name}"
