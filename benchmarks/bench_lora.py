@@ -120,7 +120,7 @@ def test_lora(bench: Bench, tmp_path: Path) -> None:
         unit="clips",
         targets={"plain peft loop": 2.0},
         note=f"One step, part by part: {ours.profile()}. The base is in {ours.source.spec.compute_dtype}, the adapter in float32. "
-        "In both, the network's own dropout (a tenth, in attention too) is a third of the forward pass on a CPU."
+        "Both drop a tenth of states and of attention, as the network asks."
         if bench.timed
         else "",
     )

@@ -25,7 +25,6 @@ WAYS: dict[str, tuple[str, ...]] = {
     "all losses, 10 s": ("chunks=2", "clips=12"),
     "all losses, 5 s": ("chunks=1", "clips=24"),
     "no lag loss": ("lag_weight=0",),
-    "lag loss alone": ("frame_weight=0", "mask_weight=0"),
     "masked spectra alone": ("frame_weight=0", "lag_weight=0"),
 }
 METRICS = ["balanced_accuracy", "accuracy", "three_against_four", "log_loss"]

@@ -16,7 +16,7 @@ from beatmeter.store.place import Ranges, removed
 
 REMEDY = "Run `beatmeter cache verify --full` to see what is damaged and `beatmeter cache repair` to keep the rest."
 _WILL_NEED = getattr(mmap, "MADV_WILLNEED", None)
-_SMALL = 1 << 20  # bytes of which one tells whether all are in memory
+_LONG = 1 << 20  # bytes of a run; of a shorter one, one byte tells whether all are in memory
 _NO_WAIT = getattr(os, "RWF_NOWAIT", None)
 
 
@@ -52,11 +52,12 @@ class MappedFile(Ranges):
         return view
 
     def _announce(self, first: int, count: int, stride: int, begin: int, end: int) -> None:
-        """Let the system fetch these bytes in the background, unless they are in memory."""
+        """Let the system fetch these bytes in the background, unless they are in memory. Long runs it reads ahead by itself, faster."""
         last = (first + count - 1) * stride + end - 1
-        if _WILL_NEED is None or (self._resident(last) and (last - first * stride < _SMALL or self._resident(first * stride + begin))):
+        dense, long = 2 * (end - begin) >= stride, last - first * stride >= _LONG
+        if _WILL_NEED is None or (dense and long) or (self._resident(last) and (not long or self._resident(first * stride + begin))):
             return
-        if 2 * (end - begin) >= stride:
+        if dense:
             self._advise(first * stride + begin, (count - 1) * stride + end - begin)
         else:
             for record in range(first, first + count):
