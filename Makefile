@@ -5,7 +5,7 @@
 # make bench  benchmarks timed: benchmarks/README.md anew; PART=extraction, store, training or lora for one part alone
 # make backbone  the embedded backbone's weights, anew, from nothing
 # make models  the predictors that ship, anew: hours on two cores; what is finished is kept in runs/models
-# make comparison  the table of backbones, poolings and regimes, into runs/study; ON=DIR tests on other data too
+# make comparison  the table of backbones, poolings and regimes, into docs/comparison.md; ON=DIR tests on other data too
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -56,8 +56,7 @@ backbone: .venv/installed
 	cp runs/pretrain/backbone/* beatmeter/models/embedded/
 
 comparison: .venv/installed
-	$(BIN)/beatmeter data synth data/study --clips 900 --seed 1 --jobs 2
-	$(BIN)/beatmeter study data/study $(ON:%=--on %)
+	$(BIN)/python docs/comparison.py $(ON:%=--on %)
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
