@@ -80,7 +80,8 @@ class FeatureService:
 
     def describe(self) -> str:
         """Backbone, precision, device and licence in one line; says so when the weights are untrained."""
-        identity, shape = self.outline.identity, f"{self.outline.n_layers} layers x {self.outline.dim}"
+        identity, depth = self.outline.identity, self.outline.n_layers
+        shape = f"{depth} layer{'s' * (depth != 1)} x {self.outline.dim}"
         untrained = "" if identity.trained else ", UNTRAINED weights from a fixed seed"
         return f"features: {identity.name} ({shape}, {self.dtype} on {self.device}, {identity.licence}{untrained})"
 
