@@ -16,7 +16,7 @@ COLUMNS = 2
 def robustness_figure(curves: Sequence[Curve]) -> Figure:
     """Accuracy over level with 95 % intervals; a dashed line stands at untouched audio."""
     rows = -(-len(curves) // COLUMNS)
-    figure, axes = blank(2.1 * rows, rows, COLUMNS)
+    figure, axes = blank(2.3 * rows, rows, COLUMNS)
     for curve, a in zip(curves, axes, strict=False):
         levels = [p.level for p in curve.points]
         a.fill_between(levels, [p.accuracy.low for p in curve.points], [p.accuracy.high for p in curve.points], color=BLUE, alpha=0.15, linewidth=0)
@@ -25,7 +25,8 @@ def robustness_figure(curves: Sequence[Curve]) -> Figure:
             a.axvline(curve.clean, color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
         percent_axis(a, "y")
         strip(a, "left")
-        a.set_title(f"{curve.title}, {curve.unit}")
+        a.set_title(curve.title)
+        a.set_xlabel(curve.unit)
     for a in axes[len(curves) :]:
         a.set_visible(False)
     return figure
