@@ -51,7 +51,7 @@ def made(out: Path, name: str, steps: int, threads: int) -> None:
 
 def plan(out: Path) -> Path:
     """The ablation that compares the backbones: the same frozen lag head on each."""
-    systems = {"untrained": "embedded-untrained", **{name: str(folder(out, name) / "backbone") for name in WAYS}}
+    systems = {"untrained": "embedded-untrained", "shipped": "embedded", **{name: str(folder(out, name) / "backbone") for name in WAYS}}
     text = 'title = "Pre-training at equal budget"\nquestion = "What must a small backbone be taught?"\nrecipe = ["embedded-lag"]\nseeds = "0-2"\n'
     text += f"baseline = {json.dumps(REFERENCE)}\nmetrics = {json.dumps(METRICS)}\n"
     for name, backbone in systems.items():
