@@ -10,12 +10,12 @@ from types import TracebackType
 
 import numpy as np
 
-from beatmeter.chunking import rows
+from beatmeter.chunking import row_count, rows
 from beatmeter.errors import AudioError, BeatmeterError, StoreError
 from beatmeter.extraction.feeding import CHANGED, Source, Unusable
 from beatmeter.extraction.flow import Channel, ClosedError
 from beatmeter.extraction.inference import Rows
-from beatmeter.schema import Features, Pooled
+from beatmeter.schema import Features, FeatureSpec, Pooled
 from beatmeter.store import Store, UnstorableError
 from beatmeter.store.commit import TrackDraft
 
@@ -63,14 +63,46 @@ class Part:
     last: bool
 
 
+class _Growing:
+    """A track's rows, put in their place as they come: parts kept one by one would hold on to memory in many small pieces,
+    between which large freed ones are lost."""
+
+    def __init__(self, source: Source, spec: FeatureSpec) -> None:
+        self._source, self._spec = source, spec
+        self._values: dict[str, np.ndarray] = {}
+        self._filled = dict.fromkeys((p.name for p in spec.poolings), 0)
+
+    def take(self, part: Rows) -> None:
+        """The next rows of every pooling."""
+        for name, found in part.items():
+            if name not in self._values:
+                total = row_count(self._source.layout, self._spec[name])
+                self._values[name] = np.empty((total, *found.shape[1:]), found.dtype)
+            at = self._filled[name]
+            self._filled[name] = at + len(found)
+            self._values[name][at : at + len(found)] = found
+
+    def features(self) -> Features:
+        """All of them, after the last part."""
+        pooled = {}
+        for p in self._spec.poolings:
+            times, frames = rows(self._source.layout, p)
+            pooled[p.name] = Pooled(self._values[p.name][: self._filled[p.name]], times, frames)
+        return Features(self._spec, self._source.layout.samples, pooled)
+
+
 class Committer:
-    """Takes parts and failures, commits whole tracks. `patience` is asked when the store cannot be written: True means try
-    again. Leaving the `with` block commits what is complete; an error of the store is raised there, or by `put`."""
+    """Takes parts and failures, commits whole tracks.
+
+    `patience` is asked when the store cannot be written: True means try again (a track too large to hold fails for this
+    time then, and is not recorded as bad). Leaving the `with` block commits what is complete; an error of the store is
+    raised there, or by `put`.
+    """
 
     def __init__(self, store: Store, outcome: Outcome, patience: Patience = impatient) -> None:
         self.store, self.outcome, self.patience = store, outcome, patience
         self._inbox: Channel[Part | Unusable] = Channel(_AHEAD)
-        self._open: dict[str, list[Rows]] = {}  # parts of tracks that are not complete
+        self._open: dict[str, _Growing] = {}  # tracks that are not complete
         self._drafts: dict[str, TrackDraft] = {}
         self._refused: set[str] = set()  # keys of tracks that failed half-way
         self._sizes: dict[str, int] = {}
@@ -130,15 +162,11 @@ class Committer:
         if size > COMMIT_BYTES:
             self._append(part)
             return
-        parts = self._open.setdefault(key, [])
-        parts.append(part.rows)
+        if key not in self._open:
+            self._open[key] = _Growing(source, self.store.spec)
+        self._open[key].take(part.rows)
         if part.last:
-            pooled = {}
-            for p in self.store.spec.poolings:
-                times, frames = rows(source.layout, p)
-                pooled[p.name] = Pooled(np.concatenate([some[p.name] for some in parts]), times, frames)
-            del self._open[key]
-            self._ready[key] = (source, Features(self.store.spec, source.layout.samples, pooled))
+            self._ready[key] = (source, self._open.pop(key).features())
             self._bytes += size
 
     def _forget(self, key: str) -> None:
@@ -149,21 +177,23 @@ class Committer:
             draft.discard()
 
     def _append(self, part: Part) -> None:
-        source = part.source
-        began = time.monotonic()
-        if source.key not in self._drafts:
-            self._drafts[source.key] = self.store.draft(source.key, source.layout.samples)
-        draft = self._drafts[source.key]
+        """Of a track too large to hold: its rows go to the disk as they come."""
+        source, began = part.source, time.monotonic()
         try:
-            draft.append(part.rows)
+            if source.key not in self._drafts:
+                self._drafts[source.key] = self.store.draft(source.key, source.layout.samples)
+            self._drafts[source.key].append(part.rows)
+            if part.last:
+                self.store.commit_draft(self._drafts.pop(source.key))
+                self._count(source)
         except UnstorableError as error:
             self._forget(source.key)
             self._refuse(source, error.tracks[source.key])
-        else:
-            if part.last:
-                del self._drafts[source.key]
-                self.store.commit_draft(draft)
-                self._count(source)
+        except StoreError as error:  # some of its rows may be lost: it begins again, with the next run
+            self._forget(source.key)
+            if not self.patience(error):
+                raise
+            self.outcome.failed[source.track.id] = str(error)
         self._busy += time.monotonic() - began
 
     def _commit(self) -> None:

@@ -25,11 +25,13 @@ from beatmeter.backbones.base import Visit
 from beatmeter.chunking import Layout
 from beatmeter.config import change
 from beatmeter.datasets import open_dataset
+from beatmeter.errors import StoreError
 from beatmeter.extraction import Extractor, plan
 from beatmeter.pooling import Arrangement, Encoder
 from beatmeter.service import FeatureService
 from beatmeter.settings import DataConfig, FeatureConfig, RunConfig, TaskConfig
 from beatmeter.store import Store
+from beatmeter.store.commit import TrackDraft
 from beatmeter.store.verify import verify
 from beatmeter.training import run
 
@@ -257,6 +259,56 @@ def test_values_that_cannot_be_stored_fail_their_track_and_no_other(music: Path,
     assert "layer 1" in failed["0.wav"]
     assert len(store.keys()) == len(tracks) - 1
     assert keys["0.wav"] in store.failures()
+
+
+def test_tracks_too_large_to_hold_are_written_as_they_are_computed(music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tracks = open_dataset(music, DataConfig(), CLASSES, labelled=False).tracks
+    held, keys, _ = FeatureService(settings(tmp_path / "cache", backbone="spectral"), CPU).ensure(tracks, report=quiet)
+    sizes = sorted(held.layout.bytes_of(Layout.of(samples, held.spec)) for samples in held.snapshot().lengths())
+    monkeypatch.setattr("beatmeter.extraction.committing.COMMIT_BYTES", sizes[3])
+    begin, begun = Store.draft, []
+    monkeypatch.setattr(Store, "draft", lambda self, key, samples: begun.append(key) or begin(self, key, samples))
+    written, _, failed = FeatureService(settings(tmp_path / "cache2", backbone="spectral"), CPU).ensure(tracks, report=quiet)
+    assert not failed
+    assert 0 < len(begun) < len(tracks)
+    assert verify(written.path, full=True).sound
+    for key in keys.values():
+        for name, rows in held.snapshot().read(key).pooled.items():
+            assert np.array_equal(rows.values, written.snapshot().read(key).pooled[name].values), name
+
+
+def test_a_disk_that_is_full_for_a_time_costs_a_track_too_large_to_hold_only_its_turn(
+    music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracks = open_dataset(music, DataConfig(), CLASSES, labelled=False).tracks
+    service = FeatureService(settings(tmp_path / "cache", backbone="spectral"), CPU)
+    store, told = service.store(), []
+    monkeypatch.setattr("beatmeter.extraction.committing.COMMIT_BYTES", 1)
+    append, calls = TrackDraft.append, iter(range(1000))
+
+    def full(draft: TrackDraft, values: object) -> None:
+        append(draft, values)  # type: ignore[arg-type]
+        if next(calls) == 8:
+            raise StoreError("No space left on device", "Make room.")
+
+    def patient(error: StoreError) -> bool:
+        told.append(str(error))
+        return True
+
+    with monkeypatch.context() as disk:
+        disk.setattr(TrackDraft, "append", full)
+        with pytest.raises(StoreError, match="No space"):
+            service.fill(store, tracks, quiet)
+        assert 0 < len(store.keys()) < len(tracks)
+        calls = iter(range(6, 1000))
+        filled = service.fill(store, tracks, quiet, patience=patient)
+    assert len(told) == len(filled.failed) == 1
+    assert "No space" in told[0]
+    assert store.failures() == {}
+    assert len(store.keys()) == len(tracks) - 1
+    assert not service.fill(store, tracks, quiet).failed
+    assert verify(store.path, full=True).sound
+    assert not list((store.path / "tmp").iterdir())
 
 
 def test_a_deeper_store_is_filled_for_one_that_wants_less(music: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import resource
+import secrets
 import signal
 import socket
 import subprocess
@@ -46,13 +47,15 @@ class Running:
 
     def __init__(self, folder: Path, cache: Path, *options: str, **environment: str) -> None:
         self.cache = cache
+        self.said = cache.with_name(f"said-{secrets.token_hex(4)}.txt")  # a pipe that nobody reads fills up in a long day, and stops it
         command = [sys.executable, "-m", "beatmeter", "extract", "--watch", str(folder), "--cache", str(cache), *SPECTRAL, *FAST, *options]
-        self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1", **environment}
-        )
+        with self.said.open("w") as said:
+            self.process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=said, text=True, env={**os.environ, "OMP_NUM_THREADS": "1", **environment}
+            )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
-        assert line.startswith("ready: watching"), (line, self.process.communicate())
+        assert line.startswith("ready: watching"), (line, self.end())
 
     @property
     def status(self) -> dict[str, Any]:
@@ -63,8 +66,8 @@ class Running:
     def end(self, number: int = signal.SIGTERM) -> str:
         """What it said on stderr."""
         self.process.send_signal(number)
-        _, said = self.process.communicate(timeout=60)
-        return said
+        self.process.communicate(timeout=60)
+        return self.said.read_text()
 
 
 def store_in(cache: Path) -> Store:

@@ -65,7 +65,10 @@ class Day:
             path.write_bytes(content)
         self.wanted.add(number)
         self.places[path] = number
-        settled = [p for p in self.places if p.exists() and p not in {h for h, _ in self.half}]
+        if kind <= 0.8:
+            return True
+        writing = {h for h, _ in self.half}
+        settled = [p for p in self.places if p not in writing]
         if kind > 0.85 and settled:  # somebody tidies up
             old = self.rng.choice(settled)
             new = self.folder / "moved" / f"{self.moves} {old.name}"
@@ -73,7 +76,7 @@ class Day:
             old.rename(new)
             self.places[new] = self.places.pop(old)
             self.moves += 1
-        elif kind > 0.8 and settled:  # a better version
+        elif settled:  # a better version
             old = self.rng.choice(settled)
             self.places[old] = 100_000 + number
             self.wanted.add(100_000 + number)
