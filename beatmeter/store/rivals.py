@@ -174,19 +174,19 @@ class NeverChecked(FreshStore):
 
 
 class Indexed(Rival):
-    """Rivals that are one array in which a slice is a read."""
+    """Rivals that are one array in which a slice is a read: it gives an array in memory."""
 
     array: Any
 
     def scan(self) -> np.ndarray:
-        return np.array(self.array[:])
+        return np.asarray(self.array[:])
 
     def batch(self, chosen: Sequence[int]) -> np.ndarray:
         edges = self.sample.offsets
         return np.concatenate([self.array[edges[i] : edges[i + 1]] for i in chosen])
 
     def layer(self, at: int) -> np.ndarray:
-        return np.array(self.array[:, at : at + 1])
+        return np.asarray(self.array[:, at : at + 1])
 
     def empty(self, chosen: Sequence[int]) -> np.ndarray:
         """Room for the rows of some tracks."""
@@ -194,12 +194,20 @@ class Indexed(Rival):
 
 
 class Memmap(Indexed):
+    """A slice of it is not in memory yet: it is copied."""
+
     def write(self) -> None:
         self.sample.values.tofile(self.folder / "flat")
 
     def open(self) -> None:
         self.array = None  # lets go of the mapping before the next
         self.array = np.memmap(self.folder / "flat", self.sample.values.dtype, "r", shape=self.sample.values.shape)
+
+    def scan(self) -> np.ndarray:
+        return np.array(self.array)
+
+    def layer(self, at: int) -> np.ndarray:
+        return np.array(self.array[:, at : at + 1])
 
     def batch(self, chosen: Sequence[int]) -> np.ndarray:
         edges, out, at = self.sample.offsets, self.empty(chosen), 0
