@@ -43,7 +43,7 @@ class Ours:
         task.fit_to(tracks)
         self.model = Model(task, source, task.head(source.spec).to(choose_device()))
         self.optimiser = optimiser_for(self.model, config)
-        self.targets = torch.from_numpy(task.targets(tracks)[0]).float()
+        self.targets = torch.from_numpy(task.targets(tracks)[0]).float().to(self.model.device)
         self.epoch = 0
 
     def step(self) -> float:
@@ -95,10 +95,10 @@ def test_lora(bench: Bench, tmp_path: Path) -> None:
         "training": {"batch": n, "accumulation": 1, "epochs": 100},
     }
     config = change(RunConfig(), values)
-    ours, plain = Ours(config, tracks), PlainLora(network, config, len(classes))
+    ours, plain = Ours(config, tracks), PlainLora(network.to(choose_device()), config, len(classes))
     plain.eval()
     with torch.inference_mode():
-        expected = plain.features(short).numpy()
+        expected = plain.features(short).cpu().numpy()
     relative = np.linalg.norm(ours.features(short) - expected) / np.linalg.norm(expected)
     assert relative < (0.02 if bench.timed else 0.001), relative
     losses: dict[str, float] = {}

@@ -70,7 +70,7 @@ def make_clips(folder: Path, n: int, seconds: float, kind: str = "mp3") -> list[
 
 @torch.inference_mode()
 def plain_loop(model: HubertModel, paths: Sequence[Path]) -> list[np.ndarray]:
-    """Mean and maximum over the frames of every 5-s chunk and layer, (chunk, layer, 2, dim) per file."""
+    """Mean and maximum over the frames of every 5-s chunk and layer, (chunk, layer, 2, dim) per file, on the model's device."""
     result = []
     for path in paths:
         wave, _ = librosa.load(path, sr=CHUNK.sample_rate, mono=True)
@@ -81,10 +81,10 @@ def plain_loop(model: HubertModel, paths: Sequence[Path]) -> list[np.ndarray]:
         for start in starts:
             chunk = torch.from_numpy(wave[start : start + CHUNK.length])
             chunk = (chunk - chunk.mean()) / torch.sqrt(chunk.var(correction=0) + 1e-7)
-            out = model(chunk[None], output_hidden_states=True)
+            out = model(chunk[None].to(model.device), output_hidden_states=True)
             states = [*out.hidden_states[1:-1], out.last_hidden_state]
             rows.append(torch.stack([torch.stack([s[0].mean(0), s[0].amax(0)]) for s in states]))
-        result.append(torch.stack(rows).numpy())
+        result.append(torch.stack(rows).cpu().numpy())
     return result
 
 
@@ -102,17 +102,26 @@ def multiply_adds(model: HubertModel, samples: int) -> float:
 
 
 class Products:
-    """Large bfloat16 matrix products, one on every core at once: the rate that this machine has at most."""
+    """Large bfloat16 matrix products, one on every core at once, or one after the other on a GPU: the most that the device gives."""
 
-    def __init__(self, multiply_adds: float, cores: int, size: int = 2048) -> None:
-        self.a, self.b = (torch.randn(size, size).to(torch.bfloat16) for _ in range(2))
-        self.each = max(1, round(multiply_adds / size**3 / cores))
-        self.cores, self.threads = cores, ThreadPoolExecutor(cores)
+    def __init__(self, multiply_adds: float, device: torch.device) -> None:
+        self.device = device
+        self.size, self.lanes = (8192, 1) if device.type == "cuda" else (2048, torch.get_num_threads())
+        self.a, self.b = (torch.randn(self.size, self.size, device=device).to(torch.bfloat16) for _ in range(2))
+        self.each = max(1, round(multiply_adds / self.size**3 / self.lanes))
+        self.threads = ThreadPoolExecutor(self.lanes)
+
+    @property
+    def multiply_adds(self) -> float:
+        """In one call."""
+        return float(self.each * self.lanes * self.size**3)
 
     def __call__(self) -> None:
-        list(self.threads.map(self._work, range(self.cores)))
+        list(self.threads.map(self._work, range(self.lanes)))
 
     def _work(self, _: int) -> None:
         torch.set_num_threads(1)
         for _ in range(self.each):
             torch.matmul(self.a, self.b)
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()

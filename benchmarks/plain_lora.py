@@ -35,6 +35,7 @@ class PlainLora(nn.Module):
             nn.Dropout(config.head.dropout),
             nn.Linear(config.head.hidden, classes),
         )
+        self.to(model.device)
         trained = [p for p in self.parameters() if p.requires_grad]
         self.optimiser = torch.optim.AdamW(trained, config.training.head_lr, weight_decay=config.training.weight_decay)
         self.clip = config.training.clip
@@ -46,7 +47,7 @@ class PlainLora(nn.Module):
         for start in chunk_starts(len(wave), CHUNK):
             chunk = torch.from_numpy(wave[start : start + CHUNK.length])
             chunk = (chunk - chunk.mean()) / torch.sqrt(chunk.var(correction=0) + 1e-7)
-            out = self.model(chunk[None], output_hidden_states=True)
+            out = self.model(chunk[None].to(self.mix.device), output_hidden_states=True)
             states = [*out.hidden_states[1:-1], out.last_hidden_state]
             rows.append(torch.stack([torch.stack([s[0].mean(0), s[0].amax(0)]) for s in states]))
         many = torch.stack(rows)

@@ -17,6 +17,7 @@ import numpy as np
 
 from beatmeter.chunking import Layout, rows
 from beatmeter.schema import Features, FeatureSpec, Pooled
+from beatmeter.store import crew
 from beatmeter.store.gather import Check
 from beatmeter.store.reader import Snapshot
 from beatmeter.store.store import Store
@@ -24,6 +25,7 @@ from beatmeter.store.store import Store
 CAN_DROP = hasattr(os, "posix_fadvise")  # whether files can be put out of memory, for cold reads
 _COMMIT = 64  # tracks
 _SCAN = 16 << 20  # bytes of a pread
+_PIECE = 64  # rows copied at a time
 
 
 @dataclass(frozen=True)
@@ -219,13 +221,34 @@ class Memmap(Indexed):
 
 
 class Memcpy(Memmap):
-    """No file at all: copies from memory to memory."""
+    """No file at all: copies from memory to memory, on as many threads as the store takes."""
 
     def write(self) -> None:
         pass
 
     def open(self) -> None:
         self.array = self.sample.values
+
+    def scan(self) -> np.ndarray:
+        return self._copied([(0, len(self.array))])
+
+    def batch(self, chosen: Sequence[int]) -> np.ndarray:
+        return self._copied([(int(self.sample.offsets[i]), int(self.sample.offsets[i + 1])) for i in chosen])
+
+    def _copied(self, spans: Sequence[tuple[int, int]]) -> np.ndarray:
+        """Rows of `spans` (first, last), one after the other."""
+        pieces, total = [], 0
+        for first, last in spans:
+            pieces += [(a, min(a + _PIECE, last), total + a - first) for a in range(first, last, _PIECE)]
+            total += last - first
+        out = np.empty((total, *self.array.shape[1:]), self.array.dtype)
+
+        def copy(some: list[tuple[int, int, int]]) -> None:
+            for a, b, at in some:
+                out[at : at + b - a] = self.array[a:b]
+
+        crew.share(copy, pieces, out.nbytes)
+        return out
 
 
 class Pread(Indexed):
