@@ -326,7 +326,8 @@ class Streamed(Source):
             except AudioError as error:
                 failed[track.id] = str(error)
         anew = len(filled.samples) - filled.kept
-        more = f"; {anew} are decoded in every epoch (training.waves = {self.training.waves:g} GB)" if anew else ""
+        why = f"the folder cannot be written: {filled.unwritable}" if filled.unwritable else f"training.waves = {self.training.waves:g} GB"
+        more = f"; {anew} are decoded in every epoch ({why})" if anew else ""
         report(f"waveforms: {filled.decoded} decoded, {filled.kept} kept in {self.waves.folder} ({filled.bytes / 1e9:.2f} GB){more}")
         return failed
 

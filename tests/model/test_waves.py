@@ -114,6 +114,17 @@ def test_there_is_room_for_so_much_and_what_was_not_used_for_longest_goes(files:
     assert Waves(tmp_path / "none", RATE, "soxr-hq", 0).fill(files, 1).kept == 0
 
 
+def test_what_cannot_be_kept_pushes_nothing_out(files: dict[str, Path], tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    size = Waves(cache, RATE, "soxr-hq", 1 << 30).fill(files, 1).bytes
+    rng = np.random.default_rng(1)
+    soundfile.write(tmp_path / "long.wav", 0.1 * rng.standard_normal(4 * 30_000), 16_000)
+    for limit in (0, size // 2):  # keep nothing; one file larger than all the room
+        filled = Waves(cache, RATE, "soxr-hq", limit).fill({"ff" * 32: tmp_path / "long.wav"}, 1)
+        assert (filled.decoded, filled.kept, filled.unwritable) == (1, 0, "")
+        assert usage(cache)[0].tracks == len(files)
+
+
 def test_usage_and_clear_tell_what_is_there(files: dict[str, Path], tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     assert usage(cache) == []
@@ -134,6 +145,33 @@ def test_a_disk_that_cannot_be_written_costs_only_time(files: dict[str, Path], t
     monkeypatch.setattr(waves.atomic, "write_bytes", full)
     filled = Waves(tmp_path / "cache", RATE, "soxr-hq", 1 << 30).fill(files, 1)
     assert (filled.decoded, filled.kept, len(filled.samples)) == (4, 0, 4)
+    assert filled.unwritable == "No space left on device"
+
+
+def test_a_folder_that_nothing_can_be_removed_from_costs_only_time(files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache, keys = tmp_path / "cache", list(files)
+    size = Waves(cache, RATE, "soxr-hq", 1 << 30).fill({key: files[key] for key in keys[:2]}, 1).bytes
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    store = Waves(cache, RATE, "soxr-hq", size)
+    with monkeypatch.context() as folder:
+        folder.setattr(Path, "unlink", refuse)
+        filled = store.fill({key: files[key] for key in keys[2:]}, 1)  # there is no room without removing the others
+        assert (filled.decoded, filled.kept, len(filled.samples), filled.unwritable) == (2, 0, 2, "Permission denied")
+        store.path(keys[0]).write_bytes(bytes(100))
+        assert store.read(keys[0]) is None
+        assert clear(cache) == (0, 0), "what went is counted, not what should have gone"
+    assert usage(cache)[0].tracks == 2
+
+
+def test_a_folder_that_is_cleared_meanwhile_holds_nothing(files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Waves(tmp_path / "cache", RATE, "soxr-hq", 1 << 30)
+    store.fill(files, 1)
+    monkeypatch.setattr(Path, "exists", lambda path: True)  # as it was a moment ago
+    filled = store.fill(files, 1, lambda n: clear(tmp_path / "cache"))
+    assert (len(filled.samples), filled.kept, filled.bytes) == (4, 0, 0)
 
 
 @pytest.fixture
@@ -162,6 +200,19 @@ def test_streamed_batches_are_the_same_with_and_without_kept_waveforms(streamed:
     clear(Path(streamed.features.cache))
     with pytest.raises(AssertionError, match="decodes nothing"):
         list(kept.batches(tracks, parts))
+
+
+def test_training_says_when_waveforms_cannot_be_kept(streamed: RunConfig, clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, data: bytes) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(waves.atomic, "write_bytes", refuse)
+    tracks = list(open_dataset(clips, streamed.data, streamed.task.classes).tracks)[:2]
+    said: list[str] = []
+    source = open_source(streamed, CPU, said.append)
+    assert source.prepare(tracks, said.append) == {}
+    assert said[-1].endswith("2 are decoded in every epoch (the folder cannot be written: Read-only file system)")
+    assert len(next(source.batches(tracks, [np.arange(2)])).inputs) == 2
 
 
 def test_a_track_that_cannot_be_decoded_is_named_before_training(streamed: RunConfig, clips: Path, tmp_path: Path) -> None:
