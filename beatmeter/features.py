@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from beatmeter.audio.ahead import decode_ahead
 from beatmeter.audio.augment import augment_wave
-from beatmeter.audio.identity import track_keys
+from beatmeter.audio.identity import stamp, track_keys
 from beatmeter.backbones.adapters import adapter_state, attach, load_adapter_state
 from beatmeter.backbones.base import Backbone
 from beatmeter.backbones.hubert import Hubert
@@ -306,6 +306,7 @@ class Streamed(Source):
     def prepare(self, tracks: Sequence[Track], report: Report = print, progress: Progress | None = None) -> dict[str, str]:
         self._report = report
         failed: dict[str, str] = {}
+        stamps = {t.path: stamp(t.path) for t in tracks}
         for track, key in zip(tracks, track_keys([t.path for t in tracks], self.cache), strict=True):
             if isinstance(key, AudioError):
                 failed[track.id] = str(key)
@@ -313,7 +314,8 @@ class Streamed(Source):
                 self.keys[track.id] = key
         paths = {self.keys[t.id]: t.path for t in tracks if t.id in self.keys}
         bar = progress("reading audio", len(paths)) if progress else None
-        filled = self.waves.fill(paths, self.training.workers, bar.update if bar else lambda n: None)
+        before = {key: stamps[path] for key, path in paths.items()}
+        filled = self.waves.fill(paths, self.training.workers, bar.update if bar else lambda n: None, before)
         if bar:
             bar.close()
         for track in tracks:

@@ -24,6 +24,7 @@ from jaxtyping import Float32
 
 from beatmeter import atomic
 from beatmeter.audio.ahead import decode_ahead
+from beatmeter.audio.identity import Stamp, require_unchanged
 from beatmeter.errors import AudioError
 
 FOLDER = "waves"
@@ -94,9 +95,18 @@ class Waves:
     def path(self, key: str) -> Path:
         return self.folder / key[:2] / f"{key}.wave"
 
-    def fill(self, paths: Mapping[str, Path], jobs: int, progress: Callable[[int], object] = lambda n: None) -> Filled:
+    def fill(
+        self,
+        paths: Mapping[str, Path],
+        jobs: int,
+        progress: Callable[[int], object] = lambda n: None,
+        stamps: Mapping[str, Stamp | None] | None = None,
+    ) -> Filled:
         """Decode what is missing of `paths` (by key) and keep it while there is room. Waveforms of other tracks that were not
-        used for longest make room; those of this call do not, what is too much is decoded whenever it is asked for."""
+        used for longest make room; those of this call do not, what is too much is decoded whenever it is asked for.
+
+        `stamps` are those of the files from before their keys were computed: one that changed since fails, for this time.
+        """
         samples: dict[str, int] = {}
         failed: dict[str, AudioError] = {}
         unwritable = ""
@@ -110,15 +120,18 @@ class Waves:
         missing = {key: path for key, path in paths.items() if key not in samples}
         room = _Room(self.root, self.limit, {self.path(key) for key in paths})
         for key, wave in zip(missing, decode_ahead(list(missing.values()), self.sample_rate, jobs), strict=True):
-            if isinstance(wave, AudioError):
-                failed[key] = wave
-            else:
+            try:
+                if stamps is not None:
+                    require_unchanged(paths[key], stamps[key])
+                if isinstance(wave, AudioError):
+                    raise wave
                 samples[key] = len(wave)
-                try:
-                    room.write(self.path(key), encode(wave, self.sample_rate))
-                except OSError as error:  # full or read-only: go on without
-                    unwritable = error.strerror or str(error)
-                    room.close()
+                room.write(self.path(key), encode(wave, self.sample_rate))
+            except AudioError as error:
+                failed[key] = error
+            except OSError as error:  # full or read-only: go on without
+                unwritable = error.strerror or str(error)
+                room.close()
             progress(1)
         held = [size for key in samples if (size := self._bytes(key)) is not None]
         return Filled(samples, failed, len(missing) - len(failed), len(held), sum(held), unwritable)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -16,9 +17,12 @@ from hypothesis import strategies as st
 
 from beatmeter import features, waves
 from beatmeter.audio.decode import load
+from beatmeter.audio.identity import track_keys
 from beatmeter.config import change
 from beatmeter.datasets import open_dataset
+from beatmeter.errors import AudioError
 from beatmeter.features import Streamed, open_source, saved_bytes
+from beatmeter.schema import Track
 from beatmeter.settings import RunConfig
 from beatmeter.waves import BLOCK, Waves, clear, decode, encode, usage
 
@@ -223,6 +227,29 @@ def test_a_track_that_cannot_be_decoded_is_named_before_training(streamed: RunCo
     failed = source.prepare(bad, lambda text: None)
     assert set(failed) == {"bad", "gone"}
     assert "broken.wav" in failed["bad"]
+
+
+def test_a_file_that_changes_after_its_key_was_computed_is_not_kept_under_that_key(
+    streamed: RunConfig, files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = list(files.values())[:2]
+    tracks = [Track("one", one, {"3": 1.0}), Track("two", two, {"3": 1.0})]
+    hashed: list[str | AudioError] = []
+
+    def keys_then_change(*args: object) -> list[str | AudioError]:
+        hashed[:] = track_keys(*args)  # type: ignore[arg-type]
+        shutil.copy(files[list(files)[3]], two)
+        return hashed
+
+    source = open_source(streamed, CPU, lambda text: None)
+    assert isinstance(source, Streamed)
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(features, "track_keys", keys_then_change)
+        failed = source.prepare(tracks, lambda text: None)
+    assert list(failed) == ["two"]
+    assert "changed while it was read. Run again" in failed["two"]
+    assert [source.waves.samples(str(key)) is not None for key in hashed] == [True, False]
+    assert source.prepare(tracks, lambda text: None) == {}, "now it has another key"
 
 
 def test_layers_are_checkpointed_when_their_activations_do_not_fit(streamed: RunConfig, clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
