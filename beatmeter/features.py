@@ -315,7 +315,7 @@ class Streamed(Source):
         paths = {self.keys[t.id]: t.path for t in tracks if t.id in self.keys}
         bar = progress("reading audio", len(paths)) if progress else None
         before = {key: stamps[path] for key, path in paths.items()}
-        filled = self.waves.fill(paths, self.training.workers, bar.update if bar else lambda n: None, before)
+        filled = self.waves.fill(paths, self.training.workers, bar.update if bar else lambda n: None, before, self.training.longest)
         if bar:
             bar.close()
         for track in tracks:

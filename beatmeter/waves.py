@@ -11,6 +11,7 @@ again. Delete what you like at any time.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import struct
 import time
@@ -23,7 +24,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from beatmeter import atomic
-from beatmeter.audio.ahead import decode_ahead
+from beatmeter.audio.ahead import decode_ahead, require_short
 from beatmeter.audio.identity import Stamp, require_unchanged
 from beatmeter.errors import AudioError
 
@@ -101,31 +102,39 @@ class Waves:
         jobs: int,
         progress: Callable[[int], object] = lambda n: None,
         stamps: Mapping[str, Stamp | None] | None = None,
+        longest: float = math.inf,
     ) -> Filled:
         """Decode what is missing of `paths` (by key) and keep it while there is room. Waveforms of other tracks that were not
         used for longest make room; those of this call do not, what is too much is decoded whenever it is asked for.
 
-        `stamps` are those of the files from before their keys were computed: one that changed since fails, for this time.
+        `stamps` are those of the files from before their keys were computed: one that changed since fails, for this time. So
+        does a track of more than `longest` seconds, of which no more than its header is read.
         """
         samples: dict[str, int] = {}
         failed: dict[str, AudioError] = {}
         unwritable = ""
-        for key in paths:
+        for key, path in paths.items():
             n = self.samples(key)
             if n is not None:
-                samples[key] = n
+                try:
+                    require_short(path, n / self.sample_rate, longest)
+                    samples[key] = n
+                except AudioError as error:
+                    failed[key] = error
                 with contextlib.suppress(OSError):
                     os.utime(self.path(key))
                 progress(1)
-        missing = {key: path for key, path in paths.items() if key not in samples}
+        missing = {key: path for key, path in paths.items() if key not in samples and key not in failed}
+        decoded = 0
         room = _Room(self.root, self.limit, {self.path(key) for key in paths})
-        for key, wave in zip(missing, decode_ahead(list(missing.values()), self.sample_rate, jobs), strict=True):
+        for key, wave in zip(missing, decode_ahead(list(missing.values()), self.sample_rate, jobs, longest), strict=True):
             try:
                 if stamps is not None:
                     require_unchanged(paths[key], stamps[key])
                 if isinstance(wave, AudioError):
                     raise wave
-                samples[key] = len(wave)
+                require_short(paths[key], len(wave) / self.sample_rate, longest)  # headers may say less
+                samples[key], decoded = len(wave), decoded + 1
                 room.write(self.path(key), encode(wave, self.sample_rate))
             except AudioError as error:
                 failed[key] = error
@@ -134,7 +143,7 @@ class Waves:
                 room.close()
             progress(1)
         held = [size for key in samples if (size := self._bytes(key)) is not None]
-        return Filled(samples, failed, len(missing) - len(failed), len(held), sum(held), unwritable)
+        return Filled(samples, failed, decoded, len(held), sum(held), unwritable)
 
     def _bytes(self, key: str) -> int | None:
         try:

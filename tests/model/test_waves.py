@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beatmeter import features, waves
+from beatmeter.audio import ahead
 from beatmeter.audio.decode import load
 from beatmeter.audio.identity import track_keys
 from beatmeter.config import change
@@ -78,7 +79,7 @@ def test_a_file_is_decoded_once(files: dict[str, Path], tmp_path: Path, monkeypa
     store = Waves(tmp_path / "cache", RATE, "soxr-hq", 1 << 30)
     first = store.fill(files, 1)
     assert (first.decoded, first.kept, len(first.samples), len(first.failed)) == (4, 4, 4, 0)
-    monkeypatch.setattr(waves, "decode_ahead", lambda paths, rate, jobs: iter([1 / 0] if paths else []))
+    monkeypatch.setattr(waves, "decode_ahead", lambda paths, *rest: iter([1 / 0] if paths else []))
     again = store.fill(files, 1)
     assert (again.decoded, again.kept, again.samples) == (0, 4, first.samples)
     for key, path in files.items():
@@ -250,6 +251,24 @@ def test_a_file_that_changes_after_its_key_was_computed_is_not_kept_under_that_k
     assert "changed while it was read. Run again" in failed["two"]
     assert [source.waves.samples(str(key)) is not None for key in hashed] == [True, False]
     assert source.prepare(tracks, lambda text: None) == {}, "now it has another key"
+
+
+def test_a_track_too_long_to_be_held_is_left_out_with_its_reason(
+    streamed: RunConfig, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one that is kept from a time when it was not too long; one that is not is never decoded."""
+    table = open_dataset(clips, streamed.data, streamed.task.classes).tracks
+    soundfile.write(tmp_path / "long.wav", 0.1 * np.random.default_rng(0).standard_normal(11 * 16_000), 16_000)
+    tracks = [*table[:2], Track("long", tmp_path / "long.wav", {"3": 1.0})]
+    short = change(streamed, {"training": {"longest": 10.0}})
+    with monkeypatch.context() as first:
+        first.setattr(ahead, "load", lambda path, rate: 1 / 0 if path.name == "long.wav" else load(path, rate))
+        failed = open_source(short, CPU, lambda text: None).prepare(tracks, lambda text: None)
+    assert list(failed) == ["long"]
+    assert "long.wav lasts 11 s, and tracks of at most 10 s are held whole (training.longest). Cut it" in failed["long"]
+    assert "--frozen" in failed["long"]
+    assert open_source(streamed, CPU, lambda text: None).prepare(tracks, lambda text: None) == {}
+    assert open_source(short, CPU, lambda text: None).prepare(tracks, lambda text: None) == failed
 
 
 def test_layers_are_checkpointed_when_their_activations_do_not_fit(streamed: RunConfig, clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
