@@ -9,11 +9,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+PATIENCE = timedelta(days=30)  # the others wait while the first extracts; a launcher ends them when one of them dies
 
 
 class Ranks:
@@ -71,7 +74,7 @@ def join(device: torch.device) -> tuple[Ranks, torch.device]:
         return ALONE, device
     from accelerate import PartialState
 
-    state = PartialState(cpu=device.type == "cpu")
+    state = PartialState(cpu=device.type == "cpu", timeout=PATIENCE)
     return Ranks(state.process_index, state.num_processes), state.device
 
 

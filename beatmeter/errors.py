@@ -33,7 +33,7 @@ class DataError(BeatmeterError):
 
 class AudioError(BeatmeterError):
     """One audio file that cannot be used. `kind` is why, in one word for counting: missing, empty, unreadable, truncated,
-    short, silent, damaged (samples that are not finite or far too large)."""
+    short, long, silent, changed, damaged (samples that are not finite or far too large)."""
 
     def __init__(self, what: str, hint: str = "", kind: str = "unreadable") -> None:
         super().__init__(what, hint)

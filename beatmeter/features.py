@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from beatmeter.audio.ahead import decode_ahead
 from beatmeter.audio.augment import augment_wave
-from beatmeter.audio.identity import track_keys
+from beatmeter.audio.identity import stamp, track_keys
 from beatmeter.backbones.adapters import adapter_state, attach, load_adapter_state
 from beatmeter.backbones.base import Backbone
 from beatmeter.backbones.hubert import Hubert
@@ -306,6 +306,7 @@ class Streamed(Source):
     def prepare(self, tracks: Sequence[Track], report: Report = print, progress: Progress | None = None) -> dict[str, str]:
         self._report = report
         failed: dict[str, str] = {}
+        stamps = {t.path: stamp(t.path) for t in tracks}
         for track, key in zip(tracks, track_keys([t.path for t in tracks], self.cache), strict=True):
             if isinstance(key, AudioError):
                 failed[track.id] = str(key)
@@ -313,7 +314,8 @@ class Streamed(Source):
                 self.keys[track.id] = key
         paths = {self.keys[t.id]: t.path for t in tracks if t.id in self.keys}
         bar = progress("reading audio", len(paths)) if progress else None
-        filled = self.waves.fill(paths, self.training.workers, bar.update if bar else lambda n: None)
+        before = {key: stamps[path] for key, path in paths.items()}
+        filled = self.waves.fill(paths, self.training.workers, bar.update if bar else lambda n: None, before, self.training.longest)
         if bar:
             bar.close()
         for track in tracks:
@@ -326,7 +328,8 @@ class Streamed(Source):
             except AudioError as error:
                 failed[track.id] = str(error)
         anew = len(filled.samples) - filled.kept
-        more = f"; {anew} are decoded in every epoch (training.waves = {self.training.waves:g} GB)" if anew else ""
+        why = f"the folder cannot be written: {filled.unwritable}" if filled.unwritable else f"training.waves = {self.training.waves:g} GB"
+        more = f"; {anew} are decoded in every epoch ({why})" if anew else ""
         report(f"waveforms: {filled.decoded} decoded, {filled.kept} kept in {self.waves.folder} ({filled.bytes / 1e9:.2f} GB){more}")
         return failed
 

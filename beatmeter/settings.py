@@ -174,10 +174,11 @@ class TrainingConfig:
     )
     memory: float = option(0.6, "share of the free memory that stored features may take; where they do not fit they are read for every batch")
     waves: float = option(32.0, "GB of decoded audio that streamed training may keep in the cache; 0 decodes in every epoch")
+    longest: float = option(600.0, "seconds; longer tracks are left out of streamed training, which holds a track and its activations whole")
     workers: int = option(1, "processes that decode audio")
 
     def __post_init__(self) -> None:
-        _positive(self, "epochs", "patience", "batch", "accumulation", "head_lr", "adapter_lr", "clip", "workers")
+        _positive(self, "epochs", "patience", "batch", "accumulation", "head_lr", "adapter_lr", "clip", "longest", "workers")
         _fraction(self, "warmup", "memory")
         for name in ("mix_lr", "weight_decay", "waves"):
             if getattr(self, name) < 0:

@@ -2,7 +2,7 @@
 
 The heads read the same features and have the same shape; seeds, rates, decay, clipping, dropout, noise, loss and patience
 are each head's own. Every head sees the tracks, the crops, the masks and the shifts that it would see alone, and learns
-the same. A head whose patience is over leaves the stack.
+the same. A head whose patience is over leaves the stack; so does one that diverges, and the others go on.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -174,9 +175,12 @@ def fit_stacked(
     val: Sequence[Track],
     report: Callable[[str], None] = print,
     progress: Callable[[int], object] = lambda n: None,
-) -> None:
+) -> dict[Path, RunError]:
     """Train all heads, which must share one source and differ only in the settings of `FREE`; every run folder ends as if
-    its head had been trained alone, and every model holds its best epoch. `progress(n)`: n more epochs of heads are over."""
+    its head had been trained alone, and every model holds its best epoch. `progress(n)`: n more epochs of heads are over.
+
+    Given back are the heads whose loss is not finite any more, by run folder: their last sound epoch is on disk.
+    """
     source = members[0].model.source
     for member in members:
         if member.config.head.standardise:
@@ -186,6 +190,7 @@ def fit_stacked(
     targets = torch.from_numpy(members[0].model.task.targets(train)[0]).float().to(stack.device)
     courses = [Course(m.folder, m.about, m.config.training) for m in stack.members]
     every = list(zip(stack.members, courses, strict=True))
+    failed: dict[Path, RunError] = {}
     epoch = 0
     try:
         while courses:
@@ -193,7 +198,12 @@ def fit_stacked(
             losses, norms = _epoch(stack, source, train, targets, epoch)
             logits = _validation(stack, source, val)
             seconds = round((time.monotonic() - began) / len(courses), 3)
+            sound = torch.isfinite(norms).cpu().numpy() & np.isfinite(logits).all(axis=(1, 2))
             for row, (member, course) in enumerate(zip(stack.members, courses, strict=True)):
+                if not sound[row]:
+                    path = member.folder.path
+                    failed[path] = RunError(f"the loss of {path.name} is not finite in epoch {epoch}", "Lower the learning rates.")
+                    continue
                 moments = stack.give(row)
                 head, task = member.model.head, member.model.task
                 line = {
@@ -205,11 +215,11 @@ def fit_stacked(
                     "seconds": seconds,
                 }
                 course.add(line, task.state(), member.model.tensors, lambda moments=moments: moments)  # type: ignore[misc]
-            progress(len(courses) + sum(c.training.epochs - c.epoch for c in courses if c.over))
-            going = [i for i, course in enumerate(courses) if not course.over]
+            going = [i for i, course in enumerate(courses) if sound[i] and not course.over]
+            progress(len(courses) + sum(c.training.epochs - epoch for i, c in enumerate(courses) if i not in going))
             if len(going) < len(courses):
-                for course in courses:
-                    if course.over:
+                for i, course in enumerate(courses):
+                    if i not in going:
                         course.close()
                 courses = [courses[i] for i in going]
                 if going:
@@ -218,9 +228,12 @@ def fit_stacked(
         for course in courses:
             course.close()
     for member, course in every:
+        if member.folder.path in failed:
+            continue
         member.model.load(checkpoints.read(member.folder.best)[0])
         assert course.best is not None
         report(f"{member.folder.path.name}: {course.epoch} epochs, best {course.best['epoch']}: {member.model.task.epoch_line(course.best['val'])}")
+    return failed
 
 
 def _epoch(stack: Stack, source: Source, train: Sequence[Track], targets: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
@@ -250,9 +263,6 @@ def _epoch(stack: Stack, source: Source, train: Sequence[Track], targets: Tensor
         total += sums.detach()
         done = (epoch - 1) * count + number
         norms += stack.step([schedule(done / (m.config.training.epochs * count), m.config.training.warmup) for m in members])
-    if not bool(torch.isfinite(norms).all()):
-        bad = members[int((~torch.isfinite(norms)).nonzero()[0])]
-        raise RunError(f"the loss of {bad.folder.path.name} is not finite in epoch {epoch}", "Lower the learning rates.")
     return total / len(train), norms / count
 
 

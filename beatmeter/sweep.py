@@ -1,14 +1,15 @@
 """Sweeps: many runs of one question. Frozen ones share features and train together; what is finished is never done twice.
 
 Every cell ends as an ordinary run folder. Run the same sweep again and it goes on where it was: finished cells are kept,
-a cell that was interrupted is resumed, the others start.
+those that were interrupted are resumed from one preparation (on threads, not stacked: each is at an epoch of its own), the
+others start. A cell that fails costs only itself, and is tried again when the sweep is.
 """
 
 from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,16 @@ from beatmeter.training import Progress, Report, begin, finish, prepare, run
 SMALL = 80_000  # parameters up to which a CPU is faster with stacked heads; see benchmarks/bench_training.py
 
 
+class FailedRunsError(RunError):
+    """Some of several runs failed: why, by run folder. The others have come to their end."""
+
+    def __init__(self, failed: Mapping[Path, RunError], of: int) -> None:
+        self.failed = dict(failed)
+        named = "; ".join(f"{path.name}: {e.what}" for path, e in failed.items())
+        hints = dict.fromkeys([*(e.hint for e in failed.values() if e.hint), "What is finished is kept; run again to try the others again."])
+        super().__init__(f"{len(failed)} of {of} runs failed: {named}", " ".join(hints))
+
+
 def run_cells(
     cells: Sequence[Cell],
     folder: Path,
@@ -41,33 +52,40 @@ def run_cells(
 ) -> list[Path]:
     """Bring every cell to its end in `folder`/`cell.name`; the run folders, in the order of the cells.
 
-    Raises RunError when a folder holds a run of other settings.
+    Raises RunError when a folder holds a run of other settings, and at the end FailedRunsError when some of several failed.
     """
     paths = [folder / cell.name for cell in cells]
     todo: list[tuple[Cell, Path]] = []
     for cell, path in zip(cells, paths, strict=True):
         state = state_of(path, cell.config)
-        if state == "finished":
-            continue
-        if state == "begun":  # a checkpoint lies there
-            report(f"{path.name}: resuming")
-            run(cell.config, path, device, True, predict, report, progress)
-        else:
+        if state != "finished":
             todo.append((cell, path))
+        if state == "begun":
+            report(f"{path.name}: resuming")
     if len(cells) > 1:
         report(f"{len(cells)} runs in {folder}: {len(cells) - len(todo)} finished, {len(todo)} to do")
+    failed: dict[Path, RunError] = {}
     for group in together(todo):
         if group[0][0].config.regime == "frozen":
-            _run_group(group, device, predict, report, progress)
-        else:
-            for cell, path in group:
-                report(f"\n{cell.name}")
+            failed |= _run_group(group, device, predict, report, progress)
+            continue
+        for cell, path in group:
+            report(f"\n{cell.name}")
+            try:
                 run(cell.config, path, device, RunFolder(path).config_file.exists(), predict, report, progress)
+            except RunError as error:
+                failed[path] = error
+                report(f"{path.name}: failed: {error.what}")
+    if failed:
+        first = next(iter(failed.values()))
+        if len(cells) == 1:
+            raise first
+        raise FailedRunsError(failed, len(cells)) from first
     return paths
 
 
 def state_of(path: Path, config: RunConfig) -> str:
-    """`finished`, `begun` or `new`. Raises RunError when the folder holds a run of other settings."""
+    """`finished`, `begun` (a checkpoint lies there) or `new`. Raises RunError when the folder holds a run of other settings."""
     folder = RunFolder(path)
     if not folder.config_file.exists():
         return "new"
@@ -84,21 +102,36 @@ def together(todo: Sequence[tuple[Cell, Path]]) -> list[list[tuple[Cell, Path]]]
     return list(groups.values())
 
 
-def _run_group(group: Sequence[tuple[Cell, Path]], device: torch.device, predict: Sequence[str], report: Report, progress: Progress | None) -> None:
-    """Frozen cells from one preparation."""
+def _run_group(
+    group: Sequence[tuple[Cell, Path]], device: torch.device, predict: Sequence[str], report: Report, progress: Progress | None
+) -> dict[Path, RunError]:
+    """Frozen cells from one preparation, those that have begun first; why some failed, by run folder."""
     ready = prepare(group[0][0].config, device, report, progress)
+    begun = [state_of(path, cell.config) == "begun" for cell, path in group]
     runs = [
         begin(cell.config, ready, path, device, RunFolder(path).config_file.exists(), report if i == 0 else _silent)
         for i, (cell, path) in enumerate(group)
     ]
+    failed: dict[Path, RunError] = {}
     bar = progress("epochs", sum(r.config.training.epochs for r in runs)) if progress else None
     try:
-        fit_many(runs, ready.split("train"), ready.split("val"), report, bar.update if bar else _silent)
+        for resume in (True, False):
+            some = [one for one, has in zip(runs, begun, strict=True) if has is resume]
+            try:
+                if some:
+                    fit_many(some, ready.split("train"), ready.split("val"), report, bar.update if bar else _silent, resume=resume)
+            except FailedRunsError as error:
+                failed |= error.failed
     finally:
         if bar:
             bar.close()
     for one in runs:
-        finish(one, ready, predict)
+        try:
+            if one.folder.path not in failed:
+                finish(one, ready, predict)
+        except RunError as error:
+            failed[one.folder.path] = error
+    return failed
 
 
 def fit_many(
@@ -108,40 +141,59 @@ def fit_many(
     report: Report = print,
     progress: Callable[[int], object] = lambda n: None,
     stack: bool | None = None,
+    resume: bool = False,
 ) -> None:
     """Train runs that share a source, each as if alone. On a GPU, and where heads are small, they are stacked into one; on a
-    CPU, where large products are as fast one by one, they are spread over its cores. `progress(n)`: n more epochs are over."""
+    CPU, where large products are as fast one by one, they are spread over its cores, and so are those that `resume`.
+    `progress(n)`: n more epochs are over. Raises FailedRunsError once all are over, when some failed."""
     model = runs[0].model
     if stack is None:
         stack = (
             len(runs) > 1
+            and not resume
             and not any(r.config.training.start for r in runs)
             and (model.device.type != "cpu" or sum(p.numel() for p in model.head.parameters()) <= SMALL)
         )
-    if stack:
-        fit_stacked(runs, train, val, report, progress)
-        return
-    if runs[0].config.head.standardise and not runs[0].config.training.start:  # once, before the threads
+    failed = fit_stacked(runs, train, val, report, progress) if stack else _fit_on_threads(runs, train, val, report, progress, resume)
+    for path, error in failed.items():
+        report(f"{path.name}: failed: {error.what}")
+    if failed:
+        raise FailedRunsError(failed, len(runs))
+
+
+def _fit_on_threads(
+    runs: Sequence[Run], train: Sequence[Track], val: Sequence[Track], report: Report, progress: Callable[[int], object], resume: bool
+) -> dict[Path, RunError]:
+    """Each run by itself, as many at a time as there are cores; why some failed, by run folder."""
+    model = runs[0].model
+    if runs[0].config.head.standardise and not runs[0].config.training.start and not resume:  # once, before the threads
         fit_standardisation(model, train, model.source.step_size(runs[0].config.training))
         model.source.standardise(model.head.scales())
     cores, stop = torch.get_num_threads(), threading.Event()
     workers = min(len(runs), cores)
+    failed: dict[Path, RunError] = {}
 
-    def one(each: Run) -> str:
+    def one(each: Run) -> str | None:
         torch.set_num_threads(max(1, cores // workers))
-        best = fit(each, train, val, report=_silent, progress=lambda label, total: _Tick(stop, progress))
+        try:
+            best = fit(each, train, val, resume, report=_silent, progress=lambda label, total: _Tick(stop, progress))
+        except RunError as error:
+            failed[each.folder.path] = error
+            return None
         return f"{each.folder.path.name}: best epoch {best['epoch']}: {each.model.task.epoch_line(best['val'])}"
 
     try:
         with ThreadPoolExecutor(workers) as pool:
             try:
                 for line in pool.map(one, runs):
-                    report(line)
+                    if line is not None:
+                        report(line)
             except BaseException:
                 stop.set()
                 raise
     finally:
         torch.set_num_threads(cores)
+    return failed
 
 
 class _Tick:

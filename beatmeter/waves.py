@@ -11,6 +11,7 @@ again. Delete what you like at any time.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import struct
 import time
@@ -23,7 +24,8 @@ import numpy as np
 from jaxtyping import Float32
 
 from beatmeter import atomic
-from beatmeter.audio.ahead import decode_ahead
+from beatmeter.audio.ahead import decode_ahead, require_short
+from beatmeter.audio.identity import Stamp, require_unchanged
 from beatmeter.errors import AudioError
 
 FOLDER = "waves"
@@ -73,13 +75,15 @@ def _length(header: bytes, size: int, sample_rate: int) -> int | None:
 
 @dataclass(frozen=True)
 class Filled:
-    """What `Waves.fill` did: lengths in samples by key (of all that can be used, kept or not), errors by key, and counts."""
+    """What `Waves.fill` did: lengths in samples by key (of all that can be used, kept or not), errors by key, counts, and
+    why the folder cannot be written, empty when it can."""
 
     samples: Mapping[str, int]
     failed: Mapping[str, AudioError]
     decoded: int
     kept: int
     bytes: int
+    unwritable: str
 
 
 class Waves:
@@ -92,34 +96,60 @@ class Waves:
     def path(self, key: str) -> Path:
         return self.folder / key[:2] / f"{key}.wave"
 
-    def fill(self, paths: Mapping[str, Path], jobs: int, progress: Callable[[int], object] = lambda n: None) -> Filled:
+    def fill(
+        self,
+        paths: Mapping[str, Path],
+        jobs: int,
+        progress: Callable[[int], object] = lambda n: None,
+        stamps: Mapping[str, Stamp | None] | None = None,
+        longest: float = math.inf,
+    ) -> Filled:
         """Decode what is missing of `paths` (by key) and keep it while there is room. Waveforms of other tracks that were not
-        used for longest make room; those of this call do not, what is too much is decoded whenever it is asked for."""
+        used for longest make room; those of this call do not, what is too much is decoded whenever it is asked for.
+
+        `stamps` are those of the files from before their keys were computed: one that changed since fails, for this time. So
+        does a track of more than `longest` seconds, of which no more than its header is read.
+        """
         samples: dict[str, int] = {}
         failed: dict[str, AudioError] = {}
-        for key in paths:
+        unwritable = ""
+        for key, path in paths.items():
             n = self.samples(key)
             if n is not None:
-                samples[key] = n
+                try:
+                    require_short(path, n / self.sample_rate, longest)
+                    samples[key] = n
+                except AudioError as error:
+                    failed[key] = error
                 with contextlib.suppress(OSError):
                     os.utime(self.path(key))
                 progress(1)
-        missing = {key: path for key, path in paths.items() if key not in samples}
+        missing = {key: path for key, path in paths.items() if key not in samples and key not in failed}
+        decoded = 0
         room = _Room(self.root, self.limit, {self.path(key) for key in paths})
-        for key, wave in zip(missing, decode_ahead(list(missing.values()), self.sample_rate, jobs), strict=True):
-            if isinstance(wave, AudioError):
-                failed[key] = wave
-            else:
-                samples[key] = len(wave)
-                content = encode(wave, self.sample_rate)
-                if room.make(len(content)):
-                    try:
-                        atomic.write_bytes(self.path(key), content)
-                    except OSError:  # full or read-only: go on without
-                        room.close()
+        for key, wave in zip(missing, decode_ahead(list(missing.values()), self.sample_rate, jobs, longest), strict=True):
+            try:
+                if stamps is not None:
+                    require_unchanged(paths[key], stamps[key])
+                if isinstance(wave, AudioError):
+                    raise wave
+                require_short(paths[key], len(wave) / self.sample_rate, longest)  # headers may say less
+                samples[key], decoded = len(wave), decoded + 1
+                room.write(self.path(key), encode(wave, self.sample_rate))
+            except AudioError as error:
+                failed[key] = error
+            except OSError as error:  # full or read-only: go on without
+                unwritable = error.strerror or str(error)
+                room.close()
             progress(1)
-        held = [self.path(key) for key in samples if self.path(key).exists()]
-        return Filled(samples, failed, len(missing) - len(failed), len(held), sum(p.stat().st_size for p in held))
+        held = [size for key in samples if (size := self._bytes(key)) is not None]
+        return Filled(samples, failed, decoded, len(held), sum(held), unwritable)
+
+    def _bytes(self, key: str) -> int | None:
+        try:
+            return self.path(key).stat().st_size
+        except OSError:  # not kept, or cleared meanwhile
+            return None
 
     def samples(self, key: str) -> int | None:
         """Length of a kept waveform, None when it is not kept."""
@@ -130,7 +160,7 @@ class Waves:
             return None
 
     def read(self, key: str) -> Float32[np.ndarray, " sample"] | None:
-        """A kept waveform, None when it is not kept. A damaged one is removed."""
+        """A kept waveform, None when it is not kept or damaged. A damaged one is removed where that is possible."""
         path = self.path(key)
         try:
             content = np.memmap(path, np.uint8, "r")
@@ -138,7 +168,8 @@ class Waves:
             return None
         wave = decode(content, self.sample_rate)
         if wave is None:
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                path.unlink()
         return wave
 
 
@@ -149,20 +180,22 @@ class _Room:
         files = list(_files(root))
         self.left = limit - sum(f.bytes for f in files)
         self.old = sorted((f for f in files if f.path not in spared), key=lambda f: f.used, reverse=True)
+        self.most = self.left + sum(f.bytes for f in self.old)  # once all of them are gone
 
-    def make(self, size: int) -> bool:
-        while self.left < size and self.old:
+    def write(self, path: Path, content: bytes) -> None:
+        """Write a file, when there can be room for it. Raises OSError where nothing can be removed or written."""
+        if len(content) > self.most:  # nothing goes for a file that does not fit
+            return
+        while self.left < len(content):
             gone = self.old.pop()
             gone.path.unlink(missing_ok=True)
             self.left += gone.bytes
-        if self.left < size:
-            return False
-        self.left -= size
-        return True
+        atomic.write_bytes(path, content)
+        self.left, self.most = self.left - len(content), self.most - len(content)
 
     def close(self) -> None:
         """No more room."""
-        self.left, self.old = 0, []
+        self.left, self.most, self.old = 0, 0, []
 
 
 @dataclass(frozen=True)
@@ -200,11 +233,12 @@ def usage(cache: Path) -> list[Usage]:
 
 
 def clear(cache: Path, unused_for: float = 0.0) -> tuple[int, int]:
-    """Remove waveforms that no run has used for so many seconds: how many, and their bytes. They are decoded again when
+    """Remove waveforms that no run has used for so many seconds: how many went, and their bytes. They are decoded again when
     they are needed; a run that is going on is not disturbed."""
     before, count, size = time.time() - unused_for, 0, 0
     for file in _files(cache / FOLDER):
         if file.used <= before:
-            file.path.unlink(missing_ok=True)
-            count, size = count + 1, size + file.bytes
+            with contextlib.suppress(OSError):  # gone already, or not ours to remove
+                file.path.unlink()
+                count, size = count + 1, size + file.bytes
     return count, size

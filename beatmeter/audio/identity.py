@@ -20,6 +20,8 @@ from typing import Any
 from beatmeter.audio.reader import require_file
 from beatmeter.errors import AudioError, shown
 
+Stamp = tuple[int, int, int]
+CHANGED = "changed"  # kind of the error of a file that somebody is writing: no fault of the bytes that its key names
 CACHE_NAME = "track-keys.sqlite"
 _TABLE = "CREATE TABLE IF NOT EXISTS keys (path BLOB PRIMARY KEY, size INTEGER, mtime INTEGER, inode INTEGER, key TEXT) WITHOUT ROWID"
 _LOOK_UP = 500  # paths per query, below sqlite's limit of 999 parameters
@@ -66,6 +68,21 @@ def track_keys(
     return [key for key in result if key is not None]
 
 
+def stamp(path: Path) -> Stamp | None:
+    """Size, time of change (ns) and inode of a file: while they stay, so do its bytes. None when it cannot be asked."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return None
+    return status.st_size, status.st_mtime_ns, status.st_ino
+
+
+def require_unchanged(path: Path, before: Stamp | None) -> None:
+    """Raise AudioError when the file is not what its stamp from before says: its bytes may not be those of its key."""
+    if stamp(path) != before:
+        raise AudioError(f"{shown(path)} changed while it was read", "Run again when it is complete.", CHANGED)
+
+
 @dataclass(frozen=True)
 class _State:
     """What tells one state of a file from another without reading it."""
@@ -77,11 +94,8 @@ class _State:
 
 
 def _state(path: Path) -> _State | None:
-    try:
-        status = path.stat()
-    except (OSError, ValueError):
-        return None
-    return _State(os.fsencode(os.path.abspath(path)), status.st_size, status.st_mtime_ns, status.st_ino)  # noqa: PTH100 (links stay as they are)
+    found = stamp(path)
+    return None if found is None else _State(os.fsencode(os.path.abspath(path)), *found)  # noqa: PTH100 (links stay as they are)
 
 
 def _hash(path: Path) -> tuple[str, _State]:

@@ -53,7 +53,8 @@ def train(
 ) -> None:
     """Train on DATASET and say how good the model is and what it confuses.
 
-    With --seeds or --grid, the run folders lie in the folder --out; the same command again goes on where it was stopped.
+    With --seeds or --grid, the run folders lie in the folder --out; the same command again goes on where it was stopped, and
+    tries again what failed.
     Processes that `torchrun -m beatmeter train` or `accelerate launch -m beatmeter train` starts share one run.
 
     \b
@@ -109,15 +110,24 @@ def _sweep(config: RunConfig, out: Path, seeds: str | None, grid: tuple[str, ...
     """Several runs, and a table of them."""
     from beatmeter import distributed
     from beatmeter.cells import expand, parse_axis, parse_seeds
-    from beatmeter.sweep import run_cells, summary
+    from beatmeter.runs import RunFolder
+    from beatmeter.sweep import FailedRunsError, run_cells, summary
 
     if distributed.started():
         raise ConfigError("--seeds and --grid train many heads in one process", "Start them without a launcher.")
     cells = expand(config, [parse_axis(text, config) for text in grid], parse_seeds(seeds) if seeds else [config.seed])
-    paths = run_cells(cells, out, device, splits, echo, bar)
-    click.echo(summary(cells, paths))
+    failed: FailedRunsError | None = None
+    try:
+        run_cells(cells, out, device, splits, echo, bar)
+    except FailedRunsError as error:  # told after what the others came to
+        failed = error
+        cells = [cell for cell in cells if RunFolder(out / cell.name).finished]
+    if cells:
+        click.echo(summary(cells, [out / cell.name for cell in cells]))
     several = len({cell.system for cell in cells}) > 1
     click.echo(f"runs: {out}" + (f"; which differences are real: beatmeter compare {out}/*" if several else ""))
+    if failed is not None:
+        raise failed
 
 
 def _quiet(text: str) -> None:

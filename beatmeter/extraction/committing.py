@@ -10,9 +10,10 @@ from types import TracebackType
 
 import numpy as np
 
+from beatmeter.audio.identity import CHANGED
 from beatmeter.chunking import row_count, rows
 from beatmeter.errors import AudioError, BeatmeterError, StoreError
-from beatmeter.extraction.feeding import CHANGED, Source, Unusable
+from beatmeter.extraction.feeding import Source, Unusable
 from beatmeter.extraction.flow import Channel, ClosedError
 from beatmeter.extraction.inference import Rows
 from beatmeter.schema import Features, FeatureSpec, Pooled

@@ -13,8 +13,9 @@ from contextlib import closing
 
 import torch
 
+from beatmeter.audio.identity import Stamp
 from beatmeter.extraction.committing import Committer, Outcome, Part, Patience, impatient
-from beatmeter.extraction.feeding import Batch, Feed, Stamp, Unit, Unusable
+from beatmeter.extraction.feeding import Batch, Feed, Unit, Unusable
 from beatmeter.extraction.flow import ClosedError, through
 from beatmeter.extraction.inference import Inference, Rows
 from beatmeter.pooling import Encoder

@@ -7,29 +7,18 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from beatmeter.audio.ahead import LongAudio, decode_or_count
 from beatmeter.audio.decode import stream
+from beatmeter.audio.identity import Stamp, require_unchanged
 from beatmeter.chunking import Layout
-from beatmeter.errors import AudioError, shown
+from beatmeter.errors import AudioError
 from beatmeter.pooling import Arrangement, window_chunks
 from beatmeter.schema import FeatureSpec, Track
 
-Stamp = tuple[int, int, int]
-CHANGED = "changed"  # kind of the error of a file that somebody is writing: no fault of the bytes that its key names
 _LENGTHS = 4  # chunk lengths that wait for company at a time: every short file may have its own
-
-
-def stamp(path: Path) -> Stamp | None:
-    """Size, time of change (ns) and inode of a file: while they stay, so do its bytes. None when it cannot be asked."""
-    try:
-        status = path.stat()
-    except (OSError, ValueError):
-        return None
-    return status.st_size, status.st_mtime_ns, status.st_ino
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,8 +136,8 @@ class Feed:
             yield Unit(source, number, chunks, Arrangement((window.shifted(-first),), skips[first:last]))
 
     def _require_unchanged(self, track: Track) -> None:
-        if track.id in self.stamps and stamp(track.path) != self.stamps[track.id]:
-            raise AudioError(f"{shown(track.path)} changed while it was read", "Run again when it is complete.", CHANGED)
+        if track.id in self.stamps:
+            require_unchanged(track.path, self.stamps[track.id])
 
 
 def _slices(wave: np.ndarray, layout: Layout) -> Iterator[np.ndarray]:

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from beatmeter.audio.identity import track_keys
+from beatmeter.audio.identity import Stamp, stamp, track_keys
 from beatmeter.errors import AudioError
-from beatmeter.extraction.feeding import Stamp, stamp
 from beatmeter.schema import Track
 from beatmeter.store import Store
 

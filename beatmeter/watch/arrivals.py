@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from beatmeter.audio.identity import Stamp, stamp
 from beatmeter.datasets.files import find_audio
 from beatmeter.extraction import Shard
-from beatmeter.extraction.feeding import Stamp, stamp
 from beatmeter.schema import Track
 
 _AGAIN = 60.0  # seconds until a file without a key (no permission, empty) is tried again

@@ -20,18 +20,11 @@ from beatmeter.runs import RunFolder
 from beatmeter.settings import RunConfig
 
 ONE = [sys.executable, "-m", "beatmeter"]
-TWO = [
+TORCHRUN = [sys.executable, *["-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]]
+ACCELERATE = [
     sys.executable,
-    "-m",
-    "torch.distributed.run",
-    "--nproc-per-node",
-    "2",
-    "--rdzv-backend",
-    "c10d",
-    "--rdzv-endpoint",
-    "localhost:0",
-    "-m",
-    "beatmeter",
+    *["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"],
+    *["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"],  # nothing is asked, and the port is a free one
 ]
 
 
@@ -40,8 +33,10 @@ def start(*command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, env=env, timeout=240, check=False)
 
 
-@pytest.mark.parametrize("regime", ["frozen", "streamed"])
-def test_two_processes_learn_what_one_learns(regime: str, config: RunConfig, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("regime", "launcher"), [("frozen", TORCHRUN), ("frozen", ACCELERATE), ("streamed", TORCHRUN)], ids=["frozen", "accelerate", "streamed"]
+)
+def test_two_processes_learn_what_one_learns(regime: str, launcher: list[str], config: RunConfig, tmp_path: Path) -> None:
     """Dropout of the head, noise, shifts and crops included; only the backbone's own dropout draws for each process."""
     values: dict[str, object] = {"head": {"noise": 0.1}, "training": {"epochs": 3, "batch": 3, "accumulation": 3}}  # 9 tracks a step: 4 and 5
     if regime == "streamed":
@@ -52,7 +47,7 @@ def test_two_processes_learn_what_one_learns(regime: str, config: RunConfig, tmp
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(to_toml(differences(config, RunConfig())))
     folders = []
-    for name, launcher in (("one", ONE), ("two", TWO)):
+    for name, command in (("one", ONE), ("two", [*launcher, "-m", "beatmeter"])):
         arguments = [
             "train",
             config.data.path,
@@ -62,7 +57,7 @@ def test_two_processes_learn_what_one_learns(regime: str, config: RunConfig, tmp
             "--out",
             str(tmp_path / name),
         ]
-        done = start(*launcher, *arguments)
+        done = start(*command, *arguments, "--device", "cpu")
         assert done.returncode == 0, done.stderr[-3000:]
         assert done.stdout.count("run: ") == 1, "one process reports"
         folders.append(RunFolder(tmp_path / name))
@@ -79,6 +74,25 @@ def test_two_processes_learn_what_one_learns(regime: str, config: RunConfig, tmp
         mine, theirs = read_predictions(one.predictions(split)), read_predictions(two.predictions(split))
         assert np.abs(mine.scores - theirs.scores).max() < 1e-5
     assert two.finished
+
+
+WAITING = """
+import sys
+from pathlib import Path
+import torch
+from beatmeter import distributed
+ranks, device = distributed.join(torch.device("cpu"))
+group = torch.distributed.distributed_c10d._get_default_group()
+Path(sys.argv[1], str(ranks.index)).write_text(str(group._get_backend(torch.device("cpu")).options._timeout.total_seconds()))
+distributed.leave()
+"""
+
+
+def test_others_wait_for_days_while_the_first_prepares(tmp_path: Path) -> None:
+    (tmp_path / "waiting.py").write_text(WAITING)
+    done = start(*TORCHRUN, str(tmp_path / "waiting.py"), str(tmp_path))
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert all(float((tmp_path / name).read_text()) > 7 * 24 * 3600 for name in "01")
 
 
 def test_shares_cover_everything_once() -> None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import objectserver
 import pytest
 import soundfile
 import torch
+from hubfolders import write_hub_folder
 from meterfolders import build
 
 from beatmeter.audio.ahead import decode_or_count
@@ -25,9 +27,10 @@ from beatmeter.backbones.base import Visit
 from beatmeter.chunking import Layout
 from beatmeter.config import change
 from beatmeter.datasets import open_dataset
-from beatmeter.errors import StoreError
+from beatmeter.errors import BackboneError, StoreError
 from beatmeter.extraction import Extractor, plan
 from beatmeter.pooling import Arrangement, Encoder
+from beatmeter.schema import Track
 from beatmeter.service import FeatureService
 from beatmeter.settings import DataConfig, FeatureConfig, RunConfig, TaskConfig
 from beatmeter.store import Store
@@ -59,12 +62,8 @@ def music(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("backbone", ["spectral", "embedded"])
-def test_batches_give_the_features_of_one_track_at_a_time(backbone: str, music: Path, tmp_path: Path) -> None:
-    service = FeatureService(settings(tmp_path / "cache", backbone=backbone, dtype="float32"), CPU, jobs=2)
-    tracks = open_dataset(music, DataConfig(), CLASSES, labelled=False).tracks
-    store, keys, failed = service.ensure(tracks, report=quiet)
-    assert not failed
+def require_plain(service: FeatureService, store: Store, tracks: Sequence[Track], keys: Mapping[str, str]) -> None:
+    """The store holds what one track after the other gives."""
     snapshot = store.snapshot()
     encoder = Encoder(service.backbone, service.spec)
     for track in tracks:
@@ -76,6 +75,78 @@ def test_batches_give_the_features_of_one_track_at_a_time(backbone: str, music: 
         found = snapshot.read(keys[track.id])
         for name, values in wanted.items():
             assert np.allclose(found.pooled[name].values, values.numpy(), rtol=2e-3, atol=2e-3), (track.id, name)
+
+
+@pytest.mark.parametrize("backbone", ["spectral", "embedded"])
+def test_batches_give_the_features_of_one_track_at_a_time(backbone: str, music: Path, tmp_path: Path) -> None:
+    service = FeatureService(settings(tmp_path / "cache", backbone=backbone, dtype="float32"), CPU, jobs=2)
+    tracks = open_dataset(music, DataConfig(), CLASSES, labelled=False).tracks
+    store, keys, failed = service.ensure(tracks, report=quiet)
+    assert not failed
+    require_plain(service, store, tracks, keys)
+
+
+ARCHITECTURES = ["spectral", "embedded", "pre-LN folder", "post-LN folder"]
+
+
+def small(backbone: str, folder: Path) -> FeatureService:
+    """A service of any architecture that extraction knows."""
+    if backbone.endswith("folder"):
+        write_hub_folder(folder / "hub", pre_norm=backbone == "pre-LN folder", norm="old")
+        backbone = str(folder / "hub")
+    return FeatureService(settings(folder / "cache", backbone=backbone, dtype="float32"), CPU)
+
+
+def keyed(tracks: Sequence[Track]) -> dict[str, str]:
+    return {t.id: track_key(t.path) for t in tracks}
+
+
+@pytest.mark.parametrize("chunks", [1, 3, 7, 64])
+@pytest.mark.parametrize("backbone", ARCHITECTURES)
+def test_batches_of_any_size_give_the_features_of_one_track_at_a_time(backbone: str, chunks: int, music: Path, tmp_path: Path) -> None:
+    service = small(backbone, tmp_path)
+    tracks = open_dataset(music, DataConfig(), CLASSES, labelled=False).tracks
+    store, keys = service.store(), keyed(tracks)
+    outcome = Extractor(Encoder(service.backbone, service.spec), store, CPU, batch_chunks=chunks).run([(keys[t.id], t) for t in tracks])
+    assert outcome.failed == {}
+    require_plain(service, store, tracks, keys)
+
+
+class Scarce(Encoder):
+    """Memory for so many chunks at a time; `sizes` are those of the batches that fitted."""
+
+    def __init__(self, service: FeatureService, room: int) -> None:
+        super().__init__(service.backbone, service.spec)
+        self.room, self.sizes = room, list[int]()
+
+    def forward(self, waves: torch.Tensor, arrangement: Arrangement) -> dict[str, torch.Tensor]:
+        if len(waves) > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        self.sizes.append(len(waves))
+        return super().forward(waves, arrangement)
+
+
+@pytest.mark.parametrize("backbone", ["spectral", "embedded"])
+def test_a_batch_that_does_not_fit_is_halved_until_it_does(backbone: str, music: Path, tmp_path: Path) -> None:
+    service = small(backbone, tmp_path)
+    tracks = open_dataset(music, DataConfig(), CLASSES, labelled=False).tracks
+    store, keys = service.store(), keyed(tracks)
+    encoder = Scarce(service, 3)  # windows have two chunks at most
+    outcome = Extractor(encoder, store, CPU, batch_chunks=64).run([(keys[t.id], t) for t in tracks])
+    assert outcome.failed == {}
+    assert 0 < max(encoder.sizes) <= 3
+    assert sum(encoder.sizes) == sum(len(Layout.of(len(load(t.path)), service.spec).starts) for t in tracks), "no chunk twice"
+    require_plain(service, store, tracks, keys)
+
+
+def test_what_does_not_fit_alone_is_an_error_with_its_remedy(music: Path, tmp_path: Path) -> None:
+    service = small("spectral", tmp_path)
+    tracks = [t for t in open_dataset(music, DataConfig(), CLASSES, labelled=False).tracks if t.id == "5.wav"]
+    keys = keyed(tracks)
+    with pytest.raises(
+        BackboneError, match=r"2 chunks of .*5\.wav do not fit into the memory of cpu\. .*features\.window.* a machine with more memory"
+    ):
+        Extractor(Scarce(service, 1), service.store(), CPU).run([(keys[t.id], t) for t in tracks])
 
 
 def test_an_encoder_stopped_early_gives_the_same_layers(music: Path, tmp_path: Path) -> None:

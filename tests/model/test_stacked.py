@@ -14,7 +14,7 @@ from beatmeter.errors import RunError
 from beatmeter.predictions import read_predictions
 from beatmeter.runs import RunFolder
 from beatmeter.settings import RunConfig
-from beatmeter.sweep import fit_many
+from beatmeter.sweep import FailedRunsError, fit_many
 from beatmeter.training import Prepared, begin, finish, prepare
 
 CPU = torch.device("cpu")
@@ -96,3 +96,19 @@ def test_a_loss_that_is_not_finite_names_its_cell(config: RunConfig, tmp_path: P
     ready = prepare(configs[0], CPU, quiet, None)
     with pytest.raises(RunError, match=r"the loss of 1 is not finite in epoch"):
         trained(configs, ready, tmp_path, True)
+
+
+@pytest.mark.parametrize("stack", [True, False], ids=["stacked", "threads"])
+def test_a_head_that_diverges_costs_only_itself(stack: bool, config: RunConfig, tmp_path: Path) -> None:
+    configs = [change(config, {"seed": s, "training": {"head_lr": lr}}) for s, lr in ((0, 1e-3), (1, 1e30), (2, 1e-3))]
+    ready = prepare(configs[0], CPU, quiet, None)
+    alone = trained([configs[0], configs[2]], ready, tmp_path / "alone", None)
+    runs = [begin(c, ready, tmp_path / "together" / str(i), CPU, report=quiet) for i, c in enumerate(configs)]
+    with pytest.raises(FailedRunsError, match=r"^1 of 3 runs failed: 1: the loss.* is not finite in epoch 1\. Lower the learning rates") as told:
+        fit_many(runs, ready.split("train"), ready.split("val"), quiet, stack=stack)
+    assert list(told.value.failed) == [runs[1].folder.path]
+    for one, two in zip(alone, (runs[0].folder, runs[2].folder), strict=True):
+        for name in ("best", "last"):
+            mine, theirs = checkpoints.read(getattr(one, name))[0], checkpoints.read(getattr(two, name))[0]
+            assert all(torch.allclose(value, theirs[key], atol=1e-5, rtol=1e-4) for key, value in mine.items())
+        assert len(one.read_log()) == len(two.read_log())

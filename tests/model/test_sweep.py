@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from click.testing import CliRunner
+from hubfolders import write_hub_folder
 
+from beatmeter import sweep
 from beatmeter.cells import Cell, expand, parse_axis, parse_seeds
 from beatmeter.cli import cli
 from beatmeter.config import change, differences, to_toml
+from beatmeter.course import Course
 from beatmeter.errors import ConfigError, RunError
 from beatmeter.runs import RunFolder
 from beatmeter.settings import RunConfig
-from beatmeter.sweep import run_cells, together
+from beatmeter.sweep import FailedRunsError, run_cells, together
+from beatmeter.training import prepare
 
 CPU = torch.device("cpu")
 
@@ -102,6 +107,70 @@ def test_an_interrupted_cell_ends_as_if_it_had_not_been(config: RunConfig, tmp_p
         one, two = RunFolder(path).read_log(), folder.read_log()
         assert [line["epoch"] for line in two] == [1, 2, 3, 4]
         assert [line["train"]["loss"] for line in one] == pytest.approx([line["train"]["loss"] for line in two], rel=1e-4)
+
+
+@pytest.mark.parametrize("hidden", [16, 8000], ids=["stacked", "threads"])
+def test_cells_that_diverge_leave_the_others_alone_and_are_tried_again(hidden: int, config: RunConfig, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(to_toml(differences(change(config, {"head": {"hidden": hidden}, "training": {"epochs": 2}}), RunConfig())))
+    command = ["train", config.data.path, "--frozen", "--recipe", str(recipe), "--seeds", "0-1", "--out", str(tmp_path / "out")]
+    command += ["--grid", "training.head_lr=1e-3,1e30"]
+    cells = [tmp_path / "out" / f"head_lr-{rate}_seed-{seed}" for rate in ("0.001", "1e+30") for seed in (0, 1)]
+    times = []
+    for _ in range(2):
+        result = CliRunner().invoke(cli, command)
+        assert isinstance(result.exception, FailedRunsError)
+        assert result.exception.exit_code != 0
+        assert list(result.exception.failed) == cells[2:]
+        assert str(result.exception).startswith("2 of 4 runs failed: ")
+        assert all(path.name in str(result.exception) for path in cells[2:])
+        assert "Lower the learning rates" in str(result.exception)
+        assert "head_lr-0.001  " in result.stdout, "the others are told"
+        assert "head_lr-1e+30  " not in result.stdout
+        assert [RunFolder(path).finished for path in cells] == [True, True, False, False]
+        times.append([RunFolder(path).last.stat().st_mtime_ns for path in cells[:2]])
+    assert "2 finished, 2 to do" in result.stderr
+    assert times[0] == times[1], "only what failed is tried again"
+
+
+def test_a_streamed_cell_that_diverges_leaves_the_others_alone(config: RunConfig, tmp_path: Path) -> None:
+    write_hub_folder(tmp_path / "hub")
+    base = change(config, {"regime": "streamed", "limit": 4, "features": {"backbone": str(tmp_path / "hub")}, "training": {"epochs": 1}})
+    cells = expand(base, [("training.head_lr", [1e30, 1e-3])], [0])
+    with pytest.raises(FailedRunsError, match=r"1 of 2 runs failed: head_lr-1e\+30_seed-0: ") as told:
+        run_cells(cells, tmp_path / "runs", CPU, report=lambda text: None)
+    assert list(told.value.failed) == [tmp_path / "runs" / cells[0].name]
+    assert RunFolder(tmp_path / "runs" / cells[1].name).finished
+
+
+def test_cells_that_were_interrupted_are_resumed_from_one_preparation(config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cells = expand(change(config, {"training": {"epochs": 3}}), [], [0, 1, 2])
+    add, done = Course.add, []
+
+    def stop(course: Course, *args: Any) -> bool:
+        if len(done) == 4:  # in the second epoch: one head has it, the others do not
+            raise KeyboardInterrupt
+        done.append(course)
+        return add(course, *args)
+
+    with monkeypatch.context() as first:
+        first.setattr(Course, "add", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run_cells(cells, tmp_path / "stopped", CPU, report=lambda text: None)
+    stopped = [RunFolder(tmp_path / "stopped" / c.name) for c in cells]
+    assert [len(folder.read_log()) for folder in stopped] == [2, 1, 1]
+    prepared = []
+    with monkeypatch.context() as counted:
+        counted.setattr(sweep, "prepare", lambda *args: prepared.append(args) or prepare(*args))
+        counted.setattr("beatmeter.training.prepare", sweep.prepare)
+        run_cells([*cells, Cell("", change(cells[0].config, {"seed": 9}))], tmp_path / "stopped", CPU, report=lambda text: None)
+    assert len(prepared) == 1
+    whole = run_cells(cells, tmp_path / "whole", CPU, report=lambda text: None)
+    for path, folder in zip(whole, stopped, strict=True):
+        one, two = RunFolder(path).read_log(), folder.read_log()
+        assert [line["epoch"] for line in two] == [1, 2, 3]
+        assert [line["train"]["loss"] for line in one] == pytest.approx([line["train"]["loss"] for line in two], rel=1e-4)
+        assert folder.finished
 
 
 def test_the_command_trains_a_grid_and_tells_the_best_by_validation(config: RunConfig, tmp_path: Path) -> None:

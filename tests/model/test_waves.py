@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -15,10 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beatmeter import features, waves
+from beatmeter.audio import ahead
 from beatmeter.audio.decode import load
+from beatmeter.audio.identity import track_keys
 from beatmeter.config import change
 from beatmeter.datasets import open_dataset
+from beatmeter.errors import AudioError
 from beatmeter.features import Streamed, open_source, saved_bytes
+from beatmeter.schema import Track
 from beatmeter.settings import RunConfig
 from beatmeter.waves import BLOCK, Waves, clear, decode, encode, usage
 
@@ -74,7 +79,7 @@ def test_a_file_is_decoded_once(files: dict[str, Path], tmp_path: Path, monkeypa
     store = Waves(tmp_path / "cache", RATE, "soxr-hq", 1 << 30)
     first = store.fill(files, 1)
     assert (first.decoded, first.kept, len(first.samples), len(first.failed)) == (4, 4, 4, 0)
-    monkeypatch.setattr(waves, "decode_ahead", lambda paths, rate, jobs: iter([1 / 0] if paths else []))
+    monkeypatch.setattr(waves, "decode_ahead", lambda paths, *rest: iter([1 / 0] if paths else []))
     again = store.fill(files, 1)
     assert (again.decoded, again.kept, again.samples) == (0, 4, first.samples)
     for key, path in files.items():
@@ -114,6 +119,17 @@ def test_there_is_room_for_so_much_and_what_was_not_used_for_longest_goes(files:
     assert Waves(tmp_path / "none", RATE, "soxr-hq", 0).fill(files, 1).kept == 0
 
 
+def test_what_cannot_be_kept_pushes_nothing_out(files: dict[str, Path], tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    size = Waves(cache, RATE, "soxr-hq", 1 << 30).fill(files, 1).bytes
+    rng = np.random.default_rng(1)
+    soundfile.write(tmp_path / "long.wav", 0.1 * rng.standard_normal(4 * 30_000), 16_000)
+    for limit in (0, size // 2):  # keep nothing; one file larger than all the room
+        filled = Waves(cache, RATE, "soxr-hq", limit).fill({"ff" * 32: tmp_path / "long.wav"}, 1)
+        assert (filled.decoded, filled.kept, filled.unwritable) == (1, 0, "")
+        assert usage(cache)[0].tracks == len(files)
+
+
 def test_usage_and_clear_tell_what_is_there(files: dict[str, Path], tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     assert usage(cache) == []
@@ -134,6 +150,33 @@ def test_a_disk_that_cannot_be_written_costs_only_time(files: dict[str, Path], t
     monkeypatch.setattr(waves.atomic, "write_bytes", full)
     filled = Waves(tmp_path / "cache", RATE, "soxr-hq", 1 << 30).fill(files, 1)
     assert (filled.decoded, filled.kept, len(filled.samples)) == (4, 0, 4)
+    assert filled.unwritable == "No space left on device"
+
+
+def test_a_folder_that_nothing_can_be_removed_from_costs_only_time(files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache, keys = tmp_path / "cache", list(files)
+    size = Waves(cache, RATE, "soxr-hq", 1 << 30).fill({key: files[key] for key in keys[:2]}, 1).bytes
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    store = Waves(cache, RATE, "soxr-hq", size)
+    with monkeypatch.context() as folder:
+        folder.setattr(Path, "unlink", refuse)
+        filled = store.fill({key: files[key] for key in keys[2:]}, 1)  # there is no room without removing the others
+        assert (filled.decoded, filled.kept, len(filled.samples), filled.unwritable) == (2, 0, 2, "Permission denied")
+        store.path(keys[0]).write_bytes(bytes(100))
+        assert store.read(keys[0]) is None
+        assert clear(cache) == (0, 0), "what went is counted, not what should have gone"
+    assert usage(cache)[0].tracks == 2
+
+
+def test_a_folder_that_is_cleared_meanwhile_holds_nothing(files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Waves(tmp_path / "cache", RATE, "soxr-hq", 1 << 30)
+    store.fill(files, 1)
+    monkeypatch.setattr(Path, "exists", lambda path: True)  # as it was a moment ago
+    filled = store.fill(files, 1, lambda n: clear(tmp_path / "cache"))
+    assert (len(filled.samples), filled.kept, filled.bytes) == (4, 0, 0)
 
 
 @pytest.fixture
@@ -164,6 +207,19 @@ def test_streamed_batches_are_the_same_with_and_without_kept_waveforms(streamed:
         list(kept.batches(tracks, parts))
 
 
+def test_training_says_when_waveforms_cannot_be_kept(streamed: RunConfig, clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, data: bytes) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(waves.atomic, "write_bytes", refuse)
+    tracks = list(open_dataset(clips, streamed.data, streamed.task.classes).tracks)[:2]
+    said: list[str] = []
+    source = open_source(streamed, CPU, said.append)
+    assert source.prepare(tracks, said.append) == {}
+    assert said[-1].endswith("2 are decoded in every epoch (the folder cannot be written: Read-only file system)")
+    assert len(next(source.batches(tracks, [np.arange(2)])).inputs) == 2
+
+
 def test_a_track_that_cannot_be_decoded_is_named_before_training(streamed: RunConfig, clips: Path, tmp_path: Path) -> None:
     tracks = list(open_dataset(clips, streamed.data, streamed.task.classes).tracks)[:2]
     (tmp_path / "broken.wav").write_text("no audio")
@@ -172,6 +228,47 @@ def test_a_track_that_cannot_be_decoded_is_named_before_training(streamed: RunCo
     failed = source.prepare(bad, lambda text: None)
     assert set(failed) == {"bad", "gone"}
     assert "broken.wav" in failed["bad"]
+
+
+def test_a_file_that_changes_after_its_key_was_computed_is_not_kept_under_that_key(
+    streamed: RunConfig, files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = list(files.values())[:2]
+    tracks = [Track("one", one, {"3": 1.0}), Track("two", two, {"3": 1.0})]
+    hashed: list[str | AudioError] = []
+
+    def keys_then_change(*args: object) -> list[str | AudioError]:
+        hashed[:] = track_keys(*args)  # type: ignore[arg-type]
+        shutil.copy(files[list(files)[3]], two)
+        return hashed
+
+    source = open_source(streamed, CPU, lambda text: None)
+    assert isinstance(source, Streamed)
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(features, "track_keys", keys_then_change)
+        failed = source.prepare(tracks, lambda text: None)
+    assert list(failed) == ["two"]
+    assert "changed while it was read. Run again" in failed["two"]
+    assert [source.waves.samples(str(key)) is not None for key in hashed] == [True, False]
+    assert source.prepare(tracks, lambda text: None) == {}, "now it has another key"
+
+
+def test_a_track_too_long_to_be_held_is_left_out_with_its_reason(
+    streamed: RunConfig, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one that is kept from a time when it was not too long; one that is not is never decoded."""
+    table = open_dataset(clips, streamed.data, streamed.task.classes).tracks
+    soundfile.write(tmp_path / "long.wav", 0.1 * np.random.default_rng(0).standard_normal(11 * 16_000), 16_000)
+    tracks = [*table[:2], Track("long", tmp_path / "long.wav", {"3": 1.0})]
+    short = change(streamed, {"training": {"longest": 10.0}})
+    with monkeypatch.context() as first:
+        first.setattr(ahead, "load", lambda path, rate: 1 / 0 if path.name == "long.wav" else load(path, rate))
+        failed = open_source(short, CPU, lambda text: None).prepare(tracks, lambda text: None)
+    assert list(failed) == ["long"]
+    assert "long.wav lasts 11 s, and tracks of at most 10 s are held whole (training.longest). Cut it" in failed["long"]
+    assert "--frozen" in failed["long"]
+    assert open_source(streamed, CPU, lambda text: None).prepare(tracks, lambda text: None) == {}
+    assert open_source(short, CPU, lambda text: None).prepare(tracks, lambda text: None) == failed
 
 
 def test_layers_are_checkpointed_when_their_activations_do_not_fit(streamed: RunConfig, clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
