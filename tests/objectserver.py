@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from email.utils import formatdate
 from hashlib import md5
@@ -25,6 +25,8 @@ class Objects:
         self.lose_answers = 0  # so many conditional puts succeed, but the client never hears of it
         self.refuse = 0  # so many requests are answered with 503
         self.deny = False  # every write is answered with 403
+        self.forbidden: set[tuple[str, str]] = set()  # (kind of request, end of the name) that are answered with 403
+        self.before: Callable[[str, str], object] = lambda kind, name: None  # called with every request before it is looked at
         self.delay = 0.0  # seconds before every answer
         self.lock = threading.Lock()
 
@@ -53,7 +55,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _count(self, kind: str) -> bool:
         """False when this request is to fail, and has been answered."""
-        o = self.objects
+        o, name = self.objects, self._parse()[0]
+        o.before(kind, name)
         time.sleep(o.delay)
         with o.lock:
             o.requests[kind] += 1
@@ -61,7 +64,7 @@ class _Handler(BaseHTTPRequestHandler):
             o.refuse -= refused
         if refused:
             self._answer(503, b"<Error><Code>SlowDown</Code></Error>")
-        elif o.deny and self.command in ("PUT", "POST", "DELETE"):
+        elif (o.deny and self.command in ("PUT", "POST", "DELETE")) or any(kind == k and name.endswith(end) for k, end in o.forbidden):
             self._answer(403, b"<Error><Code>AccessDenied</Code></Error>")
             return False
         return not refused

@@ -6,6 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -171,6 +172,49 @@ def test_compaction_and_garbage(store: Store) -> None:
     with place.lock("a test"), pytest.raises(StoreError, match=r'maintained by .*"doing": "a test".*remove the object'):
         compact(Store.open(store.where))
     compact(Store.open(store.where))
+
+
+def lock_name(store: Store) -> str:
+    return f"{store.where.removeprefix('s3://music/')}/lock"
+
+
+def test_a_lock_whose_holder_cannot_be_read_is_not_entered(store: Store, objects: objectserver.Objects) -> None:
+    objects.forbidden.add(("GET", "/lock"))
+    objects.held[lock_name(store)] = (b"another", time.time())
+    with pytest.raises(StoreError, match="locking failed"), store.place.lock("a test"):
+        pytest.fail("two hold it")
+    objects.forbidden.clear()
+    assert objects.held[lock_name(store)][0] == b"another"
+    with pytest.raises(StoreError, match="maintained by another"), store.place.lock("a test"):
+        pytest.fail("two hold it")
+
+
+@pytest.mark.parametrize("times", [1, 100])
+def test_a_lock_whose_holder_has_just_finished_is_asked_for_again(store: Store, objects: objectserver.Objects, times: int) -> None:
+    """The put finds a lock, the look at whose it is finds none: somebody else may be quicker with the next put."""
+    left = [times]
+
+    def meddle(kind: str, name: str) -> None:
+        if name == lock_name(store) and kind == "PUT" and left[0]:
+            left[0] -= 1
+            objects.held[name] = (b"another", time.time())
+        elif name == lock_name(store) and kind == "GET" and objects.held.get(name, (b"",))[0] == b"another":
+            del objects.held[name]
+
+    objects.before = meddle
+    if times > 1:
+        with pytest.raises(StoreError, match="one process after the other"), store.place.lock("a test"):
+            pytest.fail("it was never held")
+        return
+    with store.place.lock("a test"):
+        assert b'"a test"' in objects.held[lock_name(store)][0]
+    assert lock_name(store) not in objects.held
+
+
+def test_only_the_own_lock_is_removed(store: Store, objects: objectserver.Objects) -> None:
+    with store.place.lock("a test"):
+        objects.held[lock_name(store)] = (b"another, after ours was removed by hand", time.time())
+    assert lock_name(store) in objects.held
 
 
 WRITER = (
