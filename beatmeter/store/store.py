@@ -91,7 +91,7 @@ class Store:
             raise NewerFormatError(f"{root}: {error.what}", error.hint) from error
         except BeatmeterError as error:
             raise StoreError(f"{root} is damaged: {error.what}", error.hint or repair) from error
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise StoreError(f"{root} is damaged: {error}", repair) from error
         if spec is not None:
             spec.require_same(found, shown(place.where))

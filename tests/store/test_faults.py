@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import numpy as np
 import pytest
 import store_samples as samples
@@ -200,6 +201,33 @@ def test_foreign_files_are_ignored_and_mentioned(store: Store) -> None:
     assert {f.file for f in report.faults if f.level == "note"} >= {"commits/.DS_Store", "commits/folder", "commits/1.json"}
     assert Store.open(store.path).commit(samples.tracks(store.spec, [7])).number == 10
     assert readable(store.path) == {*range(6), 7}
+
+
+def test_names_that_are_almost_a_records(store: Store) -> None:
+    """Digits, but of no file that a number names: maintenance goes on and the next commit is seen."""
+    commits = store.path / "commits"
+    names = ("000000007.json", "٠٠٠٠٠٠٠٩.json", "999999999999999999.json")
+    for name in names:
+        (commits / name).write_text("{}")
+    assert Store.open(store.path).commit(samples.tracks(store.spec, [7])).number == 4
+    assert readable(store.path) == {*range(6), 7}
+    assert collect(store, 0.0) == []
+    assert repair(store.path).actions == []
+    assert {f.file for f in verify(store.path, full=True).faults} == {f"commits/{name}" for name in names}
+    assert verify(store.path).sound
+
+
+def test_files_nested_too_deeply_are_damaged(store: Store) -> None:
+    """JSON that no reader's stack can hold, its checksum right: an error like any other."""
+    body = b'{"a":' + b"[" * 100_000 + b"]" * 100_000
+    (store.path / "commits/00000002.json").write_bytes(body + b',"crc32c":"%08x"}\n' % google_crc32c.value(body))
+    assert readable(store.path) == {0, 1, 4, 5}
+    assert next((f.level, f.file) for f in verify(store.path).faults) == ("error", "commits/00000002.json")
+    assert repair(store.path).lost == []
+    assert readable(store.path) == set(range(6))
+    (store.path / "zarr.json").write_bytes(body + b"}")
+    with pytest.raises(StoreError, match=r"zarr.json is damaged.*cache repair"):
+        Store.open(store.path)
 
 
 def test_record_of_other_features(store: Store, tmp_path: Path) -> None:
