@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import platform
@@ -102,7 +103,7 @@ class Folder(Place):
         with explained("writing", path):
             try:
                 write_synced(draft, data)
-                won = _link(draft, path, data)
+                won = self._link(draft, path)
                 if won:
                     sync_folder(path.parent)
             finally:
@@ -178,40 +179,47 @@ class Folder(Place):
     @contextlib.contextmanager
     def lock(self, doing: str) -> Iterator[None]:
         """The system frees it when the process dies."""
-        import fcntl
+        with self._locked("lock", wait=False) as handle:
+            with contextlib.suppress(OSError):  # a full disk: whose lock it is is only for messages
+                os.truncate(handle, 0)
+                os.pwrite(handle, json.dumps({"doing": doing, "host": platform.node(), "pid": os.getpid()}).encode(), 0)
+            yield
 
-        path = self.root / "lock"
+    @contextlib.contextmanager
+    def _locked(self, name: str, wait: bool) -> Iterator[int]:
+        """Hold the system's lock of the file `name`."""
+        path = self.root / name
         with explained("locking", path):
             handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+                fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
                 holder = os.pread(handle, 500, 0).decode(errors="replace") or "another process"
                 raise StoreError(f"{shown(self.root)} is being maintained by {holder}", "Wait until it has finished, then try again.") from None
-            os.truncate(handle, 0)
-            os.pwrite(handle, json.dumps({"doing": doing, "host": platform.node(), "pid": os.getpid()}).encode(), 0)
-            yield
+            except OSError as error:
+                hint = "This needs a file system with locks (flock): mount it with them, or keep the cache on another. Reading works."
+                raise StoreError(f"{shown(path)} cannot be locked: {error.strerror}", hint) from error
+            yield handle
         finally:
             os.close(handle)
+
+    def _link(self, draft: Path, path: Path) -> bool:
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            return draft.stat().st_nlink > 1  # NFS may repeat a request that had succeeded
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            with self._locked("names.lock", wait=True):  # no hard links here: one writer at a time looks and renames
+                if os.path.lexists(path):
+                    return False
+                draft.rename(path)
+        return True
 
     def _draft(self) -> Path:
         tmp = self.root / "tmp"
         with explained("writing", tmp):
             tmp.mkdir(exist_ok=True)
         return tmp / f"{os.getpid()}-{secrets.token_hex(8)}"
-
-
-def _link(draft: Path, path: Path, data: bytes) -> bool:
-    try:
-        os.link(draft, path)
-    except FileExistsError:
-        return draft.stat().st_nlink > 1  # NFS may repeat a request that had succeeded
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
-            raise
-        try:  # no hard links here: a torn write is seen by its checksum, and was not acknowledged
-            write_synced(path, data)
-        except FileExistsError:
-            return False
-    return True
