@@ -19,7 +19,7 @@ import numpy as np
 from beatmeter.chunking import Layout, row_count, rows
 from beatmeter.errors import AudioError, StoreError
 from beatmeter.schema import Features
-from beatmeter.store.folder import write_synced
+from beatmeter.store.folder import flush, write_synced
 from beatmeter.store.journal import seal
 from beatmeter.store.layout import StoreLayout
 from beatmeter.store.place import Place, explained
@@ -117,7 +117,7 @@ class SegmentWriter:
                 file = self._files[name]
                 file.write(array.index(total))
                 file.flush()
-                os.fsync(file.fileno())
+                flush(file.fileno())
                 file.close()
                 write_synced(self._staged / array.metadata_name, array.metadata(total))
                 first = tuple(np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(int).tolist())

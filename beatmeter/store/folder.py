@@ -22,14 +22,24 @@ from beatmeter.store.mapped import MappedFile
 from beatmeter.store.place import Place, explained
 
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
+_FULL_SYNC = getattr(fcntl, "F_FULLFSYNC", None)
 _BUFFER = 8 << 20
+
+
+def flush(handle: int) -> None:
+    """What was written there is on the disk when this returns. macOS leaves it in the drive's own memory unless asked for more."""
+    if _FULL_SYNC is not None:
+        with contextlib.suppress(OSError):  # not every file system knows it
+            fcntl.fcntl(handle, _FULL_SYNC)
+            return
+    os.fsync(handle)
 
 
 def sync_folder(path: Path) -> None:
     """Make the names in `path` durable."""
     handle = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        flush(handle)
     finally:
         os.close(handle)
 
@@ -39,7 +49,7 @@ def write_synced(path: Path, data: bytes) -> None:
     with path.open("xb") as file:
         file.write(data)
         file.flush()
-        os.fsync(file.fileno())
+        flush(file.fileno())
 
 
 class Folder(Place):
@@ -54,8 +64,12 @@ class Folder(Place):
             for name in names:
                 (self.root / name).mkdir(parents=True, exist_ok=True)
             sync_folder(self.root)
-            with contextlib.suppress(OSError):  # the folder above may belong to somebody else
-                sync_folder(self.root.parent)
+            device = self.root.stat().st_dev
+            for folder in self.root.absolute().parents:  # each may be new, whoever made it
+                if folder.stat().st_dev != device:  # the place of a mount is not
+                    break
+                with contextlib.suppress(PermissionError):  # nor is a folder that belongs to somebody else
+                    sync_folder(folder)
 
     def exists(self, name: str = "") -> bool:
         path = self.root / name

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from beatmeter.errors import StoreError
+from beatmeter.store.folder import flush
 from beatmeter.store.mapped import REMEDY
 from beatmeter.store.rivals import CAN_DROP, Rival, Sample
 
@@ -104,7 +105,7 @@ def writing(kinds: Mapping[str, type[Rival]], sample: Sample, folder: Path, roun
         kinds[name](folder / "written", sample)
         for path in (folder / "written").rglob("*"):  # what the store did by itself costs nothing again
             handle = os.open(path, os.O_RDONLY)
-            os.fsync(handle)
+            flush(handle)
             os.close(handle)
 
     def clear(_: str) -> None:
