@@ -26,7 +26,7 @@ import numpy as np
 
 from beatmeter.errors import StoreError, shown
 from beatmeter.store.mapped import REMEDY
-from beatmeter.store.place import Place, Ranges, removed
+from beatmeter.store.place import Place, Ranges, explained, removed
 
 try:
     import obstore
@@ -154,7 +154,8 @@ class Bucket(Place):
             obstore.put(self.client, name, data)
 
     def stage(self) -> Path:
-        return Path(tempfile.mkdtemp(prefix="beatmeter-"))
+        with explained("writing", f"the folder for temporary files (TMPDIR), where commits to {self.where} are prepared"):
+            return Path(tempfile.mkdtemp(prefix="beatmeter-"))
 
     def publish(self, staged: Path, name: str) -> None:
         files = [path.relative_to(staged).as_posix() for path in staged.rglob("*") if path.is_file()]

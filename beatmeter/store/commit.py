@@ -86,7 +86,7 @@ class SegmentWriter:
 
     def extend(self, stored: Mapping[str, np.ndarray]) -> None:
         """Append the next rows of a track, of some poolings or all."""
-        with explained("writing a segment", self.place.where):
+        with explained("writing a segment", self._staged):
             for name, block in stored.items():
                 self._files[name].write(block.data)
                 sums = self.layout.arrays[name].split(block)[1].tobytes()
@@ -110,7 +110,7 @@ class SegmentWriter:
         """Flush and rename; the segment exists from here on, and counts once the returned record is in the journal."""
         assert self._staged is not None
         extents = {}
-        with explained("writing a segment", self.place.where):
+        with explained("writing a segment", self._staged):
             for name, array in self.layout.arrays.items():
                 counts = self._counts[name]
                 total = sum(counts)
@@ -137,7 +137,7 @@ class SegmentWriter:
                 **(provenance or {}),
             },
         )
-        with explained("writing a segment", self.place.where):
+        with explained("writing a segment", self._staged):
             write_synced(self._staged / "zarr.json", self.layout.segment_metadata(seal(record.to_json())))
         staged, self._staged = self._staged, None
         try:

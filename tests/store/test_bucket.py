@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import pickle
+import resource
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -132,6 +134,24 @@ def test_a_server_that_refuses_to_write_is_named(store: Store, objects: objectse
     with pytest.raises(StoreError, match=r"writing failed at s3://.*AWS_ACCESS_KEY_ID"):
         store.commit(samples.tracks(store.spec, [10]))
     objects.deny = False
+    require_right(store, set(range(6)))
+
+
+def test_a_full_folder_for_temporary_files_is_named(store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Segments are prepared there. It is full before anything is begun, or in the middle."""
+    with monkeypatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+        with pytest.raises(StoreError, match=r"writing failed at .*TMPDIR.*run the same command again"):
+            store.commit(samples.tracks(store.spec, [10]))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        with pytest.raises(StoreError, match=rf"writing a segment failed at {tmp_path}.*free space"):
+            store.commit(samples.tracks(store.spec, [10]))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []
     require_right(store, set(range(6)))
 
 
