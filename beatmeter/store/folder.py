@@ -174,9 +174,11 @@ class Folder(Place):
         return sum(os.lstat(os.path.join(folder, f)).st_size for folder, _, files in os.walk(path) for f in files)
 
     def age(self, name: str, now: float) -> float:
+        path = os.path.join(self.root, name)
         try:
-            path = self.root / name
-            newest = max([path.stat().st_mtime, *(p.stat().st_mtime for p in path.iterdir())] if path.is_dir() else [path.stat().st_mtime])
+            newest = os.stat(path).st_mtime
+            for folder, folders, files in os.walk(path):  # a writer's shard grows below, and the folders know nothing of it
+                newest = max([newest, *(os.lstat(os.path.join(folder, inside)).st_mtime for inside in (*folders, *files))])
         except OSError:
             return 0.0
         return now - newest

@@ -7,6 +7,7 @@ import errno
 import fcntl
 import os
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -155,6 +156,33 @@ def test_garbage_goes_after_its_time(store: Store) -> None:
     assert verify(store.path, full=True).faults == ()
     assert numbers(store.path) == set(range(12))
     assert store.commit(samples.tracks(store.spec, [20])).number == 8  # numbers do not come again
+
+
+def grow_old(path: Path) -> None:
+    """As if nothing in it had changed for a day and more."""
+    for old in (path, *path.rglob("*")):
+        os.utime(old, (time.time() - 100_000,) * 2)
+
+
+def test_what_is_being_written_is_no_garbage(store: Store) -> None:
+    """Eight hours of audio take longer than a short grace period. Rows reach a shard two folders down, or wait in memory."""
+    rows = samples.features(store.spec, 20, 50_000).pooled
+    draft = store.draft(samples.key(20), 50_000)
+    draft.append({name: pooled.values[:1] for name, pooled in rows.items()})
+    staged = next((store.path / "tmp").iterdir())
+    grow_old(staged)
+    os.utime(next(staged.rglob("stats/c.*")))
+    assert collect(store, 3600.0) == []
+    grow_old(staged)
+    draft.append({name: pooled.values[1:2] for name, pooled in rows.items()})
+    assert collect(store, 3600.0) == []
+    draft.append({name: pooled.values[2:] for name, pooled in rows.items()})
+    assert store.commit_draft(draft).added == (samples.key(20),)
+    assert samples.same(store.snapshot().read(samples.key(20)), samples.features(store.spec, 20, 50_000))
+    dead = store.draft(samples.key(21), 20_000)
+    grow_old(next((store.path / "tmp").iterdir()))
+    assert len(collect(store, 3600.0)) == 1
+    dead.discard()
 
 
 def test_a_snapshot_whose_segments_were_collected_says_so(store: Store) -> None:
