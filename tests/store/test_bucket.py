@@ -155,6 +155,26 @@ def test_a_full_folder_for_temporary_files_is_named(store: Store, monkeypatch: p
     require_right(store, set(range(6)))
 
 
+def test_a_commit_whose_segment_cannot_be_asked_for_stands(store: Store, objects: objectserver.Objects) -> None:
+    """Access that went away after the record was put is not garbage collection; and that is told when it happens."""
+    objects.forbidden.add(("HEAD", "/zarr.json"))
+    assert store.commit(samples.tracks(store.spec, [10])).number == 4
+    objects.forbidden.add(("GET", "/zarr.json"))
+    with pytest.raises(StoreError, match=r"commit 5 stands .*could not be asked.*same command again"):
+        store.commit(samples.tracks(store.spec, [11]))
+    objects.forbidden.clear()
+    assert store.commit(samples.tracks(store.spec, [11])).present == (samples.key(11),)
+    require_right(store, {*range(6), 10, 11})
+
+    def collect_now(kind: str, name: str) -> None:
+        if kind == "HEAD" and name.endswith("/zarr.json"):
+            objects.held.pop(name, None)
+
+    objects.before = collect_now
+    with pytest.raises(StoreError, match=r"was collected as garbage.*Commit these tracks again"):
+        store.commit(samples.tracks(store.spec, [12]))
+
+
 def test_damage_and_repair(store: Store, objects: objectserver.Objects) -> None:
     prefix = store.where.removeprefix("s3://music/")
     flipped = f"{prefix}/segments/{store.catalog.read(2).segment}/{store.layout.arrays['stats'].shard}"
