@@ -100,7 +100,7 @@ def _measured(store: Store | None, sample: Sample, beside: Path, rounds: int) ->
     from beatmeter.store.place import explained
     from beatmeter.store.rivals import OTHERS, FreshStore, OwnStore, Pread
 
-    with explained("measuring", beside), _workplace(beside) as folder:
+    with explained("measuring", beside), throughput.stoppable(), _workplace(beside) as folder:
         kinds: dict[str, type[Rival]] = {"store": FreshStore, **OTHERS}
         yield throughput.writing({n: kind for n, kind in kinds.items() if n != "memcpy"}, sample, folder, min(rounds, 3))
         rivals = {n: kind(folder / "kept" / str(i), sample) for i, (n, kind) in enumerate(kinds.items())}

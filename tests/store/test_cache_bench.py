@@ -145,6 +145,25 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_ctrl_c_that_falls_into_a_destructor_is_heeded() -> None:
+    """Python only prints what is raised there, and would measure on."""
+
+    class Closing:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    rounds: list[Closing] = []
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt), throughput.stoppable():
+            throughput.in_turn({"a": lambda: rounds.append(Closing()) or rounds.clear()}, 1000)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        assert len(throughput.in_turn({"a": lambda: None}, 3)["a"]) == 3
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_what_cannot_be_measured_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def call(*arguments: str) -> None:
         CliRunner().invoke(cache, ["bench", *arguments], catch_exceptions=False)
