@@ -126,7 +126,10 @@ class Bucket(Place):
     def sizes(self, names: Sequence[str]) -> Sequence[int | None]:
         if len(names) < _LIST_FROM:
             return tuple(self.threads.map(self._size, names))
-        known: dict[str, int] = {o["path"]: o["size"] for o in self._below(names[0].partition("/")[0])}
+        first = min(names)  # names of segments begin with their time: what is older than the wanted need not be listed
+        with _explained("listing", f"{self.where}/{first}"):
+            found = obstore.list(self.client, first.partition("/")[0], offset=first.rpartition("/")[0])
+            known: dict[str, int] = {o["path"]: o["size"] for some in found for o in some}
         return tuple(known.get(name) for name in names)
 
     def _size(self, name: str) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import pickle
 import resource
@@ -20,6 +21,7 @@ from click.testing import CliRunner
 
 from beatmeter.cli.cache import cache
 from beatmeter.errors import StoreError
+from beatmeter.schema import PoolingSpec
 from beatmeter.store import Store, list_stores
 from beatmeter.store.compact import compact
 from beatmeter.store.gc import collect
@@ -102,6 +104,58 @@ def test_requests_of_a_batch_a_commit_and_an_opening(store: Store, objects: obje
     assert len(Store.open(store.where).snapshot()) == 8
     assert objects.requests["GET"] == 2  # the root and the index
     assert objects.requests["LIST"] <= 4
+
+
+def test_requests_of_a_commit_among_others(store: Store, objects: objectserver.Objects) -> None:
+    """Each record since the writer's last commit, its own included, is read, and the sizes of its two shards are asked for."""
+    writer = Store.open(store.where)
+    writer.keys()
+
+    def commit(n: int) -> dict[str, int]:
+        objects.requests.clear()
+        writer.commit(samples.tracks(store.spec, [n]))
+        return dict(objects.requests)
+
+    commit(20)
+    assert commit(21) == {"LIST": 2, "PUT": 6, "HEAD": 1 + 2, "GET": 1}
+    for n in range(30, 33):
+        store.commit(samples.tracks(store.spec, [n]))
+    assert commit(22) == {"LIST": 2, "PUT": 6, "HEAD": 1 + 2 * 4, "GET": 4}
+    for n in range(40, 52):
+        store.commit(samples.tracks(store.spec, [n]))
+    assert commit(23) == {"LIST": 2 + 1, "PUT": 6, "HEAD": 1, "GET": 13}  # so many sizes are listed
+
+
+def test_requests_of_a_large_shard(objects: objectserver.Objects) -> None:
+    """Above 5 MiB a file goes up in parts of 5 MiB, between a request that begins and one that ends."""
+    of = samples.spec(PoolingSpec("stats", "stats", "chunk", (1,), ("dim",), (1 << 20,), {}))
+    large = Store.for_spec(ADDRESS, of)
+    large.keys()
+    objects.requests.clear()
+    large.commit([(samples.key(1), samples.features(of, 1, 30_000))])
+    size = max(len(data) for data, _ in objects.held.values())
+    assert size > 10 << 20
+    assert objects.requests == {"LIST": 2, "HEAD": 1, "PUT": 3 + math.ceil(size / (5 << 20)), "POST": 2}
+    assert samples.same(Store.open(large.where).snapshot().read(samples.key(1)), samples.features(of, 1, 30_000))
+
+
+def test_listings_come_in_pages(store: Store, objects: objectserver.Objects) -> None:
+    """An opening lists all commits and all that lies in segments; who is open already lists no segments older than the new ones."""
+    for n in range(100, 130):
+        store.commit(samples.tracks(store.spec, [n]))
+    store.catalog.save_index()
+    objects.page = 10
+    objects.requests.clear()
+    reader = Store.open(store.where)
+    assert len(reader.keys()) == 36
+    assert objects.requests == {"GET": 2, "LIST": math.ceil(33 / 10) + math.ceil((33 * 5 + 1) / 10) + 1}
+    time.sleep(1 - time.time() % 1)  # names of segments tell seconds
+    for n in range(130, 145):
+        store.commit(samples.tracks(store.spec, [n]))
+    objects.requests.clear()
+    assert len(reader.keys()) == 51
+    assert objects.requests == {"GET": 15, "LIST": math.ceil(48 / 10) + math.ceil((15 * 5 + 1) / 10)}
+    require_right(store, {*range(6), *range(100, 145)})
 
 
 def test_many_commits_are_opened_with_few_requests(store: Store, objects: objectserver.Objects) -> None:
