@@ -211,7 +211,7 @@ class Bucket(Place):
         try:
             yield
         finally:
-            with _explained("unlocking", self.where), contextlib.suppress(FileNotFoundError):
+            with _explained("unlocking", f"{self.where}/lock"), contextlib.suppress(FileNotFoundError):
                 if self.read("lock") == mine:  # somebody may have removed ours by hand, and another be at work
                     self.remove("lock")
 
@@ -219,7 +219,7 @@ class Bucket(Place):
         for _ in range(_LOCK_TRIES):
             if self.put_if_absent("lock", mine):
                 return
-            with _explained("locking", self.where):
+            with _explained("locking", f"{self.where}/lock"):
                 try:
                     holder = self.read("lock")
                 except FileNotFoundError:

@@ -135,7 +135,8 @@ def test_requests_of_a_large_shard(objects: objectserver.Objects) -> None:
     large.commit([(samples.key(1), samples.features(of, 1, 30_000))])
     size = max(len(data) for data, _ in objects.held.values())
     assert size > 10 << 20
-    assert objects.requests == {"LIST": 2, "HEAD": 1, "PUT": 3 + math.ceil(size / (5 << 20)), "POST": 2}
+    assert objects.requests["PUT"] == math.ceil(size / (5 << 20)) + 3
+    assert objects.requests["POST"] == 2
     assert samples.same(Store.open(large.where).snapshot().read(samples.key(1)), samples.features(of, 1, 30_000))
 
 
@@ -211,14 +212,12 @@ def test_a_full_folder_for_temporary_files_is_named(store: Store, monkeypatch: p
 
 def test_a_commit_whose_segment_cannot_be_asked_for_stands(store: Store, objects: objectserver.Objects) -> None:
     """Access that went away after the record was put is not garbage collection; and that is told when it happens."""
-    objects.forbidden.add(("HEAD", "/zarr.json"))
-    assert store.commit(samples.tracks(store.spec, [10])).number == 4
-    objects.forbidden.add(("GET", "/zarr.json"))
-    with pytest.raises(StoreError, match=r"commit 5 stands .*could not be asked.*same command again"):
-        store.commit(samples.tracks(store.spec, [11]))
+    objects.forbidden |= {("HEAD", "/zarr.json"), ("GET", "/zarr.json")}
+    with pytest.raises(StoreError, match=r"commit 4 stands .*could not be asked.*same command again"):
+        store.commit(samples.tracks(store.spec, [10]))
     objects.forbidden.clear()
-    assert store.commit(samples.tracks(store.spec, [11])).present == (samples.key(11),)
-    require_right(store, {*range(6), 10, 11})
+    assert store.commit(samples.tracks(store.spec, [10])).present == (samples.key(10),)
+    require_right(store, {*range(6), 10})
 
     def collect_now(kind: str, name: str) -> None:
         if kind == "HEAD" and name.endswith("/zarr.json"):
@@ -275,7 +274,7 @@ def lock_name(store: Store) -> str:
 def test_a_lock_whose_holder_cannot_be_read_is_not_entered(store: Store, objects: objectserver.Objects) -> None:
     objects.forbidden.add(("GET", "/lock"))
     objects.held[lock_name(store)] = (b"another", time.time())
-    with pytest.raises(StoreError, match="locking failed"), store.place.lock("a test"):
+    with pytest.raises(StoreError, match=r"failed at s3://.*/lock"), store.place.lock("a test"):
         pytest.fail("two hold it")
     objects.forbidden.clear()
     assert objects.held[lock_name(store)][0] == b"another"
