@@ -128,7 +128,7 @@ class Folder(Place):
         path, draft = self.root / name, self._draft()
         with explained("writing", path):
             try:
-                path.parent.mkdir(exist_ok=True)
+                self._make(path.parent)
                 write_synced(draft, data)
                 draft.replace(path)
                 sync_folder(path.parent)
@@ -154,7 +154,7 @@ class Folder(Place):
 
     def move(self, name: str, to: str) -> None:
         with explained("moving", self.root / name):
-            (self.root / to).parent.mkdir(exist_ok=True)
+            self._make((self.root / to).parent)
             (self.root / name).replace(self.root / to)
             sync_folder((self.root / to).parent)
             sync_folder((self.root / name).parent)
@@ -233,6 +233,12 @@ class Folder(Place):
                     return False
                 draft.rename(path)
         return True
+
+    def _make(self, folder: Path) -> None:
+        """A folder in the store, its name on disk."""
+        if not folder.is_dir():
+            folder.mkdir(exist_ok=True)
+            sync_folder(folder.parent)
 
     def _draft(self) -> Path:
         tmp = self.root / "tmp"

@@ -76,6 +76,16 @@ def test_every_new_folder_above_a_store_is_flushed(tmp_path: Path, happened: lis
     assert {str(tmp_path / name) for name in above} <= created
 
 
+def test_a_folder_that_a_repair_makes_is_flushed(tmp_path: Path, happened: list[tuple[str, str, str]]) -> None:
+    store = Store.create(tmp_path / "store", samples.spec())
+    store.record_failure("k", "a.wav", "silent")
+    (store.path / "failures/00000001.json").write_bytes(b"")
+    happened.clear()
+    store.place.move("failures/00000001.json", "damaged/failures-00000001.json")
+    flushed = [Path(path).relative_to(tmp_path).as_posix() for operation, path, _ in happened if operation == "fsync"]
+    assert flushed == ["store", "store/damaged", "store/failures"]
+
+
 def test_a_folder_above_that_cannot_be_read_is_nobodys_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = folder.sync_folder
 

@@ -315,7 +315,7 @@ def test_without_hard_links_a_full_disk_leaves_no_torn_record(store: Store, monk
 
 def test_without_hard_links_one_writer_wins_and_readers_see_whole_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "link", no_links)
-    place, names, size = Folder(tmp_path), [f"commits/{n:08d}.json" for n in range(1, 13)], 1 << 20
+    place, names, size = Folder(tmp_path), [f"commits/{n:08d}.json" for n in range(1, 31)], 1 << 22
     place.make("commits", "tmp")
     won: list[tuple[str, int]] = []
     seen: set[int] = set()
