@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from email.utils import formatdate
 from hashlib import md5
@@ -25,12 +25,16 @@ class Objects:
         self.lose_answers = 0  # so many conditional puts succeed, but the client never hears of it
         self.refuse = 0  # so many requests are answered with 503
         self.deny = False  # every write is answered with 403
+        self.forbidden: set[tuple[str, str]] = set()  # (kind of request, end of the name) that are answered with 403
+        self.before: Callable[[str, str], object] = lambda kind, name: None  # called with every request before it is looked at
+        self.page = 1000  # names in an answer to a listing, as S3 gives
         self.delay = 0.0  # seconds before every answer
         self.lock = threading.Lock()
 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = 1 << 16  # an answer in one piece: in two, the second waits for the client to acknowledge the first
     objects: Objects
 
     def log_message(self, format: str, *args: object) -> None:
@@ -53,7 +57,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _count(self, kind: str) -> bool:
         """False when this request is to fail, and has been answered."""
-        o = self.objects
+        o, name = self.objects, self._parse()[0]
+        o.before(kind, name)
         time.sleep(o.delay)
         with o.lock:
             o.requests[kind] += 1
@@ -61,7 +66,7 @@ class _Handler(BaseHTTPRequestHandler):
             o.refuse -= refused
         if refused:
             self._answer(503, b"<Error><Code>SlowDown</Code></Error>")
-        elif o.deny and self.command in ("PUT", "POST", "DELETE"):
+        elif (o.deny and self.command in ("PUT", "POST", "DELETE")) or any(kind == k and name.endswith(end) for k, end in o.forbidden):
             self._answer(403, b"<Error><Code>AccessDenied</Code></Error>")
             return False
         return not refused
@@ -86,7 +91,8 @@ class _Handler(BaseHTTPRequestHandler):
         if not self._count("LIST" if "list-type" in query else "GET"):
             return None
         if "list-type" in query:
-            return self._answer(200, self._listing(query.get("prefix", [""])[0], query.get("delimiter", [""])[0]))
+            after = query.get("continuation-token", query.get("start-after", [""]))[0]
+            return self._answer(200, self._listing(query.get("prefix", [""])[0], query.get("delimiter", [""])[0], after))
         found = self.objects.held.get(name)
         if found is None:
             return self._answer(404, b"<Error><Code>NoSuchKey</Code></Error>")
@@ -99,20 +105,27 @@ class _Handler(BaseHTTPRequestHandler):
             return self._answer(206, part, Content_Range=f"bytes {first}-{int(first) + len(part) - 1}/{len(data)}", **about)
         return self._answer(200, data, **about)
 
-    def _listing(self, prefix: str, delimiter: str) -> bytes:
-        contents, folders = [], set()
+    def _listing(self, prefix: str, delimiter: str, after: str) -> bytes:
+        """A page of names after a name: a folder is one entry, and the mark of the next page is the last entry of this."""
+        entries: dict[str, str] = {}
         for name in sorted(self.objects.held):
-            if name.startswith(prefix):
-                rest = name[len(prefix) :]
-                if delimiter and delimiter in rest:
-                    folders.add(prefix + rest.partition(delimiter)[0] + delimiter)
-                    continue
-                data, changed = self.objects.held[name]
-                when = time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime(changed))
-                about = f"<LastModified>{when}</LastModified><Size>{len(data)}</Size>"
-                contents.append(f"<Contents><Key>{escape(name)}</Key>{about}</Contents>")
-        common = "".join(f"<CommonPrefixes><Prefix>{escape(f)}</Prefix></CommonPrefixes>" for f in sorted(folders))
-        return f"<ListBucketResult>{''.join(contents)}{common}<IsTruncated>false</IsTruncated></ListBucketResult>".encode()
+            if name <= after or not name.startswith(prefix) or (delimiter and after.endswith(delimiter) and name.startswith(after)):
+                continue
+            if len(entries) > self.objects.page:
+                break
+            inside, slash, _ = name[len(prefix) :].partition(delimiter or "\0")
+            if slash:
+                folder = prefix + inside + slash
+                entries[folder] = f"<CommonPrefixes><Prefix>{escape(folder)}</Prefix></CommonPrefixes>"
+                continue
+            data, changed = self.objects.held[name]
+            when = time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime(changed))
+            about = f"<LastModified>{when}</LastModified><Size>{len(data)}</Size>"
+            entries[name] = f"<Contents><Key>{escape(name)}</Key>{about}</Contents>"
+        shown = list(entries)[: self.objects.page]
+        more = f"<NextContinuationToken>{escape(shown[-1])}</NextContinuationToken>" if len(entries) > len(shown) else ""
+        body = "".join(entries[name] for name in shown) + f"<IsTruncated>{'true' if more else 'false'}</IsTruncated>{more}"
+        return f"<ListBucketResult>{body}</ListBucketResult>".encode()
 
     def do_PUT(self) -> None:
         name, query = self._parse()

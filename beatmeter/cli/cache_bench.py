@@ -27,26 +27,30 @@ BATCHES = 4  # in each round
 
 
 @click.command()
-@click.argument("path", default="cache")
+@click.argument("path", required=False)
 @click.option("--cache", "folder", help="The same as PATH.")
 @click.option("--pooling", help="Features to read.  [default: the first that the store has]")
 @click.option("--size", default=256, show_default=True, type=click.IntRange(1), help="MB of features to read.")
 @click.option("--rounds", default=5, show_default=True, type=click.IntRange(1), help="How often everything is timed.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
-def bench(path: str, folder: str | None, pooling: str | None, size: int, rounds: int, as_json: bool) -> None:
+def bench(path: str | None, folder: str | None, pooling: str | None, size: int, rounds: int, as_json: bool) -> None:
     """How fast is the cache, on this disk and in this store, next to other ways of keeping the same numbers?
 
-    PATH is a store or a folder of stores, of which the largest is read; without one, features are made up. The same tracks
-    are then written beside it as memmap, HDF5, Zarr (zarr-python), one .npy per track and a fresh store, and all are read in
-    turn. Nothing in the store is changed; what was written goes away at the end, also after Ctrl-C.
+    PATH is a store or a folder of stores, of which the largest is read; the default is ./cache. In a folder without any, features
+    are made up, to measure the disk that it is on. The same tracks are then written beside it as memmap, HDF5, Zarr
+    (zarr-python), one .npy per track and a fresh store, and all are read in turn. Nothing in the store is changed; what was
+    written goes away at the end, also after Ctrl-C.
 
     \b
     beatmeter cache bench
     beatmeter cache bench cache/mert-v1-95m-0123456789abcdef --size 1000 --json
     """
-    place = Path(folder or path)
-    if "://" in (folder or path):
+    given = folder or path
+    place = Path(given or "cache")
+    if "://" in (given or ""):
         raise StoreError(f"{shown(place)} is no folder", "Only stores in a file system can be measured: object stores have no memory of their own.")
+    if given and not place.is_dir():
+        raise StoreError(f"there is no folder {shown(place)}", "Give a store, a folder of stores, or any folder of a disk that is to be measured.")
     store, sample = _sample(place, pooling, size)
     beside = _beside(place if store is None else store.path.parent)
     free, need = shutil.disk_usage(beside).free, COPIES * sample.values.nbytes
@@ -70,7 +74,13 @@ def _sample(place: Path, pooling: str | None, size: int) -> tuple[Store | None, 
     from beatmeter.store import list_stores
     from beatmeter.store.rivals import Sample
 
-    stores = [s for s in list_stores(place) if not isinstance(s, StoreError) and len(s.keys())]
+    found = list(list_stores(place))
+    broken = [one for one in found if isinstance(one, StoreError)]
+    stores = [one for one in found if not isinstance(one, StoreError) and len(one.keys())]
+    if broken and not stores:
+        raise broken[0]
+    for error in broken:
+        echo(f"left out: {error}")
     if stores:
         store = max(stores, key=lambda s: s.place.bytes_below("segments"))
         return store, Sample.of(store.snapshot(), pooling or store.spec.poolings[0].name, size * 1_000_000)
@@ -90,7 +100,7 @@ def _measured(store: Store | None, sample: Sample, beside: Path, rounds: int) ->
     from beatmeter.store.place import explained
     from beatmeter.store.rivals import OTHERS, FreshStore, OwnStore, Pread
 
-    with explained("measuring", beside), _workplace(beside) as folder:
+    with explained("measuring", beside), throughput.stoppable(), _workplace(beside) as folder:
         kinds: dict[str, type[Rival]] = {"store": FreshStore, **OTHERS}
         yield throughput.writing({n: kind for n, kind in kinds.items() if n != "memcpy"}, sample, folder, min(rounds, 3))
         rivals = {n: kind(folder / "kept" / str(i), sample) for i, (n, kind) in enumerate(kinds.items())}

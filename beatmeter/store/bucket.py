@@ -26,7 +26,7 @@ import numpy as np
 
 from beatmeter.errors import StoreError, shown
 from beatmeter.store.mapped import REMEDY
-from beatmeter.store.place import Place, Ranges, removed
+from beatmeter.store.place import Place, Ranges, explained, removed
 
 try:
     import obstore
@@ -37,6 +37,7 @@ except ImportError:
 
 _AT_ONCE = 32  # requests
 _LIST_FROM = 20  # sizes asked for together from which one listing is cheaper than a request each
+_LOCK_TRIES = 5  # for a lock whose holder finishes between our put and our look at whose it is
 _READ = 8 << 20  # bytes per request of a file that is read through
 _AGAIN = "Nothing that was committed is lost: check the address, the network and the provider's status, then run the same command again."
 
@@ -125,7 +126,10 @@ class Bucket(Place):
     def sizes(self, names: Sequence[str]) -> Sequence[int | None]:
         if len(names) < _LIST_FROM:
             return tuple(self.threads.map(self._size, names))
-        known: dict[str, int] = {o["path"]: o["size"] for o in self._below(names[0].partition("/")[0])}
+        first = min(names)  # names of segments begin with their time: what is older than the wanted need not be listed
+        with _explained("listing", f"{self.where}/{first}"):
+            found = obstore.list(self.client, first.partition("/")[0], offset=first.rpartition("/")[0])
+            known: dict[str, int] = {o["path"]: o["size"] for some in found for o in some}
         return tuple(known.get(name) for name in names)
 
     def _size(self, name: str) -> int | None:
@@ -153,7 +157,8 @@ class Bucket(Place):
             obstore.put(self.client, name, data)
 
     def stage(self) -> Path:
-        return Path(tempfile.mkdtemp(prefix="beatmeter-"))
+        with explained("writing", f"the folder for temporary files (TMPDIR), where commits to {self.where} are prepared"):
+            return Path(tempfile.mkdtemp(prefix="beatmeter-"))
 
     def publish(self, staged: Path, name: str) -> None:
         files = [path.relative_to(staged).as_posix() for path in staged.rglob("*") if path.is_file()]
@@ -202,15 +207,28 @@ class Bucket(Place):
     def lock(self, doing: str) -> Iterator[None]:
         """An object that holds whose it is; nothing frees it when that process dies."""
         mine = json.dumps({"doing": doing, "host": platform.node(), "pid": os.getpid(), "token": secrets.token_hex(8)}).encode()
-        if not self.put_if_absent("lock", mine):
-            with contextlib.suppress(OSError):
-                holder = self.read("lock").decode(errors="replace")
-                hint = f"Wait until it has finished. If that process is gone, remove the object {self.where}/lock."
-                raise StoreError(f"{shown(self.where)} is being maintained by {holder}", hint)
+        self._take_lock(mine)
         try:
             yield
         finally:
-            self.remove("lock")
+            with _explained("unlocking", f"{self.where}/lock"), contextlib.suppress(FileNotFoundError):
+                if self.read("lock") == mine:  # somebody may have removed ours by hand, and another be at work
+                    self.remove("lock")
+
+    def _take_lock(self, mine: bytes) -> None:
+        for _ in range(_LOCK_TRIES):
+            if self.put_if_absent("lock", mine):
+                return
+            with _explained("locking", f"{self.where}/lock"):
+                try:
+                    holder = self.read("lock")
+                except FileNotFoundError:
+                    continue  # its holder has just finished
+            if holder == mine:  # the answer to the put got lost
+                return
+            hint = f"Wait until it has finished. If that process is gone, remove the object {self.where}/lock."
+            raise StoreError(f"{shown(self.where)} is being maintained by {holder.decode(errors='replace')}", hint)
+        raise StoreError(f"{shown(self.where)} is being maintained by one process after the other", "Wait until they have finished, then try again.")
 
 
 class _Object(Ranges):

@@ -19,7 +19,7 @@ import numpy as np
 from beatmeter.chunking import Layout, row_count, rows
 from beatmeter.errors import AudioError, StoreError
 from beatmeter.schema import Features
-from beatmeter.store.folder import write_synced
+from beatmeter.store.folder import flush, write_synced
 from beatmeter.store.journal import seal
 from beatmeter.store.layout import StoreLayout
 from beatmeter.store.place import Place, explained
@@ -86,13 +86,19 @@ class SegmentWriter:
 
     def extend(self, stored: Mapping[str, np.ndarray]) -> None:
         """Append the next rows of a track, of some poolings or all."""
-        with explained("writing a segment", self.place.where):
+        with explained("writing a segment", self._staged):
             for name, block in stored.items():
                 self._files[name].write(block.data)
                 sums = self.layout.arrays[name].split(block)[1].tobytes()
                 count, digest = self._open[name]
                 self._open[name] = (count + len(block), google_crc32c.extend(digest, sums))
                 self._checksums[name] = google_crc32c.extend(self._checksums[name], sums)
+
+    def keep(self) -> None:
+        """Show that this goes on: small rows stay in memory for hours, and what does not change for long is collected as garbage."""
+        assert self._staged is not None
+        with explained("writing a segment", self._staged):
+            os.utime(self._staged)
 
     def end(self, key: str, samples: int) -> None:
         """The rows since the last call are the track `key`."""
@@ -110,14 +116,14 @@ class SegmentWriter:
         """Flush and rename; the segment exists from here on, and counts once the returned record is in the journal."""
         assert self._staged is not None
         extents = {}
-        with explained("writing a segment", self.place.where):
+        with explained("writing a segment", self._staged):
             for name, array in self.layout.arrays.items():
                 counts = self._counts[name]
                 total = sum(counts)
                 file = self._files[name]
                 file.write(array.index(total))
                 file.flush()
-                os.fsync(file.fileno())
+                flush(file.fileno())
                 file.close()
                 write_synced(self._staged / array.metadata_name, array.metadata(total))
                 first = tuple(np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(int).tolist())
@@ -137,7 +143,7 @@ class SegmentWriter:
                 **(provenance or {}),
             },
         )
-        with explained("writing a segment", self.place.where):
+        with explained("writing a segment", self._staged):
             write_synced(self._staged / "zarr.json", self.layout.segment_metadata(seal(record.to_json())))
         staged, self._staged = self._staged, None
         try:
@@ -211,6 +217,7 @@ class TrackDraft:
         if wrong:
             raise UnstorableError({self.key: "; ".join(wrong)})
         self._writer.extend(parts)
+        self._writer.keep()
 
     def publish(self, provenance: Mapping[str, Any] | None = None) -> Record:
         """The segment of this one track, not yet in the journal."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import platform
@@ -21,14 +22,24 @@ from beatmeter.store.mapped import MappedFile
 from beatmeter.store.place import Place, explained
 
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
+_FULL_SYNC = getattr(fcntl, "F_FULLFSYNC", None)
 _BUFFER = 8 << 20
+
+
+def flush(handle: int) -> None:
+    """What was written there is on the disk when this returns. macOS leaves it in the drive's own memory unless asked for more."""
+    if _FULL_SYNC is not None:
+        with contextlib.suppress(OSError):  # not every file system knows it
+            fcntl.fcntl(handle, _FULL_SYNC)
+            return
+    os.fsync(handle)
 
 
 def sync_folder(path: Path) -> None:
     """Make the names in `path` durable."""
     handle = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        flush(handle)
     finally:
         os.close(handle)
 
@@ -38,7 +49,7 @@ def write_synced(path: Path, data: bytes) -> None:
     with path.open("xb") as file:
         file.write(data)
         file.flush()
-        os.fsync(file.fileno())
+        flush(file.fileno())
 
 
 class Folder(Place):
@@ -53,8 +64,12 @@ class Folder(Place):
             for name in names:
                 (self.root / name).mkdir(parents=True, exist_ok=True)
             sync_folder(self.root)
-            with contextlib.suppress(OSError):  # the folder above may belong to somebody else
-                sync_folder(self.root.parent)
+            device = self.root.stat().st_dev
+            for folder in self.root.absolute().parents:  # each may be new, whoever made it
+                if folder.stat().st_dev != device:  # the place of a mount is not
+                    break
+                with contextlib.suppress(PermissionError):  # nor is a folder that belongs to somebody else
+                    sync_folder(folder)
 
     def exists(self, name: str = "") -> bool:
         path = self.root / name
@@ -102,7 +117,7 @@ class Folder(Place):
         with explained("writing", path):
             try:
                 write_synced(draft, data)
-                won = _link(draft, path, data)
+                won = self._link(draft, path)
                 if won:
                     sync_folder(path.parent)
             finally:
@@ -113,7 +128,7 @@ class Folder(Place):
         path, draft = self.root / name, self._draft()
         with explained("writing", path):
             try:
-                path.parent.mkdir(exist_ok=True)
+                self._make(path.parent)
                 write_synced(draft, data)
                 draft.replace(path)
                 sync_folder(path.parent)
@@ -139,7 +154,7 @@ class Folder(Place):
 
     def move(self, name: str, to: str) -> None:
         with explained("moving", self.root / name):
-            (self.root / to).parent.mkdir(exist_ok=True)
+            self._make((self.root / to).parent)
             (self.root / name).replace(self.root / to)
             sync_folder((self.root / to).parent)
             sync_folder((self.root / name).parent)
@@ -159,9 +174,11 @@ class Folder(Place):
         return sum(os.lstat(os.path.join(folder, f)).st_size for folder, _, files in os.walk(path) for f in files)
 
     def age(self, name: str, now: float) -> float:
+        path = os.path.join(self.root, name)
         try:
-            path = self.root / name
-            newest = max([path.stat().st_mtime, *(p.stat().st_mtime for p in path.iterdir())] if path.is_dir() else [path.stat().st_mtime])
+            newest = os.stat(path).st_mtime
+            for folder, folders, files in os.walk(path):  # a writer's shard grows below, and the folders know nothing of it
+                newest = max([newest, *(os.lstat(os.path.join(folder, inside)).st_mtime for inside in (*folders, *files))])
         except OSError:
             return 0.0
         return now - newest
@@ -178,40 +195,53 @@ class Folder(Place):
     @contextlib.contextmanager
     def lock(self, doing: str) -> Iterator[None]:
         """The system frees it when the process dies."""
-        import fcntl
+        with self._locked("lock", wait=False) as handle:
+            with contextlib.suppress(OSError):  # a full disk: whose lock it is is only for messages
+                os.truncate(handle, 0)
+                os.pwrite(handle, json.dumps({"doing": doing, "host": platform.node(), "pid": os.getpid()}).encode(), 0)
+            yield
 
-        path = self.root / "lock"
+    @contextlib.contextmanager
+    def _locked(self, name: str, wait: bool) -> Iterator[int]:
+        """Hold the system's lock of the file `name`."""
+        path = self.root / name
         with explained("locking", path):
             handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+                fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
                 holder = os.pread(handle, 500, 0).decode(errors="replace") or "another process"
                 raise StoreError(f"{shown(self.root)} is being maintained by {holder}", "Wait until it has finished, then try again.") from None
-            os.truncate(handle, 0)
-            os.pwrite(handle, json.dumps({"doing": doing, "host": platform.node(), "pid": os.getpid()}).encode(), 0)
-            yield
+            except OSError as error:
+                hint = "This needs a file system with locks (flock): mount it with them, or keep the cache on another. Reading works."
+                raise StoreError(f"{shown(path)} cannot be locked: {error.strerror}", hint) from error
+            yield handle
         finally:
             os.close(handle)
+
+    def _link(self, draft: Path, path: Path) -> bool:
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            return draft.stat().st_nlink > 1  # NFS may repeat a request that had succeeded
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            with self._locked("names.lock", wait=True):  # no hard links here: one writer at a time looks and renames
+                if os.path.lexists(path):
+                    return False
+                draft.rename(path)
+        return True
+
+    def _make(self, folder: Path) -> None:
+        """A folder in the store, its name on disk."""
+        if not folder.is_dir():
+            folder.mkdir(exist_ok=True)
+            sync_folder(folder.parent)
 
     def _draft(self) -> Path:
         tmp = self.root / "tmp"
         with explained("writing", tmp):
             tmp.mkdir(exist_ok=True)
         return tmp / f"{os.getpid()}-{secrets.token_hex(8)}"
-
-
-def _link(draft: Path, path: Path, data: bytes) -> bool:
-    try:
-        os.link(draft, path)
-    except FileExistsError:
-        return draft.stat().st_nlink > 1  # NFS may repeat a request that had succeeded
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
-            raise
-        try:  # no hard links here: a torn write is seen by its checksum, and was not acknowledged
-            write_synced(path, data)
-        except FileExistsError:
-            return False
-    return True

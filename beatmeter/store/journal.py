@@ -13,10 +13,11 @@ from typing import Any
 
 import google_crc32c
 
-from beatmeter.errors import StoreError
+from beatmeter.errors import StoreError, shown
 from beatmeter.store.place import Place
 
-_NAME = re.compile(r"(\d{8,18})\.json")
+_LAST = 10**12 - 1  # number; a name with more digits was not made here
+_NAME = re.compile(r"([0-9]{8}|[1-9][0-9]{8,11})\.json")  # exactly what `path` gives: no other digits, no zeros beyond eight places
 _TAIL = re.compile(rb',"crc32c":"([0-9a-f]{8})"\}\n')
 _TAIL_LENGTH = len(',"crc32c":"00000000"}\n')
 
@@ -37,7 +38,10 @@ def unseal(data: bytes) -> dict[str, Any]:
     body = data[:-_TAIL_LENGTH]
     if tail is None or int(tail[1], 16) != google_crc32c.value(body):
         raise RecordError("the record's checksum does not match its bytes")
-    value = json.loads(data)
+    try:
+        value = json.loads(data)
+    except RecursionError:
+        raise RecordError("the record is nested deeper than any that is written here") from None
     del value["crc32c"]
     return value  # type: ignore[no-any-return]
 
@@ -70,10 +74,13 @@ class Journal:
             raise RecordError(f"{self.path(number)} is damaged: {getattr(error, 'what', error)}") from error
 
     def append(self, value: Mapping[str, Any]) -> int:
-        """Add a record after all that are there, durably, and return its number."""
+        """Add a record after all that are there, durably, and return its number. Raises StoreError."""
         data = seal(value)
         while True:
             number = self._last() + 1
+            if number > _LAST:
+                hint = "It cannot have been written here: move it out of the store, then run the same command again."
+                raise StoreError(f"{self.path(_LAST)} in {shown(self.place.where)} has the last number that there is", hint)
             if self.place.put_if_absent(self.path(number), data):
                 return number
 

@@ -36,6 +36,11 @@ def explained(doing: str, where: object) -> Iterator[None]:
         raise StoreError(f"{doing} failed at {shown(where)}: {error.strerror or error}", hint) from error
 
 
+def full(error: StoreError) -> bool:
+    """Whether this comes from a disk or a quota that has no room."""
+    return isinstance(error.__cause__, OSError) and error.__cause__.errno in _FULL
+
+
 class Ranges(ABC):
     """A file that never changes, read by ranges. Shared between threads."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ from beatmeter.store.folder import Folder
 from beatmeter.store.index import Keys
 from beatmeter.store.journal import RecordError
 from beatmeter.store.layout import NewerFormatError, StoreLayout, read_spec
-from beatmeter.store.place import Place
+from beatmeter.store.place import Place, full
 from beatmeter.store.reader import Snapshot
 from beatmeter.store.record import Record
 
@@ -91,7 +92,7 @@ class Store:
             raise NewerFormatError(f"{root}: {error.what}", error.hint) from error
         except BeatmeterError as error:
             raise StoreError(f"{root} is damaged: {error.what}", error.hint or repair) from error
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise StoreError(f"{root} is damaged: {error}", repair) from error
         if spec is not None:
             spec.require_same(found, shown(place.where))
@@ -164,9 +165,13 @@ class Store:
 
     def _acknowledge(self, record: Record, before: int) -> tuple[int, set[str]]:
         """Put a published segment into the journal: its number, and the keys of commits after `before` that were first."""
-        number = self.catalog.journal.append(record.to_json())
-        if self.place.size(f"segments/{record.segment}/zarr.json") is None:
-            raise StoreError(f"segment {record.segment} was collected as garbage while it was being committed", "Commit these tracks again.")
+        try:
+            number = self.catalog.journal.append(record.to_json())
+        except StoreError as error:
+            if full(error):
+                self._take_back(record, before)
+            raise
+        self._require_there(record, number)
         first: set[str] = set()
         for other in range(before + 1, number):
             try:
@@ -176,6 +181,27 @@ class Store:
         if number - self.catalog.covered >= max(_INDEX_EVERY, self.catalog.covered // 4):
             self.catalog.save_index()
         return number, first
+
+    def _require_there(self, record: Record, number: int) -> None:
+        """A writer as slow as the grace period may have lost its segment before the record was there."""
+        name = f"segments/{record.segment}/zarr.json"
+        try:
+            if self.place.size(name) is None:
+                self.place.read(name)  # tells what is gone from what cannot be asked for
+        except FileNotFoundError:
+            what = f"segment {record.segment} was collected as garbage while it was being committed"
+            raise StoreError(what, "Commit these tracks again.") from None
+        except (StoreError, OSError) as error:
+            what = f"commit {number} stands in {shown(self.where)}, but whether its segment does could not be asked: {error}"
+            raise StoreError(what, "Run the same command again: what is there is not extracted again.") from error
+
+    def _take_back(self, record: Record, before: int) -> None:
+        """Free what a commit took when the disk was too full for its record. Only if no record can name it: one that appeared in
+        spite of the error, or that of a repair, which takes in such segments. Else it stays, as garbage."""
+        with contextlib.suppress(StoreError), self.place.lock("taking back a commit"):
+            since = [number for number in self.catalog.journal.numbers() if number > before]
+            if all(self.catalog.read(number).segment != record.segment for number in since):
+                self.place.remove(f"segments/{record.segment}")
 
     def failures(self) -> dict[str, Failure]:
         """Files that could not be used and have no features since, by track key."""

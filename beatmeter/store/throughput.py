@@ -2,24 +2,50 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import shutil
+import signal
 import statistics
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 import numpy as np
 
 from beatmeter.errors import StoreError
+from beatmeter.store.folder import flush
 from beatmeter.store.mapped import REMEDY
 from beatmeter.store.rivals import CAN_DROP, Rival, Sample
 
 BATCH = 32  # tracks
 
 Way = Callable[[], object]
+_stopped = threading.Event()
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[None]:
+    """Within it Ctrl-C ends `in_turn` for sure. Python prints and forgets a KeyboardInterrupt that is raised in a destructor or
+    in the callback of a weak reference, and libraries that close files run many of these."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        _stopped.set()
+        signal.default_int_handler(number, frame)
+
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield  # Ctrl-C goes elsewhere, or is ignored
+        return
+    signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        _stopped.clear()
 
 
 def in_turn(ways: Mapping[str, Way], rounds: int, before: Callable[[str], object] | None = None, at_least: float = 0.0) -> dict[str, list[float]]:
@@ -33,6 +59,8 @@ def in_turn(ways: Mapping[str, Way], rounds: int, before: Callable[[str], object
         for name, way in list(ways.items())[:: -1 if number % 2 else 1]:
             best, spent = math.inf, 0.0
             while spent == 0 or spent < at_least:
+                if _stopped.is_set():
+                    raise KeyboardInterrupt
                 if before is not None:
                     before(name)
                 began = time.perf_counter()
@@ -104,7 +132,7 @@ def writing(kinds: Mapping[str, type[Rival]], sample: Sample, folder: Path, roun
         kinds[name](folder / "written", sample)
         for path in (folder / "written").rglob("*"):  # what the store did by itself costs nothing again
             handle = os.open(path, os.O_RDONLY)
-            os.fsync(handle)
+            flush(handle)
             os.close(handle)
 
     def clear(_: str) -> None:

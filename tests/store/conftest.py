@@ -11,3 +11,4 @@ import pytest
 def _no_waiting_for_the_disk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.module.__name__ != "test_durability":
         monkeypatch.setattr(os, "fsync", lambda handle: None)
+        monkeypatch.setattr("beatmeter.store.folder._FULL_SYNC", None)

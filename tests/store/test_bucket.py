@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 import pickle
+import resource
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +21,7 @@ from click.testing import CliRunner
 
 from beatmeter.cli.cache import cache
 from beatmeter.errors import StoreError
+from beatmeter.schema import PoolingSpec
 from beatmeter.store import Store, list_stores
 from beatmeter.store.compact import compact
 from beatmeter.store.gc import collect
@@ -101,6 +106,59 @@ def test_requests_of_a_batch_a_commit_and_an_opening(store: Store, objects: obje
     assert objects.requests["LIST"] <= 4
 
 
+def test_requests_of_a_commit_among_others(store: Store, objects: objectserver.Objects) -> None:
+    """Each record since the writer's last commit, its own included, is read, and the sizes of its two shards are asked for."""
+    writer = Store.open(store.where)
+    writer.keys()
+
+    def commit(n: int) -> dict[str, int]:
+        objects.requests.clear()
+        writer.commit(samples.tracks(store.spec, [n]))
+        return dict(objects.requests)
+
+    commit(20)
+    assert commit(21) == {"LIST": 2, "PUT": 6, "HEAD": 1 + 2, "GET": 1}
+    for n in range(30, 33):
+        store.commit(samples.tracks(store.spec, [n]))
+    assert commit(22) == {"LIST": 2, "PUT": 6, "HEAD": 1 + 2 * 4, "GET": 4}
+    for n in range(40, 52):
+        store.commit(samples.tracks(store.spec, [n]))
+    assert commit(23) == {"LIST": 2 + 1, "PUT": 6, "HEAD": 1, "GET": 13}  # so many sizes are listed
+
+
+def test_requests_of_a_large_shard(objects: objectserver.Objects) -> None:
+    """Above 5 MiB a file goes up in parts of 5 MiB, between a request that begins and one that ends."""
+    of = samples.spec(PoolingSpec("stats", "stats", "chunk", (1,), ("dim",), (1 << 20,), {}))
+    large = Store.for_spec(ADDRESS, of)
+    large.keys()
+    objects.requests.clear()
+    large.commit([(samples.key(1), samples.features(of, 1, 30_000))])
+    size = max(len(data) for data, _ in objects.held.values())
+    assert size > 10 << 20
+    assert objects.requests["PUT"] == math.ceil(size / (5 << 20)) + 3
+    assert objects.requests["POST"] == 2
+    assert samples.same(Store.open(large.where).snapshot().read(samples.key(1)), samples.features(of, 1, 30_000))
+
+
+def test_listings_come_in_pages(store: Store, objects: objectserver.Objects) -> None:
+    """An opening lists all commits and all that lies in segments; who is open already lists no segments older than the new ones."""
+    for n in range(100, 130):
+        store.commit(samples.tracks(store.spec, [n]))
+    store.catalog.save_index()
+    objects.page = 10
+    objects.requests.clear()
+    reader = Store.open(store.where)
+    assert len(reader.keys()) == 36
+    assert objects.requests == {"GET": 2, "LIST": math.ceil(33 / 10) + math.ceil((33 * 5 + 1) / 10) + 1}
+    time.sleep(1 - time.time() % 1)  # names of segments tell seconds
+    for n in range(130, 145):
+        store.commit(samples.tracks(store.spec, [n]))
+    objects.requests.clear()
+    assert len(reader.keys()) == 51
+    assert objects.requests == {"GET": 15, "LIST": math.ceil(48 / 10) + math.ceil((15 * 5 + 1) / 10)}
+    require_right(store, {*range(6), *range(100, 145)})
+
+
 def test_many_commits_are_opened_with_few_requests(store: Store, objects: objectserver.Objects) -> None:
     for n in range(100, 130):
         store.commit([(samples.key(n), samples.features(store.spec, n))])
@@ -132,6 +190,42 @@ def test_a_server_that_refuses_to_write_is_named(store: Store, objects: objectse
         store.commit(samples.tracks(store.spec, [10]))
     objects.deny = False
     require_right(store, set(range(6)))
+
+
+def test_a_full_folder_for_temporary_files_is_named(store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Segments are prepared there. It is full before anything is begun, or in the middle."""
+    with monkeypatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+        with pytest.raises(StoreError, match=r"writing failed at .*TMPDIR.*run the same command again"):
+            store.commit(samples.tracks(store.spec, [10]))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        with pytest.raises(StoreError, match=rf"writing a segment failed at {tmp_path}.*free space"):
+            store.commit(samples.tracks(store.spec, [10]))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []
+    require_right(store, set(range(6)))
+
+
+def test_a_commit_whose_segment_cannot_be_asked_for_stands(store: Store, objects: objectserver.Objects) -> None:
+    """Access that went away after the record was put is not garbage collection; and that is told when it happens."""
+    objects.forbidden |= {("HEAD", "/zarr.json"), ("GET", "/zarr.json")}
+    with pytest.raises(StoreError, match=r"commit 4 stands .*could not be asked.*same command again"):
+        store.commit(samples.tracks(store.spec, [10]))
+    objects.forbidden.clear()
+    assert store.commit(samples.tracks(store.spec, [10])).present == (samples.key(10),)
+    require_right(store, {*range(6), 10})
+
+    def collect_now(kind: str, name: str) -> None:
+        if kind == "HEAD" and name.endswith("/zarr.json"):
+            objects.held.pop(name, None)
+
+    objects.before = collect_now
+    with pytest.raises(StoreError, match=r"was collected as garbage.*Commit these tracks again"):
+        store.commit(samples.tracks(store.spec, [12]))
 
 
 def test_damage_and_repair(store: Store, objects: objectserver.Objects) -> None:
@@ -171,6 +265,49 @@ def test_compaction_and_garbage(store: Store) -> None:
     with place.lock("a test"), pytest.raises(StoreError, match=r'maintained by .*"doing": "a test".*remove the object'):
         compact(Store.open(store.where))
     compact(Store.open(store.where))
+
+
+def lock_name(store: Store) -> str:
+    return f"{store.where.removeprefix('s3://music/')}/lock"
+
+
+def test_a_lock_whose_holder_cannot_be_read_is_not_entered(store: Store, objects: objectserver.Objects) -> None:
+    objects.forbidden.add(("GET", "/lock"))
+    objects.held[lock_name(store)] = (b"another", time.time())
+    with pytest.raises(StoreError, match=r"failed at s3://.*/lock"), store.place.lock("a test"):
+        pytest.fail("two hold it")
+    objects.forbidden.clear()
+    assert objects.held[lock_name(store)][0] == b"another"
+    with pytest.raises(StoreError, match="maintained by another"), store.place.lock("a test"):
+        pytest.fail("two hold it")
+
+
+@pytest.mark.parametrize("times", [1, 100])
+def test_a_lock_whose_holder_has_just_finished_is_asked_for_again(store: Store, objects: objectserver.Objects, times: int) -> None:
+    """The put finds a lock, the look at whose it is finds none: somebody else may be quicker with the next put."""
+    left = [times]
+
+    def meddle(kind: str, name: str) -> None:
+        if name == lock_name(store) and kind == "PUT" and left[0]:
+            left[0] -= 1
+            objects.held[name] = (b"another", time.time())
+        elif name == lock_name(store) and kind == "GET" and objects.held.get(name, (b"",))[0] == b"another":
+            del objects.held[name]
+
+    objects.before = meddle
+    if times > 1:
+        with pytest.raises(StoreError, match="one process after the other"), store.place.lock("a test"):
+            pytest.fail("it was never held")
+        return
+    with store.place.lock("a test"):
+        assert b'"a test"' in objects.held[lock_name(store)][0]
+    assert lock_name(store) not in objects.held
+
+
+def test_only_the_own_lock_is_removed(store: Store, objects: objectserver.Objects) -> None:
+    with store.place.lock("a test"):
+        objects.held[lock_name(store)] = (b"another, after ours was removed by hand", time.time())
+    assert lock_name(store) in objects.held
 
 
 WRITER = (

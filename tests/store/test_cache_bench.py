@@ -91,11 +91,37 @@ def test_json_holds_what_the_table_shows(folder: Path) -> None:
 
 
 def test_without_a_store_features_are_made_up(tmp_path: Path) -> None:
-    found = CliRunner().invoke(cache, ["bench", str(tmp_path / "cache"), "--size", "1", "--rounds", "1", "--json"], catch_exceptions=False)
+    found = CliRunner().invoke(cache, ["bench", str(tmp_path), "--size", "1", "--rounds", "1", "--json"], catch_exceptions=False)
     told = json.loads(found.stdout)
     assert told["store"] is None
     assert told["folder"] == str(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_word_a_cache_that_is_yet_to_come_is_measured_where_it_would_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = CliRunner().invoke(cache, ["bench", "--size", "1", "--rounds", "1", "--json"], catch_exceptions=False)
+    assert json.loads(found.stdout)["folder"] == str(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_path_that_is_not_there_is_not_made_up_for(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for arguments in ([f"{folder}-typo"], ["--cache", f"{folder}-typo"], [f"{next(folder.iterdir())}0"], [str(tmp_path / "file")]):
+        with pytest.raises(StoreError, match=r"there is no folder .*Give a store"):
+            CliRunner().invoke(cache, ["bench", *arguments], catch_exceptions=False)
+
+
+def test_stores_that_cannot_be_opened_are_named(folder: Path) -> None:
+    small, large = (Store.for_spec(folder, of).path for of in (samples.spec(samples.FRAMES), both()))
+    (small / "zarr.json").write_text("{}")
+    found = CliRunner().invoke(cache, ["bench", str(folder), "--rounds", "1", "--json"], catch_exceptions=False)
+    assert json.loads(found.stdout)["store"] == str(large)
+    assert f"left out: {small}/zarr.json is damaged" in found.stderr
+    (large / "zarr.json").write_text("{}")
+    for path in (folder, large):
+        with pytest.raises(StoreError, match=r"zarr.json is damaged"):
+            CliRunner().invoke(cache, ["bench", str(path)], catch_exceptions=False)
 
 
 def heed_interrupts() -> None:
@@ -104,7 +130,7 @@ def heed_interrupts() -> None:
 
 
 def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "beatmeter", "cache", "bench", str(tmp_path / "cache"), "--size", "1", "--rounds", "100000"]
+    command = [sys.executable, "-m", "beatmeter", "cache", "bench", str(tmp_path), "--size", "1", "--rounds", "100000"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts) as process:
         until = time.monotonic() + 60
         while not list(tmp_path.glob(".bench-*/kept/*")) and time.monotonic() < until:
@@ -117,6 +143,25 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
     assert process.returncode == 130
     assert errors.splitlines()[-1] == "stopped"
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_ctrl_c_that_falls_into_a_destructor_is_heeded() -> None:
+    """Python only prints what is raised there, and would measure on."""
+
+    class Closing:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    rounds: list[Closing] = []
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt), throughput.stoppable():
+            throughput.in_turn({"a": lambda: rounds.append(Closing()) or rounds.clear()}, 1000)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        assert len(throughput.in_turn({"a": lambda: None}, 3)["a"]) == 3
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_what_cannot_be_measured_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,8 @@ BEATMETER_FULL=1 flips 1000 bits, BEATMETER_FLIPS as many as one wants.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import random
@@ -15,6 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import numpy as np
 import pytest
 import store_samples as samples
@@ -22,10 +25,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from beatmeter.errors import StoreError
-from beatmeter.store import Store
+from beatmeter.store import Store, folder
 from beatmeter.store.compact import compact
 from beatmeter.store.gc import collect
-from beatmeter.store.journal import RecordError, seal, unseal
+from beatmeter.store.journal import Journal, RecordError, seal, unseal
 from beatmeter.store.layout import NewerFormatError, StoreLayout
 from beatmeter.store.record import Record
 from beatmeter.store.repair import repair
@@ -202,6 +205,33 @@ def test_foreign_files_are_ignored_and_mentioned(store: Store) -> None:
     assert readable(store.path) == {*range(6), 7}
 
 
+def test_names_that_are_almost_a_records(store: Store) -> None:
+    """Digits, but of no file that a number names: maintenance goes on and the next commit is seen."""
+    commits = store.path / "commits"
+    names = ("000000007.json", "٠٠٠٠٠٠٠٩.json", "999999999999999999.json")
+    for name in names:
+        (commits / name).write_text("{}")
+    assert Store.open(store.path).commit(samples.tracks(store.spec, [7])).number == 4
+    assert readable(store.path) == {*range(6), 7}
+    assert collect(store, 0.0) == []
+    assert repair(store.path).actions == []
+    assert {f.file for f in verify(store.path, full=True).faults} == {f"commits/{name}" for name in names}
+    assert verify(store.path).sound
+
+
+def test_files_nested_too_deeply_are_damaged(store: Store) -> None:
+    """JSON that no reader's stack can hold, its checksum right: an error like any other."""
+    body = b'{"a":' + b"[" * 100_000 + b"]" * 100_000
+    (store.path / "commits/00000002.json").write_bytes(body + b',"crc32c":"%08x"}\n' % google_crc32c.value(body))
+    assert readable(store.path) == {0, 1, 4, 5}
+    assert next((f.level, f.file) for f in verify(store.path).faults) == ("error", "commits/00000002.json")
+    assert repair(store.path).lost == []
+    assert readable(store.path) == set(range(6))
+    (store.path / "zarr.json").write_bytes(body + b"}")
+    with pytest.raises(StoreError, match=r"zarr.json is damaged.*cache repair"):
+        Store.open(store.path)
+
+
 def test_record_of_other_features(store: Store, tmp_path: Path) -> None:
     other = Store.create(tmp_path / "other", samples.spec(weights="1" * 64))
     other.commit(samples.tracks(other.spec, [8]))
@@ -319,11 +349,58 @@ def test_disk_full(store: Store) -> None:
     assert readable(store.path) == {*range(6), *range(10, 20)}
 
 
+def no_room_for(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    """The disk is full from this step of writing a record on: its bytes, or the flush of its name, which is there by then."""
+    real = getattr(folder, step)
+
+    def full(path: Path, *data: bytes) -> None:
+        if path.name == "commits" or (data and path.parent.name == "tmp"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(path, *data)
+
+    monkeypatch.setattr(folder, step, full)
+
+
+def test_a_disk_too_full_for_a_record_is_left_as_it_was(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = set(store.path.rglob("*"))
+    no_room_for(monkeypatch, "write_synced")
+    for _ in range(3):
+        with pytest.raises(StoreError, match=r"No space left.*free space"):
+            store.commit(samples.tracks(store.spec, range(10, 20)))
+    draft = store.draft(samples.key(20), 5000)
+    draft.append({name: pooled.values for name, pooled in samples.features(store.spec, 20, 5000).pooled.items()})
+    with pytest.raises(StoreError, match="No space left"):
+        store.commit_draft(draft)
+    assert {path for path in store.path.rglob("*") if path.name != "lock"} == before
+    monkeypatch.undo()
+    assert len(store.commit(samples.tracks(store.spec, range(10, 20))).added) == 10
+    assert verify(store.path, full=True).faults == ()
+
+
+@pytest.mark.parametrize("seen_by", ["a record", "a record that cannot be read", "maintenance"])
+def test_a_segment_that_somebody_may_have_seen_stays(store: Store, monkeypatch: pytest.MonkeyPatch, seen_by: str) -> None:
+    with contextlib.ExitStack() as stack:
+        if seen_by == "maintenance":
+            stack.enter_context(store.place.lock("a test"))
+            no_room_for(monkeypatch, "write_synced")
+        else:
+            no_room_for(monkeypatch, "sync_folder")
+        if seen_by == "a record that cannot be read":
+            monkeypatch.setattr(store.catalog, "read", Journal(store.place, "nowhere").read)
+        with pytest.raises(StoreError, match="No space left"):
+            store.commit(samples.tracks(store.spec, [10]))
+    monkeypatch.undo()
+    assert len(store.place.list("segments")) == 3 + 1 + 1  # and zarr.json
+    assert readable(store.path) == {*range(6), *([10] if seen_by != "maintenance" else [])}
+    assert repair(store.path).lost == []
+    assert readable(store.path) == {*range(6), 10}
+
+
 READ_ONLY = """
 import os, sys
 import store_samples as s
 from beatmeter.errors import StoreError
-from beatmeter.store import Store
+from beatmeter.store import Store, folder
 from beatmeter.store.verify import verify
 if os.getuid() == 0:
     os.setgid(65534)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import os
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,9 +20,10 @@ from hypothesis import strategies as st
 import beatmeter.store.store
 from beatmeter.errors import StoreError
 from beatmeter.schema import PoolingSpec
-from beatmeter.store import Store
+from beatmeter.store import Store, folder
 from beatmeter.store.catalog import Catalog
 from beatmeter.store.compact import compact
+from beatmeter.store.folder import Folder
 from beatmeter.store.gc import collect
 from beatmeter.store.index import Columns, Keys
 from beatmeter.store.journal import Journal
@@ -153,6 +158,33 @@ def test_garbage_goes_after_its_time(store: Store) -> None:
     assert store.commit(samples.tracks(store.spec, [20])).number == 8  # numbers do not come again
 
 
+def grow_old(path: Path) -> None:
+    """As if nothing in it had changed for a day and more."""
+    for old in (path, *path.rglob("*")):
+        os.utime(old, (time.time() - 100_000,) * 2)
+
+
+def test_what_is_being_written_is_no_garbage(store: Store) -> None:
+    """Eight hours of audio take longer than a short grace period. Rows reach a shard two folders down, or wait in memory."""
+    rows = samples.features(store.spec, 20, 50_000).pooled
+    draft = store.draft(samples.key(20), 50_000)
+    draft.append({name: pooled.values[:1] for name, pooled in rows.items()})
+    staged = next((store.path / "tmp").iterdir())
+    grow_old(staged)
+    os.utime(next(staged.rglob("stats/c.*")))
+    assert collect(store, 3600.0) == []
+    grow_old(staged)
+    draft.append({name: pooled.values[1:2] for name, pooled in rows.items()})
+    assert collect(store, 3600.0) == []
+    draft.append({name: pooled.values[2:] for name, pooled in rows.items()})
+    assert store.commit_draft(draft).added == (samples.key(20),)
+    assert samples.same(store.snapshot().read(samples.key(20)), samples.features(store.spec, 20, 50_000))
+    dead = store.draft(samples.key(21), 20_000)
+    grow_old(next((store.path / "tmp").iterdir()))
+    assert len(collect(store, 3600.0)) == 1
+    dead.discard()
+
+
 def test_a_snapshot_whose_segments_were_collected_says_so(store: Store) -> None:
     snapshot = store.snapshot()
     compact(store)
@@ -237,7 +269,7 @@ def test_winners_are_the_first_of_each_key(entries: list[tuple[str, int, int]], 
 
 @pytest.mark.parametrize("kind", ["no hard links", "an answer that got lost"])
 def test_file_systems_with_manners_of_their_own(store: Store, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    """Without hard links a record is written in place; where a request is repeated, success may look like a conflict."""
+    """Without hard links a record is renamed under a lock; where a request is repeated, success may look like a conflict."""
     link = os.link
 
     def refuse(source: Path, target: Path) -> None:
@@ -255,3 +287,78 @@ def test_file_systems_with_manners_of_their_own(store: Store, monkeypatch: pytes
     assert numbers(store.path) == {*range(12), 20}
     assert len(store.place.list("commits")) == 7
     assert verify(store.path, full=True).faults == ()
+
+
+def no_links(source: Path, target: Path) -> None:
+    raise PermissionError(errno.EPERM, "Operation not permitted")
+
+
+def test_without_hard_links_a_full_disk_leaves_no_torn_record(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each file that is written beside the first of a record finds the disk full, with half of it written."""
+    write = folder.write_synced
+
+    def torn(path: Path, data: bytes) -> None:
+        if any((store.path / "tmp").iterdir()):
+            path.write_bytes(data[: len(data) // 2])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(path, data)
+
+    monkeypatch.setattr(os, "link", no_links)
+    monkeypatch.setattr(folder, "write_synced", torn)
+    for n in range(20, 23):
+        with contextlib.suppress(StoreError):
+            store.commit(samples.tracks(store.spec, [n]))
+    monkeypatch.undo()
+    assert verify(store.path, full=True).faults == ()
+    assert collect(store, 0.0) == []
+
+
+def test_without_hard_links_one_writer_wins_and_readers_see_whole_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "link", no_links)
+    place, names, size = Folder(tmp_path), [f"commits/{n:08d}.json" for n in range(1, 31)], 1 << 22
+    place.make("commits", "tmp")
+    won: list[tuple[str, int]] = []
+    seen: set[int] = set()
+    done = threading.Event()
+
+    def write(writer: int) -> None:
+        mine = Folder(tmp_path)
+        won.extend((name, writer) for name in names if mine.put_if_absent(name, bytes([writer]) * size))
+
+    def read() -> None:
+        while not done.is_set():
+            seen.update(len(place.read(f"commits/{name}")) for name in place.list("commits"))
+
+    with ThreadPoolExecutor(5) as threads:
+        reader = threads.submit(read)
+        list(threads.map(write, range(4)))
+        done.set()
+        reader.result()
+    assert sorted(name for name, _ in won) == names
+    assert all(place.read(name) == bytes([writer]) * size for name, writer in won)
+    assert seen == {size}
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK])
+def test_a_file_system_without_locks_is_not_one_that_somebody_maintains(store: Store, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def flock(handle: int, how: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(StoreError, match=rf"lock cannot be locked: {os.strerror(number)}.*file system with locks"):
+        compact(store)
+    assert numbers(store.path) == set(range(12))
+    monkeypatch.setattr(os, "link", no_links)
+    with pytest.raises(StoreError, match=r"names.lock cannot be locked"):
+        store.commit(samples.tracks(store.spec, [20]))
+
+
+def test_maintenance_of_a_full_disk(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lock says whose it is only if there is room: what makes room must not need any."""
+
+    def full(handle: int, data: bytes, at: int) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with store.place.lock("a test"), pytest.raises(StoreError, match="maintained by another process"):
+        compact(Store.open(store.path))
