@@ -62,6 +62,7 @@ class Catalog:
         self.covered = 0  # commits in the saved index
         self._base: Columns | None = None  # tracks of the commits `_folded`, one entry per key, sorted
         self._folded: set[int] = set()
+        self._held: set[int] = set()  # commits whose tracks are known here: folded, or read since
         self._tail: list[Columns] = []  # tracks of the commits since
         self._tail_keys: set[str] = set()
         self._replacing = False  # some commit since replaces others
@@ -88,9 +89,9 @@ class Catalog:
         if self._state is None:
             live, _ = self._judge()
             for use_index in (True, False):
-                if self._folded <= live.keys():
+                if self._folded <= live.keys() <= self._held:
                     break
-                self._forget()  # a commit whose tracks are sorted in no longer counts: entries that it hid may count again
+                self._forget()  # a commit whose tracks are sorted in no longer counts, or one counts again that was not sorted in
                 self.refresh(use_index)
                 live, _ = self._judge()
             self._fold(live)
@@ -137,7 +138,9 @@ class Catalog:
             self._replacing |= bool(record.replaces)
             records.append((number, record))
         self._compare_sizes([number for number, _ in records])
-        records = [(number, record) for number, record in records if record.keys and number not in self.misfits]
+        records = [(number, record) for number, record in records if number not in self.misfits]
+        self._held.update(number for number, _ in records)
+        records = [(number, record) for number, record in records if record.keys]
         if records:
             self._tail.append(Columns.of(records, list(self.layout.arrays)))
             self._tail_keys.update(key for _, record in records for key in record.keys)
@@ -182,7 +185,7 @@ class Catalog:
             if any(number not in live for number in self.commits):
                 columns = columns.take(np.flatnonzero(np.isin(columns.number, np.fromiter(live, np.int64))))
             self._base = columns.winners(number for number, commit in live.items() if commit.replaces)
-        self._folded, self._tail, self._tail_keys, self._replacing = set(live), [], set(), False
+        self._folded, self._held, self._tail, self._tail_keys, self._replacing = set(live), set(live), [], set(), False
         self._state = State(self._base, dict(live))
 
     def save_index(self) -> None:
@@ -191,7 +194,8 @@ class Catalog:
         about = {
             "fingerprint": self.layout.fingerprint,
             "folded": sorted(self._folded),
-            "commits": [[n, c.segment, list(c.rows), list(c.replaces)] for n, c in sorted(self.commits.items())],
+            # misfits are not among them: their tracks are not in the columns, and count again when their files are back
+            "commits": [[n, c.segment, list(c.rows), list(c.replaces)] for n, c in sorted(self.commits.items()) if n not in self.misfits],
         }
         data = dump(state.columns, about)
         name = f"{self.last:08d}-{google_crc32c.value(data):08x}.npz"
@@ -228,7 +232,7 @@ class Catalog:
             folded = set(about["folded"])
             if not folded <= present:
                 continue
-            self._base, self._folded = columns, folded
+            self._base, self._folded, self._held = columns, folded, set(folded)
             for number, segment, rows, replaces in about["commits"]:
                 if number in present:
                     self.commits[number] = Commit(segment, tuple(rows), tuple(replaces))

@@ -255,3 +255,29 @@ def test_file_systems_with_manners_of_their_own(store: Store, monkeypatch: pytes
     assert numbers(store.path) == {*range(12), 20}
     assert len(store.place.list("commits")) == 7
     assert verify(store.path, full=True).faults == ()
+
+
+def test_an_index_saved_while_files_were_away_hides_nothing_once_they_are_back(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    segment, away = store.path / "segments" / store.catalog.read(3).segment, store.path / "tmp" / "away"
+    segment.rename(away)
+    Store.open(store.path).catalog.save_index()
+    assert numbers(store.path) == set(range(12)) - {2, 8}
+    away.rename(segment)
+    assert numbers(store.path) == set(range(12))
+    assert records_read(store.path, monkeypatch) == 1  # the index still spares the others
+    compact(Store.open(store.path))
+    collect(Store.open(store.path), 0.0)
+    assert numbers(store.path) == set(range(12))
+
+
+def test_an_index_that_counts_misfits_is_not_believed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Earlier versions saved such: the commit seems known, its tracks are not."""
+    segment, away = store.path / "segments" / store.catalog.read(3).segment, store.path / "tmp" / "away"
+    segment.rename(away)
+    catalog = Store.open(store.path).catalog
+    catalog.state()
+    catalog.misfits.clear()
+    catalog.refresh = lambda use_index=True: None  # type: ignore[method-assign]
+    catalog.save_index()
+    away.rename(segment)
+    assert numbers(store.path) == set(range(12))
