@@ -20,7 +20,7 @@ from beatmeter.errors import StoreError
 from beatmeter.store.index import Columns, dump, parse
 from beatmeter.store.journal import Journal, RecordError
 from beatmeter.store.layout import StoreLayout
-from beatmeter.store.place import Place
+from beatmeter.store.place import ABSENT, Place, UnreadableError
 from beatmeter.store.record import Record
 
 _INDEX = re.compile(r"(\d{8,18})-([0-9a-f]{8})\.npz")
@@ -214,8 +214,10 @@ class Catalog:
         """A saved index. Raises RecordError when it is damaged or another store's."""
         try:
             data = self.place.read(f"index/{name}")
-        except OSError as error:
-            raise RecordError(f"index/{name} cannot be read: {error.strerror}") from error
+        except ABSENT as error:
+            raise RecordError(f"index/{name} is gone") from error
+        except UnreadableError as error:  # only a cache: the records themselves tell the same
+            raise RecordError(error.what) from error
         if f"{google_crc32c.value(data):08x}" != name[-12:-4]:
             raise RecordError(f"index/{name} is damaged: its checksum does not match its name")
         columns, about = parse(data)
