@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from beatmeter.errors import BeatmeterError, StoreError, shown
 from beatmeter.schema import FeatureSpec
@@ -21,6 +24,7 @@ from beatmeter.store.store import Store, Where, place_of
 from beatmeter.store.verify import orphans
 
 _MADE_BY = {"made_by": "repair"}
+Damaged = dict[int, tuple[Record, frozenset[str]]]  # by number of the commit: its record, and the keys of tracks whose rows are wrong
 
 
 @dataclass
@@ -48,13 +52,14 @@ def repair(where: Where, progress: Callable[[int, int], object] = lambda done, t
         unsound_failures = _unsound(failures)
         damaged = _damaged(store, catalog, progress)
         strays = _strays(store, catalog)
+        sources, elsewhere = _sources(store, catalog, damaged, strays), _elsewhere(catalog, damaged)
         for name in store.catalog.indexes():  # they may know records by numbers that will be used again
             place.remove(f"index/{name}")
         before = {key for number in catalog.faults() if number in catalog.misfits for key in catalog.read(number).keys}
         before |= set(_all_keys(catalog))
         before |= _adopt(store, catalog, strays, done)
-        for record in damaged:
-            _rescue(store, catalog, record, (record.segment,), done)
+        for number, (record, _) in damaged.items():
+            _rescue(store, catalog, record, (record.segment,), done, sources, {key for key in record.keys if elsewhere.get(key, number) != number})
         _set_aside(place, catalog.journal, catalog.unsound, Record("", store.layout.fingerprint, provenance=_MADE_BY).to_json(), done)
         _set_aside(place, failures, unsound_failures, {"failed": [], "cleared": []}, done)
         after = Store.open(place)
@@ -92,16 +97,17 @@ def _repair_roots(place: Place, done: Repair) -> None:
             done.actions.append(f"wrote {name} again")
 
 
-def _damaged(store: Store, catalog: Catalog, progress: Callable[[int, int], object]) -> list[Record]:
+def _damaged(store: Store, catalog: Catalog, progress: Callable[[int, int], object]) -> Damaged:
     """Commits that were not replaced and whose segments are not as they say, after looking at every byte."""
-    found = []
+    found = {}
     replaced = catalog.replaced()
     numbers = [n for n, commit in sorted(catalog.commits.items()) if commit.segment and n not in replaced]
     for i, number in enumerate(numbers):
         progress(i, len(numbers))
         record = catalog.read(number)
-        if not examine(store.place, store.layout, record).sound:
-            found.append(record)
+        condition = examine(store.place, store.layout, record)
+        if not condition.sound:
+            found[number] = record, frozenset(condition.tracks)
     progress(len(numbers), len(numbers))
     return found
 
@@ -115,6 +121,25 @@ def _strays(store: Store, catalog: Catalog) -> list[tuple[Record, bool]]:
             record = embedded_record(store.place, segment, store.layout)
             found.append((record, examine(store.place, store.layout, record).sound))
     return found
+
+
+def _sources(store: Store, catalog: Catalog, damaged: Damaged, strays: list[tuple[Record, bool]]) -> list[Record]:
+    """Segments in which the damaged tracks lie as well: those that compaction replaced and `gc` has not removed, above all."""
+    wanted = {key for _, tracks in damaged.values() for key in tracks}
+    if not wanted:
+        return []
+    others = (catalog.read(n) for n, commit in sorted(catalog.commits.items()) if commit.segment)
+    return [record for record in itertools.chain(others, (record for record, _ in strays)) if not wanted.isdisjoint(record.keys)]
+
+
+def _elsewhere(catalog: Catalog, damaged: Damaged) -> dict[str, int]:
+    """The commit that each track of damaged segments is read from. Not what a damaged one replaced: that will count no longer."""
+    state = catalog.state()
+    taken = {segment for record, _ in damaged.values() for segment in record.replaces}
+    keys = sorted({key for record, _ in damaged.values() for key in record.keys})
+    found = zip(keys, state.columns.find(keys).tolist(), strict=True)
+    number = {key: int(state.columns.number[at]) for key, at in found if at >= 0}
+    return {key: n for key, n in number.items() if state.commits[n].segment not in taken}
 
 
 def _adopt(store: Store, catalog: Catalog, strays: list[tuple[Record, bool]], done: Repair) -> set[str]:
@@ -132,17 +157,56 @@ def _adopt(store: Store, catalog: Catalog, strays: list[tuple[Record, bool]], do
     return keys
 
 
-def _rescue(store: Store, catalog: Catalog, record: Record, replaces: tuple[str, ...], done: Repair) -> None:
+def _rescue(
+    store: Store,
+    catalog: Catalog,
+    record: Record,
+    replaces: tuple[str, ...],
+    done: Repair,
+    sources: Sequence[Record] = (),
+    elsewhere: Collection[str] = (),
+) -> None:
+    """Write the sound tracks of a damaged segment, and the others from `sources`, into a new one that replaces it; not those
+    that are read from `elsewhere`, where they lost to another commit."""
+    lost: dict[str, int] = {}
     with SegmentWriter(store.place, store.layout) as writer:
-        tracks = read_tracks(store.place, record, store.layout)
-        for key, samples, (stored, wrong) in zip(record.keys, record.samples, tracks, strict=True):
-            if not wrong:
-                writer.add(key, samples, stored)
+        for i, (stored, wrong) in enumerate(read_tracks(store.place, record, store.layout)):
+            if record.keys[i] in elsewhere:
+                continue
+            if wrong:
+                lost[record.keys[i]] = i
+            else:
+                writer.add(record.keys[i], record.samples[i], stored)
+        sound = len(writer)
+        for source, at, stored in _sound_copies(store, record, lost, sources):
+            writer.add(source.keys[at], source.samples[at], stored)
         saved = len(writer)
         rescued = writer.publish(replaces, _MADE_BY) if saved else Record("", store.layout.fingerprint, replaces=replaces, provenance=_MADE_BY)
     if saved or replaces:
         catalog.journal.append(rescued.to_json())
-    done.actions.append(f"saved {saved} of {len(record.keys)} tracks of segments/{record.segment}")
+    copied = f", {saved - sound} of them from other segments" if saved > sound else ""
+    done.actions.append(f"saved {saved} of {len(record.keys)} tracks of segments/{record.segment}{copied}")
+
+
+def _sound_copies(
+    store: Store, record: Record, lost: dict[str, int], sources: Sequence[Record]
+) -> Iterator[tuple[Record, int, dict[str, np.ndarray]]]:
+    """For tracks that are damaged in `record`, by key with their position: a segment that holds them sound, their position
+    in it, and their stored rows. Those whose rows are bit for bit the same come first."""
+    missing = dict(lost)
+
+    def same(source: Record, at: int) -> bool:
+        i = missing[source.keys[at]]
+        return all(source.extents[name].digests[at] == extent.digests[i] for name, extent in record.extents.items())
+
+    for wanted in (True, False):
+        for source in sources:
+            if source.segment != record.segment:
+                which = [at for at, key in enumerate(source.keys) if key in missing and same(source, at) == wanted]
+                for at, (stored, wrong) in zip(which, read_tracks(store.place, source, store.layout, which), strict=True):
+                    if not wrong:
+                        del missing[source.keys[at]]
+                        yield source, at, stored
 
 
 def _unsound(journal: Journal) -> list[int]:

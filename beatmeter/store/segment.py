@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
@@ -29,9 +29,9 @@ class Condition:
         return not self.files and not self.tracks
 
 
-def read_tracks(place: Place, record: Record, layout: StoreLayout) -> Iterator[tuple[dict[str, np.ndarray], str]]:
-    """Per track of the record, in order: its stored rows by pooling and "", or what is wrong with it in place of rows.
-    Raises UnreadableError when that cannot be known."""
+def read_tracks(place: Place, record: Record, layout: StoreLayout, which: Sequence[int] | None = None) -> Iterator[tuple[dict[str, np.ndarray], str]]:
+    """Per track of the record (default: all, in order): its stored rows by pooling and "", or what is wrong with it in place
+    of rows. Raises UnreadableError when that cannot be known."""
     with contextlib.ExitStack() as stack:
         files: dict[str, BinaryIO | None] = {}
         for name, array in layout.arrays.items():
@@ -39,7 +39,7 @@ def read_tracks(place: Place, record: Record, layout: StoreLayout) -> Iterator[t
                 files[name] = stack.enter_context(place.open(f"segments/{record.segment}/{array.shard}"))
             except ABSENT:
                 files[name] = None
-        for i in range(len(record.keys)):
+        for i in range(len(record.keys)) if which is None else which:
             stored: dict[str, np.ndarray] = {}
             wrong = ""
             for name, array in layout.arrays.items():

@@ -387,3 +387,47 @@ def test_only_one_maintains_at_a_time(store: Store) -> None:
     with store.place.lock("a test"), pytest.raises(StoreError, match=r'being maintained by .*"doing": "a test".*Wait'):
         compact(Store.open(store.path))
     compact(Store.open(store.path))
+
+
+@pytest.mark.parametrize("damage", ["a bit", "cut", "gone"])
+def test_repair_finds_tracks_in_segments_that_were_replaced(store: Store, damage: str) -> None:
+    """Until they are collected, what compaction joined is still there: a damaged copy of it costs nothing."""
+    before = store.snapshot().id
+    compact(Store.open(store.path))
+    joined = shard(store, 4)
+    if damage == "a bit":
+        flip(joined, 100)
+    elif damage == "cut":
+        os.truncate(joined, joined.stat().st_size // 2)
+    else:
+        shutil.rmtree(joined.parent.parent)
+    done = repair(store.path)
+    assert done.lost == []
+    assert any("from other segments" in action for action in done.actions)
+    collect(Store.open(store.path), 0.0)
+    assert verify(store.path, full=True).faults == ()
+    assert readable(store.path) == set(range(6))
+    assert Store.open(store.path).snapshot().id == before
+
+
+def test_repair_finds_tracks_in_segments_without_a_record(store: Store) -> None:
+    """A garbage collection that died after the records: the segments carry them, and are the only sound ones."""
+    compact(Store.open(store.path))
+    flip(shard(store, 4), 100)
+    for number in (1, 2, 3):
+        (store.path / f"commits/{number:08d}.json").unlink()
+    assert repair(store.path).lost == []
+    assert readable(store.path) == set(range(6))
+
+
+def test_repair_of_a_copy_that_lost_changes_no_track(store: Store) -> None:
+    """Other features of a track that was there before do not count, before and after their segment is repaired."""
+    late = Store.open(store.path)
+    late.catalog.holds = lambda keys: set()  # type: ignore[method-assign]  # a writer that looked just before the others
+    other = samples.features(store.spec, 99, samples.features(store.spec, 0).samples)
+    number = late.commit([(samples.key(0), other), *samples.tracks(store.spec, [9])]).number
+    before = store.snapshot().id
+    (shard(store, number).parent / "zarr.json").unlink()
+    assert repair(store.path).lost == []
+    assert store.snapshot().id == before
+    assert readable(store.path) == {*range(6), 9}
