@@ -56,7 +56,7 @@ class Catalog:
 
     def _forget(self) -> None:
         self.commits: dict[int, Commit] = {}  # every sound record
-        self.unsound: dict[int, str] = {}  # records that cannot be used, and why
+        self.unsound: dict[int, str] = {}  # records that cannot be used, and why; looked at again each time
         self.misfits: dict[int, str] = {}  # records whose files have other lengths than they say
         self.last = 0  # highest number seen, sound or not
         self.covered = 0  # commits in the saved index
@@ -69,16 +69,17 @@ class Catalog:
         self._state: State | None = None
 
     def refresh(self, use_index: bool = True) -> None:
-        """Read the records that are new since the last call. Records that went away are forgotten."""
+        """Read the records that are new since the last call. Records that went away are forgotten. Raises UnreadableError
+        when one cannot be read for now: a store that leaves out tracks without a word is worse than none."""
         numbers = self.journal.numbers()
         if not self.last and numbers and use_index:
             self._load_index(set(numbers))
-        gone = (self.commits.keys() | self.unsound.keys()) - set(numbers)
-        for number in gone:
-            for known in (self.commits, self.unsound, self.misfits):
-                known.pop(number, None)
+        for number in self.commits.keys() - set(numbers):
+            del self.commits[number]
+            self.misfits.pop(number, None)
             self._state = None
-        new = [n for n in numbers if n not in self.commits and n not in self.unsound]
+        self.unsound = {}
+        new = [n for n in numbers if n not in self.commits]
         for start in range(0, len(new), _BLOCK):
             self._read(new[start : start + _BLOCK])
         self.last = max([self.last, *numbers[-1:]])
@@ -125,38 +126,44 @@ class Catalog:
             raise RecordError(f"{self.journal.path(number)} cannot be used: {error.what}") from error
 
     def _read(self, numbers: Sequence[int]) -> None:
+        """All of these or, when a file cannot be read for now, none: the next call reads them again."""
         records: list[tuple[int, Record]] = []
         for number in numbers:
             try:
-                record = self.read(number)
+                records.append((number, self.read(number)))
             except RecordError as error:
                 self.unsound[number] = error.what
-                continue
-            commit = Commit(record.segment, tuple(record.extents[p].rows for p in self.layout.arrays if p in record.extents), record.replaces)
-            self.commits[number] = commit
-            self._state = None
-            self._replacing |= bool(record.replaces)
-            records.append((number, record))
-        self._compare_sizes([number for number, _ in records])
-        records = [(number, record) for number, record in records if number not in self.misfits]
-        self._held.update(number for number, _ in records)
-        records = [(number, record) for number, record in records if record.keys]
-        if records:
-            self._tail.append(Columns.of(records, list(self.layout.arrays)))
-            self._tail_keys.update(key for _, record in records for key in record.keys)
+        commits = {
+            number: Commit(record.segment, tuple(record.extents[p].rows for p in self.layout.arrays if p in record.extents), record.replaces)
+            for number, record in records
+        }
+        misfits = self._misfits(commits)
+        if not commits:
+            return
+        held = [(number, record) for number, record in records if number not in misfits]
+        self._held.update(number for number, _ in held)
+        if with_tracks := [(number, record) for number, record in held if record.keys]:
+            self._tail.append(Columns.of(with_tracks, list(self.layout.arrays)))
+            self._tail_keys.update(key for _, record in with_tracks for key in record.keys)
+        self._replacing |= any(commit.replaces for commit in commits.values())
+        self._state = None
+        self.misfits |= misfits
+        self.commits |= commits
 
-    def _compare_sizes(self, numbers: Sequence[int]) -> None:
-        """Note those of these commits whose files have other lengths than they say."""
+    def _misfits(self, commits: Mapping[int, Commit]) -> dict[int, str]:
+        """Those of these commits whose files have other lengths than they say."""
         arrays = self.layout.arrays.values()
         wanted = [
-            (number, f"segments/{self.commits[number].segment}/{array.shard}", array.size(rows))
-            for number in numbers
-            for array, rows in zip(arrays, self.commits[number].rows, strict=False)
+            (number, f"segments/{commit.segment}/{array.shard}", array.size(rows))
+            for number, commit in commits.items()
+            for array, rows in zip(arrays, commit.rows, strict=False)
         ]
+        misfits: dict[int, str] = {}
         for (number, name, expected), size in zip(wanted, self.place.sizes([name for _, name, _ in wanted]), strict=True):
-            if size != expected and number not in self.misfits:
+            if size != expected and number not in misfits:
                 found = "is missing" if size is None else f"has {size} bytes"
-                self.misfits[number] = f"{name} {found}, its record says {expected}"
+                misfits[number] = f"{name} {found}, its record says {expected}"
+        return misfits
 
     def _judge(self) -> tuple[dict[int, Commit], dict[int, int]]:
         """The commits that count, and those that another replaced. A replacement always has the higher number."""
@@ -190,7 +197,10 @@ class Catalog:
 
     def save_index(self) -> None:
         """Save what `state` says, so that opening does not read the commits known now. Only a cache: failing is harmless."""
-        state = self.state()
+        with contextlib.suppress(StoreError):
+            self._save_index(self.state())
+
+    def _save_index(self, state: State) -> None:
         about = {
             "fingerprint": self.layout.fingerprint,
             "folded": sorted(self._folded),
@@ -199,11 +209,10 @@ class Catalog:
         }
         data = dump(state.columns, about)
         name = f"{self.last:08d}-{google_crc32c.value(data):08x}.npz"
-        with contextlib.suppress(StoreError):
-            self.place.replace(f"index/{name}", data)
-            self.covered = len(self.commits)
-            for old in self.indexes()[_KEPT:]:
-                self.place.remove(f"index/{old}")
+        self.place.replace(f"index/{name}", data)
+        self.covered = len(self.commits)
+        for old in self.indexes()[_KEPT:]:
+            self.place.remove(f"index/{old}")
 
     def indexes(self) -> list[str]:
         """Names of saved indexes, the one that covers most first."""
@@ -234,10 +243,8 @@ class Catalog:
             folded = set(about["folded"])
             if not folded <= present:
                 continue
-            self._base, self._folded, self._held = columns, folded, set(folded)
-            for number, segment, rows, replaces in about["commits"]:
-                if number in present:
-                    self.commits[number] = Commit(segment, tuple(rows), tuple(replaces))
-            self._compare_sizes(list(self.commits))
+            commits = {n: Commit(segment, tuple(rows), tuple(replaces)) for n, segment, rows, replaces in about["commits"] if n in present}
+            self.misfits = self._misfits(commits)
+            self._base, self._folded, self._held, self.commits = columns, folded, set(folded), commits
             self.covered, self.last = len(self.commits), max(self.commits, default=0)
             return

@@ -138,3 +138,49 @@ def test_verify_names_what_cannot_be_read_and_goes_on(store: Store, step: str) -
         fault = faults[f"segments/{victim.parent.name}"]
         assert "cannot be read: Input/output error" in fault.fault
         assert "Check the disk" in fault.remedy
+
+
+@pytest.mark.parametrize("indexed", [False, True])
+@pytest.mark.parametrize("step", ["stat", "open", "read"])
+def test_a_handle_forgets_that_a_file_could_not_be_read(store: Store, step: str, indexed: bool) -> None:
+    """An error as long as it lasts, then everything: no track is left out without a word."""
+    if indexed:
+        store.catalog.save_index()
+    reader = Store.open(store.path)
+    writer = Store.open(store.path)
+    assert len(reader.keys()) == 6
+    number = writer.commit(samples.tracks(store.spec, [6, 7])).number
+    writer.commit(samples.tracks(store.spec, [8]))
+    segment = f"segments/{writer.catalog.read(number).segment}"
+    victim = store.path / (f"{segment}/stats/c.0.0.0.0" if step == "stat" else f"commits/{number:08d}.json")
+    for handle in (reader, Store.open(store.path)):
+        with failing(victim, step):
+            for ask in (handle.keys, handle.snapshot, lambda handle=handle: handle.missing([samples.key(8)])):
+                with pytest.raises(UnreadableError, match=r"cannot be read: Input/output error.*run the same command again"):
+                    ask()
+        assert handle.missing(map(samples.key, range(9))) == []
+        assert len(handle.snapshot()) == 9
+
+
+def test_a_record_that_is_put_back_counts_in_every_handle(store: Store) -> None:
+    record = store.path / "commits/00000002.json"
+    data = record.read_bytes()
+    for broken in (data[:100], b""):
+        record.write_bytes(broken)
+        reader = Store.open(store.path)
+        assert len(reader.keys()) == 4
+        assert list(reader.catalog.faults()) == [2]
+        record.write_bytes(data)
+        assert len(reader.keys()) == 6
+        assert reader.catalog.faults() == {}
+
+
+def test_an_index_that_cannot_be_written_or_read_costs_only_time(store: Store) -> None:
+    store.catalog.save_index()
+    with failing(store.path / "index" / store.catalog.indexes()[0], "read"):
+        assert len(Store.open(store.path).keys()) == 6
+    fresh = Store.open(store.path)
+    with failing(store.path / "commits/00000002.json", "open"):
+        (store.path / "index" / store.catalog.indexes()[0]).unlink()
+        fresh.catalog.save_index()  # a commit that was acknowledged does not fail by it
+    assert store.catalog.indexes() == []
