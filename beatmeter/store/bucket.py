@@ -136,6 +136,12 @@ class Bucket(Place):
         known: dict[str, int] = {o["path"]: o["size"] for o in self._below(names[0].partition("/")[0])}
         return tuple(known.get(name) for name in names)
 
+    def survey(self, folder: str, names: Sequence[str]) -> tuple[set[str], Sequence[int | None]]:
+        if len(names) < _LIST_FROM:
+            return super().survey(folder, names)
+        known: dict[str, int] = {o["path"]: o["size"] for o in self._below(folder)}  # one listing tells both
+        return {path.removeprefix(f"{folder}/").partition("/")[0] for path in known}, tuple(known.get(name) for name in names)
+
     def _size(self, name: str) -> int | None:
         try:
             with _reading(f"{self.where}/{name}"):

@@ -61,6 +61,7 @@ class Catalog:
         self.last = 0  # highest number seen, sound or not
         self.covered = 0  # commits in the saved index
         self._base: Columns | None = None  # tracks of the commits `_folded`, one entry per key, sorted
+        self._unnamed: set[str] = set()  # what else lay among the segments before the records were read, and none named
         self._folded: set[int] = set()
         self._held: set[int] = set()  # commits whose tracks are known here: folded, or read since
         self._tail: list[Columns] = []  # tracks of the commits since
@@ -71,9 +72,22 @@ class Catalog:
     def refresh(self, use_index: bool = True) -> None:
         """Read the records that are new since the last call. Records that went away are forgotten. Raises UnreadableError
         when one cannot be read for now: a store that leaves out tracks without a word is worse than none."""
-        numbers = self.journal.numbers()
-        if not self.last and numbers and use_index:
-            self._load_index(set(numbers))
+        if self.last:
+            self._read_new(self.journal.numbers())
+            return
+        try:
+            if not (use_index and any(map(self._start_from, self.indexes()))):
+                there = set(self.place.list("segments"))
+                self._read_new(self.journal.numbers())
+                self._unnamed = there - self._named()
+        except BaseException:
+            self._forget()  # half a start would pass for a whole one
+            raise
+
+    def _named(self) -> set[str]:
+        return {commit.segment for commit in self.commits.values()}
+
+    def _read_new(self, numbers: Sequence[int]) -> None:
         for number in self.commits.keys() - set(numbers):
             del self.commits[number]
             self.misfits.pop(number, None)
@@ -152,18 +166,20 @@ class Catalog:
 
     def _misfits(self, commits: Mapping[int, Commit]) -> dict[int, str]:
         """Those of these commits whose files have other lengths than they say."""
-        arrays = self.layout.arrays.values()
-        wanted = [
-            (number, f"segments/{commit.segment}/{array.shard}", array.size(rows))
-            for number, commit in commits.items()
-            for array, rows in zip(arrays, commit.rows, strict=False)
-        ]
+        wanted, expected = self._files(commits)
+        numbers = [number for number, commit in commits.items() for _ in commit.rows]
         misfits: dict[int, str] = {}
-        for (number, name, expected), size in zip(wanted, self.place.sizes([name for _, name, _ in wanted]), strict=True):
-            if size != expected and number not in misfits:
+        for number, name, size, right in zip(numbers, wanted, self.place.sizes(wanted), expected, strict=True):
+            if size != right and number not in misfits:
                 found = "is missing" if size is None else f"has {size} bytes"
-                misfits[number] = f"{name} {found}, its record says {expected}"
+                misfits[number] = f"{name} {found}, its record says {right}"
         return misfits
+
+    def _files(self, commits: Mapping[int, Commit]) -> tuple[list[str], list[int]]:
+        """Names of the shards of these commits, and the sizes that they should have."""
+        arrays = self.layout.arrays.values()
+        names = [f"segments/{commit.segment}/{array.shard}" for commit in commits.values() for array, _ in zip(arrays, commit.rows, strict=False)]
+        return names, [array.size(rows) for commit in commits.values() for array, rows in zip(arrays, commit.rows, strict=False)]
 
     def _judge(self) -> tuple[dict[int, Commit], dict[int, int]]:
         """The commits that count, and those that another replaced. A replacement always has the higher number."""
@@ -198,12 +214,16 @@ class Catalog:
     def save_index(self) -> None:
         """Save what `state` says, so that opening does not read the commits known now. Only a cache: failing is harmless."""
         with contextlib.suppress(StoreError):
+            if not set(self.place.list("segments")) <= self._unnamed | self._named():
+                self._forget()  # nobody would believe an index with segments beside it of which it says nothing
+                self.refresh(use_index=False)
             self._save_index(self.state())
 
     def _save_index(self, state: State) -> None:
         about = {
             "fingerprint": self.layout.fingerprint,
             "folded": sorted(self._folded),
+            "unnamed": sorted(self._unnamed - self._named()),
             # misfits are not among them: their tracks are not in the columns, and count again when their files are back
             "commits": [[n, c.segment, list(c.rows), list(c.replaces)] for n, c in sorted(self.commits.items()) if n not in self.misfits],
         }
@@ -234,17 +254,27 @@ class Catalog:
             raise RecordError(f"index/{name} belongs to another store")
         return columns, about
 
-    def _load_index(self, present: set[int]) -> None:
-        for name in self.indexes():
-            try:
-                columns, about = self.read_index(name)
-            except RecordError:
-                continue  # the next one, or the records themselves; `verify` reports it
-            folded = set(about["folded"])
-            if not folded <= present:
-                continue
-            commits = {n: Commit(segment, tuple(rows), tuple(replaces)) for n, segment, rows, replaces in about["commits"] if n in present}
-            self.misfits = self._misfits(commits)
-            self._base, self._folded, self._held, self.commits = columns, folded, set(folded), commits
-            self.covered, self.last = len(self.commits), max(self.commits, default=0)
-            return
+    def _start_from(self, name: str) -> bool:
+        """Start with a saved index and read the records that it does not cover. False, with nothing kept, when it is damaged
+        or not of the commits that are there: some went away, lost their files, or have another's number since stores were
+        copied into one another. That shows, without reading records, by a segment that nobody knows."""
+        try:
+            columns, about = self.read_index(name)
+        except RecordError:
+            return False  # `verify` reports it
+        commits = {n: Commit(segment, tuple(rows), tuple(replaces)) for n, segment, rows, replaces in about["commits"]}
+        folded = set(about["folded"])
+        wanted, expected = self._files({n: commits[n] for n in folded})
+        there, sizes = self.place.survey("segments", wanted)  # before the journal: what is acknowledged meanwhile is read from it
+        numbers = self.journal.numbers()
+        present = set(numbers)
+        if list(sizes) != expected or not folded <= present:
+            return False
+        self.commits = {n: commit for n, commit in commits.items() if n in present}
+        self._base, self._folded, self._held, self._unnamed = columns, folded, set(folded), {*about.get("unnamed", ()), "zarr.json"}
+        self.covered, self.last = len(self.commits), max(self.commits, default=0)
+        self._read_new(numbers)
+        if there <= self._unnamed | self._named():
+            return True
+        self._forget()
+        return False

@@ -108,6 +108,10 @@ class Place(ABC):
     def sizes(self, names: Sequence[str]) -> Sequence[int | None]:
         """`size` of many files in one folder or its folders."""
 
+    def survey(self, folder: str, names: Sequence[str]) -> tuple[set[str], Sequence[int | None]]:
+        """Names of what is in a folder, and the `sizes` of files below it."""
+        return set(self.list(folder)), self.sizes(names)
+
     @abstractmethod
     def put_if_absent(self, name: str, data: bytes) -> bool:
         """Put a whole file under `name` unless something has that name already; False then. A reader never sees a part, and

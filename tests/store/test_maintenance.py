@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,10 +19,12 @@ from beatmeter.errors import StoreError
 from beatmeter.schema import PoolingSpec
 from beatmeter.store import Store
 from beatmeter.store.catalog import Catalog
+from beatmeter.store.commit import write_tracks
 from beatmeter.store.compact import compact
 from beatmeter.store.gc import collect
 from beatmeter.store.index import Columns, Keys
 from beatmeter.store.journal import Journal
+from beatmeter.store.repair import repair
 from beatmeter.store.verify import verify
 
 
@@ -280,4 +283,48 @@ def test_an_index_that_counts_misfits_is_not_believed(store: Store, monkeypatch:
     catalog.refresh = lambda use_index=True: None  # type: ignore[method-assign]
     catalog.save_index()
     away.rename(segment)
+    assert numbers(store.path) == set(range(12))
+
+
+@pytest.mark.parametrize("over", ["the copy over the store", "the store over the copy"])
+def test_an_index_hides_no_commit_of_a_copy_with_the_same_number(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, over: str) -> None:
+    """A store and its copy go on for themselves and are copied into one another: what a record says counts, not what an
+    index remembers of another record with its number."""
+    shutil.copytree(store.path, tmp_path / "copy")
+    copy = Store.open(tmp_path / "copy")
+    open_all_the_time = Store.open(store.path)
+    for made, number in ((store, 20), (copy, 30)):
+        assert made.commit(samples.tracks(made.spec, [number])).number == 7
+        made.commit(samples.tracks(made.spec, [number + 1]))
+    store.commit(samples.tracks(store.spec, [22]))
+    open_all_the_time.keys()
+    store.catalog.save_index()
+    copy.catalog.save_index()
+    expected = {*range(12), 30, 31, 22}
+    if over == "the copy over the store":
+        shutil.copytree(copy.path, store.path, dirs_exist_ok=True)
+        merged = store.path
+    else:
+        for file in store.path.rglob("*"):  # only what is not there
+            if file.is_file() and not (copy.path / file.relative_to(store.path)).exists():
+                (copy.path / file.relative_to(store.path)).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(file, copy.path / file.relative_to(store.path))
+        merged = copy.path
+    assert numbers(merged) == expected
+    if over == "the copy over the store":
+        open_all_the_time.catalog.save_index()  # by a handle that knew the commits that were written over
+        assert numbers(merged) == expected
+    Store.open(merged).catalog.save_index()
+    assert records_read(merged, monkeypatch) == 0
+    assert numbers(merged) == expected
+    repair(merged)  # finds those whose records were written over
+    assert numbers(merged) == {*expected, 20, 21}
+
+
+def test_segments_without_a_record_do_not_slow_opening_for_good(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.catalog.save_index()
+    write_tracks(store.place, store.layout, samples.tracks(store.spec, [70]), None)  # a writer that died before it was acknowledged
+    assert records_read(store.path, monkeypatch) == 6
+    store.catalog.save_index()  # by a handle that was open all the time
+    assert records_read(store.path, monkeypatch) == 0
     assert numbers(store.path) == set(range(12))
