@@ -5,6 +5,7 @@ BEATMETER_FULL=1 flips 1000 bits, BEATMETER_FLIPS as many as one wants.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -316,6 +317,27 @@ def test_disk_full(store: Store) -> None:
         assert verify(store.path, full=True).sound
         assert store.place.list("tmp") == []
     assert len(store.commit(samples.tracks(store.spec, range(10, 20))).added) == 10
+    assert readable(store.path) == {*range(6), *range(10, 20)}
+
+
+def test_disk_full_at_the_record(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last write of a commit: its segment is there, and does not count."""
+
+    def full(path: Path, data: bytes) -> None:
+        path.write_bytes(data[:100])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("beatmeter.store.folder.write_synced", full)
+        with pytest.raises(StoreError, match=r"writing failed at .*commits/00000004.json: No space left on device.*free space"):
+            store.commit(samples.tracks(store.spec, range(10, 20)))
+    assert len(store.place.list("segments")) == 1 + 4
+    assert store.place.list("tmp") == []
+    assert readable(store.path) == set(range(6))
+    assert [(f.level, f.file[:9]) for f in verify(store.path, full=True).faults] == [("garbage", "segments/")]
+    assert len(store.commit(samples.tracks(store.spec, range(10, 20))).added) == 10
+    assert len(collect(Store.open(store.path), 0.0)) == 1
+    assert verify(store.path, full=True).faults == ()
     assert readable(store.path) == {*range(6), *range(10, 20)}
 
 

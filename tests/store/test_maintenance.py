@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +23,7 @@ from beatmeter.store import Store
 from beatmeter.store.catalog import Catalog
 from beatmeter.store.commit import write_tracks
 from beatmeter.store.compact import compact
+from beatmeter.store.folder import Folder
 from beatmeter.store.gc import collect
 from beatmeter.store.index import Columns, Keys
 from beatmeter.store.journal import Journal
@@ -154,6 +157,43 @@ def test_garbage_goes_after_its_time(store: Store) -> None:
     assert verify(store.path, full=True).faults == ()
     assert numbers(store.path) == set(range(12))
     assert store.commit(samples.tracks(store.spec, [20])).number == 8  # numbers do not come again
+
+
+def test_a_segment_that_is_acknowledged_while_it_is_collected_is_put_back(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A writer slower than the grace period links its record after garbage collection has taken the segment away."""
+    record = write_tracks(store.place, store.layout, samples.tracks(store.spec, [70]), None)
+    dead = write_tracks(store.place, store.layout, samples.tracks(store.spec, [71]), None)
+    move = Folder.move
+
+    def meanwhile(self: Folder, name: str, to: str) -> None:
+        move(self, name, to)
+        if name == f"segments/{record.segment}" and to.startswith("tmp/"):
+            store.catalog.journal.append(record.to_json())
+
+    monkeypatch.setattr(Folder, "move", meanwhile)
+    assert [garbage.file for garbage in collect(Store.open(store.path), 0.0)] == [f"segments/{dead.segment}"]
+    assert store.place.list("tmp") == []
+    assert numbers(store.path) == {*range(12), 70}
+    assert verify(store.path, full=True).faults == ()
+
+
+def test_a_commit_whose_segment_was_collected_is_not_acknowledged(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other way round: the segment is gone for good when the slow writer links its record, and the writer notices."""
+    append = Journal.append
+
+    def late(self: Journal, value: Mapping[str, Any]) -> int:
+        assert [garbage.why for garbage in collect(Store.open(store.path), 0.0)] == ["no record names it"]
+        return append(self, value)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "append", late)
+        with pytest.raises(StoreError, match=r"was collected as garbage while it was being committed\. Commit these tracks again"):
+            store.commit(samples.tracks(store.spec, [70]))
+    assert numbers(store.path) == set(range(12))
+    assert store.commit(samples.tracks(store.spec, [70])).added == (samples.key(70),)
+    assert numbers(store.path) == {*range(12), 70}
+    assert repair(store.path).lost == []  # the record of the first attempt is replaced
+    assert verify(store.path, full=True).sound
 
 
 def test_a_snapshot_whose_segments_were_collected_says_so(store: Store) -> None:
