@@ -27,6 +27,7 @@ from beatmeter.store.folder import Folder
 from beatmeter.store.gc import collect
 from beatmeter.store.index import Columns, Keys
 from beatmeter.store.journal import Journal
+from beatmeter.store.place import UnreadableError
 from beatmeter.store.repair import repair
 from beatmeter.store.verify import verify
 
@@ -94,6 +95,21 @@ def test_writers_save_the_index_now_and_then(tmp_path: Path, monkeypatch: pytest
     assert [name[:8] for name in store.catalog.indexes()] == ["00000008", "00000004"]
     assert records_read(store.path, monkeypatch) == 3
     assert numbers(store.path) == set(range(11))
+
+
+def test_writers_save_no_index_with_every_commit_after_a_collection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numbers go on where they were, while few commits are left."""
+    monkeypatch.setattr(beatmeter.store.store, "_INDEX_EVERY", 4)
+    store = Store.create(tmp_path / "s", samples.spec())
+    for n in range(11):
+        store.commit(samples.tracks(store.spec, [n]))
+    compact(store)
+    collect(store, 0.0)
+    for handle in (Store.open(store.path), store):
+        before = set(handle.catalog.indexes())
+        for n in range(3):
+            handle.commit(samples.tracks(store.spec, [20 + n + 3 * (handle is store)]))
+        assert len(set(handle.catalog.indexes()) - before) == (handle is store)  # the fourth commit since
 
 
 def test_an_index_of_commits_that_are_gone_is_not_believed(store: Store) -> None:
@@ -175,6 +191,30 @@ def test_a_segment_that_is_acknowledged_while_it_is_collected_is_put_back(store:
     assert store.place.list("tmp") == []
     assert numbers(store.path) == {*range(12), 70}
     assert verify(store.path, full=True).faults == ()
+
+
+@pytest.mark.parametrize("death", [KeyboardInterrupt, UnreadableError])
+def test_a_collection_that_cannot_look_again_takes_nothing_away(store: Store, monkeypatch: pytest.MonkeyPatch, death: type[BaseException]) -> None:
+    record = write_tracks(store.place, store.layout, samples.tracks(store.spec, [70]), None)
+    move = Folder.move
+
+    def meanwhile(self: Folder, name: str, to: str) -> None:
+        move(self, name, to)
+        if to.startswith("tmp/"):
+            store.catalog.journal.append(record.to_json())
+            monkeypatch.setattr(Journal, "read", broken)
+
+    def broken(self: Journal, number: int) -> dict[str, object]:
+        raise death("no")
+
+    monkeypatch.setattr(Folder, "move", meanwhile)
+    with pytest.raises(death):
+        collect(Store.open(store.path), 0.0)
+    monkeypatch.undo()
+    assert numbers(store.path) == {*range(12), 70}
+    store.place.move(f"segments/{record.segment}", f"tmp/{record.segment}")  # as one leaves it that was killed
+    assert collect(Store.open(store.path), 0.0) == []
+    assert numbers(store.path) == {*range(12), 70}
 
 
 def test_a_commit_whose_segment_was_collected_is_not_acknowledged(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
