@@ -59,7 +59,7 @@ class Catalog:
         self.unsound: dict[int, str] = {}  # records that cannot be used, and why; looked at again each time
         self.misfits: dict[int, str] = {}  # records whose files have other lengths than they say
         self.last = 0  # highest number seen, sound or not
-        self.covered = 0  # commits in the saved index
+        self.covered = 0  # highest number in the saved index
         self._base: Columns | None = None  # tracks of the commits `_folded`, one entry per key, sorted
         self._unnamed: set[str] = set()  # what else lay among the segments before the records were read, and none named
         self._folded: set[int] = set()
@@ -230,7 +230,7 @@ class Catalog:
         data = dump(state.columns, about)
         name = f"{self.last:08d}-{google_crc32c.value(data):08x}.npz"
         self.place.replace(f"index/{name}", data)
-        self.covered = len(self.commits)
+        self.covered = self.last
         for old in self.indexes()[_KEPT:]:
             self.place.remove(f"index/{old}")
 
@@ -272,7 +272,7 @@ class Catalog:
             return False
         self.commits = {n: commit for n, commit in commits.items() if n in present}
         self._base, self._folded, self._held, self._unnamed = columns, folded, set(folded), {*about.get("unnamed", ()), "zarr.json"}
-        self.covered, self.last = len(self.commits), max(self.commits, default=0)
+        self.covered = self.last = max(self.commits, default=0)
         self._read_new(numbers)
         if there <= self._unnamed | self._named():
             return True

@@ -175,7 +175,7 @@ class Store:
                 first |= set(self.catalog.read(other).keys)
             except RecordError:
                 continue
-        if number - self.catalog.covered >= max(_INDEX_EVERY, self.catalog.covered // 4):
+        if number - self.catalog.covered >= max(_INDEX_EVERY, len(self.catalog.commits) // 4):
             self.catalog.save_index()
         return number, first
 
