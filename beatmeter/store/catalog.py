@@ -270,6 +270,7 @@ class Catalog:
         present = set(numbers)
         if list(sizes) != expected or not folded <= present:
             return False
+        self._forget()  # also what is known of a store that had no commits
         self.commits = {n: commit for n, commit in commits.items() if n in present}
         self._base, self._folded, self._held, self._unnamed = columns, folded, set(folded), {*about.get("unnamed", ()), "zarr.json"}
         self.covered = self.last = max(self.commits, default=0)

@@ -112,6 +112,18 @@ def test_writers_save_no_index_with_every_commit_after_a_collection(tmp_path: Pa
         assert len(set(handle.catalog.indexes()) - before) == (handle is store)  # the fourth commit since
 
 
+def test_a_handle_that_saw_the_store_empty_believes_the_index_of_others(tmp_path: Path) -> None:
+    early = Store.create(tmp_path / "s", samples.spec())
+    assert len(early.keys()) == 0
+    other = Store.open(early.path)
+    other.commit(samples.tracks(other.spec, [1, 2]))
+    other.catalog.save_index()
+    assert len(early.snapshot()) == 2
+    assert compact(early).after == 1
+    early.catalog.save_index()
+    assert numbers(early.path) == {1, 2}
+
+
 def test_an_index_of_commits_that_are_gone_is_not_believed(store: Store) -> None:
     store.catalog.save_index()
     (store.path / "commits/00000003.json").unlink()
