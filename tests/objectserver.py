@@ -28,6 +28,7 @@ class Objects:
         self.forbidden: set[tuple[str, str]] = set()  # (kind of request, end of the name) that are answered with 403
         self.before: Callable[[str, str], object] = lambda kind, name: None  # called with every request before it is looked at
         self.page = 1000  # names in an answer to a listing, as S3 gives
+        self.closed: set[str] = set()  # names that are answered with 403 when they are read
         self.delay = 0.0  # seconds before every answer
         self.lock = threading.Lock()
 
@@ -78,8 +79,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self._count("HEAD"):
             name, _ = self._parse()
             found = self.objects.held.get(name)
-            if found is None:
-                return self._answer(404)
+            if found is None or name in self.objects.closed:
+                return self._answer(403 if found else 404)
             self.send_response(200)
             for key, value in {"Content-Length": str(len(found[0])), **self._describe(*found)}.items():
                 self.send_header(key.replace("_", "-"), value)
@@ -96,6 +97,8 @@ class _Handler(BaseHTTPRequestHandler):
         found = self.objects.held.get(name)
         if found is None:
             return self._answer(404, b"<Error><Code>NoSuchKey</Code></Error>")
+        if name in self.objects.closed:
+            return self._answer(403, b"<Error><Code>AccessDenied</Code></Error>")
         data, about = found[0], self._describe(*found)
         if wanted := self.headers.get("Range"):
             first, _, last = wanted.removeprefix("bytes=").partition("-")

@@ -26,7 +26,7 @@ import numpy as np
 
 from beatmeter.errors import StoreError, shown
 from beatmeter.store.mapped import REMEDY
-from beatmeter.store.place import Place, Ranges, explained, removed
+from beatmeter.store.place import Place, Ranges, UnreadableError, explained, removed
 
 try:
     import obstore
@@ -51,6 +51,18 @@ def _explained(doing: str, where: str) -> Iterator[None]:
         raise StoreError(f"{doing} failed at {shown(where)}: {_first_line(error)}", hint) from error
     except (BaseError, OSError) as error:
         raise StoreError(f"{doing} failed at {shown(where)}: {_first_line(error)}", _AGAIN) from error
+
+
+@contextlib.contextmanager
+def _reading(where: str) -> Iterator[None]:
+    """As `place.reading`: only the answer that there is no such object passes."""
+    try:
+        with _explained("reading", where):
+            yield
+    except StoreError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise FileNotFoundError(errno.ENOENT, "no such object", where) from error
+        raise UnreadableError(error.what, error.hint) from error
 
 
 def _first_line(error: Exception) -> str:
@@ -107,12 +119,8 @@ class Bucket(Place):
         return cast("Sequence[dict[str, Any]]", found)
 
     def read(self, name: str) -> bytes:
-        try:
+        with _reading(f"{self.where}/{name}"):
             return bytes(obstore.get(self.client, name).bytes())
-        except FileNotFoundError as error:
-            raise FileNotFoundError(errno.ENOENT, "no such object", name) from error
-        except BaseError as error:
-            raise OSError(errno.EIO, _first_line(error), name) from error
 
     def open(self, name: str) -> BinaryIO:
         size = self.size(name)
@@ -132,14 +140,17 @@ class Bucket(Place):
             known: dict[str, int] = {o["path"]: o["size"] for some in found for o in some}
         return tuple(known.get(name) for name in names)
 
+    def survey(self, folder: str, names: Sequence[str]) -> tuple[set[str], Sequence[int | None]]:
+        if len(names) < _LIST_FROM:
+            return super().survey(folder, names)
+        known: dict[str, int] = {o["path"]: o["size"] for o in self._below(folder)}  # one listing tells both
+        return {path.removeprefix(f"{folder}/").partition("/")[0] for path in known}, tuple(known.get(name) for name in names)
+
     def _size(self, name: str) -> int | None:
         try:
-            with _explained("looking", f"{self.where}/{name}"):
-                try:
-                    return int(obstore.head(self.client, name)["size"])
-                except FileNotFoundError:
-                    return None
-        except StoreError:
+            with _reading(f"{self.where}/{name}"):
+                return int(obstore.head(self.client, name)["size"])
+        except FileNotFoundError:
             return None
 
     def put_if_absent(self, name: str, data: bytes) -> bool:
@@ -147,7 +158,7 @@ class Bucket(Place):
             try:
                 obstore.put(self.client, name, data, mode="create", use_multipart=False)
             except AlreadyExistsError:
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(FileNotFoundError):
                     return self.read(name) == data  # an answer that got lost makes the client ask again: then it is ours
                 return False
         return True

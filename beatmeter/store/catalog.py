@@ -20,10 +20,10 @@ from beatmeter.errors import StoreError
 from beatmeter.store.index import Columns, dump, parse
 from beatmeter.store.journal import Journal, RecordError
 from beatmeter.store.layout import StoreLayout
-from beatmeter.store.place import Place
+from beatmeter.store.place import ABSENT, Place, UnreadableError
 from beatmeter.store.record import Record
 
-_INDEX = re.compile(r"(\d{8,18})-([0-9a-f]{8})\.npz")
+_INDEX = re.compile(r"([0-9]{8,12})-([0-9a-f]{8})\.npz")
 _BLOCK = 1_000  # records held as Python objects at a time
 _KEPT = 2  # saved indexes; somebody may be reading the one before the last
 _UNFOLDED = 4_096  # tracks beside the sorted columns before they are sorted in
@@ -56,28 +56,44 @@ class Catalog:
 
     def _forget(self) -> None:
         self.commits: dict[int, Commit] = {}  # every sound record
-        self.unsound: dict[int, str] = {}  # records that cannot be used, and why
+        self.unsound: dict[int, str] = {}  # records that cannot be used, and why; looked at again each time
         self.misfits: dict[int, str] = {}  # records whose files have other lengths than they say
         self.last = 0  # highest number seen, sound or not
-        self.covered = 0  # commits in the saved index
+        self.covered = 0  # highest number in the saved index
         self._base: Columns | None = None  # tracks of the commits `_folded`, one entry per key, sorted
+        self._unnamed: set[str] = set()  # what else lay among the segments before the records were read, and none named
         self._folded: set[int] = set()
+        self._held: set[int] = set()  # commits whose tracks are known here: folded, or read since
         self._tail: list[Columns] = []  # tracks of the commits since
         self._tail_keys: set[str] = set()
         self._replacing = False  # some commit since replaces others
         self._state: State | None = None
 
     def refresh(self, use_index: bool = True) -> None:
-        """Read the records that are new since the last call. Records that went away are forgotten."""
-        numbers = self.journal.numbers()
-        if not self.last and numbers and use_index:
-            self._load_index(set(numbers))
-        gone = (self.commits.keys() | self.unsound.keys()) - set(numbers)
-        for number in gone:
-            for known in (self.commits, self.unsound, self.misfits):
-                known.pop(number, None)
+        """Read the records that are new since the last call. Records that went away are forgotten. Raises UnreadableError
+        when one cannot be read for now: a store that leaves out tracks without a word is worse than none."""
+        if self.last:
+            self._read_new(self.journal.numbers())
+            return
+        try:
+            if not (use_index and any(map(self._start_from, self.indexes()))):
+                there = set(self.place.list("segments"))
+                self._read_new(self.journal.numbers())
+                self._unnamed = there - self._named()
+        except BaseException:
+            self._forget()  # half a start would pass for a whole one
+            raise
+
+    def _named(self) -> set[str]:
+        return {commit.segment for commit in self.commits.values()}
+
+    def _read_new(self, numbers: Sequence[int]) -> None:
+        for number in self.commits.keys() - set(numbers):
+            del self.commits[number]
+            self.misfits.pop(number, None)
             self._state = None
-        new = [n for n in numbers if n not in self.commits and n not in self.unsound]
+        self.unsound = {}
+        new = [n for n in numbers if n not in self.commits]
         for start in range(0, len(new), _BLOCK):
             self._read(new[start : start + _BLOCK])
         self.last = max([self.last, *numbers[-1:]])
@@ -88,9 +104,9 @@ class Catalog:
         if self._state is None:
             live, _ = self._judge()
             for use_index in (True, False):
-                if self._folded <= live.keys():
+                if self._folded <= live.keys() <= self._held:
                     break
-                self._forget()  # a commit whose tracks are sorted in no longer counts: entries that it hid may count again
+                self._forget()  # a commit whose tracks are sorted in no longer counts, or one counts again that was not sorted in
                 self.refresh(use_index)
                 live, _ = self._judge()
             self._fold(live)
@@ -124,36 +140,46 @@ class Catalog:
             raise RecordError(f"{self.journal.path(number)} cannot be used: {error.what}") from error
 
     def _read(self, numbers: Sequence[int]) -> None:
+        """All of these or, when a file cannot be read for now, none: the next call reads them again."""
         records: list[tuple[int, Record]] = []
         for number in numbers:
             try:
-                record = self.read(number)
+                records.append((number, self.read(number)))
             except RecordError as error:
                 self.unsound[number] = error.what
-                continue
-            commit = Commit(record.segment, tuple(record.extents[p].rows for p in self.layout.arrays if p in record.extents), record.replaces)
-            self.commits[number] = commit
-            self._state = None
-            self._replacing |= bool(record.replaces)
-            records.append((number, record))
-        self._compare_sizes([number for number, _ in records])
-        records = [(number, record) for number, record in records if record.keys and number not in self.misfits]
-        if records:
-            self._tail.append(Columns.of(records, list(self.layout.arrays)))
-            self._tail_keys.update(key for _, record in records for key in record.keys)
+        commits = {
+            number: Commit(record.segment, tuple(record.extents[p].rows for p in self.layout.arrays if p in record.extents), record.replaces)
+            for number, record in records
+        }
+        misfits = self._misfits(commits)
+        if not commits:
+            return
+        held = [(number, record) for number, record in records if number not in misfits]
+        self._held.update(number for number, _ in held)
+        if with_tracks := [(number, record) for number, record in held if record.keys]:
+            self._tail.append(Columns.of(with_tracks, list(self.layout.arrays)))
+            self._tail_keys.update(key for _, record in with_tracks for key in record.keys)
+        self._replacing |= any(commit.replaces for commit in commits.values())
+        self._state = None
+        self.misfits |= misfits
+        self.commits |= commits
 
-    def _compare_sizes(self, numbers: Sequence[int]) -> None:
-        """Note those of these commits whose files have other lengths than they say."""
-        arrays = self.layout.arrays.values()
-        wanted = [
-            (number, f"segments/{self.commits[number].segment}/{array.shard}", array.size(rows))
-            for number in numbers
-            for array, rows in zip(arrays, self.commits[number].rows, strict=False)
-        ]
-        for (number, name, expected), size in zip(wanted, self.place.sizes([name for _, name, _ in wanted]), strict=True):
-            if size != expected and number not in self.misfits:
+    def _misfits(self, commits: Mapping[int, Commit]) -> dict[int, str]:
+        """Those of these commits whose files have other lengths than they say."""
+        wanted, expected = self._files(commits)
+        numbers = [number for number, commit in commits.items() for _ in commit.rows]
+        misfits: dict[int, str] = {}
+        for number, name, size, right in zip(numbers, wanted, self.place.sizes(wanted), expected, strict=True):
+            if size != right and number not in misfits:
                 found = "is missing" if size is None else f"has {size} bytes"
-                self.misfits[number] = f"{name} {found}, its record says {expected}"
+                misfits[number] = f"{name} {found}, its record says {right}"
+        return misfits
+
+    def _files(self, commits: Mapping[int, Commit]) -> tuple[list[str], list[int]]:
+        """Names of the shards of these commits, and the sizes that they should have."""
+        arrays = self.layout.arrays.values()
+        names = [f"segments/{commit.segment}/{array.shard}" for commit in commits.values() for array, _ in zip(arrays, commit.rows, strict=False)]
+        return names, [array.size(rows) for commit in commits.values() for array, rows in zip(arrays, commit.rows, strict=False)]
 
     def _judge(self) -> tuple[dict[int, Commit], dict[int, int]]:
         """The commits that count, and those that another replaced. A replacement always has the higher number."""
@@ -182,24 +208,31 @@ class Catalog:
             if any(number not in live for number in self.commits):
                 columns = columns.take(np.flatnonzero(np.isin(columns.number, np.fromiter(live, np.int64))))
             self._base = columns.winners(number for number, commit in live.items() if commit.replaces)
-        self._folded, self._tail, self._tail_keys, self._replacing = set(live), [], set(), False
+        self._folded, self._held, self._tail, self._tail_keys, self._replacing = set(live), set(live), [], set(), False
         self._state = State(self._base, dict(live))
 
     def save_index(self) -> None:
         """Save what `state` says, so that opening does not read the commits known now. Only a cache: failing is harmless."""
-        state = self.state()
+        with contextlib.suppress(StoreError):
+            if not set(self.place.list("segments")) <= self._unnamed | self._named():
+                self._forget()  # nobody would believe an index with segments beside it of which it says nothing
+                self.refresh(use_index=False)
+            self._save_index(self.state())
+
+    def _save_index(self, state: State) -> None:
         about = {
             "fingerprint": self.layout.fingerprint,
             "folded": sorted(self._folded),
-            "commits": [[n, c.segment, list(c.rows), list(c.replaces)] for n, c in sorted(self.commits.items())],
+            "unnamed": sorted(self._unnamed - self._named()),
+            # misfits are not among them: their tracks are not in the columns, and count again when their files are back
+            "commits": [[n, c.segment, list(c.rows), list(c.replaces)] for n, c in sorted(self.commits.items()) if n not in self.misfits],
         }
         data = dump(state.columns, about)
         name = f"{self.last:08d}-{google_crc32c.value(data):08x}.npz"
-        with contextlib.suppress(StoreError):
-            self.place.replace(f"index/{name}", data)
-            self.covered = len(self.commits)
-            for old in self.indexes()[_KEPT:]:
-                self.place.remove(f"index/{old}")
+        self.place.replace(f"index/{name}", data)
+        self.covered = self.last
+        for old in self.indexes()[_KEPT:]:
+            self.place.remove(f"index/{old}")
 
     def indexes(self) -> list[str]:
         """Names of saved indexes, the one that covers most first."""
@@ -210,8 +243,10 @@ class Catalog:
         """A saved index. Raises RecordError when it is damaged or another store's."""
         try:
             data = self.place.read(f"index/{name}")
-        except OSError as error:
-            raise RecordError(f"index/{name} cannot be read: {error.strerror}") from error
+        except ABSENT as error:
+            raise RecordError(f"index/{name} is gone") from error
+        except UnreadableError as error:  # only a cache: the records themselves tell the same
+            raise RecordError(error.what) from error
         if f"{google_crc32c.value(data):08x}" != name[-12:-4]:
             raise RecordError(f"index/{name} is damaged: its checksum does not match its name")
         columns, about = parse(data)
@@ -219,19 +254,28 @@ class Catalog:
             raise RecordError(f"index/{name} belongs to another store")
         return columns, about
 
-    def _load_index(self, present: set[int]) -> None:
-        for name in self.indexes():
-            try:
-                columns, about = self.read_index(name)
-            except RecordError:
-                continue  # the next one, or the records themselves; `verify` reports it
-            folded = set(about["folded"])
-            if not folded <= present:
-                continue
-            self._base, self._folded = columns, folded
-            for number, segment, rows, replaces in about["commits"]:
-                if number in present:
-                    self.commits[number] = Commit(segment, tuple(rows), tuple(replaces))
-            self._compare_sizes(list(self.commits))
-            self.covered, self.last = len(self.commits), max(self.commits, default=0)
-            return
+    def _start_from(self, name: str) -> bool:
+        """Start with a saved index and read the records that it does not cover. False, with nothing kept, when it is damaged
+        or not of the commits that are there: some went away, lost their files, or have another's number since stores were
+        copied into one another. That shows, without reading records, by a segment that nobody knows."""
+        try:
+            columns, about = self.read_index(name)
+        except RecordError:
+            return False  # `verify` reports it
+        commits = {n: Commit(segment, tuple(rows), tuple(replaces)) for n, segment, rows, replaces in about["commits"]}
+        folded = set(about["folded"])
+        wanted, expected = self._files({n: commits[n] for n in folded})
+        there, sizes = self.place.survey("segments", wanted)  # before the journal: what is acknowledged meanwhile is read from it
+        numbers = self.journal.numbers()
+        present = set(numbers)
+        if list(sizes) != expected or not folded <= present:
+            return False
+        self._forget()  # also what is known of a store that had no commits
+        self.commits = {n: commit for n, commit in commits.items() if n in present}
+        self._base, self._folded, self._held, self._unnamed = columns, folded, set(folded), {*about.get("unnamed", ()), "zarr.json"}
+        self.covered = self.last = max(self.commits, default=0)
+        self._read_new(numbers)
+        if there <= self._unnamed | self._named():
+            return True
+        self._forget()
+        return False

@@ -19,7 +19,7 @@ from typing import BinaryIO
 
 from beatmeter.errors import StoreError, shown
 from beatmeter.store.mapped import MappedFile
-from beatmeter.store.place import Place, explained
+from beatmeter.store.place import ABSENT, Place, explained, reading
 
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
 _FULL_SYNC = getattr(fcntl, "F_FULLFSYNC", None)
@@ -73,7 +73,8 @@ class Folder(Place):
 
     def exists(self, name: str = "") -> bool:
         path = self.root / name
-        return path.is_file() or (path.is_dir() and (bool(name) or any(path.iterdir())))
+        with reading(path):
+            return path.is_file() or (path.is_dir() and (bool(name) or any(path.iterdir())))
 
     def list(self, name: str) -> list[str]:
         try:
@@ -86,18 +87,20 @@ class Folder(Place):
             ) from error
 
     def read(self, name: str) -> bytes:
-        handle = os.open(self.root / name, os.O_RDONLY)
-        try:
-            size = os.fstat(handle).st_size
-            data = os.read(handle, size + 1)
-            while len(data) <= size and (more := os.read(handle, size + 1 - len(data))):
-                data += more
-            return data
-        finally:
-            os.close(handle)
+        with reading(self.root / name):
+            handle = os.open(self.root / name, os.O_RDONLY)
+            try:
+                size = os.fstat(handle).st_size
+                data = os.read(handle, size + 1)
+                while len(data) <= size and (more := os.read(handle, size + 1 - len(data))):
+                    data += more
+                return data
+            finally:
+                os.close(handle)
 
     def open(self, name: str) -> BinaryIO:
-        return (self.root / name).open("rb", buffering=_BUFFER)
+        with reading(self.root / name):
+            return (self.root / name).open("rb", buffering=_BUFFER)
 
     def ranges(self, name: str, size: int) -> MappedFile:
         return MappedFile(self.root / name, size)
@@ -108,8 +111,11 @@ class Folder(Place):
     def _size(self, name: str) -> int | None:
         try:
             return os.stat(f"{self.root}/{name}").st_size
-        except OSError:
+        except ABSENT:
             return None
+        except OSError:
+            with reading(self.root / name):
+                raise
 
     def put_if_absent(self, name: str, data: bytes) -> bool:
         """The bytes are written and flushed under another name and then linked."""

@@ -56,7 +56,9 @@ class _Collection:
                 self._remove_orphan(segment)
         for folder, why in (("tmp", "left by a writer that died"), ("damaged", "set aside by a repair")):
             for name in sorted(self.place.list(folder)):
-                if self._old(f"{folder}/{name}"):
+                if folder == "tmp" and any(self.catalog.commits[number].segment == name for number in self.catalog.misfits):
+                    self._put_back(name)  # a collection died while it looked again
+                elif self._old(f"{folder}/{name}"):
                     self._remove(f"{folder}/{name}", why)
         for name in self.catalog.indexes():
             try:
@@ -80,9 +82,18 @@ class _Collection:
         size = self.place.bytes_below(name)
         if not self.dry_run:
             self.place.move(name, aside)
-            self.catalog.refresh()
-            if any(commit.segment == segment for commit in self.catalog.commits.values()):
-                self.place.move(aside, name)
+            try:
+                self.catalog.refresh()
+                named = any(commit.segment == segment for commit in self.catalog.commits.values())
+            except BaseException:
+                self._put_back(segment)
+                raise
+            if named or self.catalog.unsound:  # one of these may name it
+                self._put_back(segment)
                 return
             self.place.remove(aside)
         self.found.append(Garbage(name, size, "no record names it"))
+
+    def _put_back(self, segment: str) -> None:
+        if not self.dry_run:
+            self.place.move(f"tmp/{segment}", f"segments/{segment}")

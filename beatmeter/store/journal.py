@@ -14,7 +14,7 @@ from typing import Any
 import google_crc32c
 
 from beatmeter.errors import StoreError, shown
-from beatmeter.store.place import Place
+from beatmeter.store.place import ABSENT, Place
 
 _LAST = 10**12 - 1  # number; a name with more digits was not made here
 _NAME = re.compile(r"([0-9]{8}|[1-9][0-9]{8,11})\.json")  # exactly what `path` gives: no other digits, no zeros beyond eight places
@@ -65,11 +65,11 @@ class Journal:
         return f"{self.name}/{number:08d}.json"
 
     def read(self, number: int) -> dict[str, Any]:
-        """One record. Raises RecordError, naming the file, when it is damaged, unreadable or gone."""
+        """One record. Raises RecordError, naming the file, when it is damaged or gone; UnreadableError when neither is known."""
         try:
             return unseal(self.place.read(self.path(number)))
-        except OSError as error:
-            raise RecordError(f"{self.path(number)} cannot be read: {error.strerror}") from error
+        except ABSENT as error:
+            raise RecordError(f"{self.path(number)} is no file that can be read: {error.strerror}") from error
         except (RecordError, ValueError) as error:
             raise RecordError(f"{self.path(number)} is damaged: {getattr(error, 'what', error)}") from error
 

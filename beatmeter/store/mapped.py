@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from beatmeter.errors import StoreError, shown
-from beatmeter.store.place import Ranges, removed
+from beatmeter.store.place import ABSENT, Ranges, reading, removed
 
 REMEDY = "Run `beatmeter cache verify --full` to see what is damaged and `beatmeter cache repair` to keep the rest."
 _WILL_NEED = getattr(mmap, "MADV_WILLNEED", None)
@@ -26,11 +26,10 @@ class MappedFile(Ranges):
     def __init__(self, path: Path, size: int) -> None:
         self.path, self.expected = path, size
         try:
-            self._handle = os.open(path, os.O_RDONLY)
-        except FileNotFoundError:
+            with reading(path):
+                self._handle = os.open(path, os.O_RDONLY)
+        except ABSENT:
             raise removed(shown(path)) from None
-        except OSError as error:
-            raise StoreError(f"{shown(path)} cannot be opened: {error.strerror}", REMEDY) from error
         weakref.finalize(self, os.close, self._handle)
         self._require_size(os.fstat(self._handle).st_size)
         self._map = mmap.mmap(self._handle, 0, access=mmap.ACCESS_READ)

@@ -17,8 +17,31 @@ import numpy as np
 
 from beatmeter.errors import StoreError, shown
 
+ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)  # there is no file of that name; every other OSError says nothing about it
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+class UnreadableError(StoreError):
+    """A file that cannot be read now. Nothing is known about it: it is neither missing nor damaged."""
+
+
+@contextlib.contextmanager
+def reading(where: object) -> Iterator[None]:
+    """Turn an OSError into UnreadableError, unless it says that there is no such file."""
+    try:
+        yield
+    except ABSENT:
+        raise
+    except OSError as error:
+        if error.errno in _DENIED:
+            hint = "Its permissions keep this user from reading it: change them, then run the same command again."
+        else:
+            hint = (
+                "Check the disk or the network, then run the same command again. If it stays so, put back a copy of this file, "
+                "or move it out of the store and run `beatmeter cache repair`."
+            )
+        raise UnreadableError(f"{shown(where)} cannot be read: {error.strerror or error}", hint) from error
 
 
 @contextlib.contextmanager
@@ -64,7 +87,7 @@ class Place(ABC):
 
     @abstractmethod
     def exists(self, name: str = "") -> bool:
-        """Whether there is a file of that name, or a folder with something in it."""
+        """Whether there is a file of that name, or a folder with something in it. Raises UnreadableError."""
 
     @abstractmethod
     def list(self, name: str) -> list[str]:
@@ -72,23 +95,27 @@ class Place(ABC):
 
     @abstractmethod
     def read(self, name: str) -> bytes:
-        """All bytes of a file. Raises OSError."""
+        """All bytes of a file. Raises one of ABSENT, UnreadableError."""
 
     @abstractmethod
     def open(self, name: str) -> BinaryIO:
-        """A file to read through. Raises OSError."""
+        """A file to read through. Raises one of ABSENT, UnreadableError; reading from it may raise OSError."""
 
     @abstractmethod
     def ranges(self, name: str, size: int) -> Ranges:
         """A file of `size` bytes to read by ranges. Raises StoreError when it is gone or has another size."""
 
     def size(self, name: str) -> int | None:
-        """Bytes of a file, None when it is not there."""
+        """Bytes of a file, None when it is not there. Raises UnreadableError when that cannot be known."""
         return self.sizes([name])[0]
 
     @abstractmethod
     def sizes(self, names: Sequence[str]) -> Sequence[int | None]:
         """`size` of many files in one folder or its folders."""
+
+    def survey(self, folder: str, names: Sequence[str]) -> tuple[set[str], Sequence[int | None]]:
+        """Names of what is in a folder, and the `sizes` of files below it."""
+        return set(self.list(folder)), self.sizes(names)
 
     @abstractmethod
     def put_if_absent(self, name: str, data: bytes) -> bool:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from beatmeter.errors import BeatmeterError, StoreError, shown
 from beatmeter.schema import FeatureSpec
@@ -14,13 +17,14 @@ from beatmeter.store.catalog import Catalog
 from beatmeter.store.commit import SegmentWriter
 from beatmeter.store.journal import Journal, RecordError
 from beatmeter.store.layout import NewerFormatError, StoreLayout, read_spec
-from beatmeter.store.place import Place
+from beatmeter.store.place import ABSENT, Place, UnreadableError
 from beatmeter.store.record import Record
 from beatmeter.store.segment import embedded_record, examine, holds_json, read_tracks
 from beatmeter.store.store import Store, Where, place_of
 from beatmeter.store.verify import orphans
 
 _MADE_BY = {"made_by": "repair"}
+Damaged = dict[int, tuple[Record, frozenset[str]]]  # by number of the commit: its record, and the keys of tracks whose rows are wrong
 
 
 @dataclass
@@ -33,7 +37,8 @@ class Repair:
 
 def repair(where: Where, progress: Callable[[int, int], object] = lambda done, total: None) -> Repair:
     """Make the store at `where` sound. Nothing is deleted: what is damaged is set aside or replaced, and `gc`
-    removes it later. Raises StoreError when there is nothing to rebuild the store from."""
+    removes it later. Raises StoreError when there is nothing to rebuild the store from, and UnreadableError, before any
+    record is changed, when a file cannot be read: it may be as sound as ever."""
     place, done = place_of(where), Repair()
     if not place.exists("commits") and not place.exists("segments"):
         raise StoreError(f"there is no feature store in {shown(place.where)}", "`beatmeter cache info` lists those there are.")
@@ -41,17 +46,22 @@ def repair(where: Where, progress: Callable[[int, int], object] = lambda done, t
         place.make("commits", "failures", "index", "segments", "tmp")
         _repair_roots(place, done)
         store = Store.open(place)
-        for name in store.catalog.indexes():  # they may know records by numbers that will be used again
-            place.remove(f"index/{name}")
         catalog = Catalog(place, store.layout)
         catalog.refresh(use_index=False)
+        failures = Journal(place, "failures")
+        unsound_failures = _unsound(failures)
+        damaged = _damaged(store, catalog, progress)
+        strays = _strays(store, catalog)
+        sources, elsewhere = _sources(store, catalog, damaged, strays), _elsewhere(catalog, damaged)
+        for name in store.catalog.indexes():  # they may know records by numbers that will be used again
+            place.remove(f"index/{name}")
         before = {key for number in catalog.faults() if number in catalog.misfits for key in catalog.read(number).keys}
         before |= set(_all_keys(catalog))
-        before |= _adopt(store, catalog, done)
-        _salvage(store, catalog, done, progress)
+        before |= _adopt(store, catalog, strays, done)
+        for number, (record, _) in damaged.items():
+            _rescue(store, catalog, record, (record.segment,), done, sources, {key for key in record.keys if elsewhere.get(key, number) != number})
         _set_aside(place, catalog.journal, catalog.unsound, Record("", store.layout.fingerprint, provenance=_MADE_BY).to_json(), done)
-        failures = Journal(place, "failures")
-        _set_aside(place, failures, _unsound(failures), {"failed": [], "cleared": []}, done)
+        _set_aside(place, failures, unsound_failures, {"failed": [], "cleared": []}, done)
         after = Store.open(place)
         done.lost = after.missing(sorted(before))
         after.catalog.save_index()
@@ -66,14 +76,16 @@ def _repair_roots(place: Place, done: Repair) -> None:
     """The metadata of the groups: the store's own, if need be, from any segment that still tells which features these are."""
     try:
         spec = Store.open(place).spec
-    except NewerFormatError:
+    except (NewerFormatError, UnreadableError):
         raise
     except StoreError as error:
         found: dict[str, FeatureSpec] = {}
         for name in place.list("segments"):
-            with contextlib.suppress(OSError, ValueError, BeatmeterError):
-                told = read_spec(json.loads(place.read(f"segments/{name}/zarr.json")))
-                found[told.fingerprint] = told
+            with contextlib.suppress(*ABSENT):
+                metadata = place.read(f"segments/{name}/zarr.json")
+                with contextlib.suppress(ValueError, RecursionError, BeatmeterError):
+                    told = read_spec(json.loads(metadata))
+                    found[told.fingerprint] = told
         named = [told for fingerprint, told in found.items() if place.where.rstrip("/").endswith(fingerprint[:16])] or list(found.values())
         if len(named) != 1:
             which = "no segment tells" if not named else "segments disagree on"
@@ -85,50 +97,116 @@ def _repair_roots(place: Place, done: Repair) -> None:
             done.actions.append(f"wrote {name} again")
 
 
-def _adopt(store: Store, catalog: Catalog, done: Repair) -> set[str]:
-    """Take in segments that no sound record names, when they carry their record and hold tracks that the store lacks: their
-    record was damaged or lost, or their writer died on the last step. What matches its checksums is right either way."""
-    keys: set[str] = set()
-    for segment in orphans(store, catalog):
-        try:
-            record = embedded_record(store.place, segment, store.layout)
-        except RecordError:
-            continue
-        if len(catalog.holds(record.keys)) == len(record.keys):
-            continue
-        keys |= set(record.keys)
-        if examine(store.place, store.layout, record).sound:
-            number = catalog.journal.append(record.to_json())
-            done.actions.append(f"committed segments/{segment} ({len(record.keys)} tracks) as {catalog.journal.path(number)}")
-        else:
-            _rescue(store, catalog, record, (), done)
-    return keys
-
-
-def _salvage(store: Store, catalog: Catalog, done: Repair, progress: Callable[[int, int], object]) -> None:
-    """Write the sound tracks of damaged segments into new ones that replace them."""
-    catalog.refresh()
+def _damaged(store: Store, catalog: Catalog, progress: Callable[[int, int], object]) -> Damaged:
+    """Commits that were not replaced and whose segments are not as they say, after looking at every byte."""
+    found = {}
     replaced = catalog.replaced()
     numbers = [n for n, commit in sorted(catalog.commits.items()) if commit.segment and n not in replaced]
     for i, number in enumerate(numbers):
         progress(i, len(numbers))
         record = catalog.read(number)
-        if not examine(store.place, store.layout, record).sound:
-            _rescue(store, catalog, record, (record.segment,), done)
+        condition = examine(store.place, store.layout, record)
+        if not condition.sound:
+            found[number] = record, frozenset(condition.tracks)
     progress(len(numbers), len(numbers))
+    return found
 
 
-def _rescue(store: Store, catalog: Catalog, record: Record, replaces: tuple[str, ...], done: Repair) -> None:
+def _strays(store: Store, catalog: Catalog) -> list[tuple[Record, bool]]:
+    """Segments that no sound record names, by the record that they carry, and whether they are as it says: their record was
+    damaged or lost, or their writer died on the last step. What matches its checksums is right either way."""
+    found = []
+    for segment in orphans(store, catalog):
+        with contextlib.suppress(RecordError):
+            record = embedded_record(store.place, segment, store.layout)
+            found.append((record, examine(store.place, store.layout, record).sound))
+    return found
+
+
+def _sources(store: Store, catalog: Catalog, damaged: Damaged, strays: list[tuple[Record, bool]]) -> list[Record]:
+    """Segments in which the damaged tracks lie as well: those that compaction replaced and `gc` has not removed, above all."""
+    wanted = {key for _, tracks in damaged.values() for key in tracks}
+    if not wanted:
+        return []
+    others = (catalog.read(n) for n, commit in sorted(catalog.commits.items()) if commit.segment)
+    return [record for record in itertools.chain(others, (record for record, _ in strays)) if not wanted.isdisjoint(record.keys)]
+
+
+def _elsewhere(catalog: Catalog, damaged: Damaged) -> dict[str, int]:
+    """The commit that each track of damaged segments is read from. Not what a damaged one replaced: that will count no longer."""
+    state = catalog.state()
+    taken = {segment for record, _ in damaged.values() for segment in record.replaces}
+    keys = sorted({key for record, _ in damaged.values() for key in record.keys})
+    found = zip(keys, state.columns.find(keys).tolist(), strict=True)
+    number = {key: int(state.columns.number[at]) for key, at in found if at >= 0}
+    return {key: n for key, n in number.items() if state.commits[n].segment not in taken}
+
+
+def _adopt(store: Store, catalog: Catalog, strays: list[tuple[Record, bool]], done: Repair) -> set[str]:
+    """Take in the strays that hold tracks that the store lacks."""
+    keys: set[str] = set()
+    for record, sound in strays:
+        if len(catalog.holds(record.keys)) == len(record.keys):
+            continue
+        keys |= set(record.keys)
+        if sound:
+            number = catalog.journal.append(record.to_json())
+            done.actions.append(f"committed segments/{record.segment} ({len(record.keys)} tracks) as {catalog.journal.path(number)}")
+        else:
+            _rescue(store, catalog, record, (), done)
+    return keys
+
+
+def _rescue(
+    store: Store,
+    catalog: Catalog,
+    record: Record,
+    replaces: tuple[str, ...],
+    done: Repair,
+    sources: Sequence[Record] = (),
+    elsewhere: Collection[str] = (),
+) -> None:
+    """Write the sound tracks of a damaged segment, and the others from `sources`, into a new one that replaces it; not those
+    that are read from `elsewhere`, where they lost to another commit."""
+    lost: dict[str, int] = {}
     with SegmentWriter(store.place, store.layout) as writer:
-        tracks = read_tracks(store.place, record, store.layout)
-        for key, samples, (stored, wrong) in zip(record.keys, record.samples, tracks, strict=True):
-            if not wrong:
-                writer.add(key, samples, stored)
+        for i, (stored, wrong) in enumerate(read_tracks(store.place, record, store.layout)):
+            if record.keys[i] in elsewhere:
+                continue
+            if wrong:
+                lost[record.keys[i]] = i
+            else:
+                writer.add(record.keys[i], record.samples[i], stored)
+        sound = len(writer)
+        for source, at, stored in _sound_copies(store, record, lost, sources):
+            writer.add(source.keys[at], source.samples[at], stored)
         saved = len(writer)
         rescued = writer.publish(replaces, _MADE_BY) if saved else Record("", store.layout.fingerprint, replaces=replaces, provenance=_MADE_BY)
     if saved or replaces:
         catalog.journal.append(rescued.to_json())
-    done.actions.append(f"saved {saved} of {len(record.keys)} tracks of segments/{record.segment}")
+    copied = f", {saved - sound} of them from other segments" if saved > sound else ""
+    done.actions.append(f"saved {saved} of {len(record.keys)} tracks of segments/{record.segment}{copied}")
+
+
+def _sound_copies(
+    store: Store, record: Record, lost: dict[str, int], sources: Sequence[Record]
+) -> Iterator[tuple[Record, int, dict[str, np.ndarray]]]:
+    """For tracks that are damaged in `record`, by key with their position: a segment that holds them sound, their position
+    in it, and their stored rows. Those whose rows are bit for bit the same come first."""
+    missing = dict(lost)
+
+    def same(source: Record, at: int) -> bool:
+        i = missing[source.keys[at]]
+        return all(source.extents[name].digests[at] == extent.digests[i] for name, extent in record.extents.items())
+
+    for wanted in (True, False):
+        for source in sources:
+            if source.segment != record.segment:
+                which = [at for at, key in enumerate(source.keys) if key in missing and same(source, at) == wanted]
+                for at, (stored, wrong) in zip(which, read_tracks(store.place, source, store.layout, which), strict=True):
+                    if not wrong:
+                        del missing[source.keys[at]]
+                        yield source, at, stored
 
 
 def _unsound(journal: Journal) -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from beatmeter.store.journal import RecordError, seal, unseal
 from beatmeter.store.layout import ArrayLayout, StoreLayout, checksums, digest
-from beatmeter.store.place import Place
+from beatmeter.store.place import ABSENT, Place, reading
 from beatmeter.store.record import Record
 
 
@@ -29,21 +29,23 @@ class Condition:
         return not self.files and not self.tracks
 
 
-def read_tracks(place: Place, record: Record, layout: StoreLayout) -> Iterator[tuple[dict[str, np.ndarray], str]]:
-    """Per track of the record, in order: its stored rows by pooling and "", or what is wrong with it in place of rows."""
+def read_tracks(place: Place, record: Record, layout: StoreLayout, which: Sequence[int] | None = None) -> Iterator[tuple[dict[str, np.ndarray], str]]:
+    """Per track of the record (default: all, in order): its stored rows by pooling and "", or what is wrong with it in place
+    of rows. Raises UnreadableError when that cannot be known."""
     with contextlib.ExitStack() as stack:
-        files: dict[str, BinaryIO | OSError] = {}
+        files: dict[str, BinaryIO | None] = {}
         for name, array in layout.arrays.items():
             try:
                 files[name] = stack.enter_context(place.open(f"segments/{record.segment}/{array.shard}"))
-            except OSError as error:
-                files[name] = error
-        for i in range(len(record.keys)):
+            except ABSENT:
+                files[name] = None
+        for i in range(len(record.keys)) if which is None else which:
             stored: dict[str, np.ndarray] = {}
             wrong = ""
             for name, array in layout.arrays.items():
                 extent = record.extents[name]
-                rows = _read_rows(files[name], array, extent.first[i], extent.counts[i])
+                with reading(f"{place.where}/segments/{record.segment}/{array.shard}"):
+                    rows = _read_rows(files[name], array, extent.first[i], extent.counts[i])
                 if isinstance(rows, str):
                     wrong = wrong or f"{name!r} rows {rows}"
                     continue
@@ -54,21 +56,18 @@ def read_tracks(place: Place, record: Record, layout: StoreLayout) -> Iterator[t
             yield ({}, wrong) if wrong else (stored, "")
 
 
-def _read_rows(file: BinaryIO | OSError, layout: ArrayLayout, first: int, count: int) -> np.ndarray | str:
-    try:
-        if isinstance(file, OSError):
-            raise file
-        file.seek(first * layout.stride)
-        data = file.read(count * layout.stride)
-    except OSError as error:
-        return f"cannot be read: {error.strerror}"
+def _read_rows(file: BinaryIO | None, layout: ArrayLayout, first: int, count: int) -> np.ndarray | str:
+    if file is None:
+        return "are in a file that is missing"
+    file.seek(first * layout.stride)
+    data = file.read(count * layout.stride)
     if len(data) < count * layout.stride:
         return "lie beyond the end of the file"
     return np.frombuffer(data, np.uint8).reshape(count, layout.stride)
 
 
 def examine(place: Place, layout: StoreLayout, record: Record) -> Condition:
-    """Compare a segment with its record: metadata, lengths, indexes, every checksum."""
+    """Compare a segment with its record: metadata, lengths, indexes, every checksum. Raises UnreadableError."""
     condition = Condition()
     base = f"segments/{record.segment}"
     expected = {f"{base}/zarr.json": layout.segment_metadata(seal(record.to_json()))}
@@ -82,7 +81,7 @@ def examine(place: Place, layout: StoreLayout, record: Record) -> Condition:
         if size != array.size(rows):
             condition.files[file] = "is missing" if size is None else f"has {size} bytes, its record says {array.size(rows)}"
         else:
-            with contextlib.suppress(OSError), place.open(file) as shard:
+            with contextlib.suppress(*ABSENT), reading(f"{place.where}/{file}"), place.open(file) as shard:
                 shard.seek(rows * array.stride)
                 if shard.read() == array.index(rows):
                     continue
@@ -101,21 +100,22 @@ def examine(place: Place, layout: StoreLayout, record: Record) -> Condition:
 
 
 def holds_json(place: Place, name: str, content: bytes) -> bool:
-    """Whether a file holds the same JSON value as `content`."""
-    with contextlib.suppress(OSError, ValueError):
+    """Whether a file holds the same JSON value as `content`. Raises UnreadableError."""
+    with contextlib.suppress(*ABSENT, ValueError, RecursionError):
         found = place.read(name)
         return bool(found == content or json.loads(found) == json.loads(content))
     return False
 
 
 def embedded_record(place: Place, segment: str, layout: StoreLayout) -> Record:
-    """The record that a segment carries within itself. Raises RecordError when there is none that can be believed."""
+    """The record that a segment carries within itself. Raises RecordError when there is none that can be believed, and
+    UnreadableError."""
     try:
         attributes = json.loads(place.read(f"segments/{segment}/zarr.json"))["attributes"]
         record = Record.from_json(unseal(attributes["record"].encode("ascii")), layout)
     except RecordError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (*ABSENT, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RecordError(f"segments/{segment} does not describe itself: {error}") from error
     if record.segment != segment:
         raise RecordError(f"segments/{segment} says that it is {record.segment}")

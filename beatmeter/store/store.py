@@ -19,7 +19,7 @@ from beatmeter.store.folder import Folder
 from beatmeter.store.index import Keys
 from beatmeter.store.journal import RecordError
 from beatmeter.store.layout import NewerFormatError, StoreLayout, read_spec
-from beatmeter.store.place import Place, full
+from beatmeter.store.place import ABSENT, Place, full
 from beatmeter.store.reader import Snapshot
 from beatmeter.store.record import Record
 
@@ -83,16 +83,18 @@ class Store:
         place = place_of(where)
         root, repair = f"{shown(place.where)}/zarr.json", "Run `beatmeter cache repair` on this store."
         try:
-            found = read_spec(json.loads(place.read("zarr.json")))
-        except FileNotFoundError:
+            metadata = place.read("zarr.json")
+        except ABSENT:
             if place.exists("commits"):
                 raise StoreError(f"{root} is missing", repair) from None
             raise StoreError(f"there is no feature store in {shown(place.where)}", "`beatmeter cache info` lists those there are.") from None
+        try:
+            found = read_spec(json.loads(metadata))
         except NewerFormatError as error:
             raise NewerFormatError(f"{root}: {error.what}", error.hint) from error
         except BeatmeterError as error:
             raise StoreError(f"{root} is damaged: {error.what}", error.hint or repair) from error
-        except (OSError, ValueError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             raise StoreError(f"{root} is damaged: {error}", repair) from error
         if spec is not None:
             spec.require_same(found, shown(place.where))
@@ -178,7 +180,7 @@ class Store:
                 first |= set(self.catalog.read(other).keys)
             except RecordError:
                 continue
-        if number - self.catalog.covered >= max(_INDEX_EVERY, self.catalog.covered // 4):
+        if number - self.catalog.covered >= max(_INDEX_EVERY, len(self.catalog.commits) // 4):
             self.catalog.save_index()
         return number, first
 

@@ -9,6 +9,7 @@ from typing import Literal
 from beatmeter.errors import StoreError
 from beatmeter.store.catalog import Catalog
 from beatmeter.store.journal import Journal, RecordError
+from beatmeter.store.place import UnreadableError
 from beatmeter.store.segment import examine, holds_json
 from beatmeter.store.store import Store, Where, place_of
 
@@ -45,10 +46,13 @@ class Report:
 
 
 def verify(where: Where, full: bool = False, progress: Callable[[int, int], object] = lambda done, total: None) -> Report:
-    """Check the store at `where`, reading only. `progress(done, total)` counts segments of a full check."""
+    """Check the store at `where`, reading only. `progress(done, total)` counts segments of a full check. Raises
+    UnreadableError when it cannot be known what there is to check."""
     place = place_of(where)
     try:
         store = Store.open(place)
+    except UnreadableError:
+        raise
     except StoreError as error:
         fault = Fault("error", "zarr.json", error.what, "`beatmeter cache repair` rebuilds it from a segment, if it was made by this version")
         return Report(place.where, full, 0, 0, (fault,))
@@ -66,9 +70,13 @@ def verify(where: Where, full: bool = False, progress: Callable[[int, int], obje
     if full:
         for done, number in enumerate(segments):
             progress(done, len(segments))
-            condition = examine(store.place, store.layout, catalog.read(number))
-            faults += [Fault("error", file, text, REPAIR) for file, text in condition.files.items()]
             name = f"segments/{segments[number].segment}"
+            try:
+                condition = examine(store.place, store.layout, catalog.read(number))
+            except UnreadableError as error:
+                faults.append(Fault("error", name, error.what, error.hint))
+                continue
+            faults += [Fault("error", file, text, REPAIR) for file, text in condition.files.items()]
             faults += [Fault("error", name, f"track {key}: {text}", REPAIR, (key,)) for key, text in condition.tracks.items()]
         progress(len(segments), len(segments))
     return Report(place.where, full, len(state.columns), len(segments), tuple(faults))

@@ -25,6 +25,7 @@ from beatmeter.schema import PoolingSpec
 from beatmeter.store import Store, list_stores
 from beatmeter.store.compact import compact
 from beatmeter.store.gc import collect
+from beatmeter.store.place import UnreadableError
 from beatmeter.store.repair import repair
 from beatmeter.store.store import place_of
 from beatmeter.store.verify import verify
@@ -248,6 +249,18 @@ def test_damage_and_repair(store: Store, objects: objectserver.Objects) -> None:
     assert samples.key(2) in lost
     assert verify(store.where, full=True).sound
     require_right(store, set(range(6)) - {n for n in range(6) if samples.key(n) in lost})
+
+
+def test_objects_that_may_not_be_read_are_not_missing(store: Store, objects: objectserver.Objects) -> None:
+    before = dict(objects.held)
+    for name in before:
+        objects.closed = {name}
+        with pytest.raises(UnreadableError, match=rf"reading failed at s3://music/{name}.*AWS_ACCESS_KEY_ID"):
+            repair(store.where)
+        assert objects.held == before
+    objects.closed = set()
+    assert repair(store.where).lost == []
+    require_right(store, set(range(6)))
 
 
 def test_compaction_and_garbage(store: Store) -> None:

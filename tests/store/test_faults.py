@@ -396,6 +396,27 @@ def test_a_segment_that_somebody_may_have_seen_stays(store: Store, monkeypatch: 
     assert readable(store.path) == {*range(6), 10}
 
 
+def test_disk_full_at_the_record(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last write of a commit: its segment was there, and is taken back."""
+
+    def full(path: Path, data: bytes) -> None:
+        path.write_bytes(data[:100])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("beatmeter.store.folder.write_synced", full)
+        with pytest.raises(StoreError, match=r"writing failed at .*commits/00000004.json: No space left on device.*free space"):
+            store.commit(samples.tracks(store.spec, range(10, 20)))
+    assert len(store.place.list("segments")) == 1 + 3
+    assert store.place.list("tmp") == []
+    assert readable(store.path) == set(range(6))
+    assert verify(store.path, full=True).faults == ()
+    assert len(store.commit(samples.tracks(store.spec, range(10, 20))).added) == 10
+    assert collect(Store.open(store.path), 0.0) == []
+    assert verify(store.path, full=True).faults == ()
+    assert readable(store.path) == {*range(6), *range(10, 20)}
+
+
 READ_ONLY = """
 import os, sys
 import store_samples as s
@@ -464,3 +485,47 @@ def test_only_one_maintains_at_a_time(store: Store) -> None:
     with store.place.lock("a test"), pytest.raises(StoreError, match=r'being maintained by .*"doing": "a test".*Wait'):
         compact(Store.open(store.path))
     compact(Store.open(store.path))
+
+
+@pytest.mark.parametrize("damage", ["a bit", "cut", "gone"])
+def test_repair_finds_tracks_in_segments_that_were_replaced(store: Store, damage: str) -> None:
+    """Until they are collected, what compaction joined is still there: a damaged copy of it costs nothing."""
+    before = store.snapshot().id
+    compact(Store.open(store.path))
+    joined = shard(store, 4)
+    if damage == "a bit":
+        flip(joined, 100)
+    elif damage == "cut":
+        os.truncate(joined, joined.stat().st_size // 2)
+    else:
+        shutil.rmtree(joined.parent.parent)
+    done = repair(store.path)
+    assert done.lost == []
+    assert any("from other segments" in action for action in done.actions)
+    collect(Store.open(store.path), 0.0)
+    assert verify(store.path, full=True).faults == ()
+    assert readable(store.path) == set(range(6))
+    assert Store.open(store.path).snapshot().id == before
+
+
+def test_repair_finds_tracks_in_segments_without_a_record(store: Store) -> None:
+    """A garbage collection that died after the records: the segments carry them, and are the only sound ones."""
+    compact(Store.open(store.path))
+    flip(shard(store, 4), 100)
+    for number in (1, 2, 3):
+        (store.path / f"commits/{number:08d}.json").unlink()
+    assert repair(store.path).lost == []
+    assert readable(store.path) == set(range(6))
+
+
+def test_repair_of_a_copy_that_lost_changes_no_track(store: Store) -> None:
+    """Other features of a track that was there before do not count, before and after their segment is repaired."""
+    late = Store.open(store.path)
+    late.catalog.holds = lambda keys: set()  # type: ignore[method-assign]  # a writer that looked just before the others
+    other = samples.features(store.spec, 99, samples.features(store.spec, 0).samples)
+    number = late.commit([(samples.key(0), other), *samples.tracks(store.spec, [9])]).number
+    before = store.snapshot().id
+    (shard(store, number).parent / "zarr.json").unlink()
+    assert repair(store.path).lost == []
+    assert store.snapshot().id == before
+    assert readable(store.path) == {*range(6), 9}

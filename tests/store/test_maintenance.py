@@ -6,10 +6,13 @@ import contextlib
 import errno
 import fcntl
 import os
+import shutil
 import threading
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,11 +25,14 @@ from beatmeter.errors import StoreError
 from beatmeter.schema import PoolingSpec
 from beatmeter.store import Store, folder
 from beatmeter.store.catalog import Catalog
+from beatmeter.store.commit import write_tracks
 from beatmeter.store.compact import compact
 from beatmeter.store.folder import Folder
 from beatmeter.store.gc import collect
 from beatmeter.store.index import Columns, Keys
 from beatmeter.store.journal import Journal
+from beatmeter.store.place import UnreadableError
+from beatmeter.store.repair import repair
 from beatmeter.store.verify import verify
 
 
@@ -93,6 +99,33 @@ def test_writers_save_the_index_now_and_then(tmp_path: Path, monkeypatch: pytest
     assert [name[:8] for name in store.catalog.indexes()] == ["00000008", "00000004"]
     assert records_read(store.path, monkeypatch) == 3
     assert numbers(store.path) == set(range(11))
+
+
+def test_writers_save_no_index_with_every_commit_after_a_collection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numbers go on where they were, while few commits are left."""
+    monkeypatch.setattr(beatmeter.store.store, "_INDEX_EVERY", 4)
+    store = Store.create(tmp_path / "s", samples.spec())
+    for n in range(11):
+        store.commit(samples.tracks(store.spec, [n]))
+    compact(store)
+    collect(store, 0.0)
+    for handle in (Store.open(store.path), store):
+        before = set(handle.catalog.indexes())
+        for n in range(3):
+            handle.commit(samples.tracks(store.spec, [20 + n + 3 * (handle is store)]))
+        assert len(set(handle.catalog.indexes()) - before) == (handle is store)  # the fourth commit since
+
+
+def test_a_handle_that_saw_the_store_empty_believes_the_index_of_others(tmp_path: Path) -> None:
+    early = Store.create(tmp_path / "s", samples.spec())
+    assert len(early.keys()) == 0
+    other = Store.open(early.path)
+    other.commit(samples.tracks(other.spec, [1, 2]))
+    other.catalog.save_index()
+    assert len(early.snapshot()) == 2
+    assert compact(early).after == 1
+    early.catalog.save_index()
+    assert numbers(early.path) == {1, 2}
 
 
 def test_an_index_of_commits_that_are_gone_is_not_believed(store: Store) -> None:
@@ -183,6 +216,67 @@ def test_what_is_being_written_is_no_garbage(store: Store) -> None:
     grow_old(next((store.path / "tmp").iterdir()))
     assert len(collect(store, 3600.0)) == 1
     dead.discard()
+
+
+def test_a_segment_that_is_acknowledged_while_it_is_collected_is_put_back(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A writer slower than the grace period links its record after garbage collection has taken the segment away."""
+    record = write_tracks(store.place, store.layout, samples.tracks(store.spec, [70]), None)
+    dead = write_tracks(store.place, store.layout, samples.tracks(store.spec, [71]), None)
+    move = Folder.move
+
+    def meanwhile(self: Folder, name: str, to: str) -> None:
+        move(self, name, to)
+        if name == f"segments/{record.segment}" and to.startswith("tmp/"):
+            store.catalog.journal.append(record.to_json())
+
+    monkeypatch.setattr(Folder, "move", meanwhile)
+    assert [garbage.file for garbage in collect(Store.open(store.path), 0.0)] == [f"segments/{dead.segment}"]
+    assert store.place.list("tmp") == []
+    assert numbers(store.path) == {*range(12), 70}
+    assert verify(store.path, full=True).faults == ()
+
+
+@pytest.mark.parametrize("death", [KeyboardInterrupt, UnreadableError])
+def test_a_collection_that_cannot_look_again_takes_nothing_away(store: Store, monkeypatch: pytest.MonkeyPatch, death: type[BaseException]) -> None:
+    record = write_tracks(store.place, store.layout, samples.tracks(store.spec, [70]), None)
+    move = Folder.move
+
+    def meanwhile(self: Folder, name: str, to: str) -> None:
+        move(self, name, to)
+        if to.startswith("tmp/"):
+            store.catalog.journal.append(record.to_json())
+            monkeypatch.setattr(Journal, "read", broken)
+
+    def broken(self: Journal, number: int) -> dict[str, object]:
+        raise death("no")
+
+    monkeypatch.setattr(Folder, "move", meanwhile)
+    with pytest.raises(death):
+        collect(Store.open(store.path), 0.0)
+    monkeypatch.undo()
+    assert numbers(store.path) == {*range(12), 70}
+    store.place.move(f"segments/{record.segment}", f"tmp/{record.segment}")  # as one leaves it that was killed
+    assert collect(Store.open(store.path), 0.0) == []
+    assert numbers(store.path) == {*range(12), 70}
+
+
+def test_a_commit_whose_segment_was_collected_is_not_acknowledged(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other way round: the segment is gone for good when the slow writer links its record, and the writer notices."""
+    append = Journal.append
+
+    def late(self: Journal, value: Mapping[str, Any]) -> int:
+        assert [garbage.why for garbage in collect(Store.open(store.path), 0.0)] == ["no record names it"]
+        return append(self, value)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "append", late)
+        with pytest.raises(StoreError, match=r"was collected as garbage while it was being committed\. Commit these tracks again"):
+            store.commit(samples.tracks(store.spec, [70]))
+    assert numbers(store.path) == set(range(12))
+    assert store.commit(samples.tracks(store.spec, [70])).added == (samples.key(70),)
+    assert numbers(store.path) == {*range(12), 70}
+    assert repair(store.path).lost == []  # the record of the first attempt is replaced
+    assert verify(store.path, full=True).sound
 
 
 def test_a_snapshot_whose_segments_were_collected_says_so(store: Store) -> None:
@@ -362,3 +456,73 @@ def test_maintenance_of_a_full_disk(store: Store, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(os, "pwrite", full)
     with store.place.lock("a test"), pytest.raises(StoreError, match="maintained by another process"):
         compact(Store.open(store.path))
+
+
+def test_an_index_saved_while_files_were_away_hides_nothing_once_they_are_back(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    segment, away = store.path / "segments" / store.catalog.read(3).segment, store.path / "tmp" / "away"
+    segment.rename(away)
+    Store.open(store.path).catalog.save_index()
+    assert numbers(store.path) == set(range(12)) - {2, 8}
+    away.rename(segment)
+    assert numbers(store.path) == set(range(12))
+    assert records_read(store.path, monkeypatch) == 1  # the index still spares the others
+    compact(Store.open(store.path))
+    collect(Store.open(store.path), 0.0)
+    assert numbers(store.path) == set(range(12))
+
+
+def test_an_index_that_counts_misfits_is_not_believed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Earlier versions saved such: the commit seems known, its tracks are not."""
+    segment, away = store.path / "segments" / store.catalog.read(3).segment, store.path / "tmp" / "away"
+    segment.rename(away)
+    catalog = Store.open(store.path).catalog
+    catalog.state()
+    catalog.misfits.clear()
+    catalog.refresh = lambda use_index=True: None  # type: ignore[method-assign]
+    catalog.save_index()
+    away.rename(segment)
+    assert numbers(store.path) == set(range(12))
+
+
+@pytest.mark.parametrize("over", ["the copy over the store", "the store over the copy"])
+def test_an_index_hides_no_commit_of_a_copy_with_the_same_number(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, over: str) -> None:
+    """A store and its copy go on for themselves and are copied into one another: what a record says counts, not what an
+    index remembers of another record with its number."""
+    shutil.copytree(store.path, tmp_path / "copy")
+    copy = Store.open(tmp_path / "copy")
+    open_all_the_time = Store.open(store.path)
+    for made, number in ((store, 20), (copy, 30)):
+        assert made.commit(samples.tracks(made.spec, [number])).number == 7
+        made.commit(samples.tracks(made.spec, [number + 1]))
+    store.commit(samples.tracks(store.spec, [22]))
+    open_all_the_time.keys()
+    store.catalog.save_index()
+    copy.catalog.save_index()
+    expected = {*range(12), 30, 31, 22}
+    if over == "the copy over the store":
+        shutil.copytree(copy.path, store.path, dirs_exist_ok=True)
+        merged = store.path
+    else:
+        for file in store.path.rglob("*"):  # only what is not there
+            if file.is_file() and not (copy.path / file.relative_to(store.path)).exists():
+                (copy.path / file.relative_to(store.path)).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(file, copy.path / file.relative_to(store.path))
+        merged = copy.path
+    assert numbers(merged) == expected
+    if over == "the copy over the store":
+        open_all_the_time.catalog.save_index()  # by a handle that knew the commits that were written over
+        assert numbers(merged) == expected
+    Store.open(merged).catalog.save_index()
+    assert records_read(merged, monkeypatch) == 0
+    assert numbers(merged) == expected
+    repair(merged)  # finds those whose records were written over
+    assert numbers(merged) == {*expected, 20, 21}
+
+
+def test_segments_without_a_record_do_not_slow_opening_for_good(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.catalog.save_index()
+    write_tracks(store.place, store.layout, samples.tracks(store.spec, [70]), None)  # a writer that died before it was acknowledged
+    assert records_read(store.path, monkeypatch) == 6
+    store.catalog.save_index()  # by a handle that was open all the time
+    assert records_read(store.path, monkeypatch) == 0
+    assert numbers(store.path) == set(range(12))
