@@ -69,11 +69,16 @@ class Watcher:
         began = time.monotonic()
         if began < self._next_look:
             return True
+        before = self.arrivals.skipped
         try:
             self._todo = deque(self.arrivals.look(began))
         except (BeatmeterError, OSError) as error:
             self._wait(str(error))
             return False
+        for name in sorted(self.arrivals.skipped.keys() - before.keys()):  # once each
+            reason = f"folder {shown(name)} is left out while it cannot be listed: {self.arrivals.skipped[name]}"
+            self.file.note(reason)
+            LOG.warning("%s", reason)
         took = time.monotonic() - began
         self._next_look = time.monotonic() + max(self.interval, _LOOKING * took)
         return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -262,6 +263,49 @@ def test_a_folder_that_goes_away_is_waited_for(tmp_path: Path, monkeypatch: pyte
             thread.join()
     assert (status_module.read(tmp_path / "cache")[0].state, file.status.extracted) == ("stopped", 2)
     assert "empty.wav" in file.path.with_suffix(".log").read_text()
+
+
+@contextlib.contextmanager
+def watching(inbox: Path, cache: Path) -> Iterator[Watcher]:
+    """A watcher in a thread of this process, whose parts can be disturbed."""
+    inbox.mkdir(exist_ok=True)
+    service = FeatureService(FeatureConfig(cache=str(cache), backbone="spectral", window=2), torch.device("cpu"))
+    file = StatusFile(cache / "watch", Status(str(inbox), service.store().where))
+    watcher = Watcher(service, service.store(), Arrivals(inbox, 0.05, Shard()), file, threading.Event(), 0.02, False)
+    with file.held(), logging_to(file.path.with_suffix(".log")):
+        thread = threading.Thread(target=watcher.run, args=(lambda: None,))
+        thread.start()
+        try:
+            yield watcher
+        finally:
+            watcher.stop.set()
+            thread.join()
+
+
+def test_a_folder_below_it_that_cannot_be_listed_is_left_out_and_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original, locked = os.scandir, threading.Event()
+
+    def refuse(path: Any) -> Any:
+        if locked.is_set() and str(path).endswith("lost+found"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return original(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    inbox = tmp_path / "in"
+    (inbox / "lost+found").mkdir(parents=True)
+    (inbox / "lost+found" / "a.wav").write_bytes(clip(1))
+    with watching(inbox, tmp_path / "cache") as watcher:
+        until(lambda: watcher.status.done == 1)
+        locked.set()
+        until(lambda: watcher.status.last_error)
+        assert "lost+found" in watcher.status.last_error
+        (inbox / "b.wav").write_bytes(clip(2))
+        until(lambda: (watcher.status.done, watcher.status.state) == (2, "idle"))  # the one that cannot be seen is still known
+        locked.clear()
+        (inbox / "c.wav").write_bytes(clip(3))
+        until(lambda: (watcher.status.done, watcher.status.state) == (3, "idle"))
+    assert watcher.status.extracted == 3
+    assert watcher.file.path.with_suffix(".log").read_text().count("Permission denied") == 1
 
 
 def test_logs_rotate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
