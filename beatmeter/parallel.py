@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
@@ -14,6 +18,7 @@ from joblib.externals.loky import ProcessPoolExecutor
 T = TypeVar("T")
 R = TypeVar("R")
 
+_LOOK = 0.5  # seconds between two looks of a process for its parent
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")  # the processes are the threads
 
 
@@ -27,7 +32,7 @@ def ordered(function: Callable[[T], R], items: Iterable[T], jobs: int, depth: in
     (default: 2 per job and 2 more).
 
     `jobs` of 1 or less works in this process, where a crash is a crash. An exception of `function` is raised here. The
-    processes are this call's own and end with it, also when the reader stops early.
+    processes are this call's own and end with it, also when the reader stops early, and when this process is killed.
     """
     if jobs <= 1:
         yield from map(function, items)
@@ -63,7 +68,20 @@ def ordered(function: Callable[[T], R], items: Iterable[T], jobs: int, depth: in
 
 
 def _pool(jobs: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(max_workers=jobs, env=_ONE_THREAD)
+    return ProcessPoolExecutor(max_workers=jobs, env=_ONE_THREAD, initializer=_belong_to, initargs=(os.getpid(),))
+
+
+def _belong_to(parent: int) -> None:
+    """A process of a pool ends when its parent has ended, in whatever way, and leaves Ctrl-C, which a terminal sends to both, to
+    it. A thread asks, because the kernel's own signal (PR_SET_PDEATHSIG) comes when the parent's thread ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_LOOK)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="beatmeter-parent", daemon=True).start()
 
 
 def _stop(pool: ProcessPoolExecutor) -> None:

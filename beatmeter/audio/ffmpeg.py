@@ -66,7 +66,13 @@ class FFmpegReader(Reader):
         self.path = path
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (a pipe that nobody empties would block ffmpeg)
         command = ["ffmpeg", "-nostdin", *_QUIET_AND_LOCAL, "-i", _url(path), "-map", "0:a:0", "-c:a", "pcm_f32be", "-f", "au", "pipe:1"]
-        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._errors)
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            process_group=0,  # a terminal's Ctrl-C would end it in the middle, as if the file were truncated
+        )
         assert self._process.stdout is not None
         self._out = self._process.stdout
         try:

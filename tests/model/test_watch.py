@@ -39,8 +39,13 @@ from beatmeter.watch.status import Status, StatusFile
 from beatmeter.watch.watcher import Watcher
 
 SPECTRAL = ["--set", "features.backbone=spectral", "--set", "features.window=2", "--device", "cpu"]
-FAST = ["--settle", "0.3", "--interval", "0.05", "--jobs", "1"]
+FAST = ["--settle", "0.3", "--interval", "0.05"]
 FULL = int(os.environ.get("BEATMETER_FULL", "0"))
+
+
+def heed_interrupts() -> None:
+    """A test run that was started in the background ignores Ctrl-C, and hands that on."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Running:
@@ -52,7 +57,13 @@ class Running:
         command = [sys.executable, "-m", "beatmeter", "extract", "--watch", str(folder), "--cache", str(cache), *SPECTRAL, *FAST, *options]
         with self.said.open("w") as said:
             self.process = subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=said, text=True, env={**os.environ, "OMP_NUM_THREADS": "1", **environment}
+                command,
+                stdout=subprocess.PIPE,
+                stderr=said,
+                text=True,
+                env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+                process_group=0,
+                preexec_fn=heed_interrupts,
             )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
@@ -136,6 +147,23 @@ def test_sigterm_in_the_middle_commits_what_is_in_flight_and_says_so(tmp_path: P
     assert verify(store_in(cache).path, full=True).sound
 
 
+def test_ctrl_c_as_a_terminal_sends_it_to_all_processes_is_a_clean_end_too(tmp_path: Path) -> None:
+    inbox, cache = tmp_path / "in", tmp_path / "cache"
+    inbox.mkdir()
+    for n in range(200):
+        (inbox / f"{n}.wav").write_bytes(clip(n))
+    running = Running(inbox, cache)
+    until(lambda: running.status["clips_per_second"] > 0)
+    os.killpg(running.process.pid, signal.SIGINT)
+    running.process.communicate(timeout=60)
+    said = running.said.read_text()
+    assert running.process.returncode == 0, said
+    assert "Traceback" not in said
+    status = running.status
+    assert (status["state"], status["failed"], status["last_error"]) == ("stopped", 0, "")
+    assert 0 < status["done"] == len(store_in(cache).keys())
+
+
 def test_a_full_disk_is_waited_for_and_nothing_is_lost(tmp_path: Path) -> None:
     inbox, cache = tmp_path / "in", tmp_path / "cache"
     inbox.mkdir()
@@ -189,6 +217,43 @@ def test_info_shows_watchers_and_whether_they_run(tmp_path: Path) -> None:
     (entry,) = json.loads(CliRunner().invoke(cli, ["cache", "info", str(cache), "--json"]).output)
     assert entry["watchers"][0]["pid"] == running.process.pid
     assert entry["watchers"][0]["running"] is False
+
+
+def processes_with(mark: str) -> dict[int, str]:
+    """Those with this text in their environment, which children inherit, and their command lines."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if mark.encode() in (folder / "environ").read_bytes():
+                found[int(folder.name)] = (folder / "cmdline").read_bytes().decode()
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="the list of processes is read from /proc")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("options", [["--watch"], ["--jobs", "2"], ["--jobs", "2", "--workers", "2"]], ids=" ".join)
+def test_no_process_is_left_when_it_is_killed(number: signal.Signals, options: list[str], tmp_path: Path) -> None:
+    inbox, mark = tmp_path / "in", secrets.token_hex(16)
+    inbox.mkdir()
+    for n in range(400):
+        (inbox / f"{n}.wav").write_bytes(clip(n))
+    command = [sys.executable, "-m", "beatmeter", "extract", str(inbox), "--cache", str(tmp_path / "cache"), *SPECTRAL, *options, "--settle", "0"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "BEATMETER_MARK": mark}
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        until(lambda: sum("popen_loky" in line for line in processes_with(mark).values()) >= (6 if "--workers" in options else 2))
+        process.send_signal(number)
+        _, said = process.communicate(timeout=60)
+    try:
+        until(lambda: not processes_with(mark), 30)
+    finally:
+        for pid in processes_with(mark):
+            os.kill(pid, signal.SIGKILL)
+    if number == signal.SIGKILL:
+        assert process.returncode == -number
+    else:
+        assert process.returncode == (0 if "--watch" in options else 143)
+        assert "--watch" in options or "stopped by SIGTERM" in said.splitlines()
+        assert "Traceback" not in said
 
 
 @pytest.fixture
