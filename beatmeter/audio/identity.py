@@ -25,6 +25,7 @@ _TABLE = "CREATE TABLE IF NOT EXISTS keys (path BLOB PRIMARY KEY, size INTEGER, 
 _LOOK_UP = 500  # paths per query, below sqlite's limit of 999 parameters
 _WRITE = 2000  # keys per transaction
 _SETTLED = 2_000_000_000  # ns: a file changed more recently could change again within the same timestamp
+_HALF = 1 << 63
 _BUSY = 30.0  # seconds to wait for another process's transaction
 
 
@@ -109,6 +110,12 @@ def _batches(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:
     return (items[i : i + size] for i in range(0, len(items), size))
 
 
+def _row(state: _State) -> tuple[bytes, int, int, int]:
+    """The state as sqlite holds it, whose integers have 64 bits with a sign: inodes go beyond, and so do times after 2262."""
+    size, mtime, inode = ((n + _HALF) % (2 * _HALF) - _HALF for n in (state.size, state.mtime, state.inode))
+    return state.path, size, mtime, inode
+
+
 class _Memory:
     """Keys of earlier runs on disk. Never an error: what goes wrong only costs time."""
 
@@ -119,15 +126,16 @@ class _Memory:
     def get(self, states: Sequence[_State]) -> dict[_State, str]:
         """The keys of those states that are known exactly as they are."""
         marks = ",".join("?" * len(states))
+        wanted = {_row(s): s for s in states}
         rows = self._run(
             lambda db: db.execute(f"SELECT path, size, mtime, inode, key FROM keys WHERE path IN ({marks})", [s.path for s in states]).fetchall()
         )
-        return {_State(*row[:4]): row[4] for row in rows or []}
+        return {wanted[row[:4]]: row[4] for row in rows or [] if row[:4] in wanted}
 
     def put(self, learned: Iterable[tuple[_State, str]]) -> None:
         """Remember the keys of files that have settled."""
         now = time.time_ns()
-        rows = [(s.path, s.size, s.mtime, s.inode, key) for s, key in learned if now - s.mtime > _SETTLED]
+        rows = [(*_row(s), key) for s, key in learned if now - s.mtime > _SETTLED]
         if rows:
             self._run(lambda db: db.executemany("INSERT OR REPLACE INTO keys VALUES (?, ?, ?, ?, ?)", rows).fetchall())
 
