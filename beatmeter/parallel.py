@@ -86,7 +86,11 @@ def _belong_to(parent: int) -> None:
 
 def _stop(pool: ProcessPoolExecutor) -> None:
     """End the processes at once, whatever they do. The pool then takes the path of a crash, which is sound; its own
-    `shutdown(kill_workers=True)` trips in its thread over items that were just submitted."""
+    `shutdown(kill_workers=True)` trips in its thread over items that were just submitted.
+
+    Our own end of the pipe of results goes first: that thread may be in the middle of one, and would wait for the rest for ever."""
+    if pool._flags.broken is None and pool._result_queue is not None:  # else that thread closes it, or has
+        pool._result_queue._writer.close()
     for process in list(pool._processes.values()):
         process.terminate()
     pool.shutdown(wait=True)

@@ -100,6 +100,21 @@ def test_ctrl_c_which_a_terminal_sends_to_all_is_left_to_the_parent(tmp_path: Pa
     assert list(ordered(interrupted, range(4), 2)) == [0, 1, 2, 3]
 
 
+LARGE = """
+from beatmeter.parallel import ordered
+for _ in range(5):
+    results = ordered(lambda n: bytes(60_000_000), range(40), 2)
+    next(results)
+    results.close()
+print("done")
+"""
+
+
+def test_leaving_early_in_the_middle_of_a_large_result_does_not_wait_for_the_rest_of_it() -> None:
+    done = subprocess.run([sys.executable, "-c", LARGE], capture_output=True, text=True, timeout=120)
+    assert done.stdout == "done\n", done.stderr
+
+
 NESTED = """
 import os, sys, time
 from beatmeter.parallel import ordered
