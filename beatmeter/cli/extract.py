@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from beatmeter.cli.options import bar, configure, device_option, echo, settings_options
-from beatmeter.errors import BeatmeterError, ConfigError, DataError, shown
+from beatmeter.errors import ConfigError, DataError, shown
 
 if TYPE_CHECKING:
     from beatmeter.extraction import Shard
@@ -125,12 +125,6 @@ def _watch(service: FeatureService, folder: Path, part: Shard, where: Path | Non
     with file.held(), logging_to(file.path.with_suffix(".log")):
         LOG.info("%s", service.describe())
         file.write()
-        try:
-            _ = service.backbone  # weights that are missing are told now, not when the first file comes
-        except BeatmeterError as error:
-            LOG.error("%s", error)
-            file.fail(str(error))
-            raise
         with _stopped_by_signals() as stop:
             watcher = Watcher(service, store, Arrivals(folder, settle, part), file, stop, interval, retry_failed)
             return watcher.run(lambda: click.echo(f"ready: watching {shown(folder)}, store {store.where}, status {shown(file.path)}"))

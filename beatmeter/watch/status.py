@@ -32,7 +32,7 @@ class Status:
     """The content of the file. `done`, `waiting` and `failed` count files of the folder; `extracted` what this process did.
 
     `state` is starting, idle, extracting, blocked (the store or the folder cannot be used: `last_error` says why, and it is
-    tried again), stopping, stopped, or crashed.
+    tried again), stopping (as asked; what is in flight is finished), stopped, or crashed.
     """
 
     folder: str

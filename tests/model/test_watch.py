@@ -26,9 +26,9 @@ from hubfolders import write_hub_folder
 from watch_samples import Day, clip, until
 
 from beatmeter.cli import cli
-from beatmeter.errors import BackboneError, ConfigError, DataError, EngineError
+from beatmeter.errors import BackboneError, ConfigError, DataError, EngineError, StoreError
 from beatmeter.extraction import Shard
-from beatmeter.service import FeatureService
+from beatmeter.service import FeatureService, Filled
 from beatmeter.settings import FeatureConfig
 from beatmeter.store import Store
 from beatmeter.store.verify import verify
@@ -345,6 +345,81 @@ def watching(inbox: Path, cache: Path) -> Iterator[Watcher]:
         finally:
             watcher.stop.set()
             thread.join()
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Batches do not end before this is set, though everything in them is done."""
+    release, fill = threading.Event(), FeatureService.fill
+
+    def slow(*arguments: Any) -> Filled:
+        filled = fill(*arguments)
+        assert release.wait(60)
+        return filled
+
+    monkeypatch.setattr(FeatureService, "fill", slow)
+    yield release
+    release.set()
+
+
+def replaced(path: Path, times: int = 3) -> None:
+    """Wait until the file was replaced so often."""
+    for _ in range(times):
+        before = path.stat().st_mtime_ns
+        until(lambda before=before: path.stat().st_mtime_ns != before)
+
+
+def test_the_status_is_written_while_a_long_file_a_hash_or_a_back_off_lasts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: threading.Event
+) -> None:
+    monkeypatch.setattr("beatmeter.watch.watcher._NEWS", 0.1)
+    monkeypatch.setattr("beatmeter.watch.watcher._FIRST", 30.0)
+    with watching(tmp_path / "in", tmp_path / "cache") as watcher:
+        (tmp_path / "in" / "a.wav").write_bytes(clip(1))
+        until(lambda: watcher.status.extracted == 1)
+        replaced(watcher.file.path)
+        assert watcher.status.state == "extracting"
+        held.set()
+        until(lambda: watcher.status.state == "idle")
+        (tmp_path / "in").rename(tmp_path / "away")
+        until(lambda: watcher.status.state == "blocked")
+        replaced(watcher.file.path)
+        assert status_module.read(tmp_path / "cache")[0].state == "blocked"
+
+
+def test_trouble_with_the_store_is_over_when_it_takes_tracks_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: threading.Event) -> None:
+    monkeypatch.setattr("beatmeter.watch.watcher._FIRST", 0.05)
+    commit, full = Store.commit, iter([True, True])
+
+    def fail_twice(store: Store, tracks: Any) -> Any:
+        if next(full, False):
+            raise StoreError("No space left on device", "Make room.")
+        return commit(store, tracks)
+
+    monkeypatch.setattr(Store, "commit", fail_twice)
+    with watching(tmp_path / "in", tmp_path / "cache") as watcher:
+        (tmp_path / "in" / "a.wav").write_bytes(clip(1))
+        until(lambda: watcher.status.extracted == 1)
+        assert "No space" in watcher.status.last_error
+        until(lambda: watcher.status.state == "extracting")  # though the batch goes on
+        assert watcher._delay == 0.05
+        held.set()
+
+
+def test_it_says_that_it_stops_when_it_is_told_to_not_when_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: threading.Event) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(30)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        with watching(tmp_path / "in", tmp_path / "cache") as watcher:
+            assert manager.recv(100) == b"READY=1"
+            (tmp_path / "in" / "a.wav").write_bytes(clip(1))
+            until(lambda: watcher.status.extracted == 1)
+            watcher.stop.set()
+            assert manager.recv(100) == b"STOPPING=1"
+            until(lambda: status_module.read(tmp_path / "cache")[0].state == "stopping")
+            held.set()
+    assert status_module.read(tmp_path / "cache")[0].state == "stopped"
 
 
 def test_a_folder_below_it_that_cannot_be_listed_is_left_out_and_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
