@@ -12,7 +12,7 @@ import numpy as np
 
 from beatmeter.chunking import row_count, rows
 from beatmeter.errors import AudioError, BeatmeterError, StoreError
-from beatmeter.extraction.feeding import CHANGED, Source, Unusable
+from beatmeter.extraction.feeding import Source, Unusable
 from beatmeter.extraction.flow import Channel, ClosedError
 from beatmeter.extraction.inference import Rows
 from beatmeter.schema import Features, FeatureSpec, Pooled
@@ -228,7 +228,7 @@ class Committer:
 
     def _fail(self, key: str, name: str, path: str, error: BeatmeterError) -> None:
         self.outcome.failed[name] = str(error)
-        if isinstance(error, AudioError) and error.kind == CHANGED:  # the next run reads it again, under its new key
+        if isinstance(error, AudioError) and error.passing:  # the next run reads it again
             return
         while True:
             try:

@@ -19,7 +19,6 @@ from beatmeter.pooling import Arrangement, window_chunks
 from beatmeter.schema import FeatureSpec, Track
 
 Stamp = tuple[int, int, int]
-CHANGED = "changed"  # kind of the error of a file that somebody is writing: no fault of the bytes that its key names
 _LENGTHS = 4  # chunk lengths that wait for company at a time: every short file may have its own
 
 
@@ -148,7 +147,7 @@ class Feed:
 
     def _require_unchanged(self, track: Track) -> None:
         if track.id in self.stamps and stamp(track.path) != self.stamps[track.id]:
-            raise AudioError(f"{shown(track.path)} changed while it was read", "Run again when it is complete.", CHANGED)
+            raise AudioError(f"{shown(track.path)} changed while it was read", "Run again when it is complete.", "changed")
 
 
 def _slices(wave: np.ndarray, layout: Layout) -> Iterator[np.ndarray]:

@@ -139,13 +139,16 @@ class Watcher:
         for track in todo:
             key = filled.keys.get(track.id)
             reason = filled.failed.get(track.id)
-            if key is None:  # it cannot be read, or went away, or is being written
-                self.arrivals.postpone(track.id, time.monotonic())
-            elif key not in missing:
+            fresh = key not in known or known[key].time >= self.status.since  # old ones were told before
+            if key is not None and key not in missing:
                 self.arrivals.finish(track.id, good=True)
             elif key in known:
                 self.arrivals.finish(track.id, good=False)
-            if reason and (key is None or (key in known and known[key].time >= self.status.since)):  # old ones were told before
+            elif key is None or (reason and self.arrivals.unchanged(track)):  # nothing is wrong with its bytes, as far as one can tell
+                self.arrivals.postpone(track.id, time.monotonic())
+            else:  # given up, or somebody writes it
+                fresh = False
+            if reason and fresh:
                 self.file.note(f"{track.id}: {reason}")
                 LOG.warning("%s: %s", shown(track.id), shown(reason))
 

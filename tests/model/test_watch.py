@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -345,6 +346,25 @@ def watching(inbox: Path, cache: Path) -> Iterator[Watcher]:
         finally:
             watcher.stop.set()
             thread.join()
+
+
+def test_a_machine_without_room_for_temporary_files_is_not_the_fault_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object, **options: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("beatmeter.watch.arrivals._AGAIN", 0.2)
+    with watching(tmp_path / "in", tmp_path / "cache") as watcher, monkeypatch.context() as disk:
+        disk.setattr("beatmeter.audio.ffmpeg.available", lambda: True)
+        disk.setattr(tempfile, "TemporaryFile", full)
+        (tmp_path / "in" / "a.m4a").write_bytes(b"no music for libsndfile")
+        (tmp_path / "in" / "b.wav").write_bytes(clip(2))
+        until(lambda: watcher.status.last_error and (watcher.status.done, watcher.status.failed) == (1, 1))
+        assert "in/a.m4a: No space left" in watcher.status.last_error
+        assert "TMPDIR" in watcher.status.last_error
+        assert watcher.store.failures() == {}
+        disk.undo()
+        until(lambda: watcher.store.failures())  # it was tried again, and now it is the file
+    assert watcher.file.path.with_suffix(".log").read_text().count("Traceback") == 0
 
 
 @pytest.fixture
