@@ -8,7 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import TypeVar
@@ -18,7 +18,7 @@ from joblib.externals.loky import ProcessPoolExecutor
 T = TypeVar("T")
 R = TypeVar("R")
 
-_LOOK = 0.5  # seconds between two looks of a process for its parent
+_LOOK = 0.5  # seconds between two looks: of a process for its parent, of a reader for a stop
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")  # the processes are the threads
 
 
@@ -27,15 +27,20 @@ class Crash:
     """Stands for the result of an item whose process died while it worked on it alone."""
 
 
-def ordered(function: Callable[[T], R], items: Iterable[T], jobs: int, depth: int = 0) -> Iterator[R | Crash]:
+def ordered(function: Callable[[T], R], items: Iterable[T], jobs: int, depth: int = 0, stop: threading.Event | None = None) -> Iterator[R | Crash]:
     """`function` of every item, in their order, by `jobs` processes that work at most `depth` items ahead of the reader
     (default: 2 per job and 2 more).
 
-    `jobs` of 1 or less works in this process, where a crash is a crash. An exception of `function` is raised here. The
-    processes are this call's own and end with it, also when the reader stops early, and when this process is killed.
+    `jobs` of 1 or less works in this process, where a crash is a crash. An exception of `function` is raised here. Once
+    `stop` is set no more results come. The processes are this call's own and end with it, also when the reader stops early,
+    and when this process is killed.
     """
+    stop = stop or threading.Event()
     if jobs <= 1:
-        yield from map(function, items)
+        for item in items:
+            if stop.is_set():
+                return
+            yield function(item)
         return
     depth = depth or 2 * jobs + 2
     todo = iter(items)
@@ -56,13 +61,15 @@ def ordered(function: Callable[[T], R], items: Iterable[T], jobs: int, depth: in
                 return
             item, future = waiting.popleft()
             try:
-                result: R | Crash = future.result()
+                result: R | Crash = _result(future, stop)
             except BrokenProcessPool:  # perhaps a neighbour's fault: this one alone, then everyone once more
                 _stop(pool)
-                result = _alone(function, item)
+                result = _alone(function, item, stop)
                 pool = _pool(jobs)
                 waiting = deque((other, pool.submit(function, other)) for other, _ in waiting)
             yield result
+    except _StoppedError:
+        return
     finally:
         _stop(pool)
 
@@ -102,10 +109,21 @@ def _broken() -> Future[R]:
     return future
 
 
-def _alone(function: Callable[[T], R], item: T) -> R | Crash:
+class _StoppedError(Exception):
+    """Nobody waits for the result any more."""
+
+
+def _result(future: Future[R], stop: threading.Event) -> R:
+    while not wait([future], _LOOK).done:
+        if stop.is_set():
+            raise _StoppedError
+    return future.result()
+
+
+def _alone(function: Callable[[T], R], item: T, stop: threading.Event) -> R | Crash:
     pool = _pool(1)
     try:
-        return pool.submit(function, item).result()  # type: ignore[no-any-return]
+        return _result(pool.submit(function, item), stop)  # type: ignore[no-any-return]
     except BrokenProcessPool:
         return Crash()
     finally:

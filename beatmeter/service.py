@@ -119,8 +119,9 @@ class FeatureService:
         written: Written = untold,
     ) -> Filled:
         """Extract what `store`, one that `store()` gave, lacks of `tracks`. Setting `stop` ends it early, after the tracks in
-        flight; `patience` decides whether to try again when the store cannot be written, `written(n)` is called when it has taken n tracks."""
-        planned = plan(tracks, store, self.memory, retry_failed, self.jobs)
+        flight; those that were not begun are in none of its numbers. `patience` decides whether to try again when the store
+        cannot be written, `written(n)` is called when it has taken n tracks."""
+        planned = plan(tracks, store, self.memory, retry_failed, self.jobs, stop)
         report(describe_plan(planned, store))
         filled = Filled(planned.keys, dict(planned.failed), planned.present)
         if planned.todo:

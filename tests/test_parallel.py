@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -98,6 +99,31 @@ def test_ctrl_c_which_a_terminal_sends_to_all_is_left_to_the_parent(tmp_path: Pa
         return n
 
     assert list(ordered(interrupted, range(4), 2)) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("deadly", [False, True])
+def test_a_stop_waits_for_no_result_also_of_one_that_is_tried_alone(tmp_path: Path, deadly: bool) -> None:
+    def slow(n: int) -> int:
+        if n == 1:
+            (tmp_path / str(os.getpid())).touch()
+            if deadly and len(list(tmp_path.iterdir())) == 1:
+                os._exit(7)
+            time.sleep(600)
+        return n
+
+    stop = threading.Event()
+    results = ordered(slow, range(10), 2, stop=stop)
+    assert next(results) == 0
+    threading.Thread(target=lambda: wait_for(lambda: len(list(tmp_path.iterdir())) == 1 + deadly) and stop.set()).start()
+    assert list(results) == []
+
+
+def test_a_stop_is_heeded_in_this_process_too() -> None:
+    stop = threading.Event()
+    results = ordered(lambda n: n, range(10), 1, stop=stop)
+    assert next(results) == 0
+    stop.set()
+    assert list(results) == []
 
 
 LARGE = """

@@ -144,7 +144,7 @@ class Watcher:
                 self.arrivals.finish(track.id, good=True)
             elif key in known:
                 self.arrivals.finish(track.id, good=False)
-            elif key is None or (reason and self.arrivals.unchanged(track)):  # nothing is wrong with its bytes, as far as one can tell
+            elif reason and (key is None or self.arrivals.unchanged(track)):  # nothing is wrong with its bytes, as far as one can tell
                 self.arrivals.postpone(track.id, time.monotonic())
             else:  # given up, or somebody writes it
                 fresh = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sqlite3
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The files that were really read."""
     seen: list[Path] = []
     original = identity._hash
-    monkeypatch.setattr(identity, "_hash", lambda path: (seen.append(path), original(path))[1])
+    monkeypatch.setattr(identity, "_hash", lambda path, *stop: (seen.append(path), original(path, *stop))[1])
     return seen
 
 
@@ -101,6 +102,22 @@ def test_a_file_that_changes_meanwhile_has_no_key(files: list[Path], monkeypatch
     monkeypatch.setattr(hashlib, "file_digest", slow)
     with pytest.raises(AudioError, match="changed while it was read"):
         track_key(files[0])
+
+
+def test_reading_ends_in_the_middle_of_a_file_when_it_is_told_to(files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop, original, begun = threading.Event(), hashlib.file_digest, []
+
+    def halfway(file, name):
+        begun.append(file.name)
+        if len(begun) == 2:
+            file.read(500)
+            stop.set()
+        return original(file, name)
+
+    monkeypatch.setattr(hashlib, "file_digest", halfway)
+    keys = track_keys(files, tmp_path, stop=stop)
+    assert keys[0] == hashlib.sha256(files[0].read_bytes()).hexdigest()
+    assert [key.kind for key in keys[1:] if isinstance(key, AudioError)] == ["stopped"] * 3
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from click.testing import CliRunner
 from hubfolders import write_hub_folder
 from watch_samples import Day, clip, until
 
+from beatmeter.audio.ahead import decode_or_count
 from beatmeter.cli import cli
 from beatmeter.errors import BackboneError, ConfigError, DataError, EngineError, StoreError
 from beatmeter.extraction import Shard
@@ -440,6 +441,36 @@ def test_it_says_that_it_stops_when_it_is_told_to_not_when_it_has(tmp_path: Path
             until(lambda: status_module.read(tmp_path / "cache")[0].state == "stopping")
             held.set()
     assert status_module.read(tmp_path / "cache")[0].state == "stopped"
+
+
+def test_stopping_does_not_wait_for_hashing_or_for_a_long_file_to_be_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, stop = tmp_path / "in", threading.Event()
+    folder.mkdir()
+    for n in range(3):
+        (folder / f"{n}.wav").write_bytes(clip(n))
+    service = FeatureService(FeatureConfig(cache=str(tmp_path / "cache"), backbone="spectral", window=2), torch.device("cpu"))
+    tracks = Arrivals(folder, 0, Shard()).look(0.0)
+    digest, told = hashlib.file_digest, []
+
+    def stop_while_hashing(file: Any, name: str) -> Any:
+        stop.set()
+        return digest(file, name)
+
+    def endless(path: Path, rate: int) -> Iterator[np.ndarray]:
+        while True:
+            yield np.zeros(1)
+            stop.set()
+
+    with monkeypatch.context() as hashing:
+        hashing.setattr(hashlib, "file_digest", stop_while_hashing)
+        filled = service.fill(service.store(), tracks, told.append, stop=stop)
+    assert (filled.keys, filled.failed, filled.done) == ({}, {}, 0)
+    stop.clear()
+    monkeypatch.setattr(decode_or_count, "__defaults__", (0.5,))  # these are long files now
+    monkeypatch.setattr("beatmeter.audio.ahead.stream", endless)
+    filled = service.fill(service.store(), tracks, told.append, stop=stop)
+    assert (filled.failed, filled.done) == ({}, 0)
+    assert service.store().failures() == {}
 
 
 def test_a_folder_below_it_that_cannot_be_listed_is_left_out_and_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
