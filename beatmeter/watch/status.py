@@ -130,11 +130,16 @@ class StatusFile:
                         file.write(text)
 
 
-def read(folder: Path) -> list[Status]:
+def read(cache: Path) -> list[Status]:
     """The status of every watcher that wrote into the folder `watch` of a cache. Files that are none are left out."""
+    return read_in(cache / FOLDER)
+
+
+def read_in(folder: Path) -> list[Status]:
+    """`read`, of the folder that `--status` names."""
     found = []
     known = {f.name for f in fields(Status)}
-    for path in sorted((folder / FOLDER).glob("*.json")):
+    for path in sorted(folder.glob("*.json")):
         with contextlib.suppress(OSError, ValueError, TypeError):
             value: Any = json.loads(path.read_text(encoding="utf-8"))
             found.append(Status(**{k: v for k, v in value.items() if k in known}))

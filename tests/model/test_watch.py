@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import objectserver
 import pytest
 import torch
 from click.testing import CliRunner
@@ -219,6 +220,39 @@ def test_info_shows_watchers_and_whether_they_run(tmp_path: Path) -> None:
     (entry,) = json.loads(CliRunner().invoke(cli, ["cache", "info", str(cache), "--json"]).output)
     assert entry["watchers"][0]["pid"] == running.process.pid
     assert entry["watchers"][0]["running"] is False
+
+
+def test_info_shows_watchers_whose_status_lies_elsewhere(tmp_path: Path) -> None:
+    service = FeatureService(FeatureConfig(cache=str(tmp_path / "cache"), backbone="spectral", window=2), torch.device("cpu"))
+    store, elsewhere = service.store(), tmp_path / "status"
+    (tmp_path / "link").symlink_to(tmp_path / "cache")
+    for folder, where in (("/music", str(tmp_path / "link" / store.path.name)), ("/other", "s3://bucket/caches/one")):
+        StatusFile(elsewhere, Status(folder, where)).write()
+
+    def shown(*options: str) -> list[str]:
+        (entry,) = json.loads(CliRunner().invoke(cli, ["cache", "info", str(tmp_path / "cache"), "--json", *options]).output)
+        return [w["folder"] for w in entry["watchers"]]
+
+    assert shown() == []
+    assert shown("--status", str(elsewhere)) == ["/music"]
+    (tmp_path / "cache" / "watch").symlink_to(elsewhere)
+    assert shown("--status", str(elsewhere)) == ["/music"]  # once
+    assert "/music: starting" in CliRunner().invoke(cli, ["cache", "info", str(tmp_path / "cache"), "--status", str(elsewhere)]).output
+    absent = CliRunner().invoke(cli, ["cache", "info", str(tmp_path / "cache"), "--status", str(tmp_path / "absent")])
+    assert absent.exit_code == 2
+
+
+def test_info_shows_watchers_of_a_store_at_an_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("obstore", reason="object stores need obstore: pip install 'beatmeter[cloud]'")
+    with objectserver.serving() as (_, environment):
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        service = FeatureService(FeatureConfig(cache="s3://music/caches", backbone="spectral", window=2), torch.device("cpu"))
+        store = service.store()
+        StatusFile(tmp_path, Status("/music", store.where)).write()
+        done = CliRunner().invoke(cli, ["cache", "info", store.where, "--status", str(tmp_path), "--json"])
+    (entry,) = json.loads(done.output)
+    assert [w["folder"] for w in entry["watchers"]] == ["/music"]
 
 
 def processes_with(mark: str) -> dict[int, str]:
