@@ -17,8 +17,8 @@ from beatmeter.atomic import write_text
 from beatmeter.errors import EngineError, shown
 
 FOLDER = "watch"  # in the cache
-_BLOCK = 4096  # bytes of the file, filled up with spaces
-_ERROR = 1000  # characters of an error
+_BLOCK = 4096  # bytes of the file, or a multiple, filled up with spaces
+_ERROR = 1000  # bytes of an error, as JSON
 _GRACE = 90.0  # seconds without news after which a watcher on another machine counts as silent
 
 
@@ -71,6 +71,15 @@ class Status:
         return f"{shown(self.folder)}{part}: {state}, {counts}, pid {self.pid} on {self.host} since {self.since}{error}"
 
 
+def _cut(text: str, limit: int) -> str:
+    """The beginning of it that takes at most `limit` bytes as JSON, where a character takes up to 12."""
+    for i in range(len(text)):
+        limit -= len(json.dumps(text[i])) - 2
+        if limit < 0:
+            return text[:i]
+    return text
+
+
 class StatusFile:
     """One watcher's file in `folder`, and its lock: one process at a time watches a folder for a store."""
 
@@ -108,7 +117,7 @@ class StatusFile:
 
     def note(self, error: str) -> None:
         """Remember what went wrong; `write` tells it."""
-        self.status.last_error, self.status.last_error_time = shown(error)[:_ERROR], now()
+        self.status.last_error, self.status.last_error_time = _cut(shown(error), _ERROR), now()
 
     def fail(self, error: str) -> None:
         """Say that the watcher ends because of this."""
@@ -117,17 +126,19 @@ class StatusFile:
         self.write()
 
     def write(self) -> None:
-        """Replace the file. On a full disk the old one, which is one block long as the new one is, is written over in place: that
-        needs no space. When that fails too the log has to do."""
+        """Replace the file. On a full disk the old one, which has room for the longest error, is written over in place: that needs
+        no space. When that fails too the log has to do."""
         self.status.updated = now()
-        text = json.dumps(asdict(self.status), indent=1).ljust(_BLOCK - 1) + "\n"
+        text = json.dumps(asdict(self.status), indent=1)
+        room = len(text) + _ERROR + 500  # for an error and longer numbers
         try:
-            write_text(self.path, text)
+            write_text(self.path, text.ljust(-(-room // _BLOCK) * _BLOCK - 1) + "\n")
         except OSError:
             with contextlib.suppress(OSError):
-                if len(text) == self.path.stat().st_size == _BLOCK:
+                size = self.path.stat().st_size
+                if len(text) < size:
                     with self.path.open("r+", encoding="ascii") as file:
-                        file.write(text)
+                        file.write(text.ljust(size - 1) + "\n")
 
 
 def read(cache: Path) -> list[Status]:

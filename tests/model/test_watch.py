@@ -29,7 +29,7 @@ from watch_samples import Day, clip, until
 
 from beatmeter.audio.ahead import decode_or_count
 from beatmeter.cli import cli
-from beatmeter.errors import BackboneError, ConfigError, DataError, EngineError, StoreError
+from beatmeter.errors import BackboneError, ConfigError, DataError, EngineError, StoreError, shown
 from beatmeter.extraction import Shard
 from beatmeter.service import FeatureService, Filled
 from beatmeter.settings import FeatureConfig
@@ -531,6 +531,27 @@ def test_a_folder_below_it_that_cannot_be_listed_is_left_out_and_told_once(tmp_p
         until(lambda: (watcher.status.done, watcher.status.state) == (3, "idle"))
     assert watcher.status.extracted == 3
     assert watcher.file.path.with_suffix(".log").read_text().count("Permission denied") == 1
+
+
+@pytest.mark.parametrize("folder", ["/music", f"/{'long/' * 800}", "/音楽/" * 300])
+@pytest.mark.parametrize("reason", ["x" * 5000, "曲" * 5000, "🎵\n" * 5000])
+def test_on_a_full_disk_the_status_is_written_over_in_place(tmp_path: Path, folder: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, text: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    (tmp_path / "watch").mkdir()
+    file = StatusFile(tmp_path / "watch", Status(folder, "store"))
+    file.write()
+    before = file.path.stat()
+    assert before.st_size % 4096 == 0
+    monkeypatch.setattr(status_module, "write_text", full)
+    file.status.done = 123_456_789
+    file.fail(reason)
+    (told,) = status_module.read(tmp_path)
+    assert (told.state, told.done, told.folder) == ("crashed", 123_456_789, folder)
+    assert len(told.last_error) >= 80
+    assert told.last_error == shown(reason)[: len(told.last_error)]
+    assert (file.path.stat().st_size, file.path.stat().st_ino) == (before.st_size, before.st_ino)
 
 
 def test_logs_rotate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
