@@ -61,7 +61,7 @@ def ordered(function: Callable[[T], R], items: Iterable[T], jobs: int, depth: in
                 return
             item, future = waiting.popleft()
             try:
-                result: R | Crash = _result(future, stop)
+                result: R | Crash = _result(future, pool, stop)
             except BrokenProcessPool:  # perhaps a neighbour's fault: this one alone, then everyone once more
                 _stop(pool)
                 result = _alone(function, item, stop)
@@ -113,17 +113,21 @@ class _StoppedError(Exception):
     """Nobody waits for the result any more."""
 
 
-def _result(future: Future[R], stop: threading.Event) -> R:
+def _result(future: Future[R], pool: ProcessPoolExecutor, stop: threading.Event) -> R:
+    died = False
     while not wait([future], _LOOK).done:
         if stop.is_set():
             raise _StoppedError
+        if died:  # and the pool has not said so: it waits for the rest of a result that the process was sending
+            _stop(pool)
+        died = any(not process.is_alive() for process in list(pool._processes.values()))
     return future.result()
 
 
 def _alone(function: Callable[[T], R], item: T, stop: threading.Event) -> R | Crash:
     pool = _pool(1)
     try:
-        return _result(pool.submit(function, item), stop)  # type: ignore[no-any-return]
+        return _result(pool.submit(function, item), pool, stop)  # type: ignore[no-any-return]
     except BrokenProcessPool:
         return Crash()
     finally:

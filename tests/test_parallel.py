@@ -126,6 +126,21 @@ def test_a_stop_is_heeded_in_this_process_too() -> None:
     assert list(results) == []
 
 
+def test_a_process_that_dies_while_it_sends_a_result_is_a_crash_too() -> None:
+    def die(n: int) -> int:
+        from multiprocessing.connection import Connection
+
+        def half(self: Connection, data: bytes) -> None:
+            self._send(bytes([0, 1, 0, 0]) + b"not all of 65,536 bytes")
+            os._exit(7)
+
+        if n == 3:
+            Connection._send_bytes = half  # in that process
+        return n
+
+    assert list(ordered(die, range(8), 2)) == [Crash() if n == 3 else n for n in range(8)]
+
+
 LARGE = """
 from beatmeter.parallel import ordered
 for _ in range(5):
