@@ -33,11 +33,17 @@ class DataError(BeatmeterError):
 
 class AudioError(BeatmeterError):
     """One audio file that cannot be used. `kind` is why, in one word for counting: missing, empty, unreadable, truncated,
-    short, long, silent, changed, damaged (samples that are not finite or far too large)."""
+    short, long, silent, damaged (samples that are not finite or far too large); or, not for good, changed (somebody writes it),
+    machine (memory, disk or processes lack)."""
 
     def __init__(self, what: str, hint: str = "", kind: str = "unreadable") -> None:
         super().__init__(what, hint)
         self.kind = kind
+
+    @property
+    def passing(self) -> bool:
+        """Whether the bytes of the file may be good all the same: nothing to remember of it."""
+        return self.kind in ("changed", "machine")
 
 
 class BackboneError(BeatmeterError):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import TypeVar
@@ -14,6 +18,7 @@ from joblib.externals.loky import ProcessPoolExecutor
 T = TypeVar("T")
 R = TypeVar("R")
 
+_LOOK = 0.5  # seconds between two looks: of a process for its parent, of a reader for a stop
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")  # the processes are the threads
 
 
@@ -22,15 +27,20 @@ class Crash:
     """Stands for the result of an item whose process died while it worked on it alone."""
 
 
-def ordered(function: Callable[[T], R], items: Iterable[T], jobs: int, depth: int = 0) -> Iterator[R | Crash]:
+def ordered(function: Callable[[T], R], items: Iterable[T], jobs: int, depth: int = 0, stop: threading.Event | None = None) -> Iterator[R | Crash]:
     """`function` of every item, in their order, by `jobs` processes that work at most `depth` items ahead of the reader
     (default: 2 per job and 2 more).
 
-    `jobs` of 1 or less works in this process, where a crash is a crash. An exception of `function` is raised here. The
-    processes are this call's own and end with it, also when the reader stops early.
+    `jobs` of 1 or less works in this process, where a crash is a crash. An exception of `function` is raised here. Once
+    `stop` is set no more results come. The processes are this call's own and end with it, also when the reader stops early,
+    and when this process is killed.
     """
+    stop = stop or threading.Event()
     if jobs <= 1:
-        yield from map(function, items)
+        for item in items:
+            if stop.is_set():
+                return
+            yield function(item)
         return
     depth = depth or 2 * jobs + 2
     todo = iter(items)
@@ -51,24 +61,43 @@ def ordered(function: Callable[[T], R], items: Iterable[T], jobs: int, depth: in
                 return
             item, future = waiting.popleft()
             try:
-                result: R | Crash = future.result()
+                result: R | Crash = _result(future, pool, stop)
             except BrokenProcessPool:  # perhaps a neighbour's fault: this one alone, then everyone once more
                 _stop(pool)
-                result = _alone(function, item)
+                result = _alone(function, item, stop)
                 pool = _pool(jobs)
                 waiting = deque((other, pool.submit(function, other)) for other, _ in waiting)
             yield result
+    except _StoppedError:
+        return
     finally:
         _stop(pool)
 
 
 def _pool(jobs: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(max_workers=jobs, env=_ONE_THREAD)
+    return ProcessPoolExecutor(max_workers=jobs, env=_ONE_THREAD, initializer=_belong_to, initargs=(os.getpid(),))
+
+
+def _belong_to(parent: int) -> None:
+    """A process of a pool ends when its parent has ended, in whatever way, and leaves Ctrl-C, which a terminal sends to both, to
+    it. A thread asks, because the kernel's own signal (PR_SET_PDEATHSIG) comes when the parent's thread ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_LOOK)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="beatmeter-parent", daemon=True).start()
 
 
 def _stop(pool: ProcessPoolExecutor) -> None:
     """End the processes at once, whatever they do. The pool then takes the path of a crash, which is sound; its own
-    `shutdown(kill_workers=True)` trips in its thread over items that were just submitted."""
+    `shutdown(kill_workers=True)` trips in its thread over items that were just submitted.
+
+    Our own end of the pipe of results goes first: that thread may be in the middle of one, and would wait for the rest for ever."""
+    if pool._flags.broken is None and pool._result_queue is not None:  # else that thread closes it, or has
+        pool._result_queue._writer.close()
     for process in list(pool._processes.values()):
         process.terminate()
     pool.shutdown(wait=True)
@@ -80,10 +109,25 @@ def _broken() -> Future[R]:
     return future
 
 
-def _alone(function: Callable[[T], R], item: T) -> R | Crash:
+class _StoppedError(Exception):
+    """Nobody waits for the result any more."""
+
+
+def _result(future: Future[R], pool: ProcessPoolExecutor, stop: threading.Event) -> R:
+    died = False
+    while not wait([future], _LOOK).done:
+        if stop.is_set():
+            raise _StoppedError
+        if died:  # and the pool has not said so: it waits for the rest of a result that the process was sending
+            _stop(pool)
+        died = any(not process.is_alive() for process in list(pool._processes.values()))
+    return future.result()
+
+
+def _alone(function: Callable[[T], R], item: T, stop: threading.Event) -> R | Crash:
     pool = _pool(1)
     try:
-        return pool.submit(function, item).result()  # type: ignore[no-any-return]
+        return _result(pool.submit(function, item), pool, stop)  # type: ignore[no-any-return]
     except BrokenProcessPool:
         return Crash()
     finally:

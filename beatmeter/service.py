@@ -15,7 +15,7 @@ from beatmeter.backbones import load_backbone
 from beatmeter.backbones.base import Backbone
 from beatmeter.device import fast_dtype
 from beatmeter.extraction import Extractor, Plan, plan
-from beatmeter.extraction.committing import Patience, impatient
+from beatmeter.extraction.committing import Patience, Written, impatient, untold
 from beatmeter.pooling import Encoder, feature_spec
 from beatmeter.schema import FeatureSpec, Track
 from beatmeter.settings import FeatureConfig
@@ -116,10 +116,12 @@ class FeatureService:
         retry_failed: bool = False,
         stop: threading.Event | None = None,
         patience: Patience = impatient,
+        written: Written = untold,
     ) -> Filled:
         """Extract what `store`, one that `store()` gave, lacks of `tracks`. Setting `stop` ends it early, after the tracks in
-        flight; `patience` decides whether to try again when the store cannot be written."""
-        planned = plan(tracks, store, self.memory, retry_failed, self.jobs)
+        flight; those that were not begun are in none of its numbers. `patience` decides whether to try again when the store
+        cannot be written, `written(n)` is called when it has taken n tracks."""
+        planned = plan(tracks, store, self.memory, retry_failed, self.jobs, stop)
         report(describe_plan(planned, store))
         filled = Filled(planned.keys, dict(planned.failed), planned.present)
         if planned.todo:
@@ -127,7 +129,7 @@ class FeatureService:
             update = bar.update if bar else lambda n: None
             try:
                 outcome = Extractor(self._encoder(store.spec), store, self.device, self.jobs).run(
-                    planned.todo, update, stop, patience, planned.stamps
+                    planned.todo, update, stop, patience, planned.stamps, written
                 )
             finally:
                 if bar:

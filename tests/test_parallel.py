@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -86,3 +91,127 @@ def test_leaving_early_waits_for_nobody() -> None:
     began = time.monotonic()
     results.close()
     assert time.monotonic() - began < 60
+
+
+def test_ctrl_c_which_a_terminal_sends_to_all_is_left_to_the_parent(tmp_path: Path) -> None:
+    def interrupted(n: int) -> int:
+        os.kill(os.getpid(), signal.SIGINT)
+        return n
+
+    assert list(ordered(interrupted, range(4), 2)) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("deadly", [False, True])
+def test_a_stop_waits_for_no_result_also_of_one_that_is_tried_alone(tmp_path: Path, deadly: bool) -> None:
+    def slow(n: int) -> int:
+        if n == 1:
+            (tmp_path / str(os.getpid())).touch()
+            if deadly and len(list(tmp_path.iterdir())) == 1:
+                os._exit(7)
+            time.sleep(600)
+        return n
+
+    stop = threading.Event()
+    results = ordered(slow, range(10), 2, stop=stop)
+    assert next(results) == 0
+    threading.Thread(target=lambda: wait_for(lambda: len(list(tmp_path.iterdir())) == 1 + deadly) and stop.set()).start()
+    assert list(results) == []
+
+
+def test_a_stop_is_heeded_in_this_process_too() -> None:
+    stop = threading.Event()
+    results = ordered(lambda n: n, range(10), 1, stop=stop)
+    assert next(results) == 0
+    stop.set()
+    assert list(results) == []
+
+
+def test_a_process_that_dies_while_it_sends_a_result_is_a_crash_too() -> None:
+    def die(n: int) -> int:
+        from multiprocessing.connection import Connection
+
+        def half(self: Connection, data: bytes) -> None:
+            self._send(bytes([0, 1, 0, 0]) + b"not all of 65,536 bytes")
+            os._exit(7)
+
+        if n == 3:
+            Connection._send_bytes = half  # in that process
+        return n
+
+    assert list(ordered(die, range(8), 2)) == [Crash() if n == 3 else n for n in range(8)]
+
+
+LARGE = """
+from beatmeter.parallel import ordered
+for _ in range(5):
+    results = ordered(lambda n: bytes(60_000_000), range(40), 2)
+    next(results)
+    results.close()
+print("done")
+"""
+
+
+def test_leaving_early_in_the_middle_of_a_large_result_does_not_wait_for_the_rest_of_it() -> None:
+    done = subprocess.run([sys.executable, "-c", LARGE], capture_output=True, text=True, timeout=120)
+    assert done.stdout == "done\n", done.stderr
+
+
+NESTED = """
+import os, sys, time
+from beatmeter.parallel import ordered
+def outer(n):
+    def inner(m):
+        open(os.path.join(sys_argv[1], str(os.getpid())), "w").close()
+        time.sleep(600)
+    list(ordered(inner, range(2), 2))
+sys_argv = sys.argv
+list(ordered(outer, range(2), 2))
+"""
+
+
+def alive(pid: int) -> bool:
+    """Whether there is such a process; one that has ended and that nobody asked for is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the list of processes is read from /proc")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_no_process_outlives_one_that_is_killed(number: signal.Signals, tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", NESTED, str(tmp_path)]) as process:
+        begun = wait_for(lambda: len(list(tmp_path.iterdir())) == 4)
+        process.send_signal(number)
+    assert begun
+    pids = [int(path.name) for path in tmp_path.iterdir()]
+    ended = wait_for(lambda: not any(map(alive, pids)))
+    for pid in filter(alive, pids):  # leave none behind, also when this fails
+        os.kill(pid, signal.SIGKILL)
+    assert ended
+
+
+def wait_for(happened: Callable[[], bool]) -> bool:
+    """Whether it happens soon."""
+    end = time.monotonic() + 60
+    while not happened() and time.monotonic() < end:
+        time.sleep(0.05)
+    return happened()
+
+
+def test_leaving_early_ends_pools_within_the_processes_too(tmp_path: Path) -> None:
+    def outer(n: int) -> int:
+        def inner(m: int) -> None:
+            (tmp_path / str(os.getpid())).touch()
+            time.sleep(600)
+
+        if n == 0:
+            return n
+        list(ordered(inner, range(2), 2))
+        return n
+
+    results = ordered(outer, range(3), 2)
+    assert next(results) == 0
+    assert wait_for(lambda: len(list(tmp_path.iterdir())) >= 2)
+    results.close()
+    assert wait_for(lambda: not any(alive(int(path.name)) for path in tmp_path.iterdir()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -34,16 +35,26 @@ def require_short(path: Path, seconds: float, longest: float) -> None:
         )
 
 
-def _decode(sample_rate: int, long: float, longest: float, path: Path) -> np.ndarray | int | tuple[str, str, str]:
-    """The wave, the number of samples of a long file, or the parts of an AudioError (errors do not pickle well)."""
+def _decode(
+    sample_rate: int, long: float, longest: float, stop: threading.Event | None, path: Path
+) -> np.ndarray | int | tuple[str, str, str] | None:
+    """The wave, the number of samples of a long file, or the parts of an AudioError (errors do not pickle well); None of a long
+    file when `stop` was set."""
     try:
         seconds = probe(path).seconds
         require_short(path, seconds, longest)
-        if seconds > long:
-            return sum(len(block) for block in stream(path, sample_rate))
-        return load(path, sample_rate)
+        return _count(sample_rate, stop, path) if seconds > long else load(path, sample_rate)
     except AudioError as error:
         return error.what, error.hint, error.kind
+
+
+def _count(sample_rate: int, stop: threading.Event | None, path: Path) -> int | None:
+    samples = 0
+    for block in stream(path, sample_rate):
+        if stop is not None and stop.is_set():
+            return None
+        samples += len(block)
+    return samples
 
 
 def decode_ahead(paths: Sequence[Path], sample_rate: int, jobs: int, longest: float = math.inf) -> Iterator[np.ndarray | AudioError]:
@@ -58,10 +69,14 @@ def decode_ahead(paths: Sequence[Path], sample_rate: int, jobs: int, longest: fl
 
 
 def decode_or_count(
-    paths: Sequence[Path], sample_rate: int, jobs: int, long: float = LONG, *, longest: float = math.inf
+    paths: Sequence[Path], sample_rate: int, jobs: int, long: float = LONG, *, longest: float = math.inf, stop: threading.Event | None = None
 ) -> Generator[np.ndarray | LongAudio | AudioError, None, None]:
-    """`decode_ahead`, but a file longer than `long` seconds gives a LongAudio: it is read through and not held."""
-    for path, result in zip(paths, ordered(partial(_decode, sample_rate, long, longest), paths, jobs), strict=True):
+    """`decode_ahead`, but a file longer than `long` seconds gives a LongAudio: it is read through and not held. Ends early once
+    `stop` is set."""
+    decode = partial(_decode, sample_rate, long, longest, stop if jobs <= 1 else None)  # other processes are ended, which needs no telling
+    for path, result in zip(paths, ordered(decode, paths, jobs, stop=stop), strict=stop is None):
+        if result is None:
+            return
         if isinstance(result, Crash):
             yield AudioError(f"{shown(path)}: the decoder crashed on this file", "Convert it with another program, or leave it out.", "damaged")
         elif isinstance(result, int):

@@ -55,6 +55,8 @@ def open_audio(path: str | os.PathLike[str]) -> Reader:
     try:
         return ffmpeg.FFmpegReader(path)
     except AudioError as error:
+        if error.passing:
+            raise
         if isinstance(first, ShortReadError):
             raise first from None
         raise AudioError(f"{first.what.rstrip('.')}; {error.what}", "It is damaged or no audio: fetch it again or leave it out.") from None

@@ -3,6 +3,7 @@ Cutting a file into pieces goes through it too."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -56,6 +57,12 @@ def cut(path: Path, pieces: Sequence[tuple[float, float, Path]]) -> None:
         raise AudioError(f"ffmpeg cannot cut {shown(path)}: {said}", "Is the disk full, or the file damaged?")
 
 
+def _not_started(program: str, path: Path, error: OSError) -> AudioError:
+    """No fault of the file: the folder for temporary files is full or missing, or there are too many processes or open files."""
+    what = f"{program} cannot be started for {shown(path)}: {shown(error.strerror or error)}"
+    return AudioError(what, "Make room in the folder for temporary files (TMPDIR), or for more processes.", kind="machine")
+
+
 class FFmpegReader(Reader):
     """`path` through ffmpeg: the first audio stream at its own rate and channels. Local files only: a playlist that
     names network addresses is not followed. Raises AudioError when ffmpeg finds no audio in it."""
@@ -64,9 +71,20 @@ class FFmpegReader(Reader):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (a pipe that nobody empties would block ffmpeg)
         command = ["ffmpeg", "-nostdin", *_QUIET_AND_LOCAL, "-i", _url(path), "-map", "0:a:0", "-c:a", "pcm_f32be", "-f", "au", "pipe:1"]
-        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._errors)
+        with contextlib.ExitStack() as undo:
+            try:
+                self._errors: IO[bytes] = undo.enter_context(tempfile.TemporaryFile())  # a pipe that nobody empties would block ffmpeg
+                self._process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=self._errors,
+                    process_group=0,  # a terminal's Ctrl-C would end it in the middle, as if the file were truncated
+                )
+            except OSError as error:
+                raise _not_started("ffmpeg", path, error) from None
+            undo.pop_all()
         assert self._process.stdout is not None
         self._out = self._process.stdout
         try:
@@ -95,7 +113,10 @@ class FFmpegReader(Reader):
             return "ffmpeg", None
         entries = ["-select_streams", "a:0", "-show_entries", "format=format_name,duration:stream=codec_name,duration"]
         command = ["ffprobe", *_QUIET_AND_LOCAL, *entries, "-of", "json", "-i", _url(self.path)]
-        answer = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False).stdout
+        try:
+            answer = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False).stdout
+        except OSError as error:
+            raise _not_started("ffprobe", self.path, error) from None
         try:
             about: dict[str, Any] = json.loads(answer)
             stream, container = about["streams"][0], about["format"]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+from types import FrameType
 
 import click
 
@@ -45,15 +47,18 @@ for command in (*MODELS, *LABORATORY, data, cache, demo):
 
 
 def main() -> None:
-    """Run the command line; an error is one line on stderr, Ctrl-C is quiet, exit statuses tell."""
+    """Run the command line; an error is one line on stderr, Ctrl-C and SIGTERM are quiet, exit statuses tell."""
+    if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _terminate)
     try:
         status = cli.main(standalone_mode=False)
     except BeatmeterError as error:
         click.secho(f"error: {error}", fg="red", err=True)
         status = error.exit_code
-    except click.exceptions.Abort:
-        click.echo("stopped", err=True)
-        status = 130
+    except click.exceptions.Abort as error:
+        terminated = isinstance(error.__cause__, _Terminated)
+        click.echo("stopped by SIGTERM" if terminated else "stopped", err=True)
+        status = 143 if terminated else 130
     except click.ClickException as error:
         error.show()
         status = error.exit_code
@@ -61,3 +66,14 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 0
     sys.exit(status if isinstance(status, int) else 0)
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM."""
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    """SIGTERM (of a scheduler, a container, `timeout`) ends a command as Ctrl-C does: what is finished is kept. It may come twice;
+    the second must not disturb that."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise _Terminated

@@ -40,21 +40,25 @@ cache.add_command(bench)
 
 @cache.command()
 @_path
+@click.option(
+    "--status", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Show watchers too that were started with this --status."
+)
 @_json
-def info(path: str, as_json: bool) -> None:
-    """Which features there are, of how many tracks, and how large.
+def info(path: str, status: Path | None, as_json: bool) -> None:
+    """Which features there are, of how many tracks, and how large; and who watches a folder for them.
 
     Exit status: 0 all stores can be opened, 1 some cannot (they are named).
 
     \b
     beatmeter cache info
+    beatmeter cache info s3://BUCKET/caches --status /var/lib/beatmeter
     """
     from beatmeter.store import Store
 
     described: list[dict[str, Any]] = []
     for place in _places(path):
         try:
-            described.append(_describe(Store.open(place)))
+            described.append(_describe(Store.open(place), status))
         except StoreError as error:
             described.append({"path": place.where, "error": str(error)})
     if as_json:
@@ -248,7 +252,7 @@ def _stores(path: str) -> Iterable[Store]:
     return [Store.open(place) for place in _places(path)]
 
 
-def _describe(store: Store) -> dict[str, Any]:
+def _describe(store: Store, status: Path | None) -> dict[str, Any]:
     snapshot, spec = store.snapshot(), store.spec
     commits = store.catalog.state().commits
     return {
@@ -263,7 +267,7 @@ def _describe(store: Store) -> dict[str, Any]:
         "bytes": store.place.bytes_below("segments"),
         "damaged_commits": len(store.catalog.faults()),
         "failures": len(store.failures()),
-        "watchers": _watchers(store.place),
+        "watchers": _watchers(store.place, status),
         "compute_dtype": spec.compute_dtype,
         "store_dtype": spec.store_dtype,
         "poolings": [
@@ -281,15 +285,17 @@ def _describe(store: Store) -> dict[str, Any]:
     }
 
 
-def _watchers(place: Place) -> list[dict[str, Any]]:
-    """What `extract --watch` says of itself, of those that fill this store."""
+def _watchers(place: Place, status: Path | None) -> list[dict[str, Any]]:
+    """What `extract --watch` says of itself, of those that fill this store: in its cache, and in the folder `status`."""
     from beatmeter.store.folder import Folder
-    from beatmeter.watch.status import read
+    from beatmeter.watch.status import FOLDER, read_in
 
-    if not isinstance(place, Folder):
-        return []
-    root = place.root.absolute()
-    return [{**asdict(s), "running": s.alive(), "text": s.line()} for s in read(root.parent) if Path(s.store) == root]
+    folders = {status.resolve()} if status else set()
+    if isinstance(place, Folder):
+        folders.add((place.root.absolute().parent / FOLDER).resolve())
+    found = [s for folder in sorted(folders) for s in read_in(folder)]
+    here = [s for s in found if (Path(s.store).resolve() == place.root.resolve() if isinstance(place, Folder) else s.store == place.where)]
+    return [{**asdict(s), "running": s.alive(), "text": s.line()} for s in here]
 
 
 def _print_description(one: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from beatmeter.cli.options import bar, configure, device_option, echo, settings_options
-from beatmeter.errors import BeatmeterError, ConfigError, DataError, shown
+from beatmeter.errors import ConfigError, DataError, shown
 
 if TYPE_CHECKING:
     from beatmeter.extraction import Shard
@@ -66,8 +66,9 @@ def extract(
     beatmeter extract MUSIC/ --shard $SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT
 
     \b
-    Exit status: 0 everything is in the store, 1 some files failed (they are listed), 2 nothing could be done. With --watch,
-    after SIGTERM or Ctrl-C: 0 what was in flight is committed, 1 it could not be and will be extracted again.
+    Exit status: 0 everything is in the store, 1 some files failed (they are listed), 2 nothing could be done, 130 Ctrl-C and
+    143 SIGTERM, which keep what is finished. With --watch, after SIGTERM or Ctrl-C: 0 what was in flight is committed, 1 it
+    could not be and will be extracted again.
     """
     config = configure(recipe, assignments, features={k: v for k, v in {"layers": layers, "cache": cache_dir}.items() if v}, data={"path": dataset})
     from beatmeter.datasets import open_dataset
@@ -125,12 +126,6 @@ def _watch(service: FeatureService, folder: Path, part: Shard, where: Path | Non
     with file.held(), logging_to(file.path.with_suffix(".log")):
         LOG.info("%s", service.describe())
         file.write()
-        try:
-            _ = service.backbone  # weights that are missing are told now, not when the first file comes
-        except BeatmeterError as error:
-            LOG.error("%s", error)
-            file.fail(str(error))
-            raise
         with _stopped_by_signals() as stop:
             watcher = Watcher(service, store, Arrivals(folder, settle, part), file, stop, interval, retry_failed)
             return watcher.run(lambda: click.echo(f"ready: watching {shown(folder)}, store {store.where}, status {shown(file.path)}"))

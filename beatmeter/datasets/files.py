@@ -33,17 +33,29 @@ def is_audio(name: str) -> bool:
 
 def find_audio(folder: Path) -> list[Path]:
     """All audio files under `folder`, sorted. Links are followed, each folder is entered once (links may form loops);
-    hidden folders and `__MACOSX` are left alone."""
-    return [folder / name for name in _names(folder)]
+    hidden folders and `__MACOSX` are left alone. Raises DataError when a folder cannot be listed."""
+    return [folder / name for name in audio_names(folder)]
 
 
-def _names(folder: Path) -> list[str]:
-    """Relative POSIX paths of the audio files under `folder`, sorted."""
+def audio_names(folder: Path, skip: Callable[[OSError], object] | None = None) -> list[str]:
+    """`find_audio` as POSIX paths relative to `folder`. `skip` is told of folders below it that cannot be listed, which then
+    are left out (None: DataError, as for the folder itself)."""
     found: list[str] = []
     entered: set[tuple[int, int]] = set()
     top = os.fspath(folder)
-    for here, folders, files in os.walk(top, onerror=_refuse, followlinks=True):
-        status = os.stat(here)  # noqa: PTH116
+
+    def refuse(error: OSError) -> None:
+        if skip is None or error.filename == top:
+            raise DataError(f"cannot list {shown(error.filename)}: {error.strerror}", "Check its permissions, and that nobody moves it.") from None
+        skip(error)
+
+    for here, folders, files in os.walk(top, onerror=refuse, followlinks=True):
+        try:
+            status = os.stat(here)  # noqa: PTH116
+        except OSError as error:  # it went away since it was listed
+            refuse(error)
+            folders.clear()
+            continue
         if (status.st_dev, status.st_ino) in entered:
             folders.clear()
             continue
@@ -66,10 +78,6 @@ def listing(folder: Path) -> list[Path]:
         return sorted(folder.iterdir())
     except OSError as error:
         raise DataError(f"cannot list {shown(folder)}: {error.strerror}", "Check its permissions.") from None
-
-
-def _refuse(error: OSError) -> None:
-    raise DataError(f"cannot list {shown(error.filename)}: {error.strerror}", "Check its permissions.")
 
 
 def clean(cell: str) -> PurePosixPath:
@@ -118,7 +126,7 @@ class AudioFolder:
 
     @cached_property
     def _paths(self) -> list[PurePosixPath]:
-        return [PurePosixPath(name) for name in _names(self.root)]
+        return [PurePosixPath(name) for name in audio_names(self.root)]
 
     @cached_property
     def _by_path(self) -> dict[str, list[PurePosixPath]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
+from contextlib import ExitStack
 from types import TracebackType
 
 import dask.config
@@ -26,33 +27,38 @@ class DaskEngine(Engine):
 
     def __enter__(self) -> DaskEngine:
         dask.config.set({"distributed.scheduler.allowed-failures": RETRIES})
-        self._cluster: LocalCluster | None = None
-        if self.scheduler is None:
-            self._cluster = LocalCluster(
-                n_workers=self.workers,
-                threads_per_worker=1,
-                processes=True,
-                host="127.0.0.1",
-                dashboard_address="127.0.0.1:0",
-                silence_logs=logging.CRITICAL,
-            )
-        try:
-            self._client = Client(self._cluster or self.scheduler, timeout=_CONNECT, set_as_default=False)
-        except (TimeoutError, OSError, ValueError) as error:
-            raise EngineError(
-                f"no Dask scheduler answers at {shown(self.scheduler)}: {error}", "Start one with `dask scheduler` and give its address."
-            ) from None
-        try:
-            self._client.wait_for_workers(1, timeout=_WORKERS)
-        except TimeoutError:
-            self._client.close()
-            raise EngineError(f"the Dask scheduler at {shown(self.scheduler)} has no workers", "Start some with `dask worker ADDRESS`.") from None
+        with ExitStack() as started:
+            where = self.scheduler or started.enter_context(self._cluster())
+            try:
+                self._client = Client(where, timeout=_CONNECT, set_as_default=False)
+            except (TimeoutError, OSError, ValueError) as error:
+                raise EngineError(
+                    f"no Dask scheduler answers at {self._address}: {error}", "Start one with `dask scheduler` and give its address."
+                ) from None
+            started.callback(self._client.close)  # forgets its tasks: those that wait are not begun any more
+            try:
+                self._client.wait_for_workers(1, timeout=_WORKERS)
+            except TimeoutError:
+                raise EngineError(f"the Dask scheduler at {self._address} has no workers", "Start some with `dask worker ADDRESS`.") from None
+            self._started = started.pop_all()
         return self
 
+    @property
+    def _address(self) -> str:
+        return shown(self.scheduler or "this machine")
+
+    def _cluster(self) -> LocalCluster:
+        return LocalCluster(
+            n_workers=self.workers,
+            threads_per_worker=1,
+            processes=True,
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
+            silence_logs=logging.CRITICAL,
+        )
+
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._client.close()  # forgets its tasks: those that wait are not begun any more
-        if self._cluster is not None:
-            self._cluster.close()
+        self._started.close()
 
     @property
     def slots(self) -> int:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 
 import numpy as np
 
-from beatmeter.audio.identity import CHANGED
 from beatmeter.chunking import row_count, rows
 from beatmeter.errors import AudioError, BeatmeterError, StoreError
 from beatmeter.extraction.feeding import Source, Unusable
@@ -26,11 +25,16 @@ COMMIT_SECONDS = 20.0  # what is finished is committed at least this often
 _AHEAD = 8
 
 Patience = Callable[[StoreError], bool]
+Written = Callable[[int], object]
 
 
 def impatient(error: StoreError) -> bool:
     """The store cannot be written: give up."""
     return False
+
+
+def untold(tracks: int) -> None:
+    """Nobody asked."""
 
 
 @dataclass
@@ -96,12 +100,12 @@ class Committer:
     """Takes parts and failures, commits whole tracks.
 
     `patience` is asked when the store cannot be written: True means try again (a track too large to hold fails for this
-    time then, and is not recorded as bad). Leaving the `with` block commits what is complete; an error of the store is
-    raised there, or by `put`.
+    time then, and is not recorded as bad). `written(n)` is called when the store has taken n tracks (0: a failure). Leaving
+    the `with` block commits what is complete; an error of the store is raised there, or by `put`.
     """
 
-    def __init__(self, store: Store, outcome: Outcome, patience: Patience = impatient) -> None:
-        self.store, self.outcome, self.patience = store, outcome, patience
+    def __init__(self, store: Store, outcome: Outcome, patience: Patience = impatient, written: Written = untold) -> None:
+        self.store, self.outcome, self.patience, self.written = store, outcome, patience, written
         self._inbox: Channel[Part | Unusable] = Channel(_AHEAD)
         self._open: dict[str, _Growing] = {}  # tracks that are not complete
         self._drafts: dict[str, TrackDraft] = {}
@@ -186,7 +190,7 @@ class Committer:
             self._drafts[source.key].append(part.rows)
             if part.last:
                 self.store.commit_draft(self._drafts.pop(source.key))
-                self._count(source)
+                self._count([source])
         except UnstorableError as error:
             self._forget(source.key)
             self._refuse(source, error.tracks[source.key])
@@ -210,25 +214,28 @@ class Committer:
                 if not self.patience(error):
                     raise
             else:
-                for source, _ in ready.values():
-                    self._count(source)
+                self._count([source for source, _ in ready.values()])
                 break
         self._busy += time.monotonic() - self._since
 
-    def _count(self, source: Source) -> None:
-        self.outcome.done += 1
-        self.outcome.audio_seconds += source.layout.samples / source.layout.sample_rate
+    def _count(self, sources: Sequence[Source]) -> None:
+        self.outcome.done += len(sources)
+        self.outcome.audio_seconds += sum(s.layout.samples / s.layout.sample_rate for s in sources)
+        self.written(len(sources))
 
     def _refuse(self, source: Source, reason: str) -> None:
         self._fail(source.key, source.track.id, str(source.track.path), StoreError(reason, "Try --set features.dtype=float32."))
 
     def _fail(self, key: str, name: str, path: str, error: BeatmeterError) -> None:
         self.outcome.failed[name] = str(error)
-        if isinstance(error, AudioError) and error.kind == CHANGED:  # the next run reads it again, under its new key
-            return None
+        if isinstance(error, AudioError) and error.passing:  # the next run reads it again
+            return
         while True:
             try:
-                return self.store.record_failure(key, path, str(error))
+                self.store.record_failure(key, path, str(error))
             except StoreError as trouble:
                 if not self.patience(trouble):
                     raise
+            else:
+                self.written(0)
+                break

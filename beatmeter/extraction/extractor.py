@@ -14,7 +14,7 @@ from contextlib import closing
 import torch
 
 from beatmeter.audio.identity import Stamp
-from beatmeter.extraction.committing import Committer, Outcome, Part, Patience, impatient
+from beatmeter.extraction.committing import Committer, Outcome, Part, Patience, Written, impatient, untold
 from beatmeter.extraction.feeding import Batch, Feed, Unit, Unusable
 from beatmeter.extraction.flow import ClosedError, through
 from beatmeter.extraction.inference import Inference, Rows
@@ -39,12 +39,14 @@ class Extractor:
         stop: threading.Event | None = None,
         patience: Patience = impatient,
         stamps: Mapping[str, Stamp | None] | None = None,
+        written: Written = untold,
     ) -> Outcome:
         """Extract all of `todo`, (key, track) pairs. `progress(1)` is called for each track that finishes or fails.
 
         Once `stop` is set no track is begun, and those in flight are finished and committed. On an exception (Ctrl-C
         among them) what is finished is committed before it goes on. `patience` decides whether to try again when the
-        store cannot be written. `stamps` are those of a plan: a file that changed since fails, for this time.
+        store cannot be written, `written(n)` tells that n tracks were. `stamps` are those of a plan: a file that changed since
+        fails, for this time.
         """
         began, threads = time.monotonic(), torch.get_num_threads()
         infer = Inference(self.encoder, self.device, self.batch_chunks)
@@ -56,7 +58,8 @@ class Extractor:
             return item if isinstance(item, Unusable) else infer(item)
 
         try:
-            with Committer(self.store, outcome, patience) as committer, closing(through(feed.batches(), work, infer.lanes, infer.lanes)) as results:
+            committing = Committer(self.store, outcome, patience, written)
+            with committing as committer, closing(through(feed.batches(), work, infer.lanes, infer.lanes)) as results:
                 for result in results:
                     for part in [result] if isinstance(result, Unusable) else order.parts(result):
                         committer.put(part)

@@ -104,14 +104,16 @@ class Feed:
                 yield Batch(tuple(group))
 
     def _units(self) -> Iterator[Unit | Unusable]:
-        waves = decode_or_count([track.path for _, track in self.todo], self.spec.chunk.sample_rate, jobs=self.jobs)
+        waves = decode_or_count([track.path for _, track in self.todo], self.spec.chunk.sample_rate, jobs=self.jobs, stop=self.stop)
         with closing(waves):
             for key, track in self.todo:
                 if self.stop.is_set():
                     return
                 began = time.monotonic()
-                wave = next(waves)
+                wave = next(waves, None)
                 self.waited += time.monotonic() - began
+                if wave is None:  # stopped
+                    return
                 try:
                     self._require_unchanged(track)
                     if isinstance(wave, AudioError):

@@ -6,13 +6,14 @@ are lost when queues overflow, and still do not tell when a writer is done. A lo
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from beatmeter.audio.identity import Stamp, stamp
-from beatmeter.datasets.files import find_audio
+from beatmeter.datasets.files import audio_names
 from beatmeter.extraction import Shard
 from beatmeter.schema import Track
 
@@ -29,25 +30,31 @@ class _File:
 
 class Arrivals:
     """The audio files under `folder` that are in `shard`. A file is complete when its size, its time of change and its inode
-    have stayed the same for `settle` seconds; one that changes afterwards is new again."""
+    have stayed the same for `settle` seconds; one that changes afterwards is new again.
+
+    `skipped` tells which folders could not be listed at the last look, and why.
+    """
 
     def __init__(self, folder: Path, settle: float, shard: Shard) -> None:
         self.folder, self.settle, self.shard = folder, settle, shard
+        self.skipped: dict[str, str] = {}
         self._files: dict[str, _File] = {}
         self._counts: Counter[str] = Counter()
 
     def look(self, now: float) -> list[Track]:
         """See what is there at the time `now` (seconds of any steady clock): the complete files that have no result yet, the
-        longest known first. Raises DataError or OSError when a folder cannot be listed; what was known then stays."""
+        longest known first. Raises DataError when the folder itself cannot be listed. Of one below it that cannot, what is known stays."""
         found: dict[str, _File] = {}
-        for path in find_audio(self.folder):
-            name = path.relative_to(self.folder).as_posix()
-            if not self.shard.holds(name) or (here := stamp(path)) is None:
+        unlisted: list[OSError] = []
+        for name in audio_names(self.folder, unlisted.append):
+            if not self.shard.holds(name) or (here := stamp(self.folder / name)) is None:
                 continue
             known = self._files.get(name)
             found[name] = known if known is not None and known.stamp == here else _File(here, now)
-        self._files = found
-        self._counts = Counter(f.result for f in found.values())
+        self.skipped = {os.path.relpath(e.filename, self.folder): str(e.strerror) for e in unlisted if not isinstance(e, FileNotFoundError)}
+        hidden = tuple(Path(name).as_posix() + "/" for name in self.skipped)
+        self._files = found | ({n: f for n, f in self._files.items() if n.startswith(hidden)} if hidden else {})
+        self._counts = Counter(f.result for f in self._files.values())
         ready = [n for n, f in found.items() if now - f.since >= self.settle and now >= f.again and (not f.result or f.again)]
         ready.sort(key=lambda name: found[name].since)
         return [Track(name, self.folder / name) for name in ready]

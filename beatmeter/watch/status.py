@@ -17,8 +17,8 @@ from beatmeter.atomic import write_text
 from beatmeter.errors import EngineError, shown
 
 FOLDER = "watch"  # in the cache
-_BLOCK = 4096  # bytes of the file, filled up with spaces
-_ERROR = 1000  # characters of an error
+_BLOCK = 4096  # bytes of the file, or a multiple, filled up with spaces
+_ERROR = 1000  # bytes of an error, as JSON
 _GRACE = 90.0  # seconds without news after which a watcher on another machine counts as silent
 
 
@@ -32,7 +32,7 @@ class Status:
     """The content of the file. `done`, `waiting` and `failed` count files of the folder; `extracted` what this process did.
 
     `state` is starting, idle, extracting, blocked (the store or the folder cannot be used: `last_error` says why, and it is
-    tried again), stopping, stopped, or crashed.
+    tried again), stopping (as asked; what is in flight is finished), stopped, or crashed.
     """
 
     folder: str
@@ -69,6 +69,15 @@ class Status:
         counts = f"{self.done} done, {self.waiting} waiting, {self.failed} failed, {self.clips_per_second:.2f} clips/s"
         error = f"; last error {self.last_error_time}: {shown(self.last_error)}" if self.last_error else ""
         return f"{shown(self.folder)}{part}: {state}, {counts}, pid {self.pid} on {self.host} since {self.since}{error}"
+
+
+def _cut(text: str, limit: int) -> str:
+    """The beginning of it that takes at most `limit` bytes as JSON, where a character takes up to 12."""
+    for i in range(len(text)):
+        limit -= len(json.dumps(text[i])) - 2
+        if limit < 0:
+            return text[:i]
+    return text
 
 
 class StatusFile:
@@ -108,7 +117,7 @@ class StatusFile:
 
     def note(self, error: str) -> None:
         """Remember what went wrong; `write` tells it."""
-        self.status.last_error, self.status.last_error_time = shown(error)[:_ERROR], now()
+        self.status.last_error, self.status.last_error_time = _cut(shown(error), _ERROR), now()
 
     def fail(self, error: str) -> None:
         """Say that the watcher ends because of this."""
@@ -117,24 +126,31 @@ class StatusFile:
         self.write()
 
     def write(self) -> None:
-        """Replace the file. On a full disk the old one, which is one block long as the new one is, is written over in place: that
-        needs no space. When that fails too the log has to do."""
+        """Replace the file. On a full disk the old one, which has room for the longest error, is written over in place: that needs
+        no space. When that fails too the log has to do."""
         self.status.updated = now()
-        text = json.dumps(asdict(self.status), indent=1).ljust(_BLOCK - 1) + "\n"
+        text = json.dumps(asdict(self.status), indent=1)
+        room = len(text) + _ERROR + 500  # for an error and longer numbers
         try:
-            write_text(self.path, text)
+            write_text(self.path, text.ljust(-(-room // _BLOCK) * _BLOCK - 1) + "\n")
         except OSError:
             with contextlib.suppress(OSError):
-                if len(text) == self.path.stat().st_size == _BLOCK:
+                size = self.path.stat().st_size
+                if len(text) < size:
                     with self.path.open("r+", encoding="ascii") as file:
-                        file.write(text)
+                        file.write(text.ljust(size - 1) + "\n")
 
 
-def read(folder: Path) -> list[Status]:
+def read(cache: Path) -> list[Status]:
     """The status of every watcher that wrote into the folder `watch` of a cache. Files that are none are left out."""
+    return read_in(cache / FOLDER)
+
+
+def read_in(folder: Path) -> list[Status]:
+    """`read`, of the folder that `--status` names."""
     found = []
     known = {f.name for f in fields(Status)}
-    for path in sorted((folder / FOLDER).glob("*.json")):
+    for path in sorted(folder.glob("*.json")):
         with contextlib.suppress(OSError, ValueError, TypeError):
             value: Any = json.loads(path.read_text(encoding="utf-8"))
             found.append(Status(**{k: v for k, v in value.items() if k in known}))

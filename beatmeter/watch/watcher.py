@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from beatmeter.errors import BeatmeterError, StoreError, shown
 from beatmeter.schema import Track
@@ -19,7 +20,7 @@ BATCH = 128  # files between two looks at the folder
 _LOOKING = 10  # a look may take a tenth of the time
 _FIRST, _LONGEST = 1.0, 60.0  # seconds of the back-off
 _SPAN = 60.0  # seconds over which clips/s is measured
-_NEWS = 1.0  # seconds between two writings of the status while working
+_NEWS = 1.0  # seconds between two writings of the status, whatever goes on meanwhile
 
 
 class Watcher:
@@ -34,46 +35,84 @@ class Watcher:
         self._delay = _FIRST
         self._next_look = 0.0
         self._recent: deque[float] = deque()
-        self._told, self._began = 0.0, time.monotonic()
+        self._began = time.monotonic()
         self._todo: deque[Track] = deque()
         self._telling = threading.Lock()
         self._lost = False
 
     def run(self, ready: Callable[[], object]) -> int:
         """`ready()` is called once, after the first look. 0 when everything in flight was committed, 1 when it could not be."""
-        waiting_for_first = True
         try:
-            while not self.stop.is_set():
-                if not self._look():
-                    continue
-                if waiting_for_first:
-                    tell_manager("READY=1")
-                    ready()
-                    waiting_for_first = False
-                if self._todo:
-                    self._extract([self._todo.popleft() for _ in range(min(BATCH, len(self._todo)))])
-                else:
-                    self._tell("idle")
-                    self.stop.wait(max(0.01, self._next_look - time.monotonic()))
+            with self._heartbeat():
+                _ = self.service.backbone  # weights that are missing are told now, not when the first file comes
+                self._keep_filled(ready)
+        except BeatmeterError as error:
+            LOG.error("%s", error)
+            self.file.fail(str(error))
+            raise
         except BaseException as error:
             LOG.exception("crashed")
             self.file.fail(f"{type(error).__name__}: {error}")
             raise
-        tell_manager("STOPPING=1")
         self._tell("stopped")
         LOG.info("stopped: %d done, %d waiting, %d failed", self.status.done, self.status.waiting, self.status.failed)
         return int(self._lost)
+
+    @contextlib.contextmanager
+    def _heartbeat(self) -> Iterator[None]:
+        """Write the status every second: a long file, hashing or a back-off must not look like death. Says at once that it stops."""
+        ended = threading.Event()
+
+        def beat() -> None:
+            while not self.stop.wait(_NEWS):
+                if ended.is_set():
+                    return
+                self._tell()
+            tell_manager("STOPPING=1")
+            LOG.info("stopping: what is in flight is finished")
+            self._tell()
+            while not ended.wait(_NEWS):
+                self._tell()
+
+        thread = threading.Thread(target=beat, name="beatmeter-heartbeat", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+    def _keep_filled(self, ready: Callable[[], object]) -> None:
+        waiting_for_first = True
+        while not self.stop.is_set():
+            if not self._look():
+                continue
+            if waiting_for_first:
+                tell_manager("READY=1")
+                ready()
+                waiting_for_first = False
+            if self._todo:
+                self._extract([self._todo.popleft() for _ in range(min(BATCH, len(self._todo)))])
+            else:
+                self._delay = _FIRST
+                self._tell("idle")
+                self.stop.wait(max(0.01, self._next_look - time.monotonic()))
 
     def _look(self) -> bool:
         """Look at the folder when it is time to. False, after some waiting, when that is not possible."""
         began = time.monotonic()
         if began < self._next_look:
             return True
+        before = self.arrivals.skipped
         try:
             self._todo = deque(self.arrivals.look(began))
         except (BeatmeterError, OSError) as error:
             self._wait(str(error))
             return False
+        for name in sorted(self.arrivals.skipped.keys() - before.keys()):  # once each
+            reason = f"folder {shown(name)} is left out while it cannot be listed: {self.arrivals.skipped[name]}"
+            self.file.note(reason)
+            LOG.warning("%s", reason)
         took = time.monotonic() - began
         self._next_look = time.monotonic() + max(self.interval, _LOOKING * took)
         return True
@@ -82,7 +121,7 @@ class Watcher:
         self._tell("extracting")
         todo = [track for track in files if self.arrivals.unchanged(track)]
         try:
-            filled = self.service.fill(self.store, todo, LOG.info, self._progress, self.retry_failed, self.stop, self._patience)
+            filled = self.service.fill(self.store, todo, LOG.info, self._progress, self.retry_failed, self.stop, self._patience, self._written)
             self._settle(todo, filled)
         except BeatmeterError as error:
             if self.stop.is_set():
@@ -92,7 +131,6 @@ class Watcher:
             else:
                 self._wait(str(error))
             return
-        self.status.extracted += filled.done
         self._delay = _FIRST
 
     def _settle(self, todo: list[Track], filled: Filled) -> None:
@@ -101,13 +139,16 @@ class Watcher:
         for track in todo:
             key = filled.keys.get(track.id)
             reason = filled.failed.get(track.id)
-            if key is None:  # it cannot be read, or went away, or is being written
-                self.arrivals.postpone(track.id, time.monotonic())
-            elif key not in missing:
+            fresh = key not in known or known[key].time >= self.status.since  # old ones were told before
+            if key is not None and key not in missing:
                 self.arrivals.finish(track.id, good=True)
             elif key in known:
                 self.arrivals.finish(track.id, good=False)
-            if reason and (key is None or (key in known and known[key].time >= self.status.since)):  # old ones were told before
+            elif reason and (key is None or self.arrivals.unchanged(track)):  # nothing is wrong with its bytes, as far as one can tell
+                self.arrivals.postpone(track.id, time.monotonic())
+            else:  # given up, or somebody writes it
+                fresh = False
+            if reason and fresh:
                 self.file.note(f"{track.id}: {reason}")
                 LOG.warning("%s: %s", shown(track.id), shown(reason))
 
@@ -117,6 +158,13 @@ class Watcher:
             return False
         self._wait(str(error))
         return True
+
+    def _written(self, tracks: int) -> None:
+        """The store took them: what was wrong with it is over."""
+        self.status.extracted += tracks
+        self._delay = _FIRST
+        if self.status.state == "blocked":
+            self._tell("extracting")
 
     def _wait(self, reason: str) -> None:
         """Say what is wrong, and let some time pass."""
@@ -133,19 +181,18 @@ class Watcher:
         """`n` more tracks went through the backbone."""
         with self._telling:
             self._recent.extend([time.monotonic()] * n)
-        if time.monotonic() - self._told > _NEWS:
-            self._tell(self.status.state)
 
     def close(self) -> None:
         """The batch is done."""
 
-    def _tell(self, state: str) -> None:
-        with self._telling:  # the thread that commits tells of its troubles too
-            self._told = moment = time.monotonic()
+    def _tell(self, state: str | None = None) -> None:
+        """Write the status, with another state."""
+        with self._telling:  # the heartbeat and the thread that commits tell too
+            moment = time.monotonic()
             while self._recent and moment - self._recent[0] > _SPAN:
                 self._recent.popleft()
             s = self.status
-            s.state = state
+            s.state = "stopping" if self.stop.is_set() and state != "stopped" else state or s.state
             s.done, s.waiting, s.failed = self.arrivals.counts()
             s.clips_per_second = round(len(self._recent) / max(1.0, min(_SPAN, moment - self._began)), 3)
             self.file.write()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import sqlite3
+import threading
+from dataclasses import replace
 from pathlib import Path
 
 import joblib
@@ -33,7 +35,7 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The files that were really read."""
     seen: list[Path] = []
     original = identity._hash
-    monkeypatch.setattr(identity, "_hash", lambda path: (seen.append(path), original(path))[1])
+    monkeypatch.setattr(identity, "_hash", lambda path, *stop: (seen.append(path), original(path, *stop))[1])
     return seen
 
 
@@ -100,6 +102,39 @@ def test_a_file_that_changes_meanwhile_has_no_key(files: list[Path], monkeypatch
     monkeypatch.setattr(hashlib, "file_digest", slow)
     with pytest.raises(AudioError, match="changed while it was read"):
         track_key(files[0])
+
+
+def test_reading_ends_in_the_middle_of_a_file_when_it_is_told_to(files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop, original, begun = threading.Event(), hashlib.file_digest, []
+
+    def halfway(file, name):
+        begun.append(file.name)
+        if len(begun) == 2:
+            file.read(500)
+            stop.set()
+        return original(file, name)
+
+    monkeypatch.setattr(hashlib, "file_digest", halfway)
+    keys = track_keys(files, tmp_path, stop=stop)
+    assert keys[0] == hashlib.sha256(files[0].read_bytes()).hexdigest()
+    assert [key.kind for key in keys[1:] if isinstance(key, AudioError)] == ["stopped"] * 3
+
+
+@pytest.mark.parametrize(
+    "change", [{"inode": 2**64 - 3}, {"inode": 2**63}, {"inode": 2**100 + 7}, {"mtime": 2**62 - 2**64}, {"mtime": -(2**63) - 1}], ids=str
+)
+def test_any_number_of_an_inode_or_a_time_is_remembered(
+    files: list[Path], tmp_path: Path, hashed: list[Path], monkeypatch: pytest.MonkeyPatch, change: dict[str, int]
+) -> None:
+    expected = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
+    assert track_keys(files[:1], tmp_path) == expected[:1]  # as ever
+    original = identity._state
+    large = [change if path != files[0] else {} for path in files]
+    monkeypatch.setattr(identity, "_state", lambda path: replace(original(path), **large[files.index(path)]))
+    assert track_keys(files, tmp_path) == expected
+    hashed.clear()
+    assert track_keys(files, tmp_path) == expected
+    assert hashed == []
 
 
 @pytest.mark.parametrize("damage", ["junk", "cut", "schema"])

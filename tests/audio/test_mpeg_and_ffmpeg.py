@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -170,6 +171,13 @@ def test_a_playlist_is_not_followed(tmp_path: Path) -> None:
     path.write_text("#EXTM3U\n#EXTINF:5,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n")
     with pytest.raises(AudioError):
         load(path)
+
+
+@needs_ffmpeg
+def test_ctrl_c_of_a_terminal_does_not_reach_ffmpeg_and_make_the_file_look_truncated(tmp_path: Path) -> None:
+    path = convert(tmp_path / "a.m4a", music(1, 60.0, 44_100), "-c:a", "aac")
+    with ffmpeg.FFmpegReader(path) as reader:
+        assert os.getpgid(reader._process.pid) != os.getpgid(0)
 
 
 @needs_ffmpeg

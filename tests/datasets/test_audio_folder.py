@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from beatmeter.datasets.files import AudioFolder, MissingFileError, clean, find_audio, is_audio, song, stem
+from beatmeter.datasets.files import AudioFolder, MissingFileError, audio_names, clean, find_audio, is_audio, song, stem
 from beatmeter.errors import DataError
 
 
@@ -146,3 +146,20 @@ def test_a_folder_that_cannot_be_listed(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(DataError, match=r"cannot list .*/a: Permission denied"):
         find_audio(tmp_path)
+
+
+def test_a_folder_that_goes_away_while_it_is_walked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path, "a/y.wav", "b/z.wav")
+    original = os.stat
+
+    def vanish(path, **options):
+        if str(path).endswith("/a"):
+            raise FileNotFoundError(2, "No such file or directory", str(path))
+        return original(path, **options)
+
+    monkeypatch.setattr(os, "stat", vanish)
+    with pytest.raises(DataError, match=r"cannot list .*/a: No such file"):
+        find_audio(tmp_path)
+    skipped: list[OSError] = []
+    assert audio_names(tmp_path, skipped.append) == ["b/z.wav"]
+    assert [error.filename for error in skipped] == [str(tmp_path / "a")]

@@ -222,6 +222,42 @@ def test_a_scheduler_that_is_not_there_is_named_soon(name: str, address: str, mo
 
 
 @pytest.mark.xdist_group("engine-dask")
+@pytest.mark.parametrize("fault", ["connect", "workers"])
+def test_a_cluster_of_our_own_is_ended_when_it_does_not_start(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("distributed", reason="pip install 'beatmeter[dask]'")
+    from beatmeter.engines import dask
+
+    closed: list[str] = []
+
+    class Cluster:
+        def __init__(self, **options: object) -> None:
+            """Nothing is started."""
+
+        def __enter__(self) -> Cluster:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            closed.append("cluster")
+
+    class Client:
+        def __init__(self, where: object, **options: object) -> None:
+            if fault == "connect":
+                raise TimeoutError("too late")
+
+        def wait_for_workers(self, number: int, timeout: float) -> None:
+            raise TimeoutError("none")
+
+        def close(self) -> None:
+            closed.append("client")
+
+    monkeypatch.setattr(dask, "LocalCluster", Cluster)
+    monkeypatch.setattr(dask, "Client", Client)
+    with pytest.raises(EngineError, match="this machine"), open_engine("dask", 1):
+        pass
+    assert closed == (["client"] if fault == "workers" else []) + ["cluster"]
+
+
+@pytest.mark.xdist_group("engine-dask")
 def test_the_command_uses_a_cluster_that_is_there(tracks: Sequence[Track], alone: Store, tmp_path: Path) -> None:
     distributed = pytest.importorskip("distributed", reason="pip install 'beatmeter[dask]'")
     options = ["--set", "features.backbone=embedded", "--set", "features.window=2", "--set", "features.dtype=float32", "--layers", "1-2"]

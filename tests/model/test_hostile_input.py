@@ -71,8 +71,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, dict[st
     (deep / "up").symlink_to(root, target_is_directory=True)
     with (root / os.fsdecode(b"bro\xffken\n.ogg")).open("wb") as file:
         file.write(b"OggS" + bytes(500))
-    bad |= {"zero.flac": "empty", "text.mp3": "", "cut.mp3": "truncated", "one.wav": "sample", "silence.wav": "silent", "pipe.wav": "not a regular"}
-    bad |= {"self.wav": "", "dangling.wav": "no file", "bro\\udcffken\\n.ogg": ""}
+    bad |= {
+        "zero.flac": "empty",
+        "text.mp3": "holds no MPEG audio",
+        "cut.mp3": "truncated",
+        "one.wav": "sample",
+        "silence.wav": "silent",
+        "pipe.wav": "not a regular",
+    }
+    bad |= {"self.wav": "symbolic link", "dangling.wav": "no file", "bro\\udcffken\\n.ogg": "libsndfile cannot read"}
     return root, usable, bad
 
 
@@ -85,6 +92,7 @@ def test_everything_at_once(folder: tuple[Path, int, dict[str, str]], tmp_path: 
     assert f"{usable} of {usable + len(bad)} tracks have features" in said
     reasons = {line.split(": ", 2)[1]: line.split(": ", 2)[2] for line in said.splitlines() if line.startswith("failed: ")}
     assert set(reasons) == set(bad)
+    assert all(bad.values())
     for name, word in bad.items():
         assert word in reasons[name], (name, reasons[name])
     assert not list(tmp_path.glob("pwned"))

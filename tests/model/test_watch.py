@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -11,23 +12,26 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import objectserver
 import pytest
 import torch
 from click.testing import CliRunner
 from hubfolders import write_hub_folder
 from watch_samples import Day, clip, until
 
+from beatmeter.audio.ahead import decode_or_count
 from beatmeter.cli import cli
-from beatmeter.errors import BackboneError, ConfigError, DataError, EngineError
+from beatmeter.errors import BackboneError, ConfigError, DataError, EngineError, StoreError, shown
 from beatmeter.extraction import Shard
-from beatmeter.service import FeatureService
+from beatmeter.service import FeatureService, Filled
 from beatmeter.settings import FeatureConfig
 from beatmeter.store import Store
 from beatmeter.store.verify import verify
@@ -38,8 +42,13 @@ from beatmeter.watch.status import Status, StatusFile
 from beatmeter.watch.watcher import Watcher
 
 SPECTRAL = ["--set", "features.backbone=spectral", "--set", "features.window=2", "--device", "cpu"]
-FAST = ["--settle", "0.3", "--interval", "0.05", "--jobs", "1"]
+FAST = ["--settle", "0.3", "--interval", "0.05"]
 FULL = int(os.environ.get("BEATMETER_FULL", "0"))
+
+
+def heed_interrupts() -> None:
+    """A test run that was started in the background ignores Ctrl-C, and hands that on."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Running:
@@ -51,7 +60,13 @@ class Running:
         command = [sys.executable, "-m", "beatmeter", "extract", "--watch", str(folder), "--cache", str(cache), *SPECTRAL, *FAST, *options]
         with self.said.open("w") as said:
             self.process = subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=said, text=True, env={**os.environ, "OMP_NUM_THREADS": "1", **environment}
+                command,
+                stdout=subprocess.PIPE,
+                stderr=said,
+                text=True,
+                env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+                process_group=0,
+                preexec_fn=heed_interrupts,
             )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
@@ -135,6 +150,23 @@ def test_sigterm_in_the_middle_commits_what_is_in_flight_and_says_so(tmp_path: P
     assert verify(store_in(cache).path, full=True).sound
 
 
+def test_ctrl_c_as_a_terminal_sends_it_to_all_processes_is_a_clean_end_too(tmp_path: Path) -> None:
+    inbox, cache = tmp_path / "in", tmp_path / "cache"
+    inbox.mkdir()
+    for n in range(200):
+        (inbox / f"{n}.wav").write_bytes(clip(n))
+    running = Running(inbox, cache)
+    until(lambda: running.status["clips_per_second"] > 0)
+    os.killpg(running.process.pid, signal.SIGINT)
+    running.process.communicate(timeout=60)
+    said = running.said.read_text()
+    assert running.process.returncode == 0, said
+    assert "Traceback" not in said
+    status = running.status
+    assert (status["state"], status["failed"], status["last_error"]) == ("stopped", 0, "")
+    assert 0 < status["done"] == len(store_in(cache).keys())
+
+
 def test_a_full_disk_is_waited_for_and_nothing_is_lost(tmp_path: Path) -> None:
     inbox, cache = tmp_path / "in", tmp_path / "cache"
     inbox.mkdir()
@@ -188,6 +220,76 @@ def test_info_shows_watchers_and_whether_they_run(tmp_path: Path) -> None:
     (entry,) = json.loads(CliRunner().invoke(cli, ["cache", "info", str(cache), "--json"]).output)
     assert entry["watchers"][0]["pid"] == running.process.pid
     assert entry["watchers"][0]["running"] is False
+
+
+def test_info_shows_watchers_whose_status_lies_elsewhere(tmp_path: Path) -> None:
+    service = FeatureService(FeatureConfig(cache=str(tmp_path / "cache"), backbone="spectral", window=2), torch.device("cpu"))
+    store, elsewhere = service.store(), tmp_path / "status"
+    (tmp_path / "link").symlink_to(tmp_path / "cache")
+    for folder, where in (("/music", str(tmp_path / "link" / store.path.name)), ("/other", "s3://bucket/caches/one")):
+        StatusFile(elsewhere, Status(folder, where)).write()
+
+    def shown(*options: str) -> list[str]:
+        (entry,) = json.loads(CliRunner().invoke(cli, ["cache", "info", str(tmp_path / "cache"), "--json", *options]).output)
+        return [w["folder"] for w in entry["watchers"]]
+
+    assert shown() == []
+    assert shown("--status", str(elsewhere)) == ["/music"]
+    (tmp_path / "cache" / "watch").symlink_to(elsewhere)
+    assert shown("--status", str(elsewhere)) == ["/music"]  # once
+    assert "/music: starting" in CliRunner().invoke(cli, ["cache", "info", str(tmp_path / "cache"), "--status", str(elsewhere)]).output
+    absent = CliRunner().invoke(cli, ["cache", "info", str(tmp_path / "cache"), "--status", str(tmp_path / "absent")])
+    assert absent.exit_code == 2
+
+
+def test_info_shows_watchers_of_a_store_at_an_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("obstore", reason="object stores need obstore: pip install 'beatmeter[cloud]'")
+    with objectserver.serving() as (_, environment):
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        service = FeatureService(FeatureConfig(cache="s3://music/caches", backbone="spectral", window=2), torch.device("cpu"))
+        store = service.store()
+        StatusFile(tmp_path, Status("/music", store.where)).write()
+        done = CliRunner().invoke(cli, ["cache", "info", store.where, "--status", str(tmp_path), "--json"])
+    (entry,) = json.loads(done.output)
+    assert [w["folder"] for w in entry["watchers"]] == ["/music"]
+
+
+def processes_with(mark: str) -> dict[int, str]:
+    """Those with this text in their environment, which children inherit, and their command lines."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if mark.encode() in (folder / "environ").read_bytes():
+                found[int(folder.name)] = (folder / "cmdline").read_bytes().decode()
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="the list of processes is read from /proc")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("options", [["--watch"], ["--jobs", "2"], ["--jobs", "2", "--workers", "2"]], ids=" ".join)
+def test_no_process_is_left_when_it_is_killed(number: signal.Signals, options: list[str], tmp_path: Path) -> None:
+    inbox, mark = tmp_path / "in", secrets.token_hex(16)
+    inbox.mkdir()
+    for n in range(400):
+        (inbox / f"{n}.wav").write_bytes(clip(n))
+    command = [sys.executable, "-m", "beatmeter", "extract", str(inbox), "--cache", str(tmp_path / "cache"), *SPECTRAL, *options, "--settle", "0"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "BEATMETER_MARK": mark}
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        until(lambda: sum("popen_loky" in line for line in processes_with(mark).values()) >= (6 if "--workers" in options else 2))
+        process.send_signal(number)
+        _, said = process.communicate(timeout=60)
+    try:
+        until(lambda: not processes_with(mark), 30)
+    finally:
+        for pid in processes_with(mark):
+            os.kill(pid, signal.SIGKILL)
+    if number == signal.SIGKILL:
+        assert process.returncode == -number
+    else:
+        assert process.returncode == (0 if "--watch" in options else 143)
+        assert "--watch" in options or "stopped by SIGTERM" in said.splitlines()
+        assert "Traceback" not in said
 
 
 @pytest.fixture
@@ -262,6 +364,194 @@ def test_a_folder_that_goes_away_is_waited_for(tmp_path: Path, monkeypatch: pyte
             thread.join()
     assert (status_module.read(tmp_path / "cache")[0].state, file.status.extracted) == ("stopped", 2)
     assert "empty.wav" in file.path.with_suffix(".log").read_text()
+
+
+@contextlib.contextmanager
+def watching(inbox: Path, cache: Path) -> Iterator[Watcher]:
+    """A watcher in a thread of this process, whose parts can be disturbed."""
+    inbox.mkdir(exist_ok=True)
+    service = FeatureService(FeatureConfig(cache=str(cache), backbone="spectral", window=2), torch.device("cpu"))
+    file = StatusFile(cache / "watch", Status(str(inbox), service.store().where))
+    watcher = Watcher(service, service.store(), Arrivals(inbox, 0.05, Shard()), file, threading.Event(), 0.02, False)
+    with file.held(), logging_to(file.path.with_suffix(".log")):
+        thread = threading.Thread(target=watcher.run, args=(lambda: None,))
+        thread.start()
+        try:
+            yield watcher
+        finally:
+            watcher.stop.set()
+            thread.join()
+
+
+def test_a_machine_without_room_for_temporary_files_is_not_the_fault_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object, **options: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("beatmeter.watch.arrivals._AGAIN", 0.2)
+    with watching(tmp_path / "in", tmp_path / "cache") as watcher, monkeypatch.context() as disk:
+        disk.setattr("beatmeter.audio.ffmpeg.available", lambda: True)
+        disk.setattr(tempfile, "TemporaryFile", full)
+        (tmp_path / "in" / "a.m4a").write_bytes(b"no music for libsndfile")
+        (tmp_path / "in" / "b.wav").write_bytes(clip(2))
+        until(lambda: watcher.status.last_error and (watcher.status.done, watcher.status.failed) == (1, 1))
+        assert "in/a.m4a: No space left" in watcher.status.last_error
+        assert "TMPDIR" in watcher.status.last_error
+        assert watcher.store.failures() == {}
+        disk.undo()
+        until(lambda: watcher.store.failures())  # it was tried again, and now it is the file
+    assert watcher.file.path.with_suffix(".log").read_text().count("Traceback") == 0
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Batches do not end before this is set, though everything in them is done."""
+    release, fill = threading.Event(), FeatureService.fill
+
+    def slow(*arguments: Any) -> Filled:
+        filled = fill(*arguments)
+        assert release.wait(60)
+        return filled
+
+    monkeypatch.setattr(FeatureService, "fill", slow)
+    yield release
+    release.set()
+
+
+def replaced(path: Path, times: int = 3) -> None:
+    """Wait until the file was replaced so often."""
+    for _ in range(times):
+        before = path.stat().st_mtime_ns
+        until(lambda before=before: path.stat().st_mtime_ns != before)
+
+
+def test_the_status_is_written_while_a_long_file_a_hash_or_a_back_off_lasts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: threading.Event
+) -> None:
+    monkeypatch.setattr("beatmeter.watch.watcher._NEWS", 0.1)
+    monkeypatch.setattr("beatmeter.watch.watcher._FIRST", 30.0)
+    with watching(tmp_path / "in", tmp_path / "cache") as watcher:
+        (tmp_path / "in" / "a.wav").write_bytes(clip(1))
+        until(lambda: watcher.status.extracted == 1)
+        replaced(watcher.file.path)
+        assert watcher.status.state == "extracting"
+        held.set()
+        until(lambda: watcher.status.state == "idle")
+        (tmp_path / "in").rename(tmp_path / "away")
+        until(lambda: watcher.status.state == "blocked")
+        replaced(watcher.file.path)
+        assert status_module.read(tmp_path / "cache")[0].state == "blocked"
+
+
+def test_trouble_with_the_store_is_over_when_it_takes_tracks_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: threading.Event) -> None:
+    monkeypatch.setattr("beatmeter.watch.watcher._FIRST", 0.05)
+    commit, full = Store.commit, iter([True, True])
+
+    def fail_twice(store: Store, tracks: Any) -> Any:
+        if next(full, False):
+            raise StoreError("No space left on device", "Make room.")
+        return commit(store, tracks)
+
+    monkeypatch.setattr(Store, "commit", fail_twice)
+    with watching(tmp_path / "in", tmp_path / "cache") as watcher:
+        (tmp_path / "in" / "a.wav").write_bytes(clip(1))
+        until(lambda: watcher.status.extracted == 1)
+        assert "No space" in watcher.status.last_error
+        until(lambda: watcher.status.state == "extracting")  # though the batch goes on
+        assert watcher._delay == 0.05
+        held.set()
+
+
+def test_it_says_that_it_stops_when_it_is_told_to_not_when_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: threading.Event) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(30)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        with watching(tmp_path / "in", tmp_path / "cache") as watcher:
+            assert manager.recv(100) == b"READY=1"
+            (tmp_path / "in" / "a.wav").write_bytes(clip(1))
+            until(lambda: watcher.status.extracted == 1)
+            watcher.stop.set()
+            assert manager.recv(100) == b"STOPPING=1"
+            until(lambda: status_module.read(tmp_path / "cache")[0].state == "stopping")
+            held.set()
+    assert status_module.read(tmp_path / "cache")[0].state == "stopped"
+
+
+def test_stopping_does_not_wait_for_hashing_or_for_a_long_file_to_be_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, stop = tmp_path / "in", threading.Event()
+    folder.mkdir()
+    for n in range(3):
+        (folder / f"{n}.wav").write_bytes(clip(n))
+    service = FeatureService(FeatureConfig(cache=str(tmp_path / "cache"), backbone="spectral", window=2), torch.device("cpu"))
+    tracks = Arrivals(folder, 0, Shard()).look(0.0)
+    digest, told = hashlib.file_digest, []
+
+    def stop_while_hashing(file: Any, name: str) -> Any:
+        stop.set()
+        return digest(file, name)
+
+    def endless(path: Path, rate: int) -> Iterator[np.ndarray]:
+        while True:
+            yield np.zeros(1)
+            stop.set()
+
+    with monkeypatch.context() as hashing:
+        hashing.setattr(hashlib, "file_digest", stop_while_hashing)
+        filled = service.fill(service.store(), tracks, told.append, stop=stop)
+    assert (filled.keys, filled.failed, filled.done) == ({}, {}, 0)
+    stop.clear()
+    monkeypatch.setattr(decode_or_count, "__defaults__", (0.5,))  # these are long files now
+    monkeypatch.setattr("beatmeter.audio.ahead.stream", endless)
+    filled = service.fill(service.store(), tracks, told.append, stop=stop)
+    assert (filled.failed, filled.done) == ({}, 0)
+    assert service.store().failures() == {}
+
+
+def test_a_folder_below_it_that_cannot_be_listed_is_left_out_and_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original, locked = os.scandir, threading.Event()
+
+    def refuse(path: Any) -> Any:
+        if locked.is_set() and str(path).endswith("lost+found"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return original(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    inbox = tmp_path / "in"
+    (inbox / "lost+found").mkdir(parents=True)
+    (inbox / "lost+found" / "a.wav").write_bytes(clip(1))
+    with watching(inbox, tmp_path / "cache") as watcher:
+        until(lambda: watcher.status.done == 1)
+        locked.set()
+        until(lambda: watcher.status.last_error)
+        assert "lost+found" in watcher.status.last_error
+        (inbox / "b.wav").write_bytes(clip(2))
+        until(lambda: (watcher.status.done, watcher.status.state) == (2, "idle"))  # the one that cannot be seen is still known
+        locked.clear()
+        (inbox / "c.wav").write_bytes(clip(3))
+        until(lambda: (watcher.status.done, watcher.status.state) == (3, "idle"))
+    assert watcher.status.extracted == 3
+    assert watcher.file.path.with_suffix(".log").read_text().count("Permission denied") == 1
+
+
+@pytest.mark.parametrize("folder", ["/music", f"/{'long/' * 800}", "/音楽/" * 300])
+@pytest.mark.parametrize("reason", ["x" * 5000, "曲" * 5000, "🎵\n" * 5000])
+def test_on_a_full_disk_the_status_is_written_over_in_place(tmp_path: Path, folder: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, text: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    (tmp_path / "watch").mkdir()
+    file = StatusFile(tmp_path / "watch", Status(folder, "store"))
+    file.write()
+    before = file.path.stat()
+    assert before.st_size % 4096 == 0
+    monkeypatch.setattr(status_module, "write_text", full)
+    file.status.done = 123_456_789
+    file.fail(reason)
+    (told,) = status_module.read(tmp_path)
+    assert (told.state, told.done, told.folder) == ("crashed", 123_456_789, folder)
+    assert len(told.last_error) >= 80
+    assert told.last_error == shown(reason)[: len(told.last_error)]
+    assert (file.path.stat().st_size, file.path.stat().st_ino) == (before.st_size, before.st_ino)
 
 
 def test_logs_rotate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
