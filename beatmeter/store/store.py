@@ -186,16 +186,14 @@ class Store:
 
     def _require_there(self, record: Record, number: int) -> None:
         """A writer as slow as the grace period may have lost its segment before the record was there."""
-        name = f"segments/{record.segment}/zarr.json"
         try:
-            if self.place.size(name) is None:
-                self.place.read(name)  # tells what is gone from what cannot be asked for
-        except FileNotFoundError:
-            what = f"segment {record.segment} was collected as garbage while it was being committed"
-            raise StoreError(what, "Commit these tracks again.") from None
-        except (StoreError, OSError) as error:
+            gone = self.place.size(f"segments/{record.segment}/zarr.json") is None
+        except StoreError as error:
             what = f"commit {number} stands in {shown(self.where)}, but whether its segment does could not be asked: {error}"
             raise StoreError(what, "Run the same command again: what is there is not extracted again.") from error
+        if gone:
+            what = f"segment {record.segment} was collected as garbage while it was being committed"
+            raise StoreError(what, "Commit these tracks again.")
 
     def _take_back(self, record: Record, before: int) -> None:
         """Free what a commit took when the disk was too full for its record. Only if no record can name it: one that appeared in
