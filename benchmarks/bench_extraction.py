@@ -5,10 +5,11 @@ Once as a test, small: `pytest benchmarks/bench_extraction.py`. Timed, with the 
 
 from __future__ import annotations
 
-import contextlib
+import itertools
 import os
 import resource
 import shutil
+import statistics
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from beatmeter.store import Store
 
 SECONDS = 30.0
 CLIPS = {"95M": {"cpu": 8, "cuda": 256}, "330M": {"cpu": 4, "cuda": 128}}  # enough to be worth timing
+WINDOWS = 5  # in which memory is looked at
 TARGETS = {"cpu": {"plain loop": 2.0, "bf16 products": 0.75}, "cuda": {"plain loop": 10.0, "bf16 products": 0.5}}
 pytestmark = pytest.mark.filterwarnings("ignore:.*slated for removal:DeprecationWarning")  # what librosa.load imports
 
@@ -89,38 +91,31 @@ def test_extraction(bench: Bench, tmp_path: Path, timed_size: str, small: str) -
         print(f"  products reach {rate:.0f} GF/s; last extraction: {ours.outcome.profile()}")
 
 
-def forget_peak() -> None:
-    """From here on the highest memory of this process counts anew: what other benchmarks took is not ours."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def peak_megabytes() -> float:
-    """The most resident memory since `forget_peak` (of the whole process where the system cannot tell)."""
+def resident_megabytes() -> float:
+    """Memory of this process now (the most it ever had, where the system cannot tell)."""
     try:
-        line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+        line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS"))
         return int(line.split()[1]) / 1024
     except (OSError, StopIteration):
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def test_memory_stays_flat(bench: Bench, tmp_path: Path) -> None:
-    """Resident memory over many chunks: 10,000 when timed (BEATMETER_CHUNKS changes that)."""
+    """Resident memory over many chunks, looked at after every track: 10,000 when timed (BEATMETER_CHUNKS changes that)."""
     plain.make_model("pre-LN", tmp_path / "weights")
     chunks = int(os.environ.get("BEATMETER_CHUNKS", "10000")) if bench.timed else 30
     paths = plain.make_clips(tmp_path / "clips", 5 if bench.timed else 2, SECONDS if bench.timed else 6.0, "wav")
     each = 6 if bench.timed else 2
     ours = Ours(tmp_path / "weights", tmp_path / "cache", jobs=1)
     store = Store.for_spec(tmp_path / "cache", ours.service.spec)
-    sizes, peaks, done = [], [], 0
-    for step in (1, 9, 90) if bench.timed else (1, 2):
-        n = max(1, chunks * step // (100 if bench.timed else 3) // each)
-        forget_peak()
-        todo = [(f"{done + i:064d}", Track(f"{done + i}", paths[i % len(paths)])) for i in range(n)]
-        Extractor(ours.encoder, store, ours.service.device).run(todo)
-        done += n
-        sizes.append(float(done * each))
-        peaks.append(peak_megabytes())
-    bench.record(Growth("extraction", "peak memory of the process", tuple(sizes), "chunks", {"resident": peaks}, "MB"))
+    n = chunks // each
+    resident: list[float] = []
+    todo = [(f"{i:064d}", Track(f"{i}", paths[i % len(paths)])) for i in range(n)]
+    Extractor(ours.encoder, store, ours.service.device).run(todo, lambda tracks: resident.append(resident_megabytes()))
+    edges = [n * i // WINDOWS for i in range(WINDOWS + 1)]
+    windows = [resident[a:b] for a, b in itertools.pairwise(edges)]
+    seen = {"median": [statistics.median(w) for w in windows], "most": [max(w) for w in windows]}
+    bench.record(Growth("extraction", "memory of the process", tuple(float(b * each) for b in edges[1:]), "chunks", seen, "MB"))
     if bench.timed:
-        assert peaks[-1] - peaks[-2] < 4e-3 * (sizes[-1] - sizes[-2]), "more than 4 kB a chunk stay"
+        stays = (seen["median"][-1] - seen["median"][WINDOWS // 2]) * 1e3 / (each * (edges[-1] - edges[WINDOWS // 2 + 1]))
+        assert stays < 2, f"{stays:.1f} kB of every chunk stay"
