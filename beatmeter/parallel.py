@@ -75,7 +75,20 @@ def ordered(function: Callable[[T], R], items: Iterable[T], jobs: int, depth: in
 
 
 def _pool(jobs: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(max_workers=jobs, env=_ONE_THREAD, initializer=_belong_to, initargs=(os.getpid(),))
+    pool = ProcessPoolExecutor(max_workers=jobs, env=_ONE_THREAD, initializer=_belong_to, initargs=(os.getpid(),))
+    end = pool._result_queue._writer
+    end.close = _one_at_a_time(end.close)  # `_stop` and the pool's own thread close it, perhaps at the same moment
+    return pool
+
+
+def _one_at_a_time(close: Callable[[], None]) -> Callable[[], None]:
+    lock = threading.Lock()
+
+    def locked() -> None:
+        with lock:
+            close()
+
+    return locked
 
 
 def _belong_to(parent: int) -> None:
@@ -96,8 +109,8 @@ def _stop(pool: ProcessPoolExecutor) -> None:
     `shutdown(kill_workers=True)` trips in its thread over items that were just submitted.
 
     Our own end of the pipe of results goes first: that thread may be in the middle of one, and would wait for the rest for ever."""
-    if pool._flags.broken is None and pool._result_queue is not None:  # else that thread closes it, or has
-        pool._result_queue._writer.close()
+    if (results := pool._result_queue) is not None:
+        results._writer.close()
     for process in list(pool._processes.values()):
         process.terminate()
     pool.shutdown(wait=True)
