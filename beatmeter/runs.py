@@ -101,7 +101,7 @@ class RunFolder:
 
     def log(self, line: dict[str, Any]) -> None:
         """Append one epoch."""
-        with self.epochs.open("a") as file:
+        with atomic.writing(self.epochs), self.epochs.open("a") as file:
             file.write(json.dumps(line) + "\n")
 
     def read_log(self) -> list[dict[str, Any]]:

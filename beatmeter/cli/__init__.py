@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
+import traceback
+from collections.abc import Callable
 from types import FrameType
+from typing import Any
 
 import click
 
 from beatmeter import __version__
+from beatmeter.atomic import WriteError
 from beatmeter.cli.ablate import ablate
 from beatmeter.cli.cache import cache
 from beatmeter.cli.data import data
@@ -17,16 +22,27 @@ from beatmeter.cli.demo import demo
 from beatmeter.cli.extract import extract
 from beatmeter.cli.lab import calibrate, compare, ensemble, gate, report
 from beatmeter.cli.models import models
+from beatmeter.cli.options import colourful
 from beatmeter.cli.predict import predict
 from beatmeter.cli.pretrain import pretrain
 from beatmeter.cli.robustness import robustness
 from beatmeter.cli.study import study
 from beatmeter.cli.timeline import timeline
 from beatmeter.cli.train import evaluate, train
-from beatmeter.errors import BeatmeterError
+from beatmeter.errors import BeatmeterError, shown
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+class Commands(click.Group):
+    """A group that lets a broken pipe through to `main`: click would end with status 1 and no word, whichever pipe it was."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise _BrokenPipe(error) from error
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="beatmeter")
 def cli() -> None:
     """Hear musical meter: 3, 4, 5, 7, 9, 11, or two at once.
@@ -48,24 +64,80 @@ for command in (*MODELS, *LABORATORY, data, cache, demo):
 
 def main() -> None:
     """Run the command line; an error is one line on stderr, Ctrl-C and SIGTERM are quiet, exit statuses tell."""
+    _open_streams()
     if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _terminate)
     try:
-        status = cli.main(standalone_mode=False)
+        status = cli.main(standalone_mode=False, color=None if colourful() else False)
     except BeatmeterError as error:
-        click.secho(f"error: {error}", fg="red", err=True)
-        status = error.exit_code
+        status = _refuse(str(error), error.exit_code)
+    except OSError as error:
+        status = _refuse(_explained(error), 2)
+    except _BrokenPipe as error:
+        ours = _stream(error.args[0])  # its reader went away: nothing is wrong
+        status = 0 if ours else _refuse(f"a process that works for this one is gone: {os.strerror(errno.EPIPE)}", 2)
     except click.exceptions.Abort as error:
         terminated = isinstance(error.__cause__, _Terminated)
-        click.echo("stopped by SIGTERM" if terminated else "stopped", err=True)
+        _tell(lambda: click.echo("stopped by SIGTERM" if terminated else "stopped", err=True))
         status = 143 if terminated else 130
     except click.ClickException as error:
-        error.show()
+        _tell(error.show)
         status = error.exit_code
-    except BrokenPipeError:  # the reader of a pipe went away
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 0
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _refuse(text: str, status: int) -> int:
+    _tell(lambda: click.secho(f"error: {text}", fg="red", err=True, color=None if colourful() else False))
+    return status
+
+
+def _tell(show: Callable[[], None]) -> None:
+    """Say something on stderr, if that can be written: the exit status tells the rest."""
+    try:
+        show()
+    except OSError as error:
+        _stream(error)
+
+
+def _explained(error: OSError) -> str:
+    """What the system refused, of which file, and what may help."""
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    stream = None if error.filename else _stream(error)
+    if not (error.filename or stream):
+        return f"the system refuses to go on: {error.strerror or error}"
+    text = f"cannot {'write' if stream or isinstance(error, WriteError) else 'use'} {stream or shown(os.fsdecode(error.filename))}: {reason}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{text}. Free some space, then run the same command again."
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"{text}. Change its permissions, or choose another place."
+    return text
+
+
+def _open_streams() -> None:
+    """Streams that were closed before we began: what is written to stdout is an error, and no file that is opened takes its number."""
+    for number, name, flags in ((0, "stdin", os.O_RDONLY), (1, "stdout", os.O_RDONLY), (2, "stderr", os.O_WRONLY)):
+        if getattr(sys, name) is None:
+            handle = os.open(os.devnull, flags)
+            if handle != number:
+                os.dup2(handle, number)
+                os.close(handle)
+            setattr(sys, name, open(number, "r" if name == "stdin" else "w", closefd=False))  # noqa: PTH123, SIM115 - it stays open
+
+
+def _stream(error: OSError) -> str | None:
+    """The standard stream whose writing raised `error`, if one did; what still waits in it is thrown away."""
+    writes = [frame for frame, _ in traceback.walk_tb(error.__traceback__) if frame.f_code is click.echo.__code__]
+    if not writes:
+        return None
+    number = writes[-1].f_locals["file"].fileno()
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, number)
+    os.close(null)
+    return "standard error" if number == sys.stderr.fileno() else "standard output"
+
+
+class _BrokenPipe(Exception):  # noqa: N818 - it is no error of ours
+    """A pipe whose other end is closed."""
 
 
 class _Terminated(KeyboardInterrupt):

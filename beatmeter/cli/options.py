@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -65,6 +66,11 @@ def settings_options(command: F) -> F:
 def device_option(command: F) -> F:
     """--device."""
     return click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:0 or auto.")(command)
+
+
+def colourful() -> bool:
+    """Whether output may have colours and bars: not with NO_COLOR (https://no-color.org), nor on a terminal that knows neither."""
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def echo(text: str) -> None:

@@ -1,0 +1,48 @@
+"""What the command line is tried on: a finished run, made once."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from beatmeter.cli import main
+from beatmeter.config import change
+from beatmeter.datasets.synthetic import SynthPlan, synthesise
+from beatmeter.settings import RunConfig
+from beatmeter.training import run
+
+Typed = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def typed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Typed:
+    """A command as it is typed: exit status, what it printed, what it said on stderr."""
+
+    def type_it(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["beatmeter", *map(str, words)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        said = capsys.readouterr()
+        assert isinstance(end.value.code, int)
+        return end.value.code, said.out, said.err
+
+    return type_it
+
+
+@pytest.fixture(scope="session")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the labelled clips `music` (7 s each), the store `cache`, and the run `run`, which is calibrated."""
+    folder = tmp_path_factory.mktemp("place")
+    synthesise(folder / "music", 72, SynthPlan(seconds=7.0))
+    values = {
+        "data": {"path": str(folder / "music")},
+        "features": {"backbone": "spectral", "cache": str(folder / "cache"), "window": 2},
+        "head": {"poolings": ("lag",), "channels": 8, "hidden": 16, "dilations": (1, 2)},
+        "training": {"epochs": 6, "head_lr": 3e-3},
+    }
+    run(change(RunConfig(), values), folder / "run", torch.device("cpu"), report=lambda text: None)
+    return folder
