@@ -6,6 +6,8 @@ from pathlib import Path
 
 import torch
 
+from beatmeter.cores import control_groups, lines
+
 _NEW = ("memory.max", "memory.current", "inactive_file")  # names in cgroup v2, and in v1
 _OLD = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
 
@@ -18,39 +20,24 @@ def free_bytes(device: torch.device) -> int:
 
 
 def _machine() -> int:
-    for line in _lines(Path("/proc/meminfo")):
+    for line in lines(Path("/proc/meminfo")):
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024
     return 1 << 62  # not Linux: nothing is known, nothing is refused
 
 
-def _group(root: Path = Path("/sys/fs/cgroup")) -> int:
+def _group() -> int:
     """What the limits of this process's control groups (containers, batch systems) leave, cache that can go counted as free."""
     left = 1 << 62
-    for line in _lines(Path("/proc/self/cgroup")):
-        number, controllers, path = line.split(":", 2)
-        new = number == "0" and not controllers
-        if not new and "memory" not in controllers.split(","):
-            continue
-        top, names = (root, _NEW) if new else (root / "memory", _OLD)
-        folder = top / path.strip("/")
-        for place in (folder, *folder.parents):
-            limit, used = (_number(place / name) for name in names[:2])
-            if limit is not None and used is not None:
-                idle = next((int(row.split()[1]) for row in _lines(place / "memory.stat") if row.startswith(f"{names[2]} ")), 0)
-                left = min(left, limit - used + idle)
-            if place == top:
-                break
+    for folder, unified in control_groups("memory"):
+        names = _NEW if unified else _OLD
+        limit, used = (_number(folder / name) for name in names[:2])
+        if limit is not None and used is not None:
+            idle = next((int(row.split()[1]) for row in lines(folder / "memory.stat") if row.startswith(f"{names[2]} ")), 0)
+            left = min(left, limit - used + idle)
     return max(left, 0)
 
 
 def _number(path: Path) -> int | None:
-    text = "".join(_lines(path)).strip()
+    text = "".join(lines(path)).strip()
     return int(text) if text.isdigit() else None
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text().splitlines()
-    except OSError:
-        return []

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from harness import Bench
 
+import beatmeter  # noqa: F401 (before torch, whose threads then sleep while they wait)
+
 
 @pytest.fixture(scope="session")
 def timed(request: pytest.FixtureRequest) -> bool:

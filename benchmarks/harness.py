@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from beatmeter.cores import usable_cores
 from beatmeter.store.throughput import Way, in_turn, paired
 
 LINES = "BEATMETER_BENCH_LINES"  # environment variable: the file that results are appended to
@@ -222,7 +223,7 @@ def machine() -> dict[str, str]:
     fast = ", ".join(f for f in ("avx512_bf16", "amx_bf16", "avx512f", "avx2") if f in flags)
     memory = next((int(line.split()[1]) for line in _lines("/proc/meminfo") if line.startswith("MemTotal")), 0)
     return {
-        "processor": f"{cpu}, {len(os.sched_getaffinity(0))} cores ({fast}), {torch.get_num_threads()} threads in torch",
+        "processor": f"{cpu}, {usable_cores()} cores ({fast}), {torch.get_num_threads()} threads in torch",
         "memory": f"{memory / 2**20:.0f} GiB",
         "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
         "system": f"{platform.system()} {platform.release()}",

@@ -17,6 +17,8 @@ from pathlib import Path
 
 from ablations import call, renewed
 
+from beatmeter.cores import usable_cores
+
 PAGE = Path(__file__).with_name("pretraining.md")
 FIGURE = Path(__file__).parent / "ablations" / "pretraining.svg"
 REFERENCE = "all losses, 30 s"
@@ -82,7 +84,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=900, help="clips of 30 s that the heads are trained and chosen with")
     parser.add_argument("--limit", type=int, default=400, help="of them, those of each split at most")
     given = parser.parse_args()
-    threads = max(1, (os.cpu_count() or 1) // given.jobs)
+    threads = max(1, usable_cores() // given.jobs)
     with ThreadPoolExecutor(given.jobs) as pool:
         list(pool.map(lambda name: made(given.out, name, given.steps, threads), WAYS))
     call("data", "synth", str(given.out / "music"), "--clips", str(given.clips), "--seed", "1", "--jobs", "2")

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import beatmeter  # noqa: F401 (before torch, whose threads then sleep while they wait)
+
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:

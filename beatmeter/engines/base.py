@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import ClassVar, Self, TypeVar
 
+from beatmeter.cores import usable_cores
 from beatmeter.errors import ConfigError, EngineError
 from beatmeter.parallel import Crash
 
@@ -62,7 +62,7 @@ def open_engine(name: str, workers: int = 0, scheduler: str | None = None) -> En
     if name != "local":
         _require({"dask": "distributed", "ray": "ray"}[name], name)
     chosen = importlib.import_module(f"beatmeter.engines.{name}")
-    return chosen.ENGINE(workers or max(1, (os.cpu_count() or 1) // 4), scheduler)  # type: ignore[no-any-return]
+    return chosen.ENGINE(workers or max(1, usable_cores() // 4), scheduler)  # type: ignore[no-any-return]
 
 
 def _require(module: str, name: str) -> None:

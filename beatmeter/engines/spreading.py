@@ -12,6 +12,7 @@ from pathlib import Path
 
 from beatmeter.audio.identity import track_key
 from beatmeter.config import change
+from beatmeter.cores import usable_cores
 from beatmeter.engines.base import Engine
 from beatmeter.engines.work import Order, Report, work
 from beatmeter.errors import AudioError, EngineError, shown
@@ -113,7 +114,7 @@ def order_for(service: FeatureService, store: Store, engine: Engine, device: str
     if Path(backbone).expanduser().is_dir():
         backbone = os.path.abspath(Path(backbone).expanduser())  # noqa: PTH100
     features = change(service.config, {"cache": cache, "dtype": service.dtype, "backbone": backbone})
-    threads = 0 if engine.scheduler else max(1, (os.cpu_count() or 1) // engine.workers)
+    threads = 0 if engine.scheduler else max(1, usable_cores() // engine.workers)
     return Order(features, where, service.spec, device, threads, service.jobs, retry_failed)
 
 

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from beatmeter.cores import usable_cores
+
 T = TypeVar("T")
 
 MOST = 4  # threads; memory is busy then
@@ -25,16 +27,11 @@ def _forget() -> None:
 os.register_at_fork(after_in_child=_forget)
 
 
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def share(work: Callable[[list[T]], None], items: Sequence[T], size: int) -> None:
     """`work` on all of `items`, in neighbouring parts by several threads when `size` bytes are worth it. Raises what
     any part raises, after all have ended."""
     global _helpers
-    parts = min(MOST, cores(), len(items), max(1, size // _WORTH))
+    parts = min(MOST, usable_cores(), len(items), max(1, size // _WORTH))
     if parts <= 1:
         work(list(items))
         return
