@@ -20,10 +20,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import soundfile
-
 from beatmeter import __version__, atomic
 from beatmeter.audio.decode import SAMPLE_RATE
+from beatmeter.audio.encode import encode
 from beatmeter.audio.synth import Clip, render
 from beatmeter.audio.synth.clip import METERS
 from beatmeter.errors import DataError, shown
@@ -118,9 +117,7 @@ def _ensure(out: Path, plan: SynthPlan, clip_of: tuple[int, int, str]) -> tuple[
     fresh = about is None
     if about is None:
         clip = render((plan.seed << 32) + index, meter=meter, seconds=plan.seconds, sample_rate=plan.sample_rate)
-        data = io.BytesIO()
-        soundfile.write(data, clip.audio, clip.sample_rate, format=plan.format.upper(), subtype="PCM_16")
-        content = data.getvalue()
+        content = encode(clip.audio, clip.sample_rate, plan.format.upper(), "PCM_16")
         atomic.write_bytes(audio, content)
         atomic.write_text(beats, "".join(f"{time:.6f}\t{number}\n" for time, number in zip(clip.beats, clip.beat_numbers, strict=True)))
         about = _annotation(clip, len(content))

@@ -7,7 +7,6 @@ Excerpts are embedded, so that a page can be moved or sent and still plays: mono
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -74,18 +73,16 @@ def _tracks(run: Path) -> dict[str, Path]:
 
 def excerpt(path: Path, start: float | None, seconds: float = SECONDS) -> str:
     """A data URI of `seconds` of audio from `start`, or from the middle of the file. Raises AudioError."""
-    import soundfile
-
     from beatmeter.audio.decode import SAMPLE_RATE, load
+    from beatmeter.audio.encode import encode
 
     wave = load(path)
     length = round(seconds * SAMPLE_RATE)
     first = round(start * SAMPLE_RATE) if start is not None else max(0, (len(wave) - length) // 2)
     part = wave[first : first + length]
     peak = float(np.abs(part).max(initial=0.0))
-    out = io.BytesIO()
-    soundfile.write(out, part / peak * 0.9 if peak > 1 else part, SAMPLE_RATE, format="MP3", subtype="MPEG_LAYER_III")
-    return "data:audio/mpeg;base64," + base64.b64encode(out.getvalue()).decode("ascii")
+    data = encode(part / peak * 0.9 if peak > 1 else part, SAMPLE_RATE, "MP3", "MPEG_LAYER_III")
+    return "data:audio/mpeg;base64," + base64.b64encode(data).decode("ascii")
 
 
 def clip_html(clip: Clip, locate: Locate | None, seconds: float) -> str:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import soundfile
 from jaxtyping import Float
 
 from beatmeter.audio.decode import load
+from beatmeter.audio.encode import decode, encode
 from beatmeter.errors import AudioError, DataError
 from beatmeter.metrics import Estimate, share
 from beatmeter.predictor import Predictor
@@ -72,13 +71,9 @@ def encode_mp3(wave: Wave, rate: int, level: float, rng: np.random.Generator) ->
     """Through MP3 at a constant `level` kb/s and back."""
     if not 8 <= level <= MP3_FASTEST:
         raise AudioError(f"an MP3 of {rate} Hz has 8 to {MP3_FASTEST:g} kb/s, not {level:g}")
-    data = io.BytesIO()
     loud = wave / max(1.0, float(np.abs(wave).max(initial=0.0)))
     amount = 1 - level / MP3_FASTEST
-    soundfile.write(data, loud, rate, format="MP3", subtype="MPEG_LAYER_III", compression_level=amount, bitrate_mode="CONSTANT")
-    data.seek(0)
-    decoded: Wave = soundfile.read(data, dtype="float32")[0]
-    return decoded
+    return decode(encode(loud, rate, "MP3", "MPEG_LAYER_III", compression_level=amount, bitrate_mode="CONSTANT"))
 
 
 def shorten(wave: Wave, rate: int, level: float, rng: np.random.Generator) -> Wave:
