@@ -264,12 +264,21 @@ class Head(nn.Module):
 
     def classify(self, mixed: Mapping[str, Tensor], masks: Sequence[Tensor | None] | None = None) -> Float[Tensor, "track klass"]:
         """Logits from mixed layers, (track, *axes) by pooling."""
+        hidden = self._branches(mixed, masks)
+        return self.output(_drop(hidden, self.dropout, None if masks is None else masks[-1], masks is None))  # type: ignore[no-any-return]
+
+    def hidden(self, features: Mapping[str, Tensor]) -> Float[Tensor, "track hidden"]:
+        """What the last layer reads of features that are not standardised."""
+        return self._branches({name: self.mix[name](self.standardise[name](features[name].float())) for name in self.poolings}, None)
+
+    def _branches(self, mixed: Mapping[str, Tensor], masks: Sequence[Tensor | None] | None) -> Float[Tensor, "track hidden"]:
+        """The hidden values of every branch, side by side."""
         hidden, first = [], 0
         for name in self.poolings:
             branch = self._branch(name)
             hidden.append(branch(mixed[name], None if masks is None else masks[first : first + len(branch.drops)]))
             first += len(branch.drops)
-        return self.output(_drop(torch.cat(hidden, dim=1), self.dropout, None if masks is None else masks[-1], masks is None))  # type: ignore[no-any-return]
+        return torch.cat(hidden, dim=1)
 
     def draw(self, tracks: int, generator: torch.Generator, lag_shift: int) -> Chance:
         """Chance for so many tracks: masks of every dropout, shifts of up to `lag_shift` bins, noise."""

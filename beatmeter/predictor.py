@@ -27,17 +27,28 @@ from beatmeter.tasks import TASKS
 
 
 @dataclass(frozen=True)
+class Scored:
+    """What a model makes of audio before it is judged: a probability per class, not calibrated, and `evidence` (value,), a
+    short summary of the same features by which music is told from sound without meter."""
+
+    scores: Float[np.ndarray, " klass"]
+    evidence: Float[np.ndarray, " value"]
+
+
+@dataclass(frozen=True)
 class Answer:
     """What a model says of one piece of audio: a probability per class, and a second meter when it is above its threshold.
 
-    `sure` is False when the answer's own probability is below the abstention threshold that was asked for.
+    `heard` is the probability that there is a meter at all. Below 0.5 `meter` is None: no meter heard. `sure` is a statement:
+    False without a calibration that says what it means, and False when no meter is heard.
     """
 
     classes: tuple[str, ...]
     scores: Float[np.ndarray, " klass"]
     seconds: float
     second: str | None = None
-    sure: bool = True
+    sure: bool = False
+    heard: float = 1.0
 
     @property
     def order(self) -> list[int]:
@@ -45,8 +56,9 @@ class Answer:
         return [int(i) for i in np.argsort(-self.scores, kind="stable")]
 
     @property
-    def meter(self) -> str:
-        return self.classes[self.order[0]]
+    def meter(self) -> str | None:
+        """The most probable class; None when no meter is heard."""
+        return self.classes[self.order[0]] if self.heard >= 0.5 else None
 
     @property
     def gap(self) -> float:
@@ -58,6 +70,7 @@ class Answer:
         """Plain JSON values."""
         return {
             "meter": self.meter,
+            "heard": self.heard,
             "sure": self.sure,
             "second": self.second,
             "scores": {name: float(s) for name, s in zip(self.classes, self.scores, strict=True)},
@@ -78,10 +91,10 @@ class Judge:
         if (self.priors or self.abstain) and self.calibration is None:
             raise RunError("priors and abstention need calibrated scores", "Run `beatmeter calibrate RUN` first.")
 
-    def __call__(self, classes: tuple[str, ...], scores: Float[np.ndarray, " klass"], seconds: float) -> Answer:
+    def __call__(self, classes: tuple[str, ...], scored: Scored, seconds: float) -> Answer:
         if self.calibration is None:
-            return Answer(classes, scores, seconds)
-        calibrated = self.calibration(scores[None], self.priors)
+            return Answer(classes, scored.scores, seconds)
+        calibrated = self.calibration(scored.scores[None], self.priors)
         second = int(self.calibration.second_meter(calibrated)[0])
         floor = self.calibration.confident_above(coverage=1 - self.abstain) if self.abstain else 0.0
         return Answer(classes, calibrated[0], seconds, classes[second] if second >= 0 else None, bool(calibrated.max() >= floor))
@@ -94,8 +107,8 @@ class Scorer(Protocol):
     sample_rate: int
     about: str
 
-    def scores(self, wave: Float[np.ndarray, " sample"]) -> Float[np.ndarray, " klass"]:
-        """Probability per class of mono audio at `sample_rate`, before calibration."""
+    def hear(self, wave: Float[np.ndarray, " sample"]) -> Scored:
+        """Probability per class of mono audio at `sample_rate`, before calibration, and the evidence for a meter."""
         ...
 
 
@@ -116,11 +129,16 @@ class RunScorer:
         self.encoder = TrackEncoder(service.backbone, spec, device).eval()
         self.classes, self.sample_rate, self.about = task.classes, spec.chunk.sample_rate, service.describe()
 
-    def scores(self, wave: Float[np.ndarray, " sample"]) -> Float[np.ndarray, " klass"]:
+    def hear(self, wave: Float[np.ndarray, " sample"]) -> Scored:
         with torch.inference_mode():
-            logits = self.head(self.encoder([wave]))[0]
-        found: np.ndarray = torch.sigmoid(logits.double()).cpu().numpy()
-        return found
+            return self.score(self.encoder([wave]))
+
+    def score(self, features: Mapping[str, torch.Tensor]) -> Scored:
+        """What the head makes of the features of one track, (1, layer, *axes) by pooling."""
+        with torch.inference_mode():
+            hidden = self.head.hidden(features)
+            logits = self.head.output(hidden)[0]
+        return Scored(torch.sigmoid(logits.double()).cpu().numpy(), hidden[0].double().cpu().numpy())
 
 
 class EnsembleScorer:
@@ -137,12 +155,16 @@ class EnsembleScorer:
         if len({(m.classes, m.sample_rate) for m in self.members.values()}) > 1:
             raise RunError(f"the members of {folder.path} differ in their classes or sample rates", "Join runs of the same task.")
 
-    def scores(self, wave: Float[np.ndarray, " sample"]) -> Float[np.ndarray, " klass"]:
-        found = {name: member.scores(wave)[None] for name, member in self.members.items()}
+    def hear(self, wave: Float[np.ndarray, " sample"]) -> Scored:
+        return self.join({name: member.hear(wave) for name, member in self.members.items()})
+
+    def join(self, members: Mapping[str, Scored]) -> Scored:
+        """What the members say of the same audio as one; their evidence is laid end to end."""
+        found = {name: s.scores[None] for name, s in members.items()}
         found = {name: self.calibrations[name](value) if name in self.calibrations else value for name, value in found.items()}
         silent = np.zeros((1, len(self.classes)))  # weight 0
         joined: np.ndarray = self.ensemble.scores([found.get(name, silent) for name in self.ensemble.members])[0]
-        return joined
+        return Scored(joined, np.concatenate([members[name].evidence for name in self.members]))
 
 
 class Predictor:
@@ -192,4 +214,4 @@ class Predictor:
                 yield path, error
 
     def _answer(self, wave: Float[np.ndarray, " sample"]) -> Answer:
-        return self.judge(self.classes, self.scorer.scores(wave), len(wave) / self.scorer.sample_rate)
+        return self.judge(self.classes, self.scorer.hear(wave), len(wave) / self.scorer.sample_rate)

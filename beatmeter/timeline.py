@@ -1,7 +1,7 @@
 """Meter over time: scores of overlapping windows become segments with one meter each, and the times where it changes.
 
-A hidden Markov model with one state per class: meters last (`DURATION` seconds in the mean), windows are noisy witnesses of
-them. Windows that overlap share audio, so each counts only for the part that is new.
+A hidden Markov model with one state per class, and one for sound without meter: states last (`DURATION` seconds in the mean),
+windows are noisy witnesses of them. Windows that overlap share audio, so each counts only for the part that is new.
 """
 
 from __future__ import annotations
@@ -28,11 +28,12 @@ Classify = Callable[[Float[np.ndarray, " sample"], int], Float[np.ndarray, " kla
 @dataclass(frozen=True)
 class Segment:
     """A stretch with one meter: seconds, the meter, its mean probability, the mean gap to the next class, and a second meter
-    that was above its threshold in most of its windows."""
+    that was above its threshold in most of its windows. Where no meter is heard, `meter` is None, `score` the mean probability
+    of that, and the gap 0."""
 
     start: float
     end: float
-    meter: str
+    meter: str | None
     score: float
     gap: float
     second: str | None
@@ -40,8 +41,9 @@ class Segment:
 
 @dataclass(frozen=True)
 class Timeline:
-    """Windows and what they say: `times` (window, 2) in seconds, `scores` and smoothed `posterior` (window, class), the
-    `path` (window,) of class indices, and the segments it makes.
+    """Windows and what they say: `times` (window, 2) in seconds, `scores` (window, class), `heard` (window,) the probability
+    that there is a meter at all (None: not asked), smoothed `posterior` (window, class), with a last column for no meter where
+    that was asked, the `path` (window,) of class indices, -1 where no meter is heard, and the segments it makes.
 
     `stability` is the share of windows whose own answer is the meter of their segment.
     """
@@ -49,7 +51,8 @@ class Timeline:
     classes: tuple[str, ...]
     times: Float[np.ndarray, "window 2"]
     scores: Float[np.ndarray, "window klass"]
-    posterior: Float[np.ndarray, "window klass"]
+    heard: Float[np.ndarray, " window"] | None
+    posterior: Float[np.ndarray, "window state"]
     path: Int[np.ndarray, " window"]
     segments: tuple[Segment, ...]
     stability: float
@@ -61,21 +64,25 @@ class Timeline:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
+        heard = [{}] * len(self.path) if self.heard is None else [{"heard": h} for h in self.heard.tolist()]
         return {
             "classes": list(self.classes),
             "segments": plain(self.segments),
             "changes": list(self.changes),
             "stability": self.stability,
             "windows": [
-                {"start": a, "end": b, "meter": self.classes[k], "scores": dict(zip(self.classes, row, strict=True))}
-                for (a, b), k, row in zip(self.times.tolist(), self.path.tolist(), self.scores.tolist(), strict=True)
+                {"start": a, "end": b, "meter": self.classes[k] if k >= 0 else None, "scores": dict(zip(self.classes, row, strict=True)), **h}
+                for (a, b), k, row, h in zip(self.times.tolist(), self.path.tolist(), self.scores.tolist(), heard, strict=True)
             ],
         }
 
     def to_text(self) -> str:
         """One line per segment."""
         head = "   from       to  meter  probability    gap  second"
-        rows = [f"{clock(s.start):>7}  {clock(s.end):>7}  {s.meter:>5}  {s.score:11.2f}  {s.gap:5.2f}  {s.second or '-':>6}" for s in self.segments]
+        rows = [
+            f"{clock(s.start):>7}  {clock(s.end):>7}  {s.meter or 'none':>5}  {s.score:11.2f}  {s.gap:5.2f}  {s.second or '-':>6}"
+            for s in self.segments
+        ]
         noun = "change" if len(self.changes) == 1 else "changes"
         return "\n".join([head, *rows, f"{len(self.changes)} {noun}, stability {100 * self.stability:.0f}%"]) + "\n"
 
@@ -92,22 +99,27 @@ def timeline(
     classes: Sequence[str],
     thresholds: Float[np.ndarray, " klass"] | None = None,
     duration: float = DURATION,
+    heard: Float[np.ndarray, " window"] | None = None,
 ) -> Timeline:
     """The most probable course of meters (Viterbi), with smoothed probabilities (forward-backward).
 
     `times` are in seconds, in order; `scores` are probabilities, calibrated ones if there are; `thresholds` (class,) say when
-    a second class counts, the production thresholds of a calibration for instance. Raises EvaluationError without windows or when
-    they are out of order.
+    a second class counts, the production thresholds of a calibration for instance; `heard` are the probabilities that a window
+    has a meter at all: without them every window has one. Raises EvaluationError without windows or when they are out of order.
     """
     times, scores = np.asarray(times, dtype=np.float64), np.asarray(scores, dtype=np.float64)
     n = len(scores)
     if not n or times.shape != (n, 2) or not np.isfinite(times).all() or (np.diff(times[:, 0]) <= 0).any() or (times[:, 1] <= times[:, 0]).any():
         raise EvaluationError(f"a timeline needs windows in order of time, not {n} with times of shape {times.shape}")
-    evidence, stay = _evidence(times, scores), _stay(times, duration)
+    heard = None if heard is None else np.asarray(heard, dtype=np.float64)
+    new = np.clip(np.diff(times[:, 1], prepend=times[0, 0]) / (times[:, 1] - times[:, 0]), 0, 1)
+    evidence, stay = evidence_of(scores, new, heard), _stay(times, duration)
     path = _viterbi(evidence, stay)
-    segments = tuple(_segment(times, scores, path, tuple(classes), thresholds, a, b) for a, b in _runs(path))
-    own = scores.argmax(axis=1) == path
-    return Timeline(tuple(classes), times, scores, _smooth(evidence, stay), path, segments, float(own.mean()))
+    path[path == scores.shape[1]] = -1
+    none = np.zeros(n) if heard is None else 1 - heard
+    segments = tuple(_segment(times, scores, none, path, tuple(classes), thresholds, a, b) for a, b in _runs(path))
+    own = np.where(none > 0.5, -1, scores.argmax(axis=1)) == path
+    return Timeline(tuple(classes), times, scores, heard, _smooth(evidence, stay), path, segments, float(own.mean()))
 
 
 def timelines(p: Predictions, thresholds: Array | None = None, duration: float = DURATION) -> dict[str, Timeline]:
@@ -145,16 +157,20 @@ def hear(
     return times, np.stack([classify(wave[round(a * sample_rate) : round(b * sample_rate)], sample_rate) for a, b in times])
 
 
-def evidence_of(scores: Array, share: Array | float) -> Array:
-    """log of the scores as shares of their sum, weighted by the `share` of a window that is new."""
+def evidence_of(scores: Array, share: Array | float, heard: Array | float | None = None) -> Array:
+    """(..., class) log likelihood of every class up to a constant, from scores (..., class), weighted by the `share` (...) of a
+    window that is new. With the probability `heard` (...) of a meter at all, (..., class + 1): the last is that of no meter.
+
+    Scores count as shares of their sum. As likelihoods they are divided by what is expected without a window: an equal share
+    for every class, and as much for a meter as for none.
+    """
     p = np.clip(scores, 1e-4, 1.0)
-    result: Array = np.log(p / p.sum(axis=-1, keepdims=True)) * share
+    likelihood = p / p.sum(axis=-1, keepdims=True)
+    if heard is not None:
+        h = np.clip(np.asarray(heard), 1e-4, 1 - 1e-4)[..., None]
+        likelihood = np.concatenate([h * p.shape[-1] * likelihood, 1 - h], axis=-1)
+    result: Array = np.log(likelihood) * np.asarray(share)[..., None]
     return result
-
-
-def _evidence(times: Array, scores: Array) -> Array:
-    new = np.clip(np.diff(times[:, 1], prepend=times[0, 0]) / (times[:, 1] - times[:, 0]), 0, 1)
-    return evidence_of(scores, new[:, None])
 
 
 def _stay(times: Array, duration: float) -> Array:
@@ -204,12 +220,14 @@ def _runs(path: Array) -> list[tuple[int, int]]:
     return [(a, b - 1) for a, b in pairwise(edges)]
 
 
-def _segment(times: Array, scores: Array, path: Array, classes: tuple[str, ...], thresholds: Array | None, a: int, b: int) -> Segment:
+def _segment(times: Array, scores: Array, none: Array, path: Array, classes: tuple[str, ...], thresholds: Array | None, a: int, b: int) -> Segment:
     """Windows `a` to `b`; the border to a neighbour lies half-way between the centres of the two windows around it."""
     centres = times.mean(axis=1)
     start = float(times[0, 0] if a == 0 else centres[a - 1 : a + 1].mean())
     end = float(times[-1, 1] if b == len(times) - 1 else centres[b : b + 2].mean())
     inside, k = scores[a : b + 1], int(path[a])
+    if k < 0:
+        return Segment(start, end, None, float(none[a : b + 1].mean()), 0.0, None)
     others = np.delete(inside, k, axis=1)
     second = None
     if thresholds is not None and others.shape[1]:

@@ -41,5 +41,5 @@ def demo(out: Path, clips: int, jobs: int, device: str) -> None:
     entries, (clip, answer) = run_demo(out, configs, choose_device(device), clips, STARTS, jobs=jobs, report=echo, progress=bar)
     click.echo(f"\n{table(entries)}\n")
     order = ", ".join(f"{answer.classes[i]} {answer.scores[i]:.2f}" for i in answer.order[:3])
-    click.echo(f"{clip} is heard in {answer.meter} ({order})")
+    click.echo(f"{clip} is heard in {answer.meter or 'no meter'} ({order})")
     click.echo(f"chance is {100 / len(answer.classes):.0f} %; intervals are 95 %. Music: {out / 'data'}, features: {out / 'cache'}")

@@ -80,6 +80,8 @@ def parse_priors(text: str | None) -> dict[str, float] | None:
 
 def _line(answer: Answer) -> str:
     """One answer; `?` marks one that is not sure, `+` a second meter that is really there."""
+    if answer.meter is None:
+        return "no meter heard"
     first, second = answer.order[:2]
     meter = f"{answer.meter}+{answer.second}" if answer.second else answer.meter
     numbers = "  ".join(f"{s:4.2f}" for s in answer.scores)

@@ -105,6 +105,9 @@ def timeline(line: Timeline) -> Figure:
                 Rectangle((edges[w], k - 0.42), edges[w + 1] - edges[w], 0.84, facecolor=BLUE, alpha=0.75 * strong, linewidth=0, antialiased=False)
             )
     for s in line.segments:
+        if s.meter is None:
+            axes.text((s.start + s.end) / 2, (n - 1) / 2, "no meter\nheard", ha="center", va="center", color=MUTED)
+            continue
         k = line.classes.index(s.meter)
         axes.plot([s.start, s.end], [k, k], color=INK, linewidth=2.2)
         text = s.meter + (f" + {s.second}" if s.second else "")

@@ -30,18 +30,21 @@ def course(meters: list[int], seed: int = 0, noise: float = 0.1) -> np.ndarray:
     return np.clip(scores, 0.01, 0.99)
 
 
+@pytest.mark.parametrize("asked", [False, True], ids=["meters", "meters or none"])
 @pytest.mark.parametrize("seed", range(5))
-def test_the_path_and_the_posterior_are_those_of_all_paths(seed: int) -> None:
+def test_the_path_and_the_posterior_are_those_of_all_paths(seed: int, asked: bool) -> None:
     times = windows(20.0, 8.0, 2.0)
     scores = np.random.default_rng(seed).random((len(times), 3))
-    t = timeline(times, scores, CLASSES, duration=6.0)
+    heard = np.random.default_rng(seed + 10).random(len(times)) if asked else None
+    t = timeline(times, scores, CLASSES, duration=6.0, heard=heard)
     new = np.clip(np.diff(times[:, 1], prepend=times[0, 0]) / (times[:, 1] - times[:, 0]), 0, 1)
-    evidence = evidence_of(scores, new[:, None])
+    evidence = evidence_of(scores, new, heard)
+    states = evidence.shape[1]
     stay = np.exp(-np.diff(times.mean(axis=1)) / 6.0)
-    total, best, marginal = 0.0, (-np.inf, ()), np.zeros_like(scores)
-    for path in product(range(3), repeat=len(times)):
+    total, best, marginal = 0.0, (-np.inf, ()), np.zeros_like(evidence)
+    for path in product((0, 1, 2, -1)[:states], repeat=len(times)):
         logp = sum(evidence[i, k] for i, k in enumerate(path))
-        logp += sum(np.log(stay[i] if a == b else (1 - stay[i]) / 2) for i, (a, b) in enumerate(pairwise(path)))
+        logp += sum(np.log(stay[i] if a == b else (1 - stay[i]) / (states - 1)) for i, (a, b) in enumerate(pairwise(path)))
         total += np.exp(logp)
         best = max(best, (logp, path))
         for i, k in enumerate(path):
@@ -68,6 +71,25 @@ def test_changes_are_found_where_they_are_and_blips_are_not() -> None:
     json.dumps(t.to_json(), allow_nan=False)
     assert "7" in t.to_text().splitlines()[2]
     assert "2 changes" in t.to_text()
+
+
+def test_where_no_meter_is_heard_the_timeline_names_none() -> None:
+    times = windows(120.0, 10.0, 2.5)
+    heard = np.where(times.mean(axis=1) < 60, 0.95, 0.05)
+    t = timeline(times, course([2] * len(times)), CLASSES, np.full(3, 0.01), heard=heard)
+    assert [s.meter for s in t.segments] == ["7", None]
+    assert t.changes == pytest.approx((60,), abs=3)
+    assert t.segments[1].score == pytest.approx(0.95)
+    assert (t.segments[1].gap, t.segments[1].second) == (0.0, None)
+    assert t.stability > 0.95
+    value = json.loads(json.dumps(t.to_json(), allow_nan=False))
+    assert value["segments"][1]["meter"] is None
+    assert value["windows"][-1]["meter"] is None
+    assert value["windows"][-1]["heard"] == pytest.approx(0.05)
+    assert "none" in t.to_text().splitlines()[2]
+    heard[10] = 0.2
+    assert len(timeline(times, course([2] * len(times)), CLASSES, heard=heard).segments) == 2, "one unclear window is no gap"
+    assert {s.meter for s in timeline(times, course([2] * len(times)), CLASSES, heard=np.full(len(times), 0.6)).segments} == {"7"}
 
 
 def test_a_second_meter_needs_most_windows_above_its_threshold() -> None:

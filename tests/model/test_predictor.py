@@ -61,7 +61,7 @@ def test_an_ensemble_hears_audio_as_it_joined_predictions(runs: tuple[Path, Path
     test = open_predictions(both, "test")
     paths = {t.id: t.path for t in open_dataset(clips, config.data, config.task.classes).tracks}
     for id, scores in list(zip(test.ids, test.scores, strict=True))[:3]:
-        assert np.allclose(predictor.scorer.scores(load(paths[id])), scores, atol=1e-4)
+        assert np.allclose(predictor.scorer.hear(load(paths[id])).scores, scores, atol=1e-4)
     answer = predictor.predict(load(paths[test.ids[0]]), 24_000)
     assert answer.classes == test.classes
 
