@@ -1,7 +1,90 @@
-"""beatmeter hears musical meter: features from a music transformer, a store for them, light heads, honest diagnostics."""
+"""beatmeter hears musical meter: features from a music transformer, a store for them, light heads, honest diagnostics.
+
+    import beatmeter
+
+    beatmeter.predict("song.mp3").meter          # the model that ships
+    model = beatmeter.load("runs/first")         # or the name of a shipped model
+    model.predict(samples, sample_rate=44_100)
+
+Importing this loads nothing heavy; torch comes with the first model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from importlib import import_module
+from os import PathLike
+from typing import TYPE_CHECKING, Any, overload
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from beatmeter.errors import BeatmeterError as BeatmeterError
+    from beatmeter.paths import StrPath
+    from beatmeter.predictor import Answer as Answer
+    from beatmeter.predictor import Predictor as Predictor
 
 from beatmeter.cores import wait_passively
 
 __version__ = "0.1.0"
+_LATER = {"Answer": "beatmeter.predictor", "BeatmeterError": "beatmeter.errors", "Predictor": "beatmeter.predictor"}
+__all__ = ["Answer", "BeatmeterError", "Predictor", "__version__", "load", "predict"]
 
 wait_passively()  # before anything of ours loads torch
+
+
+def load(model: StrPath | None = None, *, device: str = "auto", priors: Mapping[str, float] | None = None, abstain: float = 0.0) -> Predictor:
+    """A model that answers: a run folder, the folder of an ensemble, or the name of a model that ships; None is the best that ships.
+
+    `device` is auto, cpu or cuda; `priors` and `abstain` are those of `Predictor.load`. Raises BeatmeterError.
+    """
+    from beatmeter.device import choose_device
+    from beatmeter.predictor import Predictor
+
+    return Predictor.load(model, choose_device(device), priors, abstain)
+
+
+@overload
+def predict(audio: StrPath, *, model: StrPath | Predictor | None = None) -> Answer: ...  # type: ignore[overload-overlap]
+@overload
+def predict(audio: np.ndarray, sample_rate: int, *, model: StrPath | Predictor | None = None) -> Answer: ...
+@overload
+def predict(audio: Iterable[StrPath], *, model: StrPath | Predictor | None = None) -> list[Answer]: ...
+
+
+def predict(audio: Any, sample_rate: int | None = None, *, model: StrPath | Predictor | None = None) -> Answer | list[Answer]:
+    """The answer for one audio file, for several (a list in the same order), or for samples: (sample,) or (sample, channel) at
+    `sample_rate` Hz.
+
+    `model` is what `load` takes, or what it gave: load once to ask often. Raises BeatmeterError, for several files with the
+    first that cannot be used; `Predictor.predict_files` goes on after it.
+    """
+    from beatmeter.errors import AudioError, ConfigError
+    from beatmeter.paths import as_paths
+    from beatmeter.predictor import Predictor
+
+    samples = hasattr(audio, "__array__")
+    if samples and sample_rate is None:
+        raise AudioError("audio as an array needs its sample rate", "For instance: beatmeter.predict(samples, sample_rate=44_100).")
+    if not samples and sample_rate is not None:
+        raise ConfigError("a sample rate belongs to an array of samples", "Files know their own: leave it out, or give a NumPy array.")
+    paths = [] if samples else as_paths(audio)
+    predictor = model if isinstance(model, Predictor) else load(model)
+    if sample_rate is not None:
+        return predictor.predict(audio, sample_rate)
+    answers: list[Answer] = []
+    for _, answer in predictor.predict_files(paths):
+        if isinstance(answer, Exception):
+            raise answer
+        answers.append(answer)
+    return answers[0] if isinstance(audio, str | PathLike) else answers
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATER:
+        return getattr(import_module(_LATER[name]), name)
+    raise AttributeError(f"module 'beatmeter' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

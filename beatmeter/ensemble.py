@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from beatmeter.diagnostics import plain
 from beatmeter.errors import EvaluationError
 from beatmeter.metrics import Difference, Metric, log_loss_per_class, metric, paired_bootstrap, require_labels
 from beatmeter.metrics.checks import Array
+from beatmeter.paths import StrPath, as_path
 from beatmeter.schema import Predictions
 
 FORMAT = 1
@@ -61,13 +61,14 @@ class Ensemble:
         """Plain JSON values."""
         return {"format": FORMAT, **plain(self)}
 
-    def save(self, path: Path) -> None:
+    def save(self, path: StrPath) -> None:
         """Write `path` whole."""
-        write_text(path, json.dumps(self.to_json(), indent=1, allow_nan=False) + "\n")
+        write_text(as_path(path), json.dumps(self.to_json(), indent=1, allow_nan=False) + "\n")
 
     @classmethod
-    def load(cls, path: Path) -> Ensemble:
+    def load(cls, path: StrPath) -> Ensemble:
         """Read what `save` wrote."""
+        path = as_path(path)
         try:
             value = json.loads(path.read_text(encoding="utf-8"))
             if value.pop("format") != FORMAT:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from beatmeter import atomic
 from beatmeter.ensemble import Ensemble
-from beatmeter.errors import RunError, nearest
+from beatmeter.errors import RunError, nearest, shown
 from beatmeter.metrics import estimate, metric
+from beatmeter.paths import StrPath, as_path, as_paths
 from beatmeter.predictions import open_predictions
 from beatmeter.runs import RunFolder
 
@@ -28,6 +29,9 @@ class EnsembleFolder:
     """What `beatmeter ensemble` writes: `ensemble.json`, and `members.json` with the run folders it joins."""
 
     path: Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", as_path(self.path))
 
     def exists(self) -> bool:
         return (self.path / "ensemble.json").exists()
@@ -62,9 +66,28 @@ class EnsembleFolder:
         return value
 
 
-def is_model(path: Path) -> bool:
+def is_model(path: StrPath) -> bool:
     """Whether a path is a run folder or the folder of an ensemble."""
-    return RunFolder(path).config_file.exists() or EnsembleFolder(path).exists()
+    return RunFolder(as_path(path)).config_file.exists() or EnsembleFolder(as_path(path)).exists()
+
+
+def find_model(model: StrPath | None = None) -> Path:
+    """The folder of a model: of a run, of an ensemble, or of one that ships, by its name; None is the best that ships.
+
+    Raises RunError for what is none of them, with the nearest name where it looks like one.
+    """
+    if model is None:
+        return shipped_model()
+    path = as_path(model)
+    if is_model(path):
+        return path
+    if path.is_dir():
+        raise RunError(f"{shown(path)} is not a model: it holds neither config.toml nor ensemble.json", "A run is made by `beatmeter train`.")
+    if path.exists():
+        raise RunError(f"{shown(path)} is a file, and a model is a folder", "Name the folder of a run, or a model of `beatmeter models`.")
+    if path.name == str(path):
+        return shipped_model(path.name)
+    raise RunError(f"there is no folder {shown(path)}", "Check the path; or name a model that ships: see `beatmeter models`.")
 
 
 def shipped_models(where: Path = SHIPPED) -> dict[str, Any]:
@@ -83,15 +106,16 @@ def shipped_model(name: str | None = None, where: Path = SHIPPED) -> Path:
     if name is None:
         raise RunError("no model ships with this copy of beatmeter", "Train one (`beatmeter train`) and name its folder, or run `make models`.")
     if name not in known["models"]:
-        raise RunError(f"{name!r} is neither a run folder nor a model that ships", nearest(name, known["models"]))
+        raise RunError(f"there is no model {shown(name)!r}", nearest(name, known["models"]))
     return where / name
 
 
-def pack(runs: Sequence[Path], out: Path) -> dict[str, Any]:
+def pack(runs: StrPath | Iterable[StrPath], out: StrPath) -> dict[str, Any]:
     """Copy what `predict` needs of finished models to `out`, each under its own name, and make the best on validation the default.
 
     Members of an ensemble must be packed with it. Nothing but validation predictions decides. Returns the index.
     """
+    runs, out = as_paths(runs), as_path(out)
     names = [run.resolve().name for run in runs]
     if len(set(names)) < len(names):
         raise RunError("two models have the same name", "Rename one of the folders.")

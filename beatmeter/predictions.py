@@ -20,6 +20,7 @@ from jaxtyping import Float, Int
 
 from beatmeter.atomic import write_text
 from beatmeter.errors import DataError, SchemaError, nearest
+from beatmeter.paths import StrPath, as_path
 from beatmeter.schema import SPLITS, Predictions
 
 FORMAT = 1
@@ -28,9 +29,9 @@ PLAIN = ("id", "group", "source", "split", "start", "end", "primary")
 DESCRIBED = "docs/predictions.md describes the columns."
 
 
-def sidecar(path: Path) -> Path:
+def sidecar(path: StrPath) -> Path:
     """The JSON file that belongs to the CSV file `path`."""
-    return path.with_suffix(".meta.json")
+    return as_path(path).with_suffix(".meta.json")
 
 
 def to_csv(predictions: Predictions) -> str:
@@ -55,11 +56,12 @@ def _cell(text: str) -> str:
     return '"' + text.replace('"', '""') + '"' if any(c in text for c in ',"\r\n') else text
 
 
-def write_predictions(path: Path, predictions: Predictions) -> str:
+def write_predictions(path: StrPath, predictions: Predictions) -> str:
     """Write `path` (CSV) and the JSON beside it; returns the sha256 of the CSV.
 
     Both appear whole. The old JSON goes first, so no moment shows a CSV with the JSON of another.
     """
+    path = as_path(path)
     try:
         text = to_csv(predictions)
         digest = hashlib.sha256(text.encode("utf-8")).hexdigest()
@@ -84,13 +86,14 @@ def write_predictions(path: Path, predictions: Predictions) -> str:
     return digest
 
 
-def read_predictions(path: Path, split: str | None = None) -> Predictions:
+def read_predictions(path: StrPath, split: str | None = None) -> Predictions:
     """Read a predictions file, written by `write_predictions` or elsewhere.
 
     Needed columns: `id`, `score_<class>` for every class, and labels: `primary`, or `target_<class>` columns, or both.
     `group` defaults to the id, `source` to "", times to unknown. `split` picks the lines of one split; a file that
     holds several needs it; lines without a split fit any. Raises DataError with file and line for whatever is missing or wrong.
     """
+    path = as_path(path)
     text, digest = _read_text(path)
     about = _read_sidecar(path, digest)
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
@@ -108,8 +111,9 @@ def read_predictions(path: Path, split: str | None = None) -> Predictions:
     return _build(path, columns, lines, split, about)
 
 
-def open_predictions(where: Path, split: str | None = None) -> Predictions:
+def open_predictions(where: StrPath, split: str | None = None) -> Predictions:
     """Predictions from a run folder (`predictions/<split>.csv`, by default of the test split) or from a CSV file."""
+    where = as_path(where)
     if not where.is_dir():
         return read_predictions(where, split)
     wanted = split or "test"

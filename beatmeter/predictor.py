@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import soxr
 import torch
 from jaxtyping import Float
 
 from beatmeter import checkpoints
 from beatmeter.audio.ahead import decode_ahead
+from beatmeter.audio.decode import from_array
 from beatmeter.backbones.adapters import load_merged
 from beatmeter.calibration import Calibration
-from beatmeter.errors import AudioError, BeatmeterError, RunError
+from beatmeter.errors import AudioError, BeatmeterError, EvaluationError, RunError
 from beatmeter.features import TrackEncoder
 from beatmeter.fitting import head_tensors
-from beatmeter.packing import EnsembleFolder, shipped_model
+from beatmeter.packing import EnsembleFolder, find_model
+from beatmeter.paths import StrPath, as_paths
 from beatmeter.runs import RunFolder
 from beatmeter.schema import FeatureSpec
 from beatmeter.service import FeatureService
@@ -90,6 +91,10 @@ class Judge:
     def __post_init__(self) -> None:
         if (self.priors or self.abstain) and self.calibration is None:
             raise RunError("priors and abstention need calibrated scores", "Run `beatmeter calibrate RUN` first.")
+        if not 0 <= self.abstain < 1:
+            raise EvaluationError(f"a share of {self.abstain} of the answers cannot be left open", "Give one from 0 to below 1.")
+        if self.priors and self.calibration:
+            self.calibration.require_priors(self.priors)
 
     def __call__(self, classes: tuple[str, ...], scored: Scored, seconds: float) -> Answer:
         if self.calibration is None:
@@ -175,16 +180,17 @@ class Predictor:
 
     @classmethod
     def load(
-        cls, model: Path | None = None, device: torch.device | None = None, priors: Mapping[str, float] | None = None, abstain: float = 0.0
+        cls, model: StrPath | None = None, device: torch.device | None = None, priors: Mapping[str, float] | None = None, abstain: float = 0.0
     ) -> Predictor:
-        """A run folder, the folder of an ensemble, or the default model that ships, with its calibration when it has one.
+        """A run folder, the folder of an ensemble, or the name of a model that ships (None: the best), with its calibration when it
+        has one.
 
         `priors` are the chances that a piece has a meter, by class; with `abstain` = 0.2 the least sure fifth (as on
         validation) is marked as not sure. Raises RunError or FingerprintError when the parts do not fit together.
         """
-        device, model = device or torch.device("cpu"), model or shipped_model()
-        scorer = EnsembleScorer(EnsembleFolder(model), device) if EnsembleFolder(model).exists() else RunScorer(model, device)
-        file = RunFolder(model).calibration
+        device, folder = device or torch.device("cpu"), find_model(model)
+        scorer = EnsembleScorer(EnsembleFolder(folder), device) if EnsembleFolder(folder).exists() else RunScorer(folder, device)
+        file = RunFolder(folder).calibration
         return cls(scorer, Judge(Calibration.load(file) if file.exists() else None, priors, abstain))
 
     @property
@@ -193,18 +199,12 @@ class Predictor:
         return self.judge.calibration.threshold("production") if self.judge.calibration else None
 
     def predict(self, wave: Float[np.ndarray, ...], sample_rate: int) -> Answer:
-        """The answer for an array: mono (sample,) or (sample, channel), any rate. At least 1 s."""
-        wave = np.asarray(wave, dtype=np.float32)
-        if wave.ndim == 2:
-            wave = wave.mean(axis=1)
-        if wave.ndim != 1 or not np.isfinite(wave).all():
-            raise AudioError(f"audio of shape {wave.shape} must be (sample,) or (sample, channel), all finite")
-        if sample_rate != self.scorer.sample_rate:
-            wave = soxr.resample(wave, sample_rate, self.scorer.sample_rate)
-        return self._answer(wave)
+        """The answer for an array: mono (sample,) or (sample, channel), any rate. At least 1 s. Raises AudioError."""
+        return self._answer(from_array(wave, sample_rate, self.scorer.sample_rate))
 
-    def predict_files(self, paths: Sequence[Path], jobs: int = 0) -> Iterator[tuple[Path, Answer | BeatmeterError]]:
+    def predict_files(self, paths: StrPath | Iterable[StrPath], jobs: int = 0) -> Iterator[tuple[Path, Answer | BeatmeterError]]:
         """An answer or the reason why there is none, for each file in order."""
+        paths = as_paths(paths)
         for path, wave in zip(paths, decode_ahead(paths, self.scorer.sample_rate, jobs=jobs), strict=True):
             try:
                 if isinstance(wave, AudioError):

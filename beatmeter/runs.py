@@ -13,6 +13,7 @@ from typing import Any
 from beatmeter import __version__, atomic
 from beatmeter.config import build, differences, read_toml, to_toml
 from beatmeter.errors import RunError
+from beatmeter.paths import StrPath, as_path
 from beatmeter.settings import RunConfig
 
 
@@ -22,6 +23,9 @@ class RunFolder:
     checkpoints, `predictions/<split>.csv`, `evaluation/<split>.json` and `.txt`, `split.csv`, `excluded.csv`, `tensorboard/`."""
 
     path: Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", as_path(self.path))
 
     @property
     def config_file(self) -> Path:
@@ -62,9 +66,9 @@ class RunFolder:
         return self.path / "predictions" / f"{split}.csv"
 
     @classmethod
-    def create(cls, path: Path, config: RunConfig) -> RunFolder:
+    def create(cls, path: StrPath, config: RunConfig) -> RunFolder:
         """A new run. Refuses a folder that holds a run already."""
-        folder = cls(path)
+        folder = cls(as_path(path))
         if folder.config_file.exists():
             raise RunError(f"{path} holds a run already", f"Continue it with `beatmeter train --resume {path}`, or choose another --out.")
         folder.path.mkdir(parents=True, exist_ok=True)
@@ -72,9 +76,9 @@ class RunFolder:
         return folder
 
     @classmethod
-    def open(cls, path: Path) -> RunFolder:
+    def open(cls, path: StrPath) -> RunFolder:
         """An existing run."""
-        folder = cls(path)
+        folder = cls(as_path(path))
         if not folder.config_file.exists():
             raise RunError(f"{path} is not a run folder: it has no config.toml", "A run is made by `beatmeter train`.")
         return folder

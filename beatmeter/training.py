@@ -22,6 +22,7 @@ from beatmeter.distributed import ALONE, Ranks
 from beatmeter.errors import DataError, RunError
 from beatmeter.features import Source, open_source
 from beatmeter.fitting import Model, Run, fit
+from beatmeter.paths import StrPath, as_names, as_path, as_paths
 from beatmeter.predictions import read_predictions, write_predictions
 from beatmeter.report import Evaluation, evaluation_text
 from beatmeter.runs import RunFolder, provenance
@@ -68,10 +69,10 @@ def prepare(config: RunConfig, device: torch.device, report: Report, progress: P
 
 def run(
     config: RunConfig,
-    out: Path,
+    out: StrPath,
     device: torch.device,
     resume: bool = False,
-    predict: Sequence[str] = ("val", "test"),
+    predict: str | Sequence[str] = ("val", "test"),
     report: Report = print,
     progress: Progress | None = None,
     ranks: Ranks = ALONE,
@@ -83,9 +84,9 @@ def run(
     torch.manual_seed(config.seed)  # an adapter's first weights, and then the head's, depend on the seed alone
     with ranks.first():
         ready = prepare(config, device, report, progress)
-    begun = begin(config, ready, out, device, resume, report, ranks)
+    begun = begin(config, ready, as_path(out), device, resume, report, ranks)
     fit(begun, ready.split("train"), ready.split("val"), resume, report, progress)
-    return finish(begun, ready, predict)
+    return finish(begun, ready, as_names(predict))
 
 
 def begin(
@@ -136,27 +137,27 @@ def finish(run: Run, ready: Prepared, predict: Sequence[str]) -> Outcome:
 
 
 def evaluate_run(
-    path: Path,
+    path: StrPath,
     device: torch.device,
-    splits: Sequence[str],
-    dataset: str | None = None,
+    splits: str | Sequence[str],
+    dataset: StrPath | None = None,
     report: Report = print,
     progress: Progress | None = None,
-    corrections: Sequence[str] = (),
+    corrections: StrPath | Sequence[StrPath] = (),
 ) -> Outcome:
     """Predict with the best epoch of a run: splits of its own data, or all labelled tracks of another dataset as `test`.
 
     `corrections` are files of corrected labels, after those of the run. What is written then is named `corrected-`, so
     that the evaluation under the run's own labels stays beside it.
     """
-    folder = RunFolder.open(path)
+    folder, splits, corrections = RunFolder.open(path), as_names(splits), tuple(map(str, as_paths(corrections)))
     config = folder.config()
     tensors, about = checkpoints.read(folder.best)
     if dataset is None:
         files = (*config.data.corrections, *corrections)
         config = change(config, {"split": {"file": str(folder.split_file)}, "data": {"corrections": files}}, str(path))
     else:
-        config = change(config, {"data": {"path": dataset, "extra": (), "corrections": tuple(corrections)}, "limit": 0}, str(path))
+        config = change(config, {"data": {"path": str(as_path(dataset)), "extra": (), "corrections": corrections}, "limit": 0}, str(path))
     ready = prepare(config, device, report, progress, FeatureSpec.from_json(about["spec"]))
     task = TASKS[config.task.name](config)
     task.load_state(about["task"])

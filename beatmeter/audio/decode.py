@@ -13,17 +13,18 @@ from pathlib import Path
 
 import numpy as np
 import soxr
-from jaxtyping import Float32
+from jaxtyping import Float32, Num
 
 from beatmeter.audio import ffmpeg
 from beatmeter.audio.levels import Levels
-from beatmeter.audio.reader import Reader, require_file
+from beatmeter.audio.reader import HIGHEST_RATE, LOWEST_RATE, Reader, require_file
 from beatmeter.audio.sndfile import ShortReadError, SoundFileReader
 from beatmeter.errors import AudioError, shown
 from beatmeter.schema import ChunkSpec
 
 SAMPLE_RATE = ChunkSpec().sample_rate  # Hz
 MINIMUM = ChunkSpec().minimum / ChunkSpec().sample_rate  # seconds
+_ARRAY = "Give samples as numbers: (sample,) or (sample, channel)."
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,26 @@ def measure(path: str | os.PathLike[str]) -> float:
         return seconds
 
 
+def from_array(samples: Num[np.ndarray, ...], sample_rate: float, wanted: int = SAMPLE_RATE) -> Float32[np.ndarray, " sample"]:
+    """Samples in memory, (sample,) or (sample, channel), as mono float32 at `wanted` Hz. Whole numbers are taken by their type,
+    32767 of int16 as 1.0. Raises AudioError for what is no audio and below MINIMUM seconds; silence is taken, streams hold it."""
+    try:
+        wave = np.asarray(samples)
+        rate = int(sample_rate)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise AudioError(f"this is no audio: {error}", _ARRAY, kind="damaged") from None
+    if wave.ndim not in (1, 2) or wave.dtype.kind not in "fi":
+        raise AudioError(f"an array of shape {wave.shape} and type {wave.dtype} is no audio", _ARRAY, kind="damaged")
+    if rate != sample_rate or not LOWEST_RATE <= rate <= HIGHEST_RATE:
+        raise AudioError(f"a sample rate of {sample_rate} Hz is not possible", "Give the one that the samples were recorded at.")
+    if wave.dtype.kind == "i":
+        wave = wave / np.float32(np.iinfo(wave.dtype).max)
+    levels = Levels(Path("the array"), rate)
+    mono = levels.mix(wave.astype(np.float32, copy=False)[:, None] if wave.ndim == 1 else wave.astype(np.float32, copy=False))
+    _require_length(levels, len(mono) / rate)
+    return np.ascontiguousarray(mono) if rate == wanted else soxr.resample(mono, rate, wanted, quality="HQ")
+
+
 def _resampled(path: Path, sample_rate: int) -> Iterator[np.ndarray]:
     """Blocks of the file at `sample_rate`. All checks are done before the last block is given."""
     with open_audio(path) as reader:
@@ -126,6 +147,11 @@ def _resampled(path: Path, sample_rate: int) -> Iterator[np.ndarray]:
 
 
 def _finish(levels: Levels, seconds: float) -> None:
+    _require_length(levels, seconds)
+    levels.finish()
+
+
+def _require_length(levels: Levels, seconds: float) -> None:
     if seconds < MINIMUM:
         amount = f"{seconds:.2f} s" if levels.samples > 99 else f"{levels.samples} sample{'s' * (levels.samples != 1)}"
         raise AudioError(
@@ -133,4 +159,3 @@ def _finish(levels: Levels, seconds: float) -> None:
             "Leave it out or use a longer one.",
             kind="short",
         )
-    levels.finish()

@@ -22,6 +22,7 @@ from typing import Any
 
 from beatmeter.audio.reader import require_file
 from beatmeter.errors import AudioError, shown
+from beatmeter.paths import StrPath, as_path, as_paths
 
 Stamp = tuple[int, int, int]
 STOPPED = "stopped"  # kind of the error of a file that was not read to its end, as asked
@@ -40,8 +41,8 @@ def track_key(path: str | os.PathLike[str]) -> str:
 
 
 def track_keys(
-    paths: Sequence[Path],
-    cache: Path | None = None,
+    paths: StrPath | Iterable[StrPath],
+    cache: StrPath | None = None,
     jobs: int = 1,
     progress: Callable[[int], object] = lambda n: None,
     stop: threading.Event | None = None,
@@ -52,9 +53,10 @@ def track_keys(
     `progress(n)` is called as n more paths are known. Once `stop` is set no more is read; what has no key yet gets an AudioError
     of the kind stopped.
     """
+    paths = as_paths(paths)
     stop = stop or threading.Event()
     result: list[str | AudioError | None] = [None] * len(paths)
-    memory = None if cache is None else _Memory(cache / CACHE_NAME)
+    memory = None if cache is None else _Memory(as_path(cache) / CACHE_NAME)
     unknown: list[int] = []
     for at in _batches(range(len(paths)), _LOOK_UP):
         states = {i: _state(paths[i]) for i in at}

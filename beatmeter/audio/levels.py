@@ -84,6 +84,8 @@ class Levels:
         mean = sum(part[0] for part in [*self._seconds, self._open]) / max(1, self.samples)
         if abs(mean) > SILENCE:
             return f"a constant level of {mean:.3g} and nothing else"
+        if self.rms == 0:
+            return "silent"
         return f"silent: {decibels(self.rms):.0f} dB rms, the floor is {decibels(SILENCE):.0f} dB"
 
 

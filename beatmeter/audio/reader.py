@@ -16,6 +16,7 @@ from jaxtyping import Float32
 
 from beatmeter.errors import AudioError, shown
 
+LOWEST_RATE, HIGHEST_RATE = 2_000, 800_000  # Hz
 TOLERANCE = 0.5  # seconds that may lack at the end: encoders pad, headers round
 FETCH_AGAIN = "Fetch it again; if the rest is lost, re-encode what there is."
 BLOCK_SECONDS = 4.0
@@ -74,7 +75,7 @@ def truncated(path: Path, found: float, promised: float) -> AudioError:
 
 def require_rate(path: Path, sample_rate: int, channels: int) -> None:
     """Refuse headers that no recording has: such files are damaged, and resampling them would fill the memory."""
-    if not 2_000 <= sample_rate <= 800_000 or not 1 <= channels <= 1024:
+    if not LOWEST_RATE <= sample_rate <= HIGHEST_RATE or not 1 <= channels <= 1024:
         raise AudioError(f"{shown(path)} says it has {channels} channels at {sample_rate} Hz", "Its header is damaged: convert or fetch it again.")
 
 

@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from beatmeter.diagnostics import EVALUATION, PRODUCTION, fit_noise_floor, plain
 from beatmeter.errors import EvaluationError, nearest
 from beatmeter.metrics import group_index, log_loss_per_class, require_labels
 from beatmeter.metrics.checks import Array
+from beatmeter.paths import StrPath, as_path
 from beatmeter.schema import Predictions
 
 FORMAT = 1
@@ -93,6 +93,13 @@ class Calibration:
         calibrated = apply_maps(self.maps, scores)
         if not priors:
             return calibrated
+        self.require_priors(priors)
+        old = np.array(self.prevalence)
+        new = np.array([priors.get(c, v) for c, v in zip(self.classes, self.prevalence, strict=True)])
+        return expit(logit(calibrated) + logit(new) - logit(old))
+
+    def require_priors(self, priors: Mapping[str, float]) -> None:
+        """Raises EvaluationError unless `priors` are chances of classes that there are."""
         unknown = [c for c in priors if c not in self.classes]
         if unknown:
             raise EvaluationError(f"there is no class {unknown[0]!r} to have a prior", nearest(unknown[0], self.classes))
@@ -101,9 +108,6 @@ class Calibration:
             raise EvaluationError(
                 f"the prior of {wrong[0]} is {priors[wrong[0]]}, it must be between 0 and 1", "It is the chance that a piece has this meter."
             )
-        old = np.array(self.prevalence)
-        new = np.array([priors.get(c, v) for c, v in zip(self.classes, self.prevalence, strict=True)])
-        return expit(logit(calibrated) + logit(new) - logit(old))
 
     def apply(self, predictions: Predictions, priors: Mapping[str, float] | None = None) -> Predictions:
         """Predictions with calibrated scores; classes must be those of the calibration, in any order."""
@@ -190,13 +194,14 @@ class Calibration:
         except (KeyError, TypeError) as error:
             raise EvaluationError(f"the calibration lacks or misnames {error}", "Run `beatmeter calibrate` again.") from None
 
-    def save(self, path: Path) -> None:
+    def save(self, path: StrPath) -> None:
         """Write `path` whole."""
-        write_text(path, json.dumps(self.to_json(), indent=1, allow_nan=False) + "\n")
+        write_text(as_path(path), json.dumps(self.to_json(), indent=1, allow_nan=False) + "\n")
 
     @classmethod
-    def load(cls, path: Path) -> Calibration:
+    def load(cls, path: StrPath) -> Calibration:
         """Read what `save` wrote."""
+        path = as_path(path)
         try:
             value = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:

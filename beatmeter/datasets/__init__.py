@@ -16,6 +16,7 @@ from beatmeter.datasets.corrections import LabelFile, apply_corrections
 from beatmeter.datasets.dataset import JOINED, Dataset, Exclusion
 from beatmeter.datasets.tables import SUFFIXES, read_columns
 from beatmeter.errors import DataError, shown
+from beatmeter.paths import StrPath, as_path, as_paths
 from beatmeter.schema import Track
 from beatmeter.settings import DataConfig
 
@@ -27,18 +28,18 @@ _KINDS = (
 )
 
 
-def open_dataset(path: Path, config: DataConfig, classes: Sequence[str], labelled: bool = True) -> Dataset:
+def open_dataset(path: StrPath, config: DataConfig, classes: Sequence[str], labelled: bool = True) -> Dataset:
     """The dataset at `path`: a folder, a table, or an audio file; its kind is found out.
 
     `classes` are the labels that count. With `labelled`, tracks without one of them are excluded, else they stay as
     unlabelled tracks. The datasets in `config.extra` join with split train; then the labels are those of `config.corrections`.
     Raises DataError when nothing fits.
     """
-    dataset = _open(path, config, classes)
-    for extra in config.extra:
-        dataset = _join(dataset, _open(Path(extra), DataConfig(), classes))
-    for file in config.corrections:
-        dataset = apply_corrections(dataset, LabelFile.read(Path(file)), classes)
+    dataset = _open(as_path(path), config, classes)
+    for extra in as_paths(config.extra):
+        dataset = _join(dataset, _open(extra, DataConfig(), classes))
+    for file in as_paths(config.corrections):
+        dataset = apply_corrections(dataset, LabelFile.read(file), classes)
     return dataset.labelled() if labelled else dataset
 
 

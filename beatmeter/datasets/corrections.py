@@ -22,6 +22,7 @@ from typing import Any, Self
 from beatmeter.datasets.dataset import LABEL_PROBLEM, Dataset, Exclusion
 from beatmeter.datasets.labels import Labels, format_labels, parse_labels
 from beatmeter.errors import DataError, nearest, shown
+from beatmeter.paths import StrPath, as_path
 from beatmeter.schema import Track
 
 ORIGINAL = "original label"  # key of Track.extra: the label before it was corrected; empty when it had none
@@ -45,8 +46,9 @@ class LabelFile:
     sha256: str = ""
 
     @classmethod
-    def read(cls, path: Path) -> Self:
+    def read(cls, path: StrPath) -> Self:
         """Read a file of either form. Raises DataError with file and line."""
+        path = as_path(path)
         try:
             data = path.read_bytes()
             text = data.decode("utf-8-sig")

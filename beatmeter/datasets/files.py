@@ -11,6 +11,7 @@ from pathlib import Path, PurePath, PurePosixPath
 from typing import TypeVar
 
 from beatmeter.errors import DataError, shown
+from beatmeter.paths import StrPath, as_path
 
 _CODECS = "wav rf64 w64 flac aif aiff aifc au snd caf wv ape mp3 mp2 mpga ogg oga opus m4a m4b mp4 aac ac3 wma mka webm"
 SUFFIXES = frozenset(f".{name}" for name in _CODECS.split())
@@ -31,10 +32,11 @@ def is_audio(name: str) -> bool:
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES  # noqa: PTH122 (a name, a million times)
 
 
-def find_audio(folder: Path) -> list[Path]:
+def find_audio(folder: StrPath) -> list[Path]:
     """All audio files under `folder`, sorted. Links are followed, each folder is entered once (links may form loops);
     hidden folders and `__MACOSX` are left alone. Raises DataError when a folder cannot be listed."""
-    return [folder / name for name in audio_names(folder)]
+    top = as_path(folder)
+    return [top / name for name in audio_names(top)]
 
 
 def audio_names(folder: Path, skip: Callable[[OSError], object] | None = None) -> list[str]:

@@ -20,6 +20,7 @@ from beatmeter.datasets.dataset import JOINED, Dataset, Exclusion
 from beatmeter.datasets.leaks import without_leaks
 from beatmeter.datasets.tables import read_table
 from beatmeter.errors import AudioError, DataError, shown
+from beatmeter.paths import StrPath, as_path
 from beatmeter.schema import SPLITS, Track
 from beatmeter.settings import SplitConfig
 
@@ -112,19 +113,20 @@ def _choose(groups: Mapping[str, Sequence[Track]], config: SplitConfig) -> dict[
     return chosen
 
 
-def write_split(path: Path, tracks: Iterable[Track]) -> str:
+def write_split(path: StrPath, tracks: Iterable[Track]) -> str:
     """Write (id, group, split) of every track as CSV; the hex sha256 of the file's bytes."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
     writer.writerows(sorted((t.id, t.group, t.split or "") for t in tracks))
     data = text.getvalue().encode("utf-8")
-    atomic.write_bytes(path, data)
+    atomic.write_bytes(as_path(path), data)
     return hashlib.sha256(data).hexdigest()
 
 
-def read_split(path: Path) -> dict[str, str]:
+def read_split(path: StrPath) -> dict[str, str]:
     """Split by track id, from a file of `write_split`. Raises DataError (file:line) for what it does not understand."""
+    path = as_path(path)
     table = read_table(path)
     if not {"id", "split"} <= set(table.columns):
         raise DataError(f"{shown(path)} is no split file", f"It needs the columns id and split; it has: {', '.join(table.columns)}.")

@@ -27,6 +27,7 @@ from beatmeter.audio.synth import Clip, render
 from beatmeter.audio.synth.clip import METERS
 from beatmeter.errors import DataError, shown
 from beatmeter.parallel import Crash, ordered
+from beatmeter.paths import StrPath, as_path
 from beatmeter.settings import SplitConfig
 
 COLUMNS = ("id", "file", "class", "group", "split", "source", "kind", "style", "grouping", "tempo", "seconds", "seed", "beats")
@@ -55,12 +56,13 @@ class Made:
     kept: int
 
 
-def synthesise(out: Path, clips: int, plan: SynthPlan, jobs: int = 1, progress: Callable[[int], object] = lambda n: None) -> Made:
+def synthesise(out: StrPath, clips: int, plan: SynthPlan, jobs: int = 1, progress: Callable[[int], object] = lambda n: None) -> Made:
     """Write the first `clips` clips of a plan to the folder `out`, the classes in turn, `jobs` at a time.
 
     Clips that are complete already are kept, so a stopped run goes on and a longer set reuses a shorter one. Raises
     DataError when `out` holds a set of another plan or other files.
     """
+    out = as_path(out)
     _claim(out, plan)
     rows: list[dict[str, str]] = []
     made = 0

@@ -9,6 +9,7 @@ from beatmeter import figures as draw
 from beatmeter.atomic import write_bytes, write_text
 from beatmeter.diagnostics import fit_noise_floor, fit_quadrants, layers, pair_correlations
 from beatmeter.errors import EvaluationError
+from beatmeter.paths import StrPath, as_path
 from beatmeter.report.page import Drawn
 from beatmeter.report.subject import Subject
 
@@ -85,9 +86,9 @@ def run_figures(s: Subject, seed: int = 0) -> dict[str, list[Drawn]]:
     return found
 
 
-def write_figures(drawn: Sequence[Drawn], folder: Path) -> list[Path]:
+def write_figures(drawn: Sequence[Drawn], folder: StrPath) -> list[Path]:
     """Every figure as PNG and SVG in the light palette."""
-    paths = []
+    folder, paths = as_path(folder), []
     for d in drawn:
         write_bytes(folder / f"{d.name}.png", draw.to_png(d.figure))
         write_text(folder / f"{d.name}.svg", draw.to_svg(d.figure, d.name))

@@ -14,6 +14,7 @@ from beatmeter.calibration import Calibration
 from beatmeter.corrections import Corrections
 from beatmeter.diagnostics import LIMITS, Limits
 from beatmeter.errors import BeatmeterError
+from beatmeter.paths import StrPath, as_path
 from beatmeter.predictions import open_predictions
 from beatmeter.report.evaluation import Evaluation
 from beatmeter.runs import RunFolder
@@ -36,8 +37,9 @@ class Subject:
     corrected: Evaluation | None = None
 
     @classmethod
-    def read(cls, where: Path, split: str | None = None, limits: Limits = LIMITS, seed: int = 0) -> Subject:
+    def read(cls, where: StrPath, split: str | None = None, limits: Limits = LIMITS, seed: int = 0) -> Subject:
         """From a run folder or a predictions file. Thresholds come from the validation split where there is one."""
+        where = as_path(where)
         predictions = open_predictions(where, split)
         if not where.is_dir():
             return cls(str(predictions.meta.get("run", where.name)), Evaluation.of(predictions, _validation(where, predictions), limits, seed))
@@ -59,7 +61,7 @@ class Subject:
             _kept(folder.best.with_suffix(".json")),
         )
 
-    def corrected_by(self, corrections: Path, limits: Limits = LIMITS, seed: int = 0) -> Subject:
+    def corrected_by(self, corrections: StrPath, limits: Limits = LIMITS, seed: int = 0) -> Subject:
         """The same subject with an evaluation under corrected labels beside the original one."""
         found, _ = Corrections.read(corrections).apply(self.evaluation.predictions)
         return replace(self, corrected=Evaluation.of(found, self.evaluation.validation, limits, seed))

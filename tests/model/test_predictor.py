@@ -130,7 +130,7 @@ def test_packing_never_writes_over_a_run(runs: tuple[Path, Path], tmp_path: Path
         (lambda folder: pack([folder / "both"], folder / "out"), "joins"),
         (lambda folder: pack([folder / "cache"], folder / "out"), "neither a run folder nor an ensemble"),
         (lambda folder: pack([folder / "lag", folder / "lag"], folder / "out"), "the same name"),
-        (lambda folder: shipped_model("lga", folder / "nothing"), "neither a run folder nor a model that ships"),
+        (lambda folder: shipped_model("lga", folder / "nothing"), "there is no model 'lga'"),
         (lambda folder: EnsembleFolder(folder / "lag").runs(), "made elsewhere"),
     ],
 )
