@@ -236,7 +236,7 @@ def test_too_short(tmp_path: Path, samples: int) -> None:
 def test_silence(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     n = 24_000 * 4
-    refused(write(tmp_path / "zero.wav", np.zeros(n), 24_000), "silent", "silent", "-80 dB")
+    refused(write(tmp_path / "zero.wav", np.zeros(n), 24_000), "silent", "zero.wav is silent. ")
     refused(write(tmp_path / "dither.wav", rng.normal(0, SILENCE / 3, n), 24_000), "silent", "-80 dB")
     refused(write(tmp_path / "dc.wav", np.full(n, 0.5), 24_000), "silent", "constant level of 0.5")
     wave = music(1, 4.0, 24_000)
