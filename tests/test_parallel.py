@@ -7,19 +7,26 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from waiting import PATIENCE, ends, until
 
 from beatmeter.parallel import Crash, ordered
 
 
+def never() -> int:
+    """An item that does not end by itself."""
+    threading.Event().wait()
+    raise AssertionError
+
+
 @pytest.mark.parametrize("jobs", [0, 1, 2])
-def test_results_come_in_order(jobs: int) -> None:
+def test_results_come_in_order(jobs: int, tmp_path: Path) -> None:
     def square(n: int) -> int:
-        time.sleep(0.02 * (n % 3 == 0))
+        if jobs == 2 and n % 3 == 0:  # it ends after its neighbour
+            until((tmp_path / str(n + 1)).exists)
+        (tmp_path / str(n)).touch()
         return n * n
 
     assert list(ordered(square, range(20), jobs)) == [n * n for n in range(20)]
@@ -42,7 +49,8 @@ def test_no_more_than_asked_for_are_begun_ahead() -> None:
 
 def test_work_is_shared(tmp_path: Path) -> None:
     def who(n: int) -> int:
-        time.sleep(0.05)
+        (tmp_path / str(os.getpid())).touch()
+        until(lambda: len(list(tmp_path.iterdir())) == 2)
         return os.getpid()
 
     found = set(ordered(who, range(12), 2))
@@ -83,14 +91,11 @@ def test_a_process_that_dies_by_accident_costs_nothing(tmp_path: Path) -> None:
 
 def test_leaving_early_waits_for_nobody() -> None:
     def slow(n: int) -> int:
-        time.sleep(0 if n == 0 else 300)
-        return n
+        return n if n == 0 else never()
 
     results = ordered(slow, range(50), 2)
     assert next(results) == 0
-    began = time.monotonic()
-    results.close()
-    assert time.monotonic() - began < 60
+    ends(results.close)
 
 
 def test_ctrl_c_which_a_terminal_sends_to_all_is_left_to_the_parent(tmp_path: Path) -> None:
@@ -103,19 +108,26 @@ def test_ctrl_c_which_a_terminal_sends_to_all_is_left_to_the_parent(tmp_path: Pa
 
 @pytest.mark.parametrize("deadly", [False, True])
 def test_a_stop_waits_for_no_result_also_of_one_that_is_tried_alone(tmp_path: Path, deadly: bool) -> None:
+    rest: list[object] = []
+
     def slow(n: int) -> int:
         if n == 1:
             (tmp_path / str(os.getpid())).touch()
             if deadly and len(list(tmp_path.iterdir())) == 1:
                 os._exit(7)
-            time.sleep(600)
+            never()
         return n
+
+    def stop_when_begun() -> None:
+        until(lambda: len(list(tmp_path.iterdir())) == 1 + deadly)
+        stop.set()
 
     stop = threading.Event()
     results = ordered(slow, range(10), 2, stop=stop)
     assert next(results) == 0
-    threading.Thread(target=lambda: wait_for(lambda: len(list(tmp_path.iterdir())) == 1 + deadly) and stop.set()).start()
-    assert list(results) == []
+    threading.Thread(target=stop_when_begun).start()
+    ends(lambda: rest.extend(results))
+    assert rest == []
 
 
 def test_a_stop_is_heeded_in_this_process_too() -> None:
@@ -152,17 +164,17 @@ print("done")
 
 
 def test_leaving_early_in_the_middle_of_a_large_result_does_not_wait_for_the_rest_of_it() -> None:
-    done = subprocess.run([sys.executable, "-c", LARGE], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", LARGE], capture_output=True, text=True, timeout=PATIENCE)
     assert done.stdout == "done\n", done.stderr
 
 
 NESTED = """
-import os, sys, time
+import os, sys, threading
 from beatmeter.parallel import ordered
 def outer(n):
     def inner(m):
         open(os.path.join(sys_argv[1], str(os.getpid())), "w").close()
-        time.sleep(600)
+        threading.Event().wait()
     list(ordered(inner, range(2), 2))
 sys_argv = sys.argv
 list(ordered(outer, range(2), 2))
@@ -181,29 +193,23 @@ def alive(pid: int) -> bool:
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_no_process_outlives_one_that_is_killed(number: signal.Signals, tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", NESTED, str(tmp_path)]) as process:
-        begun = wait_for(lambda: len(list(tmp_path.iterdir())) == 4)
-        process.send_signal(number)
-    assert begun
+        try:
+            until(lambda: len(list(tmp_path.iterdir())) == 4, process=process)
+        finally:
+            process.send_signal(number)
     pids = [int(path.name) for path in tmp_path.iterdir()]
-    ended = wait_for(lambda: not any(map(alive, pids)))
-    for pid in filter(alive, pids):  # leave none behind, also when this fails
-        os.kill(pid, signal.SIGKILL)
-    assert ended
-
-
-def wait_for(happened: Callable[[], bool]) -> bool:
-    """Whether it happens soon."""
-    end = time.monotonic() + 60
-    while not happened() and time.monotonic() < end:
-        time.sleep(0.05)
-    return happened()
+    try:
+        until(lambda: not any(map(alive, pids)))
+    finally:
+        for pid in filter(alive, pids):  # leave none behind, also when this fails
+            os.kill(pid, signal.SIGKILL)
 
 
 def test_leaving_early_ends_pools_within_the_processes_too(tmp_path: Path) -> None:
     def outer(n: int) -> int:
         def inner(m: int) -> None:
             (tmp_path / str(os.getpid())).touch()
-            time.sleep(600)
+            never()
 
         if n == 0:
             return n
@@ -212,6 +218,6 @@ def test_leaving_early_ends_pools_within_the_processes_too(tmp_path: Path) -> No
 
     results = ordered(outer, range(3), 2)
     assert next(results) == 0
-    assert wait_for(lambda: len(list(tmp_path.iterdir())) >= 2)
+    until(lambda: len(list(tmp_path.iterdir())) >= 2)
     results.close()
-    assert wait_for(lambda: not any(alive(int(path.name)) for path in tmp_path.iterdir()))
+    until(lambda: not any(alive(int(path.name)) for path in tmp_path.iterdir()))

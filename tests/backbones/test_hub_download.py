@@ -16,6 +16,7 @@ from typing import Any
 import hubfolders
 import pytest
 import torch
+from waiting import PATIENCE
 
 from beatmeter.backbones import hub, load_backbone, mert
 from beatmeter.errors import BackboneError
@@ -159,7 +160,9 @@ def served(tmp_path: Path) -> Iterator[tuple[str, type[Hub]]]:
 def show(*arguments: str, **environment: str) -> str:
     """What a fresh process gets: the hub's client reads its environment when it is imported."""
     kept = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
-    done = subprocess.run([sys.executable, "-c", SHOW, *arguments], capture_output=True, text=True, check=True, env=kept | environment, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", SHOW, *arguments], capture_output=True, text=True, check=True, env=kept | environment, timeout=PATIENCE
+    )
     return done.stdout.strip().splitlines()[-1]
 
 

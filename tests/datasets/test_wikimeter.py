@@ -7,7 +7,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import pytest
 import soundfile
 from meterfolders import encode, music
 from shelf import Shelf
+from waiting import until
 
 from beatmeter.audio import ffmpeg
 from beatmeter.audio.decode import load
@@ -355,13 +355,19 @@ def test_killed_at_random_moments(stock: Path, tmp_path: Path) -> None:
         "build([Work('Band', f'Song {i}', {'7': 1.0}, 60.0) for i in range(6)], Path(sys.argv[3]), Shelf(Path(sys.argv[2])))"
     )
     out = tmp_path / "out"
+
+    def wait_for_downloads(process: subprocess.Popen[str], number: int) -> None:
+        until(lambda: process.poll() is not None or len(source.log) >= number)
+
     rng = np.random.default_rng(7)
     for _ in range(4):
-        process = subprocess.Popen([sys.executable, "-c", code, str(Path(__file__).parents[1]), str(source.folder), str(out)], stdout=subprocess.PIPE)
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, str(Path(__file__).parents[1]), str(source.folder), str(out)], stdout=subprocess.PIPE, text=True
+        )
         assert process.stdout is not None
         with process.stdout:
             process.stdout.readline()
-            time.sleep(rng.uniform(0.05, 0.5))
+            wait_for_downloads(process, len(source.log) + int(rng.integers(0, 4)))
             process.send_signal(signal.SIGKILL)
             process.wait()
         if (out / "wikimeter.tab").exists():  # at any moment: whole works only

@@ -13,6 +13,7 @@ import meter_controls as controls
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from waiting import PATIENCE
 
 from beatmeter.cli.lab import calibrate, compare, ensemble, gate, report
 from beatmeter.cli.systems import gather
@@ -191,7 +192,7 @@ for command, arguments in calls:
     result = CliRunner().invoke(command, arguments)
     assert result.exit_code in (0, 1) and (result.exception is None or isinstance(result.exception, SystemExit)), (command.name, result.exception)
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 0, done.stderr
     assert "<title>lora-0</title>" in (runs / "lora-0" / "report.html").read_text()
 

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import soundfile
 from matplotlib.figure import Figure
+from waiting import PATIENCE
 
 from beatmeter import figures
 from beatmeter.calibration import Calibration
@@ -368,7 +369,7 @@ def test_a_browser_shows_every_figure_and_a_phone_needs_no_sideways_scrolling(ru
         [CHROMIUM, *options.split(), f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=4000", "--dump-dom", wrapper.as_uri()],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
     )
     found = re.search(r"<title>(.*?)</title>", done.stdout)

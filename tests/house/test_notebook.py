@@ -9,6 +9,7 @@ from typing import Any
 import nbclient
 import nbformat
 import pytest
+from waiting import PATIENCE
 
 NOTEBOOK = Path(__file__).resolve().parents[2] / "notebooks" / "experiment.ipynb"
 FAST = {
@@ -46,7 +47,9 @@ def test_the_notebook_runs_and_leaves_reports(notebook: Any, tmp_path: Path, mon
     named = set(re.findall(r"^([A-Z]+)(?:, ([A-Z]+))? = ", notebook.cells[at].source, re.MULTILINE))
     assert {name for pair in named for name in pair if name} == set(values), "what is set here are the parameters"
     notebook.cells.insert(at + 1, nbformat.v4.new_code_cell("\n".join(f"{name} = {value!r}" for name, value in values.items())))
-    client = nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}})
+    client = nbclient.NotebookClient(
+        notebook, timeout=int(PATIENCE), startup_timeout=int(PATIENCE), kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
+    )
     client.execute()
     printed = "".join(out.text for cell in notebook.cells if cell.cell_type == "code" for out in cell.outputs if out.output_type == "stream")
     assert "LoRA" in printed

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from hubfolders import write_hub_folder
+from waiting import PATIENCE
 
 from beatmeter import checkpoints
 from beatmeter.config import change, differences, to_toml
@@ -30,7 +31,7 @@ ACCELERATE = [
 
 def start(*command: str) -> subprocess.CompletedProcess[str]:
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, env=env, timeout=240, check=False)
+    return subprocess.run(command, capture_output=True, text=True, env=env, timeout=PATIENCE, check=False)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 from meterfolders import music
+from waiting import PATIENCE
 
 from beatmeter.store import list_stores
 from beatmeter.store.verify import verify
@@ -28,7 +29,7 @@ def beatmeter(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[
         [sys.executable, "-m", "beatmeter", *map(str, arguments)],
         cwd=cwd,
         capture_output=True,
-        timeout=300,
+        timeout=PATIENCE,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"},
     )
 
@@ -149,7 +150,7 @@ def test_a_file_of_hours_is_streamed_in_flat_memory(tmp_path: Path) -> None:
     write(tmp_path / "short.wav", minute[:400_000], 8_000)
     command = [sys.executable, "-c", LONG, str(tmp_path / "cache"), str(tmp_path / "short.wav"), str(tmp_path / "hours.wav")]
     direct = {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "1000000"}  # freed blocks go back at once: what is counted is in use
-    done = subprocess.run(command, capture_output=True, text=True, timeout=3600, env={**os.environ, **direct})
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, env={**os.environ, **direct})
     assert done.returncode == 0, done.stderr
     before, after, last = done.stdout.splitlines()
     assert last == f"2 {round(hours * 3600 * 24_000)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import random
 import time
@@ -21,24 +22,28 @@ def clip(number: int) -> bytes:
 
 class Day:
     """A day's arrivals in `folder`. `arrive` does the next of them; `wanted` are the numbers of the clips that must have features
-    in the end, `broken` the names that cannot."""
+    in the end, `broken` the names that cannot. `paused` are the SHA-256 of half files whose other half came only `settle` seconds
+    later, as on a busy machine: a watcher may take them for complete."""
 
-    def __init__(self, folder: Path, clips: int, seed: int) -> None:
-        self.folder, self.rng = folder, random.Random(seed)
+    def __init__(self, folder: Path, clips: int, seed: int, settle: float) -> None:
+        self.folder, self.rng, self.settle = folder, random.Random(seed), settle
         self.left = list(range(clips))
         self.rng.shuffle(self.left)
         self.wanted: set[int] = set()
         self.broken: set[str] = set()
         self.places: dict[Path, int] = {}
-        self.half: list[tuple[Path, bytes]] = []
+        self.half: list[tuple[Path, bytes, bytes, float]] = []
+        self.paused: set[str] = set()
         self.moves = 0
 
     def arrive(self) -> bool:
         """Do one thing; False when the day is over."""
         while self.half and (self.rng.random() < 0.3 or not self.left):
-            path, rest = self.half.pop(0)
+            path, first, rest, since = self.half.pop(0)
             with path.open("ab") as file:
                 file.write(rest)
+            if time.monotonic() - since >= self.settle:
+                self.paused.add(hashlib.sha256(first).hexdigest())
             return True
         if not self.left:
             return False
@@ -50,8 +55,8 @@ class Day:
         kind = self.rng.random()
         if kind < 0.1:  # written slowly: the rest comes later
             cut = self.rng.randrange(1, len(content))
+            self.half.append((path, content[:cut], content[cut:], time.monotonic()))
             path.write_bytes(content[:cut])
-            self.half.append((path, content[cut:]))
         elif kind < 0.3:  # written beside, then renamed
             part = path.with_name(f".{path.name}.part")
             part.write_bytes(content)
@@ -67,7 +72,7 @@ class Day:
         self.places[path] = number
         if kind <= 0.8:
             return True
-        writing = {h for h, _ in self.half}
+        writing = {h for h, *_ in self.half}
         settled = [p for p in self.places if p not in writing]
         if kind > 0.85 and settled:  # somebody tidies up
             old = self.rng.choice(settled)
@@ -86,11 +91,3 @@ class Day:
     def files(self) -> int:
         """How many there are now."""
         return len(self.places) + len(self.broken)
-
-
-def until(happened: object, seconds: float = 60.0) -> None:
-    """Wait until `happened()` is true."""
-    end = time.monotonic() + seconds
-    while not happened():  # type: ignore[operator]
-        assert time.monotonic() < end, "it never happened"
-        time.sleep(0.02)

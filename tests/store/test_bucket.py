@@ -18,6 +18,7 @@ import objectserver
 import pytest
 import store_samples as samples
 from click.testing import CliRunner
+from waiting import PATIENCE
 
 from beatmeter.cli.cache import cache
 from beatmeter.errors import StoreError
@@ -342,7 +343,7 @@ def test_four_writers_at_once(objects: objectserver.Objects) -> None:
         )
         for i in range(4)
     ]
-    added = [key for child in children for key in child.communicate(timeout=120)[0].split()]
+    added = [key for child in children for key in child.communicate(timeout=PATIENCE)[0].split()]
     assert all(child.returncode == 0 for child in children)
     wanted = set(range(24))
     assert sorted(added) == sorted(map(samples.key, wanted))  # each added by exactly one

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections import namedtuple
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import store_samples as samples
 from click.testing import CliRunner
+from waiting import PATIENCE, until
 
 from beatmeter.cli.cache import cache
 from beatmeter.errors import SchemaError, StoreError
@@ -132,12 +133,10 @@ def heed_interrupts() -> None:
 def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "beatmeter", "cache", "bench", str(tmp_path), "--size", "1", "--rounds", "100000"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts) as process:
-        until = time.monotonic() + 60
-        while not list(tmp_path.glob(".bench-*/kept/*")) and time.monotonic() < until:
-            time.sleep(0.02)
+        until(lambda: list(tmp_path.glob(".bench-*/kept/*")), process=process)
         process.send_signal(signal.SIGINT)
         try:
-            _, errors = process.communicate(timeout=60)
+            _, errors = process.communicate(timeout=PATIENCE)
         finally:
             process.kill()
     assert process.returncode == 130
@@ -188,20 +187,25 @@ def test_a_rival_that_gives_other_numbers_is_not_timed(tmp_path: Path) -> None:
         list(throughput.warm({"store": OwnStore(store.path, sample), "memmap": wrong}, 1, 1))
 
 
-def test_the_fastest_of_quick_repeats_counts_and_every_way_has_its_turn() -> None:
+def test_the_fastest_of_quick_repeats_counts_and_every_way_has_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
-    slow = iter([0.03] + [0.0] * 1_000_000)
+    slow = itertools.chain([0.03], itertools.repeat(0.001))
+    clock = 0.0
 
     def way(name: str) -> None:
+        nonlocal clock
         order.append(name)
-        time.sleep(next(slow) if name == "a" else 0.0)
+        clock += next(slow) if name == "a" else 0.001
+
+    monkeypatch.setattr(throughput.time, "perf_counter", lambda: clock)
 
     ways = {name: lambda name=name: way(name) for name in "ab"}  # type: ignore[misc]
     once = throughput.in_turn(ways, 2)
     assert order == ["a", "b", "b", "a"]
-    assert once["a"][0] >= 0.03
-    slow = iter([0.03] + [0.0] * 1_000_000)
+    assert once["a"] == pytest.approx([0.03, 0.001])
+    slow = itertools.chain([0.03], itertools.repeat(0.001))
     again = throughput.in_turn(ways, 1, at_least=0.05)
-    assert again["a"][0] < 0.02
+    assert again["a"] == pytest.approx([0.001])
+    assert order.count("a") == 2 + 21  # one of 0.03 s and twenty of 0.001 s
     assert order[4:].index("b") == order.count("a") - 2 > 1, "one after the other within a round"
     assert throughput.paired({"x": [4.0, 9.0], "y": [2.0, 3.0]}, "y", "x") == [2.0, 3.0]

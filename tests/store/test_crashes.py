@@ -9,12 +9,13 @@ import os
 import random
 import subprocess
 import sys
-import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import store_children
 import store_samples as samples
+from waiting import PATIENCE, Lines, until
 
 from beatmeter.errors import StoreError
 from beatmeter.store import Store
@@ -26,7 +27,7 @@ NUMBERS = {samples.key(n): n for n in [*range(12_000), *range(1_000_000, 1_002_0
 
 
 def run(*arguments: object) -> list[str]:
-    done = subprocess.run([sys.executable, store_children.__file__, *map(str, arguments)], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, store_children.__file__, *map(str, arguments)], capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
@@ -73,20 +74,21 @@ def test_killed_at_random_moments_while_others_read(tmp_path: Path) -> None:
                     [sys.executable, store_children.__file__, "compact", str(path)], stdout=subprocess.PIPE, text=True, stderr=subprocess.DEVNULL
                 )
             )
-        for child in children:
-            assert child.stdout is not None
-            assert child.stdout.readline() == "ready\n"
-        ends = [time.monotonic() + rng.uniform(0.05, 0.5) for _ in children]
-        while any(time.monotonic() < end for end in ends):
-            for child, end in zip(children, ends, strict=True):
-                if time.monotonic() > end:
+        told = [Lines(child) for child in children]
+        last = [rng.randint(4, 20) if i < 2 else rng.randint(1, 4) for i in range(len(children))]  # lines: commits, compactions
+
+        def kill_those_that_are_due(children: Any = children, told: Any = told, last: Any = last) -> bool:
+            due = [len(lines.seen) > n for lines, n in zip(told, last, strict=True)]
+            for child, over in zip(children, due, strict=True):
+                assert over or child.poll() is None, "it ended by itself"
+                if over:
                     child.kill()
-            read_some(path, rng)
-        for child in children:
-            child.kill()
-            out, _ = child.communicate()
-            lines = out.splitlines()  # the last may be cut
-            acknowledged |= {key for line in lines if line.startswith("acknowledged") for key in line.split()[1:] if key in NUMBERS}
+            return all(due)
+
+        until(kill_those_that_are_due, lambda: read_some(path, rng))
+        for child, lines in zip(children, told, strict=True):
+            child.wait()
+            acknowledged |= {key for line in lines.all() if line.startswith("acknowledged") for key in line.split()[1:] if key in NUMBERS}
         require_right(path, acknowledged)
     assert len(acknowledged) > 5 * KILLS
 
@@ -123,7 +125,7 @@ def test_two_and_four_writers_at_once(tmp_path: Path) -> None:
             )
             for i in range(writers)
         ]
-        added = [key for child in children for key in child.communicate(timeout=60)[0].split()]
+        added = [key for child in children for key in child.communicate(timeout=PATIENCE)[0].split()]
         assert all(child.returncode == 0 for child in children)
         wanted = [samples.key(n) for n in range(1000 * writers, 1000 * writers + 32)]
         assert sorted(added) == sorted(wanted)  # each added by exactly one
