@@ -130,7 +130,7 @@ def _read_text(path: Path) -> tuple[str, str]:
         raw = path.read_bytes()
         return raw.decode("utf-8-sig"), hashlib.sha256(raw).hexdigest()
     except FileNotFoundError:
-        raise DataError(f"there is no predictions file {path}") from None
+        raise DataError(f"there is no file or folder {path}", "Name a run folder or a predictions file (CSV).") from None
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
         raise DataError(f"{path}:{line}: not valid UTF-8", "Save the file as UTF-8.") from None

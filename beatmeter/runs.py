@@ -12,7 +12,7 @@ from typing import Any
 
 from beatmeter import __version__, atomic
 from beatmeter.config import build, differences, read_toml, to_toml
-from beatmeter.errors import RunError
+from beatmeter.errors import RunError, shown
 from beatmeter.paths import StrPath, as_path
 from beatmeter.settings import RunConfig
 
@@ -79,6 +79,8 @@ class RunFolder:
     def open(cls, path: StrPath) -> RunFolder:
         """An existing run."""
         folder = cls(as_path(path))
+        if not folder.path.is_dir():
+            raise RunError(f"there is no folder {shown(path)}", "Check the path; runs are made by `beatmeter train`.")
         if not folder.config_file.exists():
             raise RunError(f"{path} is not a run folder: it has no config.toml", "A run is made by `beatmeter train`.")
         return folder
