@@ -43,6 +43,28 @@ def write_bytes(path: Path, data: bytes) -> None:
             raise
 
 
+def create_text(path: Path, text: str) -> bool:
+    """Write `text` to `path` unless something is there: of several processes one makes it, whole, and gets True.
+
+    Raises OSError as `open` does.
+    """
+    draft = path.with_name(f".{path.name[:100]}.{os.getpid()}.{secrets.token_hex(4)}")
+    write_text(draft, text)
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        return draft.stat().st_nlink > 1  # NFS may repeat a request that had succeeded
+    except OSError:  # no hard links here
+        try:
+            with path.open("x", encoding="utf-8") as file:
+                file.write(text)
+        except FileExistsError:
+            return False
+    finally:
+        draft.unlink()
+    return True
+
+
 def write_text(path: Path, text: str) -> None:
     """`write_bytes` of `text` as UTF-8, line ends as given."""
     write_bytes(path, text.encode("utf-8"))

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import tomllib
 import types
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from beatmeter.errors import ConfigError, nearest
+from beatmeter.errors import ConfigError, nearest, shown
 
 C = TypeVar("C")
-_KINDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 
 
 def option(default: Any, help: str) -> Any:
@@ -78,13 +77,19 @@ def _convert(value: Any, hint: Any, path: str, where: str) -> Any:
         if isinstance(value, str) or not isinstance(value, list | tuple):
             value = [value]
         return tuple(_convert(item, args[0], path, where) for item in value)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.inf
+        if math.isfinite(number):
+            return number
+        raise ConfigError(f"{where}: {path} must be a finite number")
     if hint is str and isinstance(value, int) and not isinstance(value, bool):
         return str(value)  # `--set task.classes=3,4` and `layers = 6`
     if hint is Any or (isinstance(value, hint) and not (hint is int and isinstance(value, bool))):
         return value
-    raise ConfigError(f"{where}: {path} must be {_KINDS.get(hint, hint.__name__)}, got {json.dumps(value, default=str)}")
+    raise ConfigError(f"{where}: {path} = {value!r} is a {type(value).__name__}, it must be a {hint.__name__}")
 
 
 def parse_assignment(text: str, config: Any) -> dict[str, Any]:
@@ -151,17 +156,6 @@ def describe(config: Any, prefix: str = "") -> list[tuple[str, Any, str]]:
     return result
 
 
-def read_toml(path: Path) -> dict[str, Any]:
-    """A TOML file as nested values, or a ConfigError that names file and line."""
-    try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
-    except FileNotFoundError:
-        raise ConfigError(f"there is no recipe {path}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from None
-
-
 def differences(config: Any, base: Any) -> dict[str, Any]:
     """Nested values in which `config` differs from `base`: what a recipe has to list."""
     nested: dict[str, Any] = {}
@@ -185,7 +179,11 @@ def to_toml(nested: Mapping[str, Any], prefix: str = "") -> str:
         if isinstance(value, Mapping):
             body = to_toml(value, f"{prefix}{key}.")
             lines += ["", f"[{prefix}{key}]", body.strip()] if body.strip() else []
-    return "\n".join(lines).strip() + "\n"
+    text = "\n".join(lines).strip() + "\n"
+    odd = next((line for line in text.splitlines() if not line.isprintable() or "\udc80" <= max(line, default="") <= "\udcff"), "")
+    if odd:
+        raise ConfigError(f"a setting is not valid UTF-8 and cannot be kept: {shown(odd)}", "Rename that file or folder.")
+    return text
 
 
 def to_json(config: Any) -> dict[str, Any]:

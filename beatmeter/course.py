@@ -67,8 +67,8 @@ class Course:
         """Put on disk what is not there yet."""
         if self.folder is None or self._last is None:
             return
-        for line in self._lines:  # first: what is logged and not saved is forgotten on resuming
-            self.folder.log(line)
+        self.folder.log(self._lines)  # first: what is logged and not saved is forgotten on resuming
+        for line in self._lines:
             if self._board is not None:
                 self._board.epoch(line)
         if self._best is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from beatmeter.alignment import align
-from beatmeter.atomic import write_text
+from beatmeter.artifacts import read_json, require, write_json
 from beatmeter.calibration import expit, fold_of, logit
 from beatmeter.diagnostics import plain
 from beatmeter.errors import EvaluationError
@@ -20,6 +20,15 @@ from beatmeter.paths import StrPath, as_path
 from beatmeter.schema import Predictions
 
 FORMAT = 1
+AGAIN = "Run `beatmeter ensemble` again."
+SHAPE = {
+    "classes": [str],
+    "members": [str],
+    "method": str,
+    "weights": {"*": float},
+    "coefficients": {"*": {"*": float}},
+    "fitted_on": {},
+}
 STEP = 0.05  # by which a weight rises
 RIDGES = (1.0, 10.0, 100.0, 1000.0)  # how strongly stacking is held to the plain mean of logits
 FEWEST = 10  # items with a class, and without, that stacking needs
@@ -63,19 +72,33 @@ class Ensemble:
 
     def save(self, path: StrPath) -> None:
         """Write `path` whole."""
-        write_text(as_path(path), json.dumps(self.to_json(), indent=1, allow_nan=False) + "\n")
+        write_json(as_path(path), self.to_json())
 
     @classmethod
     def load(cls, path: StrPath) -> Ensemble:
         """Read what `save` wrote."""
         path = as_path(path)
-        try:
-            value = json.loads(path.read_text(encoding="utf-8"))
-            if value.pop("format") != FORMAT:
-                raise EvaluationError(f"{path} is of another format", "Run `beatmeter ensemble` again.")
-            return cls(**{**value, "classes": tuple(value["classes"]), "members": tuple(value["members"])})
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise EvaluationError(f"cannot read the ensemble {path}: {error}", "Run `beatmeter ensemble` again.") from None
+        value = read_json(path, EvaluationError, AGAIN)
+        if value.get("format") != FORMAT:
+            raise EvaluationError(f"{path} is of another format", AGAIN)
+        require(value, SHAPE, str(path), EvaluationError, AGAIN)
+        found = cls(tuple(value["classes"]), tuple(value["members"]), *(value[name] for name in ("method", "weights", "coefficients", "fitted_on")))
+        wrong = found._wrong()
+        if wrong:
+            raise EvaluationError(f"{path}: {wrong}", AGAIN)
+        return found
+
+    def _wrong(self) -> str:
+        """What keeps the members from being joined; empty when nothing does."""
+        if len(set(self.classes)) < len(self.classes) or not self.classes or len(set(self.members)) < len(self.members) or not self.members:
+            return "classes and members must be distinct, and at least one"
+        if self.method == "mean":
+            weights = [self.weights.get(name, -1.0) for name in self.members]
+            return "" if min(weights) >= 0 and 0 < sum(weights) < math.inf else "every member needs a weight, none below 0 and not all 0"
+        if self.method != "stack":
+            return f"there is no method {self.method!r}"
+        needed = {"intercept", *self.members}
+        return "" if all(needed <= self.coefficients.get(c, {}).keys() for c in self.classes) else "a class has no coefficient for every member"
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -18,11 +19,13 @@ import torch
 from torch import Tensor, nn
 
 from beatmeter import checkpoints
+from beatmeter.artifacts import named
 from beatmeter.course import Course
 from beatmeter.distributed import ALONE, Ranks
 from beatmeter.errors import RunError
 from beatmeter.features import Batch, Source, in_order
 from beatmeter.heads import Head, Moments, Standardise
+from beatmeter.restoring import HEADER, part, require_fit
 from beatmeter.runs import RunFolder
 from beatmeter.schema import Predictions, Track
 from beatmeter.settings import RunConfig
@@ -71,12 +74,15 @@ class Model:
         head = {f"head.{name}": value for name, value in self.head.state_dict().items()}
         return head | {f"adapter.{name}": value for name, value in self.source.adapter_state().items()}
 
-    def load(self, tensors: Mapping[str, Tensor], partly: bool = False) -> None:
-        """Put back what `tensors` gave; `partly` leaves the adapter as it is where they hold none."""
-        self.head.load_state_dict(head_tensors(tensors))
-        adapter = {k.removeprefix("adapter."): v for k, v in tensors.items() if k.startswith("adapter.")}
+    def load(self, tensors: Mapping[str, Tensor], where: Path, partly: bool = False) -> None:
+        """Put back what `tensors` gave, from the checkpoint `where`; `partly` leaves the adapter as it is where they hold none.
+        Raises RunError, naming `where`, for tensors of another model."""
+        head, adapter = part(tensors, "head."), part(tensors, "adapter.")
+        require_fit(self.head, head, where)
+        self.head.load_state_dict(head)
         if adapter or not partly:
-            self.source.load_adapter_state(adapter)
+            with named(where):
+                self.source.load_adapter_state(adapter)
 
 
 @dataclass
@@ -87,11 +93,6 @@ class Run:
     config: RunConfig
     folder: RunFolder
     about: Mapping[str, Any]
-
-
-def head_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The head's part of a checkpoint."""
-    return {k.removeprefix("head."): v for k, v in tensors.items() if k.startswith("head.")}
 
 
 def epoch_seed(*parts: int) -> int:
@@ -149,9 +150,10 @@ def fit(
     targets = torch.from_numpy(model.task.targets(train)[0]).float().to(model.device)
     after = None
     if resume and folder.last.exists():
-        tensors, after = checkpoints.read(folder.last)
-        model.load(tensors)
-        checkpoints.load_optimiser(optimiser, tensors)
+        tensors, after = checkpoints.read(folder.last, {**HEADER, "best": {"epoch": int, "val": {"loss": float, t.select: float}}})
+        model.load(tensors, folder.last)
+        with named(folder.last):
+            checkpoints.load_optimiser(optimiser, tensors)
         report(f"continuing after epoch {after['epoch']}")
     elif config.head.standardise and not t.start:
         fit_standardisation(model, train, size)
@@ -181,7 +183,7 @@ def fit(
     if course.epoch < t.epochs:
         report(f"stopped: no better validation {t.select} for {t.patience} epochs")
     model.ranks.gather(None)  # the best epoch is on disk
-    model.load(checkpoints.read(folder.best)[0])
+    model.load(checkpoints.read(folder.best)[0], folder.best)
     return course.best
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from beatmeter import atomic
-from beatmeter.ensemble import Ensemble
+from beatmeter.artifacts import read_bytes, read_json, require, write_json
+from beatmeter.ensemble import AGAIN, Ensemble
 from beatmeter.errors import RunError, nearest, shown
 from beatmeter.metrics import estimate, metric
 from beatmeter.paths import StrPath, as_path, as_paths
@@ -19,8 +19,10 @@ from beatmeter.runs import RunFolder
 
 SHIPPED = Path(__file__).resolve().parent / "models"
 INDEX = "models.json"
+UNPACKED = "Install beatmeter again, or run `beatmeter models pack`."
 KEPT = ("config.toml", "best.safetensors", "calibration.json", "run.json", "ensemble.json", "members.json")
 CHOICE = "balanced_accuracy"  # on validation: what makes a model the default
+LARGEST_MODEL = 8 << 30  # bytes of a checkpoint that is handed on
 MEASURED = (CHOICE, "accuracy", "log_loss")
 
 
@@ -51,18 +53,16 @@ class EnsembleFolder:
     def write_members(self, runs: Mapping[str, Path], calibrated: bool) -> None:
         """Remember where the members are, seen from here, so that both can be moved together."""
         places = {name: os.path.relpath(run.resolve(), self.path.resolve()) for name, run in runs.items()}
-        atomic.write_text(self.path / "members.json", json.dumps({"runs": places, "calibrated": calibrated}, indent=1) + "\n")
+        write_json(self.path / "members.json", {"runs": places, "calibrated": calibrated})
 
     def _members(self) -> dict[str, Any]:
         file = self.path / "members.json"
-        try:
-            value: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        if not os.path.lexists(file):
             raise RunError(
                 f"{self.path} joins predictions that were made elsewhere: it cannot hear audio", "Join run folders: beatmeter ensemble RUN RUN."
-            ) from None
-        except ValueError as error:
-            raise RunError(f"cannot read {file}: {error}", "Run `beatmeter ensemble` again.") from None
+            )
+        value = read_json(file, RunError, AGAIN)
+        require(value, {"runs": {"*": str}, "calibrated": bool}, str(file), RunError, AGAIN)
         return value
 
 
@@ -95,7 +95,10 @@ def shipped_models(where: Path = SHIPPED) -> dict[str, Any]:
     file = where / INDEX
     if not file.exists():
         return {"default": None, "models": {}}
-    value: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    value = read_json(file, RunError, UNPACKED)
+    require(value, {"models": {"*": {"clips": int, "validation": {CHOICE: [float]}}}}, str(file), RunError, UNPACKED)
+    if value.get("default") not in (None, *value["models"]) or any(len(m["validation"][CHOICE]) != 3 for m in value["models"].values()):
+        raise RunError(f"{file} does not fit itself: its default is none of its models, or an interval is not three numbers", UNPACKED)
     return value
 
 
@@ -128,22 +131,22 @@ def pack(runs: StrPath | Iterable[StrPath], out: StrPath) -> dict[str, Any]:
         figures = {key: [round(x, 4) for x in (e.value, e.low, e.high)] for key, e in measured.items()}
         index["models"][name] = {"clips": len(validation), "validation": figures}
         for file in KEPT:
-            if (run / file).exists():
-                atomic.write_bytes(out / name / file, (run / file).read_bytes())
+            if file == "run.json" and (run / file).exists():  # what is handed on does not say where it was made
+                write_json(out / name / file, {k: v for k, v in RunFolder(run).about().items() if k != "places"}, sort_keys=True)
+            elif (run / file).exists():
+                atomic.write_bytes(out / name / file, read_bytes(run / file, largest=LARGEST_MODEL))
             else:
                 (out / name / file).unlink(missing_ok=True)
         folder = EnsembleFolder(run)
         if folder.exists():
             EnsembleFolder(out / name).write_members({m: out / place.resolve().name for m, place in folder.runs().items()}, folder.calibrated)
     index["default"] = max(index["models"], key=lambda n: index["models"][n]["validation"][CHOICE][0])
-    atomic.write_text(out / INDEX, json.dumps(index, indent=1) + "\n")
+    write_json(out / INDEX, index)
     return index
 
 
 def _require_packable(name: str, run: Path, runs: Sequence[Path], out: Path) -> None:
     """Nothing is written before all of this holds: what there is to pack is whole, and nobody's run is written over."""
-    if not run.is_dir():
-        raise RunError(f"there is no folder {shown(run)}", "Check the path; runs are made by `beatmeter train`.")
     if not is_model(run):
         raise RunError(f"{run} is neither a run folder nor an ensemble", "A run is made by `beatmeter train`.")
     strangers = sorted(p.name for p in (out / name).iterdir() if p.name not in (*KEPT, "README.md")) if (out / name).exists() else []

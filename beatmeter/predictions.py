@@ -9,8 +9,8 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import json
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from beatmeter.artifacts import read_bytes, read_json, to_json
 from beatmeter.atomic import write_text
 from beatmeter.errors import DataError, SchemaError, nearest
 from beatmeter.paths import StrPath, as_path
 from beatmeter.schema import SPLITS, Predictions
 
 FORMAT = 1
+LARGEST = 8 << 30  # bytes of a file
 SCORE, TARGET = "score_", "target_"
 PLAIN = ("id", "group", "source", "split", "start", "end", "primary")
 DESCRIBED = "docs/predictions.md describes the columns."
@@ -73,7 +75,7 @@ def write_predictions(path: StrPath, predictions: Predictions) -> str:
             "sha256": digest,
             "meta": dict(predictions.meta),
         }
-        described = json.dumps(about, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        described = to_json(about, ensure_ascii=False) + "\n"
         sidecar(path).unlink(missing_ok=True)
         write_text(path, text)
         write_text(sidecar(path), described)
@@ -126,27 +128,22 @@ def open_predictions(where: StrPath, split: str | None = None) -> Predictions:
 
 
 def _read_text(path: Path) -> tuple[str, str]:
+    if not os.path.lexists(path):
+        raise DataError(f"there is no predictions file {path}")
+    raw = read_bytes(path, DataError, largest=LARGEST)
     try:
-        raw = path.read_bytes()
         return raw.decode("utf-8-sig"), hashlib.sha256(raw).hexdigest()
-    except FileNotFoundError:
-        raise DataError(f"there is no file or folder {path}", "Name a run folder or a predictions file (CSV).") from None
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
         raise DataError(f"{path}:{line}: not valid UTF-8", "Save the file as UTF-8.") from None
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}") from None
 
 
 def _read_sidecar(path: Path, digest: str) -> dict[str, Any]:
     beside = sidecar(path)
-    try:
-        about = json.loads(beside.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not os.path.lexists(beside):
         return {}
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot read {beside}: {error}", "Delete it to read the CSV without its description.") from None
-    if not isinstance(about, dict) or "sha256" not in about or not isinstance(about.get("meta", {}), dict):
+    about = read_json(beside, DataError, "Delete it to read the CSV without its description.")
+    if "sha256" not in about or not isinstance(about.get("meta", {}), dict):
         return {}  # a JSON file of something else that happens to share the name
     if about["sha256"] != digest:
         raise DataError(
@@ -289,7 +286,7 @@ def _numbers(
                 value = float(text)
             except ValueError:
                 value = math.nan
-            if not span[0] <= value <= span[1]:
+            if not span[0] <= value <= span[1] or math.isinf(value):
                 raise DataError(f"{path}:{line}: {name} = {text!r} is not a number in [{span[0]:g}, {span[1]:g}]", hint)
             values[i, j] = value
     return values

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,20 +12,18 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from beatmeter import checkpoints
+from beatmeter.artifacts import named
 from beatmeter.audio.ahead import decode_ahead
 from beatmeter.audio.decode import from_array
 from beatmeter.backbones.adapters import load_merged
 from beatmeter.calibration import Calibration
 from beatmeter.errors import AudioError, BeatmeterError, EvaluationError, RunError
 from beatmeter.features import TrackEncoder
-from beatmeter.fitting import head_tensors
 from beatmeter.packing import EnsembleFolder, find_model
 from beatmeter.paths import StrPath, as_paths
+from beatmeter.restoring import restore
 from beatmeter.runs import RunFolder
-from beatmeter.schema import FeatureSpec
 from beatmeter.service import FeatureService
-from beatmeter.tasks import TASKS
 
 
 @dataclass(frozen=True)
@@ -121,16 +120,13 @@ class RunScorer:
     """The best epoch of one run: backbone, adapter and head."""
 
     def __init__(self, run: Path, device: torch.device) -> None:
-        folder = RunFolder.open(run)
-        config = folder.config()
-        tensors, about = checkpoints.read(folder.best)
+        saved = restore(run)
+        config, spec, task = saved.config, saved.spec, saved.task
         service = FeatureService(config.features, device)
-        spec = FeatureSpec.from_json(about["spec"])
         service.spec.only([p.name for p in spec.poolings]).require_same(spec, f"the run {run}")
-        load_merged(service.backbone, config.adapter, {k.removeprefix("adapter."): v for k, v in tensors.items() if k.startswith("adapter.")})
-        task = TASKS[config.task.name](config)
-        self.head = task.head(spec).to(device).eval()
-        self.head.load_state_dict(head_tensors(tensors))
+        self.head = saved.head(device)
+        with named(saved.folder.best):
+            load_merged(service.backbone, config.adapter, saved.adapter)
         self.encoder = TrackEncoder(service.backbone, spec, device).eval()
         self.classes, self.sample_rate, self.about = task.classes, spec.chunk.sample_rate, service.describe()
 
@@ -191,7 +187,13 @@ class Predictor:
         device, folder = device or torch.device("cpu"), find_model(model)
         scorer = EnsembleScorer(EnsembleFolder(folder), device) if EnsembleFolder(folder).exists() else RunScorer(folder, device)
         file = RunFolder(folder).calibration
-        return cls(scorer, Judge(Calibration.load(file) if file.exists() else None, priors, abstain))
+        calibration = Calibration.load(file) if os.path.lexists(file) else None
+        if calibration is not None and calibration.classes != scorer.classes:
+            raise RunError(
+                f"{file} is of the classes {', '.join(calibration.classes)}, the model knows {', '.join(scorer.classes)}",
+                f"Make it anew: beatmeter calibrate {folder}",
+            )
+        return cls(scorer, Judge(calibration, priors, abstain))
 
     @property
     def thresholds(self) -> Float[np.ndarray, " klass"] | None:

@@ -14,7 +14,6 @@ import torch
 from beatmeter.backbones import load_backbone
 from beatmeter.backbones.base import Backbone
 from beatmeter.device import fast_dtype
-from beatmeter.display import count
 from beatmeter.extraction import Extractor, Plan, plan
 from beatmeter.extraction.committing import Patience, Written, impatient, untold
 from beatmeter.pooling import Encoder, feature_spec
@@ -43,7 +42,7 @@ class Filled:
     def speed(self) -> str:
         """In one line."""
         seconds = max(self.seconds, 1e-9)
-        return f"extracted {count(self.done, 'track')} at {self.done / seconds:.2f} clips/s, {self.audio_seconds / seconds:.0f} x real time"
+        return f"extracted {self.done} tracks at {self.done / seconds:.2f} clips/s, {self.audio_seconds / seconds:.0f} x real time"
 
 
 class FeatureService:
@@ -104,6 +103,8 @@ class FeatureService:
         retry_failed: bool = False,
     ) -> tuple[Store, Mapping[str, str], dict[str, str]]:
         """Extract what the store lacks of `tracks`: the store, track keys by track id, reasons of failure by track id."""
+        if self.memory is not None and not self.memory.exists():
+            report(f"new cache: {self.memory}")
         store = self.store(wanted)
         filled = self.fill(store, tracks, report, progress, retry_failed)
         return store, filled.keys, filled.failed

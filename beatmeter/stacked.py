@@ -230,7 +230,7 @@ def fit_stacked(
     for member, course in every:
         if member.folder.path in failed:
             continue
-        member.model.load(checkpoints.read(member.folder.best)[0])
+        member.model.load(checkpoints.read(member.folder.best)[0], member.folder.best)
         assert course.best is not None
         report(f"{member.folder.path.name}: {course.epoch} epochs, best {course.best['epoch']}: {member.model.task.epoch_line(course.best['val'])}")
     return failed

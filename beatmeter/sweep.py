@@ -11,6 +11,7 @@ import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ import numpy as np
 import torch
 
 from beatmeter.cells import Cell, same_but
-from beatmeter.display import count
 from beatmeter.errors import RunError
 from beatmeter.fitting import Run, fit, fit_standardisation
 from beatmeter.metrics import balanced_accuracy
@@ -40,7 +40,7 @@ class FailedRunsError(RunError):
         self.failed = dict(failed)
         named = "; ".join(f"{path.name}: {e.what}" for path, e in failed.items())
         hints = dict.fromkeys([*(e.hint for e in failed.values() if e.hint), "What is finished is kept; run again to try the others again."])
-        super().__init__(f"{len(failed)} of {count(of, 'run')} failed: {named}", " ".join(hints))
+        super().__init__(f"{len(failed)} of {of} runs failed: {named}", " ".join(hints))
 
 
 def run_cells(
@@ -64,7 +64,7 @@ def run_cells(
         if state == "begun":
             report(f"{path.name}: resuming")
     if len(cells) > 1:
-        report(f"{count(len(cells), 'run')} in {folder}: {len(cells) - len(todo)} finished, {len(todo)} to do")
+        report(f"{len(cells)} runs in {folder}: {len(cells) - len(todo)} finished, {len(todo)} to do")
     failed: dict[Path, RunError] = {}
     for group in together(todo):
         if group[0][0].config.regime == "frozen":
@@ -106,7 +106,27 @@ def together(todo: Sequence[tuple[Cell, Path]]) -> list[list[tuple[Cell, Path]]]
 def _run_group(
     group: Sequence[tuple[Cell, Path]], device: torch.device, predict: Sequence[str], report: Report, progress: Progress | None
 ) -> dict[Path, RunError]:
-    """Frozen cells from one preparation, those that have begun first; why some failed, by run folder."""
+    """Frozen cells from one preparation, those that have begun first; why some failed, by run folder. Cells that another process
+    trains, or has finished by now, are left to it."""
+    failed: dict[Path, RunError] = {}
+    with ExitStack() as stack:
+        mine = []
+        for cell, path in group:
+            try:
+                stack.enter_context(RunFolder(path).held(report))
+            except RunError as error:
+                failed[path] = error
+                report(f"{path.name}: {error.what}")
+                continue
+            if state_of(path, cell.config) != "finished":
+                mine.append((cell, path))
+        return failed | (_train_group(mine, device, predict, report, progress) if mine else {})
+
+
+def _train_group(
+    group: Sequence[tuple[Cell, Path]], device: torch.device, predict: Sequence[str], report: Report, progress: Progress | None
+) -> dict[Path, RunError]:
+    """`_run_group`, of cells whose folders are held."""
     ready = prepare(group[0][0].config, device, report, progress)
     begun = [state_of(path, cell.config) == "begun" for cell, path in group]
     runs = [

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,18 +14,20 @@ from typing import Any
 
 import torch
 
-from beatmeter import atomic, checkpoints
+from beatmeter import artifacts, atomic
+from beatmeter.artifacts import named
 from beatmeter.config import change
 from beatmeter.datasets import Dataset, Exclusion, open_dataset
 from beatmeter.datasets.splits import split_dataset, write_split
-from beatmeter.display import count
 from beatmeter.distributed import ALONE, Ranks
-from beatmeter.errors import DataError, RunError
+from beatmeter.errors import BeatmeterError, DataError, RunError
 from beatmeter.features import Source, open_source
 from beatmeter.fitting import Model, Run, fit
 from beatmeter.paths import StrPath, as_names, as_path, as_paths
+from beatmeter.places import Places
 from beatmeter.predictions import read_predictions, write_predictions
 from beatmeter.report import Evaluation, evaluation_text
+from beatmeter.restoring import restore
 from beatmeter.runs import RunFolder, provenance
 from beatmeter.schema import SPLITS, FeatureSpec, Track
 from beatmeter.service import FeatureService
@@ -80,24 +82,30 @@ def run(
 ) -> Outcome:
     """Train by `config` into the run folder `out`, then evaluate the best epoch on the splits named in `predict`.
 
-    Called by several processes (`ranks`, see `beatmeter.distributed`), they share the work and the first one writes.
+    Called by several processes (`ranks`, see `beatmeter.distributed`), they share the work and the first one writes. Until the
+    end no other process can train in `out`: RunError says who does.
     """
-    torch.manual_seed(config.seed)  # an adapter's first weights, and then the head's, depend on the seed alone
-    with ranks.first():
-        ready = prepare(config, device, report, progress)
-    begun = begin(config, ready, as_path(out), device, resume, report, ranks)
-    fit(begun, ready.split("train"), ready.split("val"), resume, report, progress)
-    return finish(begun, ready, as_names(predict))
+    out = as_path(out)
+    with RunFolder(out).held(report) if ranks.main else nullcontext():
+        if ranks.main and not resume:
+            RunFolder(out).require_new()  # before hours of extraction
+        torch.manual_seed(config.seed)  # an adapter's first weights, and then the head's, depend on the seed alone
+        with ranks.first():
+            ready = prepare(config, device, report, progress)
+        begun = begin(config, ready, out, device, resume, report, ranks)
+        fit(begun, ready.split("train"), ready.split("val"), resume, report, progress)
+        return finish(begun, ready, as_names(predict))
 
 
 def begin(
     config: RunConfig, ready: Prepared, out: Path, device: torch.device, resume: bool = False, report: Report = print, ranks: Ranks = ALONE
 ) -> Run:
-    """Make the run folder and a fresh model. Raises DataError when there is nothing to train on or to validate with."""
+    """Make the run folder, which the caller holds, and a fresh model. Raises DataError when there is nothing to train on or to
+    validate with."""
     train, val = ready.split("train"), ready.split("val")
     if not train or not val:
         raise DataError(
-            f"{config.data.path} has {count(len(train), 'track')} to train on and {len(val)} to validate on",
+            f"{config.data.path} has {len(train)} tracks to train on and {len(val)} to validate on",
             f"See what was left out and why: beatmeter data check {config.data.path}",
         )
     folder, about = RunFolder(out), {}
@@ -111,22 +119,22 @@ def begin(
             report(f"warning: {finding.text}")
     torch.manual_seed(config.seed)
     model = Model(task, ready.source, task.head(ready.source.spec).to(device), ranks)
-    if config.training.start:
+    if config.training.start and not (resume and folder.last.exists()):
         report(_start(model, Path(config.training.start)))
     return Run(model, config, folder, about)
 
 
 def _start(model: Model, run: Path) -> str:
     """Give a model the best epoch of another run of the same features, classes and head."""
-    tensors, about = checkpoints.read(RunFolder.open(run).best)
-    model.source.spec.require_same(FeatureSpec.from_json(about["spec"]), f"the run {run}, where this one is to start")
+    saved = restore(run)
+    model.source.spec.require_same(saved.spec, f"the run {run}, where this one is to start")
     try:
-        model.load(tensors, partly=True)
-    except RuntimeError as error:
+        model.load(saved.tensors, saved.folder.best, partly=True)
+    except RunError as error:
         raise RunError(
-            f"the head of {run} is not of the shape of this one: {error}", "Use the same head and task settings, or no training.start."
+            f"the head of {run} is not of the shape of this one: {error.what}", "Use the same head and task settings, or no training.start."
         ) from None
-    return f"starting from epoch {about['epoch']} of {run}"
+    return f"starting from epoch {saved.epoch} of {run}"
 
 
 def finish(run: Run, ready: Prepared, predict: Sequence[str]) -> Outcome:
@@ -145,31 +153,47 @@ def evaluate_run(
     report: Report = print,
     progress: Progress | None = None,
     corrections: StrPath | Sequence[StrPath] = (),
+    cache: StrPath | None = None,
 ) -> Outcome:
-    """Predict with the best epoch of a run: splits of its own data, or all labelled tracks of another dataset as `test`.
+    """Predict with the best epoch of a run: splits of its own data, or all labelled tracks of another dataset as `test`. A
+    `dataset` that is the run's own by its hash, moved perhaps, is taken as that: its training tracks test nothing.
 
-    `corrections` are files of corrected labels, after those of the run. What is written then is named `corrected-`, so
-    that the evaluation under the run's own labels stays beside it.
+    `cache` takes the place of the run's own. `corrections` are files of corrected labels, after those of the run. What is
+    written then is named `corrected-`, so that the evaluation under the run's own labels stays beside it.
     """
-    folder, splits, corrections = RunFolder.open(path), as_names(splits), tuple(map(str, as_paths(corrections)))
-    config = folder.config()
-    tensors, about = checkpoints.read(folder.best)
+    saved, splits, corrections = restore(as_path(path)), as_names(splits), tuple(map(str, as_paths(corrections)))
+    dataset = None if dataset is None else str(as_path(dataset))
+    folder, config = saved.folder, saved.folder.placed(dataset, None if cache is None else str(as_path(cache)))
+    if dataset is not None and _is_own(folder, config):
+        report(f"{dataset} is the data set of this run: its own splits are used")
+        dataset = None
+    folder.say_cache(config, report)
     if dataset is None:
+        folder.require_data(config, f"beatmeter evaluate {path} --data DIR")
         files = (*config.data.corrections, *corrections)
         config = change(config, {"split": {"file": str(folder.split_file)}, "data": {"corrections": files}}, str(path))
     else:
-        config = change(config, {"data": {"path": str(as_path(dataset)), "extra": (), "corrections": corrections}, "limit": 0}, str(path))
-    ready = prepare(config, device, report, progress, FeatureSpec.from_json(about["spec"]))
-    task = TASKS[config.task.name](config)
-    task.load_state(about["task"])
-    model = Model(task, ready.source, task.head(ready.source.spec).to(device))
-    model.load(tensors)
+        config = change(config, {"data": {"path": dataset, "extra": (), "corrections": corrections}, "limit": 0}, str(path))
+    head = saved.head(device)
+    ready = prepare(config, device, report, progress, saved.spec)
+    model = Model(saved.task, ready.source, head)
+    with named(folder.best):
+        model.source.load_adapter_state(saved.adapter)
     prefix = "corrected-" if corrections else ""
     if dataset is None:
         return evaluate(model, ready, folder, splits, prefix)
     everything = tuple(replace(t, split="test") for t in ready.dataset.tracks if t.labels)
     elsewhere = replace(ready, dataset=replace(ready.dataset, tracks=everything))
     return evaluate(model, elsewhere, folder, ["test"], f"{prefix}{ready.dataset.name}-")
+
+
+def _is_own(folder: RunFolder, config: RunConfig) -> bool:
+    """Whether the data set of `config` is the one that the run in `folder` was trained on."""
+    known = folder.about().get("data", {}).get("sha256")
+    try:
+        return known is not None and open_dataset(Path(config.data.path), replace(config.data, corrections=()), config.task.classes).sha256 == known
+    except BeatmeterError:
+        return False
 
 
 def evaluate(model: Model, ready: Prepared, folder: RunFolder, splits: Sequence[str], prefix: str = "") -> Outcome:
@@ -192,7 +216,7 @@ def evaluate(model: Model, ready: Prepared, folder: RunFolder, splits: Sequence[
         if folder.predictions(prefix + split).exists():
             predictions = read_predictions(folder.predictions(prefix + split))
             found[split] = Evaluation.of(predictions, None if split == "val" and not prefix else validation)
-            atomic.write_text(folder.evaluation(prefix + split), json.dumps(found[split].to_json(), indent=1) + "\n")
+            artifacts.write_json(folder.evaluation(prefix + split), found[split].to_json())
             atomic.write_text(folder.evaluation(prefix + split).with_suffix(".txt"), evaluation_text(found[split]))
     return Outcome(folder, found)
 
@@ -205,7 +229,8 @@ def _about(config: RunConfig, ready: Prepared, folder: RunFolder) -> dict[str, A
     writer.writerows([e.id, e.path, e.row, e.kind, e.reason, e.split or "", e.source] for e in ready.dataset.excluded)
     atomic.write_text(folder.excluded_file, rows.getvalue())
     before = folder.about()
-    about = {
+    about: dict[str, Any] = {
+        "places": before.get("places") or Places.now(folder.path).to_json(),
         "spec": ready.source.spec.to_json(),
         "fingerprint": ready.source.spec.fingerprint,
         "data": {
@@ -221,11 +246,19 @@ def _about(config: RunConfig, ready: Prepared, folder: RunFolder) -> dict[str, A
         **provenance(),
     }
     for name in ("fingerprint", "data", "split"):  # a resumed run is the same run, or none
-        if name in before and before[name] != json.loads(json.dumps(about[name])):
+        if name in before and _content(before[name]) != _content(about[name]):
             what = {"fingerprint": "the features", "data": "the data set or its corrections", "split": "the usable tracks or their splits"}[name]
             raise RunError(f"{what} changed since {folder.path} was begun", "Put back what it was begun with, or train anew with another --out.")
+    about["data"]["path"] = before.get("data", {}).get("path", config.data.path)
     folder.write_about(about)
     return about
+
+
+def _content(value: Any) -> Any:
+    """A value of `run.json` without the names of files, which may have moved."""
+    if isinstance(value, Mapping):
+        return {key: _content(item) for key, item in value.items() if key not in ("path", "file")}
+    return [_content(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _counts(ready: Prepared, folder: RunFolder) -> str:
@@ -233,5 +266,5 @@ def _counts(ready: Prepared, folder: RunFolder) -> str:
     left = Counter(e.kind for e in ready.dataset.excluded)
     kinds = ", ".join(f"{n} {kind}" for kind, n in left.most_common())
     corrected = sum(c["relabelled"] for c in ready.dataset.corrections)
-    numbers += f", {count(corrected, 'label')} corrected" if ready.dataset.corrections else ""
+    numbers += f", {corrected} labels corrected" if ready.dataset.corrections else ""
     return f"tracks: {numbers}" + (f"; {sum(left.values())} left out ({kinds}), listed in {folder.excluded_file}" if left else "")

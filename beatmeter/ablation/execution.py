@@ -19,7 +19,6 @@ from beatmeter import atomic
 from beatmeter.cells import Cell
 from beatmeter.compare import ALPHA
 from beatmeter.datasets.dataset import JOINED
-from beatmeter.display import count
 from beatmeter.errors import BeatmeterError, DataError, RunError
 from beatmeter.memory import free_bytes
 from beatmeter.parallel import Crash, ordered
@@ -69,7 +68,7 @@ def execute(
     cells = [cell for some in systems.values() for cell in some]
     waiting = [cell for cell in cells if _unfinished(cell, folder, split)]
     _require_same_features([cell for cell in cells if cell not in waiting], folder, device)
-    report(f"{count(len(cells), 'run')} in {folder}: {len(cells) - len(waiting)} finished, {len(waiting)} to do")
+    report(f"{len(cells)} runs in {folder}: {len(cells) - len(waiting)} finished, {len(waiting)} to do")
     if waiting:
         for config in _sources(cells):
             ready = prepare(config, device, report, progress)
@@ -90,7 +89,7 @@ def execute(
             outcomes = _outcomes(units, folder, devices, split, jobs, report, progress)
             for unit, reason in zip(units, outcomes, strict=True):
                 if reason and len(unit) > 1:
-                    report(f"{reason}; its {count(len(unit), 'run')} are tried one by one")
+                    report(f"{reason}; its {len(unit)} runs are tried one by one")
                     again += [(cell,) for cell in unit]
                     continue
                 failures += [Failure(cell.name, reason) for cell in unit] if reason else []
@@ -155,7 +154,7 @@ def _require_same_features(cells: Iterable[Cell], folder: Path, device: torch.de
         key = (c.features, c.head.poolings)
         if key not in now:
             now[key] = FeatureService(c.features, device).spec.only(c.head.poolings).fingerprint
-        if RunFolder(folder / cell.name).about()["fingerprint"] != now[key]:
+        if RunFolder(folder / cell.name).about().get("fingerprint") != now[key]:
             raise RunError(f"{folder / cell.name} was trained on other features than {c.features.backbone} gives now", "Choose another --out.")
 
 

@@ -31,8 +31,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from beatmeter.artifacts import read_toml
 from beatmeter.cells import Cell, nest, parse_seeds, short_names, shown_value
-from beatmeter.config import change, parse_assignment, read_toml
+from beatmeter.config import change, parse_assignment
 from beatmeter.errors import ConfigError, nearest
 from beatmeter.metrics import METRICS
 from beatmeter.settings import RunConfig

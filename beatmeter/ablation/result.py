@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from beatmeter.ablation.plan import Plan
+from beatmeter.artifacts import require
 from beatmeter.compare import Comparison, MetricTest, SystemMetric, compare
 from beatmeter.course import rank
 from beatmeter.errors import RunError
 from beatmeter.predictions import read_predictions
 from beatmeter.runs import RunFolder
 
+FINISHED = {"seed": int, "split": {"tracks": {"train": int}}}  # of run.json, what the table needs
 ESTIMATE = ("mean", "low", "high", "spread")
 TEST = ("difference", "difference_low", "difference_high", "p", "p_holm", "verdict")
 COLUMNS = ("system", "metric", "seeds", *ESTIMATE, *TEST, "train_tracks", "best_epoch", "seconds")
@@ -117,6 +119,9 @@ def conclude(
     rows = []
     for name, folders in there.items():
         about, logs = [f.about() for f in folders], [f.read_log() for f in folders]
+        for folder, told, log in zip(folders, about, logs, strict=True):
+            require(told, FINISHED, str(folder.about_file))
+            require(log, [{"seconds": float, "val": {"loss": float, folder.config().training.select: float}}], str(folder.epochs))
         rows.append(
             Row(
                 name,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from beatmeter import __version__, atomic
+from beatmeter.artifacts import write_json
 from beatmeter.audit.copies import Pair, crosses, find_copies
 from beatmeter.audit.kernels import kernels, usable
 from beatmeter.audit.review import Guess, Item, Review
@@ -176,7 +176,7 @@ def write_audit(found: Audit, review: Review, out: Path) -> None:
         write_predictions(out / "guesses" / "predictions.csv", found.suspects.predictions)
         atomic.write_text(out / "guesses" / "labels.csv", _labels_csv(found, review))
         atomic.write_text(out / "copies.csv", _copies_csv(found))
-        atomic.write_text(out / "audit.json", json.dumps(found.summary(), indent=1, ensure_ascii=False) + "\n")
+        write_json(out / "audit.json", found.summary(), ensure_ascii=False)
         atomic.write_text(out / "review.html", review.to_html(out))
         atomic.write_text(out / "review.csv", review.to_csv())
     except OSError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
+import os
 import pickle
 import zipfile
 from collections.abc import Iterable
@@ -18,7 +18,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from beatmeter import atomic
+from beatmeter import atomic, regular
+from beatmeter.artifacts import read_json, to_json
 from beatmeter.backbones.base import Identity
 from beatmeter.backbones.hubert import Hubert, fold_weight_norm
 from beatmeter.backbones.hubert_config import HubertConfig
@@ -148,24 +149,18 @@ def write_folder(model: Hubert, folder: Path, dtype: torch.dtype = torch.float32
     tensors["encoder.pos_conv_embed.conv.weight_g"] = kernel.float().norm(dim=(0, 1), keepdim=True)
     tensors["encoder.pos_conv_embed.conv.weight_v"] = kernel
     atomic.write_bytes(folder / "model.safetensors", save({n: v.to(dtype).contiguous() for n, v in tensors.items()}, {"format": "pt"}))
-    atomic.write_text(folder / "preprocessor_config.json", json.dumps(preprocessor, indent=2) + "\n")
-    atomic.write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
+    atomic.write_text(folder / "preprocessor_config.json", to_json(preprocessor, 2) + "\n")
+    atomic.write_text(folder / "config.json", to_json(config, 2) + "\n")
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BackboneError(f"{path} cannot be read: {error}", "Fetch the folder again.") from None
-    if not isinstance(values, dict):
-        raise BackboneError(f"{path} is not a JSON object", "Fetch the folder again.")
-    return values
+    return read_json(path, BackboneError, "Fetch the folder again.")
 
 
 @lru_cache(maxsize=8)
 def _digest(path: str, size: int, changed: int) -> str:
     """Hex sha256 of a file, once per version of it."""
-    with Path(path).open("rb") as file:
+    with os.fdopen(regular.open_handle(path), "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from beatmeter.atomic import write_text
+from beatmeter.artifacts import named, read_json, require, write_json
 from beatmeter.calibration.folds import out_of_fold
 from beatmeter.calibration.maps import KINDS, ScoreMap, apply_maps, expit, fit_maps, logit
 from beatmeter.calibration.selective import SelectiveRow, selective_table
@@ -23,7 +23,17 @@ from beatmeter.paths import StrPath, as_path
 from beatmeter.schema import Predictions
 
 FORMAT = 1
+AGAIN = "Run `beatmeter calibrate` again."
 FEWEST = 10  # items with a class, and without, that Platt's line or an isotonic curve needs
+SHAPE = {
+    "classes": [str],
+    "maps": {"*": {"kind": str}},
+    "thresholds": {"production": {}, "*": {"*": float}},
+    "prevalence": {"*": float},
+    "selective": [{"*": float}],
+    "log_loss": {"*": {"*": float}},
+    "fitted_on": {},
+}
 THRESHOLDS = ("evaluation", "production", "best_f1")
 
 
@@ -175,6 +185,7 @@ class Calibration:
         """Raises EvaluationError for what is not a calibration of this format."""
         if value.get("format") != FORMAT:
             raise EvaluationError(f"this is not a calibration of format {FORMAT}, but {value.get('format')!r}", "Run `beatmeter calibrate` again.")
+        require(value, SHAPE, "the calibration", EvaluationError, AGAIN)
         try:
             classes = tuple(value["classes"])
 
@@ -191,26 +202,22 @@ class Calibration:
                 log_loss={name: in_order(named) for name, named in value["log_loss"].items()},
                 fitted_on=value["fitted_on"],
             )
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise EvaluationError(f"the calibration lacks or misnames {error}", "Run `beatmeter calibrate` again.") from None
 
     def save(self, path: StrPath) -> None:
         """Write `path` whole."""
-        write_text(as_path(path), json.dumps(self.to_json(), indent=1, allow_nan=False) + "\n")
+        write_json(as_path(path), self.to_json())
 
     @classmethod
     def load(cls, path: StrPath) -> Calibration:
         """Read what `save` wrote."""
         path = as_path(path)
-        try:
-            value = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise EvaluationError(f"there is no calibration {path}", "Make it with `beatmeter calibrate`.") from None
-        except (OSError, ValueError) as error:
-            raise EvaluationError(f"cannot read the calibration {path}: {error}", "Run `beatmeter calibrate` again.") from None
-        if not isinstance(value, dict):
-            raise EvaluationError(f"{path} is not a calibration")
-        return cls.from_json(value)
+        if not os.path.lexists(path):
+            raise EvaluationError(f"there is no calibration {path}", "Make it with `beatmeter calibrate`.")
+        value = read_json(path, EvaluationError, AGAIN)
+        with named(path, EvaluationError):
+            return cls.from_json(value)
 
 
 def best_f1(scores: Array, present: Array) -> float:

@@ -5,6 +5,7 @@ Each is fitted by maximum likelihood on presence of the class and kept as plain 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -47,6 +48,13 @@ class ScoreMap:
             raise EvaluationError(
                 f"a calibration of the kind {self.kind!r} with {sorted(self.parameters)} is not known", f"Kinds: {', '.join(KINDS)}."
             )
+        curve = self.kind == "isotonic"
+        for name, numbers in self.parameters.items():
+            numbers = numbers if curve and isinstance(numbers, list) else [numbers]
+            if not numbers or not all(isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x) for x in numbers):
+                raise EvaluationError(f"the {name} of a calibration of the kind {self.kind!r} must be finite numbers")
+        if curve and len(self.parameters["at"]) != len(self.parameters["value"]):
+            raise EvaluationError("the curve of a calibration has points without a value")
 
     def __call__(self, scores: Array) -> Array:
         """(item,) scores to (item,) probabilities."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from beatmeter.artifacts import to_json
 from beatmeter.cli.options import bar, device_option, echo, read_recipe, settings_options
-from beatmeter.display import count
 from beatmeter.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -67,7 +66,7 @@ def ablate(
             shown = load_plan(name)
             names = [*shown.systems, *(["every single layer"] if shown.each_layer else [])]
             more = "; needs --extra-data" if shown.needs_extra else ""
-            click.echo(f"{name}: {shown.question}\n    {'; '.join(names)} ({count(len(shown.seeds), 'seed')}{more})")
+            click.echo(f"{name}: {shown.question}\n    {'; '.join(names)} ({len(shown.seeds)} seeds{more})")
         return
     if plan is None or dataset is None:
         raise ConfigError(
@@ -98,7 +97,7 @@ def ablate(
     features = dict.fromkeys(FeatureService(some[0].config.features, place).describe() for some in systems.values())
     found = conclude(chosen, done.runs, split, "; ".join(features), missing)
     text = _write(found, out)
-    click.echo(json.dumps(found.to_json(), indent=1) if as_json else text, nl=as_json)
+    click.echo(to_json(found.to_json()) if as_json else text, nl=as_json)
     echo(f"tables and figure: {out}")
     raise SystemExit(1 if missing else 0)
 
@@ -114,7 +113,7 @@ def _write(found: Ablation, out: Path) -> str:
     write_text(out / f"table-{found.split}.txt", text)
     write_text(out / f"table-{found.split}.md", ablation_markdown(found))
     write_text(out / f"table-{found.split}.csv", found.to_csv())
-    write_text(out / f"table-{found.split}.json", json.dumps(found.to_json(), indent=1) + "\n")
+    write_text(out / f"table-{found.split}.json", to_json(found.to_json()) + "\n")
     write_bytes(out / f"figure-{found.split}.png", to_png(figure))
     write_text(out / f"figure-{found.split}.svg", to_svg(figure, f"ablation-{found.plan.name}"))
     return text

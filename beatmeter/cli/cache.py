@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -11,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from beatmeter.artifacts import to_json
 from beatmeter.cli.cache_bench import bench
-from beatmeter.display import count
 from beatmeter.errors import StoreError, shown
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ def info(path: str, status: Path | None, as_json: bool) -> None:
         except StoreError as error:
             described.append({"path": place.where, "error": str(error)})
     if as_json:
-        click.echo(json.dumps(described, indent=1))
+        click.echo(to_json(described))
     else:
         for one in described:
             _print_description(one)
@@ -89,10 +88,10 @@ def failures(path: str, clear: bool, as_json: bool) -> None:
         if clear:
             store.clear_failures(found)
     if as_json:
-        click.echo(json.dumps(listed, indent=1))
+        click.echo(to_json(listed))
     else:
         _table(("when", "file", "reason"), [(f["time"], shown(f["path"]), shown(f["reason"])) for f in listed])
-        click.echo(f"{count(len(listed), 'file')} {'are forgotten' if clear else 'could not be used'}")
+        click.echo(f"{len(listed)} files {'are forgotten' if clear else 'could not be used'}")
     sys.exit(1 if listed and not clear else 0)
 
 
@@ -126,15 +125,14 @@ def verify(path: str, full: bool, as_json: bool) -> None:
             }
             for r in reports
         ]
-        click.echo(json.dumps(text, indent=1))
+        click.echo(to_json(text))
     else:
         for report in reports:
             for fault in report.faults:
                 click.echo(f"{fault.level}: {shown(fault.file)}: {shown(fault.fault)}")
                 click.echo(f"    {fault.remedy}")
             depth = "every byte" if full else "records and lengths"
-            held = f"{count(report.tracks, 'track')} in {count(report.segments, 'segment')}"
-            click.echo(f"{report.path}: {held}, {depth}: {'sound' if report.sound else 'DAMAGED'}")
+            click.echo(f"{report.path}: {report.tracks} tracks in {report.segments} segments, {depth}: {'sound' if report.sound else 'DAMAGED'}")
     sys.exit(0 if all(r.sound for r in reports) else 1)
 
 
@@ -156,12 +154,12 @@ def repair(path: str, as_json: bool) -> None:
         with _Bar("repairing") as bar:
             done[place.where] = repair_store(place, bar)
     if as_json:
-        click.echo(json.dumps({name: {"actions": r.actions, "lost": r.lost} for name, r in done.items()}, indent=1))
+        click.echo(to_json({name: {"actions": r.actions, "lost": r.lost} for name, r in done.items()}))
     else:
         for name, r in done.items():
             for line in (*r.actions, *(f"lost: track {key}" for key in r.lost)):
                 click.echo(shown(line))
-            click.echo(f"{name}: {count(len(r.actions), 'repair')}, {count(len(r.lost), 'track')} lost{'; extract them again' if r.lost else ''}")
+            click.echo(f"{name}: {len(r.actions)} repairs, {len(r.lost)} tracks lost{'; extract them again' if r.lost else ''}")
     sys.exit(1 if any(r.lost for r in done.values()) else 0)
 
 
@@ -184,10 +182,10 @@ def compact(path: str, size: int, as_json: bool) -> None:
         with _Bar("compacting") as bar:
             done[store.where] = compact_store(store, size, bar)
     if as_json:
-        click.echo(json.dumps({name: {"before": c.before, "after": c.after, "copied": c.copied} for name, c in done.items()}, indent=1))
+        click.echo(to_json({name: {"before": c.before, "after": c.after, "copied": c.copied} for name, c in done.items()}))
     else:
         for name, c in done.items():
-            click.echo(f"{name}: {count(c.before, 'segment')} became {c.after}, {count(c.copied, 'track')} copied")
+            click.echo(f"{name}: {c.before} segments became {c.after}, {c.copied} tracks copied")
 
 
 @cache.command()
@@ -207,9 +205,7 @@ def gc(path: str, older_than: float, dry_run: bool, as_json: bool) -> None:
 
     found = {store.where: collect(store, older_than, dry_run) for store in _stores(path)}
     if as_json:
-        click.echo(
-            json.dumps({name: [{"file": g.file, "bytes": g.bytes, "why": g.why} for g in garbage] for name, garbage in found.items()}, indent=1)
-        )
+        click.echo(to_json({name: [{"file": g.file, "bytes": g.bytes, "why": g.why} for g in garbage] for name, garbage in found.items()}))
     else:
         for name, garbage in found.items():
             _table(("bytes", "file", "why"), [(_size(g.bytes), shown(g.file), g.why) for g in garbage])
@@ -236,15 +232,13 @@ def export(path: str, kind: str, out: Path, poolings: tuple[str, ...], overwrite
     snapshot = stores[0].snapshot()
     with _Bar("exporting") as bar:
         written = export_hdf5(snapshot, out, poolings or None, overwrite, bar)
-    click.echo(f"{shown(out)}: {count(len(snapshot), 'track')}, {_size(written)}, snapshot {snapshot.id}")
+    click.echo(f"{shown(out)}: {len(snapshot)} tracks, {_size(written)}, snapshot {snapshot.id}")
 
 
 def _places(path: str) -> list[Place]:
     from beatmeter.store import stores_in
 
     places = stores_in(path)
-    if not places and "://" not in path and not Path(path).exists():
-        raise StoreError(f"there is no folder {shown(path)}", "Name a feature store or a folder of stores; `beatmeter extract DATASET` makes one.")
     if not places:
         raise StoreError(f"there is no feature store in {shown(path)}", "`beatmeter extract DATASET` makes one.")
     return places

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import statistics
 import tempfile
@@ -14,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from beatmeter.artifacts import to_json
 from beatmeter.cli.options import echo
-from beatmeter.display import count
 from beatmeter.errors import StoreError, shown
 
 if TYPE_CHECKING:
@@ -57,8 +56,7 @@ def bench(path: str | None, folder: str | None, pooling: str | None, size: int, 
     free, need = shutil.disk_usage(beside).free, COPIES * sample.values.nbytes
     if free < need:
         raise StoreError(f"{need / 1e6:.0f} MB are needed in {shown(beside)} for a while, {free / 1e6:.0f} MB are free", "Choose a smaller --size.")
-    what = f"{sample.pooling}: {count(len(sample), 'track')}, {len(sample.values)} rows of {sample.values.shape[1:]},"
-    what += f" {sample.values.nbytes / 1e6:.0f} MB"
+    what = f"{sample.pooling}: {len(sample)} tracks, {len(sample.values)} rows of {sample.values.shape[1:]}, {sample.values.nbytes / 1e6:.0f} MB"
     echo(f"{shown(store.where) if store else 'made-up features'}: {what}")
     found = []
     for timing in _measured(store, sample, beside, rounds):
@@ -67,7 +65,7 @@ def bench(path: str | None, folder: str | None, pooling: str | None, size: int, 
             click.echo(_text(timing))
     if as_json:
         about = {"store": store.where if store else None, "folder": str(beside), "pooling": sample.pooling, "tracks": len(sample)}
-        click.echo(json.dumps({**about, "bytes": sample.values.nbytes, "patterns": [_plain(timing) for timing in found]}, indent=1))
+        click.echo(to_json({**about, "bytes": sample.values.nbytes, "patterns": [_plain(timing) for timing in found]}))
 
 
 def _sample(place: Path, pooling: str | None, size: int) -> tuple[Store | None, Sample]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -11,9 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from beatmeter.artifacts import to_json
 from beatmeter.cli.options import echo
 from beatmeter.cli.systems import gather, short_names
-from beatmeter.display import count
 from beatmeter.errors import ConfigError, EvaluationError
 
 if TYPE_CHECKING:
@@ -90,7 +89,7 @@ def compare(
     members = gather(systems, group=not separate)
     loaded = {name: [_open(path, split, corrections) for path in paths] for name, paths in members.items()}
     found = run(loaded, metrics or DEFAULT, common, all_pairs, seed=seed)
-    click.echo(json.dumps(found.to_json(), indent=1) if as_json else comparison_text(found, changes), nl=as_json)
+    click.echo(to_json(found.to_json()) if as_json else comparison_text(found, changes), nl=as_json)
     if html is not None:
         from beatmeter.atomic import write_text
         from beatmeter.report.comparison_report import comparison_page
@@ -105,7 +104,7 @@ def compare(
         from beatmeter.report.run_figures import write_figures
 
         drawn = [*comparison_figures(found), *(d for pair in found.pairs for d in pair_figures(found, pair))]
-        echo(f"{count(len(write_figures(drawn, figures)), 'figure')} in {figures}")
+        echo(f"{len(write_figures(drawn, figures))} figures in {figures}")
 
 
 @click.command()
@@ -141,7 +140,7 @@ def calibrate(where: Path, split: str, kind: str, targets: tuple[Path, ...], out
         write_predictions(target.with_suffix(".calibrated.csv"), effects[target.name][1])
         echo(f"calibrated: {target.with_suffix('.calibrated.csv')}")
     effects = {name: pair for name, pair in effects.items() if (pair[0].primary >= 0).any()}
-    click.echo(json.dumps(calibration.to_json(), indent=1) if as_json else calibration_text(calibration, effects), nl=as_json)
+    click.echo(to_json(calibration.to_json()) if as_json else calibration_text(calibration, effects), nl=as_json)
     echo(f"calibration: {out}")
 
 
@@ -167,7 +166,7 @@ def gate(run: Path, against: Path, split: str | None, common: bool, corrections:
 
     names = short_names([run, against])
     found = measure(_open(run, split, corrections), _open(against, split, corrections), (names[0], names[1]), common, seed=seed)
-    click.echo(json.dumps(found.to_json(), indent=1) if as_json else gate_text(found), nl=as_json)
+    click.echo(to_json(found.to_json()) if as_json else gate_text(found), nl=as_json)
     raise SystemExit(0 if found.passed else 1)
 
 
@@ -269,7 +268,7 @@ def report(
     """
     from beatmeter.report.subject import Subject
 
-    subject = Subject.read(where, split, seed=seed)
+    subject = Subject.read(where, split, seed=seed, report=echo)
     if corrections is not None:
         subject = subject.corrected_by(corrections, seed=seed)
     if as_text or as_json:
@@ -278,7 +277,7 @@ def report(
         shown = [subject.evaluation, *([subject.corrected] if subject.corrected else [])]
         if as_json:
             value = {"original": shown[0].to_json(), "corrected": shown[1].to_json()} if len(shown) > 1 else shown[0].to_json()
-            click.echo(json.dumps(value, indent=1))
+            click.echo(to_json(value))
         else:
             click.echo("\n".join(evaluation_text(e) for e in shown), nl=False)
         return
@@ -291,7 +290,7 @@ def report(
     locate = _locate(subject.evaluation.predictions, audio, where, seconds)
     write_text(out, run_page(subject, locate, seconds, _command(), drawn))
     if figures is not None:
-        echo(f"{count(len(write_figures([d for group in drawn.values() for d in group], figures)), 'figure')} in {figures}")
+        echo(f"{len(write_figures([d for group in drawn.values() for d in group], figures))} figures in {figures}")
     click.echo(str(out))
     if show:
         import webbrowser
@@ -337,7 +336,7 @@ def _locate(predictions: Predictions, audio: Path | None, where: Path, seconds: 
 
     if seconds <= 0:
         return None
-    return locator(predictions, audio, where if where.is_dir() else None)
+    return locator(predictions, audio, where if (where / "config.toml").exists() else None, echo)
 
 
 def _command() -> str:

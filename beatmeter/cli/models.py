@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
+from beatmeter.artifacts import to_json
 from beatmeter.cli.options import echo
 
 PATH = click.Path(path_type=Path)
@@ -28,7 +28,7 @@ def models(context: click.Context, as_json: bool) -> None:
 
     index = shipped_models()
     if as_json:
-        click.echo(json.dumps(index, indent=1))
+        click.echo(to_json(index))
         return
     width = max(map(len, index["models"]), default=0)
     for name, about in index["models"].items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from beatmeter.artifacts import to_json
 from beatmeter.cli.options import bar, device_option, echo
 from beatmeter.errors import ConfigError
 
@@ -88,7 +88,7 @@ def study(
     write_text(out / "table.txt", study_text(sets))
     write_text(out / "table.md", study_markdown(sets))
     write_text(out / "table.csv", to_csv(sets))
-    write_text(out / "table.json", json.dumps([s.to_json() for s in sets], indent=1) + "\n")
+    write_text(out / "table.json", to_json([s.to_json() for s in sets]) + "\n")
     for name, one in zip((OWN, *names), sets, strict=True):
         figure = study_figure(one)
         write_bytes(out / f"figure-{name}.png", to_png(figure))

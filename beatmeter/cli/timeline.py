@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from beatmeter.artifacts import to_json
 from beatmeter.cli.options import device_option, echo
 from beatmeter.cli.systems import model_and_files
 from beatmeter.errors import ConfigError
@@ -45,7 +45,7 @@ def timeline(paths: tuple[Path, ...], window: float, hop: float, duration: float
         raise ConfigError(f"{paths[0]} holds {len(found)} pieces, a plot shows one", "Leave --plot out, or keep one piece in the file.")
     if as_json:
         values = {name: t.to_json() for name, t in found.items()}
-        click.echo(json.dumps(values if windows else next(iter(values.values())), indent=1))
+        click.echo(to_json(values if windows else next(iter(values.values()))))
     else:
         click.echo("\n".join((f"{name}\n" if windows else "") + t.to_text() for name, t in found.items()), nl=False)
     if plot is not None:

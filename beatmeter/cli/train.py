@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from beatmeter.artifacts import to_json
 from beatmeter.cli.dataset_options import corrections_option
 from beatmeter.cli.options import bar, configure, device_option, echo, settings_options
 from beatmeter.errors import ConfigError
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("dataset", type=click.Path(), required=False)
-@click.option("--frozen", is_flag=True, help="Train a head on stored features.")
-@click.option("--lora", is_flag=True, help="Train through the backbone with LoRA adapters.")
+@click.option("--frozen", "regime", flag_value="frozen", help="Train a head on stored features.")
+@click.option("--lora", "regime", flag_value="lora", help="Train through the backbone with LoRA adapters.")
 @settings_options
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder.  [default: runs/<time>-<regime>-<backbone>]")
 @click.option("--extra-data", multiple=True, type=click.Path(), help="A further dataset that joins training only; may be repeated.")
@@ -33,12 +33,14 @@ if TYPE_CHECKING:
 @click.option("--seeds", metavar="0-15", help="Several seeds, each a run: those that share features train together.")
 @click.option("--grid", multiple=True, metavar="NAME=V,V", help="Several values of a setting, each a run; may be repeated: all combinations.")
 @click.option("--predict", "splits", default="val,test", show_default=True, help="Splits to predict and diagnose at the end.")
-@click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Continue an interrupted run, bit for bit.")
+@click.option("--continue", "go_on", is_flag=True, help="Go on when --out holds an unfinished run of these settings; else begin.")
+@click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Continue an interrupted run, bit for bit, by its own settings.")
+@click.option("--data", "moved", type=click.Path(), metavar="DIR", help="With --resume: where the data set of the run lies now.")
+@click.option("--cache", type=click.Path(), metavar="DIR", help="Folder of feature stores; with --resume, where it lies now.  [default: cache]")
 @device_option
 def train(
     dataset: str | None,
-    frozen: bool,
-    lora: bool,
+    regime: str | None,
     recipe: tuple[str, ...],
     assignments: tuple[str, ...],
     out: Path | None,
@@ -49,7 +51,10 @@ def train(
     seeds: str | None,
     grid: tuple[str, ...],
     splits: str,
+    go_on: bool,
     resume: Path | None,
+    moved: str | None,
+    cache: str | None,
     device: str,
 ) -> None:
     """Train on DATASET and say how good the model is and what it confuses.
@@ -62,13 +67,13 @@ def train(
     beatmeter train --frozen data/demo --recipe spectral-lag
     beatmeter train --frozen data/demo --recipe spectral-lag --seeds 0-15 --grid training.head_lr=1e-3,3e-3
     beatmeter train --lora data/demo --recipe embedded-lag --set training.epochs=5
+    beatmeter train --frozen data/demo --recipe spectral-lag --out runs/NAME --continue
     beatmeter train --resume runs/NAME
     """
-    if frozen and lora:
-        raise ConfigError("--frozen and --lora are two ways to train, and a run takes one", "Leave one out; compare two runs by `beatmeter compare`.")
-    regime = "frozen" if frozen else "lora" if lora else None
+    if moved is not None and resume is None:
+        raise ConfigError("--data says where the data of a run that is resumed lie now", "A new run takes DATASET: beatmeter train DATASET --frozen.")
     if resume is not None:
-        if dataset or regime or recipe or assignments or out or limit or seed or seeds or grid or extra_data or corrections:
+        if dataset or regime or recipe or assignments or out or limit or seed or seeds or grid or extra_data or corrections or go_on:
             raise ConfigError("--resume continues a run with its own settings and takes no others", f"beatmeter train --resume {resume}")
     elif dataset is None or regime is None:
         raise ConfigError(
@@ -81,6 +86,10 @@ def train(
             values |= {"regime": "streamed"}
         else:
             values |= {"regime": "frozen"}
+        if cache is not None:
+            values["features"] = {"cache": cache}
+        if go_on and out is None:
+            raise ConfigError("--continue needs the folder of the run", "Name it with --out, or use beatmeter train --resume RUN.")
         config = configure(recipe, assignments, **values)
         name = config.features.backbone.rstrip("/").split("/")[-1]
         out = out or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{regime}-{name}"
@@ -96,11 +105,15 @@ def train(
     from beatmeter.training import run
 
     if resume is not None:
-        out, config = resume, RunFolder.open(resume).config()
+        folder = RunFolder.open(resume)
+        out, config = resume, folder.placed(moved, cache)
+        folder.require_data(config, f"beatmeter train --resume {resume} --data DIR")
+        folder.say_cache(config, echo)
     assert out is not None
+    going = resume is not None or (go_on and RunFolder(out).begun(config))
     ranks, place = distributed.join(choose_device(device))
     try:
-        outcome = run(config, out, place, resume is not None, _splits(splits), echo if ranks.main else _quiet, bar if ranks.main else None, ranks)
+        outcome = run(config, out, place, going, _splits(splits), echo if ranks.main else _quiet, bar if ranks.main else None, ranks)
     except KeyboardInterrupt:
         saved = RunFolder(out).last.exists()
         echo(f"stopped; continue with: beatmeter train --resume {out}" if saved else "stopped before the first epoch was saved")
@@ -140,12 +153,13 @@ def _quiet(text: str) -> None:
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--data", "dataset", type=click.Path(), help="Evaluate on another dataset: all of its labelled tracks.")
+@click.option("--data", "dataset", type=click.Path(), help="Evaluate all labelled tracks of another dataset; or where the run's own lies now.")
 @click.option("--split", "splits", default="val,test", show_default=True, help="Splits of the run's own data to predict.")
+@click.option("--cache", type=click.Path(), metavar="DIR", help="Folder of feature stores.  [default: that of the run]")
 @corrections_option
 @click.option("--json", "as_json", is_flag=True, help="Figures and findings as JSON.")
 @device_option
-def evaluate(run: Path, dataset: str | None, splits: str, corrections: tuple[str, ...], as_json: bool, device: str) -> None:
+def evaluate(run: Path, dataset: str | None, splits: str, cache: str | None, corrections: tuple[str, ...], as_json: bool, device: str) -> None:
     """Predict with the best epoch of RUN, and diagnose. Thresholds come from the validation split.
 
     With --corrections, predictions and evaluation under the corrected labels are written beside the others, named
@@ -159,7 +173,7 @@ def evaluate(run: Path, dataset: str | None, splits: str, corrections: tuple[str
     from beatmeter.device import choose_device
     from beatmeter.training import evaluate_run
 
-    outcome = evaluate_run(run, choose_device(device), _splits(splits), dataset, echo, bar, corrections)
+    outcome = evaluate_run(run, choose_device(device), _splits(splits), dataset, echo, bar, corrections, cache)
     _show(outcome, as_json)
 
 
@@ -168,7 +182,7 @@ def _show(outcome: Outcome, as_json: bool = False) -> None:
     from beatmeter.report import evaluation_text
 
     if as_json:
-        click.echo(json.dumps({split: e.to_json() for split, e in outcome.evaluations.items()}, indent=1))
+        click.echo(to_json({split: e.to_json() for split, e in outcome.evaluations.items()}))
         return
     for evaluation in outcome.evaluations.values():
         click.echo(evaluation_text(evaluation))

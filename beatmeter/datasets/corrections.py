@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
+from beatmeter.artifacts import read_bytes
 from beatmeter.datasets.dataset import LABEL_PROBLEM, Dataset, Exclusion
 from beatmeter.datasets.labels import Labels, format_labels, parse_labels
 from beatmeter.errors import DataError, nearest, shown
@@ -50,11 +51,9 @@ class LabelFile:
         """Read a file of either form. Raises DataError with file and line."""
         path = as_path(path)
         try:
-            data = path.read_bytes()
+            data = read_bytes(path, DataError)
             text = data.decode("utf-8-sig")
-        except FileNotFoundError:
-            raise DataError(f"there is no corrections file {shown(path)}") from None
-        except (OSError, UnicodeDecodeError) as error:
+        except UnicodeDecodeError as error:
             raise DataError(f"cannot read {shown(path)}: {error}") from None
         reader = csv.DictReader(io.StringIO(text, newline=""))
         columns = reader.fieldnames or ()

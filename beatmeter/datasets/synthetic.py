@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from beatmeter import __version__, atomic
+from beatmeter.artifacts import read_json, write_json
 from beatmeter.audio.decode import SAMPLE_RATE
 from beatmeter.audio.encode import encode
 from beatmeter.audio.synth import Clip, render
@@ -87,12 +87,9 @@ def _claim(out: Path, plan: SynthPlan) -> None:
     if not settings.exists():
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise DataError(f"{shown(out)} is not an empty folder", "Name a new folder for the synthetic set.")
-        atomic.write_text(settings, json.dumps(asdict(plan), indent=1) + "\n")
+        write_json(settings, asdict(plan))
         return
-    try:
-        there = json.loads(settings.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{shown(settings)} cannot be read: {error}", "Name a new folder for the synthetic set.") from None
+    there = read_json(settings, DataError, "Name a new folder for the synthetic set.")
     differs = [f"{name} {there.get(name)!r}, not {value!r}" for name, value in asdict(plan).items() if there.get(name) != value]
     if differs:
         raise DataError(f"{shown(out)} holds a synthetic set of other settings: {', '.join(differs)}", "Name another folder, or use these settings.")
@@ -123,7 +120,7 @@ def _ensure(out: Path, plan: SynthPlan, clip_of: tuple[int, int, str]) -> tuple[
         atomic.write_bytes(audio, content)
         atomic.write_text(beats, "".join(f"{time:.6f}\t{number}\n" for time, number in zip(clip.beats, clip.beat_numbers, strict=True)))
         about = _annotation(clip, len(content))
-        atomic.write_text(notes, json.dumps(about, indent=1) + "\n")  # last: where it is, the clip is complete
+        write_json(notes, about)  # last: where it is, the clip is complete
     meters = about["meters"]
     row = {
         "id": f"synthetic-{about['seed']}",  # its own in every set, so that sets can be joined
@@ -146,9 +143,9 @@ def _ensure(out: Path, plan: SynthPlan, clip_of: tuple[int, int, str]) -> tuple[
 def _complete(audio: Path, beats: Path, notes: Path) -> dict[str, Any] | None:
     """The annotation of a clip whose files are all there in full, else None."""
     try:
-        about: dict[str, Any] = json.loads(notes.read_text(encoding="utf-8"))
+        about = read_json(notes, DataError)
         return about if audio.stat().st_size == about["bytes"] and beats.exists() else None
-    except (OSError, ValueError, KeyError):
+    except (OSError, DataError, KeyError):
         return None
 
 

@@ -10,8 +10,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from beatmeter.artifacts import read_bytes
 from beatmeter.errors import DataError, shown
+from beatmeter.regular import open_file
 
+LARGEST = 4 << 30  # bytes of a table
 SUFFIXES = (".tab", ".tsv", ".csv")
 _DELIMITERS = ("\t", ",", ";")
 
@@ -49,10 +52,7 @@ def read_table(path: Path) -> Table:
     A row with too many or too few cells comes back with its `problem`. Raises DataError (file:line) when the file cannot
     be read at all: no header, quotes that never close, the same column twice.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"cannot read {shown(path)}: {error.strerror or error}", "Check the path and its permissions.") from None
+    data = read_bytes(path, DataError, "Check the path and its permissions.", LARGEST)
     text = _decode(data)
     delimiter = _delimiter(path, text)
     rows: list[Row] = []
@@ -83,7 +83,7 @@ def read_table(path: Path) -> Table:
 def read_columns(path: Path) -> tuple[str, ...]:
     """The column names of a table, or none when it is no table."""
     try:
-        with path.open("rb") as file:
+        with open_file(path, "rb") as file:
             head = file.read(1 << 16)
         line = _decode(head).splitlines()[0]
         cells = next(csv.reader([line], delimiter=_delimiter(path, line)), [])

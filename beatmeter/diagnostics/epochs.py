@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from beatmeter.diagnostics.limits import LIMITS, Limits, percent, plain
-from beatmeter.display import count
 from beatmeter.metrics.checks import Array
 from beatmeter.schema import Finding
 
@@ -52,7 +51,7 @@ def training(history: Sequence[Mapping[str, Any]], limits: Limits = LIMITS) -> F
     if not figures:
         return None
     trends = {name: trend(values) for name, (_, values) in figures.items()}
-    parts, warned = [f"{count(len(history), 'epoch')}"], False
+    parts, warned = [f"{len(history)} epochs"], False
     if "loss" in figures:
         epochs, losses = figures["loss"]
         best = int(losses.argmin())

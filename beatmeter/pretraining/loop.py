@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable
@@ -13,16 +12,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from beatmeter import atomic, checkpoints
+from beatmeter import atomic, checkpoints, lock
+from beatmeter.artifacts import named, read_toml, to_json_line
 from beatmeter.audio.synth import SynthOptions
 from beatmeter.audio.synth.clip import METERS
 from beatmeter.backbones.checkpoint import write_folder
 from beatmeter.backbones.embedded import EMBEDDED_CONFIG, fresh
-from beatmeter.config import build, differences, read_toml, to_toml
+from beatmeter.config import build, differences, to_toml
 from beatmeter.device import fast_dtype
 from beatmeter.errors import RunError
 from beatmeter.pretraining.objective import Objective
 from beatmeter.pretraining.stream import StreamSpec, batches, make_batch
+from beatmeter.restoring import part, require_fit
 from beatmeter.runs import provenance
 from beatmeter.settings import PretrainConfig
 
@@ -38,14 +39,25 @@ def pretrain(
     report: Callable[[str], None] = print,
     progress: Callable[[str, int], Any] | None = None,
 ) -> Path:
-    """Train from fresh weights (or go on) in the folder `out`; returns the folder with the backbone's weights."""
+    """Train from fresh weights (or go on) in the folder `out`; returns the folder with the backbone's weights. No other process
+    can train there until the end: RunError says who does."""
+    with lock.held(out / ".lock", f"pre-training in {out}", report):
+        return _pretrain(config, out, device, resume, report, progress)
+
+
+def _pretrain(
+    config: PretrainConfig,
+    out: Path,
+    device: torch.device,
+    resume: bool,
+    report: Callable[[str], None],
+    progress: Callable[[str, int], Any] | None,
+) -> Path:
     last = out / "last.safetensors"
     if last.exists() and not resume:
         raise RunError(f"{out} holds a pre-training already", f"Continue it with `beatmeter pretrain --resume {out}`, or choose another --out.")
-    if resume and not out.is_dir():
-        raise RunError(f"there is no folder {out}", "Name the --out of a pre-training that was begun.")
     if resume:
-        config = build(PretrainConfig, read_toml(out / "config.toml"), str(out / "config.toml"))
+        config = build(PretrainConfig, read_toml(out / "config.toml", RunError), str(out / "config.toml"))
     else:
         atomic.write_text(out / "config.toml", to_toml(differences(config, PretrainConfig())))
     torch.manual_seed(config.seed)
@@ -53,9 +65,12 @@ def pretrain(
     optimiser = _optimiser(model, config)
     step, log = 0, []
     if resume:
-        tensors, about = checkpoints.read(last)
-        model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
-        checkpoints.load_optimiser(optimiser, tensors)
+        tensors, about = checkpoints.read(last, {"step": int, "log": [{"step": int}]})
+        state = part(tensors, "model.")
+        require_fit(model, state, last)
+        model.load_state_dict(state)
+        with named(last):
+            checkpoints.load_optimiser(optimiser, tensors)
         step, log = int(about["step"]), about["log"]
         report(f"continuing after step {step}")
     chunk = EMBEDDED_CONFIG
@@ -140,4 +155,4 @@ def _save(out: Path, model: Objective, optimiser: torch.optim.Optimizer, config:
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     about = {"step": step, "steps": config.steps, "log": log, **provenance()}
     checkpoints.write(out / "last.safetensors", tensors | checkpoints.optimiser_tensors(optimiser), about)
-    atomic.write_text(out / "log.jsonl", "".join(json.dumps(line) + "\n" for line in log))
+    atomic.write_text(out / "log.jsonl", "".join(to_json_line(line) + "\n" for line in log))

@@ -34,8 +34,11 @@ class Clip:
     start: float | None = None
 
 
-def locator(predictions: Predictions, folder: Path | None = None, run: Path | None = None) -> Locate:
-    """How the audio of an id is found: under `folder`, else where the predictions' meta says, else in the data set of the run.
+def locator(
+    predictions: Predictions, folder: Path | None = None, run: Path | None = None, report: Callable[[str], object] = lambda text: None
+) -> Locate:
+    """How the audio of an id is found: under `folder`, else where the predictions' meta says, else in the data set of the run;
+    `report` is told when that is gone.
 
     The function that is returned raises BeatmeterError when there is no such file.
     """
@@ -48,10 +51,15 @@ def locator(predictions: Predictions, folder: Path | None = None, run: Path | No
             raise DataError(f"there is no audio folder {folder}")
         audio = AudioFolder(folder)
         return lambda id: audio.find(id, anywhere=True)
-    tracks = {} if known or run is None else _tracks(run)
+    tracks: Mapping[str, Path] = {}
+    if run is not None and not known:
+        try:
+            tracks = _tracks(run)
+        except BeatmeterError as error:
+            report(f"no clips to listen to: {error}")
 
     def find(id: str) -> Path:
-        path = Path(known[id]) if id in known else tracks.get(id)
+        path = Path(str(known[id])) if id in known else tracks.get(id)
         if path is None:
             raise DataError(f"it is not known where the audio of {id!r} lies", "Name its folder with --audio.")
         return path
@@ -60,15 +68,14 @@ def locator(predictions: Predictions, folder: Path | None = None, run: Path | No
 
 
 def _tracks(run: Path) -> dict[str, Path]:
-    """Audio by id, from the data set that the run names; empty when it is gone."""
+    """Audio by id, from the data set that the run names, wherever it is called from. Raises BeatmeterError when it is gone."""
     from beatmeter.datasets import open_dataset
     from beatmeter.runs import RunFolder
 
-    try:
-        config = RunFolder.open(run).config()
-        return {t.id: t.path for t in open_dataset(Path(config.data.path), config.data, config.task.classes).tracks}
-    except BeatmeterError:
-        return {}
+    folder = RunFolder.open(run)
+    config = folder.placed()
+    folder.require_data(config, "--audio DIR")
+    return {t.id: t.path for t in open_dataset(Path(config.data.path), config.data, config.task.classes).tracks}
 
 
 def excerpt(path: Path, start: float | None, seconds: float = SECONDS) -> str:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from html import escape
 
+from beatmeter.artifacts import to_json_line
 from beatmeter.calibration import selective_table
 from beatmeter.diagnostics import layers, training
 from beatmeter.diagnostics.limits import percent
-from beatmeter.display import count
 from beatmeter.metrics import METRICS, Estimate
 from beatmeter.report import page
 from beatmeter.report.evaluation import Evaluation
@@ -33,11 +32,7 @@ def run_page(
     e, p = s.evaluation, s.evaluation.predictions
     drawn = drawn if drawn is not None else run_figures(s)
     summary = next(f for f in e.findings if f.name == "summary")
-    lead = (
-        f"{count(len(p), 'item')} in {count(len(set(p.groups)), 'group')}"
-        + (f" of the split {p.split}" if p.split else "")
-        + f"; classes {', '.join(p.classes)}"
-    )
+    lead = f"{len(p)} items in {len(set(p.groups))} groups" + (f" of the split {p.split}" if p.split else "") + f"; classes {', '.join(p.classes)}"
     spec = s.about.get("spec") or {}
     if spec:
         lead += f"; features {spec.get('backbone')}: {', '.join(p['name'] for p in spec.get('poolings', []))}"
@@ -219,7 +214,7 @@ def _facts(s: Subject) -> list[list[str]]:
         "seed": about.get("seed"),
         "beatmeter": about.get("beatmeter"),
         "packages": ", ".join(f"{k} {v}" for k, v in (about.get("packages") or {}).items()),
-        "ensemble": json.dumps(meta["ensemble"]) if "ensemble" in meta else None,
+        "ensemble": to_json_line(meta["ensemble"]) if "ensemble" in meta else None,
         "corrections": s.corrected.predictions.meta.get("corrections") if s.corrected else None,
     }
     return [[name, str(value)] for name, value in found.items() if value not in (None, "")]

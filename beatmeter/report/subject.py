@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from beatmeter.artifacts import read_json, read_text, require
 from beatmeter.calibration import Calibration
 from beatmeter.corrections import Corrections
 from beatmeter.diagnostics import LIMITS, Limits
-from beatmeter.errors import BeatmeterError
+from beatmeter.errors import BeatmeterError, DataError
 from beatmeter.paths import StrPath, as_path
 from beatmeter.predictions import open_predictions
 from beatmeter.report.evaluation import Evaluation
@@ -37,8 +37,16 @@ class Subject:
     corrected: Evaluation | None = None
 
     @classmethod
-    def read(cls, where: StrPath, split: str | None = None, limits: Limits = LIMITS, seed: int = 0) -> Subject:
-        """From a run folder or a predictions file. Thresholds come from the validation split where there is one."""
+    def read(
+        cls,
+        where: StrPath,
+        split: str | None = None,
+        limits: Limits = LIMITS,
+        seed: int = 0,
+        report: Callable[[str], object] = lambda text: None,
+    ) -> Subject:
+        """From a run folder or a predictions file. Thresholds come from the validation split where there is one. `report` is told
+        what had to be left out."""
         where = as_path(where)
         predictions = open_predictions(where, split)
         if not where.is_dir():
@@ -53,9 +61,9 @@ class Subject:
             where.resolve().name,
             Evaluation.of(predictions, validation, limits, seed),
             tuple(others),
-            folder.read_log(),
+            folder.read_log(report),
             folder.about(),
-            folder.config_file.read_text(encoding="utf-8") if folder.config_file.exists() else "",
+            read_text(folder.config_file) if folder.config_file.exists() else "",
             _rows(folder.excluded_file),
             Calibration.load(calibration) if calibration.exists() else None,
             _kept(folder.best.with_suffix(".json")),
@@ -80,11 +88,19 @@ def _validation(file: Path, predictions: Predictions) -> Predictions | None:
 
 def _kept(path: Path) -> int | None:
     """The epoch that a checkpoint's description names."""
-    try:
-        return int(json.loads(path.read_text(encoding="utf-8"))["epoch"])
-    except (OSError, ValueError, KeyError, TypeError):
+    if not path.exists():
         return None
+    value = read_json(path)
+    require(value, {"epoch": int}, str(path))
+    return int(value["epoch"])
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"), newline=""))) if path.exists() else []
+    """The rows of excluded.csv, "" for cells that are not there."""
+    if not path.exists():
+        return []
+    try:
+        rows = csv.DictReader(io.StringIO(read_text(path, DataError), newline=""), restval="", strict=True)
+        return [{name: str(cell) for name, cell in row.items() if name is not None} for row in rows]
+    except csv.Error as error:
+        raise DataError(f"{path} is not valid CSV: {error}", "Delete it to do without.") from None

@@ -57,4 +57,4 @@ class Task(ABC):
 
     @abstractmethod
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state` gave."""
+        """Take back what `state` gave. Raises RunError for anything else."""

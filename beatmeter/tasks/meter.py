@@ -11,6 +11,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from beatmeter import diagnostics, metrics
+from beatmeter.artifacts import require
+from beatmeter.errors import RunError
 from beatmeter.heads import Head
 from beatmeter.schema import FeatureSpec, Finding, Predictions, Track, label_table
 from beatmeter.settings import RunConfig
@@ -84,4 +86,7 @@ class MeterTask(Task):
         return {"weight": [float(w) for w in self.weight], "floors": [float(f) for f in floors]}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
+        require(state, {"weight": [float], "?floors": [float]}, "the state of the task")
+        if len(state["weight"]) != len(self.classes):
+            raise RunError(f"the state of the task has {len(state['weight'])} weights for {len(self.classes)} classes")
         self.weight = np.asarray(state["weight"], dtype=float)

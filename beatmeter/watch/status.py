@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import datetime
 import hashlib
-import json
 import os
 import platform
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
 
+from beatmeter.artifacts import read_json, to_json, to_json_line
 from beatmeter.atomic import write_text
 from beatmeter.errors import EngineError, shown
 
@@ -74,7 +73,7 @@ class Status:
 def _cut(text: str, limit: int) -> str:
     """The beginning of it that takes at most `limit` bytes as JSON, where a character takes up to 12."""
     for i in range(len(text)):
-        limit -= len(json.dumps(text[i])) - 2
+        limit -= len(to_json_line(text[i])) - 2
         if limit < 0:
             return text[:i]
     return text
@@ -84,7 +83,7 @@ class StatusFile:
     """One watcher's file in `folder`, and its lock: one process at a time watches a folder for a store."""
 
     def __init__(self, folder: Path, status: Status) -> None:
-        text = json.dumps([status.folder, status.store, status.shard])
+        text = to_json_line([status.folder, status.store, status.shard])
         slug = "".join(c if c.isascii() and c.isalnum() else "-" for c in Path(status.folder).name)[:40].strip("-") or "folder"
         self.path = folder / f"{slug}-{hashlib.sha256(text.encode()).hexdigest()[:8]}.json"
         self.status = status
@@ -129,7 +128,7 @@ class StatusFile:
         """Replace the file. On a full disk the old one, which has room for the longest error, is written over in place: that needs
         no space. When that fails too the log has to do."""
         self.status.updated = now()
-        text = json.dumps(asdict(self.status), indent=1)
+        text = to_json(asdict(self.status))
         room = len(text) + _ERROR + 500  # for an error and longer numbers
         try:
             write_text(self.path, text.ljust(-(-room // _BLOCK) * _BLOCK - 1) + "\n")
@@ -151,7 +150,7 @@ def read_in(folder: Path) -> list[Status]:
     found = []
     known = {f.name for f in fields(Status)}
     for path in sorted(folder.glob("*.json")):
-        with contextlib.suppress(OSError, ValueError, TypeError):
-            value: Any = json.loads(path.read_text(encoding="utf-8"))
+        with contextlib.suppress(EngineError, TypeError):
+            value = read_json(path, EngineError, names=True)
             found.append(Status(**{k: v for k, v in value.items() if k in known}))
     return found

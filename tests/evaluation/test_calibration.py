@@ -245,7 +245,12 @@ def test_what_is_no_calibration_is_refused(tmp_path: Path) -> None:
     with pytest.raises(EvaluationError, match="there is no calibration"):
         Calibration.load(tmp_path / "none.json")
     path = tmp_path / "c.json"
-    for text, said in (("{", "cannot read"), ("[]", "is not a calibration"), ('{"format": 7}', "format 1"), ('{"format": 1}', "lacks or misnames")):
+    for text, said in (
+        ("{", "not valid JSON"),
+        ("[]", "must hold a JSON object"),
+        ('{"format": 7}', "format 1"),
+        ('{"format": 1}', "classes is missing"),
+    ):
         path.write_text(text)
         with pytest.raises(EvaluationError, match=said):
             Calibration.load(path)

@@ -12,9 +12,10 @@ import click
 import filemap
 import pytest
 
+from beatmeter.artifacts import read_toml
 from beatmeter.cli import cli
 from beatmeter.cli.options import recipes
-from beatmeter.config import build, describe, read_toml
+from beatmeter.config import build, describe
 from beatmeter.settings import RunConfig
 
 ROOT = Path(__file__).resolve().parents[2]

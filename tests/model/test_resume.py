@@ -75,7 +75,7 @@ def test_a_killed_run_resumes_bit_for_bit(regime: str, config: RunConfig, tmp_pa
 
 def test_another_run_is_never_overwritten(config: RunConfig, tmp_path: Path) -> None:
     RunFolder.create(tmp_path / "run", config)
-    with pytest.raises(RunError, match=r"holds a run already.*--resume"):
+    with pytest.raises(RunError, match=r"holds an unfinished run already.*--continue.*--resume"):
         run(config, tmp_path / "run", CPU, report=lambda text: None)
 
 
@@ -104,12 +104,12 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     assert about["epoch"] == 1
     assert torch.equal(tensors["a"], torch.zeros(3))
     path.write_bytes(path.read_bytes()[:-4])
-    with pytest.raises(RunError, match=r"best\.safetensors is not a readable beatmeter checkpoint"):
+    with pytest.raises(RunError, match=r"best\.safetensors is not a whole safetensors file"):
         checkpoints.read(path)
 
 
 def test_a_pickle_is_not_loaded(tmp_path: Path) -> None:
     path = tmp_path / "best.safetensors"
     torch.save({"a": torch.zeros(3)}, path)
-    with pytest.raises(RunError, match="not a readable beatmeter checkpoint"):
+    with pytest.raises(RunError, match="is not a whole safetensors file"):
         checkpoints.read(path)

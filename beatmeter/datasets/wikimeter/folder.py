@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
-import json
 import os
 import secrets
 import shutil
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from beatmeter import atomic
+from beatmeter.artifacts import read_json, write_json
 from beatmeter.datasets.files import song
 from beatmeter.datasets.labels import format_labels
 from beatmeter.datasets.wikimeter.catalogue import Work, groups
@@ -129,8 +129,8 @@ class WikiFolder:
         found: dict[str, Record] = {}
         for path in sorted(self._works.glob("*.json")):
             try:
-                record = Record.from_json(json.loads(path.read_text(encoding="utf-8")))
-            except (OSError, ValueError, KeyError, TypeError) as error:
+                record = Record.from_json(read_json(path, DataError))
+            except (DataError, ValueError, KeyError, TypeError, AttributeError) as error:
                 raise DataError(f"{shown(path)} is no record of a work: {error}", "Delete it, and its work is done again.") from None
             found[record.work.song] = record
         return found
@@ -146,7 +146,7 @@ class WikiFolder:
             with file.open("rb") as data:
                 os.fsync(data.fileno())
             file.replace(self.path / SOURCE / file.name)
-        atomic.write_text(self._works / f"{record.work.song}.json", json.dumps(record.to_json(), indent=1, ensure_ascii=False) + "\n")
+        write_json(self._works / f"{record.work.song}.json", record.to_json(), ensure_ascii=False)
 
     def write_tables(self, records: Iterable[Record]) -> None:
         """Labels, licences and rejections of all records. Segments of their songs that they do not name are deleted first."""

@@ -1,0 +1,88 @@
+"""The best epoch of a run, read back and checked before anything is built: settings, features, task and weights fit together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from beatmeter import checkpoints
+from beatmeter.artifacts import named
+from beatmeter.errors import RunError
+from beatmeter.heads import Head
+from beatmeter.runs import RunFolder
+from beatmeter.schema import FeatureSpec
+from beatmeter.settings import RunConfig
+from beatmeter.tasks import TASKS, Task
+
+HEADER: Mapping[str, Any] = {"epoch": int, "best": {"epoch": int, "val": {"loss": float}}, "spec": {}, "task": {}}
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What `restore` found: `config` names its files where they are from here, the `task` knows its state, `tensors` are those of
+    the head and of the adapter by their full names."""
+
+    folder: RunFolder
+    config: RunConfig
+    spec: FeatureSpec
+    task: Task
+    tensors: Mapping[str, Tensor]
+    epoch: int
+
+    @property
+    def adapter(self) -> dict[str, Tensor]:
+        """The adapter's tensors; empty for a frozen run."""
+        return part(self.tensors, "adapter.")
+
+    def head(self, device: torch.device) -> Head:
+        """The trained head, in evaluation mode. It is no larger than the file: shapes are compared first."""
+        with torch.device("meta"):
+            outline = self.task.head(self.spec)
+        found = part(self.tensors, "head.")
+        require_fit(outline, found, self.folder.best)
+        head = self.task.head(self.spec)
+        head.load_state_dict(found)
+        return head.to(device).eval()
+
+
+def restore(run: Path) -> Restored:
+    """The best epoch of the run folder `run`. Raises RunError or ConfigError, naming the file, for parts that are missing,
+    damaged or do not belong together."""
+    folder = RunFolder.open(run)
+    config = folder.placed()
+    tensors, about = checkpoints.read(folder.best, HEADER)
+    with named(folder.best):
+        spec = FeatureSpec.from_json(about["spec"])
+        if config.task.name not in TASKS:
+            raise RunError(f"its run learns {config.task.name!r}, which is no task", f"Tasks: {', '.join(TASKS)}.")
+        task = TASKS[config.task.name](config)
+        task.load_state(about["task"])
+        if config.regime == "streamed" and not part(tensors, "adapter."):
+            raise RunError("it holds no adapter, and its run trained one")
+        if not part(tensors, "head."):
+            raise RunError("it holds no head")
+    return Restored(folder, config, spec, task, tensors, about["epoch"])
+
+
+def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with `prefix`, without it."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def require_fit(module: nn.Module, found: Mapping[str, Tensor], where: Path) -> None:
+    """Raise RunError unless `found` are tensors for `module`, by name, shape and kind of number."""
+    wanted = module.state_dict()
+    odd = sorted(wanted.keys() ^ found.keys())
+    if odd:
+        raise RunError(f"{where}: the tensor {odd[0]} is {'missing' if odd[0] in wanted else 'unknown'}", _HINT)
+    for name, value in wanted.items():
+        if value.shape != found[name].shape or value.is_floating_point() != found[name].is_floating_point():
+            raise RunError(f"{where}: the tensor {name} has the shape {tuple(found[name].shape)}, not {tuple(value.shape)}", _HINT)
+
+
+_HINT = "It belongs to other settings than the config.toml beside it: restore both, or train again."
