@@ -15,6 +15,7 @@ from beatmeter.parallel import Crash
 T = TypeVar("T")
 R = TypeVar("R")
 ENGINES = ("local", "dask", "ray")
+START = 600.0  # seconds that processes of our own may take to begin: a busy machine is slow, and nobody else can be meant
 RETRIES = 1  # by the engine itself; what is lost again comes back as a Crash, to be tried in smaller parts
 
 

@@ -11,13 +11,13 @@ from types import TracebackType
 import dask.config
 from distributed import Client, Future, KilledWorker, LocalCluster, as_completed
 
-from beatmeter.engines.base import RETRIES, Engine, R, T
+from beatmeter.engines.base import RETRIES, START, Engine, R, T
 from beatmeter.errors import EngineError, shown
 from beatmeter.parallel import Crash
 
 LOST = 3  # times that a result may get lost on its way
-_CONNECT = 20.0  # seconds
-_WORKERS = 60.0  # seconds to wait for the first worker of a cluster
+_CONNECT = 60.0  # seconds to wait for a scheduler that is said to be there
+_WORKERS = 60.0  # and for its first worker
 
 
 class DaskEngine(Engine):
@@ -27,17 +27,20 @@ class DaskEngine(Engine):
 
     def __enter__(self) -> DaskEngine:
         dask.config.set({"distributed.scheduler.allowed-failures": RETRIES})
+        connect, workers = (_CONNECT, _WORKERS) if self.scheduler else (START, START)
+        if not self.scheduler:
+            dask.config.set({"distributed.comm.timeouts.connect": START})
         with ExitStack() as started:
             where = self.scheduler or started.enter_context(self._cluster())
             try:
-                self._client = Client(where, timeout=_CONNECT, set_as_default=False)
+                self._client = Client(where, timeout=connect, set_as_default=False)
             except (TimeoutError, OSError, ValueError) as error:
                 raise EngineError(
                     f"no Dask scheduler answers at {self._address}: {error}", "Start one with `dask scheduler` and give its address."
                 ) from None
             started.callback(self._client.close)  # forgets its tasks: those that wait are not begun any more
             try:
-                self._client.wait_for_workers(1, timeout=_WORKERS)
+                self._client.wait_for_workers(1, timeout=workers)
             except TimeoutError:
                 raise EngineError(f"the Dask scheduler at {self._address} has no workers", "Start some with `dask worker ADDRESS`.") from None
             self._started = started.pop_all()

@@ -10,17 +10,19 @@ from types import TracebackType
 from typing import Any
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # tell nobody
+os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "600")  # a busy machine starts processes slowly
+os.environ.setdefault("RAY_worker_register_timeout_seconds", "600")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # leave the list of GPUs as it is
 
 import ray
-from ray.exceptions import NodeDiedError, OutOfMemoryError, RayError, RaySystemError, RayTaskError, WorkerCrashedError
+from ray.exceptions import NodeDiedError, OutOfMemoryError, RaySystemError, RayTaskError, WorkerCrashedError
 
 from beatmeter.engines.base import RETRIES, Engine, R, T
 from beatmeter.errors import EngineError, shown
 from beatmeter.parallel import Crash
 
 _OBJECTS = 100_000_000  # bytes of shared memory for objects: ours are short lists
-_CONNECT = 20.0  # seconds
+_CONNECT = 60.0  # seconds
 _DIED = (WorkerCrashedError, NodeDiedError, OutOfMemoryError)
 
 
@@ -36,9 +38,13 @@ class RayEngine(Engine):
         own: dict[str, Any] = {"num_cpus": self.workers, "include_dashboard": False, "object_store_memory": _OBJECTS}
         try:
             ray.init(address=self.scheduler or "local", log_to_driver=False, logging_level=logging.CRITICAL, **({} if self.scheduler else own))
-        except (ConnectionError, RuntimeError, ValueError, RayError) as error:
-            where = f"no Ray cluster answers at {shown(self.scheduler)}" if self.scheduler else "Ray does not start here"
-            raise EngineError(f"{where}: {shown(error)}", "Start one with `ray start --head` and give its address.") from None
+        except Exception as error:  # a bare one when the node is not up in time
+            if not self.scheduler:
+                raise EngineError(
+                    f"Ray does not start here: {shown(error)}", "Try again when the machine is less busy, or use --engine local."
+                ) from None
+            hint = "Start one with `ray start --head` and give its address."
+            raise EngineError(f"no Ray cluster answers at {shown(self.scheduler)}: {shown(error)}", hint) from None
         self._resource = "GPU" if ray.cluster_resources().get("GPU") else "CPU"
         return self
 

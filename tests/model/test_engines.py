@@ -128,6 +128,15 @@ def test_what_kills_its_process_comes_back_as_a_crash_and_the_rest_is_done(engin
     assert done == {n: n * n for n in done}
 
 
+def test_workers_wait_passively(engine: Engine) -> None:
+    def policy(_: int) -> str | None:
+        import os
+
+        return os.environ.get("OMP_WAIT_POLICY")
+
+    assert [found for _, found in engine.run(policy, [0])] == [os.environ["OMP_WAIT_POLICY"]]
+
+
 class Fragile(Engine):
     """Works here, and loses every batch with one of some tracks in it, and the batch after that."""
 
