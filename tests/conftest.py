@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
-import beatmeter  # noqa: F401 (before torch, whose threads then sleep while they wait)
+from beatmeter.cores import usable_cores  # before torch, whose threads then sleep while they wait
+
+if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):  # they share the cores
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // workers)))
 
 
 @pytest.fixture(scope="session")
