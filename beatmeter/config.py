@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from beatmeter.errors import ConfigError, nearest, shown
 
 C = TypeVar("C")
+_KINDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 
 
 def option(default: Any, help: str) -> Any:
@@ -89,7 +90,7 @@ def _convert(value: Any, hint: Any, path: str, where: str) -> Any:
         return str(value)  # `--set task.classes=3,4` and `layers = 6`
     if hint is Any or (isinstance(value, hint) and not (hint is int and isinstance(value, bool))):
         return value
-    raise ConfigError(f"{where}: {path} = {value!r} is a {type(value).__name__}, it must be a {hint.__name__}")
+    raise ConfigError(f"{where}: {path} must be {_KINDS.get(hint, hint.__name__)}, got {json.dumps(value, default=str)}")
 
 
 def parse_assignment(text: str, config: Any) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import torch
 
 from beatmeter.config import change
 from beatmeter.datasets.synthetic import SynthPlan, synthesise
+from beatmeter.display import count
 from beatmeter.errors import BeatmeterError
 from beatmeter.predictor import Answer, Predictor
 from beatmeter.report import Evaluation
@@ -54,7 +55,7 @@ def demo(
     made = synthesise(data, clips, SynthPlan(seconds=seconds), jobs, bar.update if bar else lambda n: None)
     if bar:
         bar.close()
-    report(f"music: {made.made} clips made, {made.kept} kept, {seconds:g} s each, in {data}")
+    report(f"music: {count(made.made, 'clip')} made, {made.kept} kept, {seconds:g} s each, in {data}")
 
     def brief(line: str) -> None:
         if not line.startswith("epoch "):  # they are in the run's epochs.jsonl, and too many to read here
@@ -68,7 +69,7 @@ def demo(
             config = change(config, {"training": {"start": str(next(e for e in entries if e.name == starts[name]).outcome.folder.path)}})
         outcome = run(config, unused(out / "runs", name), device, report=brief, progress=progress)
         entries.append(Entry(name, outcome, time.monotonic() - began))
-        report(f"{len(outcome.folder.read_log())} epochs in {outcome.folder.epochs}")
+        report(f"{count(len(outcome.folder.read_log()), 'epoch')} in {outcome.folder.epochs}")
     best = max(entries, key=lambda e: e.outcome.evaluations["val"].measures.overall["balanced_accuracy"].value)
     clip = data / "audio" / f"{clips - 1:06d}.flac"
     _, answer = next(Predictor.load(best.outcome.folder.path, device).predict_files([clip]))

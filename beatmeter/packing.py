@@ -147,6 +147,8 @@ def pack(runs: StrPath | Iterable[StrPath], out: StrPath) -> dict[str, Any]:
 
 def _require_packable(name: str, run: Path, runs: Sequence[Path], out: Path) -> None:
     """Nothing is written before all of this holds: what there is to pack is whole, and nobody's run is written over."""
+    if not run.is_dir():
+        raise RunError(f"there is no folder {shown(run)}", "Check the path; runs are made by `beatmeter train`.")
     if not is_model(run):
         raise RunError(f"{run} is neither a run folder nor an ensemble", "A run is made by `beatmeter train`.")
     strangers = sorted(p.name for p in (out / name).iterdir() if p.name not in (*KEPT, "README.md")) if (out / name).exists() else []

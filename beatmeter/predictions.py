@@ -129,7 +129,7 @@ def open_predictions(where: StrPath, split: str | None = None) -> Predictions:
 
 def _read_text(path: Path) -> tuple[str, str]:
     if not os.path.lexists(path):
-        raise DataError(f"there is no predictions file {path}")
+        raise DataError(f"there is no file or folder {path}", "Name a run folder or a predictions file (CSV).")
     raw = read_bytes(path, DataError, largest=LARGEST)
     try:
         return raw.decode("utf-8-sig"), hashlib.sha256(raw).hexdigest()

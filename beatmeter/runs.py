@@ -124,6 +124,8 @@ class RunFolder:
     def open(cls, path: StrPath) -> RunFolder:
         """An existing run."""
         folder = cls(as_path(path))
+        if not folder.path.is_dir():
+            raise RunError(f"there is no folder {shown(path)}", "Check the path; runs are made by `beatmeter train`.")
         if not folder.config_file.exists():
             raise RunError(f"{path} is not a run folder: it has no config.toml", "A run is made by `beatmeter train`.")
         return folder

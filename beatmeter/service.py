@@ -14,6 +14,7 @@ import torch
 from beatmeter.backbones import load_backbone
 from beatmeter.backbones.base import Backbone
 from beatmeter.device import fast_dtype
+from beatmeter.display import count
 from beatmeter.extraction import Extractor, Plan, plan
 from beatmeter.extraction.committing import Patience, Written, impatient, untold
 from beatmeter.pooling import Encoder, feature_spec
@@ -42,7 +43,7 @@ class Filled:
     def speed(self) -> str:
         """In one line."""
         seconds = max(self.seconds, 1e-9)
-        return f"extracted {self.done} tracks at {self.done / seconds:.2f} clips/s, {self.audio_seconds / seconds:.0f} x real time"
+        return f"extracted {count(self.done, 'track')} at {self.done / seconds:.2f} clips/s, {self.audio_seconds / seconds:.0f} x real time"
 
 
 class FeatureService:

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from beatmeter.cells import Cell, same_but
+from beatmeter.display import count
 from beatmeter.errors import RunError
 from beatmeter.fitting import Run, fit, fit_standardisation
 from beatmeter.metrics import balanced_accuracy
@@ -40,7 +41,7 @@ class FailedRunsError(RunError):
         self.failed = dict(failed)
         named = "; ".join(f"{path.name}: {e.what}" for path, e in failed.items())
         hints = dict.fromkeys([*(e.hint for e in failed.values() if e.hint), "What is finished is kept; run again to try the others again."])
-        super().__init__(f"{len(failed)} of {of} runs failed: {named}", " ".join(hints))
+        super().__init__(f"{len(failed)} of {count(of, 'run')} failed: {named}", " ".join(hints))
 
 
 def run_cells(
@@ -64,7 +65,7 @@ def run_cells(
         if state == "begun":
             report(f"{path.name}: resuming")
     if len(cells) > 1:
-        report(f"{len(cells)} runs in {folder}: {len(cells) - len(todo)} finished, {len(todo)} to do")
+        report(f"{count(len(cells), 'run')} in {folder}: {len(cells) - len(todo)} finished, {len(todo)} to do")
     failed: dict[Path, RunError] = {}
     for group in together(todo):
         if group[0][0].config.regime == "frozen":

@@ -19,6 +19,7 @@ from beatmeter.artifacts import named
 from beatmeter.config import change
 from beatmeter.datasets import Dataset, Exclusion, open_dataset
 from beatmeter.datasets.splits import split_dataset, write_split
+from beatmeter.display import count
 from beatmeter.distributed import ALONE, Ranks
 from beatmeter.errors import BeatmeterError, DataError, RunError
 from beatmeter.features import Source, open_source
@@ -105,7 +106,7 @@ def begin(
     train, val = ready.split("train"), ready.split("val")
     if not train or not val:
         raise DataError(
-            f"{config.data.path} has {len(train)} tracks to train on and {len(val)} to validate on",
+            f"{config.data.path} has {count(len(train), 'track')} to train on and {len(val)} to validate on",
             f"See what was left out and why: beatmeter data check {config.data.path}",
         )
     folder, about = RunFolder(out), {}
@@ -266,5 +267,5 @@ def _counts(ready: Prepared, folder: RunFolder) -> str:
     left = Counter(e.kind for e in ready.dataset.excluded)
     kinds = ", ".join(f"{n} {kind}" for kind, n in left.most_common())
     corrected = sum(c["relabelled"] for c in ready.dataset.corrections)
-    numbers += f", {corrected} labels corrected" if ready.dataset.corrections else ""
+    numbers += f", {count(corrected, 'label')} corrected" if ready.dataset.corrections else ""
     return f"tracks: {numbers}" + (f"; {sum(left.values())} left out ({kinds}), listed in {folder.excluded_file}" if left else "")

@@ -19,6 +19,7 @@ from beatmeter import atomic
 from beatmeter.cells import Cell
 from beatmeter.compare import ALPHA
 from beatmeter.datasets.dataset import JOINED
+from beatmeter.display import count
 from beatmeter.errors import BeatmeterError, DataError, RunError
 from beatmeter.memory import free_bytes
 from beatmeter.parallel import Crash, ordered
@@ -68,7 +69,7 @@ def execute(
     cells = [cell for some in systems.values() for cell in some]
     waiting = [cell for cell in cells if _unfinished(cell, folder, split)]
     _require_same_features([cell for cell in cells if cell not in waiting], folder, device)
-    report(f"{len(cells)} runs in {folder}: {len(cells) - len(waiting)} finished, {len(waiting)} to do")
+    report(f"{count(len(cells), 'run')} in {folder}: {len(cells) - len(waiting)} finished, {len(waiting)} to do")
     if waiting:
         for config in _sources(cells):
             ready = prepare(config, device, report, progress)
@@ -89,7 +90,7 @@ def execute(
             outcomes = _outcomes(units, folder, devices, split, jobs, report, progress)
             for unit, reason in zip(units, outcomes, strict=True):
                 if reason and len(unit) > 1:
-                    report(f"{reason}; its {len(unit)} runs are tried one by one")
+                    report(f"{reason}; its {count(len(unit), 'run')} are tried one by one")
                     again += [(cell,) for cell in unit]
                     continue
                 failures += [Failure(cell.name, reason) for cell in unit] if reason else []

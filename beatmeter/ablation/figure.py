@@ -6,9 +6,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from beatmeter.ablation.result import Ablation
+from beatmeter.display import cut
 from beatmeter.figures.style import BLUE, INK, MUTED, RED, SURFACE, blank, strip, styled
 from beatmeter.metrics import METRICS
-from beatmeter.report.text import cut
 
 COLOURS = {"better": BLUE, "worse": RED, "not distinguishable": MUTED}
 

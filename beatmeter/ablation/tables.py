@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from beatmeter.ablation.result import Ablation, Row
 from beatmeter.compare import ALPHA, SystemMetric
+from beatmeter.display import cut
 from beatmeter.metrics import METRICS
 from beatmeter.report.comparison_report import shown_p
-from beatmeter.report.text import cut, table, wrapped
+from beatmeter.report.text import table, wrapped
 
 
 def ablation_text(a: Ablation) -> str:

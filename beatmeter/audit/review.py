@@ -18,6 +18,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from beatmeter.datasets.corrections import DECISION, DROP, KEEP, written
+from beatmeter.display import count
 from beatmeter.errors import shown
 from beatmeter.schema import Track
 
@@ -73,7 +74,9 @@ class Review:
         """The page, to lie in `folder`: links to audio are relative to it."""
         style, script = (resources.files("beatmeter.audit").joinpath(name).read_text(encoding="utf-8") for name in ("review.css", "review.js"))
         key = hashlib.sha256(self.to_csv().encode("utf-8", "surrogateescape")).hexdigest()[:16]
-        about = f"{len(self.labels)} labels to check" + (f", {len(self.copies)} clips that sound like another" if self.copies else "")
+        about = f"{count(len(self.labels), 'label')} to check" + (
+            f", {count(len(self.copies), 'clip')} that sound like another" if self.copies else ""
+        )
         parts = [
             f"<h1>{escape(self.title)}</h1>",
             f'<p class="lead">{about}. Listen, decide, save the CSV file, and give it to <code>--corrections</code>. '

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import signal
 import sys
@@ -114,7 +115,8 @@ def _explained(error: OSError) -> str:
 
 
 def _open_streams() -> None:
-    """Streams that were closed before we began: what is written to stdout is an error, and no file that is opened takes its number."""
+    """Streams that were closed before we began: what is written to stdout is an error, and no file that is opened takes its number.
+    A letter that the terminal cannot show becomes an escape."""
     for number, name, flags in ((0, "stdin", os.O_RDONLY), (1, "stdout", os.O_RDONLY), (2, "stderr", os.O_WRONLY)):
         if getattr(sys, name) is None:
             handle = os.open(os.devnull, flags)
@@ -122,6 +124,9 @@ def _open_streams() -> None:
                 os.dup2(handle, number)
                 os.close(handle)
             setattr(sys, name, open(number, "r" if name == "stdin" else "w", closefd=False))  # noqa: SIM115 - it stays open
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _stream(error: OSError) -> str | None:

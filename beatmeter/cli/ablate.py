@@ -9,6 +9,7 @@ import click
 
 from beatmeter.artifacts import to_json
 from beatmeter.cli.options import bar, device_option, echo, read_recipe, settings_options
+from beatmeter.display import count
 from beatmeter.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def ablate(
             shown = load_plan(name)
             names = [*shown.systems, *(["every single layer"] if shown.each_layer else [])]
             more = "; needs --extra-data" if shown.needs_extra else ""
-            click.echo(f"{name}: {shown.question}\n    {'; '.join(names)} ({len(shown.seeds)} seeds{more})")
+            click.echo(f"{name}: {shown.question}\n    {'; '.join(names)} ({count(len(shown.seeds), 'seed')}{more})")
         return
     if plan is None or dataset is None:
         raise ConfigError(

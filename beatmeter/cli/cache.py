@@ -12,6 +12,7 @@ import click
 
 from beatmeter.artifacts import to_json
 from beatmeter.cli.cache_bench import bench
+from beatmeter.display import count
 from beatmeter.errors import StoreError, shown
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def failures(path: str, clear: bool, as_json: bool) -> None:
         click.echo(to_json(listed))
     else:
         _table(("when", "file", "reason"), [(f["time"], shown(f["path"]), shown(f["reason"])) for f in listed])
-        click.echo(f"{len(listed)} files {'are forgotten' if clear else 'could not be used'}")
+        click.echo(f"{count(len(listed), 'file')} {'are forgotten' if clear else 'could not be used'}")
     sys.exit(1 if listed and not clear else 0)
 
 
@@ -132,7 +133,8 @@ def verify(path: str, full: bool, as_json: bool) -> None:
                 click.echo(f"{fault.level}: {shown(fault.file)}: {shown(fault.fault)}")
                 click.echo(f"    {fault.remedy}")
             depth = "every byte" if full else "records and lengths"
-            click.echo(f"{report.path}: {report.tracks} tracks in {report.segments} segments, {depth}: {'sound' if report.sound else 'DAMAGED'}")
+            held = f"{count(report.tracks, 'track')} in {count(report.segments, 'segment')}"
+            click.echo(f"{report.path}: {held}, {depth}: {'sound' if report.sound else 'DAMAGED'}")
     sys.exit(0 if all(r.sound for r in reports) else 1)
 
 
@@ -159,7 +161,7 @@ def repair(path: str, as_json: bool) -> None:
         for name, r in done.items():
             for line in (*r.actions, *(f"lost: track {key}" for key in r.lost)):
                 click.echo(shown(line))
-            click.echo(f"{name}: {len(r.actions)} repairs, {len(r.lost)} tracks lost{'; extract them again' if r.lost else ''}")
+            click.echo(f"{name}: {count(len(r.actions), 'repair')}, {count(len(r.lost), 'track')} lost{'; extract them again' if r.lost else ''}")
     sys.exit(1 if any(r.lost for r in done.values()) else 0)
 
 
@@ -185,7 +187,7 @@ def compact(path: str, size: int, as_json: bool) -> None:
         click.echo(to_json({name: {"before": c.before, "after": c.after, "copied": c.copied} for name, c in done.items()}))
     else:
         for name, c in done.items():
-            click.echo(f"{name}: {c.before} segments became {c.after}, {c.copied} tracks copied")
+            click.echo(f"{name}: {count(c.before, 'segment')} became {c.after}, {count(c.copied, 'track')} copied")
 
 
 @cache.command()
@@ -232,13 +234,15 @@ def export(path: str, kind: str, out: Path, poolings: tuple[str, ...], overwrite
     snapshot = stores[0].snapshot()
     with _Bar("exporting") as bar:
         written = export_hdf5(snapshot, out, poolings or None, overwrite, bar)
-    click.echo(f"{shown(out)}: {len(snapshot)} tracks, {_size(written)}, snapshot {snapshot.id}")
+    click.echo(f"{shown(out)}: {count(len(snapshot), 'track')}, {_size(written)}, snapshot {snapshot.id}")
 
 
 def _places(path: str) -> list[Place]:
     from beatmeter.store import stores_in
 
     places = stores_in(path)
+    if not places and "://" not in path and not Path(path).exists():
+        raise StoreError(f"there is no folder {shown(path)}", "Name a feature store or a folder of stores; `beatmeter extract DATASET` makes one.")
     if not places:
         raise StoreError(f"there is no feature store in {shown(path)}", "`beatmeter extract DATASET` makes one.")
     return places

@@ -15,6 +15,7 @@ import click
 
 from beatmeter.artifacts import to_json
 from beatmeter.cli.options import echo
+from beatmeter.display import count
 from beatmeter.errors import StoreError, shown
 
 if TYPE_CHECKING:
@@ -56,7 +57,8 @@ def bench(path: str | None, folder: str | None, pooling: str | None, size: int, 
     free, need = shutil.disk_usage(beside).free, COPIES * sample.values.nbytes
     if free < need:
         raise StoreError(f"{need / 1e6:.0f} MB are needed in {shown(beside)} for a while, {free / 1e6:.0f} MB are free", "Choose a smaller --size.")
-    what = f"{sample.pooling}: {len(sample)} tracks, {len(sample.values)} rows of {sample.values.shape[1:]}, {sample.values.nbytes / 1e6:.0f} MB"
+    what = f"{sample.pooling}: {count(len(sample), 'track')}, {len(sample.values)} rows of {sample.values.shape[1:]},"
+    what += f" {sample.values.nbytes / 1e6:.0f} MB"
     echo(f"{shown(store.where) if store else 'made-up features'}: {what}")
     found = []
     for timing in _measured(store, sample, beside, rounds):

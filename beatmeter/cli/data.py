@@ -20,6 +20,7 @@ from beatmeter.cli.dataset_options import (
 )
 from beatmeter.cli.options import echo
 from beatmeter.cli.wikimeter import wikimeter
+from beatmeter.display import count
 from beatmeter.settings import DataConfig, SplitConfig
 
 if TYPE_CHECKING:
@@ -176,7 +177,7 @@ def synth(out: str, clips: int, seed: int, seconds: float, suffix: str, jobs: in
         made = synthesise(Path(out), clips, SynthPlan(seed=seed, seconds=seconds, format=suffix), jobs, progress.update)
     finally:
         progress.close()
-    click.echo(f"{made.manifest}: {made.made} clips made, {made.kept} kept")
+    click.echo(f"{made.manifest}: {count(made.made, 'clip')} made, {made.kept} kept")
 
 
 def _show(report: Report) -> None:
@@ -191,7 +192,8 @@ def _show(report: Report) -> None:
         if report.seconds >= 3600
         else f", {report.seconds / 60:.1f} min of audio"
     )
-    click.echo(f"{dataset.name} ({dataset.kind}): {len(dataset.tracks)} tracks in {value['groups']} groups{several}{hours}, sha256 {dataset.sha256}")
+    tracks = f"{count(len(dataset.tracks), 'track')} in {count(value['groups'], 'group')}"
+    click.echo(f"{dataset.name} ({dataset.kind}): {tracks}{several}{hours}, sha256 {dataset.sha256}")
     for done in dataset.corrections:
         told = ", ".join(f"{done[name]} {name}" for name in ("relabelled", "left out", "kept"))
         stray = f", {len(done['not here'])} not of this dataset ({', '.join(done['not here'][:3])})" if done["not here"] else ""

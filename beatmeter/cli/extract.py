@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from beatmeter.cli.options import bar, configure, device_option, echo, settings_options
+from beatmeter.display import count
 from beatmeter.errors import ConfigError, DataError, shown
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def extract(
             echo(line)
     for name, reason in sorted(failed.items()):
         click.echo(f"failed: {name}: {reason}")
-    click.echo(f"{store.where}: {len(tracks) - len(failed)} of {len(tracks)} tracks have features")
+    click.echo(f"{store.where}: {len(tracks) - len(failed)} of {count(len(tracks), 'track')} have features")
     raise SystemExit(1 if failed or opened.excluded else 0)
 
 
@@ -114,7 +115,8 @@ def _watch(service: FeatureService, folder: Path, part: Shard, where: Path | Non
     from beatmeter.watch.watcher import Watcher
 
     if not folder.is_dir():
-        raise DataError(f"{shown(folder)} is no folder", "--watch watches a folder of audio files.")
+        what = f"{shown(folder)} is no folder" if folder.exists() else f"there is no folder {shown(folder)}"
+        raise DataError(what, "--watch watches a folder of audio files.")
     if where is None:
         if is_address(service.config.cache):
             raise ConfigError(f"the cache {service.config.cache} is no folder", "Give a folder for status and logs with --status.")

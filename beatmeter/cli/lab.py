@@ -13,6 +13,7 @@ import click
 from beatmeter.artifacts import to_json
 from beatmeter.cli.options import echo
 from beatmeter.cli.systems import gather, short_names
+from beatmeter.display import count
 from beatmeter.errors import ConfigError, EvaluationError
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def compare(
         from beatmeter.report.run_figures import write_figures
 
         drawn = [*comparison_figures(found), *(d for pair in found.pairs for d in pair_figures(found, pair))]
-        echo(f"{len(write_figures(drawn, figures))} figures in {figures}")
+        echo(f"{count(len(write_figures(drawn, figures)), 'figure')} in {figures}")
 
 
 @click.command()
@@ -290,7 +291,7 @@ def report(
     locate = _locate(subject.evaluation.predictions, audio, where, seconds)
     write_text(out, run_page(subject, locate, seconds, _command(), drawn))
     if figures is not None:
-        echo(f"{len(write_figures([d for group in drawn.values() for d in group], figures))} figures in {figures}")
+        echo(f"{count(len(write_figures([d for group in drawn.values() for d in group], figures)), 'figure')} in {figures}")
     click.echo(str(out))
     if show:
         import webbrowser

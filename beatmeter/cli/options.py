@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -79,8 +81,30 @@ def echo(text: str) -> None:
     click.echo(text, err=True)
 
 
-def bar(label: str, total: int) -> Any:
-    """A progress bar on stderr with rate and time left; silent where stderr is not a terminal."""
+def columns() -> int:
+    """How many columns of a terminal may be used: those that it has, at least 20."""
+    return max(20, shutil.get_terminal_size((100, 24)).columns)
+
+
+def bars() -> bool:
+    """Whether stderr is a terminal that can show progress."""
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def bar(label: str, total: float, unit: str = "clips") -> Any:
+    """A progress bar on stderr with rate and time left; silent where stderr is no terminal. Nothing stays of it."""
     from tqdm import tqdm
 
-    return tqdm(total=total, desc=label, unit=" clips", leave=False, disable=not sys.stderr.isatty(), dynamic_ncols=True, smoothing=0.1)
+    return tqdm(total=total, desc=label, unit=f" {unit}", leave=False, disable=not bars(), dynamic_ncols=True, smoothing=0.1)
+
+
+@contextlib.contextmanager
+def aside() -> Iterator[None]:
+    """While something is printed, progress bars make room for it."""
+    if not bars():
+        yield
+        return
+    from tqdm import tqdm
+
+    with tqdm.external_write_mode():
+        yield

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
+import sys
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from beatmeter.artifacts import to_json_line
-from beatmeter.cli.options import bar, device_option, echo
-from beatmeter.cli.systems import model_and_files
-from beatmeter.errors import BeatmeterError, ConfigError, DataError
+from beatmeter.cli import answers
+from beatmeter.cli.options import aside, bar, columns, device_option, echo
+from beatmeter.cli.systems import STDIN, check_priors, files_of, model_and_files
+from beatmeter.errors import BeatmeterError, ConfigError
 
 if TYPE_CHECKING:
     from beatmeter.predictor import Answer
@@ -21,51 +24,77 @@ if TYPE_CHECKING:
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="[MODEL] FILE...")
 @click.option("--priors", metavar="3=0.4,4=0.5", help="How common the meters are in your music: the chance that a piece has each.")
 @click.option("--abstain", type=click.FloatRange(0, 1, max_open=True), default=0.0, help="Leave this share of answers open: the least sure ones.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object per line, scores of every class.")
+@click.option("--scores", is_flag=True, help="The probability of every meter too.")
+@click.option("--csv", "form", flag_value="csv", help="A table with a header: file, meter, second, sure, heard, seconds, score_<meter>, error.")
+@click.option("--json", "form", flag_value="json", help="One JSON object per line, scores of every meter.")
 @click.option("--jobs", type=int, default=0, help="Processes that decode audio; worth it for many files.")
 @device_option
-def predict(paths: tuple[Path, ...], priors: str | None, abstain: float, as_json: bool, jobs: int, device: str) -> None:
-    """Say in which meter FILEs are. Folders are searched for audio.
+def predict(paths: tuple[Path, ...], priors: str | None, abstain: float, scores: bool, form: str | None, jobs: int, device: str) -> None:
+    """Say in which meter FILEs are. Folders are searched for audio, - is standard input.
 
     MODEL is a run folder, the folder of an ensemble, or the name of a model that ships (see `beatmeter models`); without it
-    the best of those that ship answers.
+    the best of those that ship answers. In a pipe every answer is one line, separated by tabs: file, meter (none: no meter
+    heard), second meter, sure or likely or a guess, probability.
 
     \b
     beatmeter predict song.mp3
     beatmeter predict MUSIC/ --json > meters.jsonl
+    beatmeter predict MUSIC/ | grep -P '\\t7\\t'
     beatmeter predict runs/NAME song.mp3 MUSIC/
     beatmeter predict MUSIC/ --priors 3=0.2,4=0.7 --abstain 0.2
-    Exit status: 0 every file got an answer, 1 some could not be used.
+    Exit status: 0 every file got an answer, 1 some could not be used (stderr says why), 2 nothing could be done.
     """
-    from beatmeter.datasets.folder import find_audio
+    wanted = parse_priors(priors)
+    model, given = model_and_files(paths)
+    if wanted or abstain:
+        check_priors(model, wanted)
+    names = files_of(given)
+
     from beatmeter.device import choose_device
     from beatmeter.predictor import Predictor
 
-    model, files = model_and_files(paths)
-    found = [path for given in files for path in (find_audio(given) if given.is_dir() else [given])]
-    if not found:
-        raise DataError(f"no audio files in {', '.join(map(str, files))}", "Give files or folders that hold audio.")
-    predictor = Predictor.load(model, choose_device(device), parse_priors(priors), abstain)
-    if not as_json:
-        echo(predictor.about)
-        width = min(48, max(len(path.name) for path in found))
-        click.echo(f"{'file':{width}}  meter     P  second        gap   {'  '.join(f'{c:>4}' for c in predictor.classes)}")
-    progress = bar("predicting", len(found)) if len(found) > 20 and as_json else None
-    failed = 0
-    for path, answer in predictor.predict_files(found, jobs):
-        failed += isinstance(answer, BeatmeterError)
-        if as_json:
-            value: dict[str, Any] = {"error": str(answer)} if isinstance(answer, BeatmeterError) else answer.to_json()
-            click.echo(to_json_line({"file": os.fsdecode(path), **value}))
-        elif isinstance(answer, BeatmeterError):
-            click.echo(f"{_short(path.name, width):{width}}  {answer}")
-        else:
-            click.echo(f"{_short(path.name, width):{width}}  {_line(answer)}")
-        if progress:
-            progress.update(1)
-    if progress:
-        progress.close()
+    with _standard_input(names) as files:
+        predictor = Predictor.load(model, choose_device(device), wanted, abstain)
+        show = _printer(form, [answers.name_of(name) for name in names], predictor.classes, scores)
+        failed = 0
+        with contextlib.closing(bar("listening", len(names), "files")) as progress:
+            for name, (_, answer) in zip(names, predictor.predict_files(files, jobs), strict=True):
+                failed += isinstance(answer, BeatmeterError)
+                with aside():
+                    show(name, answer)
+                progress.update(1)
+    if form is None and sys.stdout.isatty():
+        echo("\n".join(textwrap.wrap(answers.legend(predictor.classes, "right in most such answers"), columns(), break_on_hyphens=False)))
     raise SystemExit(1 if failed else 0)
+
+
+@contextlib.contextmanager
+def _standard_input(names: Sequence[Path]) -> Iterator[list[Path]]:
+    """The files to decode: for - one that holds what comes by standard input."""
+    from beatmeter.audio.piped import spooled
+
+    with spooled(sys.stdin.buffer) if STDIN in names else contextlib.nullcontext(STDIN) as spool:
+        yield [spool if name == STDIN else name for name in names]
+
+
+def _printer(form: str | None, names: list[str], classes: tuple[str, ...], scores: bool) -> Callable[[Path, Answer | BeatmeterError], None]:
+    """What prints one answer in the form that was asked for, and on stderr why there is none."""
+    lines = answers.Lines(names, classes, columns(), scores) if sys.stdout.isatty() else None
+
+    def show(path: Path, answer: Answer | BeatmeterError) -> None:
+        if isinstance(answer, BeatmeterError):
+            echo(answers.reason(path, answer))
+        if form == "json":
+            click.echo(answers.json_line(path, answer))
+        elif form == "csv":
+            click.echo(answers.csv_row(answers.name_of(path), answer, classes))
+        elif not isinstance(answer, BeatmeterError):
+            name = answers.name_of(path)
+            click.echo(lines.answer(name, answer) if lines else answers.columns(name, answer, scores))
+
+    if form == "csv":
+        click.echo(answers.csv_header(classes))
+    return show
 
 
 def parse_priors(text: str | None) -> dict[str, float] | None:
@@ -76,21 +105,3 @@ def parse_priors(text: str | None) -> dict[str, float] | None:
         return {name.strip(): float(value) for name, _, value in (part.partition("=") for part in text.split(","))}
     except ValueError:
         raise ConfigError(f"--priors {text!r} cannot be read", "Write --priors 3=0.4,4=0.5.") from None
-
-
-def _line(answer: Answer) -> str:
-    """One answer; `?` marks one that is not sure, `+` a second meter that is really there."""
-    if answer.meter is None:
-        return "no meter heard"
-    first, second = answer.order[:2]
-    meter = f"{answer.meter}+{answer.second}" if answer.second else answer.meter
-    numbers = "  ".join(f"{s:4.2f}" for s in answer.scores)
-    return (
-        f"{meter:>5}{' ' if answer.sure else '?'} {answer.scores[first]:5.2f}  "
-        f"{answer.classes[second]:>2} ({answer.scores[second]:.2f})  {answer.gap:6.2f}   {numbers}"
-    )
-
-
-def _short(text: str, width: int) -> str:
-    text = "".join(c if c.isprintable() else "?" for c in text)
-    return text if len(text) <= width else text[: width - 3] + "..."

@@ -8,6 +8,7 @@ import click
 
 from beatmeter.artifacts import to_json
 from beatmeter.cli.options import bar, device_option, echo
+from beatmeter.display import count
 from beatmeter.errors import ConfigError, DataError, nearest
 
 PATH = click.Path(path_type=Path)
@@ -32,7 +33,7 @@ def robustness(dataset: Path, model: Path | None, ways: tuple[str, ...], split: 
     from beatmeter.datasets import open_dataset
     from beatmeter.device import choose_device
     from beatmeter.figures import to_png, to_svg
-    from beatmeter.packing import is_model, shipped_model
+    from beatmeter.packing import find_model
     from beatmeter.predictor import Predictor
     from beatmeter.robustness import WAYS
     from beatmeter.robustness import robustness as measure
@@ -42,7 +43,7 @@ def robustness(dataset: Path, model: Path | None, ways: tuple[str, ...], split: 
     for name in ways:
         if name not in WAYS:
             raise ConfigError(f"no way {name!r} of changing audio", nearest(name, WAYS))
-    folder = model if model is not None and is_model(model) else shipped_model(str(model) if model is not None else None)
+    folder = find_model(model)
     predictor = Predictor.load(folder, choose_device(device))
     tracks = [t for t in open_dataset(dataset, DataConfig(), predictor.classes).tracks if t.labels and split in (None, t.split)][:limit]
     if not tracks:
@@ -54,7 +55,7 @@ def robustness(dataset: Path, model: Path | None, ways: tuple[str, ...], split: 
     for curve in curves:
         lines += ["", f"{curve.title}, {curve.unit}"]
         lines += [
-            f"{p.level:8g}  {100 * p.accuracy.value:5.1f} [{100 * p.accuracy.low:.1f}, {100 * p.accuracy.high:.1f}]  {p.clips} clips"
+            f"{p.level:8g}  {100 * p.accuracy.value:5.1f} [{100 * p.accuracy.low:.1f}, {100 * p.accuracy.high:.1f}]  {count(p.clips, 'clip')}"
             for p in curve.points
         ]
     text, figure = "\n".join(lines) + "\n", robustness_figure(curves)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
 
 from beatmeter.artifacts import read_toml, to_json_line
-from beatmeter.errors import ConfigError
+from beatmeter.errors import ConfigError, DataError, RunError, nearest, shown
+
+STDIN = Path("-")
 
 
 def gather(arguments: Sequence[str], group: bool) -> dict[str, list[Path]]:
@@ -42,20 +44,61 @@ def gather(arguments: Sequence[str], group: bool) -> dict[str, list[Path]]:
     return {shared[name]: paths for name, paths in found.items()} if len(set(shared.values())) == len(found) else found
 
 
-def model_and_files(paths: tuple[Path, ...]) -> tuple[Path, tuple[Path, ...]]:
-    """What the first path is decides: a model, or the first file for the default model."""
-    from beatmeter.packing import is_model, shipped_model, shipped_models
+def model_and_files(paths: Sequence[Path]) -> tuple[Path, Sequence[Path]]:
+    """The folder of the model that answers, and the files to hear: a first path that is no audio must be a model.
+
+    Raises RunError when it is neither, with the nearest name; ConfigError when there is no file.
+    """
+    from beatmeter.datasets.files import is_audio
+    from beatmeter.packing import find_model, is_model, shipped_models
 
     first = paths[0]
     if is_model(first):
-        model, files = first, paths[1:]
-    elif str(first) in shipped_models()["models"] and not first.exists():
-        model, files = shipped_model(str(first)), paths[1:]
+        files = paths[1:]
+    elif first == STDIN or first.exists() or is_audio(first.name):  # an audio file that is missing is told among the files
+        return find_model(), paths
+    elif str(first) in shipped_models()["models"]:
+        files = paths[1:]
     else:
-        model, files = shipped_model(), paths
+        raise _neither(first)
     if not files:
         raise ConfigError(f"{first} is a model: name the files to hear", f"For instance: {first} song.mp3")
-    return model, files
+    return find_model(first), files
+
+
+def _neither(path: Path) -> RunError:
+    """The error for a path where there is nothing: neither audio nor a model."""
+    from beatmeter.packing import shipped_models
+
+    if path.name != str(path):
+        return RunError(f"there is no file or folder {shown(path)}", "Check the path.")
+    near = nearest(path.name, shipped_models()["models"])
+    return RunError(f"there is no model {shown(path)!r}, and no file or folder of that name", near)
+
+
+def check_priors(model: Path, priors: Mapping[str, float] | None) -> None:
+    """Raise what `Predictor.load` would of priors and abstention, before anything heavy is loaded."""
+    from beatmeter.calibration import Calibration
+    from beatmeter.runs import RunFolder
+
+    file = RunFolder(model).calibration
+    if not file.exists():
+        raise RunError("priors and abstention need calibrated scores", f"Run `beatmeter calibrate {model}` first.")
+    if priors:
+        Calibration.load(file).require_priors(priors)
+
+
+def files_of(given: Sequence[Path]) -> list[Path]:
+    """The files to hear: folders are searched, everything else is taken as it is. Raises DataError for a folder without audio."""
+    from beatmeter.datasets.files import find_audio
+
+    found: list[Path] = []
+    for path in given:
+        inside = find_audio(path) if path.is_dir() and path != STDIN else [path]
+        if not inside:
+            raise DataError(f"there are no audio files in {shown(path)}", "Give files, or folders that hold audio.")
+        found += inside
+    return found
 
 
 def _in_common(paths: Sequence[Path]) -> str:

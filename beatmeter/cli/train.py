@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("dataset", type=click.Path(), required=False)
-@click.option("--frozen", "regime", flag_value="frozen", help="Train a head on stored features.")
-@click.option("--lora", "regime", flag_value="lora", help="Train through the backbone with LoRA adapters.")
+@click.option("--frozen", is_flag=True, help="Train a head on stored features.")
+@click.option("--lora", is_flag=True, help="Train through the backbone with LoRA adapters.")
 @settings_options
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder.  [default: runs/<time>-<regime>-<backbone>]")
 @click.option("--extra-data", multiple=True, type=click.Path(), help="A further dataset that joins training only; may be repeated.")
@@ -40,7 +40,8 @@ if TYPE_CHECKING:
 @device_option
 def train(
     dataset: str | None,
-    regime: str | None,
+    frozen: bool,
+    lora: bool,
     recipe: tuple[str, ...],
     assignments: tuple[str, ...],
     out: Path | None,
@@ -72,6 +73,9 @@ def train(
     """
     if moved is not None and resume is None:
         raise ConfigError("--data says where the data of a run that is resumed lie now", "A new run takes DATASET: beatmeter train DATASET --frozen.")
+    if frozen and lora:
+        raise ConfigError("--frozen and --lora are two ways to train, and a run takes one", "Leave one out; compare two runs by `beatmeter compare`.")
+    regime = "frozen" if frozen else "lora" if lora else None
     if resume is not None:
         if dataset or regime or recipe or assignments or out or limit or seed or seeds or grid or extra_data or corrections or go_on:
             raise ConfigError("--resume continues a run with its own settings and takes no others", f"beatmeter train --resume {resume}")

@@ -8,6 +8,7 @@ import click
 
 from beatmeter.cli.dataset_options import Bar, class_names, classes_option, jobs_option
 from beatmeter.cli.options import echo
+from beatmeter.display import count
 
 if TYPE_CHECKING:
     from beatmeter.datasets.wikimeter.building import Step
@@ -56,7 +57,7 @@ def wikimeter(
         for step in steps:
             click.echo(_line(step))
         waiting = [step for step in steps if not step.done]
-        click.echo(f"{len(waiting)} of {len(steps)} works to do, about {sum(step.segments for step in waiting)} segments")
+        click.echo(f"{len(waiting)} of {count(len(steps), 'work')} to do, about {count(sum(step.segments for step in waiting), 'segment')}")
         return
     progress = Bar("works")
     progress.start(len(works))
@@ -69,8 +70,8 @@ def wikimeter(
         progress.close()
     for song, reason in outcome.without.items():
         click.echo(f"not there: {song}: {reason}")
-    there = f"{len(outcome.made)} works made, {len(outcome.kept)} kept, {len(outcome.without)} not there"
-    click.echo(f"{Path(out) / 'wikimeter.tab'}: {there}; {outcome.segments} segments; every refusal is in {Path(out) / 'rejected.csv'}")
+    there = f"{count(len(outcome.made), 'work')} made, {len(outcome.kept)} kept, {len(outcome.without)} not there"
+    click.echo(f"{Path(out) / 'wikimeter.tab'}: {there}; {count(outcome.segments, 'segment')}; every refusal is in {Path(out) / 'rejected.csv'}")
     raise SystemExit(0 if not outcome.without else 1 if outcome.made or outcome.kept else 2)
 
 
@@ -81,4 +82,4 @@ def _line(step: Step) -> str:
     work = step.work
     where = "there already" if step.done else f"take {work.source}" if work.source else f"search {work.query!r}"
     lengths = " to ".join(clock(seconds) for seconds in step.accepted)
-    return f"[{format_labels(work.meters, work.primary)}] {work.song}: {where}, accept {lengths}, {step.segments} segments"
+    return f"[{format_labels(work.meters, work.primary)}] {work.song}: {where}, accept {lengths}, {count(step.segments, 'segment')}"

@@ -19,6 +19,7 @@ from beatmeter.audio.identity import track_keys
 from beatmeter.datasets.dataset import JOINED, Dataset, Exclusion
 from beatmeter.datasets.leaks import without_leaks
 from beatmeter.datasets.tables import read_table
+from beatmeter.display import count
 from beatmeter.errors import AudioError, DataError, shown
 from beatmeter.paths import StrPath, as_path
 from beatmeter.schema import SPLITS, Track
@@ -68,7 +69,8 @@ def _by_file(tracks: Sequence[Track], file: str) -> list[Track]:
     given = read_split(Path(file))
     if tracks and not any(t.id in given for t in tracks):
         raise DataError(
-            f"{shown(file)} names none of these {len(tracks)} tracks, for instance not {tracks[0].id!r}", "Is it the split of another dataset?"
+            f"{shown(file)} names none of these {count(len(tracks), 'track')}, for instance not {tracks[0].id!r}",
+            "Is it the split of another dataset?",
         )
     return [t if JOINED in t.extra else replace(t, split=given.get(t.id, t.split)) for t in tracks]
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from beatmeter.diagnostics.limits import LIMITS, Limits, percent, plain
+from beatmeter.display import count
 from beatmeter.metrics.checks import Array
 from beatmeter.schema import Finding
 
@@ -51,7 +52,7 @@ def training(history: Sequence[Mapping[str, Any]], limits: Limits = LIMITS) -> F
     if not figures:
         return None
     trends = {name: trend(values) for name, (_, values) in figures.items()}
-    parts, warned = [f"{len(history)} epochs"], False
+    parts, warned = [f"{count(len(history), 'epoch')}"], False
     if "loss" in figures:
         epochs, losses = figures["loss"]
         best = int(losses.argmin())

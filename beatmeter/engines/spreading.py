@@ -13,6 +13,7 @@ from pathlib import Path
 from beatmeter.audio.identity import track_key
 from beatmeter.config import change
 from beatmeter.cores import usable_cores
+from beatmeter.display import count
 from beatmeter.engines.base import Engine
 from beatmeter.engines.work import Order, Report, work
 from beatmeter.errors import AudioError, EngineError, shown
@@ -51,10 +52,10 @@ class Spread:
     def lines(self) -> list[str]:
         """For people: how much, how fast, by whom."""
         rate = self.done / max(self.seconds, 1e-9)
-        speed = f"extracted {self.done} tracks at {rate:.2f} clips/s, {self.audio_seconds / max(self.seconds, 1e-9):.0f} x real time"
+        speed = f"extracted {count(self.done, 'track')} at {rate:.2f} clips/s, {self.audio_seconds / max(self.seconds, 1e-9):.0f} x real time"
         crew = ", ".join(f"{name} {n}" for name, n in sorted(self.workers.items())[:8])
         more = f" and {len(self.workers) - 8} more" if len(self.workers) > 8 else ""
-        return [f"{speed}; {self.present} were present", f"{len(self.workers)} workers: {crew}{more}"]
+        return [f"{speed}; {self.present} were present", f"{count(len(self.workers), 'worker')}: {crew}{more}"]
 
 
 def spread(

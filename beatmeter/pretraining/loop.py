@@ -56,6 +56,8 @@ def _pretrain(
     last = out / "last.safetensors"
     if last.exists() and not resume:
         raise RunError(f"{out} holds a pre-training already", f"Continue it with `beatmeter pretrain --resume {out}`, or choose another --out.")
+    if resume and not out.is_dir():
+        raise RunError(f"there is no folder {out}", "Name the --out of a pre-training that was begun.")
     if resume:
         config = build(PretrainConfig, read_toml(out / "config.toml", RunError), str(out / "config.toml"))
     else:

@@ -10,6 +10,7 @@ from html import escape
 import numpy as np
 
 from beatmeter.compare import Comparison, Pair, System
+from beatmeter.display import count
 from beatmeter.figures import comparison as draw
 from beatmeter.gate import gate
 from beatmeter.metrics import METRICS
@@ -82,9 +83,9 @@ def comparison_figures(c: Comparison) -> list[Drawn]:
 def comparison_page(c: Comparison, title: str, locate: Locate | None = None, seconds: float = SECONDS, command: str = "") -> str:
     """The whole page as HTML text. `locate` finds audio by id; without it there are no players."""
     p = c.systems[0].runs[0]
-    lead = f"{len(p)} items in {len(set(p.groups))} groups" + (f" of the split {p.split}" if p.split else "")
+    lead = f"{count(len(p), 'item')} in {count(len(set(p.groups)), 'group')}" + (f" of the split {p.split}" if p.split else "")
     if c.left_out:
-        lead += f"; {c.left_out} items left out that not all systems have"
+        lead += f"; {count(c.left_out, 'item')} left out that not all systems have"
     sections = [
         page.cards([_card(pair) for pair in c.pairs]),
         page.section("Systems", page.figures(comparison_figures(c)), page.panel(_systems_table(c))),
@@ -98,7 +99,7 @@ def comparison_page(c: Comparison, title: str, locate: Locate | None = None, sec
             page.section(
                 "Clips that changed",
                 clips_html(_clips(by_name, pair), locate, seconds),
-                lead=f"{len(pair.changes)} clips changed; bars are the scores of {pair.second}, the largest change first.",
+                lead=f"{count(len(pair.changes), 'clip')} changed; bars are the scores of {pair.second}, the largest change first.",
             ),
         )
         for pair in c.pairs

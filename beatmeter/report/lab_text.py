@@ -7,11 +7,12 @@ from collections.abc import Mapping
 
 from beatmeter.calibration import THRESHOLDS, Calibration
 from beatmeter.compare import Comparison, Pair
+from beatmeter.display import count, cut
 from beatmeter.ensemble import Ensemble
 from beatmeter.gate import AGREEMENT, RATIO, Gate
 from beatmeter.metrics import METRICS
 from beatmeter.report.comparison_report import shown_p, verdict
-from beatmeter.report.text import cut, number, percents, table, wrapped
+from beatmeter.report.text import number, percents, table, wrapped
 from beatmeter.schema import Predictions
 
 SHORT = {"accuracy": "acc", "accuracy_restricted": "acc*", "balanced_accuracy": "bal", "balanced_accuracy_restricted": "bal*", "map": "mAP"}
@@ -21,7 +22,9 @@ SHORT |= {"macro_f1": "F1", "lrap": "LRAP", "log_loss": "loss", "primary_ece": "
 def comparison_text(c: Comparison, changes: int = 10) -> str:
     """Every system's metrics, then for each pair the verdict, the tests, classes won and lost, and the clips that changed."""
     p = c.systems[0].runs[0]
-    lines = wrapped(f"{len(p)} items in {len(set(p.groups))} groups" + (f"; {c.left_out} left out that not all systems have" if c.left_out else ""))
+    lines = wrapped(
+        f"{count(len(p), 'item')} in {count(len(set(p.groups)), 'group')}" + (f"; {c.left_out} left out that not all have" if c.left_out else "")
+    )
     names = list(c.metrics[c.systems[0].name])
     seeds = any(s.seeds > 1 for s in c.systems)
     rows = []

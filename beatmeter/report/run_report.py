@@ -10,6 +10,7 @@ from beatmeter.artifacts import to_json_line
 from beatmeter.calibration import selective_table
 from beatmeter.diagnostics import layers, training
 from beatmeter.diagnostics.limits import percent
+from beatmeter.display import count
 from beatmeter.metrics import METRICS, Estimate
 from beatmeter.report import page
 from beatmeter.report.evaluation import Evaluation
@@ -32,7 +33,11 @@ def run_page(
     e, p = s.evaluation, s.evaluation.predictions
     drawn = drawn if drawn is not None else run_figures(s)
     summary = next(f for f in e.findings if f.name == "summary")
-    lead = f"{len(p)} items in {len(set(p.groups))} groups" + (f" of the split {p.split}" if p.split else "") + f"; classes {', '.join(p.classes)}"
+    lead = (
+        f"{count(len(p), 'item')} in {count(len(set(p.groups)), 'group')}"
+        + (f" of the split {p.split}" if p.split else "")
+        + f"; classes {', '.join(p.classes)}"
+    )
     spec = s.about.get("spec") or {}
     if spec:
         lead += f"; features {spec.get('backbone')}: {', '.join(p['name'] for p in spec.get('poolings', []))}"

@@ -6,6 +6,7 @@ import math
 import textwrap
 from collections.abc import Sequence
 
+from beatmeter.display import count, cut, fill, width_of
 from beatmeter.metrics import METRICS, ClassRow, Estimate, PairRow
 from beatmeter.report.evaluation import Evaluation
 from beatmeter.schema import Finding
@@ -17,8 +18,8 @@ MARKS = {"ok": "  ", "note": "- ", "warning": "! "}
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> list[str]:
     """Lines of a table: the first `left` columns start at the left, the others end at the right."""
     cells = [list(header), *(list(row) for row in rows)]
-    widths = [max(len(row[k]) for row in cells) for k in range(len(header))]
-    return ["  ".join(c.ljust(w) if k < left else c.rjust(w) for k, (c, w) in enumerate(zip(row, widths, strict=True))).rstrip() for row in cells]
+    widths = [max(width_of(row[k]) for row in cells) for k in range(len(header))]
+    return ["  ".join(fill(c, w, right=k >= left) for k, (c, w) in enumerate(zip(row, widths, strict=True))).rstrip() for row in cells]
 
 
 def number(value: float, digits: int = 3) -> str:
@@ -29,14 +30,6 @@ def number(value: float, digits: int = 3) -> str:
 def percents(e: Estimate) -> str:
     """ "84.2 [81.1, 86.9]" in percent, or "-"."""
     return "-" if math.isnan(e.value) else f"{100 * e.value:.1f} [{100 * e.low:.1f}, {100 * e.high:.1f}]"
-
-
-def cut(name: str, width: int) -> str:
-    """`name` in at most `width` characters, its middle left out."""
-    if len(name) <= width:
-        return name
-    half = (width - 1) // 2
-    return f"{name[: width - 1 - half]}…{name[len(name) - half :]}"
 
 
 def wrapped(text: str, first: str = "", rest: str = "") -> list[str]:
@@ -63,7 +56,7 @@ def confusion_text(classes: Sequence[str], confusion: Sequence[Sequence[int]]) -
     short = [cut(c, 8) for c in classes]
     rows = [[short[i], *("." if n == 0 else str(n) for n in row)] for i, row in enumerate(confusion)]
     lines = table(["label \\ answer", *short], rows)
-    if max(map(len, lines)) <= WIDTH:
+    if max(map(width_of, lines)) <= WIDTH:
         return lines
     wrong = sorted(((n, i, j) for i, row in enumerate(confusion) for j, n in enumerate(row) if i != j and n), reverse=True)
     return [f"  {cut(classes[i], 40)} heard as {cut(classes[j], 40)}: {n}" for n, i, j in wrong[:20]]
@@ -91,7 +84,7 @@ def pairs_text(pairs: Sequence[PairRow]) -> list[str]:
 def evaluation_text(e: Evaluation) -> str:
     """The whole evaluation: counts, metrics with 95 % intervals, per class, confusion matrix, findings."""
     p = e.predictions
-    about = f"{len(p)} items in {len(set(p.groups))} groups" + (f" of the split {p.split!r}" if p.split else "")
+    about = f"{count(len(p), 'item')} in {count(len(set(p.groups)), 'group')}" + (f" of the split {p.split!r}" if p.split else "")
     unlabelled = int((p.primary < 0).sum())
     about += f", {unlabelled} without a label" if unlabelled else ""
     run = p.meta.get("run")

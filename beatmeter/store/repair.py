@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from beatmeter.display import count
 from beatmeter.errors import BeatmeterError, StoreError, shown
 from beatmeter.schema import FeatureSpec
 from beatmeter.store.catalog import Catalog
@@ -151,7 +152,7 @@ def _adopt(store: Store, catalog: Catalog, strays: list[tuple[Record, bool]], do
         keys |= set(record.keys)
         if sound:
             number = catalog.journal.append(record.to_json())
-            done.actions.append(f"committed segments/{record.segment} ({len(record.keys)} tracks) as {catalog.journal.path(number)}")
+            done.actions.append(f"committed segments/{record.segment} ({count(len(record.keys), 'track')}) as {catalog.journal.path(number)}")
         else:
             _rescue(store, catalog, record, (), done)
     return keys
@@ -185,7 +186,7 @@ def _rescue(
     if saved or replaces:
         catalog.journal.append(rescued.to_json())
     copied = f", {saved - sound} of them from other segments" if saved > sound else ""
-    done.actions.append(f"saved {saved} of {len(record.keys)} tracks of segments/{record.segment}{copied}")
+    done.actions.append(f"saved {saved} of {count(len(record.keys), 'track')} of segments/{record.segment}{copied}")
 
 
 def _sound_copies(

@@ -8,9 +8,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from beatmeter.compare import ALPHA, SystemMetric
+from beatmeter.display import cut
 from beatmeter.figures.style import BLUE, INK, MUTED, RED, SURFACE, blank, percent_axis, strip, styled
 from beatmeter.metrics import METRICS
-from beatmeter.report.text import cut, percents, table, wrapped
+from beatmeter.report.text import percents, table, wrapped
 from beatmeter.study.judging import OnSet
 
 COLOURS = {"better": BLUE, "worse": RED, "not distinguishable": MUTED}

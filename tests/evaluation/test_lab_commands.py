@@ -166,7 +166,7 @@ def test_report_as_page_text_and_json(runs: Path, foreign: Path, tmp_path: Path)
     assert both["corrected"]["items"] == both["original"]["items"] - 1
     with pytest.raises(DataError, match="no predictions for the split 'train'"):
         invoke(report, runs / "lora-0", "--split", "train")
-    with pytest.raises(BeatmeterError, match="there is no predictions file"):
+    with pytest.raises(BeatmeterError, match="there is no file or folder"):
         invoke(report, tmp_path / "nothing.csv")
 
 

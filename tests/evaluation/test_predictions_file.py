@@ -115,7 +115,7 @@ def test_what_is_wrong_is_said_with_file_and_line(tmp_path: Path, text: str, sai
 
 
 def test_a_file_that_is_not_there_or_not_text(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="there is no predictions file"):
+    with pytest.raises(DataError, match="there is no file or folder"):
         read_predictions(tmp_path / "none.csv")
     path = tmp_path / "latin.csv"
     path.write_bytes(HEAD.encode() + "caf\xe9,3,0.5,0.5\n".encode("latin-1"))

@@ -53,7 +53,7 @@ def test_info(stores: Path) -> None:
     assert [p["rows"] for p in mine["poolings"]] == [len(Store.for_spec(stores, spec).snapshot().load(None, p).values) for p in ("lag", "stats")]
     (Path(mine["path"]) / "zarr.json").write_text("{}")
     assert "cannot be opened" in call("info", stores, status=1).output
-    with pytest.raises(StoreError, match=r"no feature store in .*beatmeter extract"):
+    with pytest.raises(StoreError, match=r"there is no folder .*nowhere.*beatmeter extract"):
         call("info", stores / "nowhere")
 
 
