@@ -103,6 +103,45 @@ class Layout:
         return result
 
 
+class Cutter:
+    """Audio that comes in blocks, cut into the chunks of `chunk_starts`, without holding more of it than a chunk and a block.
+
+    `samples` is how many came so far. Where it is known how many will come (`expected`), others are an AudioError.
+    """
+
+    def __init__(self, spec: ChunkSpec, expected: int | None = None) -> None:
+        self.spec, self.expected, self.samples = spec, expected, 0
+        self._buffer = np.empty(0, dtype=np.float32)
+        self._cut = 0  # chunks given out
+
+    def push(self, block: np.ndarray) -> list[np.ndarray]:
+        """The chunks (sample,) of `spec.length` that this block (sample,) completes."""
+        spec, begin = self.spec, self.samples - len(self._buffer)
+        self._buffer = np.concatenate([self._buffer, block]) if len(self._buffer) else block
+        self.samples += len(block)
+        if self.expected is not None and self.samples > self.expected:
+            raise self._changed()
+        done = []
+        while (start := self._cut * spec.hop) + spec.length <= self.samples:
+            done.append(self._buffer[start - begin : start - begin + spec.length])
+            self._cut += 1
+        self._buffer = self._buffer[max(0, min(start, self.samples - spec.length) - begin) :].copy()  # a view would hold all of it
+        return done
+
+    def finish(self) -> list[np.ndarray]:
+        """The chunk that the end of the audio completes, if there is one. Raises AudioError below `spec.minimum` samples."""
+        if self.expected is not None and self.samples != self.expected:
+            raise self._changed()
+        starts = chunk_starts(self.samples, self.spec)
+        if len(starts) == self._cut:
+            return []
+        self._cut += 1
+        return [self._buffer[starts[-1] - (self.samples - len(self._buffer)) :]]
+
+    def _changed(self) -> AudioError:
+        return AudioError("the file changed while it was read", "Run again when nothing writes it any more.", "changed")
+
+
 def row_count(layout: Layout, pooling: PoolingSpec) -> int:
     """How many rows this pooling gives for a track with this layout: `len(rows(...)[1])`, without making them."""
     if pooling.unit == "chunk":

@@ -6,6 +6,7 @@ and diagnostics cannot tell the regimes apart, and the words frozen and streamed
 
 from __future__ import annotations
 
+import math
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,14 +20,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from beatmeter.audio.ahead import decode_ahead
+from beatmeter.audio.ahead import LongAudio, decode_ahead, decode_or_count
 from beatmeter.audio.augment import augment_wave
+from beatmeter.audio.decode import stream
 from beatmeter.audio.identity import stamp, track_keys
 from beatmeter.backbones.adapters import adapter_state, attach, load_adapter_state
 from beatmeter.backbones.base import Backbone
 from beatmeter.backbones.hubert import Hubert
 from beatmeter.chunking import Layout, rows
 from beatmeter.errors import AudioError, ConfigError, RunError
+from beatmeter.listening import TrackListener, batch_chunks
 from beatmeter.memory import free_bytes
 from beatmeter.pooling import Arrangement, Encoder, aggregate, window_chunks
 from beatmeter.schema import FeatureSpec, Track
@@ -37,6 +40,7 @@ from beatmeter.waves import Waves
 
 VIEWS = 4  # random crops of every track that frozen training chooses from
 BLOCK = 8 << 20  # bytes of rows that are aggregated at a time: they stay in the processor's cache
+TOGETHER = 24  # chunks that are encoded together though nothing learns: four tracks of 30 s, a step of training
 FULL = 0.8  # share of the free memory that the activations of a step may take before they are computed twice instead
 
 T = TypeVar("T")
@@ -257,14 +261,52 @@ def _view(key: str, n: int, view: int) -> tuple[int, int]:
     return (0, n) if view == 0 else crop_range(n, np.random.default_rng((int(key[:15], 16), view)))
 
 
+@dataclass(frozen=True)
+class LongTrack:
+    """A track of `samples` samples that is too long to be held: it is read as it is encoded."""
+
+    track: Track
+    samples: int
+
+    def blocks(self, sample_rate: int) -> Iterator[np.ndarray]:
+        """Its samples (sample,) at `sample_rate` Hz. Raises RunError when the file cannot be read any more."""
+        try:
+            yield from stream(self.track.path, sample_rate)
+        except AudioError as error:
+            raise unreadable(self.track, error) from None
+
+
+def unreadable(track: Track, error: AudioError) -> RunError:
+    """The error of a track that was sound when it was first read."""
+    return RunError(f"track {track.id} could be read before and cannot be now: {error}", "See `beatmeter data check`.")
+
+
 class TrackEncoder(nn.Module):
-    """Waves of tracks to features of tracks: chunk, encode equal lengths together, aggregate."""
+    """Waves of tracks to features of tracks: chunk, encode equal lengths together, aggregate.
+
+    Without gradients only so much is encoded at a time as fills the device, whatever the length of the tracks.
+    """
 
     def __init__(self, backbone: Backbone, spec: FeatureSpec, device: torch.device) -> None:
         super().__init__()
         self.encode, self.spec, self.window, self.device = Encoder(backbone, spec), spec, window_chunks(spec), device
 
-    def forward(self, waves: Sequence[np.ndarray]) -> dict[str, Tensor]:
+    def forward(self, waves: Sequence[np.ndarray | LongTrack]) -> dict[str, Tensor]:
+        if torch.is_grad_enabled():
+            return self._together([wave for wave in waves if isinstance(wave, np.ndarray)])
+        chunks = [len(Layout.of(len(wave), self.spec).starts) if isinstance(wave, np.ndarray) else math.inf for wave in waves]
+        if sum(chunks) <= max(TOGETHER, batch_chunks(self.device)):
+            return self._together([wave for wave in waves if isinstance(wave, np.ndarray)])
+        alone = [self._alone(wave) for wave in waves]
+        return {name: torch.cat([features[name] for features in alone]) for name in alone[0]}
+
+    def _alone(self, wave: np.ndarray | LongTrack) -> dict[str, Tensor]:
+        listener = TrackListener(self.encode, wave.samples if isinstance(wave, LongTrack) else len(wave), self.device)
+        for block in wave.blocks(self.spec.chunk.sample_rate) if isinstance(wave, LongTrack) else [wave]:
+            listener.push(block)
+        return listener.finish()
+
+    def _together(self, waves: Sequence[np.ndarray]) -> dict[str, Tensor]:
         layouts = [Layout.of(len(w), self.spec) for w in waves]
         result: list[dict[str, Tensor]] = [{} for _ in waves]
         for length in sorted({layout.length for layout in layouts}):  # never padded: padding would change every frame
@@ -300,6 +342,8 @@ class Streamed(Source):
         self.encoder = TrackEncoder(self.backbone, spec, device)
         self.waves = Waves(cache, spec.chunk.sample_rate, spec.resampler, int(training.waves * 1e9))
         self.keys: dict[str, str] = {}
+        self.streams_long = False  # tracks over `training.longest`, which only a source that trains must hold
+        self._long: dict[str, LongTrack] = {}  # by track id
         self._chunks = 0  # of the longest track
         self._report: Report = print
 
@@ -316,10 +360,14 @@ class Streamed(Source):
         bar = progress("reading audio", len(paths)) if progress else None
         before = {key: stamps[path] for key, path in paths.items()}
         filled = self.waves.fill(paths, self.training.workers, bar.update if bar else lambda n: None, before, self.training.longest)
+        if self.streams_long:
+            self._count_long([t for t in tracks if (e := filled.failed.get(self.keys.get(t.id, ""))) and e.kind == "long"], failed)
         if bar:
             bar.close()
         for track in tracks:
             key = self.keys.get(track.id, "")
+            if track.id in self._long or track.id in failed:
+                continue
             try:
                 if key in filled.failed:
                     raise filled.failed[key]
@@ -332,6 +380,16 @@ class Streamed(Source):
         more = f"; {anew} are decoded in every epoch ({why})" if anew else ""
         report(f"waveforms: {filled.decoded} decoded, {filled.kept} kept in {self.waves.folder} ({filled.bytes / 1e9:.2f} GB){more}")
         return failed
+
+    def _count_long(self, tracks: Sequence[Track], failed: dict[str, str]) -> None:
+        """Read tracks that are too long to be held once, to know how long they are and that they are sound."""
+        for track, audio in zip(
+            tracks, decode_or_count([t.path for t in tracks], self.spec.chunk.sample_rate, self.training.workers, 0.0), strict=True
+        ):
+            if isinstance(audio, LongAudio):
+                self._long[track.id] = LongTrack(track, audio.samples)
+            elif isinstance(audio, AudioError):
+                failed[track.id] = str(audio)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         return [{"params": self.trainable, "name": "adapter"}]
@@ -355,22 +413,29 @@ class Streamed(Source):
         return one_ahead(self._batches(tracks, parts, self._waves([tracks[i] for part in parts for i in part]), seed))
 
     def _batches(
-        self, tracks: Sequence[Track], parts: Sequence[np.ndarray], waves: Iterator[np.ndarray], seed: tuple[int, ...] | None
+        self, tracks: Sequence[Track], parts: Sequence[np.ndarray], waves: Iterator[np.ndarray | LongTrack], seed: tuple[int, ...] | None
     ) -> Iterator[Batch]:
         for index in parts:
-            yield Batch(index, [wave if seed is None else self._augmented(wave, (*seed, int(i))) for i, wave in zip(index, waves, strict=False)])
+            own = [next(waves) for _ in index]
+            if seed is not None:
+                own = [self._augmented(wave, (*seed, int(i))) for i, wave in zip(index, own, strict=True) if isinstance(wave, np.ndarray)]
+            yield Batch(index, own)
 
-    def _waves(self, tracks: Sequence[Track]) -> Iterator[np.ndarray]:
+    def _waves(self, tracks: Sequence[Track]) -> Iterator[np.ndarray | LongTrack]:
         """The waves of tracks, in order: kept ones from the cache, others decoded a few ahead."""
         kept = [self.waves.samples(self.keys[t.id]) is not None for t in tracks]
         rate = self.spec.chunk.sample_rate
-        others = decode_ahead([t.path for t, here in zip(tracks, kept, strict=True) if not here], rate, jobs=self.training.workers)
+        missing = [t.path for t, here in zip(tracks, kept, strict=True) if not here and t.id not in self._long]
+        others = decode_ahead(missing, rate, jobs=self.training.workers)
         for track, here in zip(tracks, kept, strict=True):
+            if track.id in self._long:
+                yield self._long[track.id]
+                continue
             wave = self.waves.read(self.keys[track.id]) if here else next(others)
             if wave is None:  # damaged or cleared meanwhile
                 wave = next(decode_ahead([track.path], rate, jobs=1))
             if isinstance(wave, AudioError):
-                raise RunError(f"track {track.id} could be read before and cannot be now: {wave}", "See `beatmeter data check`.")
+                raise unreadable(track, wave)
             yield wave
 
     def _augmented(self, wave: np.ndarray, seed: tuple[int, ...]) -> np.ndarray:
@@ -412,7 +477,8 @@ def saved_bytes(module: nn.Module, inputs: Any) -> int:
 
 
 def open_source(config: RunConfig, device: torch.device, report: Report = print, spec: FeatureSpec | None = None) -> Source:
-    """The source that the settings ask for. `spec`, from a saved run, must be what these settings give."""
+    """The source that the settings ask for. `spec`, from a saved run that is to be heard and not to be trained, must be what these
+    settings give."""
     service = FeatureService(config.features, device)
     if config.regime == "frozen":
         source: Source = Frozen(service, config.head.poolings, config.augment, device, config.training.memory)
@@ -422,7 +488,8 @@ def open_source(config: RunConfig, device: torch.device, report: Report = print,
             raise ConfigError(
                 f"streamed training keeps waveforms in the cache, and {config.features.cache} is no folder", "Use --set features.cache=FOLDER."
             )
-        source = Streamed(service.backbone, wanted, config.adapter, config.augment, config.training, device, service.memory)
+        source = streamed = Streamed(service.backbone, wanted, config.adapter, config.augment, config.training, device, service.memory)
+        streamed.streams_long = spec is not None
     if spec is not None:
         source.spec.require_same(spec, "this run")
     report(service.describe())

@@ -100,6 +100,7 @@ class Channels(nn.Module, ABC):
     """Joined layer states to rhythm channels."""
 
     groups: tuple[int, ...]  # dimensions of each channel
+    period = 1  # frames: `first` counts modulo this
 
     @property
     def n_channels(self) -> int:
@@ -112,8 +113,9 @@ class Channels(nn.Module, ABC):
         """What decides the numbers, as JSON values."""
 
     @abstractmethod
-    def forward(self, states: Float[Tensor, "sequence frame dim"]) -> Float[Tensor, "sequence frame all_dims"]:
-        """The channels' dimensions side by side, sum(groups) of them."""
+    def forward(self, states: Float[Tensor, "sequence frame dim"], first: int = 0) -> Float[Tensor, "sequence frame all_dims"]:
+        """The channels' dimensions side by side, sum(groups) of them. `first` is how many frames after the beginning of a chunk
+        the sequences begin."""
 
 
 class ProjectionChannels(Channels):
@@ -141,7 +143,7 @@ class ProjectionChannels(Channels):
         digest = hashlib.sha256(bytes(exact.flatten().add(1).tolist())).hexdigest()[:16]
         return {"channels": "projection", "seed": self.seed, "n": self.n, "width": self.width, "matrix": digest}
 
-    def forward(self, states: Float[Tensor, "sequence frame dim"]) -> Float[Tensor, "sequence frame all_dims"]:
+    def forward(self, states: Float[Tensor, "sequence frame dim"], first: int = 0) -> Float[Tensor, "sequence frame all_dims"]:
         x = states - states.mean(dim=1, keepdim=True)
         deviation = (x.square().mean(dim=1, keepdim=True) + 1e-12).sqrt()
         x = x / (deviation + deviation.median(dim=2, keepdim=True).values)
@@ -184,17 +186,18 @@ class SpectralChannels(Channels):
         super().__init__()
         self.mels, self.bins, self.chunk, self.mel_edge, self.bin_edge, self.split = mels, bins, chunk, mel_edge, bin_edge, split
         self.groups = (1, 1, 1, 1, 1, 1, 1, mels, bins, mels)
+        self.period = chunk
 
     @property
     def settings(self) -> Mapping[str, Json]:
         layout = [self.mels, self.bins, self.chunk, self.mel_edge, self.bin_edge, self.split]
         return {"channels": "spectral", "layout": layout, "compression": self.compression}
 
-    def forward(self, states: Float[Tensor, "sequence frame dim"]) -> Float[Tensor, "sequence frame all_dims"]:
+    def forward(self, states: Float[Tensor, "sequence frame dim"], first: int = 0) -> Float[Tensor, "sequence frame all_dims"]:
         mel = self._compress(states[..., : self.mels])
         cqt = self._compress(states[..., self.mels :])
-        mel_rise = self._without_joins(rise(mel, 2), self.mel_edge, 2)
-        cqt_rise = self._without_joins(rise(cqt, 4), self.bin_edge, 4)
+        mel_rise = self._without_joins(rise(mel, 2), self.mel_edge, 2, first)
+        cqt_rise = self._without_joins(rise(cqt, 4), self.bin_edge, 4, first)
         bands = mel_rise.reshape(*mel_rise.shape[:2], 4, self.mels // 4).mean(dim=-1)
         low, high = cqt_rise[..., : self.split], cqt_rise[..., self.split :]
         means = [part.mean(dim=-1, keepdim=True) for part in (mel_rise, low, high)]
@@ -204,9 +207,10 @@ class SpectralChannels(Channels):
         level = 0.5 * (torch.logsumexp(2 * x, dim=(1, 2), keepdim=True) - math.log(x.shape[1] * x.shape[2]))
         return torch.log1p(self.compression * (x - level).exp())
 
-    def _without_joins(self, x: Float[Tensor, "sequence frame band"], edge: int, step: int) -> Float[Tensor, "sequence frame band"]:
-        phase = torch.arange(x.shape[1], device=x.device) % self.chunk
-        keep = (phase >= edge + step) & (phase < self.chunk - edge)
+    def _without_joins(self, x: Float[Tensor, "sequence frame band"], edge: int, step: int, first: int) -> Float[Tensor, "sequence frame band"]:
+        at = torch.arange(x.shape[1], device=x.device)
+        phase = (at + first) % self.chunk
+        keep = (phase >= edge + step) & (phase < self.chunk - edge) & (at >= step)
         if not bool(keep.any()):
             return x
         mean = x[:, keep].mean(dim=1, keepdim=True)
@@ -235,6 +239,7 @@ class LagPooling(nn.Module):
         lags: dict[str, Json] = {"n_lags": self.n_lags, "shortest": self.shortest, "longest": self.longest, "frame_rate": self.frame_rate}
         return {"lag_version": LAG_VERSION, **lags, **self.channels.settings}
 
-    def forward(self, states: Float[Tensor, "sequence frame dim"]) -> Float[Tensor, "sequence channel lag"]:
-        z = self.channels(states.float())
+    def forward(self, states: Float[Tensor, "sequence frame dim"], first: int = 0) -> Float[Tensor, "sequence channel lag"]:
+        """`first`: how many frames after the beginning of a chunk the sequences begin (0 where whole chunks are joined)."""
+        z = self.channels(states.float(), first)
         return autocorrelation(z, len(self.weights) - 1, self.channels.groups) @ self.weights

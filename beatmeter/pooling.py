@@ -5,7 +5,8 @@ Extraction and end-to-end training call the same `Encoder`, so frozen and stream
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from beatmeter.backbones.base import Backbone
 from beatmeter.chunking import Layout, Window
 from beatmeter.errors import ConfigError, FingerprintError
+from beatmeter.lag import LagPooling
 from beatmeter.schema import ChunkSpec, FeatureSpec, PoolingSpec
 from beatmeter.settings import FeatureConfig
 
@@ -34,6 +36,12 @@ class Arrangement:
     def of(cls, layout: Layout, chunks_per_window: int) -> Arrangement:
         """All chunks of one track."""
         return cls(tuple(layout.windows(chunks_per_window)), layout.skips)
+
+    @classmethod
+    def of_window(cls, layout: Layout, window: Window) -> Arrangement:
+        """The chunks of one window of a track, numbered from 0."""
+        first, last = window.chunks
+        return cls((window.shifted(-first),), layout.skips[first:last])
 
     @classmethod
     def join(cls, parts: Sequence[Arrangement]) -> Arrangement:
@@ -103,7 +111,7 @@ class Encoder(nn.Module):
     def __init__(self, backbone: Backbone, spec: FeatureSpec) -> None:
         super().__init__()
         self.backbone, self.spec = backbone, spec
-        self.lag = backbone.lag_pooling() if any(p.kind == "lag" for p in spec.poolings) else None
+        self.lag: LagPooling | None = backbone.lag_pooling() if any(p.kind == "lag" for p in spec.poolings) else None
         self._pools: list[tuple[PoolingSpec, Pool]] = []
         for p in spec.poolings:
             if p.kind == "lag" and self.lag is not None and {"window": p.parameters["window"], **self.lag.settings} != dict(p.parameters):
@@ -119,6 +127,54 @@ class Encoder(nn.Module):
             else:
                 assert self.lag is not None
                 self._pools.append((p, _lag(self.lag)))
+
+    def states(self, waves: Float[Tensor, "chunk sample"]) -> dict[int, Float[Tensor, "chunk frame dim"]]:
+        """What the poolings read, by layer: to pool windows that overlap, each chunk is encoded once."""
+        found: dict[int, Tensor] = {}
+        wanted = {layer for p in self.spec.poolings for layer in p.layers}
+
+        def visit(layer: int, states: Tensor) -> None:
+            if layer in wanted:
+                found[layer] = states
+
+        self.backbone(waves, visit, last=self.spec.last_layer)
+        return found
+
+    def pool(self, states: Mapping[int, Float[Tensor, "frame dim"]], windows: Sequence[tuple[int, int]], first: int, chunk: int) -> dict[str, Tensor]:
+        """One array (window, layer, *axes) of every pooling over runs of frames, half-open, of joined chunks.
+
+        Frames are counted from the beginning of the track, `first` is the one that `states` begin with; a chunk has `chunk`.
+        Rows are those of the parts of chunks that lie in a window, joined as those of a track are. Raises ConfigError for poolings of
+        frames, which no head reads.
+        """
+        result: dict[str, Tensor] = {}
+        for p in self.spec.poolings:
+            if p.kind == "lag":
+                assert self.lag is not None
+                period, parts = self.lag.channels.period, [torch.empty(0)] * len(windows)
+                for length, phase in sorted({(b - a, a % period) for a, b in windows}):
+                    at = [i for i, (a, b) in enumerate(windows) if (b - a, a % period) == (length, phase)]
+                    runs = [slice(windows[i][0] - first, windows[i][1] - first) for i in at]
+                    rows = torch.stack([self.lag(torch.stack([states[layer][run] for run in runs]).float(), phase) for layer in p.layers], dim=1)
+                    for i, row in zip(at, rows, strict=True):
+                        parts[i] = row
+                result[p.name] = torch.stack(parts)
+            elif p.kind == "stats":
+                result[p.name] = torch.stack([self._stats(p, states, a, b, first, chunk) for a, b in windows])
+            else:
+                raise ConfigError(f"pooling {p.name!r} gives {p.kind}, which windows are not joined of")
+        return result
+
+    def _stats(self, p: PoolingSpec, states: Mapping[int, Tensor], a: int, b: int, first: int, chunk: int) -> Tensor:
+        """Statistics (layer, pool, dim) of the frames `a` to `b - 1`."""
+        edges = [a, *range((a // chunk + 1) * chunk, b, chunk), b]
+        pool = next(pool for q, pool in self._pools if q is p)
+        rows = [
+            torch.cat([pool(states[layer][None, i - first : j - first], Arrangement((), ())) for layer in p.layers])
+            for i, j in itertools.pairwise(edges)
+        ]
+        frames = torch.tensor([j - i for i, j in itertools.pairwise(edges)], device=rows[0].device)
+        return aggregate(p, torch.stack(rows), frames)
 
     def forward(self, waves: Float[Tensor, "chunk sample"], arrangement: Arrangement) -> dict[str, Tensor]:
         """Rows (row, layer, *axes) of every pooling, float32, in the order of the chunks or windows of the batch."""
@@ -158,6 +214,30 @@ def aggregate(pooling: PoolingSpec, values: Float[Tensor, "*track row layer ..."
         else:
             parts.append((part**2 * w).sum(dim=-3).clamp_min(1e-12).sqrt())
     return torch.stack(parts, dim=-2)
+
+
+class Aggregation:
+    """`aggregate` of rows (row, layer, *axes) that come bit by bit: of many rows one is made now and then, so that memory stays
+    flat. That changes nothing but roundings: means and deviations are weighted by frames, maxima are maxima of maxima."""
+
+    most = 64  # rows that are held
+
+    def __init__(self, pooling: PoolingSpec) -> None:
+        self._pooling = pooling
+        self._rows: list[Tensor] = []
+        self._frames: list[Tensor] = []
+
+    def add(self, values: Float[Tensor, "row layer ..."], frames: Tensor) -> None:
+        """Some rows, and how many frames each summarises."""
+        self._rows.append(values)
+        self._frames.append(frames)
+        if sum(map(len, self._rows)) > self.most:
+            total = torch.cat(self._frames).sum()
+            self._rows, self._frames = [self.result()[None]], [total[None]]
+
+    def result(self) -> Float[Tensor, "layer ..."]:
+        """All rows as one array (layer, *axes)."""
+        return aggregate(self._pooling, torch.cat(self._rows), torch.cat(self._frames))
 
 
 def parse_layers(text: str, n_layers: int) -> tuple[int, ...]:

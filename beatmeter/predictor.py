@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,17 +14,22 @@ import torch
 from jaxtyping import Float
 
 from beatmeter.artifacts import named
-from beatmeter.audio.ahead import decode_ahead
-from beatmeter.audio.decode import from_array
+from beatmeter.audio.ahead import LongAudio, decode_or_count
+from beatmeter.audio.decode import from_array, stream
 from beatmeter.backbones.adapters import load_merged
 from beatmeter.calibration import Calibration
 from beatmeter.errors import AudioError, BeatmeterError, EvaluationError, RunError
 from beatmeter.features import TrackEncoder
+from beatmeter.listening import TrackListener, WindowListener
 from beatmeter.packing import EnsembleFolder, find_model
 from beatmeter.paths import StrPath, as_paths
 from beatmeter.restoring import restore
 from beatmeter.runs import RunFolder
 from beatmeter.service import FeatureService
+from beatmeter.timeline import HOP, WINDOW, windows
+
+BLOCK = 30.0  # seconds of a file that are read at a time
+Seconds = Callable[[float], object]
 
 
 @dataclass(frozen=True)
@@ -111,8 +117,17 @@ class Scorer(Protocol):
     sample_rate: int
     about: str
 
+    @property
+    def members(self) -> Mapping[str, RunScorer]:
+        """The runs that hear, by name."""
+        ...
+
     def hear(self, wave: Float[np.ndarray, " sample"]) -> Scored:
         """Probability per class of mono audio at `sample_rate`, before calibration, and the evidence for a meter."""
+        ...
+
+    def join(self, members: Mapping[str, Scored]) -> Scored:
+        """What the members say of the same audio as one."""
         ...
 
 
@@ -130,16 +145,26 @@ class RunScorer:
         self.encoder = TrackEncoder(service.backbone, spec, device).eval()
         self.classes, self.sample_rate, self.about = task.classes, spec.chunk.sample_rate, service.describe()
 
+    @property
+    def members(self) -> Mapping[str, RunScorer]:
+        return {"": self}
+
+    def join(self, members: Mapping[str, Scored]) -> Scored:
+        return members[""]
+
     def hear(self, wave: Float[np.ndarray, " sample"]) -> Scored:
-        with torch.inference_mode():
-            return self.score(self.encoder([wave]))
+        return hear(self, wave)
 
     def score(self, features: Mapping[str, torch.Tensor]) -> Scored:
         """What the head makes of the features of one track, (1, layer, *axes) by pooling."""
+        return self.score_each(features)[0]
+
+    def score_each(self, features: Mapping[str, torch.Tensor]) -> list[Scored]:
+        """The same for several tracks or windows, (item, layer, *axes) by pooling."""
         with torch.inference_mode():
             hidden = self.head.hidden(features)
-            logits = self.head.output(hidden)[0]
-        return Scored(torch.sigmoid(logits.double()).cpu().numpy(), hidden[0].double().cpu().numpy())
+            scores = torch.sigmoid(self.head.output(hidden).double()).cpu().numpy()
+        return [Scored(s, h) for s, h in zip(scores, hidden.double().cpu().numpy(), strict=True)]
 
 
 class EnsembleScorer:
@@ -148,7 +173,7 @@ class EnsembleScorer:
     def __init__(self, folder: EnsembleFolder, device: torch.device) -> None:
         self.ensemble, runs = folder.ensemble(), folder.runs()
         used = [name for name in self.ensemble.members if self.ensemble.method == "stack" or self.ensemble.weights[name] > 0]
-        self.members = {name: RunScorer(runs[name], device) for name in used}
+        self._members = {name: RunScorer(runs[name], device) for name in used}
         self.calibrations = {name: Calibration.load(RunFolder(runs[name]).calibration) for name in used} if folder.calibrated else {}
         first = next(iter(self.members.values()))
         self.classes, self.sample_rate = first.classes, first.sample_rate
@@ -156,8 +181,12 @@ class EnsembleScorer:
         if len({(m.classes, m.sample_rate) for m in self.members.values()}) > 1:
             raise RunError(f"the members of {folder.path} differ in their classes or sample rates", "Join runs of the same task.")
 
+    @property
+    def members(self) -> Mapping[str, RunScorer]:
+        return self._members
+
     def hear(self, wave: Float[np.ndarray, " sample"]) -> Scored:
-        return self.join({name: member.hear(wave) for name, member in self.members.items()})
+        return hear(self, wave)
 
     def join(self, members: Mapping[str, Scored]) -> Scored:
         """What the members say of the same audio as one; their evidence is laid end to end."""
@@ -166,6 +195,79 @@ class EnsembleScorer:
         silent = np.zeros((1, len(self.classes)))  # weight 0
         joined: np.ndarray = self.ensemble.scores([found.get(name, silent) for name in self.ensemble.members])[0]
         return Scored(joined, np.concatenate([members[name].evidence for name in self.members]))
+
+
+class WholeTrack:
+    """A track of `samples` samples that is heard as its blocks come, in flat memory."""
+
+    def __init__(self, scorer: Scorer, samples: int) -> None:
+        self._scorer = scorer
+        self._listeners = {name: TrackListener(run.encoder.encode, samples, run.encoder.device) for name, run in scorer.members.items()}
+
+    def push(self, block: Float[np.ndarray, " sample"]) -> None:
+        """The next samples, mono at the scorer's rate."""
+        with torch.inference_mode():
+            for listener in self._listeners.values():
+                listener.push(block)
+
+    def finish(self) -> Scored:
+        """What is made of all of it. Raises AudioError when there was more or less of it than was said."""
+        with torch.inference_mode():
+            return self._scorer.join({name: self._scorer.members[name].score(x.finish()) for name, x in self._listeners.items()})
+
+
+def hear(scorer: Scorer, wave: Float[np.ndarray, " sample"]) -> Scored:
+    """What a scorer makes of a whole wave, mono at its rate."""
+    track = WholeTrack(scorer, len(wave))
+    track.push(wave)
+    return track.finish()
+
+
+class Windows:
+    """Audio that comes in blocks, mono at `sample_rate`, and answers for windows that slide over it: every chunk is encoded once.
+
+    Times are seconds from the first block on. Answers can be had of windows between `begin` and `covered`.
+    """
+
+    def __init__(self, predictor: Predictor) -> None:
+        self._predictor, self._scorer, self.sample_rate = predictor, predictor.scorer, predictor.scorer.sample_rate
+        self._listeners = {name: WindowListener(run.encoder.encode, run.encoder.device) for name, run in self._scorer.members.items()}
+
+    @property
+    def begin(self) -> float:
+        """From where on states are held."""
+        return max(x.begin for x in self._listeners.values())
+
+    @property
+    def covered(self) -> float:
+        """How far the audio is encoded: a chunk behind what was pushed at most, until `finish`."""
+        return min(x.covered for x in self._listeners.values())
+
+    def push(self, block: Float[np.ndarray, " sample"], skip: bool = False) -> None:
+        """The next samples. With `skip` the chunks that they complete are left out, and what is held begins after them."""
+        with torch.inference_mode():
+            for listener in self._listeners.values():
+                listener.push(block, skip)
+
+    def finish(self) -> None:
+        """There is no more: encode what is left. Raises AudioError when all of it is too short to be heard."""
+        with torch.inference_mode():
+            for listener in self._listeners.values():
+                listener.finish()
+
+    def answers(self, times: Float[np.ndarray, "window 2"]) -> list[Answer]:
+        """An answer for every window."""
+        if not len(times):
+            return []
+        with torch.inference_mode():
+            found = {name: self._scorer.members[name].score_each(x.features(times)) for name, x in self._listeners.items()}
+        joined = [self._scorer.join({name: scored[i] for name, scored in found.items()}) for i in range(len(times))]
+        return [self._predictor.judge(self._predictor.classes, s, float(b - a)) for s, (a, b) in zip(joined, times, strict=True)]
+
+    def forget(self, before: float) -> None:
+        """No window that begins earlier will be asked for: let go of its states."""
+        for listener in self._listeners.values():
+            listener.forget(before)
 
 
 class Predictor:
@@ -204,16 +306,52 @@ class Predictor:
         """The answer for an array: mono (sample,) or (sample, channel), any rate. At least 1 s. Raises AudioError."""
         return self._answer(from_array(wave, sample_rate, self.scorer.sample_rate))
 
-    def predict_files(self, paths: StrPath | Iterable[StrPath], jobs: int = 0) -> Iterator[tuple[Path, Answer | BeatmeterError]]:
-        """An answer or the reason why there is none, for each file in order."""
-        paths = as_paths(paths)
-        for path, wave in zip(paths, decode_ahead(paths, self.scorer.sample_rate, jobs=jobs), strict=True):
+    def predict_files(
+        self, paths: StrPath | Iterable[StrPath], jobs: int = 0, progress: Seconds = lambda seconds: None
+    ) -> Iterator[tuple[Path, Answer | BeatmeterError]]:
+        """An answer or the reason why there is none, for each file in order; memory does not grow with the length of a file.
+        `progress(seconds)`: so much more audio has been heard."""
+        paths, rate = as_paths(paths), self.scorer.sample_rate
+        for path, audio in zip(paths, decode_or_count(paths, rate, jobs), strict=True):
             try:
-                if isinstance(wave, AudioError):
-                    raise wave
-                yield path, self._answer(wave)
+                if isinstance(audio, AudioError):
+                    raise audio
+                samples = audio.samples if isinstance(audio, LongAudio) else len(audio)
+                track = WholeTrack(self.scorer, samples)
+                for block in stream(path, rate, BLOCK) if isinstance(audio, LongAudio) else [audio]:
+                    track.push(block)
+                    progress(len(block) / rate)
+                yield path, self.judge(self.classes, track.finish(), samples / rate)
             except AudioError as error:
                 yield path, error
+
+    def windows(self) -> Windows:
+        """Answers for windows of audio that is pushed in blocks."""
+        return Windows(self)
+
+    def hear(
+        self, path: StrPath, window: float = WINDOW, hop: float = HOP, progress: Seconds = lambda seconds: None
+    ) -> tuple[Float[np.ndarray, "window 2"], list[Answer]]:
+        """Start and end (seconds) of every window of a file, see `timeline.windows`, and the answer for it.
+
+        Chunks lie where they lie in the whole file, and windows are runs of their frames: each chunk is encoded once, and memory does not
+        grow with the length of the file. `progress(seconds)`: so much more audio has been heard. Raises AudioError.
+        """
+        rate, samples = self.scorer.sample_rate, 0
+        heard, answers = self.windows(), list[Answer]()
+        windows(window, window, hop)  # refuses what leaves gaps before anything is read
+        for block in stream(path, rate, BLOCK):
+            heard.push(block)
+            samples += len(block)
+            first = len(answers)
+            ready = 1 + math.floor((heard.covered - window) / hop + 1e-9) if heard.covered >= window else 0
+            starts = hop * np.arange(first, ready)
+            answers += heard.answers(np.column_stack([starts, starts + window]))
+            heard.forget(min(hop * len(answers), heard.covered - window))  # the last window may begin before the next one of the others
+            progress(len(block) / rate)
+        heard.finish()
+        times = windows(samples / rate, window, hop)
+        return times, answers + heard.answers(times[len(answers) :])
 
     def _answer(self, wave: Float[np.ndarray, " sample"]) -> Answer:
         return self.judge(self.classes, self.scorer.hear(wave), len(wave) / self.scorer.sample_rate)

@@ -6,7 +6,7 @@ windows are noisy witnesses of them. Windows that overlap share audio, so each c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -22,7 +22,6 @@ from beatmeter.schema import Predictions
 WINDOW = 10.0  # seconds
 HOP = 2.5
 DURATION = 30.0  # seconds that a meter is expected to last
-Classify = Callable[[Float[np.ndarray, " sample"], int], Float[np.ndarray, " klass"]]
 
 
 @dataclass(frozen=True)
@@ -147,14 +146,6 @@ def windows(seconds: float, window: float = WINDOW, hop: float = HOP) -> Float[n
     starts = np.arange(0.0, last, hop)
     starts = np.append(starts[starts < last - 1e-6 * hop], last)  # rounding must not give the last window twice
     return np.column_stack([starts, starts + window])
-
-
-def hear(
-    classify: Classify, wave: Float[np.ndarray, " sample"], sample_rate: int, window: float = WINDOW, hop: float = HOP
-) -> tuple[Float[np.ndarray, "window 2"], Float[np.ndarray, "window klass"]]:
-    """Times and scores of every window of a mono wave, by a model that gives one probability per class."""
-    times = windows(len(wave) / sample_rate, window, hop)
-    return times, np.stack([classify(wave[round(a * sample_rate) : round(b * sample_rate)], sample_rate) for a, b in times])
 
 
 def evidence_of(scores: Array, share: Array | float, heard: Array | float | None = None) -> Array:

@@ -65,16 +65,16 @@ def _of_predictions(file: Path, duration: float) -> dict[str, Timeline]:
 
 
 def _of_audio(paths: tuple[Path, ...], window: float, hop: float, duration: float, device: str) -> dict[str, Timeline]:
-    from beatmeter.audio.decode import SAMPLE_RATE, load
+    import numpy as np
+
     from beatmeter.device import choose_device
     from beatmeter.predictor import Predictor
-    from beatmeter.timeline import hear
     from beatmeter.timeline import timeline as build
 
     model, files = model_and_files(paths)
     if len(files) > 1:
         raise ConfigError(f"{len(files)} files were named", "A timeline is of one piece: beatmeter timeline MODEL FILE.")
-    wave = load(files[0])
     predictor = Predictor.load(model, choose_device(device))
-    times, scores = hear(lambda part, rate: predictor.predict(part, rate).scores, wave, SAMPLE_RATE, window, hop)
+    times, answers = predictor.hear(files[0], window, hop)
+    scores = np.stack([answer.scores for answer in answers])
     return {files[0].name: build(times, scores, predictor.classes, predictor.thresholds, duration)}

@@ -13,10 +13,10 @@ import numpy as np
 from beatmeter.audio.ahead import LongAudio, decode_or_count
 from beatmeter.audio.decode import stream
 from beatmeter.audio.identity import Stamp, require_unchanged
-from beatmeter.chunking import Layout
+from beatmeter.chunking import Cutter, Layout
 from beatmeter.errors import AudioError
 from beatmeter.pooling import Arrangement, window_chunks
-from beatmeter.schema import FeatureSpec, Track
+from beatmeter.schema import ChunkSpec, FeatureSpec, Track
 
 _LENGTHS = 4  # chunk lengths that wait for company at a time: every short file may have its own
 
@@ -125,9 +125,9 @@ class Feed:
     def _cut(self, key: str, track: Track, wave: np.ndarray | LongAudio) -> Iterator[Unit]:
         long = isinstance(wave, LongAudio)
         layout = Layout.of(wave.samples if isinstance(wave, LongAudio) else len(wave), self.spec)
-        windows, skips = layout.windows(self.window), layout.skips
+        windows = layout.windows(self.window)
         source = Source(key, track, layout, len(windows))
-        blocks = _slide(stream(track.path, layout.sample_rate), layout) if isinstance(wave, LongAudio) else _slices(wave, layout)
+        blocks = _slide(stream(track.path, layout.sample_rate), layout, self.spec.chunk) if isinstance(wave, LongAudio) else _slices(wave, layout)
         for number, window in enumerate(windows):
             if long and self.stop.is_set():
                 return
@@ -135,7 +135,7 @@ class Feed:
             chunks = np.stack([next(blocks) for _ in range(first, last)])
             if long and number + 1 == len(windows):
                 self._require_unchanged(track)
-            yield Unit(source, number, chunks, Arrangement((window.shifted(-first),), skips[first:last]))
+            yield Unit(source, number, chunks, Arrangement.of_window(layout, window))
 
     def _require_unchanged(self, track: Track) -> None:
         if track.id in self.stamps:
@@ -146,14 +146,9 @@ def _slices(wave: np.ndarray, layout: Layout) -> Iterator[np.ndarray]:
     return (wave[s : s + layout.length] for s in layout.starts)
 
 
-def _slide(blocks: Iterator[np.ndarray], layout: Layout) -> Iterator[np.ndarray]:
-    """The chunks of a long file without holding it: a buffer slides over its blocks."""
-    buffer, begin = np.empty(0, dtype=np.float32), 0
-    for start in layout.starts:
-        while begin + len(buffer) < start + layout.length:
-            block = next(blocks, None)
-            if block is None:
-                raise AudioError("the file became shorter while it was read", "Run again when it is complete.", "truncated")
-            buffer = np.concatenate([buffer, block])
-        buffer, begin = buffer[start - begin :], start
-        yield buffer[: layout.length]
+def _slide(blocks: Iterator[np.ndarray], layout: Layout, chunk: ChunkSpec) -> Iterator[np.ndarray]:
+    """The chunks of a long file without holding it."""
+    cutter = Cutter(chunk, layout.samples)
+    for block in blocks:
+        yield from cutter.push(block)
+    yield from cutter.finish()

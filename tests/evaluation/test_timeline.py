@@ -20,7 +20,7 @@ from beatmeter.calibration import Calibration
 from beatmeter.cli.timeline import timeline as command
 from beatmeter.errors import ConfigError, EvaluationError
 from beatmeter.streaming import MeterStream
-from beatmeter.timeline import DURATION, clock, evidence_of, hear, timeline, timelines, windows
+from beatmeter.timeline import DURATION, clock, evidence_of, timeline, timelines, windows
 
 CLASSES = ("3", "4", "7")
 
@@ -147,12 +147,6 @@ def piece() -> np.ndarray:
     return np.concatenate([np.full(40 * RATE, 1.0), np.full(50 * RATE, 3.0)]).astype(np.float32)
 
 
-def test_hearing_a_wave_window_by_window() -> None:
-    times, scores = hear(classify, piece(), RATE)
-    assert scores.shape == (len(times), 3)
-    assert timeline(times, scores, CLASSES).changes == pytest.approx((40,), abs=2)
-
-
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.integers(1, 1500), min_size=1, max_size=30))
 def test_a_stream_does_not_depend_on_its_blocks(sizes: list[int]) -> None:
@@ -162,7 +156,6 @@ def test_a_stream_does_not_depend_on_its_blocks(sizes: list[int]) -> None:
     for size in [*sizes, len(wave)]:
         heard += stream.push(wave[at : at + size])
         at += size
-        assert len(stream._kept) <= stream.window, "memory is one window"
     assert [(h.time, h.meter, h.probability) for h in heard] == [(h.time, h.meter, h.probability) for h in whole]
 
 
@@ -196,9 +189,11 @@ def test_the_command_hears_a_file_by_the_answers_of_its_run(tmp_path: Path, monk
         def thresholds(self) -> np.ndarray:
             return calibration.threshold("production")
 
-        def predict(self, wave: np.ndarray, rate: int) -> SimpleNamespace:
-            pitch = np.abs(np.fft.rfft(wave)).argmax() * rate / len(wave)
-            return SimpleNamespace(scores=np.where(np.arange(6) == (0 if pitch < 300 else 3), 0.9, 0.1))
+        def hear(self, path: Path, window: float, hop: float) -> tuple[np.ndarray, list[SimpleNamespace]]:
+            wave, rate = soundfile.read(path)
+            times = windows(len(wave) / rate, window, hop)
+            pitch = [np.abs(np.fft.rfft(part)).argmax() * rate / len(part) for part in (wave[int(a * rate) : int(b * rate)] for a, b in times)]
+            return times, [SimpleNamespace(scores=np.where(np.arange(6) == (0 if p < 300 else 3), 0.9, 0.1)) for p in pitch]
 
     calibration = Calibration.fit(controls.selective(0, split="val"))
     monkeypatch.setattr(module, "Predictor", Model)
@@ -232,6 +227,48 @@ def test_the_command_takes_windows_of_any_program(tmp_path: Path) -> None:
     for arguments, said in (([str(file), "--plot", "x.png"], "holds 2 pieces"), ([str(tmp_path)], "name the files to hear")):
         with pytest.raises(ConfigError, match=said):
             CliRunner().invoke(command, arguments, catch_exceptions=False)
+
+
+class Work:
+    """A clock, and a model that takes `cost` seconds of it for every window."""
+
+    def __init__(self, cost: float) -> None:
+        self.now, self.cost, self.calls = 0.0, cost, 0
+
+    def __call__(self, wave: np.ndarray, sample_rate: int) -> np.ndarray:
+        self.now += self.cost
+        self.calls += 1
+        return classify(wave, sample_rate)
+
+    def stream(self, **options: float) -> MeterStream:
+        return MeterStream(self, RATE, CLASSES, clock=lambda: self.now, **options)
+
+
+def test_a_stream_that_is_too_slow_skips_hops_says_how_many_and_stays_near_the_music() -> None:
+    wave, work = piece(), Work(2.5)  # of answers for every second
+    stream, heard = work.stream(late=2.0), []
+    for second in range(90):
+        work.now = max(second + 1.0, work.now)  # the next second of audio is there, and the stream has time for it
+        for answer in stream.push(wave[second * RATE : (second + 1) * RATE]):
+            heard.append(answer)
+            assert work.now - answer.time <= 2.0 + 2.5 + 1, "late by what is allowed, one answer and one hop at most"
+    assert len(heard) + stream.skipped == 87
+    assert stream.skipped > 40
+    assert sum(h.skipped for h in heard) + stream._since == stream.skipped
+    assert heard[-1].meter == "7", "what was skipped does not keep it from following"
+    everything = Work(2.5).stream(late=np.inf)
+    assert len(everything.push(wave)) == 87
+    assert everything.skipped == 0
+
+
+def test_a_stream_that_keeps_up_skips_nothing_whatever_time_passes_between_blocks() -> None:
+    work = Work(0.9)
+    stream, heard = work.stream(), 0
+    for second in range(90):
+        work.now += 60.0  # somebody talks
+        heard += len(stream.push(piece()[second * RATE : (second + 1) * RATE]))
+    assert heard == 87
+    assert stream.skipped == 0
 
 
 def test_streams_refuse_what_they_cannot_hear() -> None:

@@ -141,13 +141,58 @@ print(len(store.keys()), store.snapshot().read(keys[name]).samples)
 """
 
 
+HEARD = """
+import resource, sys
+from pathlib import Path
+import torch
+from beatmeter.packing import SHIPPED
+from beatmeter.predictor import Predictor
+torch.set_num_threads(1)
+predictor = Predictor.load(SHIPPED / "spectral-lag")
+for name in sys.argv[2:]:
+    if sys.argv[1] == "predict":
+        ((_, answer),) = predictor.predict_files([Path(name)])
+        seconds = answer.seconds
+    else:
+        times, answers = predictor.hear(Path(name))
+        assert len(times) == len(answers)
+        seconds = times[-1, 1]
+    print(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def write_minutes(path: Path, minutes: float) -> None:
+    minute = (music(1, 60.0, 8_000) * 3).clip(-1, 1)
+    with soundfile.SoundFile(path, "w", 8_000, 1, subtype="PCM_U8") as file:
+        for _ in range(round(minutes)):
+            file.write(minute)
+
+
+def growth(script: str, *arguments: str | Path) -> tuple[list[float], float]:
+    """The first number of every line that a child prints, and by how many bytes its most memory grew from the first to the last."""
+    direct = {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "1000000"}  # freed blocks go back at once: what is counted is in use
+    done = subprocess.run(
+        [sys.executable, "-c", script, *map(str, arguments)], capture_output=True, text=True, timeout=3600, env={**os.environ, **direct}
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [line.split() for line in done.stdout.splitlines()]
+    return [float(line[0]) for line in lines], (int(lines[-1][1]) - int(lines[0][1])) * 1024
+
+
+@pytest.mark.parametrize("what", ["predict", "timeline"])
+def test_a_file_of_hours_is_heard_in_the_memory_of_five_minutes(what: str, tmp_path: Path) -> None:
+    minutes = 480 if FULL else 25
+    write_minutes(tmp_path / "short.wav", 5)
+    write_minutes(tmp_path / "hours.wav", minutes)
+    seconds, grown = growth(HEARD, what, tmp_path / "short.wav", tmp_path / "hours.wav")
+    assert seconds == pytest.approx([300, 60 * minutes])
+    assert grown < (150e6 if FULL else 50e6), f"{grown / 1e6:.0f} MB more"  # its wave alone would be 115 MB more, or 2,736 MB
+
+
 def test_a_file_of_hours_is_streamed_in_flat_memory(tmp_path: Path) -> None:
     hours = 8.0 if FULL else 0.3
-    minute = (music(1, 60.0, 8_000) * 3).clip(-1, 1)
-    with soundfile.SoundFile(tmp_path / "hours.wav", "w", 8_000, 1, subtype="PCM_U8") as file:
-        for _ in range(round(hours * 60)):
-            file.write(minute)
-    write(tmp_path / "short.wav", minute[:400_000], 8_000)
+    write_minutes(tmp_path / "hours.wav", hours * 60)
+    write(tmp_path / "short.wav", (music(1, 60.0, 8_000) * 3).clip(-1, 1)[:400_000], 8_000)
     command = [sys.executable, "-c", LONG, str(tmp_path / "cache"), str(tmp_path / "short.wav"), str(tmp_path / "hours.wav")]
     direct = {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "1000000"}  # freed blocks go back at once: what is counted is in use
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, env={**os.environ, **direct})
