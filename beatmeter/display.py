@@ -52,5 +52,5 @@ def _tail(text: str, width: int) -> str:
 
 
 def count(n: int, noun: str, plural: str = "") -> str:
-    """ "1 track", "2 tracks"; `plural` where an s is not enough."""
-    return f"{n} {noun}" if n == 1 else f"{n} {plural or noun + 's'}"
+    """ "1 track", "2 tracks"; `plural` where s or es is not enough."""
+    return f"{n} {noun}" if n == 1 else f"{n} {plural or noun + ('es' if noun.endswith('s') else 's')}"

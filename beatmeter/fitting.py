@@ -160,6 +160,7 @@ def fit(
     if config.head.standardise:
         model.source.standardise(model.head.scales())
     course = Course(folder if model.ranks.main else None, run.about, t, after)
+    began_at = course.epoch + 1
     try:
         while not course.over:
             epoch = course.epoch + 1
@@ -175,7 +176,7 @@ def fit(
                 "seconds": round(time.monotonic() - began, 3),
             }
             better = course.add(line, model.task.state(), model.tensors, lambda: checkpoints.optimiser_tensors(optimiser))
-            report(describe_epoch(model.task, line, t.epochs, better))
+            report(describe_epoch(model.task, line, t.epochs, better, first=epoch == began_at))
     finally:
         course.close()
     if course.best is None:
@@ -266,10 +267,18 @@ def judge(task: Task, val: Sequence[Track], logits: np.ndarray) -> dict[str, Any
     return {"loss": float(loss.mean()), **task.figures(task.predictions(val, logits, "val", {}))}
 
 
-def describe_epoch(task: Task, line: dict[str, Any], epochs: int, better: bool) -> str:
-    """One terminal line per epoch."""
-    weights = " ".join(f"{name} L{1 + int(np.argmax(w))}:{max(w):.2f}" for name, w in line["layer_weights"].items() if len(w) > 1)
-    return (
-        f"epoch {line['epoch']:3d}/{epochs}  loss {line['train']['loss']:.3f}  val {line['val']['loss']:.3f}  {task.epoch_line(line['val'])}"
-        f"{'  mix ' + weights if weights else ''}  {line['seconds']:.1f} s{'  best' if better else ''}"
-    )
+def describe_epoch(task: Task, line: dict[str, Any], epochs: int, better: bool, first: bool) -> str:
+    """One terminal line per epoch, in at most 80 columns; the `first` comes under what the columns mean."""
+    cells = {
+        "epoch": f"{line['epoch']}/{epochs}",
+        "loss": f"{line['train']['loss']:.3f}",
+        "val loss": f"{line['val']['loss']:.3f}",
+        **task.epoch_cells(line["val"]),
+        "s": f"{line['seconds']:.1f}",
+    }
+    least = {"epoch": 7, "s": 6}
+    widths = [max(len(heading), len(cell), least.get(heading, 0)) for heading, cell in cells.items()]
+    row = "  ".join(cell.rjust(width) for cell, width in zip(cells.values(), widths, strict=True)) + ("  best" if better else "")
+    if not first:
+        return row
+    return "\n".join([task.legend, "  ".join(heading.rjust(width) for heading, width in zip(cells, widths, strict=True)), row])

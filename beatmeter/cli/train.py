@@ -10,7 +10,7 @@ import click
 
 from beatmeter.artifacts import to_json
 from beatmeter.cli.dataset_options import corrections_option
-from beatmeter.cli.options import bar, configure, device_option, echo, settings_options
+from beatmeter.cli.options import bar, columns, configure, device_option, echo, settings_options
 from beatmeter.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def train(
         raise SystemExit(130) from None
     distributed.leave()
     if ranks.main:
-        _show(outcome)
+        _close(outcome)
 
 
 def _sweep(config: RunConfig, out: Path, seeds: str | None, grid: tuple[str, ...], device: torch.device, splits: list[str]) -> None:
@@ -191,6 +191,16 @@ def _show(outcome: Outcome, as_json: bool = False) -> None:
     for evaluation in outcome.evaluations.values():
         click.echo(evaluation_text(evaluation))
     click.echo(f"run: {outcome.folder.path}")
+
+
+def _close(outcome: Outcome) -> None:
+    """How a training ends: what matters in ten lines; the rest is in the run folder."""
+    from beatmeter.report.closing import closing_text
+    from beatmeter.report.subject import kept_epoch
+
+    folder, found = outcome.folder, outcome.evaluations
+    judged = found.get("test") or next(iter(found.values()), None)
+    click.echo(closing_text(folder.path, judged, folder.read_log(), kept_epoch(folder), columns()), nl=False)
 
 
 def _splits(text: str) -> list[str]:

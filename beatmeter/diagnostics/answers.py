@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from beatmeter.diagnostics.labels import ranked, several, single
-from beatmeter.diagnostics.limits import LIMITS, Limits, percent, plain, plural, shown
+from beatmeter.diagnostics.limits import LIMITS, Limits, percent, plain, shown
+from beatmeter.display import count
 from beatmeter.metrics import METRICS, Estimate, by_source, ece_per_class, estimate, group_bootstrap, occurring, per_class, primary_ece, roc_auc
 from beatmeter.metrics.primary import confusion_matrix, correct
 from beatmeter.schema import Finding, Predictions
@@ -30,7 +31,7 @@ def performance(p: Predictions, limits: Limits = LIMITS, seed: int = 0) -> Findi
     weak = [r for r in rows if r.items >= limits.fewest and r.recall.high < limits.weak_recall]
     text = (
         f"accuracy {shown(found['accuracy'])}, balanced {shown(found['balanced_accuracy'])}, mAP {found['map'].value:.2f}, "
-        f"macro-F1 {found['macro_f1'].value:.2f} on {plural(found['accuracy'].n, 'item')}."
+        f"macro-F1 {found['macro_f1'].value:.2f} on {count(found['accuracy'].n, 'item')}."
     )
     if weak:
         text += f" Recall surely below {percent(limits.weak_recall)}: {', '.join(f'{r.name} ({shown(r.recall)})' for r in weak)}."
@@ -97,7 +98,7 @@ def polyrhythm(p: Predictions, limits: Limits = LIMITS, seed: int = 0) -> Findin
     heard = area.value >= limits.heard
     verdict = "heard" if heard else "not heard"
     text = (
-        f"second meters are {verdict}: the second activation tells {plural(int(two.sum()), 'item')} with several meters from "
+        f"second meters are {verdict}: the second activation tells {count(int(two.sum()), 'item')} with several meters from "
         f"single-meter ones with area {area.value:.2f} [{area.low:.2f}, {area.high:.2f}]"
     )
     text += f"; both meters are the two highest in {shown(both)} of the two-meter items." if both.n else "."

@@ -64,8 +64,3 @@ def percent(value: float) -> str:
 def shown(estimate: Estimate) -> str:
     """An estimate of a share as "84% [82, 87]"."""
     return f"{percent(estimate.value)} [{100 * estimate.low:.0f}, {100 * estimate.high:.0f}]"
-
-
-def plural(n: int, noun: str) -> str:
-    """ "1 item", "2 items"."""
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}{'es' if noun.endswith('s') else 's'}"

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from beatmeter.diagnostics.labels import ranked, right, several, single
-from beatmeter.diagnostics.limits import LIMITS, Limits, percent, plain, plural
+from beatmeter.diagnostics.limits import LIMITS, Limits, percent, plain
+from beatmeter.display import count
 from beatmeter.errors import EvaluationError
 from beatmeter.metrics import Estimate, bootstrap_weights, interval, share
 from beatmeter.metrics.checks import Array
@@ -146,17 +147,17 @@ def noise_floor(p: Predictions, floor: NoiseFloor, same_items: bool, limits: Lim
     text = (
         f"second activation {overall.mean:.2f} in the mean, P95 {p95.value:.2f} [{p95.low:.2f}, {p95.high:.2f}] (evaluation threshold), "
         f"P99 {p99.value:.2f} [{p99.low:.2f}, {p99.high:.2f}] (production threshold), "
-        f"from {plural(overall.items, 'single-meter item')} answered right"
+        f"from {count(overall.items, 'single-meter item')} answered right"
     )
     text += " of these same predictions: false alarms are too low here, fit on validation." if same_items else f" of the split {floor.split!r}."
     alarms, found = effects["evaluation"].false_alarms, effects["evaluation"].found
     if alarms.n and not same_items:
         text += f" At the evaluation thresholds {percent(alarms.value)} of such items are flagged"
-        text += f" and {percent(found.value)} of the {plural(found.n, 'item')} with several meters." if found.n else "."
+        text += f" and {percent(found.value)} of the {count(found.n, 'item')} with several meters." if found.n else "."
     few = overall.items < round(1 / (1 - PRODUCTION))
     pooled = [c for c in floor.classes if not floor.enough(c, PRODUCTION)]
     if few:
-        text += f" {plural(overall.items, 'item')} cannot tell a 99th percentile: take the production threshold as a guess."
+        text += f" {count(overall.items, 'item')} cannot tell a 99th percentile: take the production threshold as a guess."
     elif len(pooled) == len(floor.classes):
         text += " No class was second often enough for a production threshold of its own."
     elif pooled:

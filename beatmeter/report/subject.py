@@ -66,7 +66,7 @@ class Subject:
             read_text(folder.config_file) if folder.config_file.exists() else "",
             _rows(folder.excluded_file),
             Calibration.load(calibration) if calibration.exists() else None,
-            _kept(folder.best.with_suffix(".json")),
+            kept_epoch(folder),
         )
 
     def corrected_by(self, corrections: StrPath, limits: Limits = LIMITS, seed: int = 0) -> Subject:
@@ -86,8 +86,9 @@ def _validation(file: Path, predictions: Predictions) -> Predictions | None:
     return found if found.split == "val" and set(found.ids) - set(predictions.ids) else None
 
 
-def _kept(path: Path) -> int | None:
-    """The epoch that a checkpoint's description names."""
+def kept_epoch(run: RunFolder) -> int | None:
+    """The epoch whose weights a run has kept, as its description names it; None where there is none. Raises RunError."""
+    path = run.best.with_suffix(".json")
     if not path.exists():
         return None
     value = read_json(path)

@@ -49,7 +49,13 @@ class Task(ABC):
 
     @abstractmethod
     def epoch_line(self, figures: Mapping[str, Any]) -> str:
-        """The same in one line for people."""
+        """The most important of them in words, for people."""
+
+    @abstractmethod
+    def epoch_cells(self, figures: Mapping[str, Any]) -> dict[str, str]:
+        """A few of them as columns of the table of epochs: cells of the same width in every epoch, by heading."""
+
+    legend: str  # what the headings of `epoch_cells` mean, in lines of 80 columns
 
     @abstractmethod
     def state(self) -> dict[str, Any]:

@@ -23,6 +23,8 @@ from beatmeter.tasks.losses import LOSSES, floor_of_negative
 class MeterTask(Task):
     """Multi-hot targets with smoothed negatives, one sigmoid per class, primary answer by argmax."""
 
+    legend = "right, balanced: of validation clips; gap: first score minus second;\npair: the scores that rise together most"
+
     def __init__(self, config: RunConfig) -> None:
         super().__init__(config)
         self.classes = config.task.classes
@@ -75,11 +77,17 @@ class MeterTask(Task):
         }
 
     def epoch_line(self, figures: Mapping[str, Any]) -> str:
+        right, balanced = 100 * figures["accuracy"], 100 * figures["balanced_accuracy"]
+        return f"{right:.1f} % right, balanced {balanced:.1f} %, gap {figures['gap']:.2f}"
+
+    def epoch_cells(self, figures: Mapping[str, Any]) -> dict[str, str]:
         pair = "-".join(figures["worst_pair"])
-        return (
-            f"acc {100 * figures['accuracy']:5.1f}  bal {100 * figures['balanced_accuracy']:5.1f}  "
-            f"entropy {figures['entropy']:.2f}  gap {figures['gap']:.2f}  r {figures['worst_correlation']:+.2f} ({pair})"
-        )
+        return {
+            "right %": f"{100 * figures['accuracy']:.1f}",
+            "balanced %": f"{100 * figures['balanced_accuracy']:.1f}",
+            "gap": f"{figures['gap']:.2f}",
+            "pair (r)": f"{pair:>4} ({figures['worst_correlation']:+.2f})",
+        }
 
     def state(self) -> dict[str, Any]:
         floors = floor_of_negative(self.config.task.loss, self.weight, self.config.task.smoothing)

@@ -60,7 +60,7 @@ def test_two_processes_learn_what_one_learns(regime: str, launcher: list[str], c
         ]
         done = start(*command, *arguments, "--device", "cpu")
         assert done.returncode == 0, done.stderr[-3000:]
-        assert done.stdout.count("run: ") == 1, "one process reports"
+        assert done.stdout.count("  finished") == 1, "one process reports"
         folders.append(RunFolder(tmp_path / name))
     one, two = folders
     for name in ("best", "last"):
