@@ -41,6 +41,8 @@ def pretrain(
 ) -> Path:
     """Train from fresh weights (or go on) in the folder `out`; returns the folder with the backbone's weights. No other process
     can train there until the end: RunError says who does."""
+    if resume and not out.is_dir():
+        raise RunError(f"there is no folder {out}", "Name the --out of a pre-training that was begun.")
     with lock.held(out / ".lock", f"pre-training in {out}", report):
         return _pretrain(config, out, device, resume, report, progress)
 
@@ -56,8 +58,6 @@ def _pretrain(
     last = out / "last.safetensors"
     if last.exists() and not resume:
         raise RunError(f"{out} holds a pre-training already", f"Continue it with `beatmeter pretrain --resume {out}`, or choose another --out.")
-    if resume and not out.is_dir():
-        raise RunError(f"there is no folder {out}", "Name the --out of a pre-training that was begun.")
     if resume:
         config = build(PretrainConfig, read_toml(out / "config.toml", RunError), str(out / "config.toml"))
     else:
