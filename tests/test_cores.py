@@ -38,7 +38,7 @@ def test_the_threads_of_torch_wait_passively() -> None:
     if not settled:
         pytest.skip("this build of torch has another runtime than GNU's or LLVM's")
     assert settled["OMP_WAIT_POLICY"] == "PASSIVE"
-    assert settled.get("GOMP_SPINCOUNT", "0") == "0"
+    assert int(settled.get("GOMP_SPINCOUNT", "0")) <= 1000
 
 
 @pytest.mark.parametrize("own", [{"OMP_WAIT_POLICY": "ACTIVE"}, {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "77"}, {"GOMP_SPINCOUNT": "77"}])

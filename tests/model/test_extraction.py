@@ -237,6 +237,7 @@ def test_an_interrupted_extraction_keeps_what_is_finished(music: Path, tmp_path:
     assert len(store.keys()) == len(tracks)
 
 
+KILLS = 10 if int(os.environ.get("BEATMETER_FULL", "0")) else 4
 CHILD = """
 import sys
 from pathlib import Path
@@ -268,7 +269,7 @@ service.ensure(tracks, report=lambda text: None)
 """
 
 
-def test_killed_ten_times_and_run_again_it_equals_an_undisturbed_run(clips: Path, tmp_path: Path) -> None:
+def test_killed_again_and_again_it_equals_an_undisturbed_run(clips: Path, tmp_path: Path) -> None:
     def extract(cache: Path) -> subprocess.Popen[str]:
         process = subprocess.Popen(
             [sys.executable, "-c", CHILD, str(clips), str(cache)], stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
@@ -282,14 +283,14 @@ def test_killed_ten_times_and_run_again_it_equals_an_undisturbed_run(clips: Path
     assert whole.returncode == 0
     rng = random.Random(0)
     killed = 0
-    for _ in range(10):
+    for _ in range(KILLS):
         process = extract(tmp_path / "killed")
         for _ in range(rng.randrange(steps // 8)):  # it begins or ends a batch or a commit
             process.stdout.readline()  # type: ignore[union-attr]
         process.send_signal(signal.SIGKILL)
         process.communicate()
         killed += process.returncode == -signal.SIGKILL
-    assert killed >= 5
+    assert killed >= KILLS / 2
     last = extract(tmp_path / "killed")
     last.communicate(timeout=PATIENCE)
     assert last.returncode == 0
