@@ -34,7 +34,8 @@ class DataError(BeatmeterError):
 
 class AudioError(BeatmeterError):
     """One audio file that cannot be used. `kind` is why, in one word for counting: missing, empty, unreadable, truncated,
-    short, long, silent, damaged (samples that are not finite or far too large); or, not for good, changed (somebody writes it),
+    short, long, silent, damaged (samples that are not finite or far too large, checksums that are wrong, audio that the header does
+    not count); or, not for good, changed (somebody writes it),
     machine (memory, disk or processes lack)."""
 
     def __init__(self, what: str, hint: str = "", kind: str = "unreadable") -> None:

@@ -16,9 +16,10 @@ import soxr
 from jaxtyping import Float32, Num
 
 from beatmeter.audio import ffmpeg
+from beatmeter.audio.inspection import Inspection, inspect
 from beatmeter.audio.levels import Levels
 from beatmeter.audio.reader import HIGHEST_RATE, LOWEST_RATE, Reader, require_file
-from beatmeter.audio.sndfile import ShortReadError, SoundFileReader
+from beatmeter.audio.sndfile import GaveUpError, ShortReadError, SoundFileReader
 from beatmeter.errors import AudioError, shown
 from beatmeter.schema import ChunkSpec
 
@@ -39,26 +40,32 @@ class AudioInfo:
 
 
 def open_audio(path: str | os.PathLike[str]) -> Reader:
-    """Open an audio file with whatever can read it: libsndfile, else ffmpeg when it is installed. Raises AudioError."""
+    """Open an audio file with whatever can read it: libsndfile, else ffmpeg when it is installed. Raises AudioError; `blocks` of the
+    reader may raise GaveUpError, after which ffmpeg may still read the file."""
     path = Path(path)
     require_file(path)
+    inspection = inspect(path)
     try:
-        return SoundFileReader(path)
+        return SoundFileReader(path, inspection)
     except AudioError as error:
         if error.kind != "unreadable":
             raise
-        first = error
+        return _open_with_ffmpeg(path, inspection, error)
     except OSError as error:
         raise AudioError(f"cannot open {shown(path)}: {error.strerror or error}", "Check the path and its permissions.") from None
+
+
+def _open_with_ffmpeg(path: Path, inspection: Inspection, first: AudioError) -> Reader:
+    """What is left when libsndfile gave the error `first`."""
     if not ffmpeg.available():
         hint = first.hint or "If it plays elsewhere, install ffmpeg (apt-get install ffmpeg) or convert it to FLAC."
         raise AudioError(f"{first.what.rstrip('.')}; ffmpeg is not installed", hint)
     try:
-        return ffmpeg.FFmpegReader(path)
+        return ffmpeg.FFmpegReader(path, inspection)
     except AudioError as error:
         if error.passing:
             raise
-        if isinstance(first, ShortReadError):
+        if isinstance(first, (ShortReadError, GaveUpError)):
             raise first from None
         raise AudioError(f"{first.what.rstrip('.')}; {error.what}", "It is damaged or no audio: fetch it again or leave it out.") from None
 
@@ -100,13 +107,22 @@ def load(path: str | os.PathLike[str], sample_rate: int = SAMPLE_RATE) -> Float3
 def measure(path: str | os.PathLike[str]) -> float:
     """Seconds of audio in a file that can be used: all of it is read, and AudioError raised for whatever `load` refuses,
     without resampling or keeping anything."""
-    with open_audio(path) as reader:
-        levels = Levels(Path(path), reader.sample_rate)
-        for block in reader.blocks():
-            levels.mix(block)
-        seconds = levels.samples / reader.sample_rate
-        _finish(levels, seconds)
-        return seconds
+    path = Path(path)
+    try:
+        with open_audio(path) as reader:
+            return _measured(reader)
+    except GaveUpError as error:
+        with _open_with_ffmpeg(path, inspect(path), error) as reader:
+            return _measured(reader)
+
+
+def _measured(reader: Reader) -> float:
+    levels = Levels(reader.path, reader.sample_rate)
+    for block in reader.blocks():
+        levels.mix(block)
+    seconds = levels.samples / reader.sample_rate
+    _finish(levels, seconds)
+    return seconds
 
 
 def from_array(samples: Num[np.ndarray, ...], sample_rate: float, wanted: int = SAMPLE_RATE) -> Float32[np.ndarray, " sample"]:
@@ -131,19 +147,33 @@ def from_array(samples: Num[np.ndarray, ...], sample_rate: float, wanted: int = 
 
 def _resampled(path: Path, sample_rate: int) -> Iterator[np.ndarray]:
     """Blocks of the file at `sample_rate`. All checks are done before the last block is given."""
-    with open_audio(path) as reader:
-        levels = Levels(path, reader.sample_rate)
-        same = reader.sample_rate == sample_rate
-        resampler = None if same else soxr.ResampleStream(reader.sample_rate, sample_rate, 1, dtype="float32", quality="HQ")
-        before = None
-        for block in reader.blocks():
-            mono = levels.mix(block)
-            if before is not None:
-                yield before
-            before = np.ascontiguousarray(mono) if resampler is None else resampler.resample_chunk(mono)
-        tail = [] if resampler is None else [resampler.resample_chunk(np.empty(0, dtype=np.float32), last=True)]
-        _finish(levels, levels.samples / reader.sample_rate)
-        yield np.concatenate([*([] if before is None else [before]), *tail])
+    given = 0
+    try:
+        with open_audio(path) as reader:
+            for wave in _converted(reader, sample_rate):
+                given += len(wave)
+                yield wave
+    except GaveUpError as error:
+        with _open_with_ffmpeg(path, inspect(path), error) as reader:
+            for wave in _converted(reader, sample_rate):  # from the beginning; what was given is left out
+                if len(wave) > given:
+                    yield wave[given:]
+                given = max(0, given - len(wave))
+
+
+def _converted(reader: Reader, sample_rate: int) -> Iterator[np.ndarray]:
+    levels = Levels(reader.path, reader.sample_rate)
+    same = reader.sample_rate == sample_rate
+    resampler = None if same else soxr.ResampleStream(reader.sample_rate, sample_rate, 1, dtype="float32", quality="HQ")
+    before = None
+    for block in reader.blocks():
+        mono = levels.mix(block)
+        if before is not None:
+            yield before
+        before = np.ascontiguousarray(mono) if resampler is None else resampler.resample_chunk(mono)
+    tail = [] if resampler is None else [resampler.resample_chunk(np.empty(0, dtype=np.float32), last=True)]
+    _finish(levels, levels.samples / reader.sample_rate)
+    yield np.concatenate([*([] if before is None else [before]), *tail])
 
 
 def _finish(levels: Levels, seconds: float) -> None:

@@ -17,6 +17,7 @@ from typing import IO, Any
 import numpy as np
 from jaxtyping import Float32
 
+from beatmeter.audio.inspection import NOTHING, Inspection
 from beatmeter.audio.reader import Reader, require_rate
 from beatmeter.errors import AudioError, shown
 
@@ -65,13 +66,16 @@ def _not_started(program: str, path: Path, error: OSError) -> AudioError:
 
 class FFmpegReader(Reader):
     """`path` through ffmpeg: the first audio stream at its own rate and channels. Local files only: a playlist that
-    names network addresses is not followed. Raises AudioError when ffmpeg finds no audio in it."""
+    names network addresses is not followed. Where the `inspection` knows nothing
+    of the format, ffmpeg stops at the first error, else it would leave out what it cannot decode. Raises AudioError when
+    ffmpeg finds no audio in it."""
 
     name = "ffmpeg"
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        command = ["ffmpeg", "-nostdin", *_QUIET_AND_LOCAL, "-i", _url(path), "-map", "0:a:0", "-c:a", "pcm_f32be", "-f", "au", "pipe:1"]
+    def __init__(self, path: Path, inspection: Inspection = NOTHING) -> None:
+        self.path, self.bounds, self.hidden = path, inspection.bounds, inspection.hidden
+        strict = ("-xerror",) if inspection == NOTHING else ()
+        command = ["ffmpeg", "-nostdin", *_QUIET_AND_LOCAL, *strict, "-i", _url(path), "-map", "0:a:0", "-c:a", "pcm_f32be", "-f", "au", "pipe:1"]
         with contextlib.ExitStack() as undo:
             try:
                 self._errors: IO[bytes] = undo.enter_context(tempfile.TemporaryFile())  # a pipe that nobody empties would block ffmpeg

@@ -90,13 +90,18 @@ class _Bytes:
         self._file.close()
 
 
-def looks_like_mpeg(path: Path) -> bool:
-    """Whether to expect MPEG audio, by the first bytes after ID3 tags and the name."""
+def head(path: Path) -> tuple[bytes, int]:
+    """The first four bytes after ID3 tags, and where they are."""
     data = _Bytes(path)
     try:
-        head = data.at(_after_tags(data, 0), 4)
+        start = _after_tags(data, 0)
+        return data.at(start, 4), start
     finally:
         data.close()
+
+
+def looks_like_mpeg(path: Path, head: bytes) -> bool:
+    """Whether to expect MPEG audio, by the first bytes after ID3 tags and the name."""
     return _parse(head) is not None or (path.suffix.lower() in (".mp3", ".mp2", ".mpga") and not head.startswith(_OTHER_FORMATS))
 
 

@@ -27,7 +27,9 @@ class Reader(ABC):
     """An open audio file.
 
     `frames` is how many samples per channel the file says it holds, None when it does not say. `promised` tells whether
-    that number binds: a file that ends more than TOLERANCE before it is truncated.
+    that number binds: a file that ends more than TOLERANCE before it is truncated. `bounds` are the seconds that were counted
+    in the file, at least and at most, by other means than this reader's; `hidden` is how much lies behind the audio that the
+    header counts, as a share of it.
     """
 
     path: Path
@@ -37,6 +39,8 @@ class Reader(ABC):
     channels: int
     frames: int | None
     promised: bool
+    bounds: tuple[float, float] = (0.0, math.inf)
+    hidden: float = 0.0
 
     @abstractmethod
     def read(self, frames: int) -> Float32[np.ndarray, "frame channel"]:
@@ -53,15 +57,31 @@ class Reader(ABC):
         self.close()
 
     def blocks(self) -> Iterator[Float32[np.ndarray, "frame channel"]]:
-        """All frames in blocks whose size depends on the file's rate and channels alone. Raises AudioError (kind
-        truncated) when the file ends before the length that it promises."""
+        """All frames in blocks whose size depends on the file's rate and channels alone. Raises AudioError for whatever `finish`
+        refuses."""
         size = max(1, min(int(BLOCK_SECONDS * self.sample_rate), BLOCK_VALUES // self.channels))
         done = 0
         while len(block := self.read(size)):
             done += len(block)
             yield block
-        if self.promised and self.frames is not None and self.frames - done > TOLERANCE * self.sample_rate:
-            raise truncated(self.path, done / self.sample_rate, self.frames / self.sample_rate)
+        self.finish(done)
+
+    def finish(self, frames: int) -> None:
+        """There were so many frames: raise AudioError of the kind truncated when the file promises more, damaged when another
+        number was counted in it or audio lies behind them."""
+        seconds, (least, most) = frames / self.sample_rate, self.bounds
+        if self.promised and self.frames is not None and self.frames - frames > TOLERANCE * self.sample_rate:
+            raise truncated(self.path, seconds, self.frames / self.sample_rate)
+        if not least - TOLERANCE <= seconds <= most + TOLERANCE:
+            what = f"{self.name} reads {seconds:.2f} s of {shown(self.path)}, which holds {least if seconds < least else most:.2f} s"
+            raise AudioError(what, "Re-encode the file.", kind="damaged")
+        self.require_nothing_behind(seconds)
+
+    def require_nothing_behind(self, seconds: float) -> None:
+        """Raise AudioError (kind damaged) when more audio lies behind the `seconds` that the header counts."""
+        if seconds * self.hidden > TOLERANCE:
+            what = f"its header counts {seconds:.2f} s of audio, and another {seconds * self.hidden:.2f} s lie behind them"
+            raise AudioError(f"{shown(self.path)} is damaged: {what}", "Convert it again from its source, or repair its header.", kind="damaged")
 
 
 def truncated(path: Path, found: float, promised: float) -> AudioError:

@@ -11,7 +11,8 @@ import numpy as np
 import soundfile
 from jaxtyping import Float32
 
-from beatmeter.audio import mpeg
+from beatmeter.audio import flac
+from beatmeter.audio.inspection import Inspection
 from beatmeter.audio.reader import FETCH_AGAIN, TOLERANCE, Reader, require_rate, truncated
 from beatmeter.errors import AudioError, shown
 
@@ -27,23 +28,31 @@ class ShortReadError(AudioError):
     """libsndfile can open this file and would stop before its end; another reader may do better."""
 
 
+class GaveUpError(AudioError):
+    """libsndfile stopped inside a file whose bytes are as they should be; another reader may do better."""
+
+
 class SoundFileReader(Reader):
     """`path` through libsndfile. Raises AudioError when libsndfile does not know it (kind unreadable) or when its
-    header promises more than it holds (kind truncated), and ShortReadError when libsndfile would leave out the rest."""
+    header promises more than it holds (kind truncated) or less (damaged), and ShortReadError when libsndfile would leave out the
+    rest. `read` raises GaveUpError when libsndfile fails at what is whole."""
 
     name = "libsndfile"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, inspection: Inspection) -> None:
         self.path = path
-        length = mpeg.measure(path) if mpeg.looks_like_mpeg(path) else None
+        self.bounds, self.hidden = inspection.bounds, inspection.hidden
+        self._sound = inspection.ogg is not None  # damage would have been seen
+        length, extent, links = inspection.mpeg, inspection.chunks, 1 if inspection.ogg is None else inspection.ogg.links
         if length is not None and length.promised is not None:
             self._believe(length.promised / length.sample_rate, length.seconds)
         try:
             # bytes: a name need not be text
             self._file = soundfile.SoundFile(str(path) if sys.platform == "win32" else os.fsencode(path))
         except soundfile.LibsndfileError as error:
-            if error.code == _MALFORMED:  # another reader would take what is left for the whole
-                raise AudioError(f"{shown(path)} is damaged or truncated: its headers do not fit together", FETCH_AGAIN, kind="truncated") from None
+            if error.code == _MALFORMED and extent is not None and extent.counted > extent.present:  # another reader would take what is left
+                what = f"{shown(path)} is truncated: its header counts {extent.counted} bytes of audio, {extent.present} are there"
+                raise AudioError(what, FETCH_AGAIN, kind="truncated") from None
             raise AudioError(f"libsndfile cannot read {shown(path)}: {error.error_string}") from None
         except (TypeError, ValueError) as error:  # headerless formats by their suffix, for one
             raise AudioError(f"libsndfile cannot read {shown(path)}: {error}") from None
@@ -51,6 +60,8 @@ class SoundFileReader(Reader):
         self.format = f"{self._file.format} {self._file.subtype}"
         self.frames: int | None = self._file.frames if self._file.frames < _UNKNOWN else None
         self.promised = self.frames is not None
+        told = inspection.flac is not None and inspection.flac.md5 is not None and self._file.format == "FLAC"
+        self._checksum = flac.Checksum(inspection.flac) if told and inspection.flac is not None else None
         try:
             require_rate(path, self.sample_rate, self.channels)
             if self._file.frames == 0:
@@ -60,6 +71,11 @@ class SoundFileReader(Reader):
             elif length.promised is None:
                 self._believe(min(length.seconds, self._file.frames / self.sample_rate), length.seconds)
                 self.frames, self.promised = length.samples, False
+            counted = self._file.frames / self.sample_rate
+            self.require_nothing_behind(counted / (1 + self.hidden) if self._file.format == "W64" else counted)  # of W64 it reads all bytes
+            if links > 1:
+                what = f"libsndfile would read only the first of the {links} Ogg streams that follow one another in {shown(path)}"
+                raise ShortReadError(what, "Install ffmpeg, or re-encode the file.")
         except AudioError:
             self.close()
             raise
@@ -82,8 +98,6 @@ class SoundFileReader(Reader):
                 "Convert it to FLAC, W64 or RF64.",
                 kind="truncated",
             )
-        if "lacks an end-of-stream bit" in log and "Junk after the last page" in log:
-            raise AudioError(f"{shown(self.path)} is truncated: it ends inside an Ogg page after {seconds:.2f} s", FETCH_AGAIN, kind="truncated")
         for promised, found in [*_LOG_SIZE.findall(log), *_LOG_AIFF.findall(log)]:
             lost = seconds * (int(promised) / max(1, int(found)) - 1)
             if lost > TOLERANCE and int(promised) < _STREAMED:
@@ -91,15 +105,23 @@ class SoundFileReader(Reader):
 
     def read(self, frames: int) -> Float32[np.ndarray, "frame channel"]:
         try:
-            block: np.ndarray = self._file.read(frames, dtype="float32", always_2d=True)
+            block: np.ndarray = self._file.read(frames, dtype="float32" if self._checksum is None else self._checksum.dtype, always_2d=True)
         except soundfile.LibsndfileError as error:
-            at = self._file.tell() / self.sample_rate
+            at, said = self._file.tell() / self.sample_rate, error.error_string.rstrip(".")
+            if self._sound:
+                raise GaveUpError(f"libsndfile stops after {at:.1f} s of {shown(self.path)}, which is whole: {said}") from None
             raise AudioError(
-                f"{shown(self.path)} is damaged or truncated: after {at:.1f} s libsndfile says {error.error_string.rstrip('.')}",
+                f"{shown(self.path)} is damaged or truncated: after {at:.1f} s libsndfile says {said}",
                 FETCH_AGAIN,
                 kind="truncated",
             ) from None
-        return block
+        return block if self._checksum is None else self._checksum.floats(block)
+
+    def finish(self, frames: int) -> None:
+        super().finish(frames)
+        if self._checksum is not None and not self._checksum.right:
+            what = f"{shown(self.path)} is damaged: its samples are not those that were encoded (the MD5 in its header is another)"
+            raise AudioError(what, FETCH_AGAIN, kind="damaged")
 
     def close(self) -> None:
         self._file.close()

@@ -80,7 +80,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, dict[st
         "silence.wav": "silent",
         "pipe.wav": "not a regular",
     }
-    bad |= {"self.wav": "symbolic link", "dangling.wav": "no file", "bro\\udcffken\\n.ogg": "libsndfile cannot read"}
+    bad |= {"self.wav": "symbolic link", "dangling.wav": "no file", "bro\\udcffken\\n.ogg": "checksum of an Ogg page"}
     return root, usable, bad
 
 
