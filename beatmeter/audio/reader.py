@@ -19,6 +19,7 @@ from beatmeter.errors import AudioError, shown
 LOWEST_RATE, HIGHEST_RATE = 2_000, 800_000  # Hz
 TOLERANCE = 0.5  # seconds that may lack at the end: encoders pad, headers round
 FETCH_AGAIN = "Fetch it again; if the rest is lost, re-encode what there is."
+MEND = "Convert it again from its source, or repair its header."
 BLOCK_SECONDS = 4.0
 BLOCK_VALUES = 1 << 22  # most samples in a block, all channels together: memory stays flat for 192 kHz and many channels
 
@@ -81,7 +82,7 @@ class Reader(ABC):
         """Raise AudioError (kind damaged) when more audio lies behind the `seconds` that the header counts."""
         if seconds * self.hidden > TOLERANCE:
             what = f"its header counts {seconds:.2f} s of audio, and another {seconds * self.hidden:.2f} s lie behind them"
-            raise AudioError(f"{shown(self.path)} is damaged: {what}", "Convert it again from its source, or repair its header.", kind="damaged")
+            raise AudioError(f"{shown(self.path)} is damaged: {what}", MEND, kind="damaged")
 
 
 def truncated(path: Path, found: float, promised: float) -> AudioError:

@@ -13,7 +13,7 @@ from jaxtyping import Float32
 
 from beatmeter.audio import flac
 from beatmeter.audio.inspection import Inspection
-from beatmeter.audio.reader import FETCH_AGAIN, TOLERANCE, Reader, require_rate, truncated
+from beatmeter.audio.reader import FETCH_AGAIN, MEND, TOLERANCE, Reader, require_rate, truncated
 from beatmeter.errors import AudioError, shown
 
 _LOG_SIZE = re.compile(r"^\s*(?:data\w*(?: size)?|riff)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE | re.IGNORECASE)
@@ -53,6 +53,9 @@ class SoundFileReader(Reader):
             if error.code == _MALFORMED and extent is not None and extent.counted > extent.present:  # another reader would take what is left
                 what = f"{shown(path)} is truncated: its header counts {extent.counted} bytes of audio, {extent.present} are there"
                 raise AudioError(what, FETCH_AGAIN, kind="truncated") from None
+            if extent is not None and self.hidden > 0.05:  # two files in one, or two chunks of audio, of which others read the first
+                what = f"{shown(path)} is damaged: its header counts {extent.present} bytes of audio, and another {extent.behind} lie behind them"
+                raise AudioError(what, MEND, kind="damaged") from None
             raise AudioError(f"libsndfile cannot read {shown(path)}: {error.error_string}") from None
         except (TypeError, ValueError) as error:  # headerless formats by their suffix, for one
             raise AudioError(f"libsndfile cannot read {shown(path)}: {error}") from None

@@ -82,14 +82,14 @@ def test_a_header_of_one_second_over_twenty(suffix: str, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("suffix", ["wav", "aiff", "w64", "caf", "au"])
 def test_two_files_in_one(suffix: str, tmp_path: Path) -> None:
-    refused(write(tmp_path / f"a.{suffix}", chunk_format(suffix, 3.0) + chunk_format(suffix, 2.0)), "damaged", "another 2.0")
+    refused(write(tmp_path / f"a.{suffix}", chunk_format(suffix, 3.0) + chunk_format(suffix, 2.0)), "damaged", "lie behind them")
 
 
 def test_a_second_chunk_of_audio(tmp_path: Path) -> None:
     data = chunk_format("wav", 2.0)
     size = len(data) - data.index(b"data") - 8
     both = data + b"data" + struct.pack("<I", size) + data[-size:]
-    refused(write(tmp_path / "a.wav", patched(both, 4, struct.pack("<I", len(both) - 8))), "damaged", "another 2.0")
+    refused(write(tmp_path / "a.wav", patched(both, 4, struct.pack("<I", len(both) - 8))), "damaged", "lie behind them")
 
 
 CHUNKS = [b"LIST" + struct.pack("<I", 4) + b"INFO", b"id3 " + struct.pack("<I", 200_001) + bytes(200_001), b"cue " + struct.pack("<I", 4) + bytes(4)]
@@ -103,7 +103,7 @@ def test_chunks_and_tags_behind_the_audio_do_no_harm(tmp_path: Path, padded: boo
     assert len(load(write(tmp_path / "b.wav", data))) == 48_000  # the size of all was not mended
     for tag in (b"TAG" + bytes(125), b"ID3\x04" + bytes(300_000), b"APETAGEX" + bytes(300_000)):
         assert len(load(write(tmp_path / "c.wav", data + tag))) == 48_000
-    data = chunk_format("aiff", 2.0) + b"ANNO" + struct.pack(">I", 100_000) + bytes(100_000)
+    data = chunk_format("aiff", 2.0) + b"ANNO" + struct.pack(">I", 100) + bytes(100)
     assert len(load(write(tmp_path / "d.aiff", data))) == 48_000
 
 
@@ -164,7 +164,10 @@ def test_ogg_pages(tmp_path: Path, subtype: str) -> None:
     refused(write(path, data[:-7]), "truncated", "ends inside an Ogg page")
     refused(write(path, b"".join([*parts[:-3], b"OggT" + parts[-3][4:], *parts[-2:]])), "damaged", "missing")
     assert len(load(write(path, b"".join([*parts[:-2], b"junk", *parts[-2:], b"TAG", bytes(125)])))) == 480_000
-    assert len(load(write(path, b"ID3\x04\0\0\0\0\0\x0a" + bytes(10) + data))) == 480_000
+    write(path, b"ID3\x04\0\0\0\0\0\x0a" + bytes(10) + data)
+    assert inspect(path).ogg == found
+    if ffmpeg.available():  # libsndfile does not look behind tags here
+        assert len(load(path)) == 480_000
 
 
 def chained(tmp_path: Path, subtype: str, rates: tuple[int, int] = (48_000, 48_000)) -> Path:
