@@ -118,7 +118,7 @@ def test_a_table_may_not_lead_out_of_its_folder(tmp_path: Path) -> None:
         (home / f"data_{split}_4_classes.tab").write_text("\n".join(rows if split == "train" else rows[:1]) + "\n")
     done = beatmeter("extract", home, *SPECTRAL, "--cache", tmp_path / "cache", cwd=tmp_path)
     assert b"Traceback" not in done.stderr
-    assert b"1 of 1 tracks have features" in done.stdout, (done.stdout, done.stderr)
+    assert b"1 of 1 track have features" in done.stdout, (done.stdout, done.stderr)
     assert b"3 rows" in done.stderr
     (store,) = list_stores(tmp_path / "cache")
     assert len(store.keys()) == 1  # type: ignore[union-attr]
