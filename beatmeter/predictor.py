@@ -316,14 +316,21 @@ class Predictor:
             try:
                 if isinstance(audio, AudioError):
                     raise audio
-                samples = audio.samples if isinstance(audio, LongAudio) else len(audio)
-                track = WholeTrack(self.scorer, samples)
-                for block in stream(path, rate, BLOCK) if isinstance(audio, LongAudio) else [audio]:
-                    track.push(block)
-                    progress(len(block) / rate)
-                yield path, self.judge(self.classes, track.finish(), samples / rate)
+                if isinstance(audio, LongAudio):
+                    yield path, self.predict_blocks(stream(path, rate, BLOCK), audio.samples, progress)
+                else:
+                    yield path, self.predict_blocks([audio], len(audio), progress)
             except AudioError as error:
                 yield path, error
+
+    def predict_blocks(self, blocks: Iterable[Float[np.ndarray, " sample"]], samples: int, progress: Seconds = lambda seconds: None) -> Answer:
+        """The answer for audio that comes in blocks, mono at the model's rate, `samples` in all. Raises AudioError when there are more or
+        fewer."""
+        track, rate = WholeTrack(self.scorer, samples), self.scorer.sample_rate
+        for block in blocks:
+            track.push(block)
+            progress(len(block) / rate)
+        return self.judge(self.classes, track.finish(), samples / rate)
 
     def windows(self) -> Windows:
         """Answers for windows of audio that is pushed in blocks."""

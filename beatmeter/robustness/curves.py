@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from beatmeter.audio.decode import load
+from beatmeter.audio.decode import stream
 from beatmeter.audio.encode import decode, encode
 from beatmeter.errors import AudioError, DataError
 from beatmeter.metrics import Estimate, share
@@ -20,6 +20,7 @@ Wave = Float[np.ndarray, " sample"]
 Change = Callable[[Wave, int, float, np.random.Generator], Wave]
 Progress = Callable[[int], object]
 
+PIECE = 300.0  # seconds of a track that are held and changed at once
 FEWEST = 5  # clips that a point of the tempo curve needs
 MP3_FASTEST = 160.0  # kb/s, the highest of MPEG-2 Layer III, which is what rates below 32 kHz are encoded as
 
@@ -76,11 +77,9 @@ def encode_mp3(wave: Wave, rate: int, level: float, rng: np.random.Generator) ->
     return decode(encode(loud, rate, "MP3", "MPEG_LAYER_III", compression_level=amount, bitrate_mode="CONSTANT"))
 
 
-def shorten(wave: Wave, rate: int, level: float, rng: np.random.Generator) -> Wave:
-    """The middle `level` seconds."""
-    n = min(round(level * rate), len(wave))
-    start = (len(wave) - n) // 2
-    return wave[start : start + n]
+def keep(wave: Wave, rate: int, level: float, rng: np.random.Generator) -> Wave:
+    """The wave itself: of a way that only chooses which `level` seconds are heard, the middle ones."""
+    return wave
 
 
 def shift_pitch(wave: Wave, rate: int, level: float, rng: np.random.Generator) -> Wave:
@@ -105,7 +104,7 @@ def change_gain(wave: Wave, rate: int, level: float, rng: np.random.Generator) -
 WAYS: Mapping[str, Way] = {
     "noise": Way("white noise", "dB signal to noise", (0, 5, 10, 15, 20, 25, 30), add_noise),
     "mp3": Way("MP3", "kb/s", (64, 96, 128), encode_mp3),
-    "length": Way("length of the clip", "s", (5, 7.5, 10, 15, 20, 30, 60), shorten),
+    "length": Way("length of the clip", "s", (5, 7.5, 10, 15, 20, 30, 60), keep),
     "pitch": Way("pitch", "semitones", (-6, -3, 0, 3, 6), shift_pitch, 0),
     "speed": Way("speed", "times as fast", (0.6, 0.8, 1.0, 1.25, 1.6), stretch, 1.0),
     "gain": Way("level", "dB", (-30, -20, -10, 0, 6, 12), change_gain, 0),
@@ -116,7 +115,8 @@ def robustness(predictor: Predictor, tracks: Sequence[Track], ways: Sequence[str
     """A curve for each of `ways` over labelled `tracks`, then one over tempo when the tracks have a column `tempo` or
     `tempo_qpm` (per minute). Intervals are Wilson's, widened for groups.
 
-    Lengths that a clip does not have are left out for it, so points may rest on different clips: `clips` says how many.
+    Lengths that a clip does not have are left out for it, so points may rest on different clips: `clips` says how many. A track of more
+    than PIECE seconds is changed piece by piece, so memory does not grow with its length.
     Raises DataError for a track that cannot be decoded.
     """
     right: dict[tuple[str, float], dict[str, float]] = {(name, level): {} for name in ways for level in WAYS[name].levels}
@@ -124,16 +124,20 @@ def robustness(predictor: Predictor, tracks: Sequence[Track], ways: Sequence[str
     rate = predictor.scorer.sample_rate
     for number, track in enumerate(tracks):
         try:
-            wave = load(track.path, rate)
+            audio = _Audio.of(track, rate)
+            plain[track.id] = audio.right(predictor, lambda piece: piece)
+            for (name, level), found in right.items():
+                way = WAYS[name]
+                if name == "length" and audio.samples < level * rate * 0.99:
+                    continue
+                if level == way.clean:
+                    found[track.id] = plain[track.id]
+                    continue
+                rng = np.random.default_rng([number, round(1000 * level) & 0xFFFFFFFF])
+                heard = audio.middle(level) if name == "length" else audio
+                found[track.id] = heard.right(predictor, lambda piece, w=way, x=level, r=rng: w.change(piece, rate, x, r))  # type: ignore[misc]
         except AudioError as error:
             raise DataError(f"track {track.id}: {error}", "See `beatmeter data check`.") from None
-        plain[track.id] = _right(predictor, wave, rate, track)
-        for (name, level), found in right.items():
-            way = WAYS[name]
-            if name == "length" and len(wave) < level * rate * 0.99:
-                continue
-            rng = np.random.default_rng([number, round(1000 * level) & 0xFFFFFFFF])
-            found[track.id] = plain[track.id] if level == way.clean else _right(predictor, way.change(wave, rate, level, rng), rate, track)
         progress(1)
     groups = {t.id: t.group for t in tracks}
     curves = [
@@ -144,8 +148,44 @@ def robustness(predictor: Predictor, tracks: Sequence[Track], ways: Sequence[str
     return curves + _over_tempo(tracks, plain, groups)
 
 
-def _right(predictor: Predictor, wave: Wave, rate: int, track: Track) -> float:
-    return float(predictor.predict(wave, rate).meter == track.primary)
+@dataclass(frozen=True)
+class _Audio:
+    """A track at `rate` Hz: its `wave`, or None when it is longer than PIECE and is read and changed piece by piece."""
+
+    track: Track
+    rate: int
+    samples: int
+    wave: Wave | None
+
+    @classmethod
+    def of(cls, track: Track, rate: int) -> _Audio:
+        lengths: list[int] = []
+        first = None
+        for piece in stream(track.path, rate, PIECE):
+            first = piece if not lengths else None
+            lengths.append(len(piece))
+        return cls(track, rate, sum(lengths), first)
+
+    def pieces(self) -> Iterable[Wave]:
+        return stream(self.track.path, self.rate, PIECE) if self.wave is None else [self.wave]
+
+    def middle(self, seconds: float) -> _Audio:
+        """The middle so many seconds, at most a PIECE."""
+        n = min(round(seconds * self.rate), self.samples)
+        start, at, parts = (self.samples - n) // 2, 0, []
+        for piece in self.pieces():
+            parts.append(piece[max(0, start - at) : max(0, start + n - at)].copy())
+            at += len(piece)
+        return _Audio(self.track, self.rate, n, np.concatenate(parts))
+
+    def right(self, predictor: Predictor, change: Callable[[Wave], Wave]) -> float:
+        """1 where the track's meter is heard in its changed pieces, else 0."""
+        if self.wave is not None:
+            answer = predictor.predict(change(self.wave), self.rate)
+        else:  # changed twice: first to know how much there will be of it
+            samples = sum(len(change(piece)) for piece in self.pieces())
+            answer = predictor.predict_blocks((change(piece) for piece in self.pieces()), samples)
+        return float(answer.meter == self.track.primary)
 
 
 def _point(level: float, right: Mapping[str, float], groups: Mapping[str, str]) -> Point:

@@ -37,7 +37,6 @@ def test_every_way_changes_what_it_says() -> None:
     wave = tone()
     noise = changed("noise", 10, wave) - wave
     assert 10 * np.log10(np.mean(wave**2) / np.mean(noise**2)) == pytest.approx(10, abs=0.1)
-    assert len(changed("length", 5, wave)) == 5 * RATE
     assert pitch(changed("pitch", 3, wave)) == pytest.approx(440 * 2 ** (3 / 12), rel=0.01)
     assert len(changed("pitch", 3, wave)) == len(wave)
     faster = changed("speed", 1.25, wave)
@@ -78,6 +77,28 @@ def test_points_count_the_clips_that_are_right(tracks: list[Track]) -> None:
     assert {p.level: p.clips for p in length.points} == {5: 12, 7.5: 11, 10: 11}
     assert [(p.level, p.clips) for p in tempo.points] == [(60.0, 6), (120.0, 6)]
     assert len(robustness_figure([gain, length, tempo]).axes) == 4
+
+
+def test_a_long_track_is_changed_and_heard_in_pieces(tracks: list[Track], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pieces of 2 s in place of 300: the same answers, and no wave longer than a piece, but for the lengths that are asked for."""
+    longest, heard = [], []
+
+    class InPieces(Loud):
+        def predict_blocks(self, blocks: Any, samples: int) -> Any:
+            found = list(blocks)
+            longest.extend(map(len, found))
+            assert sum(map(len, found)) == samples
+            return self.predict(np.concatenate(found), RATE)
+
+        def predict(self, wave: np.ndarray, rate: int) -> Any:
+            heard.append(len(wave) / RATE)
+            return super().predict(wave, rate)
+
+    whole = robustness(Loud(), tracks, ("gain", "length", "speed"))  # type: ignore[arg-type]
+    monkeypatch.setattr("beatmeter.robustness.curves.PIECE", 2.0)
+    assert robustness(InPieces(), tracks, ("gain", "length", "speed")) == whole  # type: ignore[arg-type]
+    assert max(longest) <= 2 * RATE / 0.6 + 1
+    assert {5.0, 7.5, 10.0} <= set(heard)
 
 
 def test_wrong_orders_are_refused_in_words(tracks: list[Track], tmp_path: Path) -> None:
