@@ -15,6 +15,7 @@ from torch import Tensor
 from beatmeter import checkpoints
 from beatmeter.runs import Board, RunFolder
 from beatmeter.settings import TrainingConfig
+from beatmeter.tasks import Choice
 
 EVERY = 2.0
 
@@ -24,9 +25,11 @@ Tensors = Mapping[str, Tensor]
 class Course:
     """One run's course. Without a folder (a process that does not write) it only decides."""
 
-    def __init__(self, folder: RunFolder | None, about: Mapping[str, Any], training: TrainingConfig, after: Mapping[str, Any] | None = None) -> None:
-        """`after` is what `write` said of the epoch to go on from."""
-        self.folder, self.about, self.training = folder, about, training
+    def __init__(
+        self, folder: RunFolder | None, about: Mapping[str, Any], training: TrainingConfig, choice: Choice, after: Mapping[str, Any] | None = None
+    ) -> None:
+        """`choice` picks the best epoch; `after` is what `write` said of the epoch to go on from."""
+        self.folder, self.about, self.training, self.choice = folder, about, training, choice
         self.best: dict[str, Any] | None = after["best"] if after else None
         self.epoch = int(after["epoch"]) if after else 0
         self._lines: list[dict[str, Any]] = []
@@ -49,7 +52,7 @@ class Course:
 
     def add(self, line: dict[str, Any], task: Mapping[str, Any], tensors: Callable[[], Tensors], optimiser: Callable[[], Tensors]) -> bool:
         """An epoch is over: whether it is the best so far. `tensors` and `optimiser` give the state as it is now."""
-        better = self.best is None or rank(line, self.training.select) > rank(self.best, self.training.select)
+        better = self.best is None or rank(line, self.choice) > rank(self.best, self.choice)
         self.best, self.epoch = line if better else self.best, line["epoch"]
         if self.folder is not None:
             about = {**self.about, "epoch": self.epoch, "best": self.best, "task": task, "log": line}
@@ -83,7 +86,7 @@ class Course:
             self._board.close()
 
 
-def rank(line: Mapping[str, Any], select: str) -> tuple[float, float]:
-    """Sort key of an epoch: larger is better; equal scores go to the lower loss."""
-    loss = -float(line["val"]["loss"])
-    return (loss, loss) if select == "loss" else (float(line["val"][select]), loss)
+def rank(line: Mapping[str, Any], choice: Choice) -> tuple[float, float]:
+    """Sort key of an epoch: larger is better; equal figures go to the lower loss."""
+    value = float(line["val"][choice.name])
+    return (value if choice.better == "higher" else -value, -float(line["val"]["loss"]))

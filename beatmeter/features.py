@@ -1,6 +1,6 @@
 """First waist, two sources: `Frozen` reads features from a store, `Streamed` makes them from audio as it trains.
 
-Everything after a source asks the same few questions: `prepare`, `batches`, `encoder`, `parameter_groups`. So heads, losses
+Everything after a source asks the same few questions: `prepare`, `batches`, `features`, `parameter_groups`. So heads, losses
 and diagnostics cannot tell the regimes apart, and the words frozen and streamed stand in this file alone.
 """
 
@@ -35,6 +35,7 @@ from beatmeter.pooling import Arrangement, Encoder, aggregate, window_chunks
 from beatmeter.schema import FeatureSpec, Track
 from beatmeter.service import FeatureService, Progress, Report
 from beatmeter.settings import AdapterConfig, AugmentConfig, RunConfig, TrainingConfig
+from beatmeter.standardiser import IDENTITY, Standardiser
 from beatmeter.store import Snapshot
 from beatmeter.waves import Waves
 
@@ -44,24 +45,22 @@ TOGETHER = 24  # chunks that are encoded together though nothing learns: four tr
 FULL = 0.8  # share of the free memory that the activations of a step may take before they are computed twice instead
 
 T = TypeVar("T")
-Scales = Mapping[str, tuple[Tensor, Tensor]]  # by pooling: mean and scale, see `heads.Standardise`
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Some tracks: their positions in the sequence that was asked for, and what the encoder takes. `standardised` features
-    have been through `Source.standardise`."""
+    """Some tracks: their positions in the sequence that was asked for, and what `Source.features` takes."""
 
     index: np.ndarray
     inputs: Any
-    standardised: bool = False
 
 
 class Source(ABC):
-    """Where the features of tracks come from. `encoder(batch.inputs)` gives a mapping pooling -> (track, layer, *axes)."""
+    """Where the features of tracks come from, standardised once a `Standardiser` is given."""
 
     spec: FeatureSpec
     encoder: nn.Module
+    standardiser: Standardiser = IDENTITY
 
     @abstractmethod
     def prepare(self, tracks: Sequence[Track], report: Report = print, progress: Progress | None = None) -> dict[str, str]:
@@ -80,13 +79,15 @@ class Source(ABC):
     def step_size(self, training: TrainingConfig) -> int:
         """Tracks per step of the device; a step of the optimiser takes batch x accumulation tracks with every source."""
 
-    def standardise(self, scales: Scales) -> None:  # noqa: B027 - where features are made anew there is nothing to save
-        """Serve features standardised from now on, if that saves work."""
+    def features(self, batch: Batch) -> Mapping[str, Tensor]:
+        """Standardised features of a batch by pooling, each (track, layer, *axes)."""
+        return self.standardiser(self.encoder(batch.inputs))
 
-    @property
-    def scales(self) -> Scales | None:
-        """By what features are standardised, None when they are not."""
-        return None
+    def standardise(self, standardiser: Standardiser) -> None:
+        """Serve features standardised from now on. Raises RunError when they are standardised in another way already."""
+        if self.standardiser.means and not self.standardiser.same(standardiser):
+            raise RunError("these features are standardised by another train split already", "Open them once more.")
+        self.standardiser = standardiser
 
     def adapter_state(self) -> dict[str, Tensor]:
         """What training changed before the head."""
@@ -133,7 +134,6 @@ class Frozen(Source):
         self.encoder = nn.Identity()
         self.keys: dict[str, str] = {}
         self.snapshot: Snapshot | None = None
-        self._scales: Scales | None = None
         self._tables: dict[tuple[str, ...], dict[str, Tensor] | None] = {}
         self._lock = threading.Lock()
         self._report: Report = print
@@ -152,26 +152,16 @@ class Frozen(Source):
     def provenance(self) -> dict[str, Any]:
         return {"snapshot": self.snapshot.id if self.snapshot else None}
 
-    @property
-    def scales(self) -> Scales | None:
-        return self._scales
+    def features(self, batch: Batch) -> Mapping[str, Tensor]:
+        return batch.inputs  # type: ignore[no-any-return]  # read standardised
 
-    def standardise(self, scales: Scales) -> None:
+    def standardise(self, standardiser: Standardiser) -> None:
         with self._lock:
-            if self._scales is not None:
-                if any(not torch.equal(a, b) for name in scales for a, b in zip(scales[name], self._scales[name], strict=True)):
-                    raise RunError("these features are standardised by another train split already", "Open them once more.")
-                return
-            self._scales = {name: (mean.clone(), scale.clone()) for name, (mean, scale) in scales.items()}
-            for table in self._tables.values():
+            before = self.standardiser
+            super().standardise(standardiser)
+            for table in self._tables.values() if not before.means else ():
                 for name, values in (table or {}).items():
-                    self._apply(name, values)
-
-    def _apply(self, name: str, values: Tensor) -> None:
-        """Standardise (track, layer, *axes) in place, if it is time."""
-        if self._scales is not None and name in self._scales:
-            mean, scale = (t.to(values.device) for t in self._scales[name])
-            values.sub_(mean).mul_(scale)
+                    standardiser.apply(name, values, in_place=True)
 
     def batches(self, tracks: Sequence[Track], parts: Iterable[np.ndarray], seed: tuple[int, ...] | None = None) -> Iterator[Batch]:
         chosen = np.zeros(len(tracks), dtype=int)
@@ -186,7 +176,7 @@ class Frozen(Source):
         for index in parts:
             at = torch.from_numpy(index * views + chosen[index])
             some = {name: values.index_select(0, at.to(values.device)).to(self.device) for name, values in table.items()}
-            yield Batch(index, some, self._scales is not None)
+            yield Batch(index, some)
 
     def _read(self, tracks: Sequence[Track], parts: Iterable[np.ndarray], chosen: np.ndarray) -> Iterator[Batch]:
         for index in parts:
@@ -194,8 +184,8 @@ class Frozen(Source):
             some = {name: torch.empty((len(keys), *self.spec[name].row_shape)) for name in self._names()}
             for name, values in some.items():
                 self._aggregate(keys, np.arange(len(keys)), chosen[index], name, values)
-                self._apply(name, values)
-            yield Batch(index, {name: values.to(self.device) for name, values in some.items()}, self._scales is not None)
+                self.standardiser.apply(name, values, in_place=True)
+            yield Batch(index, {name: values.to(self.device) for name, values in some.items()})
 
     def _names(self) -> list[str]:
         return [p.name for p in self.spec.poolings if p.kind != "frames"]
@@ -232,7 +222,7 @@ class Frozen(Source):
                 at, view = np.repeat(np.arange(len(part)), views), np.tile(np.arange(views), len(part))
                 out = values[part[0] * views : (part[-1] + 1) * views]
                 self._aggregate([keys[i] for i in part], at, view, name, out)
-                self._apply(name, out)
+                self.standardiser.apply(name, out, in_place=True)
             table[name] = values
         return table
 

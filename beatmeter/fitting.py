@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -24,37 +24,41 @@ from beatmeter.course import Course
 from beatmeter.distributed import ALONE, Ranks
 from beatmeter.errors import RunError
 from beatmeter.features import Batch, Source, in_order
-from beatmeter.heads import Head, Moments, Standardise
-from beatmeter.restoring import HEADER, part, require_fit
+from beatmeter.gradients import joint_step, separable_step
+from beatmeter.heads import layer_weights, mix_parameters, own_parameters
+from beatmeter.lag_shift import draw_shifts, shifted
+from beatmeter.restoring import HEADER, head_tensors, part, require_fit
 from beatmeter.runs import RunFolder
 from beatmeter.schema import Predictions, Track
 from beatmeter.settings import RunConfig
-from beatmeter.tasks import Task
+from beatmeter.standardiser import Standardiser, moments_of, standardiser_of
+from beatmeter.tasks import State, Targets, Task, chosen_by
 
 Report = Callable[[str], None]
 
 
 @dataclass
 class Model:
-    """What is trained: the source's encoder and the task's head; and by which processes."""
+    """What is trained: the source's encoder and the task's head; what the task found in the train split; by which processes."""
 
     task: Task
+    state: State
     source: Source
-    head: Head
+    head: nn.Module
     ranks: Ranks = ALONE
 
     @property
     def device(self) -> torch.device:
         return next(self.head.parameters()).device
 
-    def logits(self, tracks: Sequence[Track], size: int, progress: Callable[[int], object] = lambda n: None) -> np.ndarray:
-        """Logits (track, class) without gradients, in evaluation mode; processes share the work."""
-        found = torch.zeros((len(tracks), len(self.task.classes)), device=self.device)
+    def outputs(self, tracks: Sequence[Track], size: int, progress: Callable[[int], object] = lambda n: None) -> np.ndarray:
+        """Outputs (track, name) without gradients, in evaluation mode; processes share the work."""
+        found = torch.zeros((len(tracks), len(self.task.output.names)), device=self.device)
         self.head.eval()
         self.source.encoder.eval()
         with torch.inference_mode():
             for batch in self.source.batches(tracks, in_order(len(tracks), size)[self.ranks.index :: self.ranks.count]):
-                found[torch.from_numpy(batch.index)] = self.head(self.source.encoder(batch.inputs), standardised=batch.standardised).float()
+                found[torch.from_numpy(batch.index)] = self.head(self.source.features(batch)).float()
                 progress(len(batch.index))
         self.ranks.add([found])
         result: np.ndarray = found.cpu().numpy()
@@ -67,19 +71,21 @@ class Model:
 
     def predict(self, tracks: Sequence[Track], split: str, size: int, meta: dict[str, Any] | None = None) -> Predictions:
         """Predictions of one split."""
-        return self.task.predictions(tracks, self.logits(tracks, size), split, meta or {})
+        return self.task.decode(self.outputs(tracks, size), tracks, split, meta)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything that training changed."""
+        """Everything that training changed, and the standardiser."""
         head = {f"head.{name}": value for name, value in self.head.state_dict().items()}
-        return head | {f"adapter.{name}": value for name, value in self.source.adapter_state().items()}
+        adapter = {f"adapter.{name}": value for name, value in self.source.adapter_state().items()}
+        return head | adapter | self.source.standardiser.tensors()
 
     def load(self, tensors: Mapping[str, Tensor], where: Path, partly: bool = False) -> None:
         """Put back what `tensors` gave, from the checkpoint `where`; `partly` leaves the adapter as it is where they hold none.
         Raises RunError, naming `where`, for tensors of another model."""
-        head, adapter = part(tensors, "head."), part(tensors, "adapter.")
+        head, adapter = head_tensors(tensors), part(tensors, "adapter.")
         require_fit(self.head, head, where)
         self.head.load_state_dict(head)
+        self.source.standardise(Standardiser.from_tensors(tensors))
         if adapter or not partly:
             with named(where):
                 self.source.load_adapter_state(adapter)
@@ -101,32 +107,28 @@ def epoch_seed(*parts: int) -> int:
 
 
 def fit_standardisation(model: Model, train: Sequence[Track], size: int) -> None:
-    """Mean and deviation of every pooling over the train split, before the first step, untouched by augmentation. What the
-    source is standardised by already is taken over."""
-    modules = {name: cast(Standardise, module) for name, module in model.head.standardise.items()}
-    if model.source.scales is not None:
-        for name, (mean, scale) in model.source.scales.items():
-            modules[name].mean.copy_(mean)
-            modules[name].scale.copy_(scale)
+    """Standardise the source by mean and standard deviation of every pooling over the train split, untouched by augmentation.
+    A source that is standardised already stays as it is."""
+    if model.source.standardiser.means:
         return
     model.source.encoder.eval()
-    moments = {name: Moments(module) for name, module in modules.items()}
+    moments = {name: m for name, m in moments_of(model.source.spec).items() if name in model.task.reads}
     with torch.inference_mode():
         for batch in model.source.batches(train, in_order(len(train), size)[model.ranks.index :: model.ranks.count]):
-            features = model.source.encoder(batch.inputs)
+            features = model.source.features(batch)
             for name, moment in moments.items():
                 moment.add(features[name])
     for moment in moments.values():
         moment.exchange(model.ranks.gather)
-        moment.give()
+    model.source.standardise(standardiser_of(moments))
 
 
 def optimiser_for(model: Model, config: RunConfig) -> torch.optim.AdamW:
     """AdamW with one group each for the head, the layer mix (own rate, no decay) and what the source trains."""
     t = config.training
-    mix = model.head.mix_parameters()
+    mix = mix_parameters(model.head)
     groups = [
-        {"params": model.head.own_parameters(), "name": "head", "lr": t.head_lr, "weight_decay": t.weight_decay},
+        {"params": own_parameters(model.head), "name": "head", "lr": t.head_lr, "weight_decay": t.weight_decay},
         {"params": mix, "name": "mix", "lr": t.mix_lr, "weight_decay": 0.0},
         *({"lr": t.adapter_lr, "weight_decay": t.weight_decay, **g} for g in model.source.parameter_groups()),
     ]
@@ -147,19 +149,17 @@ def fit(
     model, config, folder, t = run.model, run.config, run.folder, run.config.training
     size = model.source.step_size(t)
     optimiser = optimiser_for(model, config)
-    targets = torch.from_numpy(model.task.targets(train)[0]).float().to(model.device)
+    targets = tensors_of(model.task.targets(train), model.device)
     after = None
     if resume and folder.last.exists():
-        tensors, after = checkpoints.read(folder.last, {**HEADER, "best": {"epoch": int, "val": {"loss": float, t.select: float}}})
+        tensors, after = checkpoints.read(folder.last, {**HEADER, "best": {"epoch": int, "val": {"loss": float, chosen_by(model.task, t.select).name: float}}})
         model.load(tensors, folder.last)
         with named(folder.last):
             checkpoints.load_optimiser(optimiser, tensors)
         report(f"continuing after epoch {after['epoch']}")
     elif config.head.standardise and not t.start:
         fit_standardisation(model, train, size)
-    if config.head.standardise:
-        model.source.standardise(model.head.scales())
-    course = Course(folder if model.ranks.main else None, run.about, t, after)
+    course = Course(folder if model.ranks.main else None, run.about, t, chosen_by(model.task, t.select), after)
     began_at = course.epoch + 1
     try:
         while not course.over:
@@ -171,18 +171,18 @@ def fit(
             if bar:
                 bar.close()
             line |= {
-                "layer_weights": model.head.layer_weights(),
+                "layer_weights": layer_weights(model.head),
                 "learning_rates": {g["name"]: g["lr"] for g in optimiser.param_groups},
                 "seconds": round(time.monotonic() - began, 3),
             }
-            better = course.add(line, model.task.state(), model.tensors, lambda: checkpoints.optimiser_tensors(optimiser))
+            better = course.add(line, model.state, model.tensors, lambda: checkpoints.optimiser_tensors(optimiser))
             report(describe_epoch(model.task, line, t.epochs, better, first=epoch == began_at))
     finally:
         course.close()
     if course.best is None:
         raise RunError("no epoch was trained", "Set training.epochs to at least 1.")
     if course.epoch < t.epochs:
-        report(f"stopped: no better validation {t.select} for {t.patience} epochs")
+        report(f"stopped: no better validation {course.choice.name} for {t.patience} epochs")
     model.ranks.gather(None)  # the best epoch is on disk
     model.load(checkpoints.read(folder.best)[0], folder.best)
     return course.best
@@ -192,7 +192,7 @@ def train_epoch(
     model: Model,
     optimiser: torch.optim.Optimizer,
     train: Sequence[Track],
-    targets: Tensor,
+    targets: tuple[Tensor, Tensor],
     config: RunConfig,
     epoch: int,
     size: int,
@@ -202,51 +202,56 @@ def train_epoch(
 
     A step of the optimiser takes `batch` x `accumulation` tracks; each process computes its share of them, `size` at a time.
     """
-    t, ranks = config.training, model.ranks
-    torch.manual_seed(epoch_seed(config.seed, epoch, 2, ranks.index))  # dropout inside the encoder
-    generator = torch.Generator(model.device).manual_seed(epoch_seed(config.seed, epoch, 1))
+    t, ranks, source, task = config.training, model.ranks, model.source, model.task
+    torch.manual_seed(epoch_seed(config.seed, epoch, 2, ranks.index))  # dropout
     model.head.train()
-    model.source.encoder.train()
+    source.encoder.train()
     parameters = [p for g in optimiser.param_groups for p in g["params"]]
-    steps = optimiser_steps(len(train), config, epoch)
+    steps = optimiser_steps(task, train, config, epoch)
     shares = [in_order(len(own), size) for own in (step[ranks.share(len(step))] for step in steps)]
     parts = [step[ranks.share(len(step))][rows] for step, share in zip(steps, shares, strict=True) for rows in share]
-    batches = model.source.batches(train, parts, seed=(config.seed, epoch))
-    total, norms = torch.zeros((), device=model.device), []
-    for number, (step, share) in enumerate(zip(steps, shares, strict=True)):
+    batches = source.batches(train, parts, seed=(config.seed, epoch))
+    shifts = draw_shifts(len(train), (config.seed, epoch), config.augment.lag_shift)
+
+    def outputs(batch: Batch) -> Tensor:
+        by = None if shifts is None else shifts[batch.index]
+        return cast(Tensor, model.head(shifted(source.features(batch), source.spec, by)))
+
+    def loss(found: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
+        at = at.to(found.device)
+        return task.loss(found, targets[0][at], targets[1][at], model.state)
+
+    def some(n: int) -> Iterator[tuple[Batch, Tensor]]:
+        for _ in range(n):
+            batch = next(batches)
+            yield batch, torch.from_numpy(batch.index)
+            progress(len(batch.index) * ranks.count)
+
+    total, count = (torch.zeros((), device=model.device) for _ in range(2))
+    norms = []
+    for number, share in enumerate(shares):
         done = (epoch - 1) * len(steps) + number
         for g in optimiser.param_groups:
             g["lr"] = g["base_lr"] * schedule(done / (t.epochs * len(steps)), t.warmup)
         optimiser.zero_grad(set_to_none=True)
-        chance = model.head.draw(len(step), generator, config.augment.lag_shift)
-        first = ranks.share(len(step)).start
-        for rows in share:
-            batch = next(batches)
-            losses = _losses(model, batch, targets, chance.rows(slice(first + int(rows[0]), first + int(rows[-1]) + 1)))
-            (losses.sum() / len(step)).backward()  # type: ignore[no-untyped-call]
-            total += losses.detach().sum()
-            progress(len(rows) * ranks.count)
-        if ranks.count > 1:
-            for p in parameters:
-                p.grad = torch.zeros_like(p) if p.grad is None else p.grad
-            ranks.add([cast(Tensor, p.grad) for p in parameters])
+        step = (separable_step if task.separable else joint_step)(some(len(share)), outputs, loss, parameters, ranks)
+        total, count = total + step.total, count + step.count
         norms.append(float(nn.utils.clip_grad_norm_(parameters, t.clip)))
         if not math.isfinite(norms[-1]):
             raise RunError(f"the loss is not finite in epoch {epoch}", "Lower the learning rates, or use --set features.dtype=float32.")
         optimiser.step()
-    ranks.add([total])
-    return float(total) / len(train), sum(norms) / len(norms)
+    return float(total) / max(float(count), 1e-12), sum(norms) / len(norms)
 
 
-def _losses(model: Model, batch: Batch, targets: Tensor, chance: Any) -> Tensor:
-    logits = model.head(model.source.encoder(batch.inputs), chance, batch.standardised)
-    return model.task.loss(logits, targets[torch.from_numpy(batch.index).to(targets.device)])
+def tensors_of(targets: Targets, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Targets and their mask (track, name) on a device."""
+    return torch.from_numpy(targets.values).float().to(device), torch.from_numpy(np.ascontiguousarray(targets.mask)).to(device)
 
 
-def optimiser_steps(n: int, config: RunConfig, epoch: int) -> list[np.ndarray]:
-    """Positions of the tracks of every optimiser step of an epoch: all tracks once, in an order of their own."""
-    order = np.random.default_rng((config.seed, epoch)).permutation(n)
-    return [order[part] for part in in_order(n, config.training.batch * config.training.accumulation)]
+def optimiser_steps(task: Task, train: Sequence[Track], config: RunConfig, epoch: int) -> list[np.ndarray]:
+    """Positions of the tracks of every optimiser step of an epoch."""
+    rng = np.random.default_rng((config.seed, epoch))
+    return task.sampler(train, rng, config.training.batch * config.training.accumulation)
 
 
 def schedule(progress: float, warmup: float) -> float:
@@ -258,13 +263,13 @@ def schedule(progress: float, warmup: float) -> float:
 
 def validate(model: Model, val: Sequence[Track], size: int) -> dict[str, Any]:
     """Loss and the task's figures on the validation split."""
-    return judge(model.task, val, model.logits(val, size))
+    return judge(model.task, model.state, val, model.outputs(val, size))
 
 
-def judge(task: Task, val: Sequence[Track], logits: np.ndarray) -> dict[str, Any]:
-    """The same from logits (track, class)."""
-    loss = task.loss(torch.from_numpy(logits), torch.from_numpy(task.targets(val)[0]).float())
-    return {"loss": float(loss.mean()), **task.figures(task.predictions(val, logits, "val", {}))}
+def judge(task: Task, state: State, val: Sequence[Track], outputs: np.ndarray) -> dict[str, Any]:
+    """The same from outputs (track, name)."""
+    total, count = task.loss(torch.from_numpy(outputs), *tensors_of(task.targets(val), torch.device("cpu")), state)
+    return {"loss": float(total) / max(float(count), 1e-12), **task.figures(task.decode(outputs, val, "val"))}
 
 
 def describe_epoch(task: Task, line: dict[str, Any], epochs: int, better: bool, first: bool) -> str:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -20,11 +20,13 @@ from beatmeter.backbones.adapters import load_merged
 from beatmeter.calibration import Calibration
 from beatmeter.errors import AudioError, BeatmeterError, EvaluationError, RunError
 from beatmeter.features import TrackEncoder
+from beatmeter.heads import Head
 from beatmeter.listening import TrackListener, WindowListener
 from beatmeter.packing import EnsembleFolder, find_model
 from beatmeter.paths import StrPath, as_paths
 from beatmeter.restoring import restore
 from beatmeter.runs import RunFolder
+from beatmeter.schema import Track
 from beatmeter.service import FeatureService
 from beatmeter.timeline import HOP, WINDOW, windows
 
@@ -142,8 +144,9 @@ class RunScorer:
         self.head = saved.head(device)
         with named(saved.folder.best):
             load_merged(service.backbone, config.adapter, saved.adapter)
+        self.task, self.standardise = task, saved.standardiser
         self.encoder = TrackEncoder(service.backbone, spec, device).eval()
-        self.classes, self.sample_rate, self.about = task.classes, spec.chunk.sample_rate, service.describe()
+        self.classes, self.sample_rate, self.about = self.task.output.names, spec.chunk.sample_rate, service.describe()
 
     @property
     def members(self) -> Mapping[str, RunScorer]:
@@ -162,9 +165,10 @@ class RunScorer:
     def score_each(self, features: Mapping[str, torch.Tensor]) -> list[Scored]:
         """The same for several tracks or windows, (item, layer, *axes) by pooling."""
         with torch.inference_mode():
-            hidden = self.head.hidden(features)
-            scores = torch.sigmoid(self.head.output(hidden).double()).cpu().numpy()
-        return [Scored(s, h) for s, h in zip(scores, hidden.double().cpu().numpy(), strict=True)]
+            hidden = cast(Head, self.head).hidden(self.standardise(features))
+            outputs = cast(Head, self.head).output(hidden).double().cpu().numpy()
+        said = self.task.decode(outputs, [Track(str(i), Path(str(i))) for i in range(len(outputs))])
+        return [Scored(s, h) for s, h in zip(said.scores, hidden.double().cpu().numpy(), strict=True)]
 
 
 class EnsembleScorer:

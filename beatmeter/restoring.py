@@ -13,24 +13,26 @@ from torch import Tensor, nn
 from beatmeter import checkpoints
 from beatmeter.artifacts import named
 from beatmeter.errors import RunError
-from beatmeter.heads import Head
 from beatmeter.runs import RunFolder
 from beatmeter.schema import FeatureSpec
 from beatmeter.settings import RunConfig
-from beatmeter.tasks import TASKS, Task
+from beatmeter.standardiser import PREFIXES, Standardiser
+from beatmeter.tasks import State, Task, open_task
 
 HEADER: Mapping[str, Any] = {"epoch": int, "best": {"epoch": int, "val": {"loss": float}}, "spec": {}, "task": {}}
 
 
 @dataclass(frozen=True)
 class Restored:
-    """What `restore` found: `config` names its files where they are from here, the `task` knows its state, `tensors` are those of
-    the head and of the adapter by their full names."""
+    """What `restore` found: `config` names its files where they are from here, `state` is what the task found in
+    its train split, `tensors` are those of the head and of the adapter by their full names."""
 
     folder: RunFolder
     config: RunConfig
     spec: FeatureSpec
     task: Task
+    state: State
+    standardiser: Standardiser
     tensors: Mapping[str, Tensor]
     epoch: int
 
@@ -39,11 +41,11 @@ class Restored:
         """The adapter's tensors; empty for a frozen run."""
         return part(self.tensors, "adapter.")
 
-    def head(self, device: torch.device) -> Head:
+    def head(self, device: torch.device) -> nn.Module:
         """The trained head, in evaluation mode. It is no larger than the file: shapes are compared first."""
         with torch.device("meta"):
             outline = self.task.head(self.spec)
-        found = part(self.tensors, "head.")
+        found = head_tensors(self.tensors)
         require_fit(outline, found, self.folder.best)
         head = self.task.head(self.spec)
         head.load_state_dict(found)
@@ -58,20 +60,23 @@ def restore(run: Path) -> Restored:
     tensors, about = checkpoints.read(folder.best, HEADER)
     with named(folder.best):
         spec = FeatureSpec.from_json(about["spec"])
-        if config.task.name not in TASKS:
-            raise RunError(f"its run learns {config.task.name!r}, which is no task", f"Tasks: {', '.join(TASKS)}.")
-        task = TASKS[config.task.name](config)
-        task.load_state(about["task"])
+        task = open_task(config)
+        task.check_state(about["task"])
         if config.regime == "streamed" and not part(tensors, "adapter."):
             raise RunError("it holds no adapter, and its run trained one")
-        if not part(tensors, "head."):
+        if not head_tensors(tensors):
             raise RunError("it holds no head")
-    return Restored(folder, config, spec, task, tensors, about["epoch"])
+    return Restored(folder, config, spec, task, about["task"], Standardiser.from_tensors(tensors), tensors, about["epoch"])
 
 
 def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The tensors whose names begin with `prefix`, without it."""
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def head_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The head's part of a checkpoint; earlier versions kept the standardiser in it."""
+    return {k.removeprefix("head."): v for k, v in tensors.items() if k.startswith("head.") and not k.startswith(PREFIXES)}
 
 
 def require_fit(module: nn.Module, found: Mapping[str, Tensor], where: Path) -> None:

@@ -169,9 +169,7 @@ class TrainingConfig:
     start: str = option("", "run folder whose best head (and adapter, if it has one) is where training starts; empty starts from the seed")
     warmup: float = option(0.0, "share of the steps in which the learning rates rise to their peak")
     clip: float = option(1.0, "largest gradient norm")
-    select: Literal["balanced_accuracy", "accuracy", "loss"] = option(
-        "balanced_accuracy", "validation figure that picks the best epoch; ties go to the lower loss"
-    )
+    select: str = option("auto", "validation figure that picks the best epoch, or loss; auto is the first of the task; ties go to the lower loss")
     memory: float = option(0.6, "share of the free memory that stored features may take; where they do not fit they are read for every batch")
     waves: float = option(32.0, "GB of decoded audio that streamed training may keep in the cache; 0 decodes in every epoch")
     longest: float = option(600.0, "seconds; longer tracks are left out of streamed training, which holds a track and its activations whole")

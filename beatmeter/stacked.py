@@ -1,8 +1,9 @@
 """Many heads at once: parameters stacked, one forward pass (torch.func.vmap), one optimiser; each head its own run.
 
-The heads read the same features and have the same shape; seeds, rates, decay, clipping, dropout, noise, loss and patience
-are each head's own. Every head sees the tracks, the crops, the masks and the shifts that it would see alone, and learns
-the same. A head whose patience is over leaves the stack; so does one that diverges, and the others go on.
+The heads read the same features and have the same shape (`heads.Stackable`); seeds, rates, decay, clipping, loss and patience
+are each head's own. Every head sees the tracks, the crops and the shifts that it would see alone, and without dropout and
+noise learns the same; dropout and noise draw other numbers than they would alone. A head whose patience is over leaves the
+stack; so does one that diverges, and the others go on.
 """
 
 from __future__ import annotations
@@ -23,30 +24,30 @@ from beatmeter import checkpoints
 from beatmeter.course import Course
 from beatmeter.errors import RunError
 from beatmeter.features import Source, in_order
-from beatmeter.fitting import Run, epoch_seed, fit_standardisation, judge, optimiser_steps, schedule
-from beatmeter.heads import Chance, Head, add_noise, shift_lags, weighted_sum
+from beatmeter.fitting import Model, Run, epoch_seed, fit_standardisation, judge, optimiser_steps, schedule, tensors_of
+from beatmeter.heads import Stackable, layer_weights, mix_parameters, own_parameters, weighted_sum
+from beatmeter.lag_shift import draw_shifts, shifted
 from beatmeter.schema import Track
+from beatmeter.tasks import chosen_by
 
 VALIDATION = 256  # tracks at a time
 FREE = (  # settings in which heads of one stack may differ
     "seed",
     *(f"training.{name}" for name in ("epochs", "patience", "head_lr", "mix_lr", "weight_decay", "warmup", "clip", "select")),
     *(f"task.{name}" for name in ("smoothing", "loss", "weighting", "weight_cap")),
-    *(f"head.{name}" for name in ("dropout", "noise")),
     "augment.lag_shift",
 )
 
 
-class _Classify(nn.Module):
-    """`Head.classify` as a module, which functional_call wants; `there` says which masks are given."""
+class _Readout(nn.Module):
+    """A head's `readout` as a module, which functional_call wants."""
 
-    def __init__(self, head: Head) -> None:
+    def __init__(self, head: nn.Module) -> None:
         super().__init__()
         self.head = head
 
-    def forward(self, mixed: Mapping[str, Tensor], masks: Sequence[Tensor], there: Sequence[bool]) -> Tensor:
-        given = iter(masks)
-        return self.head.classify(mixed, [next(given) if here else None for here in there])
+    def forward(self, mixed: Mapping[str, Tensor]) -> Tensor:
+        return cast(Stackable, self.head).readout(mixed)
 
 
 class Stack:
@@ -56,9 +57,10 @@ class Stack:
         self.members = list(members)
         first = self.members[0].model.head
         self.device = self.members[0].model.device
-        self.frame = _Classify(copy.deepcopy(first)).train()
+        self.frame = _Readout(copy.deepcopy(first)).train()
+        self.poolings = cast(Stackable, first).poolings
         at = {id(p): name for name, p in first.named_parameters()}
-        self.names = {"head": [at[id(p)] for p in first.own_parameters()], "mix": [at[id(p)] for p in first.mix_parameters()]}
+        self.names = {"head": [at[id(p)] for p in own_parameters(first)], "mix": [at[id(p)] for p in mix_parameters(first)]}
         self.shapes = {name: p.shape for name, p in first.named_parameters()}
         heads = [dict(m.model.head.named_parameters()) for m in self.members]
         self.flat = {
@@ -98,31 +100,16 @@ class Stack:
             found |= {name: part.reshape(-1, *self.shapes[name]) for name, part in zip(names, parts, strict=True)}
         return found
 
-    def logits(self, features: Sequence[tuple[slice, Mapping[str, Tensor]]], chances: Sequence[Chance] | None) -> Tensor:
-        """(head, track, class) from standardised features, given once for each run of heads that reads the same tracks."""
+    def outputs(self, features: Sequence[tuple[slice, Mapping[str, Tensor]]]) -> Tensor:
+        """(head, track, name) from standardised features, given once for each run of heads that reads the same tracks."""
         parameters = self.parameters()
         mixed = {}
-        for name in self.frame.head.poolings:
+        for name in self.poolings:
             weights = parameters[f"mix.{name}.logits"].softmax(dim=-1)
-            x = torch.cat([weighted_sum(weights[which], some[name].float()).transpose(0, 1) for which, some in features])
-            if chances is not None:
-                x = self._perturbed(x, weights, name, chances)
-            mixed[name] = x
-        there = [False] * len(self.frame.head.drops)
-        masks: list[Tensor] = []
-        if chances is not None:
-            there = [any(c.masks[i] is not None for c in chances) for i in range(len(there))]
-            masks = [_stacked([c.masks[i] for c in chances], 1.0) for i, here in enumerate(there) if here]
-        own = {f"head.{name}": parameters[name] for name in self.names["head"]}
-        found: Tensor = vmap(lambda p, x, m: functional_call(self.frame, p, (x, m, there)))(own, mixed, masks)
+            mixed[name] = torch.cat([weighted_sum(weights[which], some[name].float()).transpose(0, 1) for which, some in features])
+        own = {f"head.{name}": value for name, value in parameters.items()}
+        found: Tensor = vmap(lambda p, x: functional_call(self.frame, p, (x,)), randomness="different")(own, mixed)
         return found
-
-    def _perturbed(self, x: Tensor, weights: Tensor, name: str, chances: Sequence[Chance]) -> Tensor:
-        if name in self.frame.head.shifting and any(c.shifts is not None for c in chances):
-            x = shift_lags(x, _stacked([c.shifts for c in chances], 0))
-        if any(name in c.noise for c in chances):
-            x = add_noise(x, weights, _stacked([c.noise.get(name) for c in chances], 0.0))
-        return x
 
     def step(self, share: Sequence[float]) -> Tensor:
         """One step of AdamW for every head, at this share of its peak rates, after clipping its gradient; the norms (head,)
@@ -163,12 +150,6 @@ class Stack:
         return moments
 
 
-def _stacked(parts: Sequence[Tensor | None], neutral: float) -> Tensor:
-    """The parts as one tensor, `neutral` where there is none."""
-    like = next(p for p in parts if p is not None)
-    return torch.stack([torch.full_like(like, neutral) if p is None else p for p in parts])
-
-
 def fit_stacked(
     members: Sequence[Run],
     train: Sequence[Track],
@@ -185,10 +166,9 @@ def fit_stacked(
     for member in members:
         if member.config.head.standardise:
             fit_standardisation(member.model, train, source.step_size(member.config.training))
-            source.standardise(member.model.head.scales())
-    stack = Stack(sorted(members, key=lambda m: m.config.seed))
-    targets = torch.from_numpy(members[0].model.task.targets(train)[0]).float().to(stack.device)
-    courses = [Course(m.folder, m.about, m.config.training) for m in stack.members]
+    stack = Stack(sorted(members, key=lambda m: (m.config.seed, m.config.augment.lag_shift)))
+    targets = tensors_of(members[0].model.task.targets(train), stack.device)
+    courses = [Course(m.folder, m.about, m.config.training, chosen_by(m.model.task, m.config.training.select)) for m in stack.members]
     every = list(zip(stack.members, courses, strict=True))
     failed: dict[Path, RunError] = {}
     epoch = 0
@@ -196,25 +176,25 @@ def fit_stacked(
         while courses:
             epoch, began = epoch + 1, time.monotonic()
             losses, norms = _epoch(stack, source, train, targets, epoch)
-            logits = _validation(stack, source, val)
+            outputs = _validation(stack, source, val)
             seconds = round((time.monotonic() - began) / len(courses), 3)
-            sound = torch.isfinite(norms).cpu().numpy() & np.isfinite(logits).all(axis=(1, 2))
+            sound = torch.isfinite(norms).cpu().numpy() & np.isfinite(outputs).all(axis=(1, 2))
             for row, (member, course) in enumerate(zip(stack.members, courses, strict=True)):
                 if not sound[row]:
                     path = member.folder.path
                     failed[path] = RunError(f"the loss of {path.name} is not finite in epoch {epoch}", "Lower the learning rates.")
                     continue
                 moments = stack.give(row)
-                head, task = member.model.head, member.model.task
+                model = member.model
                 line = {
                     "epoch": epoch,
                     "train": {"loss": float(losses[row]), "gradient_norm": float(norms[row])},
-                    "val": judge(task, val, logits[row]),
-                    "layer_weights": head.layer_weights(),
+                    "val": judge(model.task, model.state, val, outputs[row]),
+                    "layer_weights": layer_weights(model.head),
                     "learning_rates": stack.rates(row),
                     "seconds": seconds,
                 }
-                course.add(line, task.state(), member.model.tensors, lambda moments=moments: moments)  # type: ignore[misc]
+                course.add(line, model.state, model.tensors, lambda moments=moments: moments)  # type: ignore[misc]
             going = [i for i, course in enumerate(courses) if sound[i] and not course.over]
             progress(len(courses) + sum(c.training.epochs - epoch for i, c in enumerate(courses) if i not in going))
             if len(going) < len(courses):
@@ -236,54 +216,56 @@ def fit_stacked(
     return failed
 
 
-def _epoch(stack: Stack, source: Source, train: Sequence[Track], targets: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
+def _epoch(stack: Stack, source: Source, train: Sequence[Track], targets: tuple[Tensor, Tensor], epoch: int) -> tuple[Tensor, Tensor]:
     """One pass of every head over the train split: mean losses (head,) and mean gradient norms (head,)."""
     members = stack.members
-    generators = [torch.Generator(stack.device).manual_seed(epoch_seed(m.config.seed, epoch, 1)) for m in members]
+    torch.manual_seed(epoch_seed(*(m.config.seed for m in members), epoch, 2))  # dropout and noise
     streams, plans = [], []
-    for which in _runs([m.config.seed for m in members]):
+    for which in _runs([(m.config.seed, m.config.augment.lag_shift) for m in members]):
         config = members[which.start].config
-        plans.append(optimiser_steps(len(train), config, epoch))
-        streams.append((which, source.batches(train, plans[-1], seed=(config.seed, epoch))))
+        seed = (config.seed, epoch)
+        plans.append(optimiser_steps(members[which.start].model.task, train, config, epoch))
+        streams.append((which, source.batches(train, plans[-1], seed=seed), draw_shifts(len(train), seed, config.augment.lag_shift)))
     tasks = _runs_of_tasks(members)
-    count = len(plans[0])
-    total, norms = torch.zeros(len(members), device=stack.device), torch.zeros(len(members), device=stack.device)
+    steps = len(plans[0])
+    total, count, norms = (torch.zeros(len(members), device=stack.device) for _ in range(3))
     stack.frame.train()
-    for number in range(count):
-        batches = [(which, next(stream)) for which, stream in streams]
-        size = len(plans[0][number])
-        chances = [m.model.head.draw(size, g, m.config.augment.lag_shift) for m, g in zip(members, generators, strict=True)]
-        logits = stack.logits([(which, batch.inputs) for which, batch in batches], chances)
-        wanted = torch.cat([targets[torch.from_numpy(b.index).to(targets.device)].expand(w.stop - w.start, -1, -1) for w, b in batches])
-        losses = torch.zeros(len(members), size, device=stack.device)
-        for task, rows in tasks:
-            losses[rows] = task.loss(logits[rows].flatten(0, 1), wanted[rows].flatten(0, 1)).view(len(rows), size)
-        sums = losses.sum(1)
-        (sums.sum() / size).backward()  # type: ignore[no-untyped-call]
-        total += sums.detach()
-        done = (epoch - 1) * count + number
-        norms += stack.step([schedule(done / (m.config.training.epochs * count), m.config.training.warmup) for m in members])
-    return total / len(train), norms / count
+    for number in range(steps):
+        batches = [(which, next(stream), shifts) for which, stream, shifts in streams]
+        features = [(w, shifted(source.features(b), source.spec, None if by is None else by[b.index])) for w, b, by in batches]
+        found = stack.outputs(features)
+        at = [torch.from_numpy(b.index).to(stack.device).expand(w.stop - w.start, -1) for w, b, _ in batches]
+        wanted, known = (x[torch.cat(at)] for x in targets)
+        sums, counts = [torch.zeros(())] * len(members), [torch.zeros(())] * len(members)
+        for model, rows in tasks:
+            for row in rows:
+                sums[row], counts[row] = model.task.loss(found[row], wanted[row], known[row], model.state)
+        losses, n = torch.stack(sums), torch.stack(counts).to(stack.device)
+        (losses / n.clamp_min(1e-12)).sum().backward()  # type: ignore[no-untyped-call]
+        total, count = total + losses.detach(), count + n
+        done = (epoch - 1) * steps + number
+        norms += stack.step([schedule(done / (m.config.training.epochs * steps), m.config.training.warmup) for m in members])
+    return total / count.clamp_min(1e-12), norms / steps
 
 
 def _validation(stack: Stack, source: Source, val: Sequence[Track]) -> np.ndarray:
-    """Logits (head, track, class) in evaluation mode."""
+    """Outputs (head, track, name) in evaluation mode."""
     stack.frame.eval()
     everyone = slice(0, len(stack.members))
     with torch.no_grad():
-        found = [stack.logits([(everyone, batch.inputs)], None).cpu() for batch in source.batches(val, in_order(len(val), VALIDATION))]
+        found = [stack.outputs([(everyone, source.features(batch))]).cpu() for batch in source.batches(val, in_order(len(val), VALIDATION))]
     return torch.cat(found, dim=1).numpy()
 
 
-def _runs(values: Sequence[int]) -> list[slice]:
+def _runs(values: Sequence[tuple[int, int]]) -> list[slice]:
     """Where runs of equal neighbours lie."""
     edges = [0, *(i for i in range(1, len(values)) if values[i] != values[i - 1]), len(values)]
     return [slice(a, b) for a, b in pairwise(edges)]
 
 
-def _runs_of_tasks(members: Sequence[Run]) -> list[tuple[Any, list[int]]]:
+def _runs_of_tasks(members: Sequence[Run]) -> list[tuple[Model, list[int]]]:
     """Tasks with different settings, and the rows of the heads that learn them."""
     rows: dict[Any, list[int]] = {}
     for i, member in enumerate(members):
         rows.setdefault(member.config.task, []).append(i)
-    return [(members[some[0]].model.task, some) for some in rows.values()]
+    return [(members[some[0]].model, some) for some in rows.values()]

@@ -174,6 +174,8 @@ def fit_many(
             len(runs) > 1
             and not resume
             and not any(r.config.training.start for r in runs)
+            and model.task.separable
+            and all(hasattr(model.head, name) for name in ("mix", "readout", "poolings"))
             and (model.device.type != "cpu" or sum(p.numel() for p in model.head.parameters()) <= SMALL)
         )
     failed = fit_stacked(runs, train, val, report, progress) if stack else _fit_on_threads(runs, train, val, report, progress, resume)
@@ -190,7 +192,6 @@ def _fit_on_threads(
     model = runs[0].model
     if runs[0].config.head.standardise and not runs[0].config.training.start and not resume:  # once, before the threads
         fit_standardisation(model, train, model.source.step_size(runs[0].config.training))
-        model.source.standardise(model.head.scales())
     cores, stop = torch.get_num_threads(), threading.Event()
     workers = min(len(runs), cores)
     failed: dict[Path, RunError] = {}

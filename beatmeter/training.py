@@ -33,7 +33,7 @@ from beatmeter.runs import RunFolder, provenance
 from beatmeter.schema import SPLITS, FeatureSpec, Track
 from beatmeter.service import FeatureService
 from beatmeter.settings import RunConfig
-from beatmeter.tasks import TASKS
+from beatmeter.tasks import Task, chosen_by, open_task
 
 Report = Callable[[str], None]
 Progress = Callable[[str, int], Any]
@@ -53,14 +53,17 @@ class Prepared:
 
     dataset: Dataset
     source: Source
+    task: Task
 
     def split(self, name: str) -> list[Track]:
-        """The labelled tracks of one split."""
-        return [t for t in self.dataset.of_split(name) if t.labels]
+        """The tracks of one split that the task can use."""
+        return [t for t in self.dataset.of_split(name) if self.task.usable(t) is None]
 
 
 def prepare(config: RunConfig, device: torch.device, report: Report, progress: Progress | None, spec: FeatureSpec | None = None) -> Prepared:
     """Open the dataset, split it by groups without leaks, make the source and let it prepare every track."""
+    task = open_task(config)
+    chosen_by(task, config.training.select)
     dataset = open_dataset(Path(config.data.path), config.data, config.task.classes)
     dataset = split_dataset(dataset, config.split, FeatureService(config.features, device).memory)
     if config.limit:
@@ -68,7 +71,7 @@ def prepare(config: RunConfig, device: torch.device, report: Report, progress: P
     source = open_source(config, device, report, spec)
     failed = source.prepare(dataset.tracks, report, progress)
     dataset = dataset.without([Exclusion.of(t, "unusable", failed[t.id]) for t in dataset.tracks if t.id in failed])
-    return Prepared(dataset, source)
+    return Prepared(dataset, source, task)
 
 
 def run(
@@ -114,12 +117,13 @@ def begin(
         folder = RunFolder.open(out) if resume else RunFolder.create(out, config)
         about = _about(config, ready, folder)
     report(_counts(ready, folder))
-    task = TASKS[config.task.name](config)
-    for finding in task.fit_to(train):
+    task = open_task(config)  # of this run: cells of a sweep share what is prepared, not their settings
+    state = task.study(train)
+    for finding in task.remarks(state, train):
         if finding.level == "warning":
             report(f"warning: {finding.text}")
     torch.manual_seed(config.seed)
-    model = Model(task, ready.source, task.head(ready.source.spec).to(device), ranks)
+    model = Model(task, state, ready.source, task.head(ready.source.spec).to(device), ranks)
     if config.training.start and not (resume and folder.last.exists()):
         report(_start(model, Path(config.training.start)))
     return Run(model, config, folder, about)
@@ -177,13 +181,14 @@ def evaluate_run(
         config = change(config, {"data": {"path": dataset, "extra": (), "corrections": corrections}, "limit": 0}, str(path))
     head = saved.head(device)
     ready = prepare(config, device, report, progress, saved.spec)
-    model = Model(saved.task, ready.source, head)
+    model = Model(saved.task, saved.state, ready.source, head)
+    ready.source.standardise(saved.standardiser)
     with named(folder.best):
         model.source.load_adapter_state(saved.adapter)
     prefix = "corrected-" if corrections else ""
     if dataset is None:
         return evaluate(model, ready, folder, splits, prefix)
-    everything = tuple(replace(t, split="test") for t in ready.dataset.tracks if t.labels)
+    everything = tuple(replace(t, split="test") for t in ready.dataset.tracks if ready.task.usable(t) is None)
     elsewhere = replace(ready, dataset=replace(ready.dataset, tracks=everything))
     return evaluate(model, elsewhere, folder, ["test"], f"{prefix}{ready.dataset.name}-")
 
@@ -203,7 +208,7 @@ def evaluate(model: Model, ready: Prepared, folder: RunFolder, splits: Sequence[
     `prefix` marks the files of predictions on other data, or under other labels, than the run's own.
     """
     size = model.source.step_size(model.task.config.training)
-    meta = {"run": folder.path.name, "fingerprint": ready.source.spec.fingerprint, "loss": model.task.state()}
+    meta = {"run": folder.path.name, "fingerprint": ready.source.spec.fingerprint, "loss": model.state}
     for split in splits:
         if ready.split(split):
             predictions = model.predict(ready.split(split), split, size, meta)
@@ -216,7 +221,7 @@ def evaluate(model: Model, ready: Prepared, folder: RunFolder, splits: Sequence[
     for split in splits:
         if folder.predictions(prefix + split).exists():
             predictions = read_predictions(folder.predictions(prefix + split))
-            found[split] = Evaluation.of(predictions, None if split == "val" and not prefix else validation)
+            found[split] = model.task.evaluate(predictions, None if split == "val" and not prefix else validation)
             artifacts.write_json(folder.evaluation(prefix + split), found[split].to_json())
             atomic.write_text(folder.evaluation(prefix + split).with_suffix(".txt"), evaluation_text(found[split]))
     return Outcome(folder, found)

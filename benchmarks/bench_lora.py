@@ -18,7 +18,7 @@ from plain_lora import PlainLora
 from beatmeter.config import change
 from beatmeter.device import choose_device
 from beatmeter.features import Streamed, open_source
-from beatmeter.fitting import Model, optimiser_for, train_epoch
+from beatmeter.fitting import Model, optimiser_for, tensors_of, train_epoch
 from beatmeter.schema import Track
 from beatmeter.settings import RunConfig
 from beatmeter.tasks import TASKS
@@ -40,10 +40,9 @@ class Ours:
         self.source = source
         assert source.prepare(tracks, lambda text: None) == {}
         task = TASKS["meter"](config)
-        task.fit_to(tracks)
-        self.model = Model(task, source, task.head(source.spec).to(choose_device()))
+        self.model = Model(task, task.study(tracks), source, task.head(source.spec).to(choose_device()))
         self.optimiser = optimiser_for(self.model, config)
-        self.targets = torch.from_numpy(task.targets(tracks)[0]).float().to(self.model.device)
+        self.targets = tensors_of(task.targets(tracks), self.model.device)
         self.epoch = 0
 
     def step(self) -> float:
@@ -68,7 +67,8 @@ class Ours:
         times = [time.perf_counter()]
         batch = next(self.source.batches(self.tracks, [index], (0, 1)))
         times.append(time.perf_counter())
-        loss = self.model.task.loss(self.model.head(self.source.encoder(batch.inputs)), self.targets).mean()
+        total, count = self.model.task.loss(self.model.head(self.source.features(batch)), *self.targets, self.model.state)
+        loss = total / count
         times.append(time.perf_counter())
         loss.backward()
         times.append(time.perf_counter())

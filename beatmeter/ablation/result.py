@@ -15,6 +15,7 @@ from beatmeter.course import rank
 from beatmeter.errors import RunError
 from beatmeter.predictions import read_predictions
 from beatmeter.runs import RunFolder
+from beatmeter.tasks import chosen_by, open_task
 
 FINISHED = {"seed": int, "split": {"tracks": {"train": int}}}  # of run.json, what the table needs
 ESTIMATE = ("mean", "low", "high", "spread")
@@ -138,8 +139,9 @@ def conclude(
 
 def _best_epoch(folder: RunFolder) -> int:
     """The epoch that was kept."""
-    select = folder.config().training.select
-    return int(max(folder.read_log(), key=lambda line: rank(line, select))["epoch"])
+    config = folder.config()
+    choice = chosen_by(open_task(config), config.training.select)
+    return int(max(folder.read_log(), key=lambda line: rank(line, choice))["epoch"])
 
 
 def _mean(values: Sequence[float]) -> float:

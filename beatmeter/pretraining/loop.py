@@ -68,7 +68,7 @@ def _pretrain(
     step, log = 0, []
     if resume:
         tensors, about = checkpoints.read(last, {"step": int, "log": [{"step": int}]})
-        state = part(tensors, "model.")
+        state = {name: value for name, value in part(tensors, "model.").items() if ".standardise." not in name}
         require_fit(model, state, last)
         model.load_state_dict(state)
         with named(last):

@@ -1,47 +1,124 @@
-"""What a task is: which targets tracks have, which head reads the features, the loss, and what predictions are worth."""
+"""What a task is: the outputs, which targets tracks have, the head, the loss, and how outputs become answers.
+
+A task is built from the run's settings and keeps nothing that it learns: what `study` finds in the train split is returned as
+plain JSON, travels with every checkpoint, and is handed to `loss` again.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 import numpy as np
-from jaxtyping import Float, Int
-from torch import Tensor
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
 
-from beatmeter.heads import Head
+from beatmeter.report import Evaluation
 from beatmeter.schema import FeatureSpec, Finding, Predictions, Track
 from beatmeter.settings import RunConfig
 
+State = Mapping[str, Any]  # what a task found in the train split, plain JSON
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a head of this task gives, as data: heads, losses and files are sized from it. `rate` (Hz) is of frames alone."""
+
+    kind: Literal["multilabel", "multiclass", "value", "embedding"]
+    names: tuple[str, ...]
+    resolution: Literal["track", "frame"] = "track"
+    rate: float | None = None
+    units: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What tracks should give: `values` (track, name), and `mask` (track, name), False where nothing is known."""
+
+    values: Float[np.ndarray, "track name"]
+    mask: Bool[np.ndarray, "track name"]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A validation figure that may pick the best epoch, and which direction is better."""
+
+    name: str
+    better: Literal["higher", "lower"]
+
+
+LOSS = Choice("loss", "lower")  # every task may be chosen by it
+
 
 class Task(ABC):
-    """One thing to learn from features. Built from the run's settings; `fit_to` sees the train split once before training."""
+    """One thing to learn from features.
 
-    classes: tuple[str, ...]
+    `separable` says that the loss of a batch is the sum over its tracks. Where it is not (pairs, triplets), the training loop
+    shows the loss all tracks of an optimiser step at once, however the step is split.
+    """
+
+    separable: ClassVar[bool] = True
+    selection: ClassVar[tuple[Choice, ...]] = (LOSS,)
+    output: Output
 
     def __init__(self, config: RunConfig) -> None:
         self.config = config
 
-    @abstractmethod
-    def targets(self, tracks: Sequence[Track]) -> tuple[Float[np.ndarray, "track klass"], Int[np.ndarray, " track"]]:
-        """Label weights (track, class), 0 for absent, and the index of the primary class, -1 when unlabelled."""
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The poolings that its head reads."""
+        return self.config.head.poolings
 
     @abstractmethod
-    def fit_to(self, train: Sequence[Track]) -> list[Finding]:
-        """Take from the train split what the loss needs (class weights); say what is worth a warning."""
+    def usable(self, track: Track) -> str | None:
+        """Why nothing can be learned from a track; None when something can."""
 
     @abstractmethod
-    def head(self, spec: FeatureSpec) -> Head:
-        """A fresh head for these features: a mapping pooling -> (track, layer, *axes) to logits (track, class)."""
+    def targets(self, tracks: Sequence[Track]) -> Targets:
+        """What the tracks should give. Raises DataError for a label that the task does not know."""
 
     @abstractmethod
-    def loss(self, logits: Float[Tensor, "track klass"], targets: Float[Tensor, "track klass"]) -> Float[Tensor, " track"]:
-        """Loss per track."""
+    def study(self, train: Sequence[Track]) -> State:
+        """What the loss needs of the train split (class weights, means)."""
 
     @abstractmethod
-    def predictions(self, tracks: Sequence[Track], logits: Float[np.ndarray, "track klass"], split: str, meta: Mapping[str, Any]) -> Predictions:
-        """Logits to the second waist."""
+    def check_state(self, state: Any) -> None:
+        """Raise RunError unless `state`, read from a checkpoint, is what `study` gives."""
+
+    def remarks(self, state: State, train: Sequence[Track]) -> list[Finding]:
+        """What is worth saying of the train split before training."""
+        return []
+
+    @abstractmethod
+    def head(self, spec: FeatureSpec) -> nn.Module:
+        """A fresh head: standardised features by pooling, each (track, layer, *axes), to outputs (track, name)."""
+
+    @abstractmethod
+    def loss(
+        self, outputs: Float[Tensor, "track name"], targets: Float[Tensor, "track name"], mask: Bool[Tensor, "track name"], state: State
+    ) -> tuple[Tensor, Tensor]:
+        """Sum of the losses, and how many there are; both are added up over an optimiser step before they are divided."""
+
+    def sampler(self, train: Sequence[Track], rng: np.random.Generator, size: int) -> list[Int[np.ndarray, " track"]]:
+        """The optimiser steps of an epoch, `size` positions in `train` each: every track once, in a random order."""
+        order = rng.permutation(len(train))
+        return [order[start : start + size] for start in range(0, len(train), size)]
+
+    @abstractmethod
+    def decode(
+        self,
+        outputs: Float[np.ndarray, "track name"],
+        tracks: Sequence[Track],
+        split: str = "",
+        meta: Mapping[str, Any] | None = None,
+    ) -> Predictions:
+        """Outputs to predictions: the only way from a head to answers, in training, evaluation and prediction alike."""
+
+    @abstractmethod
+    def evaluate(self, predictions: Predictions, validation: Predictions | None = None) -> Evaluation:
+        """Metrics with intervals, and findings; thresholds come from `validation`."""
 
     @abstractmethod
     def figures(self, predictions: Predictions) -> dict[str, Any]:
@@ -56,11 +133,3 @@ class Task(ABC):
         """A few of them as columns of the table of epochs: cells of the same width in every epoch, by heading."""
 
     legend: str  # what the headings of `epoch_cells` mean, in lines of 80 columns
-
-    @abstractmethod
-    def state(self) -> dict[str, Any]:
-        """What `fit_to` found, as JSON, so that a saved run needs no train split."""
-
-    @abstractmethod
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state` gave. Raises RunError for anything else."""

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
 
 from beatmeter import diagnostics, metrics
 from beatmeter.artifacts import require
 from beatmeter.errors import RunError
 from beatmeter.heads import Head
+from beatmeter.report import Evaluation
 from beatmeter.schema import FeatureSpec, Finding, Predictions, Track, label_table
 from beatmeter.settings import RunConfig
-from beatmeter.tasks.base import Task
+from beatmeter.tasks.base import LOSS, Choice, Output, State, Targets, Task
 from beatmeter.tasks.losses import LOSSES, floor_of_negative
 
 
@@ -24,45 +25,74 @@ class MeterTask(Task):
     """Multi-hot targets with smoothed negatives, one sigmoid per class, primary answer by argmax."""
 
     legend = "right, balanced: of validation clips; gap: first score minus second;\npair: the scores that rise together most"
+    selection: ClassVar[tuple[Choice, ...]] = (Choice("balanced_accuracy", "higher"), Choice("accuracy", "higher"), LOSS)
 
     def __init__(self, config: RunConfig) -> None:
         super().__init__(config)
-        self.classes = config.task.classes
-        self.weight = np.ones(len(self.classes))
+        self.output = Output("multilabel", config.task.classes)
 
-    def targets(self, tracks: Sequence[Track]) -> tuple[Float[np.ndarray, "track klass"], Int[np.ndarray, " track"]]:
-        return label_table(tracks, self.classes)
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The meters, in the order of the outputs."""
+        return self.output.names
 
-    def fit_to(self, train: Sequence[Track]) -> list[Finding]:
-        hard = self.targets(train)[0] > 0
-        positives = hard.sum(axis=0)
-        empty = [name for name, n in zip(self.classes, positives, strict=True) if n == 0]
+    def usable(self, track: Track) -> str | None:
+        return None if track.labels else "it has no label"
+
+    def targets(self, tracks: Sequence[Track]) -> Targets:
+        values, primary = label_table(tracks, self.classes)
+        return Targets(values, np.broadcast_to(primary[:, None] >= 0, values.shape))
+
+    def study(self, train: Sequence[Track]) -> State:
+        positives = self._positives(train)
+        weight = np.ones(len(self.classes))
         if self.config.task.weighting == "balanced":
-            weight = (len(train) - positives) / np.maximum(positives, 1)
-            self.weight = np.where(positives == 0, 1.0, np.clip(weight, 1.0, self.config.task.weight_cap))
-        findings = []
-        if empty:
-            findings.append(
-                Finding(
-                    "classes without examples",
-                    "warning",
-                    f"no training track of class {', '.join(empty)}: its scores mean nothing",
-                    {"classes": empty},
-                )
-            )
-        floors = floor_of_negative(self.config.task.loss, self.weight, self.config.task.smoothing)
-        findings.append(diagnostics.floor_warning(self.classes, [float(f) for f in floors]))
-        return findings
+            balanced = (len(train) - positives) / np.maximum(positives, 1)
+            weight = np.where(positives == 0, 1.0, np.clip(balanced, 1.0, self.config.task.weight_cap))
+        floors = floor_of_negative(self.config.task.loss, weight, self.config.task.smoothing)
+        return {"weight": weight.tolist(), "floors": floors.tolist()}
 
-    def head(self, spec: FeatureSpec) -> Head:
+    def check_state(self, state: Any) -> None:
+        require(state, {"weight": [float], "?floors": [float]}, "the state of the task")
+        if len(state["weight"]) != len(self.classes):
+            raise RunError(f"the state of the task has {len(state['weight'])} weights for {len(self.classes)} classes")
+
+    def remarks(self, state: State, train: Sequence[Track]) -> list[Finding]:
+        empty = [name for name, n in zip(self.classes, self._positives(train), strict=True) if n == 0]
+        found = []
+        if empty:
+            text = f"no training track of class {', '.join(empty)}: its scores mean nothing"
+            found.append(Finding("classes without examples", "warning", text, {"classes": empty}))
+        return [*found, diagnostics.floor_warning(self.classes, state["floors"])]
+
+    def _positives(self, train: Sequence[Track]) -> np.ndarray:
+        """(class,) tracks that have each class."""
+        found: np.ndarray = (self.targets(train).values > 0).sum(axis=0)
+        return found
+
+    def head(self, spec: FeatureSpec) -> nn.Module:
         return Head(spec, self.config.head, len(self.classes))
 
-    def loss(self, logits: Float[Tensor, "track klass"], targets: Float[Tensor, "track klass"]) -> Float[Tensor, " track"]:
-        weight = torch.as_tensor(self.weight, dtype=logits.dtype, device=logits.device)
-        return LOSSES[self.config.task.loss](logits, targets, weight, self.config.task.smoothing).mean(dim=1)
+    def loss(
+        self, outputs: Float[Tensor, "track klass"], targets: Float[Tensor, "track klass"], mask: Bool[Tensor, "track klass"], state: State
+    ) -> tuple[Tensor, Tensor]:
+        """A track's loss is the mean over classes."""
+        weight = torch.as_tensor(state["weight"], dtype=outputs.dtype, device=outputs.device)
+        losses = LOSSES[self.config.task.loss](outputs, targets, weight, self.config.task.smoothing).mean(dim=1)
+        labelled = mask.any(dim=1)
+        return (losses * labelled).sum(), labelled.sum()
 
-    def predictions(self, tracks: Sequence[Track], logits: Float[np.ndarray, "track klass"], split: str, meta: Mapping[str, Any]) -> Predictions:
-        return Predictions.of_tracks(tracks, self.classes, 1 / (1 + np.exp(-logits.astype(float))), split, meta=meta)
+    def decode(
+        self,
+        outputs: Float[np.ndarray, "track klass"],
+        tracks: Sequence[Track],
+        split: str = "",
+        meta: Mapping[str, Any] | None = None,
+    ) -> Predictions:
+        return Predictions.of_tracks(tracks, self.classes, 1 / (1 + np.exp(-outputs.astype(float))), split, meta=meta)
+
+    def evaluate(self, predictions: Predictions, validation: Predictions | None = None) -> Evaluation:
+        return Evaluation.of(predictions, validation)
 
     def figures(self, predictions: Predictions) -> dict[str, Any]:
         p = predictions
@@ -88,13 +118,3 @@ class MeterTask(Task):
             "gap": f"{figures['gap']:.2f}",
             "pair (r)": f"{pair:>4} ({figures['worst_correlation']:+.2f})",
         }
-
-    def state(self) -> dict[str, Any]:
-        floors = floor_of_negative(self.config.task.loss, self.weight, self.config.task.smoothing)
-        return {"weight": [float(w) for w in self.weight], "floors": [float(f) for f in floors]}
-
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        require(state, {"weight": [float], "?floors": [float]}, "the state of the task")
-        if len(state["weight"]) != len(self.classes):
-            raise RunError(f"the state of the task has {len(state['weight'])} weights for {len(self.classes)} classes")
-        self.weight = np.asarray(state["weight"], dtype=float)

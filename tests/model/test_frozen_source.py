@@ -16,10 +16,10 @@ from beatmeter.config import change
 from beatmeter.datasets import open_dataset
 from beatmeter.errors import ConfigError, RunError
 from beatmeter.features import VIEWS, Frozen, crop_range, in_order, one_ahead, open_source
-from beatmeter.heads import Moments, Standardise
 from beatmeter.pooling import aggregate
 from beatmeter.schema import PoolingSpec, Track
 from beatmeter.settings import RunConfig
+from beatmeter.standardiser import Moments, Standardiser, standardiser_of
 from beatmeter.store import Snapshot
 from beatmeter.training import run
 
@@ -45,15 +45,20 @@ def test_features_too_large_for_memory_are_read_for_every_batch_and_are_the_same
     kept, _ = opened(config, tracks)
     read, said = opened(config, tracks, memory=1e-12)
     parts = [np.array([3, 0, 7]), np.array([11]), np.arange(12)]
+    before: dict[str, torch.Tensor] = {}
     for standardised in (False, True):
         one, two = list(kept.batches(tracks, parts, seed)), list(read.batches(tracks, parts, seed))
         for a, b in zip(one, two, strict=True):
             assert np.array_equal(a.index, b.index)
-            assert a.standardised == b.standardised == standardised
             assert all(torch.allclose(a.inputs[name], b.inputs[name], atol=1e-6) for name in ("stats", "lag"))
-        scales = {name: (torch.full_like(x[0], 0.25), torch.full_like(x[0], 3.0)) for name, x in one[0].inputs.items()}
-        kept.standardise(scales)
-        read.standardise(scales)
+        if standardised:
+            raw = [before[name] - 0.25 for name in ("stats", "lag")]
+            assert all(torch.allclose(a.inputs[name], 3 * x, atol=1e-5) for name, x in zip(("stats", "lag"), raw, strict=True))
+        before = a.inputs
+        means = {name: torch.full_like(x[0], 0.25) for name, x in one[0].inputs.items()}
+        standardiser = Standardiser(means, {name: torch.full_like(x, 3.0) for name, x in means.items()})
+        kept.standardise(standardiser)
+        read.standardise(standardiser)
     assert any("GB would be needed" in line for line in said)
 
 
@@ -113,27 +118,26 @@ def test_the_table_is_built_once(config: RunConfig, tracks: list[Track], monkeyp
 
 def test_another_train_split_is_not_standardised_by_the_first(config: RunConfig, tracks: list[Track]) -> None:
     source, _ = opened(config, tracks)
-    scales = {"stats": (torch.zeros(1), torch.ones(1))}
-    source.standardise(scales)
-    source.standardise({"stats": (torch.zeros(1), torch.ones(1))})
+    zero, one = {"stats": torch.zeros(1)}, {"stats": torch.ones(1)}
+    source.standardise(Standardiser(zero, one))
+    source.standardise(Standardiser({"stats": torch.zeros(1)}, one))
     with pytest.raises(RunError, match="another train split"):
-        source.standardise({"stats": (torch.ones(1), torch.ones(1))})
+        source.standardise(Standardiser(one, one))
 
 
 def test_moments_of_parts_join_to_those_of_the_whole_however_large_the_mean() -> None:
     pooling = PoolingSpec("stats", "stats", "chunk", (1,), ("pool", "dim"), (1, 3), {"statistics": ["mean"]})
     x = torch.randn(301, 1, 1, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * torch.tensor([1e-2, 1.0, 50.0]) + 3000
-    module, half = Standardise(pooling), Standardise(pooling)
-    one, two = Moments(module), Moments(half)
+    one, two = Moments(pooling), Moments(pooling)
     for part in x[:200].float().split(7):
         one.add(part)
     two.add(x[200:].float())
     one.exchange(lambda value: [value, (two.count, two.mean, two.square)])
-    one.give()
+    found = standardiser_of({"stats": one})
     assert one.count == 301
-    assert torch.allclose(module.mean, x.mean(0).float())
+    assert torch.allclose(found.means["stats"], x.mean(0).float())
     seen = x.float().double()  # what float32 leaves of it
-    assert torch.allclose(module.scale, (1 / seen.std(0, correction=0)).float(), rtol=1e-3)
+    assert torch.allclose(found.scales["stats"], (1 / seen.std(0, correction=0)).float(), rtol=1e-3)
 
 
 def test_one_ahead_gives_everything_in_order_and_passes_errors_on() -> None:

@@ -7,9 +7,10 @@ import torch
 from torch import nn
 
 from beatmeter.errors import ConfigError
-from beatmeter.heads import Head, LayerMix, Standardise
+from beatmeter.heads import Head, LayerMix, layer_weights, mix_parameters
 from beatmeter.schema import ChunkSpec, FeatureSpec, PoolingSpec
 from beatmeter.settings import HeadConfig
+from beatmeter.standardiser import Moments, Standardiser, standardiser_of
 
 LAYERS, DIM, CHANNELS, LAGS = 3, 8, 4, 64
 SPEC = FeatureSpec(
@@ -54,29 +55,31 @@ def test_the_mix_starts_uniform_and_sums_to_one() -> None:
     assert torch.allclose(mix(x), x.mean(dim=1), atol=1e-6)
 
 
+def fitted(pooling: str, *batches: torch.Tensor) -> Standardiser:
+    moments = Moments(SPEC[pooling])
+    for batch in batches:
+        moments.add(batch)
+    return standardiser_of({pooling: moments})
+
+
 def test_standardised_layers_have_mean_zero_and_deviation_one() -> None:
     x = features(500)["stats"]
-    module = Standardise(SPEC["stats"])
-    assert torch.equal(module(x), x), "nothing changes before it is fitted"
-    module.fit([x[:200], x[200:]])
-    y = module(x)
+    y = fitted("stats", x[:200], x[200:])({"stats": x})["stats"]
     assert y.mean(dim=0).abs().max() < 1e-4
     assert (y.std(dim=0, correction=0) - 1).abs().max() < 1e-4
 
 
 def test_lag_standardisation_is_shared_by_all_lags() -> None:
-    module = Standardise(SPEC["lag"])
-    module.fit([features(200)["lag"]])
-    assert module.mean.shape == (LAYERS, CHANNELS, 1)
+    standardiser = fitted("lag", features(200)["lag"])
+    assert standardiser.means["lag"].shape == (LAYERS, CHANNELS, 1)
     x = features(4)["lag"]
-    assert torch.allclose(module(x.roll(3, dims=-1)), module(x).roll(3, dims=-1)), "a tempo change must stay a shift"
+    moved = standardiser({"lag": x.roll(3, dims=-1)})["lag"]
+    assert torch.allclose(moved, standardiser({"lag": x})["lag"].roll(3, dims=-1)), "a tempo change must stay a shift"
 
 
 def test_a_constant_feature_stays_finite() -> None:
     x = torch.full((10, LAYERS, 2, DIM), 7.0)
-    module = Standardise(SPEC["stats"])
-    module.fit([x])
-    assert torch.equal(module(x), torch.zeros_like(x))
+    assert torch.equal(fitted("stats", x)({"stats": x})["stats"], torch.zeros_like(x))
 
 
 def test_the_lag_branch_hears_the_same_at_another_tempo() -> None:
@@ -92,8 +95,8 @@ def test_both_branches_feed_one_output() -> None:
     head = Head(SPEC, HeadConfig(poolings=("stats", "lag"), channels=32), 6)
     assert head.output.in_features == 256 + 64
     assert head(features()).shape == (16, 6)
-    assert set(head.layer_weights()) == {"stats", "lag"}
-    assert len(head.mix_parameters()) == 2
+    assert set(layer_weights(head)) == {"stats", "lag"}
+    assert len(mix_parameters(head)) == 2
 
 
 def test_a_pooling_that_the_features_lack_is_named_with_the_remedy() -> None:

@@ -15,7 +15,7 @@ from beatmeter.config import change
 from beatmeter.datasets import open_dataset
 from beatmeter.errors import FingerprintError, RunError
 from beatmeter.features import Source, open_source
-from beatmeter.fitting import Model, fit_standardisation, optimiser_for, train_epoch
+from beatmeter.fitting import Model, fit_standardisation, optimiser_for, tensors_of, train_epoch
 from beatmeter.predictions import read_predictions
 from beatmeter.runs import RunFolder
 from beatmeter.schema import Track
@@ -70,20 +70,21 @@ def test_streamed_gives_frozen_logits_before_the_first_step(name: str, adapter: 
     frozen, streamed = sources(config, tracks)
     assert frozen.spec == streamed.spec
     task = TASKS["meter"](config)
-    head = task.head(frozen.spec)
-    fit_standardisation(Model(task, frozen, head), tracks, 8)
-    one, two = Model(task, frozen, head).logits(tracks, 4), Model(task, streamed, head).logits(tracks, 2)
+    head, state = task.head(frozen.spec), task.study(tracks)
+    fit_standardisation(Model(task, state, streamed, head), tracks, 2)
+    fitted = streamed.standardiser
+    fit_standardisation(Model(task, state, frozen, head), tracks, 8)
+    streamed.standardiser = frozen.standardiser
+    one, two = Model(task, state, frozen, head).outputs(tracks, 4), Model(task, state, streamed, head).outputs(tracks, 2)
     assert np.ptp(one) > 0.05, "the logits tell tracks apart, so equality says something"
     assert np.abs(one - two).max() < 4e-3  # the store keeps float16
-    again = task.head(streamed.spec)
-    again.load_state_dict(head.state_dict())
-    fit_standardisation(Model(task, streamed, again), tracks, 2)
-    for pooling, mine in head.standardise.items():
-        clear = mine.scale < 20  # of smaller deviations float16 keeps too few digits
-        rounding = mine.mean.abs() * mine.scale * 2**-11  # of float16, in deviations: features far from zero keep fewer digits
-        off = (mine.scale / again.standardise[pooling].scale - 1).abs()
+    for pooling, scale in frozen.standardiser.scales.items():
+        mean = frozen.standardiser.means[pooling]
+        clear = scale < 20  # of smaller deviations float16 keeps too few digits
+        rounding = mean.abs() * scale * 2**-11  # of float16, in deviations: features far from zero keep fewer digits
+        off = (scale / fitted.scales[pooling] - 1).abs()
         assert bool((off[clear] < 1e-2 + rounding[clear]).all())
-        assert torch.allclose(mine.mean, again.standardise[pooling].mean, rtol=1e-2, atol=2e-3)
+        assert torch.allclose(mean, fitted.means[pooling], rtol=1e-2, atol=2e-3)
 
 
 def test_the_guard_notices_another_order_of_layers(odd_clips: Path, tmp_path: Path) -> None:
@@ -101,12 +102,12 @@ def test_the_guard_notices_another_order_of_layers(odd_clips: Path, tmp_path: Pa
 
 @pytest.mark.parametrize("regime", ["frozen", "streamed"])
 def test_accumulated_batches_move_the_weights_as_one_large_batch_does(regime: str, clips: Path, config: RunConfig, tmp_path: Path) -> None:
-    """With crops, shifts, noise and dropout of the head: what chance does belongs to the step, not to the batch."""
+    """With crops and shifts: what augmentation does to a track depends on its place in the epoch, not on the batches."""
     write_hub_folder(tmp_path / "hub")
     quiet = {
         "regime": regime,
         "features": {"backbone": str(tmp_path / "hub")},
-        "head": {"dropout": 0.3, "noise": 0.1, "standardise": False},
+        "head": {"dropout": 0.0, "standardise": False},
         "adapter": {"kind": "last_layers", "layers": 1},
     }
     states = []
@@ -117,14 +118,14 @@ def test_accumulated_batches_move_the_weights_as_one_large_batch_does(regime: st
         source.prepare(tracks, lambda text: None)
         task = TASKS["meter"](cfg)
         torch.manual_seed(3)
-        model = Model(task, source, task.head(source.spec))
+        model = Model(task, task.study(tracks), source, task.head(source.spec))
         for module in source.encoder.modules():  # the backbone's own dropout draws for a batch
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.0
             if isinstance(getattr(module, "dropout", None), float):
                 module.dropout = 0.0
         optimiser = optimiser_for(model, cfg)
-        targets = torch.from_numpy(task.targets(tracks)[0]).float()
+        targets = tensors_of(task.targets(tracks), CPU)
         train_epoch(model, optimiser, tracks, targets, cfg, 1, batch)
         states.append(model.tensors())
     for other in states[1:]:
