@@ -25,7 +25,7 @@ from beatmeter.distributed import ALONE, Ranks
 from beatmeter.errors import RunError
 from beatmeter.features import Batch, Source, in_order
 from beatmeter.gradients import joint_step, separable_step
-from beatmeter.heads import layer_weights, mix_parameters, own_parameters
+from beatmeter.heads import draw_from, layer_weights, mix_parameters, own_parameters
 from beatmeter.lag_shift import draw_shifts, shifted
 from beatmeter.restoring import HEADER, head_tensors, part, require_fit
 from beatmeter.runs import RunFolder
@@ -203,7 +203,9 @@ def train_epoch(
     A step of the optimiser takes `batch` x `accumulation` tracks; each process computes its share of them, `size` at a time.
     """
     t, ranks, source, task = config.training, model.ranks, model.source, model.task
-    torch.manual_seed(epoch_seed(config.seed, epoch, 2, ranks.index))  # dropout
+    torch.manual_seed(epoch_seed(config.seed, epoch, 2, ranks.index))  # dropout inside the encoder
+    generator = torch.Generator(model.device).manual_seed(epoch_seed(config.seed, epoch, 1, ranks.index))
+    draw_from(model.head, generator)
     model.head.train()
     source.encoder.train()
     parameters = [p for g in optimiser.param_groups for p in g["params"]]
@@ -234,7 +236,11 @@ def train_epoch(
         for g in optimiser.param_groups:
             g["lr"] = g["base_lr"] * schedule(done / (t.epochs * len(steps)), t.warmup)
         optimiser.zero_grad(set_to_none=True)
-        step = (separable_step if task.separable else joint_step)(some(len(share)), outputs, loss, parameters, ranks)
+        batched = some(len(share))
+        if task.separable:
+            step = separable_step(batched, outputs, loss, parameters, ranks)
+        else:
+            step = joint_step(batched, outputs, loss, parameters, ranks, generator)
         total, count = total + step.total, count + step.count
         norms.append(float(nn.utils.clip_grad_norm_(parameters, t.clip)))
         if not math.isfinite(norms[-1]):

@@ -3,13 +3,15 @@
 The branch over `stats` is LayerNorm -> Linear -> GELU, the one over `lag` a small dilated convolution; after dropout a linear
 layer reads whatever branches there are. The layer weights are a softmax that starts uniform.
 
-Heads are plain modules: dropout and noise draw from torch's generator while they train. A head that also has `mix` and
-`readout` (`Stackable`) can be trained beside others of its shape in one pass.
+Heads are plain modules. Their dropout (`Dropout`) and noise draw from a generator that the training loop hands out
+(`draw_from`), because several heads may train in one process. A head that also has `mix` and `readout` (`Stackable`) can be
+trained beside others of its shape in one pass, where each draws what it would draw alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, cast
 
 import torch
@@ -58,7 +60,55 @@ class LayerMix(nn.Module):
         return weighted_sum(self.weights[None], x)[:, 0]
 
 
-class LayerNoise(nn.Module):
+class _PerHead(torch.autograd.Function):
+    """What every head of a stack draws for its own values; `draws` are the heads' `Random.draw`."""
+
+    @staticmethod
+    def forward(x: Tensor, draws: Sequence[Callable[[Tensor], Tensor]]) -> Tensor:
+        return draws[0](x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.mark_non_differentiable(output)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], x: Tensor, draws: Sequence[Callable[[Tensor], Tensor]]) -> tuple[Tensor, int]:
+        heads = x.detach().movedim(in_dims[0] or 0, 0)
+        return torch.stack([draw(values) for draw, values in zip(draws, heads, strict=True)]), 0
+
+
+class Random(nn.Module, ABC):
+    """Something random in a head. It draws from `generator`, or from torch's own; in a stack, `stack` holds the same module of
+    every head."""
+
+    generator: torch.Generator | None = None
+    stack: Sequence[Random] = ()
+
+    @abstractmethod
+    def draw(self, x: Tensor) -> Tensor:
+        """Random numbers of the shape of `x`."""
+
+    def drawn(self, x: Tensor) -> Tensor:
+        """The same for one head, or for each head of a stack."""
+        return cast(Tensor, _PerHead.apply(x, [m.draw for m in self.stack])) if self.stack else self.draw(x)  # type: ignore[no-untyped-call]
+
+
+class Dropout(Random):
+    """Each value is 0 with probability `p`, the others are scaled so that the mean stays."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def draw(self, x: Tensor) -> Tensor:
+        mask = torch.ones(x.shape, dtype=x.dtype, device=x.device)
+        return mask.bernoulli_(1 - self.p, generator=self.generator).div_(1 - self.p) if self.p else mask
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.drawn(x) if self.training and (self.p or self.stack) else x
+
+
+class LayerNoise(Random):
     """Gaussian noise on mixed layers while training, as if every layer had independent noise of `size` standard deviations:
     the sum of layers by the weights w has |w| times as much."""
 
@@ -66,8 +116,27 @@ class LayerNoise(nn.Module):
         super().__init__()
         self.size = size
 
+    def draw(self, x: Tensor) -> Tensor:
+        noise = torch.zeros(x.shape, dtype=x.dtype, device=x.device)
+        return noise.normal_(std=self.size, generator=self.generator) if self.size else noise
+
     def forward(self, mixed: Float[Tensor, "track ..."], weights: Float[Tensor, " layer"]) -> Tensor:
-        return mixed + self.size * weights.square().sum().sqrt() * torch.randn_like(mixed) if self.training and self.size else mixed
+        noisy = self.training and (self.size or self.stack)
+        return mixed + weights.square().sum().sqrt() * self.drawn(mixed) if noisy else mixed
+
+
+def draw_from(head: nn.Module, generator: torch.Generator) -> None:
+    """Let everything random in a head draw from `generator`."""
+    for module in head.modules():
+        if isinstance(module, Random):
+            module.generator = generator
+
+
+def draw_apart(frame: nn.Module, heads: Sequence[nn.Module]) -> None:
+    """Let `frame`, which stands for many heads of its shape, draw what each of them would draw."""
+    for module, *members in zip(frame.modules(), *(head.modules() for head in heads), strict=True):
+        if isinstance(module, Random):
+            module.stack = tuple(cast(Random, m) for m in members)
 
 
 class StatsBranch(nn.Module):
@@ -97,7 +166,7 @@ class LagBranch(nn.Module):
             nn.Sequential(
                 nn.GroupNorm(8 if config.channels % 8 == 0 else 1, config.channels),
                 nn.GELU(),
-                nn.Dropout(config.dropout / 2),
+                Dropout(config.dropout / 2),
                 nn.Conv1d(config.channels, config.channels, config.kernel, padding="same", dilation=d),
             )
             for d in config.dilations
@@ -139,7 +208,7 @@ class Head(nn.Module):
         self.noise = LayerNoise(config.noise)
         self.branches = nn.ModuleDict({name: BRANCHES[spec[name].kind](spec[name], config) for name in self.poolings})
         width = sum(cast(StatsBranch | LagBranch, branch).width for branch in self.branches.values())
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.output = nn.Linear(width, n_outputs)
 
     def forward(self, features: Mapping[str, Tensor]) -> Float[Tensor, "track name"]:

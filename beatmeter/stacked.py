@@ -1,9 +1,8 @@
 """Many heads at once: parameters stacked, one forward pass (torch.func.vmap), one optimiser; each head its own run.
 
-The heads read the same features and have the same shape (`heads.Stackable`); seeds, rates, decay, clipping, loss and patience
-are each head's own. Every head sees the tracks, the crops and the shifts that it would see alone, and without dropout and
-noise learns the same; dropout and noise draw other numbers than they would alone. A head whose patience is over leaves the
-stack; so does one that diverges, and the others go on.
+The heads read the same features and have the same shape (`heads.Stackable`); seeds, rates, decay, clipping, dropout, noise, loss
+and patience are each head's own. Every head sees the tracks, the crops, the shifts and the dropout that it would see alone,
+and learns the same. A head whose patience is over leaves the stack; so does one that diverges, and the others go on.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from beatmeter.course import Course
 from beatmeter.errors import RunError
 from beatmeter.features import Source, in_order
 from beatmeter.fitting import Model, Run, epoch_seed, fit_standardisation, judge, optimiser_steps, schedule, tensors_of
-from beatmeter.heads import Stackable, layer_weights, mix_parameters, own_parameters, weighted_sum
+from beatmeter.heads import Stackable, draw_apart, draw_from, layer_weights, mix_parameters, own_parameters, weighted_sum
 from beatmeter.lag_shift import draw_shifts, shifted
 from beatmeter.schema import Track
 from beatmeter.tasks import chosen_by
@@ -35,6 +34,7 @@ FREE = (  # settings in which heads of one stack may differ
     "seed",
     *(f"training.{name}" for name in ("epochs", "patience", "head_lr", "mix_lr", "weight_decay", "warmup", "clip", "select")),
     *(f"task.{name}" for name in ("smoothing", "loss", "weighting", "weight_cap")),
+    *(f"head.{name}" for name in ("dropout", "noise")),
     "augment.lag_shift",
 )
 
@@ -108,7 +108,7 @@ class Stack:
             weights = parameters[f"mix.{name}.logits"].softmax(dim=-1)
             mixed[name] = torch.cat([weighted_sum(weights[which], some[name].float()).transpose(0, 1) for which, some in features])
         own = {f"head.{name}": value for name, value in parameters.items()}
-        found: Tensor = vmap(lambda p, x: functional_call(self.frame, p, (x,)), randomness="different")(own, mixed)
+        found: Tensor = vmap(lambda p, x: functional_call(self.frame, p, (x,)), randomness="error")(own, mixed)
         return found
 
     def step(self, share: Sequence[float]) -> Tensor:
@@ -219,7 +219,9 @@ def fit_stacked(
 def _epoch(stack: Stack, source: Source, train: Sequence[Track], targets: tuple[Tensor, Tensor], epoch: int) -> tuple[Tensor, Tensor]:
     """One pass of every head over the train split: mean losses (head,) and mean gradient norms (head,)."""
     members = stack.members
-    torch.manual_seed(epoch_seed(*(m.config.seed for m in members), epoch, 2))  # dropout and noise
+    for m in members:
+        draw_from(m.model.head, torch.Generator(stack.device).manual_seed(epoch_seed(m.config.seed, epoch, 1, 0)))
+    draw_apart(stack.frame.head, [m.model.head for m in members])
     streams, plans = [], []
     for which in _runs([(m.config.seed, m.config.augment.lag_shift) for m in members]):
         config = members[which.start].config

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from beatmeter.errors import ConfigError
-from beatmeter.heads import Head, LayerMix, layer_weights, mix_parameters
+from beatmeter.heads import Dropout, Head, LayerMix, layer_weights, mix_parameters
 from beatmeter.schema import ChunkSpec, FeatureSpec, PoolingSpec
 from beatmeter.settings import HeadConfig
 from beatmeter.standardiser import Moments, Standardiser, standardiser_of
@@ -42,7 +42,7 @@ def features(n: int = 16, seed: int = 0) -> dict[str, torch.Tensor]:
 def test_the_stats_head_is_norm_linear_gelu_dropout_linear() -> None:
     head = Head(SPEC, HeadConfig(), 6)
     kinds = [type(m) for m in [*head.branches["stats"].layers, head.dropout, head.output]]
-    assert kinds == [nn.LayerNorm, nn.Linear, nn.GELU, nn.Dropout, nn.Linear]
+    assert kinds == [nn.LayerNorm, nn.Linear, nn.GELU, Dropout, nn.Linear]
     assert (head.branches["stats"].layers[1].in_features, head.branches["stats"].layers[1].out_features) == (2 * DIM, 256)
     assert head.dropout.p == 0.3
     assert head(features()).shape == (16, 6)
