@@ -152,7 +152,9 @@ def fit(
     targets = tensors_of(model.task.targets(train), model.device)
     after = None
     if resume and folder.last.exists():
-        tensors, after = checkpoints.read(folder.last, {**HEADER, "best": {"epoch": int, "val": {"loss": float, chosen_by(model.task, t.select).name: float}}})
+        tensors, after = checkpoints.read(
+            folder.last, {**HEADER, "best": {"epoch": int, "val": {"loss": float, chosen_by(model.task, t.select).name: float}}}
+        )
         model.load(tensors, folder.last)
         with named(folder.last):
             checkpoints.load_optimiser(optimiser, tensors)
