@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
@@ -13,6 +14,7 @@ from jaxtyping import Float32
 
 from beatmeter.audio import flac
 from beatmeter.audio.inspection import Inspection
+from beatmeter.audio.quiet import quiet
 from beatmeter.audio.reader import FETCH_AGAIN, MEND, TOLERANCE, Reader, require_rate, truncated
 from beatmeter.errors import AudioError, shown
 
@@ -42,13 +44,15 @@ class SoundFileReader(Reader):
     def __init__(self, path: Path, inspection: Inspection) -> None:
         self.path = path
         self.bounds, self.hidden = inspection.bounds, inspection.hidden
+        self._quiet = contextlib.nullcontext if inspection.mpeg is None else quiet
         self._sound = inspection.ogg is not None  # damage would have been seen
         length, extent, links = inspection.mpeg, inspection.chunks, 1 if inspection.ogg is None else inspection.ogg.links
         if length is not None and length.promised is not None:
             self._believe(length.promised / length.sample_rate, length.seconds)
         try:
             # bytes: a name need not be text
-            self._file = soundfile.SoundFile(str(path) if sys.platform == "win32" else os.fsencode(path))
+            with self._quiet():
+                self._file = soundfile.SoundFile(str(path) if sys.platform == "win32" else os.fsencode(path))
         except soundfile.LibsndfileError as error:
             if error.code == _MALFORMED and extent is not None and extent.counted > extent.present:  # another reader would take what is left
                 what = f"{shown(path)} is truncated: its header counts {extent.counted} bytes of audio, {extent.present} are there"
@@ -108,7 +112,8 @@ class SoundFileReader(Reader):
 
     def read(self, frames: int) -> Float32[np.ndarray, "frame channel"]:
         try:
-            block: np.ndarray = self._file.read(frames, dtype="float32" if self._checksum is None else self._checksum.dtype, always_2d=True)
+            with self._quiet():
+                block: np.ndarray = self._file.read(frames, dtype="float32" if self._checksum is None else self._checksum.dtype, always_2d=True)
         except soundfile.LibsndfileError as error:
             at, said = self._file.tell() / self.sample_rate, error.error_string.rstrip(".")
             if self._sound:
