@@ -29,7 +29,6 @@ class Objects:
         self.before: Callable[[str, str], object] = lambda kind, name: None  # called with every request before it is looked at
         self.page = 1000  # names in an answer to a listing, as S3 gives
         self.closed: set[str] = set()  # names that are answered with 403 when they are read
-        self.delay = 0.0  # seconds before every answer
         self.lock = threading.Lock()
 
 
@@ -60,7 +59,6 @@ class _Handler(BaseHTTPRequestHandler):
         """False when this request is to fail, and has been answered."""
         o, name = self.objects, self._parse()[0]
         o.before(kind, name)
-        time.sleep(o.delay)
         with o.lock:
             o.requests[kind] += 1
             refused = o.refuse > 0

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,7 @@ class Shelf:
     @classmethod
     def of(cls, folder: Path, **queries: Sequence[dict[str, Any]]) -> Shelf:
         """A shelf with these answers to queries. An item has url, title, seconds (as claimed), file, licence, uploader, and
-        `fault`: dead, half, stop (Ctrl-C), die (kill -9) or slow."""
+        `fault`: dead, half, stop (Ctrl-C) or die (kill -9)."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "shelf.json").write_text(json.dumps(queries), encoding="utf-8")
         return cls(folder)
@@ -58,8 +57,6 @@ class Shelf:
         fault = item.get("fault")
         if fault == "dead":
             raise DownloadError("HTTP Error 404: Not Found")
-        if fault == "slow":
-            time.sleep(0.3)
         data = (self.folder / item["file"]).read_bytes()
         path = folder / f"audio{Path(item['file']).suffix}"
         path.write_bytes(data[: len(data) // 2] if fault in ("half", "stop", "die") else data)

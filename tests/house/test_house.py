@@ -82,6 +82,18 @@ def test_the_settings_page_lists_every_setting() -> None:
         assert f"| `{name}` | `{default!r}` | {text} |" in page, f"{name}: run `make filemap`"
 
 
+PACES = ("tests/waiting.py", "tests/model/test_watch.py", "tests/model/watch_samples.py")  # the one place that waits, and a day's pace
+
+
+def test_no_test_waits_by_the_clock() -> None:
+    clock = re.compile(r"timeout=[0-9]|settimeout\([0-9]|wait\([0-9]|join\([0-9]|monotonic\(\)|perf_counter\(\)|time\.sleep\(")
+    tests = [
+        path for path in sorted((ROOT / "tests").rglob("*.py")) if path.relative_to(ROOT).as_posix() not in (*PACES, "tests/house/test_house.py")
+    ]
+    found = [f"{path.name}:{n}: {line.strip()}" for path in tests for n, line in enumerate(path.read_text().splitlines(), 1) if clock.search(line)]
+    assert found == [], "wait for the event: tests/waiting.py"
+
+
 def test_constraints_pin_every_dependency() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     pinned = {re.split(r"==", line)[0].lower().replace("_", "-") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}

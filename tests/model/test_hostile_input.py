@@ -171,9 +171,8 @@ def write_minutes(path: Path, minutes: float) -> None:
 def growth(script: str, *arguments: str | Path) -> tuple[list[float], float]:
     """The first number of every line that a child prints, and by how many bytes its most memory grew from the first to the last."""
     direct = {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "1000000"}  # freed blocks go back at once: what is counted is in use
-    done = subprocess.run(
-        [sys.executable, "-c", script, *map(str, arguments)], capture_output=True, text=True, timeout=3600, env={**os.environ, **direct}
-    )
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=None if FULL else PATIENCE, env={**os.environ, **direct})
     assert done.returncode == 0, done.stderr
     lines = [line.split() for line in done.stdout.splitlines()]
     return [float(line[0]) for line in lines], (int(lines[-1][1]) - int(lines[0][1])) * 1024

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from waiting import PATIENCE
 
 from beatmeter import lock
 from beatmeter.cells import expand
@@ -65,7 +66,7 @@ for _ in range(count):
 
 
 def race(what: str, path: Path) -> str:
-    done = subprocess.run([sys.executable, "-c", RACE, what, str(path), str(RACERS)], capture_output=True, text=True, timeout=600)
+    done = subprocess.run([sys.executable, "-c", RACE, what, str(path), str(RACERS)], capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip() + done.stderr
 
@@ -99,8 +100,8 @@ def test_a_sweep_leaves_a_cell_that_another_trains_and_finishes_the_others(confi
 
 
 def test_what_a_killed_process_held_is_free(tmp_path: Path) -> None:
-    code = "import sys, time; from pathlib import Path; from beatmeter.runs import RunFolder\n"
-    code += "with RunFolder(Path(sys.argv[1])).held():\n    print('in', flush=True); time.sleep(3600)"
+    code = "import signal, sys; from pathlib import Path; from beatmeter.runs import RunFolder\n"
+    code += "with RunFolder(Path(sys.argv[1])).held():\n    print('in', flush=True); signal.pause()"
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "in\n"

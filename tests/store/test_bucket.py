@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import math
 import os
 import pickle
@@ -12,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import objectserver
@@ -142,7 +144,7 @@ def test_requests_of_a_large_shard(objects: objectserver.Objects) -> None:
     assert samples.same(Store.open(large.where).snapshot().read(samples.key(1)), samples.features(of, 1, 30_000))
 
 
-def test_listings_come_in_pages(store: Store, objects: objectserver.Objects) -> None:
+def test_listings_come_in_pages(store: Store, objects: objectserver.Objects, monkeypatch: pytest.MonkeyPatch) -> None:
     """An opening lists all commits and all that lies in segments; who is open already lists no segments older than the new ones."""
     for n in range(100, 130):
         store.commit(samples.tracks(store.spec, [n]))
@@ -152,7 +154,9 @@ def test_listings_come_in_pages(store: Store, objects: objectserver.Objects) -> 
     reader = Store.open(store.where)
     assert len(reader.keys()) == 36
     assert objects.requests == {"GET": 2, "LIST": math.ceil(33 / 10) + math.ceil((33 * 5 + 1) / 10) + 1}
-    time.sleep(1 - time.time() % 1)  # names of segments tell seconds
+    later = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=2)  # names of segments tell seconds
+    clock = SimpleNamespace(UTC=datetime.UTC, datetime=SimpleNamespace(now=lambda zone: later))
+    monkeypatch.setattr("beatmeter.store.commit.datetime", clock)
     for n in range(130, 145):
         store.commit(samples.tracks(store.spec, [n]))
     objects.requests.clear()
