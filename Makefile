@@ -22,7 +22,7 @@ test: .venv/installed
 	$(BIN)/pytest -n 2 --dist loadgroup
 
 faults: .venv/installed
-	BEATMETER_FULL=1 $(BIN)/pytest -n 2 --dist loadgroup tests/store tests/audio tests/backbones/test_checkpoint_folders.py \
+	BEATMETER_FULL=1 $(BIN)/pytest -n 2 --dist loadgroup tests/store tests/test_regular.py tests/audio tests/backbones/test_checkpoint_folders.py \
 	tests/datasets/test_tables.py tests/datasets/test_audio_folder.py \
 	tests/model/test_extraction.py tests/model/test_engines.py tests/model/test_watch.py tests/model/test_hostile_input.py
 

@@ -27,6 +27,7 @@ from beatmeter import atomic
 from beatmeter.audio.ahead import decode_ahead, require_short
 from beatmeter.audio.identity import Stamp, require_unchanged
 from beatmeter.errors import AudioError
+from beatmeter.regular import open_file
 
 FOLDER = "waves"
 VERSION = 1
@@ -154,7 +155,7 @@ class Waves:
     def samples(self, key: str) -> int | None:
         """Length of a kept waveform, None when it is not kept."""
         try:
-            with self.path(key).open("rb") as file:
+            with open_file(self.path(key), "rb") as file:
                 return _length(file.read(_HEADER.size), os.fstat(file.fileno()).st_size, self.sample_rate)
         except OSError:
             return None
@@ -163,7 +164,8 @@ class Waves:
         """A kept waveform, None when it is not kept or damaged. A damaged one is removed where that is possible."""
         path = self.path(key)
         try:
-            content = np.memmap(path, np.uint8, "r")
+            with open_file(path, "rb") as file:
+                content = np.memmap(file, np.uint8, "r")
         except (OSError, ValueError):
             return None
         wave = decode(content, self.sample_rate)

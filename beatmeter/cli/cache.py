@@ -103,7 +103,7 @@ def failures(path: str, clear: bool, as_json: bool) -> None:
 def verify(path: str, full: bool, as_json: bool) -> None:
     """Is every store sound? Names each fault, the file, and what to do about it. Changes nothing.
 
-    Exit status: 0 sound (garbage and notes do no harm), 1 features are missing or damaged.
+    Exit status: 0 sound (garbage and notes do no harm), 1 features are missing or damaged, or cannot be checked.
 
     \b
     beatmeter cache verify --full
@@ -134,7 +134,7 @@ def verify(path: str, full: bool, as_json: bool) -> None:
                 click.echo(f"    {fault.remedy}")
             depth = "every byte" if full else "records and lengths"
             held = f"{count(report.tracks, 'track')} in {count(report.segments, 'segment')}"
-            click.echo(f"{report.path}: {held}, {depth}: {'sound' if report.sound else 'DAMAGED'}")
+            click.echo(f"{report.path}: {held}, {depth}: {report.verdict}")
     sys.exit(0 if all(r.sound for r in reports) else 1)
 
 
@@ -249,9 +249,13 @@ def _places(path: str) -> list[Place]:
 
 
 def _stores(path: str) -> Iterable[Store]:
+    """All of them, or the error of the first of which it cannot be known what is in it."""
     from beatmeter.store import Store
 
-    return [Store.open(place) for place in _places(path)]
+    stores = [Store.open(place) for place in _places(path)]
+    for store in stores:
+        store.keys()
+    return stores
 
 
 def _describe(store: Store, status: Path | None) -> dict[str, Any]:

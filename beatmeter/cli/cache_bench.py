@@ -74,13 +74,15 @@ def _sample(place: Path, pooling: str | None, size: int) -> tuple[Store | None, 
     """The largest store in a folder, if there is one, and about `size` MB of its tracks; or made-up ones."""
     from beatmeter.schema import ChunkSpec, FeatureSpec, PoolingSpec
     from beatmeter.store import list_stores
+    from beatmeter.store.place import UnreadableError
     from beatmeter.store.rivals import Sample
 
     found = list(list_stores(place))
     broken = [one for one in found if isinstance(one, StoreError)]
     stores = [one for one in found if not isinstance(one, StoreError) and len(one.keys())]
-    if broken and not stores:
-        raise broken[0]
+    unreadable = [error for error in broken if isinstance(error, UnreadableError)]  # it may be the largest
+    if unreadable or (broken and not stores):
+        raise (*unreadable, *broken)[0]
     for error in broken:
         echo(f"left out: {error}")
     if stores:

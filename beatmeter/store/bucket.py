@@ -167,6 +167,10 @@ class Bucket(Place):
         with _explained("writing", f"{self.where}/{name}"):
             obstore.put(self.client, name, data)
 
+    def note(self, name: str, data: bytes) -> None:
+        with contextlib.suppress(StoreError):
+            self.replace(name, data)
+
     def stage(self) -> Path:
         with explained("writing", f"the folder for temporary files (TMPDIR), where commits to {self.where} are prepared"):
             return Path(tempfile.mkdtemp(prefix="beatmeter-"))

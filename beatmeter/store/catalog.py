@@ -18,10 +18,10 @@ import numpy as np
 
 from beatmeter.errors import StoreError
 from beatmeter.store.index import Columns, dump, parse
-from beatmeter.store.journal import Journal, RecordError
+from beatmeter.store.journal import Journal, RecordError, seal
 from beatmeter.store.layout import StoreLayout
 from beatmeter.store.place import ABSENT, Place, UnreadableError
-from beatmeter.store.record import Record
+from beatmeter.store.record import Record, receipt_name
 
 _INDEX = re.compile(r"([0-9]{8,12})-([0-9a-f]{8})\.npz")
 _BLOCK = 1_000  # records held as Python objects at a time
@@ -131,6 +131,14 @@ class Catalog:
         found = self._base.find(keys) >= 0
         return {key for key, here in zip(keys, found, strict=True) if here or key in self._tail_keys}
 
+    def append(self, record: Record) -> int:
+        """Put a record into the journal, durably, and leave its receipt: its number. Raises StoreError."""
+        value = record.to_json()
+        number = self.journal.append(value)
+        if record.segment:
+            self.place.note(receipt_name(record.segment), seal(value))
+        return number
+
     def read(self, number: int) -> Record:
         """One record, checked. Raises RecordError."""
         value = self.journal.read(number)
@@ -171,8 +179,8 @@ class Catalog:
         misfits: dict[int, str] = {}
         for number, name, size, right in zip(numbers, wanted, self.place.sizes(wanted), expected, strict=True):
             if size != right and number not in misfits:
-                found = "is missing" if size is None else f"has {size} bytes"
-                misfits[number] = f"{name} {found}, its record says {right}"
+                found = f"has {size} bytes" if size is not None else self.place.wrong_with(name) or "was missing"
+                misfits[number] = f"{name} {found}, its record says {right} bytes"
         return misfits
 
     def _files(self, commits: Mapping[int, Commit]) -> tuple[list[str], list[int]]:
@@ -244,7 +252,7 @@ class Catalog:
         try:
             data = self.place.read(f"index/{name}")
         except ABSENT as error:
-            raise RecordError(f"index/{name} is gone") from error
+            raise RecordError(f"index/{name} {self.place.wrong_with(f'index/{name}') or 'went away'}") from error
         except UnreadableError as error:  # only a cache: the records themselves tell the same
             raise RecordError(error.what) from error
         if f"{google_crc32c.value(data):08x}" != name[-12:-4]:

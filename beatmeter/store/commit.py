@@ -23,7 +23,7 @@ from beatmeter.store.folder import flush, write_synced
 from beatmeter.store.journal import seal
 from beatmeter.store.layout import StoreLayout
 from beatmeter.store.place import Place, explained
-from beatmeter.store.record import KEY, Extent, Record
+from beatmeter.store.record import KEY, RECEIPT, Extent, Record
 
 _BUFFER = 8 << 20  # large writes: the page cache then holds large pages, and a fresh mapping reads twice as fast
 _LIBRARIES = ("beatmeter", "numpy", "torch", "transformers", "soxr", "librosa")
@@ -141,6 +141,7 @@ class SegmentWriter:
                 "pid": os.getpid(),
                 "versions": library_versions(),
                 **(provenance or {}),
+                **RECEIPT,
             },
         )
         with explained("writing a segment", self._staged):

@@ -12,7 +12,7 @@ from beatmeter.store.catalog import State
 from beatmeter.store.commit import SegmentWriter
 from beatmeter.store.mapped import REMEDY
 from beatmeter.store.record import Record
-from beatmeter.store.segment import read_tracks
+from beatmeter.store.segment import disputed, read_tracks
 from beatmeter.store.store import Store
 
 TARGET = 1 << 30  # bytes of a segment
@@ -85,6 +85,8 @@ def _join(store: Store, state: State, group: list[int]) -> int:
     with SegmentWriter(store.place, store.layout) as writer:
         for number in group:
             record = store.catalog.read(number)
+            if wrong_tracks := disputed(store.place, store.layout, record):
+                raise StoreError(f"segments/{record.segment} and its record disagree about track {min(wrong_tracks)}", REMEDY)
             at = state.columns.find(record.keys)
             counts = (at >= 0) & (state.columns.number[at] == number)
             for i, (stored, wrong) in enumerate(read_tracks(store.place, record, store.layout)):
@@ -97,5 +99,5 @@ def _join(store: Store, state: State, group: list[int]) -> int:
             joined = writer.publish(replaces, {"made_by": "compaction"})
         else:
             joined = Record("", store.layout.fingerprint, replaces=tuple(replaces), provenance={"made_by": "compaction"})
-    store.catalog.journal.append(joined.to_json())
+    store.catalog.append(joined)
     return copied

@@ -13,13 +13,15 @@ import os
 import platform
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from beatmeter.errors import StoreError, shown
+from beatmeter.regular import NotRegularError, open_file, open_handle
 from beatmeter.store.mapped import MappedFile
-from beatmeter.store.place import ABSENT, Place, explained, reading
+from beatmeter.store.place import ABSENT, Place, UnreadableError, explained, reading
 
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
 _FULL_SYNC = getattr(fcntl, "F_FULLFSYNC", None)
@@ -52,6 +54,12 @@ def write_synced(path: Path, data: bytes) -> None:
         flush(file.fileno())
 
 
+def _refuse(error: OSError) -> None:
+    """`os.walk` leaves out what it cannot list, and says nothing, unless it is told to."""
+    if not isinstance(error, FileNotFoundError):
+        raise error
+
+
 class Folder(Place):
     """The folder `root`."""
 
@@ -59,10 +67,10 @@ class Folder(Place):
         self.root, self.where = root, str(root)
 
     def make(self, *names: str) -> None:
+        for folder in (self.root, *(self.root / name for name in names)):
+            with explained("making the folder", folder):
+                folder.mkdir(parents=True, exist_ok=True)
         with explained("creating the store", self.root):
-            self.root.mkdir(parents=True, exist_ok=True)
-            for name in names:
-                (self.root / name).mkdir(parents=True, exist_ok=True)
             sync_folder(self.root)
             device = self.root.stat().st_dev
             for folder in self.root.absolute().parents:  # each may be new, whoever made it
@@ -77,18 +85,22 @@ class Folder(Place):
             return path.is_file() or (path.is_dir() and (bool(name) or any(path.iterdir())))
 
     def list(self, name: str) -> list[str]:
+        path = self.root / name
         try:
-            return os.listdir(self.root / name)
+            names = os.listdir(path)
         except FileNotFoundError:
             return []
+        except NotADirectoryError as error:
+            raise StoreError(f"{shown(path)} is no folder", "Move it out of the store, then run `beatmeter cache repair`.") from error
         except OSError as error:
-            raise StoreError(
-                f"{shown(self.root / name)} cannot be listed: {error.strerror}", "Check the folder's permissions and its disk."
-            ) from error
+            raise UnreadableError(f"{shown(path)} cannot be listed: {error.strerror}", "Check the folder's permissions and its disk.") from error
+        if not os.access(path, os.X_OK):  # names without the files behind them
+            raise UnreadableError(f"{shown(path)} cannot be entered: {os.strerror(errno.EACCES)}", "Check the folder's permissions.")
+        return names
 
     def read(self, name: str) -> bytes:
         with reading(self.root / name):
-            handle = os.open(self.root / name, os.O_RDONLY)
+            handle = open_handle(self.root / name)
             try:
                 size = os.fstat(handle).st_size
                 data = os.read(handle, size + 1)
@@ -100,7 +112,7 @@ class Folder(Place):
 
     def open(self, name: str) -> BinaryIO:
         with reading(self.root / name):
-            return (self.root / name).open("rb", buffering=_BUFFER)
+            return cast("BinaryIO", open_file(self.root / name, "rb", buffering=_BUFFER))
 
     def ranges(self, name: str, size: int) -> MappedFile:
         return MappedFile(self.root / name, size)
@@ -110,12 +122,28 @@ class Folder(Place):
 
     def _size(self, name: str) -> int | None:
         try:
-            return os.stat(f"{self.root}/{name}").st_size
+            status = os.stat(f"{self.root}/{name}")
         except ABSENT:
             return None
-        except OSError:
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                return None
             with reading(self.root / name):
                 raise
+        return status.st_size if stat.S_ISREG(status.st_mode) else None
+
+    def wrong_with(self, name: str) -> str:
+        path = self.root / name
+        with reading(path):
+            try:
+                os.close(open_handle(path))
+            except IsADirectoryError:
+                return "is a folder"
+            except NotRegularError as error:
+                return str(error.strerror).removeprefix("it ")
+            except ABSENT:
+                return "is missing"
+        return ""
 
     def put_if_absent(self, name: str, data: bytes) -> bool:
         """The bytes are written and flushed under another name and then linked."""
@@ -140,6 +168,17 @@ class Folder(Place):
                 sync_folder(path.parent)
             finally:
                 draft.unlink(missing_ok=True)
+
+    def note(self, name: str, data: bytes) -> None:
+        path = self.root / name
+        with contextlib.suppress(OSError):
+            try:
+                file = open_file(path, "wb")
+            except FileNotFoundError:  # a store from before there were such files
+                path.parent.mkdir(exist_ok=True)
+                file = open_file(path, "wb")
+            with file:
+                file.write(data)
 
     def stage(self) -> Path:
         path = self._draft()
@@ -177,13 +216,19 @@ class Folder(Place):
         path = self.root / name
         if not path.is_dir():
             return self._size(name) or 0
-        return sum(os.lstat(os.path.join(folder, f)).st_size for folder, _, files in os.walk(path) for f in files)
+        total = 0
+        with reading(path):
+            for folder, _, files in os.walk(path, onerror=_refuse):
+                for file in files:
+                    with contextlib.suppress(FileNotFoundError):  # collected meanwhile
+                        total += os.lstat(os.path.join(folder, file)).st_size
+        return total
 
     def age(self, name: str, now: float) -> float:
         path = os.path.join(self.root, name)
         try:
             newest = os.stat(path).st_mtime
-            for folder, folders, files in os.walk(path):  # a writer's shard grows below, and the folders know nothing of it
+            for folder, folders, files in os.walk(path, onerror=_refuse):  # a writer's shard grows below, and the folders know nothing of it
                 newest = max([newest, *(os.lstat(os.path.join(folder, inside)).st_mtime for inside in (*folders, *files))])
         except OSError:
             return 0.0
@@ -212,7 +257,7 @@ class Folder(Place):
         """Hold the system's lock of the file `name`."""
         path = self.root / name
         with explained("locking", path):
-            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            handle = open_handle(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)  # it is cut to nothing: never a file somewhere else
         try:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from beatmeter.errors import StoreError
+from beatmeter.errors import StoreError, count
 from beatmeter.store.catalog import Catalog
+from beatmeter.store.receipts import given_up, lost_commits, orphans, receipts
+from beatmeter.store.record import receipt_name
 from beatmeter.store.store import Store
-from beatmeter.store.verify import orphans
 
+_FIRST = "Repair first: `beatmeter cache repair`."
 GRACE = 24 * 3600.0  # seconds; longer than any reader keeps an old snapshot and any writer takes for one commit
 
 
@@ -34,8 +36,10 @@ def collect(store: Store, grace: float = GRACE, dry_run: bool = False) -> list[G
             first = next(iter(catalog.unsound.values()))
             raise StoreError(
                 f"{len(catalog.unsound)} commit records cannot be used, so their segments look like garbage: {first}",
-                "Repair first: `beatmeter cache repair`.",
+                _FIRST,
             )
+        if lost := lost_commits(catalog):
+            raise StoreError(f"{len(lost)} commits have no record, so their segments look like garbage: {lost[0].segment}: {lost[0].text}", _FIRST)
         return _Collection(store, catalog, grace, dry_run).run()
 
 
@@ -43,17 +47,20 @@ class _Collection:
     def __init__(self, store: Store, catalog: Catalog, grace: float, dry_run: bool) -> None:
         self.place, self.store, self.catalog, self.grace, self.dry_run = store.place, store, catalog, grace, dry_run
         self.now = store.place.now()
+        self.state = catalog.state()
         self.found: list[Garbage] = []
 
     def run(self) -> list[Garbage]:
         for number, by in sorted(self.catalog.replaced().items()):
             if self._old(self.catalog.journal.path(by)):
-                segment = f"segments/{self.catalog.commits[number].segment}"
-                self._remove(self.catalog.journal.path(number), f"replaced by {self.catalog.journal.path(by)}")  # first: no record without segment
-                self._remove(segment, f"replaced by {self.catalog.journal.path(by)}")
-        for segment in orphans(self.store, self.catalog):
+                self._remove_replaced(number, self.catalog.journal.path(by))
+        for segment in orphans(self.catalog):
             if self._old(f"segments/{segment}"):
                 self._remove_orphan(segment)
+        needed = {commit.segment for commit in self.catalog.commits.values()} | set(self.place.list("segments"))
+        for segment in sorted(receipts(self.place) - needed):
+            if self._old(receipt_name(segment)):
+                self._remove(receipt_name(segment), "of a segment that is gone")
         for folder, why in (("tmp", "left by a writer that died"), ("damaged", "set aside by a repair")):
             for name in sorted(self.place.list(folder)):
                 if folder == "tmp" and any(self.catalog.commits[number].segment == name for number in self.catalog.misfits):
@@ -75,6 +82,18 @@ class _Collection:
         if not self.dry_run:
             self.place.remove(name)
 
+    def _remove_replaced(self, number: int, by: str) -> None:
+        """The receipt first and the segment last: what is left by a death in between is garbage, not a lost commit."""
+        record = self.catalog.read(number)
+        if tracks := given_up(self.catalog, self.state, record):
+            what = f"{by} replaces segments/{record.segment}, in which lie {count(len(tracks), 'track')} that the store lacks, sound: {tracks[0]}"
+            raise StoreError(what, _FIRST)
+        name = receipt_name(record.segment)
+        if self.place.exists(name) and not self.dry_run:
+            self.place.remove(name)
+        for file in (self.catalog.journal.path(number), f"segments/{record.segment}"):
+            self._remove(file, f"replaced by {by}")
+
     def _remove_orphan(self, segment: str) -> None:
         """A writer as slow as the grace period may link its record this very moment: take the segment away, look again,
         and put it back if one names it. The writer looks for its segment after linking, so one of the two notices."""
@@ -92,6 +111,8 @@ class _Collection:
                 self._put_back(segment)
                 return
             self.place.remove(aside)
+            if self.place.exists(receipt_name(segment)):
+                self.place.remove(receipt_name(segment))
         self.found.append(Garbage(name, size, "no record names it"))
 
     def _put_back(self, segment: str) -> None:

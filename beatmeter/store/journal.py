@@ -69,7 +69,7 @@ class Journal:
         try:
             return unseal(self.place.read(self.path(number)))
         except ABSENT as error:
-            raise RecordError(f"{self.path(number)} is no file that can be read: {error.strerror}") from error
+            raise RecordError(f"{self.path(number)} {self.place.wrong_with(self.path(number)) or 'went away'}") from error
         except (RecordError, ValueError) as error:
             raise RecordError(f"{self.path(number)} is damaged: {getattr(error, 'what', error)}") from error
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from beatmeter.errors import StoreError, shown
+from beatmeter.regular import open_handle
 from beatmeter.store.place import ABSENT, Ranges, reading, removed
 
 REMEDY = "Run `beatmeter cache verify --full` to see what is damaged and `beatmeter cache repair` to keep the rest."
@@ -27,9 +28,11 @@ class MappedFile(Ranges):
         self.path, self.expected = path, size
         try:
             with reading(path):
-                self._handle = os.open(path, os.O_RDONLY)
-        except ABSENT:
-            raise removed(shown(path)) from None
+                self._handle = open_handle(path)
+        except ABSENT as error:
+            if isinstance(error, FileNotFoundError):
+                raise removed(shown(path)) from None
+            raise StoreError(f"{shown(path)} cannot be read: {error.strerror}", REMEDY) from None
         weakref.finalize(self, os.close, self._handle)
         self._require_size(os.fstat(self._handle).st_size)
         self._map = mmap.mmap(self._handle, 0, access=mmap.ACCESS_READ)

@@ -16,8 +16,10 @@ from typing import BinaryIO
 import numpy as np
 
 from beatmeter.errors import StoreError, shown
+from beatmeter.regular import NotRegularError
 
-ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)  # there is no file of that name; every other OSError says nothing about it
+# There is no file of that name, or something else that nobody could read; every other OSError says nothing about it
+ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError, NotRegularError)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -91,7 +93,8 @@ class Place(ABC):
 
     @abstractmethod
     def list(self, name: str) -> list[str]:
-        """Names of what is in a folder; none when it does not exist. Raises StoreError."""
+        """Names of what is in a folder; none when it does not exist. Raises UnreadableError when it may not be listed or entered,
+        StoreError."""
 
     @abstractmethod
     def read(self, name: str) -> bytes:
@@ -106,12 +109,17 @@ class Place(ABC):
         """A file of `size` bytes to read by ranges. Raises StoreError when it is gone or has another size."""
 
     def size(self, name: str) -> int | None:
-        """Bytes of a file, None when it is not there. Raises UnreadableError when that cannot be known."""
+        """Bytes of a file, None when there is none. Raises UnreadableError when that cannot be known."""
         return self.sizes([name])[0]
 
     @abstractmethod
     def sizes(self, names: Sequence[str]) -> Sequence[int | None]:
         """`size` of many files in one folder or its folders."""
+
+    def wrong_with(self, name: str) -> str:
+        """Why there is no file of that name, as the end of a sentence ("is missing", "is a folder", "is a FIFO"); nothing when there
+        is one. Raises UnreadableError."""
+        return "is missing" if self.size(name) is None else ""
 
     def survey(self, folder: str, names: Sequence[str]) -> tuple[set[str], Sequence[int | None]]:
         """Names of what is in a folder, and the `sizes` of files below it."""
@@ -125,6 +133,10 @@ class Place(ABC):
     @abstractmethod
     def replace(self, name: str, data: bytes) -> None:
         """Put a whole file under `name` in place of what was there."""
+
+    @abstractmethod
+    def note(self, name: str, data: bytes) -> None:
+        """Put a file that helps when others are damaged: not flushed, a reader may see a part, and failing is no error."""
 
     @abstractmethod
     def stage(self) -> Path:

@@ -13,6 +13,7 @@ from beatmeter.store.layout import ArrayLayout, StoreLayout
 
 KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:+-]{0,127}")
 _SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}")
+RECEIPT = {"receipt": True}  # in the provenance: whoever commits this leaves a receipt
 _LARGEST = 2**48  # rows, bytes or samples beyond this are nonsense
 
 
@@ -45,6 +46,16 @@ class Record:
     extents: Mapping[str, Extent] = field(default_factory=dict)
     replaces: tuple[str, ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def leaves_receipt(self) -> bool:
+        """Whether its writer leaves a receipt once it is acknowledged; earlier versions did not."""
+        return bool(self.provenance.get("receipt", False))
+
+    def statements(self) -> dict[str, tuple[Any, ...]]:
+        """What it says of each track: its length, and per pooling its first row, its number of rows and their digest."""
+        columns = [column for _, e in sorted(self.extents.items()) for column in (e.first, e.counts, e.digests)]
+        return dict(zip(self.keys, zip(self.samples, *columns, strict=True), strict=True))
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; `from_json` is the inverse."""
@@ -97,6 +108,11 @@ class Record:
             most = int(layout.arrays[name].pooling.parameters.get("window", 1)) * chunk.hop  # samples that one row can stand for
             fits = max(s - c * most for s, c in zip(self.samples, e.counts, strict=True)) <= chunk.length + most
             _require(fits, f"pooling {name!r}: a track is longer than its rows can be")
+
+
+def receipt_name(segment: str) -> str:
+    """Name of the receipt of a segment's commit in the store's place."""
+    return f"receipts/{segment}.json"
 
 
 def _wrong_with(e: Extent, n: int, array: ArrayLayout) -> str:

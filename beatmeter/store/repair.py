@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,16 +15,35 @@ from beatmeter.errors import BeatmeterError, StoreError, shown
 from beatmeter.schema import FeatureSpec
 from beatmeter.store.catalog import Catalog
 from beatmeter.store.commit import SegmentWriter
-from beatmeter.store.journal import Journal, RecordError
+from beatmeter.store.journal import Journal, RecordError, seal
 from beatmeter.store.layout import NewerFormatError, StoreLayout, read_spec
 from beatmeter.store.place import ABSENT, Place, UnreadableError
-from beatmeter.store.record import Record
-from beatmeter.store.segment import embedded_record, examine, holds_json, read_tracks
+from beatmeter.store.receipts import Testimony, given_up, lost_commits, orphans, read_receipt, receipt_fault, weigh
+from beatmeter.store.record import Record, receipt_name
+from beatmeter.store.segment import Condition, disputed, embedded_record, examine, holds_json, read_tracks
 from beatmeter.store.store import Store, Where, place_of
-from beatmeter.store.verify import orphans
 
 _MADE_BY = {"made_by": "repair"}
-Damaged = dict[int, tuple[Record, frozenset[str]]]  # by number of the commit: its record, and the keys of tracks whose rows are wrong
+
+
+@dataclass(frozen=True)
+class _Damaged:
+    """A commit whose segment is not as its record says: what to believe instead, the keys of tracks whose rows are wrong or of
+    which it is not known which rows are theirs. Of a forged record: whether what others say of its segment is right as it is
+    (it is committed, unless the journal says it already), or its tracks are copied to where nothing false is said of them."""
+
+    testimony: Testimony
+    tracks: frozenset[str]
+    forged: bool
+    right_as_told: bool = False
+    told_elsewhere: bool = False
+
+    @property
+    def record(self) -> Record:
+        return self.testimony.record
+
+
+Damaged = dict[int, _Damaged]  # by number of the commit
 
 
 @dataclass
@@ -44,25 +62,47 @@ def repair(where: Where, progress: Callable[[int, int], object] = lambda done, t
     if not place.exists("commits") and not place.exists("segments"):
         raise StoreError(f"there is no feature store in {shown(place.where)}", "`beatmeter cache info` lists those there are.")
     with place.lock("repair"):
-        place.make("commits", "failures", "index", "segments", "tmp")
+        place.make("commits", "failures", "index", "receipts", "segments", "tmp")
         _repair_roots(place, done)
         store = Store.open(place)
         catalog = Catalog(place, store.layout)
         catalog.refresh(use_index=False)
         failures = Journal(place, "failures")
         unsound_failures = _unsound(failures)
-        damaged = _damaged(store, catalog, progress)
+        damaged, unreceipted = _damaged(store, catalog, progress)
         strays = _strays(store, catalog)
+        gone = lost_commits(catalog)
         sources, elsewhere = _sources(store, catalog, damaged, strays), _elsewhere(catalog, damaged)
         for name in store.catalog.indexes():  # they may know records by numbers that will be used again
             place.remove(f"index/{name}")
         before = {key for number in catalog.faults() if number in catalog.misfits for key in catalog.read(number).keys}
-        before |= set(_all_keys(catalog))
+        before |= {*_all_keys(catalog), *(key for commit in gone for key in commit.keys)}
         before |= _adopt(store, catalog, strays, done)
-        for number, (record, _) in damaged.items():
-            _rescue(store, catalog, record, (record.segment,), done, sources, {key for key in record.keys if elsewhere.get(key, number) != number})
-        _set_aside(place, catalog.journal, catalog.unsound, Record("", store.layout.fingerprint, provenance=_MADE_BY).to_json(), done)
+        for number, broken in damaged.items():
+            before |= broken.testimony.keys
+            if broken.right_as_told:
+                if not broken.told_elsewhere:
+                    _commit(catalog, broken.record, done)
+                continue
+            lost_race = {key for key in broken.record.keys if elsewhere.get(key, number) != number}
+            _rescue(store, catalog, broken.testimony, (broken.record.segment,), done, sources, lost_race)
+        for record in unreceipted:
+            _clear(place, receipt_name(record.segment), done)
+            place.note(receipt_name(record.segment), seal(record.to_json()))
+            done.actions.append(f"wrote {receipt_name(record.segment)} again")
+        forged = [number for number, broken in damaged.items() if broken.forged]
+        _set_aside(place, catalog.journal, [*catalog.unsound, *forged], Record("", store.layout.fingerprint, provenance=_MADE_BY).to_json(), done)
         _set_aside(place, failures, unsound_failures, {"failed": [], "cleared": []}, done)
+        doubtful = [damaged[number].record.segment for number in forged if not damaged[number].right_as_told]
+        for segment in [*doubtful, *(commit.segment for commit in gone if not commit.there)]:
+            for name in (f"segments/{segment}", receipt_name(segment)):
+                if place.exists(name):
+                    _move_aside(place, name, done)
+        honest = Catalog(place, store.layout)
+        honest.refresh(use_index=False)
+        if forged:  # these may have named tracks of others
+            before |= _adopt(store, honest, _strays(store, honest), done)
+        before |= _give_back(store, honest, done)
         after = Store.open(place)
         done.lost = after.missing(sorted(before))
         after.catalog.save_index()
@@ -94,13 +134,16 @@ def _repair_roots(place: Place, done: Repair) -> None:
         spec = named[0]
     for name, content in StoreLayout(spec).group_metadata().items():
         if not holds_json(place, name, content):
+            _clear(place, name, done)
             place.replace(name, content)
             done.actions.append(f"wrote {name} again")
 
 
-def _damaged(store: Store, catalog: Catalog, progress: Callable[[int, int], object]) -> Damaged:
-    """Commits that were not replaced and whose segments are not as they say, after looking at every byte."""
-    found = {}
+def _damaged(store: Store, catalog: Catalog, progress: Callable[[int, int], object]) -> tuple[Damaged, list[Record]]:
+    """Commits that were not replaced and whose segments are not as they say, after looking at every byte; and records of
+    sound ones whose receipts are damaged."""
+    found: Damaged = {}
+    unreceipted = []
     replaced = catalog.replaced()
     numbers = [n for n, commit in sorted(catalog.commits.items()) if commit.segment and n not in replaced]
     for i, number in enumerate(numbers):
@@ -108,60 +151,118 @@ def _damaged(store: Store, catalog: Catalog, progress: Callable[[int, int], obje
         record = catalog.read(number)
         condition = examine(store.place, store.layout, record)
         if not condition.sound:
-            found[number] = record, frozenset(condition.tracks)
+            found[number] = _judge(store, catalog, number, record, condition)
+        elif receipt_fault(store.place, store.layout, record):
+            unreceipted.append(record)
     progress(len(numbers), len(numbers))
-    return found
+    return found, unreceipted
 
 
-def _strays(store: Store, catalog: Catalog) -> list[tuple[Record, bool]]:
-    """Segments that no sound record names, by the record that they carry, and whether they are as it says: their record was
-    damaged or lost, or their writer died on the last step. What matches its checksums is right either way."""
-    found = []
-    for segment in orphans(store, catalog):
+def _judge(store: Store, catalog: Catalog, number: int, record: Record, condition: Condition) -> _Damaged:
+    """What to make of a commit that is not sound."""
+    others = [catalog.read(n) for n, commit in catalog.commits.items() if n != number and commit.segment == record.segment]
+    others = [other for other in others if other.to_json() != record.to_json()]
+    witnesses = _witnesses(store, record.segment, record, *others)
+    told = weigh(catalog, witnesses)
+    seconds = sum(witness.to_json() == record.to_json() for witness in witnesses) - 1
+    forged = seconds == 0 and len(witnesses) > 1
+    right = forged and not told.doubted and told.record is not record and examine(store.place, store.layout, told.record).sound
+    elsewhere = any(other.to_json() == told.record.to_json() for other in others)
+    return _Damaged(told, frozenset(condition.tracks), forged, right, elsewhere)
+
+
+def _witnesses(store: Store, segment: str, *known: Record) -> list[Record]:
+    """All records of a segment that have the right checksum: those `known`, its own copy, the receipt."""
+    found = list(known)
+    for read in (embedded_record, read_receipt):
         with contextlib.suppress(RecordError):
-            record = embedded_record(store.place, segment, store.layout)
-            found.append((record, examine(store.place, store.layout, record).sound))
+            found.append(read(store.place, segment, store.layout))
     return found
 
 
-def _sources(store: Store, catalog: Catalog, damaged: Damaged, strays: list[tuple[Record, bool]]) -> list[Record]:
+@dataclass(frozen=True)
+class _Stray:
+    """A segment that no sound record names, by the record that it carries or that its receipt is, and whether it is as that says."""
+
+    testimony: Testimony
+    sound: bool
+
+    @property
+    def record(self) -> Record:
+        return self.testimony.record
+
+
+def _strays(store: Store, catalog: Catalog) -> list[_Stray]:
+    """Segments whose record was damaged or lost, or whose writer died on the last step. What matches its checksums is right
+    either way."""
+    found = []
+    for segment in orphans(catalog):
+        if witnesses := _witnesses(store, segment):
+            told = weigh(catalog, witnesses)
+            found.append(_Stray(told, not told.doubted and examine(store.place, store.layout, told.record).sound))
+    return found
+
+
+def _sources(store: Store, catalog: Catalog, damaged: Damaged, strays: Sequence[_Stray]) -> list[Record]:
     """Segments in which the damaged tracks lie as well: those that compaction replaced and `gc` has not removed, above all."""
-    wanted = {key for _, tracks in damaged.values() for key in tracks}
+    wanted = {key for broken in damaged.values() for key in broken.tracks}
     if not wanted:
         return []
-    others = (catalog.read(n) for n, commit in sorted(catalog.commits.items()) if commit.segment)
-    return [record for record in itertools.chain(others, (record for record, _ in strays)) if not wanted.isdisjoint(record.keys)]
+    others = [catalog.read(n) for n, commit in sorted(catalog.commits.items()) if commit.segment]
+    others += [stray.record for stray in strays if not stray.testimony.doubted]
+    return [record for record in others if not wanted.isdisjoint(record.keys) and not disputed(store.place, store.layout, record)]
 
 
 def _elsewhere(catalog: Catalog, damaged: Damaged) -> dict[str, int]:
     """The commit that each track of damaged segments is read from. Not what a damaged one replaced: that will count no longer."""
     state = catalog.state()
-    taken = {segment for record, _ in damaged.values() for segment in record.replaces}
-    keys = sorted({key for record, _ in damaged.values() for key in record.keys})
+    taken = {segment for broken in damaged.values() for segment in broken.record.replaces}
+    keys = sorted({key for broken in damaged.values() for key in broken.record.keys})
     found = zip(keys, state.columns.find(keys).tolist(), strict=True)
     number = {key: int(state.columns.number[at]) for key, at in found if at >= 0}
     return {key: n for key, n in number.items() if state.commits[n].segment not in taken}
 
 
-def _adopt(store: Store, catalog: Catalog, strays: list[tuple[Record, bool]], done: Repair) -> set[str]:
+def _adopt(store: Store, catalog: Catalog, strays: Sequence[_Stray], done: Repair) -> set[str]:
     """Take in the strays that hold tracks that the store lacks."""
     keys: set[str] = set()
-    for record, sound in strays:
+    for stray in strays:
+        record = stray.record
         if len(catalog.holds(record.keys)) == len(record.keys):
             continue
-        keys |= set(record.keys)
-        if sound:
-            number = catalog.journal.append(record.to_json())
-            done.actions.append(f"committed segments/{record.segment} ({count(len(record.keys), 'track')}) as {catalog.journal.path(number)}")
+        keys |= stray.testimony.keys
+        if stray.sound:
+            _commit(catalog, record, done)
         else:
-            _rescue(store, catalog, record, (), done)
+            _rescue(store, catalog, stray.testimony, (), done)
+            if stray.testimony.doubted:
+                _move_aside(store.place, f"segments/{record.segment}", done)
+    return keys
+
+
+def _commit(catalog: Catalog, record: Record, done: Repair) -> None:
+    number = catalog.append(record)
+    done.actions.append(f"committed segments/{record.segment} ({count(len(record.keys), 'track')}) as {catalog.journal.path(number)}")
+
+
+def _give_back(store: Store, catalog: Catalog, done: Repair) -> set[str]:
+    """Take in sound tracks of segments that count as replaced although nothing holds these tracks now: a record that says
+    so says what is not true."""
+    keys: set[str] = set()
+    state = catalog.state()
+    for number in sorted(catalog.replaced()):
+        record = catalog.read(number)
+        if tracks := given_up(catalog, state, record):
+            keys |= set(tracks)
+            doubted = frozenset(record.keys) - set(tracks)
+            _rescue(store, catalog, Testimony(record, doubted, frozenset(record.keys)), (), done)
     return keys
 
 
 def _rescue(
     store: Store,
     catalog: Catalog,
-    record: Record,
+    told: Testimony,
     replaces: tuple[str, ...],
     done: Repair,
     sources: Sequence[Record] = (),
@@ -169,12 +270,13 @@ def _rescue(
 ) -> None:
     """Write the sound tracks of a damaged segment, and the others from `sources`, into a new one that replaces it; not those
     that are read from `elsewhere`, where they lost to another commit."""
+    record = told.record
     lost: dict[str, int] = {}
     with SegmentWriter(store.place, store.layout) as writer:
         for i, (stored, wrong) in enumerate(read_tracks(store.place, record, store.layout)):
             if record.keys[i] in elsewhere:
                 continue
-            if wrong:
+            if wrong or record.keys[i] in told.doubted:
                 lost[record.keys[i]] = i
             else:
                 writer.add(record.keys[i], record.samples[i], stored)
@@ -184,7 +286,7 @@ def _rescue(
         saved = len(writer)
         rescued = writer.publish(replaces, _MADE_BY) if saved else Record("", store.layout.fingerprint, replaces=replaces, provenance=_MADE_BY)
     if saved or replaces:
-        catalog.journal.append(rescued.to_json())
+        catalog.append(rescued)
     copied = f", {saved - sound} of them from other segments" if saved > sound else ""
     done.actions.append(f"saved {saved} of {count(len(record.keys), 'track')} of segments/{record.segment}{copied}")
 
@@ -227,5 +329,15 @@ def _set_aside(place: Place, journal: Journal, numbers: Iterable[int], empty: di
         journal.append(empty)
     for number in unsound:
         name = journal.path(number)
-        place.move(name, f"damaged/{journal.name}-{number:08d}.json")
-        done.actions.append(f"set {name} aside")
+        _move_aside(place, name, done)
+
+
+def _clear(place: Place, name: str, done: Repair) -> None:
+    """Make room for a file where there is something that is none."""
+    if place.wrong_with(name) not in ("", "is missing"):
+        _move_aside(place, name, done)
+
+
+def _move_aside(place: Place, name: str, done: Repair) -> None:
+    place.move(name, f"damaged/{name.replace('/', '-')}")
+    done.actions.append(f"set {name} aside")

@@ -74,12 +74,13 @@ def examine(place: Place, layout: StoreLayout, record: Record) -> Condition:
     expected |= {f"{base}/{array.metadata_name}": array.metadata(record.extents[name].rows) for name, array in layout.arrays.items()}
     for file, content in expected.items():
         if not holds_json(place, file, content):
-            condition.files[file] = "metadata are missing or differ from what was committed"
+            condition.files[file] = place.wrong_with(file) or "differs from what was committed"
     for name, array in layout.arrays.items():
         file, rows = f"{base}/{array.shard}", record.extents[name].rows
         size = place.size(file)
         if size != array.size(rows):
-            condition.files[file] = "is missing" if size is None else f"has {size} bytes, its record says {array.size(rows)}"
+            found = f"has {size} bytes" if size is not None else place.wrong_with(file) or "was missing"
+            condition.files[file] = f"{found}, its record says {array.size(rows)} bytes"
         else:
             with contextlib.suppress(*ABSENT), reading(f"{place.where}/{file}"), place.open(file) as shard:
                 shard.seek(rows * array.stride)
@@ -92,11 +93,23 @@ def examine(place: Place, layout: StoreLayout, record: Record) -> Condition:
             condition.tracks[key] = wrong
         for name, rows_stored in stored.items():
             totals[name] = google_crc32c.extend(totals[name], layout.arrays[name].split(rows_stored)[1].tobytes())
+    condition.tracks |= dict.fromkeys(disputed(place, layout, record), "its record and the segment's own copy of it disagree about this track")
     if not condition.tracks:
         for name, total in totals.items():
             if total != record.extents[name].checksum:
                 condition.files[f"{base}/{layout.arrays[name].shard}"] = "the checksum of the whole array does not match its record"
     return condition
+
+
+def disputed(place: Place, layout: StoreLayout, record: Record) -> set[str]:
+    """Tracks of which a record says something else than the copy that its segment carries. None when there is no copy that can
+    be believed. Raises UnreadableError."""
+    try:
+        own = embedded_record(place, record.segment, layout).statements()
+    except RecordError:
+        return set()
+    told = record.statements()
+    return {key for key in told.keys() | own.keys() if told.get(key) != own.get(key)}
 
 
 def holds_json(place: Place, name: str, content: bytes) -> bool:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import re
+import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +21,12 @@ from beatmeter.store.folder import Folder
 from beatmeter.store.index import Keys
 from beatmeter.store.journal import RecordError
 from beatmeter.store.layout import NewerFormatError, StoreLayout, read_spec
-from beatmeter.store.place import ABSENT, Place, full
+from beatmeter.store.place import ABSENT, Place, full, reading
 from beatmeter.store.reader import Snapshot
 from beatmeter.store.record import Record
 
 Where = Path | str | Place
-_FOLDERS = ("commits", "failures", "index", "segments", "tmp")
+_FOLDERS = ("commits", "failures", "index", "receipts", "segments", "tmp")
 _INDEX_EVERY = 512  # commits without an index before one is saved
 
 
@@ -84,7 +86,9 @@ class Store:
         root, repair = f"{shown(place.where)}/zarr.json", "Run `beatmeter cache repair` on this store."
         try:
             metadata = place.read("zarr.json")
-        except ABSENT:
+        except ABSENT as error:
+            if not isinstance(error, FileNotFoundError):
+                raise StoreError(f"{root} {place.wrong_with('zarr.json')}", repair) from None
             if place.exists("commits"):
                 raise StoreError(f"{root} is missing", repair) from None
             raise StoreError(f"there is no feature store in {shown(place.where)}", "`beatmeter cache info` lists those there are.") from None
@@ -168,7 +172,7 @@ class Store:
     def _acknowledge(self, record: Record, before: int) -> tuple[int, set[str]]:
         """Put a published segment into the journal: its number, and the keys of commits after `before` that were first."""
         try:
-            number = self.catalog.journal.append(record.to_json())
+            number = self.catalog.append(record)
         except StoreError as error:
             if full(error):
                 self._take_back(record, before)
@@ -256,11 +260,32 @@ def stores_in(where: Where) -> list[Place]:
 
 
 def store_folders(path: Path | str) -> list[Path]:
-    """The stores in a folder, or the folder itself if it is one, damaged ones too."""
+    """The stores in a folder, or the folder itself if it is one, damaged ones too, and those that may not be entered: opening
+    them tells. Raises UnreadableError when the folder cannot be listed."""
     path = Path(path)
-    if any((path / name).is_dir() for name in ("commits", "segments")):
+    if _may_be_store(path):
         return [path]
-    return sorted({found.parent for found in path.glob("*/commits")} | {found.parent for found in path.glob("*/segments")})
+    if not path.is_dir():
+        return []
+    try:
+        with reading(path):
+            inside = sorted(path.iterdir())
+    except ABSENT:
+        return []
+    return [folder for folder in inside if folder.name != "lost+found" and _may_be_store(folder)]
+
+
+def _may_be_store(path: Path) -> bool:
+    """Whether there is a store, or a folder of which that cannot be known."""
+    for name in ("commits", "segments"):
+        try:
+            if stat.S_ISDIR((path / name).stat().st_mode):
+                return True
+        except ABSENT:
+            continue
+        except OSError as error:
+            return error.errno != errno.ELOOP
+    return False
 
 
 def list_stores(where: Path | str) -> Iterator[Store | StoreError]:

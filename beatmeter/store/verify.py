@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from beatmeter.errors import StoreError
-from beatmeter.store.catalog import Catalog
+from beatmeter.errors import StoreError, count
+from beatmeter.store.catalog import Catalog, Commit, State
 from beatmeter.store.journal import Journal, RecordError
-from beatmeter.store.place import UnreadableError
+from beatmeter.store.place import Place, UnreadableError
+from beatmeter.store.receipts import given_up, impostors, lost_commits, orphans, receipt_fault, receipts
+from beatmeter.store.record import receipt_name
 from beatmeter.store.segment import examine, holds_json
 from beatmeter.store.store import Store, Where, place_of
 
 REPAIR = "`beatmeter cache repair`: keeps what is sound, gives up what is not; then extract again"
 COLLECT = "`beatmeter cache gc` removes it once it is old enough"
-Level = Literal["error", "garbage", "note"]
+Level = Literal["error", "unreadable", "garbage", "note"]
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing: `error` means features are missing or wrong to some reader, `garbage` only takes space, `note` is harmless.
-    `tracks` are keys that cannot be read because of it."""
+    """One thing: `error` means features are missing or wrong to some reader, `unreadable` that they cannot be checked for now,
+    `garbage` only takes space, `note` is harmless. `tracks` are keys that cannot be read because of it."""
 
     level: Level
     file: str
@@ -42,13 +44,24 @@ class Report:
 
     @property
     def sound(self) -> bool:
-        return not any(fault.level == "error" for fault in self.faults)
+        return not any(fault.level in ("error", "unreadable") for fault in self.faults)
+
+    @property
+    def verdict(self) -> str:
+        """In a word or three."""
+        return "sound" if self.sound else "DAMAGED" if any(fault.level == "error" for fault in self.faults) else "CANNOT BE CHECKED"
 
 
 def verify(where: Where, full: bool = False, progress: Callable[[int, int], object] = lambda done, total: None) -> Report:
-    """Check the store at `where`, reading only. `progress(done, total)` counts segments of a full check. Raises
-    UnreadableError when it cannot be known what there is to check."""
+    """Check the store at `where`, reading only. `progress(done, total)` counts segments of a full check."""
     place = place_of(where)
+    try:
+        return _verify(place, full, progress)
+    except StoreError as error:  # what there is to check cannot be known
+        return Report(place.where, full, 0, 0, (_fault(".", error),))
+
+
+def _verify(place: Place, full: bool, progress: Callable[[int, int], object]) -> Report:
     try:
         store = Store.open(place)
     except UnreadableError:
@@ -61,25 +74,49 @@ def verify(where: Where, full: bool = False, progress: Callable[[int, int], obje
     state = catalog.state()
     faults = [_commit_fault(catalog, number, text) for number, text in catalog.faults().items()]
     faults += [
-        Fault("error", name, "differs from what it was: other Zarr readers may fail", REPAIR)
+        Fault("error", name, place.wrong_with(name) or "differs from what it was: other Zarr readers may fail", REPAIR)
         for name, content in store.layout.group_metadata().items()
         if not holds_json(store.place, name, content)
     ]
     faults += _bystanders(store, catalog)
     segments = {number: commit for number, commit in state.commits.items() if commit.segment}
     if full:
-        for done, number in enumerate(segments):
-            progress(done, len(segments))
-            name = f"segments/{segments[number].segment}"
-            try:
-                condition = examine(store.place, store.layout, catalog.read(number))
-            except UnreadableError as error:
-                faults.append(Fault("error", name, error.what, error.hint))
-                continue
-            faults += [Fault("error", file, text, REPAIR) for file, text in condition.files.items()]
-            faults += [Fault("error", name, f"track {key}: {text}", REPAIR, (key,)) for key, text in condition.tracks.items()]
-        progress(len(segments), len(segments))
+        faults += _examined(store, catalog, segments, progress) + _given_up(catalog, state)
     return Report(place.where, full, len(state.columns), len(segments), tuple(faults))
+
+
+def _fault(file: str, error: StoreError) -> Fault:
+    return Fault("unreadable" if isinstance(error, UnreadableError) else "error", file, error.what, error.hint)
+
+
+def _examined(store: Store, catalog: Catalog, segments: Mapping[int, Commit], progress: Callable[[int, int], object]) -> list[Fault]:
+    """Every byte of these segments."""
+    faults = []
+    for done, number in enumerate(segments):
+        progress(done, len(segments))
+        name = f"segments/{segments[number].segment}"
+        try:
+            record = catalog.read(number)
+            condition = examine(store.place, store.layout, record)
+            if text := receipt_fault(store.place, store.layout, record):
+                faults.append(Fault("garbage", receipt_name(record.segment), text, "`beatmeter cache repair` writes it again"))
+        except UnreadableError as error:
+            faults.append(_fault(name, error))
+            continue
+        faults += [Fault("error", file, text, REPAIR) for file, text in condition.files.items()]
+        faults += [Fault("error", name, f"track {key}: {text}", REPAIR, (key,)) for key, text in condition.tracks.items()]
+    progress(len(segments), len(segments))
+    return faults
+
+
+def _given_up(catalog: Catalog, state: State) -> list[Fault]:
+    """Records that replace segments whose tracks nobody else holds."""
+    faults = []
+    for number, by in catalog.replaced().items():
+        if tracks := given_up(catalog, state, catalog.read(number)):
+            text = f"it replaces segments/{catalog.commits[number].segment}, in which lie {count(len(tracks), 'track')} that the store lacks, sound"
+            faults.append(Fault("error", catalog.journal.path(by), text, REPAIR, tuple(tracks)))
+    return faults
 
 
 def _commit_fault(catalog: Catalog, number: int, text: str) -> Fault:
@@ -91,21 +128,57 @@ def _commit_fault(catalog: Catalog, number: int, text: str) -> Fault:
 
 def _bystanders(store: Store, catalog: Catalog) -> list[Fault]:
     """Everything in the place that is not a commit that counts."""
-    place, faults = store.place, []
+    faults = []
+    for look in (_segments, _leftovers, _indexes, _journals):
+        try:
+            faults += look(store.place, catalog)
+        except StoreError as error:
+            faults.append(_fault(".", error))
+    return faults
+
+
+def _segments(place: Place, catalog: Catalog) -> list[Fault]:
+    faults = []
+    lost = lost_commits(catalog)
+    for commit in lost:
+        file = f"segments/{commit.segment}" if commit.there else receipt_name(commit.segment)
+        remedy = "`beatmeter cache repair` takes its tracks in again" if commit.there else REPAIR
+        faults.append(Fault("error", file, commit.text, remedy, commit.keys))
+    for number, by in impostors(catalog).items():
+        text = f"it says other things of segments/{catalog.commits[number].segment} than {catalog.journal.path(by)}"
+        faults.append(Fault("error", catalog.journal.path(number), text, REPAIR))
     replaced = catalog.replaced()
     for number, by in replaced.items():
         name = f"segments/{catalog.commits[number].segment}"
         faults.append(Fault("garbage", name, f"replaced by {catalog.journal.path(by)}", COLLECT))
-    for segment in orphans(store, catalog):
-        text = "no record names it: its writer died before it was acknowledged, or its record was lost"
-        faults.append(Fault("garbage", f"segments/{segment}", text, f"`beatmeter cache repair` adopts it if it is complete; {COLLECT}"))
-    faults += [Fault("garbage", f"tmp/{name}", "work in progress, or left by a writer that died", COLLECT) for name in sorted(place.list("tmp"))]
-    faults += [Fault("garbage", f"damaged/{name}", "set aside by a repair", COLLECT) for name in sorted(place.list("damaged"))]
+    told = {commit.segment for commit in lost}
+    stray = orphans(catalog)
+    for segment in stray:
+        if segment not in told:
+            text = "no record names it: its writer died before it was acknowledged, or its record was lost"
+            faults.append(Fault("garbage", f"segments/{segment}", text, f"`beatmeter cache repair` adopts it if it is complete; {COLLECT}"))
+    known = told | {commit.segment for commit in catalog.commits.values()} | set(stray)
+    text = "of a segment that is gone, whose tracks are in others"
+    return faults + [Fault("garbage", receipt_name(segment), text, COLLECT) for segment in sorted(receipts(place) - known)]
+
+
+def _leftovers(place: Place, catalog: Catalog) -> list[Fault]:
+    faults = [Fault("garbage", f"tmp/{name}", "work in progress, or left by a writer that died", COLLECT) for name in sorted(place.list("tmp"))]
+    return faults + [Fault("garbage", f"damaged/{name}", "set aside by a repair", COLLECT) for name in sorted(place.list("damaged"))]
+
+
+def _indexes(place: Place, catalog: Catalog) -> list[Fault]:
+    faults = []
     for name in catalog.indexes():
         try:
             catalog.read_index(name)
         except RecordError as error:
             faults.append(Fault("garbage", f"index/{name}", error.what, "It is not used; `beatmeter cache gc` removes it"))
+    return faults
+
+
+def _journals(place: Place, catalog: Catalog) -> list[Fault]:
+    faults = []
     failures = Journal(place, "failures")
     for number in failures.numbers():
         try:
@@ -115,9 +188,3 @@ def _bystanders(store: Store, catalog: Catalog) -> list[Fault]:
     for journal in (catalog.journal, failures):
         faults += [Fault("note", f"{journal.name}/{name}", "not a record; ignored", "Remove it if you know what it is") for name in journal.foreign()]
     return faults
-
-
-def orphans(store: Store, catalog: Catalog) -> list[str]:
-    """Segments that no sound record names."""
-    known = {commit.segment for commit in catalog.commits.values()}
-    return sorted(name for name in store.place.list("segments") if name != "zarr.json" and name not in known)

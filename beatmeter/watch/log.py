@@ -7,8 +7,12 @@ import logging
 import os
 import socket
 from collections.abc import Iterator
+from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
+from typing import cast
+
+from beatmeter.regular import open_file
 
 LOG = logging.getLogger("beatmeter.watch")
 _BYTES, _FILES = 1_000_000, 5
@@ -16,6 +20,10 @@ _BYTES, _FILES = 1_000_000, 5
 
 class _Forgiving(RotatingFileHandler):
     """A full disk loses lines, and nothing else."""
+
+    def _open(self) -> TextIOWrapper:
+        """Not a FIFO, which would wait for somebody to read it."""
+        return cast("TextIOWrapper", open_file(self.baseFilename, self.mode, encoding=self.encoding, errors=self.errors))
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (the library's name)
         """Quiet: the same line went to stderr."""

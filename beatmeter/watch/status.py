@@ -14,6 +14,7 @@ from pathlib import Path
 from beatmeter.artifacts import read_json, to_json, to_json_line
 from beatmeter.atomic import write_text
 from beatmeter.errors import EngineError, shown
+from beatmeter.regular import open_file, open_handle
 
 FOLDER = "watch"  # in the cache
 _BLOCK = 4096  # bytes of the file, or a multiple, filled up with spaces
@@ -96,7 +97,7 @@ class StatusFile:
 
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            handle = os.open(self.path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o666)
+            handle = open_handle(self.path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT)
         except OSError as error:
             raise EngineError(
                 f"{shown(self.path.parent)} cannot be written: {error.strerror}", "Give a folder for status and logs with --status."
@@ -136,7 +137,7 @@ class StatusFile:
             with contextlib.suppress(OSError):
                 size = self.path.stat().st_size
                 if len(text) < size:
-                    with self.path.open("r+", encoding="ascii") as file:
+                    with open_file(self.path, "r+", encoding="ascii") as file:
                         file.write(text.ljust(size - 1) + "\n")
 
 

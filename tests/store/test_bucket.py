@@ -101,7 +101,7 @@ def test_requests_of_a_batch_a_commit_and_an_opening(store: Store, objects: obje
     writer.keys()
     objects.requests.clear()
     writer.commit(samples.tracks(store.spec, [20, 21]))
-    assert objects.requests == {"LIST": 2, "PUT": 6, "HEAD": 1}  # 2 shards, 2 arrays' metadata, the segment's, the record
+    assert objects.requests == {"LIST": 2, "PUT": 7, "HEAD": 1}  # 2 shards, 2 arrays' metadata, the segment's, the record, its receipt
     store.catalog.state()
     store.catalog.save_index()
     objects.requests.clear()
@@ -121,13 +121,13 @@ def test_requests_of_a_commit_among_others(store: Store, objects: objectserver.O
         return dict(objects.requests)
 
     commit(20)
-    assert commit(21) == {"LIST": 2, "PUT": 6, "HEAD": 1 + 2, "GET": 1}
+    assert commit(21) == {"LIST": 2, "PUT": 7, "HEAD": 1 + 2, "GET": 1}
     for n in range(30, 33):
         store.commit(samples.tracks(store.spec, [n]))
-    assert commit(22) == {"LIST": 2, "PUT": 6, "HEAD": 1 + 2 * 4, "GET": 4}
+    assert commit(22) == {"LIST": 2, "PUT": 7, "HEAD": 1 + 2 * 4, "GET": 4}
     for n in range(40, 52):
         store.commit(samples.tracks(store.spec, [n]))
-    assert commit(23) == {"LIST": 2 + 1, "PUT": 6, "HEAD": 1, "GET": 13}  # so many sizes are listed
+    assert commit(23) == {"LIST": 2 + 1, "PUT": 7, "HEAD": 1, "GET": 13}  # so many sizes are listed
 
 
 def test_requests_of_a_large_shard(objects: objectserver.Objects) -> None:
@@ -139,7 +139,7 @@ def test_requests_of_a_large_shard(objects: objectserver.Objects) -> None:
     large.commit([(samples.key(1), samples.features(of, 1, 30_000))])
     size = max(len(data) for data, _ in objects.held.values())
     assert size > 10 << 20
-    assert objects.requests["PUT"] == math.ceil(size / (5 << 20)) + 3
+    assert objects.requests["PUT"] == math.ceil(size / (5 << 20)) + 4
     assert objects.requests["POST"] == 2
     assert samples.same(Store.open(large.where).snapshot().read(samples.key(1)), samples.features(of, 1, 30_000))
 

@@ -3,6 +3,7 @@ never taken for missing or damaged."""
 
 from __future__ import annotations
 
+import builtins
 import errno
 import io
 import os
@@ -76,7 +77,13 @@ def failing(victim: Path, step: str, code: int = errno.EIO) -> Iterator[None]:
                 return io.BufferedReader(Broken(file))
             return real_file(file, *arguments, **keywords)
 
-        for module, name, operation in ((os, "stat", stat), (os, "open", open_handle), (os, "read", read), (io, "open", open_file)):
+        for module, name, operation in (
+            (os, "stat", stat),
+            (os, "open", open_handle),
+            (os, "read", read),
+            (io, "open", open_file),
+            (builtins, "open", open_file),
+        ):
             patch.setattr(module, name, operation)
         yield
 
