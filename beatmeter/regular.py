@@ -63,15 +63,3 @@ def open_handle(path: str | os.PathLike[str], flags: int = os.O_RDONLY, mode: in
 def open_file(path: str | os.PathLike[str], mode: str = "r", **options: Any) -> IO[Any]:
     """`open` of a regular file, with its modes and options. Raises OSError as `open_handle` does."""
     return open(path, mode, opener=open_handle, **options)
-
-
-def read_bytes(path: str | os.PathLike[str]) -> bytes:
-    """All bytes of a regular file. Raises OSError as `open_handle` does."""
-    with open_file(path, "rb") as file:
-        data: bytes = file.read()
-    return data
-
-
-def read_text(path: str | os.PathLike[str]) -> str:
-    """All of a regular file as UTF-8, line ends as they are. Raises OSError as `open_handle` does, UnicodeDecodeError."""
-    return read_bytes(path).decode("utf-8")

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from beatmeter.regular import NotRegularError, open_file, open_handle, read_bytes, read_text
+from beatmeter.regular import NotRegularError, open_file, open_handle
 
 
 def test_a_file_is_opened_as_usual(tmp_path: Path) -> None:
     file = tmp_path / "a"
     file.write_bytes(b"x\r\n\xc3\xa9")
     (tmp_path / "link").symlink_to(file)
-    assert read_bytes(tmp_path / "link") == b"x\r\n\xc3\xa9"
-    assert read_text(file) == "x\r\né"
+    with open_file(tmp_path / "link", "rb") as linked:
+        assert linked.read() == b"x\r\n\xc3\xa9"
     with open_file(str(tmp_path / "b"), "x", encoding="utf-8") as new:
         new.write("é")
     assert (tmp_path / "b").read_text(encoding="utf-8") == "é"
