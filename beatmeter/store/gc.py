@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from beatmeter.errors import StoreError, count
+from beatmeter.display import count
+from beatmeter.errors import StoreError
 from beatmeter.store.catalog import Catalog
 from beatmeter.store.receipts import given_up, lost_commits, orphans, receipts
 from beatmeter.store.record import receipt_name
@@ -39,7 +40,9 @@ def collect(store: Store, grace: float = GRACE, dry_run: bool = False) -> list[G
                 _FIRST,
             )
         if lost := lost_commits(catalog):
-            raise StoreError(f"{len(lost)} commits have no record, so their segments look like garbage: {lost[0].segment}: {lost[0].text}", _FIRST)
+            raise StoreError(
+                f"{count(len(lost), 'commit')} without a record, whose segments look like garbage: {lost[0].segment}: {lost[0].text}", _FIRST
+            )
         return _Collection(store, catalog, grace, dry_run).run()
 
 

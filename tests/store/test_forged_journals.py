@@ -102,7 +102,7 @@ def test_deleted_records_are_damage_and_their_tracks_come_back(store: Store, gon
     expected = {f"segments/{segments[number]}": lost[number] for number in gone}
     for full in (False, True):
         assert errors(verify(store.path, full)) == expected
-    with pytest.raises(StoreError, match=r"have no record.*[Rr]epair first"):
+    with pytest.raises(StoreError, match=r"without a record.*[Rr]epair first"):
         collect(Store.open(store.path), 0.0)
     assert repair(store.path).lost == []
     assert verify(store.path, full=True).sound
@@ -146,7 +146,7 @@ def test_the_record_of_a_compaction_deleted(store: Store) -> None:
     (store.path / "commits/00000004.json").unlink()
     (report,) = errors(verify(store.path)).values()
     assert report == set(range(9))
-    with pytest.raises(StoreError, match="have no record"):
+    with pytest.raises(StoreError, match="without a record"):
         collect(Store.open(store.path), 0.0)
     assert repair(store.path).lost == []
     assert right(store.path) == set(range(9))
@@ -171,7 +171,7 @@ def test_deleted_records_of_stores_without_receipts(store: Store, told_by: str) 
     segment = store.catalog.read(number).segment
     (store.path / f"commits/{number:08d}.json").unlink()
     assert set(errors(verify(store.path))) == {f"segments/{segment}"}
-    with pytest.raises(StoreError, match="have no record"):
+    with pytest.raises(StoreError, match="without a record"):
         collect(Store.open(store.path), 0.0)
     assert repair(store.path).lost == []
     assert verify(store.path, full=True).sound

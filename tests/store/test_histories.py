@@ -77,7 +77,7 @@ class History(RuleBasedStateMachine):
             collect(Store.open(self.path), 0.0)
         except StoreError as error:  # it takes no track away whose record was written over
             assert self.written_over
-            assert "have no record" in error.what  # noqa: PT017
+            assert "without a record" in error.what  # noqa: PT017
 
     @rule(which=st.integers(0, 9), part=st.sampled_from(["", "stats", "lag/c.0.0.0.0"]))
     def hide(self, which: int, part: str) -> None:

@@ -107,7 +107,7 @@ def test_what_may_not_be_entered_is_never_sound(place: Path) -> None:
     for case, command, _, out, _ in told:
         if command[0] == "verify" and not case.endswith("closed"):
             assert "CANNOT BE CHECKED" in out, (case, command, out)
-            assert "sound: 2 tracks in 1 segments" in out, (case, command, out)  # the other one is checked all the same
+            assert "sound: 2 tracks in 1 segment," in out, (case, command, out)  # the other one is checked all the same
 
 
 def test_a_folder_of_stores_that_may_not_be_listed(place: Path) -> None:
