@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 import tracemalloc
 from pathlib import Path
 
@@ -143,6 +145,11 @@ def test_no_file(tmp_path: Path) -> None:
     refused(tmp_path / ("n" * 300), "unreadable")
     os.mkfifo(tmp_path / "pipe.wav")
     refused(tmp_path / "pipe.wav", "unreadable", "not a regular file")
+    (tmp_path / "device.wav").symlink_to(os.devnull)
+    refused(tmp_path / "device.wav", "unreadable", "not a regular file")
+    with socket.socket(socket.AF_UNIX) as listening, contextlib.chdir(tmp_path):
+        listening.bind("socket.wav")
+    refused(tmp_path / "socket.wav", "unreadable", "not a regular file")
     (tmp_path / "loop.wav").symlink_to(tmp_path / "loop.wav")
     refused(tmp_path / "loop.wav", "unreadable")
 
