@@ -2,7 +2,7 @@
 # make filemap   rewrite the README's file map and docs/settings.md
 # make test   lint, types, import floors, tests, benchmarks once as tests
 # make faults   kills, full disks, bad bits and hostile files in full: 20 kills, 1000 bits, 10,000 arrivals, 8 hours of audio
-# make bench  benchmarks timed: benchmarks/README.md anew; PART=extraction, store, training, lora or beside for one part alone
+# make bench  benchmarks timed: benchmarks/README.md anew; PART=extraction, store, training, lora, hearing or beside for one part alone
 # make backbone  the embedded backbone's weights, anew, from nothing
 # make models  the predictors that ship, anew: hours on two cores; what is finished is kept in runs/models
 # make comparison  the table of backbones, poolings and regimes, into docs/comparison.md; ON=DIR tests on other data too

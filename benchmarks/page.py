@@ -20,7 +20,7 @@ timed in turn, so that what disturbed one disturbed its neighbours. *Speed* is r
 rounds of the paired ratios, more is faster. *Spread* is the 10th to 90th percentile of the ratio. *Load* is how many processes wanted
 a core: well above the number of cores, ratios still tell something and times do not. Raw numbers: `results.jsonl`.
 """
-PARTS = ("extraction", "store", "training", "lora", "beside")
+PARTS = ("extraction", "store", "training", "lora", "hearing", "beside")
 
 
 def read(path: Path) -> list[tuple[Result, dict[str, object]]]:
