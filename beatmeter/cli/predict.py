@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from beatmeter.cli import answers
-from beatmeter.cli.options import aside, bar, columns, device_option, echo
-from beatmeter.cli.systems import STDIN, check_priors, files_of, model_and_files
+from beatmeter.cli.options import aside, columns, device_option, echo
+from beatmeter.cli.systems import check_priors, files_of, listening, model_and_files, standard_input
 from beatmeter.errors import BeatmeterError, ConfigError
 
 if TYPE_CHECKING:
@@ -53,28 +52,19 @@ def predict(paths: tuple[Path, ...], priors: str | None, abstain: float, scores:
     from beatmeter.device import choose_device
     from beatmeter.predictor import Predictor
 
-    with _standard_input(names) as files:
+    with standard_input(names) as files:
         predictor = Predictor.load(model, choose_device(device), wanted, abstain)
         show = _printer(form, [answers.name_of(name) for name in names], predictor.classes, scores)
         failed = 0
-        with contextlib.closing(bar("listening", len(names), "files")) as progress:
-            for name, (_, answer) in zip(names, predictor.predict_files(files, jobs), strict=True):
+        with listening(files) as (heard, done):
+            for name, (_, answer) in zip(names, predictor.predict_files(files, jobs, heard), strict=True):
                 failed += isinstance(answer, BeatmeterError)
                 with aside():
                     show(name, answer)
-                progress.update(1)
+                done()
     if form is None and sys.stdout.isatty():
         echo("\n".join(textwrap.wrap(answers.legend(predictor.classes, "right in most such answers"), columns(), break_on_hyphens=False)))
     raise SystemExit(1 if failed else 0)
-
-
-@contextlib.contextmanager
-def _standard_input(names: Sequence[Path]) -> Iterator[list[Path]]:
-    """The files to decode: for - one that holds what comes by standard input."""
-    from beatmeter.audio.piped import spooled
-
-    with spooled(sys.stdin.buffer) if STDIN in names else contextlib.nullcontext(STDIN) as spool:
-        yield [spool if name == STDIN else name for name in names]
 
 
 def _printer(form: str | None, names: list[str], classes: tuple[str, ...], scores: bool) -> Callable[[Path, Answer | BeatmeterError], None]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
 
 from beatmeter.artifacts import read_toml, to_json_line
-from beatmeter.errors import ConfigError, DataError, RunError, nearest, shown
+from beatmeter.cli.options import bar
+from beatmeter.errors import AudioError, ConfigError, DataError, RunError, nearest, shown
 
 STDIN = Path("-")
 
@@ -99,6 +102,39 @@ def files_of(given: Sequence[Path]) -> list[Path]:
             raise DataError(f"there are no audio files in {shown(path)}", "Give files, or folders that hold audio.")
         found += inside
     return found
+
+
+@contextlib.contextmanager
+def standard_input(names: Sequence[Path]) -> Iterator[list[Path]]:
+    """The files to decode: for - one that holds what comes by standard input."""
+    from beatmeter.audio.piped import spooled
+
+    with spooled(sys.stdin.buffer) if STDIN in names else contextlib.nullcontext(STDIN) as spool:
+        yield [spool if name == STDIN else name for name in names]
+
+
+@contextlib.contextmanager
+def listening(files: Sequence[Path]) -> Iterator[tuple[Callable[[float], object], Callable[[], object]]]:
+    """A progress bar: over the seconds of one file, or over several files. Gives what is called with seconds that have been heard,
+    and what is called after every file."""
+    from beatmeter.audio.decode import probe
+
+    if len(files) > 1:
+        with contextlib.closing(bar("listening", len(files), "files")) as progress:
+            yield lambda seconds: None, lambda: progress.update(1)
+        return
+    total = 0.0
+    with contextlib.suppress(AudioError):  # told when the file is decoded
+        total = probe(files[0]).seconds
+    heard = 0.0
+    with contextlib.closing(bar("listening", round(total), "s")) as progress:
+
+        def more(seconds: float) -> None:
+            nonlocal heard
+            heard += seconds
+            progress.update(round(heard) - progress.n)
+
+        yield more, lambda: None
 
 
 def _in_common(paths: Sequence[Path]) -> str:

@@ -9,7 +9,7 @@ import click
 
 from beatmeter.artifacts import to_json
 from beatmeter.cli.options import device_option, echo
-from beatmeter.cli.systems import model_and_files
+from beatmeter.cli.systems import listening, model_and_files, standard_input
 from beatmeter.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -30,11 +30,12 @@ def timeline(paths: tuple[Path, ...], window: float, hop: float, duration: float
     """Say where in FILE which meter is heard, and when it changes.
 
     MODEL is a run folder, the folder of an ensemble, or the name of a model that ships; without it the best of those that
-    ship answers. A FILE that ends in .csv holds predictions of windows (columns start and end), made by any program.
+    ship answers. FILE - is standard input; one that ends in .csv holds predictions of windows (columns start and end), made by any program.
 
     \b
     beatmeter timeline song.mp3
     beatmeter timeline runs/NAME song.mp3 --plot song.svg --json
+    beatmeter timeline - < song.mp3
     beatmeter timeline windows.csv
     """
     if plot is not None and plot.suffix not in (".png", ".svg"):
@@ -75,6 +76,7 @@ def _of_audio(paths: tuple[Path, ...], window: float, hop: float, duration: floa
     if len(files) > 1:
         raise ConfigError(f"{len(files)} files were named", "A timeline is of one piece: beatmeter timeline MODEL FILE.")
     predictor = Predictor.load(model, choose_device(device))
-    times, answers = predictor.hear(files[0], window, hop)
+    with standard_input(files) as (file,), listening([file]) as (heard, _):
+        times, answers = predictor.hear(file, window, hop, heard)
     scores = np.stack([answer.scores for answer in answers])
     return {files[0].name: build(times, scores, predictor.classes, predictor.thresholds, duration)}

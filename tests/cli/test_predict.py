@@ -206,3 +206,15 @@ def test_no_meter_fits_in_every_line() -> None:
         wide = answers.Lines(["x" * 90], ("3", "4", "11"), width, scores=True)
         text = wide.answer("x" * 90, made((0.1, 0.2, 0.94), second="11"))
         assert width < 40 or max(map(width_of, text.splitlines())) <= width
+
+
+def test_a_timeline_takes_standard_input_and_shows_progress(album: Path) -> None:
+    song = next(path for path in album.iterdir() if "tab" in path.name)
+    command = [sys.executable, "-m", "beatmeter", "timeline", MODEL]
+    with song.open("rb") as file:
+        piped = subprocess.run([*command, "-"], stdin=file, capture_output=True, check=True)
+    named = subprocess.run([*command, song], capture_output=True, check=True)
+    assert piped.stdout == named.stdout
+    assert b"listening" not in piped.stderr + named.stderr
+    assert "listening" in on_a_terminal(80, "timeline", MODEL, song)
+    assert "listening" in on_a_terminal(80, "predict", MODEL, song)
