@@ -24,7 +24,7 @@ test: .venv/installed
 faults: .venv/installed
 	BEATMETER_FULL=1 $(BIN)/pytest -n 2 --dist loadgroup tests/store tests/test_regular.py tests/audio tests/backbones/test_checkpoint_folders.py \
 	tests/datasets/test_tables.py tests/datasets/test_audio_folder.py \
-	tests/model/test_extraction.py tests/model/test_engines.py tests/model/test_watch.py tests/model/test_hostile_input.py
+	tests/model/test_extraction.py tests/model/test_engines.py tests/model/test_watch.py tests/model/test_hostile_input.py tests/model/test_no_waiting_for_pipes.py
 
 bench: .venv/installed
 	BEATMETER_BENCH_LINES=$(CURDIR)/benchmarks/results.jsonl \
