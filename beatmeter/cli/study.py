@@ -115,4 +115,5 @@ def _chosen(plan: Plan, backbones: tuple[str, ...], only: tuple[str, ...]) -> Pl
     if not systems:
         raise ConfigError(f"no system matches {' or '.join(only)}", f"Systems: {'; '.join(plan.systems)}.")
     starts = {name: first for name, first in starts.items() if name in systems}
-    return replace(plan, systems=systems, own_seeds=seeds, starts=starts)
+    baseline = plan.baseline if plan.baseline in systems else next(iter(systems))
+    return replace(plan, systems=systems, own_seeds=seeds, starts=starts, baseline=baseline)

@@ -118,3 +118,9 @@ def test_further_backbones_and_a_choice_keep_what_systems_start_from() -> None:
     (full,) = cells["Big-95M, lag 30 s, full"]
     assert full.config.features.backbone == "hub/Big-95M"
     assert full.config.training.start == f"out/{cells['Big-95M, lag 30 s'][0].name}"
+
+
+def test_a_choice_without_the_baseline_is_tested_against_its_first_system() -> None:
+    plan = _chosen(load_plan("comparison"), (), ("embedded, lag 30 s, LoRA",))
+    assert plan.baseline == "embedded, lag 30 s"
+    assert list(plan.cells(plan.base, Path("data"), Path("cache"), Path("out"))) == ["embedded, lag 30 s", "embedded, lag 30 s, LoRA"]
