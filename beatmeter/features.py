@@ -28,6 +28,7 @@ from beatmeter.backbones.adapters import adapter_state, attach, load_adapter_sta
 from beatmeter.backbones.base import Backbone
 from beatmeter.backbones.hubert import Hubert
 from beatmeter.chunking import Layout, rows
+from beatmeter.crops import VIEWS, Crop, crop_of, draw_views, report_uncropped, rows_within
 from beatmeter.errors import AudioError, ConfigError, RunError
 from beatmeter.listening import TrackListener, batch_chunks
 from beatmeter.memory import free_bytes
@@ -39,12 +40,19 @@ from beatmeter.standardiser import IDENTITY, Standardiser
 from beatmeter.store import Snapshot
 from beatmeter.waves import Waves
 
-VIEWS = 4  # random crops of every track that frozen training chooses from
 BLOCK = 8 << 20  # bytes of rows that are aggregated at a time: they stay in the processor's cache
 TOGETHER = 24  # chunks that are encoded together though nothing learns: four tracks of 30 s, a step of training
 FULL = 0.8  # share of the free memory that the activations of a step may take before they are computed twice instead
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """A wave (sample,) and which seconds of it are pooled; None is all."""
+
+    wave: np.ndarray
+    crop: Crop | None = None
 
 
 @dataclass(frozen=True)
@@ -117,11 +125,22 @@ def one_ahead(items: Iterator[T]) -> Iterator[T]:
             yield item
 
 
-def crop_range(n: int, rng: np.random.Generator) -> tuple[int, int]:
-    """A random run of at least half of `n` chunks, half-open."""
-    length = int(rng.integers((n + 1) // 2, n + 1))
-    first = int(rng.integers(0, n - length + 1))
-    return first, first + length
+@dataclass(frozen=True)
+class Cuts:
+    """The runs of rows that the views of some tracks take from one pooling, each once: `bounds` (cut, 2) half-open rows of the
+    tracks `tracks` (cut,), and which of them each view is, `at` (track, view). A view that leaves all rows is the whole."""
+
+    tracks: np.ndarray
+    bounds: np.ndarray
+    at: np.ndarray
+
+
+@dataclass(frozen=True)
+class Table:
+    """Aggregated features of tracks in memory: by pooling `values` (cut, layer, *axes) and where views are, `at` (track, view)."""
+
+    values: dict[str, Tensor]
+    at: dict[str, np.ndarray]
 
 
 class Frozen(Source):
@@ -134,13 +153,15 @@ class Frozen(Source):
         self.encoder = nn.Identity()
         self.keys: dict[str, str] = {}
         self.snapshot: Snapshot | None = None
-        self._tables: dict[tuple[str, ...], dict[str, Tensor] | None] = {}
+        self._tables: dict[tuple[str, ...], Table | None] = {}
         self._lock = threading.Lock()
         self._report: Report = print
 
     def prepare(self, tracks: Sequence[Track], report: Report = print, progress: Progress | None = None) -> dict[str, str]:
         store, keys, failed = self.service.ensure(tracks, self.spec, report, progress)
         self.keys, self.snapshot, self._report = dict(keys), store.snapshot(), report
+        if self.augment.crop > 0:
+            report_uncropped(self.spec, self.snapshot.lengths([self.keys[t.id] for t in tracks if t.id not in failed]), report)
         return failed
 
     def parameter_groups(self) -> list[dict[str, Any]]:
@@ -160,22 +181,19 @@ class Frozen(Source):
             before = self.standardiser
             super().standardise(standardiser)
             for table in self._tables.values() if not before.means else ():
-                for name, values in (table or {}).items():
+                for name, values in (table.values if table else {}).items():
                     standardiser.apply(name, values, in_place=True)
 
     def batches(self, tracks: Sequence[Track], parts: Iterable[np.ndarray], seed: tuple[int, ...] | None = None) -> Iterator[Batch]:
-        chosen = np.zeros(len(tracks), dtype=int)
-        if seed is not None and self.augment.crop > 0:
-            rng = np.random.default_rng((*seed, 3))
-            chosen = rng.integers(1, VIEWS + 1, len(tracks)) * (rng.random(len(tracks)) < self.augment.crop)
         cropped = self.augment.crop > 0 and (seed is not None or all(t.split == "train" for t in tracks))
-        table = self._table(tracks, views := 1 + (VIEWS if cropped else 0))
+        chosen = np.zeros(len(tracks), dtype=int) if seed is None else draw_views(len(tracks), self.augment.crop, seed)
+        table = self._table(tracks, 1 + (VIEWS if cropped else 0))
         if table is None:
             yield from one_ahead(self._read(tracks, parts, chosen))
             return
         for index in parts:
-            at = torch.from_numpy(index * views + chosen[index])
-            some = {name: values.index_select(0, at.to(values.device)).to(self.device) for name, values in table.items()}
+            at = {name: torch.from_numpy(table.at[name][index, chosen[index]]).to(values.device) for name, values in table.values.items()}
+            some = {name: values.index_select(0, at[name]).to(self.device) for name, values in table.values.items()}
             yield Batch(index, some)
 
     def _read(self, tracks: Sequence[Track], parts: Iterable[np.ndarray], chosen: np.ndarray) -> Iterator[Batch]:
@@ -183,26 +201,29 @@ class Frozen(Source):
             keys = [self.keys[tracks[i].id] for i in index]
             some = {name: torch.empty((len(keys), *self.spec[name].row_shape)) for name in self._names()}
             for name, values in some.items():
-                self._aggregate(keys, np.arange(len(keys)), chosen[index], name, values)
+                bounds = self._bounds(keys, chosen[index][:, None], name)[:, 0]
+                self._aggregate(keys, np.arange(len(keys)), bounds, name, values)
                 self.standardiser.apply(name, values, in_place=True)
             yield Batch(index, {name: values.to(self.device) for name, values in some.items()})
 
     def _names(self) -> list[str]:
         return [p.name for p in self.spec.poolings if p.kind != "frames"]
 
-    def _table(self, tracks: Sequence[Track], views: int) -> dict[str, Tensor] | None:
-        """(track * view, layer, *axes) of every pooling, float32, view 0 the whole track; None when memory is too small."""
+    def _table(self, tracks: Sequence[Track], views: int) -> Table | None:
+        """Every pooling of the tracks in float32, view 0 the whole track; None when memory is too small."""
         ids = (str(views), *(t.id for t in tracks))
         with self._lock:
             if ids not in self._tables:
-                home = self._home(len(tracks) * views)
+                keys = [self.keys[t.id] for t in tracks]
+                cuts = {name: self._cuts(keys, views, name) for name in self._names()}
+                home = self._home({name: len(cut.bounds) for name, cut in cuts.items()})
                 with torch.inference_mode(False), torch.no_grad():  # what is kept is used outside of it too
-                    self._tables[ids] = None if home is None else self._build(tracks, views, home)
+                    self._tables[ids] = None if home is None else self._build(keys, cuts, home)
             return self._tables[ids]
 
-    def _home(self, arrays: int) -> torch.device | None:
-        """Where so many arrays of every pooling have room."""
-        need = arrays * sum(4 * int(np.prod(self.spec[name].row_shape)) for name in self._names())
+    def _home(self, arrays: Mapping[str, int]) -> torch.device | None:
+        """Where so many arrays of each pooling have room."""
+        need = sum(4 * n * int(np.prod(self.spec[name].row_shape)) for name, n in arrays.items())
         for home in dict.fromkeys((self.device, torch.device("cpu"))):
             may = int(self.share * free_bytes(home))
             if need <= may:
@@ -210,31 +231,58 @@ class Frozen(Source):
         self._report(f"features: {need / 1e9:.1f} GB would be needed, {may / 1e9:.1f} GB of memory may be taken: reading them for every batch")
         return None
 
-    def _build(self, tracks: Sequence[Track], views: int, home: torch.device) -> dict[str, Tensor]:
-        keys = [self.keys[t.id] for t in tracks]
-        table = {}
-        for name in self._names():
+    def _build(self, keys: Sequence[str], cuts: Mapping[str, Cuts], home: torch.device) -> Table:
+        table = Table({}, {name: cut.at for name, cut in cuts.items()})
+        for name, cut in cuts.items():
             shape = self.spec[name].row_shape
-            size = (len(keys) * views, *shape)
+            size = (len(cut.bounds), *shape)
             host = home.type == "cpu"  # where numpy, unlike torch, asks for huge pages
             values = torch.from_numpy(np.empty(size, np.float32)) if host else torch.empty(size, device=home)
-            for part in in_order(len(keys), max(1, 2 * BLOCK // int(4 * views * np.prod(shape)))):
-                at, view = np.repeat(np.arange(len(part)), views), np.tile(np.arange(views), len(part))
-                out = values[part[0] * views : (part[-1] + 1) * views]
-                self._aggregate([keys[i] for i in part], at, view, name, out)
+            first_cut = cut.at[:, 0]  # of each track: its cuts follow each other
+            for part in in_order(len(keys), max(1, 2 * BLOCK * len(keys) // int(4 * len(cut.bounds) * np.prod(shape)))):
+                a, b = first_cut[part[0]], first_cut[part[-1] + 1] if part[-1] + 1 < len(keys) else len(cut.bounds)
+                out = values[a:b]
+                self._aggregate([keys[i] for i in part], cut.tracks[a:b] - part[0], cut.bounds[a:b], name, out)
                 self.standardiser.apply(name, out, in_place=True)
-            table[name] = values
+            table.values[name] = values
         return table
 
-    def _aggregate(self, keys: Sequence[str], at: np.ndarray, views: np.ndarray, name: str, out: Tensor) -> None:
-        """Fill `out` (item, layer, *axes): item i is the track `keys[at[i]]` in the view `views[i]`."""
+    def _cuts(self, keys: Sequence[str], views: int, name: str) -> Cuts:
+        """What the first `views` views of tracks take from a pooling."""
+        bounds = self._bounds(keys, np.tile(np.arange(views), (len(keys), 1)), name)
+        tracks: list[int] = []
+        taken: list[tuple[int, int]] = []
+        at = np.empty((len(keys), views), dtype=int)
+        for i, its in enumerate(bounds.tolist()):
+            own: dict[tuple[int, int], int] = {}
+            for view, (a, b) in enumerate(its):
+                at[i, view] = own.setdefault((a, b), len(taken) + len(own))
+            tracks += [i] * len(own)
+            taken += own
+        return Cuts(np.array(tracks), np.array(taken).reshape(-1, 2), at)
+
+    def _bounds(self, keys: Sequence[str], views: np.ndarray, name: str) -> np.ndarray:
+        """The rows (track, view, 2), half-open, that `views` (track, view) of tracks take from a pooling."""
+        lengths, rate = self._snapshot().lengths(keys), self.spec.chunk.sample_rate
+        times = {int(n): rows(Layout.of(int(n), self.spec), self.spec[name])[0] for n in np.unique(lengths)}
+        found = [
+            (0, len(times[n])) if view == 0 or len(times[n]) == 1 else rows_within(times[n], crop_of(key, view, n / rate))
+            for key, n, its in zip(keys, lengths.tolist(), views.tolist(), strict=True)
+            for view in its
+        ]
+        return np.array(found).reshape(*views.shape, 2)
+
+    def _snapshot(self) -> Snapshot:
         if self.snapshot is None:
             raise RunError("features were asked for before `prepare`")
-        pooling = self.spec[name]
-        values, offsets = self.snapshot.load(keys, name, layers=pooling.layers)
-        lengths = self.snapshot.lengths(keys)
+        return self.snapshot
+
+    def _aggregate(self, keys: Sequence[str], at: np.ndarray, bounds: np.ndarray, name: str, out: Tensor) -> None:
+        """Fill `out` (item, layer, *axes): item i is the rows `bounds[i]` of the track `keys[at[i]]`."""
+        pooling, snapshot = self.spec[name], self._snapshot()
+        values, offsets = snapshot.load(keys, name, layers=pooling.layers)
+        lengths = snapshot.lengths(keys)
         frames = {int(n): rows(Layout.of(int(n), self.spec), pooling)[1] for n in np.unique(lengths)}
-        bounds = np.array([_view(keys[i], len(frames[int(lengths[i])]), int(v)) for i, v in zip(at, views, strict=True)]).reshape(-1, 2)
         count = bounds[:, 1] - bounds[:, 0]
         for n in np.unique(count):
             same = np.flatnonzero(count == n)
@@ -244,11 +292,6 @@ class Frozen(Source):
                 weights = np.stack([frames[int(lengths[at[i]])][slice(*bounds[i])] for i in some])
                 chosen = torch.from_numpy(values[first[:, None] + np.arange(n)]).float()
                 out[torch.from_numpy(some).to(out.device)] = aggregate(pooling, chosen, torch.from_numpy(weights)).to(out.device)
-
-
-def _view(key: str, n: int, view: int) -> tuple[int, int]:
-    """Which of the `n` rows of a track a view takes: all, or a crop that depends on the track's content alone."""
-    return (0, n) if view == 0 else crop_range(n, np.random.default_rng((int(key[:15], 16), view)))
 
 
 @dataclass(frozen=True)
@@ -272,7 +315,7 @@ def unreadable(track: Track, error: AudioError) -> RunError:
 
 
 class TrackEncoder(nn.Module):
-    """Waves of tracks to features of tracks: chunk, encode equal lengths together, aggregate.
+    """Tracks to features of tracks: chunk, encode equal lengths together, aggregate the rows inside the crop.
 
     Without gradients only so much is encoded at a time as fills the device, whatever the length of the tracks.
     """
@@ -281,34 +324,37 @@ class TrackEncoder(nn.Module):
         super().__init__()
         self.encode, self.spec, self.window, self.device = Encoder(backbone, spec), spec, window_chunks(spec), device
 
-    def forward(self, waves: Sequence[np.ndarray | LongTrack]) -> dict[str, Tensor]:
+    def forward(self, tracks: Sequence[Excerpt | LongTrack]) -> dict[str, Tensor]:
+        held = [track for track in tracks if isinstance(track, Excerpt)]
         if torch.is_grad_enabled():
-            return self._together([wave for wave in waves if isinstance(wave, np.ndarray)])
-        chunks = [len(Layout.of(len(wave), self.spec).starts) if isinstance(wave, np.ndarray) else math.inf for wave in waves]
+            return self._together(held)
+        chunks = [len(Layout.of(len(track.wave), self.spec).starts) if isinstance(track, Excerpt) else math.inf for track in tracks]
         if sum(chunks) <= max(TOGETHER, batch_chunks(self.device)):
-            return self._together([wave for wave in waves if isinstance(wave, np.ndarray)])
-        alone = [self._alone(wave) for wave in waves]
+            return self._together(held)
+        alone = [self._together([track]) if isinstance(track, Excerpt) and track.crop else self._alone(track) for track in tracks]
         return {name: torch.cat([features[name] for features in alone]) for name in alone[0]}
 
-    def _alone(self, wave: np.ndarray | LongTrack) -> dict[str, Tensor]:
-        listener = TrackListener(self.encode, wave.samples if isinstance(wave, LongTrack) else len(wave), self.device)
-        for block in wave.blocks(self.spec.chunk.sample_rate) if isinstance(wave, LongTrack) else [wave]:
+    def _alone(self, track: Excerpt | LongTrack) -> dict[str, Tensor]:
+        listener = TrackListener(self.encode, track.samples if isinstance(track, LongTrack) else len(track.wave), self.device)
+        for block in track.blocks(self.spec.chunk.sample_rate) if isinstance(track, LongTrack) else [track.wave]:
             listener.push(block)
         return listener.finish()
 
-    def _together(self, waves: Sequence[np.ndarray]) -> dict[str, Tensor]:
-        layouts = [Layout.of(len(w), self.spec) for w in waves]
-        result: list[dict[str, Tensor]] = [{} for _ in waves]
+    def _together(self, excerpts: Sequence[Excerpt]) -> dict[str, Tensor]:
+        layouts = [Layout.of(len(e.wave), self.spec) for e in excerpts]
+        result: list[dict[str, Tensor]] = [{} for _ in excerpts]
         for length in sorted({layout.length for layout in layouts}):  # never padded: padding would change every frame
             at = [i for i, layout in enumerate(layouts) if layout.length == length]
-            chunks = np.stack([waves[i][s : s + length] for i in at for s in layouts[i].starts])
+            chunks = np.stack([excerpts[i].wave[s : s + length] for i in at for s in layouts[i].starts])
             arrangement = Arrangement.join([Arrangement.of(layouts[i], self.window) for i in at])
             pooled = self.encode(torch.from_numpy(chunks).to(self.device), arrangement)
             for name, values in pooled.items():
                 pooling, first = self.spec[name], 0
                 for i in at:
-                    frames = torch.from_numpy(rows(layouts[i], pooling)[1]).to(self.device)
-                    result[i][name] = aggregate(pooling, values[first : first + len(frames)], frames)
+                    times, frames = rows(layouts[i], pooling)
+                    crop = excerpts[i].crop
+                    a, b = (0, len(frames)) if crop is None else rows_within(times, crop)
+                    result[i][name] = aggregate(pooling, values[first + a : first + b], torch.from_numpy(frames[a:b]).to(self.device))
                     first += len(frames)
         return {name: torch.stack([r[name] for r in result]) for name in result[0]}
 
@@ -368,6 +414,8 @@ class Streamed(Source):
         anew = len(filled.samples) - filled.kept
         why = f"the folder cannot be written: {filled.unwritable}" if filled.unwritable else f"training.waves = {self.training.waves:g} GB"
         more = f"; {anew} are decoded in every epoch ({why})" if anew else ""
+        if self.augment.crop > 0:
+            report_uncropped(self.spec, [filled.samples[self.keys[t.id]] for t in tracks if t.id not in failed], report)
         report(f"waveforms: {filled.decoded} decoded, {filled.kept} kept in {self.waves.folder} ({filled.bytes / 1e9:.2f} GB){more}")
         return failed
 
@@ -405,10 +453,15 @@ class Streamed(Source):
     def _batches(
         self, tracks: Sequence[Track], parts: Sequence[np.ndarray], waves: Iterator[np.ndarray | LongTrack], seed: tuple[int, ...] | None
     ) -> Iterator[Batch]:
+        views = None if seed is None else draw_views(len(tracks), self.augment.crop, seed)
         for index in parts:
-            own = [next(waves) for _ in index]
-            if seed is not None:
-                own = [self._augmented(wave, (*seed, int(i))) for i, wave in zip(index, own, strict=True) if isinstance(wave, np.ndarray)]
+            own: list[Excerpt | LongTrack] = []
+            for i in index:
+                wave, key = next(waves), self.keys[tracks[i].id]
+                if isinstance(wave, LongTrack):
+                    own.append(wave)
+                else:
+                    own.append(Excerpt(wave) if seed is None or views is None else self._augmented(wave, key, int(views[i]), (*seed, int(i))))
             yield Batch(index, own)
 
     def _waves(self, tracks: Sequence[Track]) -> Iterator[np.ndarray | LongTrack]:
@@ -428,13 +481,12 @@ class Streamed(Source):
                 raise unreadable(track, wave)
             yield wave
 
-    def _augmented(self, wave: np.ndarray, seed: tuple[int, ...]) -> np.ndarray:
-        rng = np.random.default_rng(seed)
-        if rng.random() < self.augment.crop:
-            starts = Layout.of(len(wave), self.spec).starts
-            a, b = crop_range(len(starts), rng)
-            wave = wave[starts[a] : starts[b - 1] + self.spec.chunk.length]
-        return augment_wave(wave, rng, self.augment, self.spec.chunk)
+    def _augmented(self, wave: np.ndarray, key: str, view: int, seed: tuple[int, ...]) -> Excerpt:
+        rate = self.spec.chunk.sample_rate
+        start, end = crop_of(key, view, len(wave) / rate)
+        changed = augment_wave(wave, np.random.default_rng(seed), self.augment, self.spec.chunk)
+        shift = (len(wave) - len(changed)) / rate  # the crop stays where it is in the music
+        return Excerpt(changed, (start - shift, end - shift) if view else None)
 
     @cached_property
     def _too_large(self) -> bool:
@@ -442,7 +494,7 @@ class Streamed(Source):
         device = next(self.backbone.parameters()).device
         wave = np.random.default_rng(0).standard_normal(self.spec.chunk.length, np.float32)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            chunk = saved_bytes(self.encoder, [wave])
+            chunk = saved_bytes(self.encoder, [Excerpt(wave)])
         need, free = chunk * self._chunks * self.training.batch, FULL * free_bytes(device)
         if need > free:
             self._report(f"a batch would keep {need / 1e9:.1f} GB of activations, {free / 1e9:.1f} GB are free: checkpointing layers instead")

@@ -143,7 +143,7 @@ class HeadConfig:
 class AugmentConfig:
     """What training varies. Waveform settings act where audio streams; crop and lag_shift act in both regimes."""
 
-    crop: float = option(0.5, "chance of a random run of chunks instead of the whole track")
+    crop: float = option(0.5, "chance of a crop to at least half a track, by whole rows of each pooling: lag never crops a track of one window")
     shift: float = option(0.5, "seconds, largest shift of the chunk grid inside the clip; audio never wraps around")
     noise: float = option(0.005, "Gaussian noise, relative to the clip's rms")
     gain: float = option(6.0, "dB, largest change of level up or down")

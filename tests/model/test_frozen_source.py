@@ -13,9 +13,10 @@ import torch
 from beatmeter import features
 from beatmeter.chunking import Layout, rows
 from beatmeter.config import change
+from beatmeter.crops import VIEWS, crop_of, rows_within
 from beatmeter.datasets import open_dataset
 from beatmeter.errors import ConfigError, RunError
-from beatmeter.features import VIEWS, Frozen, crop_range, in_order, one_ahead, open_source
+from beatmeter.features import Cuts, Frozen, Table, in_order, one_ahead, open_source
 from beatmeter.pooling import aggregate
 from beatmeter.schema import PoolingSpec, Track
 from beatmeter.settings import RunConfig
@@ -71,18 +72,32 @@ def test_what_happens_to_a_track_does_not_depend_on_its_neighbours(config: RunCo
     assert not torch.equal(whole, other)
 
 
-def test_views_are_runs_of_chunks_aggregated_like_the_whole(config: RunConfig, tracks: list[Track]) -> None:
+def test_views_are_runs_of_rows_aggregated_like_the_whole(config: RunConfig, tracks: list[Track]) -> None:
     source, _ = opened(config, tracks)
     track, pooling = tracks[4], source.spec["stats"]
     snapshot = cast(Snapshot, source.snapshot)
     key = source.keys[track.id]
     values = torch.from_numpy(snapshot.load([key], "stats").values).float()
-    counts = torch.from_numpy(rows(Layout.of(snapshot.samples(key), source.spec), pooling)[1])
-    table = cast(dict[str, torch.Tensor], source._table(tracks, 1 + VIEWS))["stats"].unflatten(0, (12, 1 + VIEWS))[4]
-    assert torch.allclose(table[0], aggregate(pooling, values, counts))
+    samples = snapshot.samples(key)
+    times, frames = rows(Layout.of(samples, source.spec), pooling)
+    counts = torch.from_numpy(frames)
+    table = cast(Table, source._table(tracks, 1 + VIEWS))
+    assert torch.allclose(table.values["stats"][table.at["stats"][4, 0]], aggregate(pooling, values, counts))
     for view in range(1, 1 + VIEWS):
-        a, b = crop_range(len(values), np.random.default_rng((int(key[:15], 16), view)))
-        assert torch.allclose(table[view], aggregate(pooling, values[a:b], counts[a:b]))
+        a, b = rows_within(times, crop_of(key, view, samples / source.spec.chunk.sample_rate))
+        assert torch.allclose(table.values["stats"][table.at["stats"][4, view]], aggregate(pooling, values[a:b], counts[a:b]))
+
+
+def test_views_that_leave_all_rows_are_kept_once(config: RunConfig, tracks: list[Track]) -> None:
+    """Clips of two chunks: one lag window, so no view of lag is made but the whole; of stats three may differ."""
+    source, said = opened(config, tracks)
+    table = cast(Table, source._table(tracks, 1 + VIEWS))
+    assert len(table.values["lag"]) == len(tracks)
+    assert (table.at["lag"] == np.arange(len(tracks))[:, None]).all()
+    assert len(tracks) < len(table.values["stats"]) <= 3 * len(tracks)
+    assert "augment.crop: 12 of 12 tracks have one lag window of 10 s and are not cropped in it" in said
+    _, said = opened(change(config, {"augment": {"crop": 0.0}}), tracks)
+    assert not [line for line in said if "augment.crop" in line]
 
 
 def test_many_tracks_are_aggregated_like_each_alone() -> None:
@@ -105,9 +120,9 @@ def test_the_table_is_built_once(config: RunConfig, tracks: list[Track], monkeyp
     built: list[int] = []
     build = Frozen._build
 
-    def counted(self: Frozen, some: list[Track], views: int, home: torch.device) -> dict[str, torch.Tensor]:
-        built.append(views)
-        return build(self, some, views, home)
+    def counted(self: Frozen, keys: list[str], cuts: dict[str, Cuts], home: torch.device) -> Table:
+        built.append(cuts["stats"].at.shape[1])
+        return build(self, keys, cuts, home)
 
     monkeypatch.setattr(features.Frozen, "_build", counted)
     source, _ = opened(config, tracks)
