@@ -15,6 +15,8 @@ import numpy as np
 from beatmeter.errors import AudioError
 from beatmeter.schema import ChunkSpec, FeatureSpec, PoolingSpec
 
+CHUNKING_VERSION = 1  # part of every fingerprint: raise it when chunks, frames or windows of any track move
+
 
 def chunk_starts(samples: int, spec: ChunkSpec) -> list[int]:
     """First sample of every chunk of a track of `samples` samples. Raises AudioError below `spec.minimum`."""

@@ -533,6 +533,6 @@ def open_source(config: RunConfig, device: torch.device, report: Report = print,
         source = streamed = Streamed(service.backbone, wanted, config.adapter, config.augment, config.training, device, service.memory)
         streamed.streams_long = spec is not None
     if spec is not None:
-        source.spec.require_same(spec, "this run")
+        source.spec.require_agreement(spec, "this run")
     report(service.describe())
     return source

@@ -13,8 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from beatmeter.audio.decode import DECODING_VERSION
 from beatmeter.backbones.base import Backbone
-from beatmeter.chunking import Layout, Window
+from beatmeter.chunking import CHUNKING_VERSION, Layout, Window
 from beatmeter.errors import ConfigError, FingerprintError
 from beatmeter.lag import LagPooling
 from beatmeter.schema import ChunkSpec, FeatureSpec, PoolingSpec
@@ -284,6 +285,8 @@ def feature_spec(backbone: Backbone, config: FeatureConfig, compute_dtype: str) 
         chunk=chunk_spec(backbone),
         poolings=tuple(poolings),
         compute_dtype=compute_dtype,
+        encoder=backbone.settings,
+        code={"decoding": DECODING_VERSION, "chunking": CHUNKING_VERSION},
     )
 
 

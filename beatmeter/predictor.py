@@ -140,7 +140,7 @@ class RunScorer:
         saved = restore(run)
         config, spec, task = saved.config, saved.spec, saved.task
         service = FeatureService(config.features, device)
-        service.spec.only([p.name for p in spec.poolings]).require_same(spec, f"the run {run}")
+        service.spec.only([p.name for p in spec.poolings]).require_agreement(spec, f"the run {run}")
         self.head = saved.head(device)
         with named(saved.folder.best):
             load_merged(service.backbone, config.adapter, saved.adapter)

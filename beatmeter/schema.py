@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
@@ -18,7 +18,8 @@ from jaxtyping import Float, Int, Shaped
 from beatmeter.errors import DataError, FingerprintError, SchemaError
 
 SPLITS = ("train", "val", "test")
-SCHEMA_VERSION = 1  # of FeatureSpec; part of every fingerprint
+SCHEMA_VERSION = 2  # of FeatureSpec; part of every fingerprint
+RECORDED = {"encoder": 2, "code": 2}  # fields of FeatureSpec that came later, and the schema since which they are recorded
 
 
 def canonical_json(value: Any) -> str:
@@ -129,7 +130,10 @@ class PoolingSpec:
 class FeatureSpec:
     """Everything that decides the numbers of a feature, and nothing else. Its `fingerprint` names the store.
 
-    Versions of libraries and the device are provenance: they belong in commit records and run files, not here.
+    `encoder` holds what decides the states besides the weights: the version of the encoder's code and every setting that it
+    reads. `code` holds the versions of what is before and after it: decoding, the places of chunks. A spec of an earlier
+    schema lacks both: its features were made before they were recorded, nobody can say by what, and its fingerprint is the
+    one that it had. Versions of libraries and the device are provenance: they belong in commit records and run files.
     """
 
     backbone: str
@@ -145,10 +149,19 @@ class FeatureSpec:
     resampler: str = "soxr-hq"
     compute_dtype: str = "float32"
     store_dtype: str = "float16"
+    encoder: Mapping[str, Any] = field(default_factory=dict)  # JSON values
+    code: Mapping[str, int] = field(default_factory=dict)
     schema: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "poolings", tuple(sorted(self.poolings, key=lambda p: p.name)))
+        if self.schema not in range(1, SCHEMA_VERSION + 1):
+            raise SchemaError(
+                f"feature spec of schema {self.schema!r}; this version knows 1 to {SCHEMA_VERSION}", "Update beatmeter, or extract again."
+            )
+        for name, since in RECORDED.items():
+            object.__setattr__(self, name, json.loads(canonical_json(dict(getattr(self, name)))))  # as it comes back from a file
+            _require(since <= self.schema or not getattr(self, name), f"a feature spec of schema {self.schema} has no field {name!r}")
         names = [p.name for p in self.poolings]
         _require(len(names) > 0, "a FeatureSpec needs at least one pooling")
         _require(len(set(names)) == len(names), f"poolings named twice: {names}")
@@ -176,8 +189,9 @@ class FeatureSpec:
         return max(p.layers[-1] for p in self.poolings)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values; `from_json` is the inverse."""
-        return json.loads(canonical_json(asdict(self)))  # type: ignore[no-any-return]
+        """Plain JSON values, of the fields of its schema; `from_json` is the inverse."""
+        values = {name: value for name, value in asdict(self).items() if RECORDED.get(name, 0) <= self.schema}
+        return json.loads(canonical_json(values))  # type: ignore[no-any-return]
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> FeatureSpec:
@@ -188,9 +202,11 @@ class FeatureSpec:
                 f"feature spec with unknown fields {sorted(unknown)}",
                 "It was written by another version of beatmeter: update, or extract again.",
             )
+        if "schema" not in value:
+            raise SchemaError("feature spec that cannot be read: it has no schema")
         try:
             return cls(**{**value, "chunk": ChunkSpec(**value["chunk"]), "poolings": tuple(PoolingSpec(**p) for p in value["poolings"])})
-        except (TypeError, KeyError) as error:
+        except (TypeError, KeyError, ValueError) as error:
             raise SchemaError(f"feature spec that cannot be read: {error}") from error
 
     @property
@@ -211,16 +227,41 @@ class FeatureSpec:
     def require_same(self, other: FeatureSpec, where: str) -> None:
         """Raise FingerprintError naming every field in which `other` (found at `where`) differs from this spec."""
         if self.fingerprint != other.fingerprint:
-            lines = other.differences(self)
-            raise FingerprintError(
-                f"features in {where} were made another way (there != wanted): {'; '.join(lines[:6])}{' ...' if len(lines) > 6 else ''}",
-                "Use another cache folder, or the settings that made these features.",
-            )
+            self._refuse(other.differences(self), where)
+
+    def require_agreement(self, saved: FeatureSpec, where: str) -> None:
+        """Raise FingerprintError as `require_same` does where the spec of a saved run, found at `where`, says something else.
+        What was not recorded yet when the run was saved is not asked for."""
+        if not self.agrees(saved):
+            self._refuse(saved.differences(self.as_of(saved.schema)), where)
+
+    def agrees(self, saved: FeatureSpec) -> bool:
+        """Whether `saved`, perhaps of an earlier schema, describes these features as far as it says anything."""
+        return self.as_of(saved.schema).fingerprint == saved.fingerprint
+
+    def _refuse(self, lines: Sequence[str], where: str) -> NoReturn:
+        raise FingerprintError(
+            f"features in {where} were made another way (there != wanted): {'; '.join(lines[:6])}{' ...' if len(lines) > 6 else ''}",
+            "Use another cache folder, or the settings that made these features.",
+        )
+
+    def as_of(self, schema: int) -> FeatureSpec:
+        """This spec without the fields that an earlier `schema` did not record; the spec itself when it is no later."""
+        if schema >= self.schema:
+            return self
+        empty: dict[str, Any] = {name: {} for name, since in RECORDED.items() if since > schema}
+        return replace(self, schema=schema, **empty)
+
+    def why_not(self, wanted: FeatureSpec) -> str:
+        """In words, in what these features differ from the `wanted` ones (these != wanted), what was not recorded yet first."""
+        later = [name for name, since in RECORDED.items() if self.schema < since <= wanted.schema]
+        parts = [f"made before {' and '.join(later)} were recorded"] if later else []
+        return "; ".join(parts + self.differences(wanted.as_of(self.schema))[:4])
 
     def covers(self, wanted: FeatureSpec) -> bool:
         """True when these features contain the wanted ones: all fields equal, poolings and layers a superset."""
         mine, theirs = self.to_json(), wanted.to_json()
-        if any(mine[k] != theirs[k] for k in mine if k != "poolings"):
+        if any(mine.get(k) != theirs.get(k) for k in mine.keys() | theirs.keys() if k != "poolings"):
             return False
         for p in wanted.poolings:
             here = next((q for q in self.poolings if q.name == p.name), None)

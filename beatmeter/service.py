@@ -21,7 +21,7 @@ from beatmeter.pooling import Encoder, feature_spec
 from beatmeter.schema import FeatureSpec, Track
 from beatmeter.settings import FeatureConfig
 from beatmeter.store import Store
-from beatmeter.store.store import is_address
+from beatmeter.store.store import around, is_address, list_stores
 
 Report = Callable[[str], None]
 Progress = Callable[[str, int], Any]
@@ -126,6 +126,9 @@ class FeatureService:
         cannot be written, `written(n)` is called when it has taken n tracks."""
         planned = plan(tracks, store, self.memory, retry_failed, self.jobs, stop)
         report(describe_plan(planned, store))
+        if planned.todo and not planned.present:
+            for line in why_begun(store):
+                report(line)
         filled = Filled(planned.keys, dict(planned.failed), planned.present)
         if planned.todo:
             bar = progress("extracting", len(planned.todo)) if progress else None
@@ -148,6 +151,15 @@ class FeatureService:
         """For the poolings of a store, which may hold deeper layers than were asked for."""
         backbone = self.backbone if spec.last_layer <= self.spec.last_layer else self._load(spec.last_layer)
         return Encoder(backbone, spec).to(self.device)
+
+
+def why_begun(store: Store) -> list[str]:
+    """Why the features of the same backbone beside a new store do not serve, one line a store."""
+    if len(store.keys()):
+        return []
+    beside = [other for other in list_stores(around(store.where)) if isinstance(other, Store) and other.where != store.where]
+    same = [other for other in beside if other.spec.backbone == store.spec.backbone and len(other.keys())]
+    return [f"a new store is begun beside {other.where}, which stays readable: {other.spec.why_not(store.spec)} (there != wanted)" for other in same]
 
 
 def describe_plan(planned: Plan, store: Store) -> str:

@@ -132,7 +132,7 @@ def begin(
 def _start(model: Model, run: Path) -> str:
     """Give a model the best epoch of another run of the same features, classes and head."""
     saved = restore(run)
-    model.source.spec.require_same(saved.spec, f"the run {run}, where this one is to start")
+    model.source.spec.require_agreement(saved.spec, f"the run {run}, where this one is to start")
     try:
         model.load(saved.tensors, saved.folder.best, partly=True)
     except RunError as error:
@@ -251,9 +251,10 @@ def _about(config: RunConfig, ready: Prepared, folder: RunFolder) -> dict[str, A
         **ready.source.provenance(),
         **provenance(),
     }
-    for name in ("fingerprint", "data", "split"):  # a resumed run is the same run, or none
-        if name in before and _content(before[name]) != _content(about[name]):
-            what = {"fingerprint": "the features", "data": "the data set or its corrections", "split": "the usable tracks or their splits"}[name]
+    for name, what in (("spec", "the features"), ("data", "the data set or its corrections"), ("split", "the usable tracks or their splits")):
+        if name in before and _content(before[name]) != _content(about[name]):  # a resumed run is the same run, or none
+            if name == "spec" and ready.source.spec.agrees(FeatureSpec.from_json(before[name])):
+                continue  # begun before all that is recorded today was
             raise RunError(f"{what} changed since {folder.path} was begun", "Put back what it was begun with, or train anew with another --out.")
     about["data"]["path"] = before.get("data", {}).get("path", config.data.path)
     folder.write_about(about)

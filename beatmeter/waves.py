@@ -3,7 +3,8 @@
 Samples are 16-bit integers times a power of two that each block of 1024 has for itself. That is exact for mono 16-bit
 files at the model's own rate, and else at least 90 dB below the loudest sample of the block, however quiet the music is.
 
-One file a track, named by its key (hash of the audio file's bytes) below `<cache>/waves/<rate>-<resampler>-<version>`. A
+One file a track, named by its key (hash of the audio file's bytes) below
+`<cache>/waves/<rate>-<resampler>-<version>-<version of decoding>`. A
 file is written whole or not at all and checked against its checksum whenever it is read; one that is damaged is decoded
 again. Delete what you like at any time.
 """
@@ -25,6 +26,7 @@ from jaxtyping import Float32
 
 from beatmeter import atomic
 from beatmeter.audio.ahead import decode_ahead, require_short
+from beatmeter.audio.decode import DECODING_VERSION
 from beatmeter.audio.identity import Stamp, require_unchanged
 from beatmeter.errors import AudioError
 from beatmeter.regular import open_file
@@ -92,7 +94,7 @@ class Waves:
 
     def __init__(self, cache: Path, sample_rate: int, resampler: str, limit: int) -> None:
         self.root, self.sample_rate, self.limit = cache / FOLDER, sample_rate, limit
-        self.folder = self.root / f"{sample_rate}-{resampler}-{VERSION}"
+        self.folder = self.root / f"{sample_rate}-{resampler}-{VERSION}-{DECODING_VERSION}"
 
     def path(self, key: str) -> Path:
         return self.folder / key[:2] / f"{key}.wave"

@@ -24,6 +24,7 @@ from beatmeter.errors import BeatmeterError, DataError, RunError
 from beatmeter.memory import free_bytes
 from beatmeter.parallel import Crash, ordered
 from beatmeter.runs import RunFolder
+from beatmeter.schema import FeatureSpec
 from beatmeter.service import FeatureService
 from beatmeter.settings import RunConfig
 from beatmeter.sweep import run_cells, state_of, together
@@ -149,13 +150,14 @@ def _unfinished(cell: Cell, folder: Path, split: str) -> bool:
 def _require_same_features(cells: Iterable[Cell], folder: Path, device: torch.device) -> None:
     """Raise RunError when a finished run was trained on features that its settings do not give any more: new weights of a
     backbone, a new pooling."""
-    now: dict[object, str] = {}
+    now: dict[object, FeatureSpec] = {}
     for cell in cells:
         c = cell.config
         key = (c.features, c.head.poolings)
         if key not in now:
-            now[key] = FeatureService(c.features, device).spec.only(c.head.poolings).fingerprint
-        if RunFolder(folder / cell.name).about().get("fingerprint") != now[key]:
+            now[key] = FeatureService(c.features, device).spec.only(c.head.poolings)
+        saved = RunFolder(folder / cell.name).about().get("spec")
+        if saved is None or not now[key].agrees(FeatureSpec.from_json(saved)):
             raise RunError(f"{folder / cell.name} was trained on other features than {c.features.backbone} gives now", "Choose another --out.")
 
 

@@ -23,6 +23,7 @@ from beatmeter.audio.sndfile import GaveUpError, ShortReadError, SoundFileReader
 from beatmeter.errors import AudioError, shown
 from beatmeter.schema import ChunkSpec
 
+DECODING_VERSION = 1  # part of every fingerprint and of kept waveforms: raise it when any file gives other samples
 SAMPLE_RATE = ChunkSpec().sample_rate  # Hz
 MINIMUM = ChunkSpec().minimum / ChunkSpec().sample_rate  # seconds
 _ARRAY = "Give samples as numbers: (sample,) or (sample, channel)."

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -35,6 +35,8 @@ class Backbone(nn.Module, ABC):
 
     Layer k is the output of transformer layer k (1-based; layer 0, its input, is not offered). The last layer of a
     pre-LN network is taken after the final LayerNorm, as the hub's models return it.
+
+    Backbones are recorded by `identity` and `settings`: a change that moves any number must move one of the two.
     """
 
     identity: Identity
@@ -48,6 +50,12 @@ class Backbone(nn.Module, ABC):
     def frames(self, samples: int) -> int:
         """Frames for a chunk of `samples` samples."""
         return frame_count(samples, self.hop, self.span)
+
+    @property
+    @abstractmethod
+    def settings(self) -> Mapping[str, Any]:
+        """What decides the states besides the weights, as JSON values for the FeatureSpec: `architecture`, the `version` of
+        its code, and every setting that it reads in evaluation mode. Sample rate and `normalise` have fields of their own."""
 
     @abstractmethod
     def lag_pooling(self) -> LagPooling:

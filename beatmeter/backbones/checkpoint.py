@@ -78,7 +78,9 @@ class Checkpoint:
         """All tensors under their names inside the encoder, weight normalisation folded; mapped from disk, not yet read."""
         found: dict[str, Tensor] = {}
         for file in self.files:
-            found |= _read_safetensors(file) if file.suffix == ".safetensors" else _read_pickle(file)
+            part = _read_safetensors(file) if file.suffix == ".safetensors" else _read_pickle(file)
+            self._complain("hold tensors twice:", found.keys() & part.keys())  # which counts would depend on the names of the files
+            found |= part
         prefix = next((p for p in PREFIXES if any(name.startswith(p) for name in found)), "")
         found = {name.removeprefix(prefix): value for name, value in found.items()}
         found = {name: value for name, value in found.items() if not name.startswith(HEADS)}

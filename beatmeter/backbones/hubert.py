@@ -8,7 +8,7 @@ have equal lengths), masking and layer drop (both belong to pre-training).
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from jaxtyping import Float
@@ -24,6 +24,7 @@ from beatmeter.errors import BackboneError
 if TYPE_CHECKING:
     from beatmeter.lag import LagPooling
 
+VERSION = 1  # of the forward pass, part of every fingerprint: raise it when any number changes
 VARIANCE_FLOOR = 1e-7  # of the input normalisation, as in the hub's feature extractors
 
 
@@ -158,6 +159,10 @@ class Hubert(Backbone):
         self.feature_extractor = FeatureExtractor(config)
         self.feature_projection = FeatureProjection(config)
         self.encoder = Encoder(config)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {"architecture": "hubert", "version": VERSION, **self.config.deciding()}
 
     @property
     def depth(self) -> int:

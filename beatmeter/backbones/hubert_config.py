@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from beatmeter.errors import BackboneError
@@ -91,6 +91,10 @@ class HubertConfig:
         for text, broken in problems.items():
             if broken:
                 raise BackboneError(f"{where}: {text}")
+
+    def deciding(self) -> dict[str, Any]:
+        """The settings that decide the states in evaluation mode, by name: all but the dropouts."""
+        return {name: value for name, value in asdict(self).items() if not name.endswith("dropout")}
 
     @property
     def hop(self) -> int:

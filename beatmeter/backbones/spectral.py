@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 from functools import lru_cache
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -20,7 +21,7 @@ from beatmeter.backbones.base import Backbone, Identity, Visit
 from beatmeter.errors import BackboneError
 from beatmeter.lag import LagPooling, SpectralChannels
 
-REVISION = "1"  # raise when any number changes
+REVISION = "1"  # part of every fingerprint: raise it when any number changes
 FLOOR = 1e-6  # magnitude of silence; a full-scale sine has about 0.7 in its bin
 
 
@@ -109,6 +110,11 @@ class SpectralBackbone(Backbone):
         digest = hashlib.sha256(constants.encode()).hexdigest()
         self.identity = Identity("spectral", REVISION, digest, "MIT")
         self.register_buffer("constant_q", constant_q_matrix(self.sample_rate, self.window, self.bins).square().T.contiguous(), persistent=False)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        sizes = {"bands": self.bands, "bins": self.bins, "window": self.window, "floor": FLOOR}
+        return {"architecture": "spectral", "version": int(REVISION), **sizes}
 
     def lag_pooling(self) -> LagPooling:
         """Bands and bins by name; the joins of 5-s chunks are known to it."""

@@ -232,6 +232,11 @@ def _inside(cache: Path | str, name: str) -> Path | str:
     return f"{cache.rstrip('/')}/{name}" if is_address(cache) else Path(cache) / name
 
 
+def around(store: str) -> str:
+    """The folder, or the address, in which the store at `store` lies among others."""
+    return store.rstrip("/").rpartition("/")[0] if is_address(store) else str(Path(store).parent)
+
+
 def place_of(where: Where) -> Place:
     """A folder, or for an address (`s3://bucket/caches/name`) a prefix in an object store."""
     if isinstance(where, Place):

@@ -191,7 +191,8 @@ def test_test_is_predicted_only_when_asked_and_then_without_training(plan: Path,
     assert (plan.parent / "out" / "table-test.md").exists()
     refused = ablate(plan, config, "--set", "training.epochs=3")
     assert isinstance(refused.exception, RunError), "finished cells have other settings"
-    folders[0].write_about({"fingerprint": "0" * 16})
+    about = folders[0].about()
+    folders[0].write_about(about | {"spec": about["spec"] | {"weights": "0" * 64}})
     refused = ablate(plan, config)
     assert isinstance(refused.exception, RunError), "finished cells have other features"
     assert "trained on other features than spectral gives now" in str(refused.exception)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from beatmeter import features, waves
 from beatmeter.audio import ahead
-from beatmeter.audio.decode import load
+from beatmeter.audio.decode import DECODING_VERSION, load
 from beatmeter.audio.identity import track_keys
 from beatmeter.config import change
 from beatmeter.datasets import open_dataset
@@ -136,7 +136,7 @@ def test_usage_and_clear_tell_what_is_there(files: dict[str, Path], tmp_path: Pa
     assert clear(cache) == (0, 0)
     Waves(cache, RATE, "soxr-hq", 1 << 30).fill(files, 1)
     (found,) = usage(cache)
-    assert found.folder.name == f"{RATE}-soxr-hq-{waves.VERSION}"
+    assert found.folder.name == f"{RATE}-soxr-hq-{waves.VERSION}-{DECODING_VERSION}"
     assert found.tracks == 4
     assert clear(cache, 3600) == (0, 0)
     assert clear(cache) == (4, found.bytes)
