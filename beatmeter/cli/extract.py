@@ -76,7 +76,7 @@ def extract(
     from beatmeter.device import choose_device
     from beatmeter.engines import open_engine, spread
     from beatmeter.extraction import Shard
-    from beatmeter.service import FeatureService
+    from beatmeter.service import FeatureService, why_begun
 
     part = Shard.parse(shard) if shard else Shard()
     service = FeatureService(config.features, choose_device(device), jobs or (2 if watch else 1))
@@ -96,6 +96,8 @@ def extract(
     if engine == "local" and not scheduler and (workers or 1) == 1:
         store, _, failed = service.ensure(tracks, report=echo, progress=bar, retry_failed=retry_failed)
     else:
+        for line in why_begun(service.store()):
+            echo(line)
         with open_engine(engine, workers or 0, scheduler) as crew:
             outcome = spread(service, tracks, crew, device, bar, retry_failed)
         store, failed = outcome.store, outcome.failed
