@@ -18,7 +18,7 @@ from beatmeter.audio.decode import load
 from beatmeter.backbones import load_backbone
 from beatmeter.chunking import Cutter, Layout, chunk_starts
 from beatmeter.errors import AudioError, EvaluationError
-from beatmeter.features import TrackEncoder
+from beatmeter.features import Excerpt, TrackEncoder
 from beatmeter.lag import LagPooling, SpectralChannels
 from beatmeter.listening import TrackListener, WindowListener
 from beatmeter.packing import SHIPPED, shipped_models
@@ -90,7 +90,7 @@ def test_a_track_in_blocks_has_the_features_of_the_whole(name: str, seconds: flo
     ours = encoder(name)
     wave = music(3, seconds, RATE)
     with torch.inference_mode():
-        whole = TrackEncoder(ours.backbone, ours.spec, CPU).eval()._together([wave])
+        whole = TrackEncoder(ours.backbone, ours.spec, CPU).eval()._together([Excerpt(wave)])
         listener = TrackListener(ours, len(wave), CPU)
         for block in blocks(wave, 1):
             listener.push(block)
@@ -110,7 +110,7 @@ def test_shipped_models_answer_as_they_do_for_the_whole_track_at_once(model: str
     for path, answer in predictor.predict_files(files):
         with torch.inference_mode():
             said = {
-                name: run.score(TrackEncoder(run.encoder.encode.backbone, run.encoder.spec, CPU).eval()._together([load(path)]))
+                name: run.score(TrackEncoder(run.encoder.encode.backbone, run.encoder.spec, CPU).eval()._together([Excerpt(load(path))]))
                 for name, run in predictor.scorer.members.items()
             }
         expected = predictor.judge(predictor.classes, predictor.scorer.join(said), 1.0)
