@@ -48,6 +48,11 @@ class Ensemble:
     coefficients: Mapping[str, Mapping[str, float]]
     fitted_on: Mapping[str, Any]
 
+    @property
+    def used(self) -> tuple[str, ...]:
+        """The members that have a say."""
+        return tuple(name for name in self.members if self.method == "stack" or self.weights[name] > 0)
+
     def scores(self, members: Sequence[Array]) -> Array:
         """(item, class) combined probabilities from one array per member, in the order of `members`."""
         if self.method == "mean":

@@ -71,6 +71,15 @@ def is_model(path: StrPath) -> bool:
     return RunFolder(as_path(path)).config_file.exists() or EnsembleFolder(as_path(path)).exists()
 
 
+def hears(path: StrPath) -> bool:
+    """Whether there are weights that can hear audio: a run that was trained, or an ensemble of such runs. Folders that hold only
+    predictions have none."""
+    folder = EnsembleFolder(as_path(path))
+    if not folder.exists():
+        return RunFolder(as_path(path)).best.exists()
+    return (folder.path / "members.json").exists() and all(RunFolder(run).best.exists() for run in folder.runs().values())
+
+
 def find_model(model: StrPath | None = None) -> Path:
     """The folder of a model: of a run, of an ensemble, or of one that ships, by its name; None is the best that ships.
 

@@ -17,7 +17,7 @@ from beatmeter.artifacts import named
 from beatmeter.audio.ahead import LongAudio, decode_or_count
 from beatmeter.audio.decode import from_array, stream
 from beatmeter.backbones.adapters import load_merged
-from beatmeter.calibration import Calibration
+from beatmeter.calibration import SURE, Calibration
 from beatmeter.errors import AudioError, BeatmeterError, EvaluationError, RunError
 from beatmeter.features import TrackEncoder
 from beatmeter.heads import Head
@@ -33,6 +33,8 @@ from beatmeter.timeline import HOP, WINDOW, windows
 BLOCK = 30.0  # seconds of a file that are read at a time
 Seconds = Callable[[float], object]
 
+SHORTEST = 10.0  # seconds below which no answer is called sure: of 5 s, fewer such answers are right
+
 
 @dataclass(frozen=True)
 class Scored:
@@ -47,8 +49,9 @@ class Scored:
 class Answer:
     """What a model says of one piece of audio: a probability per class, and a second meter when it is above its threshold.
 
-    `heard` is the probability that there is a meter at all. Below 0.5 `meter` is None: no meter heard. `sure` is a statement:
-    False without a calibration that says what it means, and False when no meter is heard.
+    `heard` is the probability that there is a meter at all: below 0.5 `meter` is None, no meter heard; None where the calibration
+    does not tell. `sure` is a statement that the calibration makes (`Calibration.sure`: 95 % of such answers were right on
+    validation); without one it is False, as it is when no meter is heard and for less than 10 s of audio.
     """
 
     classes: tuple[str, ...]
@@ -56,7 +59,7 @@ class Answer:
     seconds: float
     second: str | None = None
     sure: bool = False
-    heard: float = 1.0
+    heard: float | None = None
 
     @property
     def order(self) -> list[int]:
@@ -66,7 +69,7 @@ class Answer:
     @property
     def meter(self) -> str | None:
         """The most probable class; None when no meter is heard."""
-        return self.classes[self.order[0]] if self.heard >= 0.5 else None
+        return self.classes[self.order[0]] if self.heard is None or self.heard >= 0.5 else None
 
     @property
     def gap(self) -> float:
@@ -107,9 +110,13 @@ class Judge:
         if self.calibration is None:
             return Answer(classes, scored.scores, seconds)
         calibrated = self.calibration(scored.scores[None], self.priors)
-        second = int(self.calibration.second_meter(calibrated)[0])
+        presence, sure = self.calibration.presence, self.calibration.sure
+        heard = float(presence(scored.evidence[None])[0]) if presence else None
+        second = int(self.calibration.second_meter(calibrated)[0]) if heard is None or heard >= 0.5 else -1
         floor = self.calibration.confident_above(coverage=1 - self.abstain) if self.abstain else 0.0
-        return Answer(classes, calibrated[0], seconds, classes[second] if second >= 0 else None, bool(calibrated.max() >= floor))
+        stated = sure is not None and heard is not None and heard >= 0.5 and seconds >= SHORTEST
+        certain = stated and bool(calibrated.max() >= max(sure.threshold if sure else 1.0, floor))
+        return Answer(classes, calibrated[0], seconds, classes[second] if second >= 0 else None, certain, heard)
 
 
 class Scorer(Protocol):
@@ -176,7 +183,7 @@ class EnsembleScorer:
 
     def __init__(self, folder: EnsembleFolder, device: torch.device) -> None:
         self.ensemble, runs = folder.ensemble(), folder.runs()
-        used = [name for name in self.ensemble.members if self.ensemble.method == "stack" or self.ensemble.weights[name] > 0]
+        used = self.ensemble.used
         self._members = {name: RunScorer(runs[name], device) for name in used}
         self.calibrations = {name: Calibration.load(RunFolder(runs[name]).calibration) for name in used} if folder.calibrated else {}
         first = next(iter(self.members.values()))
@@ -300,6 +307,18 @@ class Predictor:
                 f"Make it anew: beatmeter calibrate {folder}",
             )
         return cls(scorer, Judge(calibration, priors, abstain))
+
+    @property
+    def note(self) -> str | None:
+        """What this model cannot say for want of a calibration, in one sentence; None when nothing lacks."""
+        if self.judge.calibration is not None and self.judge.calibration.presence is not None:
+            return None
+        return "no answer of this model is called sure, and it hears a meter in everything: run `beatmeter calibrate` on it"
+
+    @property
+    def statement(self) -> str:
+        """What "sure" means."""
+        return f"right in {100 * SURE:.0f} % of such answers on validation"
 
     @property
     def thresholds(self) -> Float[np.ndarray, " klass"] | None:

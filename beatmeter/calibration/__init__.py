@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from beatmeter.calibration.calibration import THRESHOLDS, Calibration, best_f1
+from beatmeter.calibration.calibration import FEWEST, SURE, THRESHOLDS, WITNESSES, Calibration, best_f1
 from beatmeter.calibration.folds import fold_of, out_of_fold
 from beatmeter.calibration.maps import KINDS, ScoreMap, apply_maps, expit, fit_isotonic, fit_maps, fit_platt, fit_temperature, logit
+from beatmeter.calibration.presence import Presence
 from beatmeter.calibration.selective import SelectiveRow, selective_curve, selective_table
 
 __all__ = [
+    "FEWEST",
     "KINDS",
+    "SURE",
     "THRESHOLDS",
+    "WITNESSES",
     "Calibration",
+    "Presence",
     "ScoreMap",
     "SelectiveRow",
     "apply_maps",

@@ -14,6 +14,7 @@ import numpy as np
 from beatmeter.artifacts import named, read_json, require, write_json
 from beatmeter.calibration.folds import out_of_fold
 from beatmeter.calibration.maps import KINDS, ScoreMap, apply_maps, expit, fit_maps, logit
+from beatmeter.calibration.presence import Presence
 from beatmeter.calibration.selective import SelectiveRow, selective_table
 from beatmeter.diagnostics import EVALUATION, PRODUCTION, fit_noise_floor, plain
 from beatmeter.errors import EvaluationError, nearest
@@ -33,14 +34,21 @@ SHAPE = {
     "selective": [{"*": float}],
     "log_loss": {"*": {"*": float}},
     "fitted_on": {},
+    "?sure": {"*": float},
+    "?presence": {"weights": [float], "intercept": float, "about": {}},
 }
 THRESHOLDS = ("evaluation", "production", "best_f1")
+SURE = 0.95  # an answer is called sure where this share of such answers was right on validation
+WITNESSES = 30  # answers that such a share takes
 
 
 @dataclass(frozen=True)
 class Calibration:
     """What validation taught about scores: a map per class, `thresholds[name]` (class,), the share of items that have each
     class (`prevalence`), what abstaining brings, and where it was fitted.
+
+    `sure` is the row of `selective` from which answers are called sure: the one of highest coverage with at least 95 % right of 30
+    answers or more; None where there is none. `presence` tells music from sound without meter; None where that was not fitted.
 
     `evaluation` and `production` are the 95th and 99th percentile of the noise floor of calibrated scores; `best_f1` is where
     the F1 of the class is highest. `log_loss[kind]` (class,) is the cross-validated log loss that decided.
@@ -53,6 +61,8 @@ class Calibration:
     selective: tuple[SelectiveRow, ...]
     log_loss: Mapping[str, tuple[float, ...]]
     fitted_on: Mapping[str, Any]
+    sure: SelectiveRow | None = None
+    presence: Presence | None = None
 
     @classmethod
     def fit(cls, validation: Predictions, kind: str = "auto", folds: int = 5, seed: int = 0) -> Calibration:
@@ -74,6 +84,7 @@ class Calibration:
         fitted = {name: fit_maps(scores, present, name, FEWEST) for name in tried}
         honest = dataclasses.replace(p, scores=np.stack([outside[name][:, k] for k, name in enumerate(chosen)], axis=1))
         floor = fit_noise_floor(honest, replicates=1)
+        rows = tuple(selective_table(honest))
         return cls(
             classes=p.classes,
             maps=tuple(fitted[name][k] for k, name in enumerate(chosen)),
@@ -83,7 +94,7 @@ class Calibration:
                 "best_f1": tuple(best_f1(honest.scores[:, k], present[:, k]) for k in range(len(p.classes))),
             },
             prevalence=tuple(((present.sum(axis=0) + 1) / (len(p) + 2)).tolist()),
-            selective=tuple(selective_table(honest)),
+            selective=rows,
             log_loss={name: tuple(log_loss_per_class(s, p.targets).tolist()) for name, s in outside.items()},
             fitted_on={
                 "split": p.split,
@@ -92,6 +103,7 @@ class Calibration:
                 "kind": kind,
                 "chosen": dict(zip(p.classes, chosen, strict=True)),
             },
+            sure=next((r for r in rows if r.accuracy >= SURE and r.coverage * (p.primary >= 0).sum() >= WITNESSES), None),
         )
 
     def __call__(self, scores: Array, priors: Mapping[str, float] | None = None) -> Array:
@@ -178,6 +190,8 @@ class Calibration:
             "selective": plain(self.selective),
             "log_loss": {name: named(values) for name, values in self.log_loss.items()},
             "fitted_on": plain(self.fitted_on),
+            **({"sure": plain(self.sure)} if self.sure else {}),
+            **({"presence": plain(self.presence)} if self.presence else {}),
         }
 
     @classmethod
@@ -201,6 +215,8 @@ class Calibration:
                 selective=tuple(SelectiveRow(**row) for row in value["selective"]),
                 log_loss={name: in_order(named) for name, named in value["log_loss"].items()},
                 fitted_on=value["fitted_on"],
+                sure=SelectiveRow(**value["sure"]) if "sure" in value else None,
+                presence=Presence(**{**value["presence"], "weights": tuple(value["presence"]["weights"])}) if "presence" in value else None,
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise EvaluationError(f"the calibration lacks or misnames {error}", "Run `beatmeter calibrate` again.") from None

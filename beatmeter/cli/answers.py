@@ -67,7 +67,7 @@ class Lines:
 def columns(name: str, answer: Answer, scores: bool) -> str:
     """One answer for other programs, separated by tabs: file, meter, second meter, sure or likely or a guess, probability; with
     `scores` one more column for every class, class=probability. A hyphen where there is nothing."""
-    p = 1 - answer.heard if answer.meter is None else max(answer.scores)
+    p = 1 - answer.heard if answer.meter is None and answer.heard is not None else max(answer.scores)
     cells = [name, answer.meter or "none", answer.second or "-", sureness(answer) or "-", f"{p:.3f}"]
     return "\t".join([*cells, *(f"{c}={s:.3f}" for c, s in zip(answer.classes, answer.scores, strict=True) if scores)])
 
@@ -82,7 +82,7 @@ def csv_row(name: str, answer: Answer | BeatmeterError, classes: Sequence[str]) 
     if isinstance(answer, BeatmeterError):
         return _row([name, *[""] * (5 + len(classes)), str(answer)])
     sure = "true" if answer.sure else "false"
-    numbers = [f"{answer.heard:.4f}", f"{answer.seconds:.3f}", *(f"{s:.6f}" for s in answer.scores)]
+    numbers = ["" if answer.heard is None else f"{answer.heard:.4f}", f"{answer.seconds:.3f}", *(f"{s:.6f}" for s in answer.scores)]
     return _row([name, answer.meter or "", answer.second or "", sure, *numbers, ""])
 
 

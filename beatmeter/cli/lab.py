@@ -1,4 +1,4 @@
-"""beatmeter compare, calibrate, gate, ensemble, report: what works on predictions alone, without audio, weights or torch."""
+"""beatmeter compare, calibrate, gate, ensemble, report: what works on predictions alone; only `calibrate` hears audio, when it has a model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from beatmeter.artifacts import to_json
-from beatmeter.cli.options import echo
+from beatmeter.cli.options import bar, device_option, echo
 from beatmeter.cli.systems import gather, short_names
 from beatmeter.display import count
 from beatmeter.errors import ConfigError, EvaluationError
@@ -114,21 +114,67 @@ def compare(
 @click.option("--kind", default="auto", show_default=True, help="none, temperature, platt or isotonic; auto chooses for every class.")
 @click.option("--apply", "targets", type=PATH, multiple=True, metavar="FILE", help="Predictions to calibrate too; may be repeated.")
 @click.option("--out", type=PATH, metavar="FILE", help="Where to write.  [default: calibration.json in the run, FILE.calibration.json beside a file]")
+@click.option(
+    "--sounds",
+    type=click.IntRange(0),
+    default=420,
+    show_default=True,
+    help="Sounds without meter that RUN hears, to learn when no meter is heard; 0 leaves that out.",
+)
+@click.option("--data", type=PATH, metavar="DIR", help="Where the data set of RUN lies now.  [default: where it was]")
+@device_option
 @_json
 @_seed
-def calibrate(where: Path, split: str, kind: str, targets: tuple[Path, ...], out: Path | None, as_json: bool, seed: int) -> None:
-    """Learn from validation what the scores of RUN are worth: probabilities, thresholds of a second meter, when to abstain.
+def calibrate(
+    where: Path,
+    split: str,
+    kind: str,
+    targets: tuple[Path, ...],
+    out: Path | None,
+    sounds: int,
+    data: Path | None,
+    device: str,
+    as_json: bool,
+    seed: int,
+) -> None:
+    """Learn from validation what the scores of RUN are worth: probabilities, when an answer is sure, thresholds of a second meter.
+
+    A run or an ensemble also learns when to answer that no meter is heard, from excerpts of its validation music and from
+    generated sounds: noise, tones, hum, speech, clicks and notes at random. That takes some minutes, and the audio of the run. A file
+    of predictions holds no model that could hear them.
 
     \b
     beatmeter calibrate runs/NAME
     beatmeter calibrate val.csv --apply test.csv
     """
-    from beatmeter.calibration import Calibration
+    from dataclasses import replace
+
+    import numpy as np
+
+    from beatmeter.calibration import FEWEST, Calibration
+    from beatmeter.diagnostics import guessing_warning, performance
+    from beatmeter.packing import hears
     from beatmeter.predictions import open_predictions, write_predictions
     from beatmeter.report.lab_text import calibration_text
 
     validation = open_predictions(where, split)
     calibration = Calibration.fit(validation, kind, seed=seed)
+    labelled = validation.take(np.flatnonzero(validation.primary >= 0))
+    groups = len(set(labelled.groups))
+    doubt = guessing_warning(performance(labelled)).strip()
+    if doubt and groups < FEWEST:
+        raise EvaluationError(
+            f"{groups} groups of labelled items teach nothing here. {doubt}", "Use a validation split with more songs, or train longer."
+        )
+    if doubt:
+        echo(f"warning: {doubt}")
+    if hears(where) and sounds:
+        from beatmeter.device import choose_device
+        from beatmeter.presence import fit_presence
+
+        calibration = replace(calibration, presence=fit_presence(where, validation, choose_device(device), sounds, seed, data, bar))
+    elif sounds:
+        echo(f"note: {where} holds no model that could hear sounds without meter, so none is told from music")
     out = out or (where / "calibration.json" if where.is_dir() else where.with_suffix(".calibration.json"))
     calibration.save(out)
     effects = {}

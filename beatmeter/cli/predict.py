@@ -54,6 +54,8 @@ def predict(paths: tuple[Path, ...], priors: str | None, abstain: float, scores:
 
     with standard_input(names) as files:
         predictor = Predictor.load(model, choose_device(device), wanted, abstain)
+        if predictor.note:
+            echo(f"note: {predictor.note}")
         show = _printer(form, [answers.name_of(name) for name in names], predictor.classes, scores)
         failed = 0
         with listening(files) as (heard, done):
@@ -63,7 +65,7 @@ def predict(paths: tuple[Path, ...], priors: str | None, abstain: float, scores:
                     show(name, answer)
                 done()
     if form is None and sys.stdout.isatty():
-        echo("\n".join(textwrap.wrap(answers.legend(predictor.classes, "right in most such answers"), columns(), break_on_hyphens=False)))
+        echo("\n".join(textwrap.wrap(answers.legend(predictor.classes, predictor.statement), columns(), break_on_hyphens=False)))
     raise SystemExit(1 if failed else 0)
 
 

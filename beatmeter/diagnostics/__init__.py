@@ -13,7 +13,7 @@ from beatmeter.diagnostics.limits import LIMITS, Limits, plain
 from beatmeter.diagnostics.loss_floor import floor_from_meta, floor_warning, negative_floor
 from beatmeter.diagnostics.noise_floor import EVALUATION, PRODUCTION, Detection, Floor, NoiseFloor, detect, fit_noise_floor, noise_floor, passes
 from beatmeter.diagnostics.selectivity import QUADRANTS, Quadrants, co_occurrence, entropy, fit_quadrants, gap
-from beatmeter.diagnostics.summary import summarise
+from beatmeter.diagnostics.summary import guessing_warning, summarise
 from beatmeter.errors import EvaluationError
 from beatmeter.metrics import require_labels
 from beatmeter.schema import Finding, Predictions
@@ -41,6 +41,7 @@ __all__ = [
     "floor_from_meta",
     "floor_warning",
     "gap",
+    "guessing_warning",
     "label_null",
     "layer_weights",
     "layers",

@@ -40,7 +40,7 @@ def summarise(p: Predictions, findings: Mapping[str, Finding], limits: Limits = 
         ),
         _thresholds(findings.get("noise_floor"), findings.get("loss_floor")),
     ]
-    guessing = _guessing(findings["performance"])
+    guessing = guessing_warning(findings["performance"])
     verdict = str(gap["verdict"])
     if guessing:
         verdict = "chance"
@@ -53,7 +53,7 @@ def summarise(p: Predictions, findings: Mapping[str, Finding], limits: Limits = 
     return Finding("summary", "warning" if warned else "ok", text, plain({"verdict": verdict, "guessing": guessing, "steps": steps}))
 
 
-def _guessing(performance: Finding) -> str:
+def guessing_warning(performance: Finding) -> str:
     """A sentence when balanced accuracy is not surely above that of guessing among the classes that occur; else empty."""
     balanced, chance = performance.values["metrics"]["balanced_accuracy"], performance.values["chance"]
     if chance == 1 or balanced["low"] > chance:

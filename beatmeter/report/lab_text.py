@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from beatmeter.calibration import THRESHOLDS, Calibration
+from beatmeter.calibration import SURE, THRESHOLDS, WITNESSES, Calibration
 from beatmeter.compare import Comparison, Pair
 from beatmeter.display import count, cut
 from beatmeter.ensemble import Ensemble
@@ -117,7 +117,24 @@ def calibration_text(c: Calibration, effects: Mapping[str, tuple[Predictions, Pr
     if best:
         right = f"{100 * best.accuracy:.1f}% [{100 * best.low:.1f}, {100 * best.high:.1f}]"
         lines += ["", f"answering only the surest {100 * best.coverage:.0f}% is right in {right} of them"]
+    lines += ["", *wrapped(_statement(c))]
     return "\n".join(lines) + "\n"
+
+
+def _statement(c: Calibration) -> str:
+    """What "sure" and "no meter heard" mean by this calibration."""
+    if c.sure is None:
+        told = f'"sure": of no answer, because no threshold reached {100 * SURE:.0f}% right of {WITNESSES} answers or more.'
+    else:
+        right = f"{100 * c.sure.accuracy:.1f}% [{100 * c.sure.low:.1f}, {100 * c.sure.high:.1f}]"
+        told = f'"sure": answers from {c.sure.threshold:.2f} on, {100 * c.sure.coverage:.0f}% of all; {right} of them were right here.'
+    if c.presence is None:
+        return f'{told} Without a model that hears sounds without meter no answer is called sure, and none is "no meter heard".'
+    if "members" in c.presence.about:
+        return f'{told} "no meter heard": by the mean of {", ".join(c.presence.about["members"])}.'
+    music, sounds = c.presence.about["music"], c.presence.about["sounds"]["refused"]
+    kinds = ", ".join(f"{kind} {100 * share:.0f}%" for kind, share in sounds.items())
+    return f'{told} "no meter heard": of {100 * music["refused"]:.1f}% of the music here; of sounds, had their kind been unknown: {kinds}.'
 
 
 def ensemble_text(e: Ensemble) -> str:

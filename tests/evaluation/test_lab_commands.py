@@ -113,6 +113,22 @@ def test_calibrate_a_run_and_a_file(runs: Path, foreign: Path, tmp_path: Path) -
         invoke(calibrate, foreign, "--split", "train")
 
 
+@pytest.mark.parametrize(("songs", "refused"), [(4, True), (60, False)])
+def test_calibrate_does_not_learn_from_guesses(tmp_path: Path, songs: int, refused: bool) -> None:
+    p = controls.selective(1, songs=songs, split="val")
+    guessed = dataclasses.replace(p, scores=np.random.default_rng(0).random(p.scores.shape))
+    write_predictions(tmp_path / "val.csv", guessed)
+    result = CliRunner().invoke(calibrate, [str(tmp_path / "val.csv")])
+    if refused:
+        assert isinstance(result.exception, EvaluationError)
+        assert "4 groups of labelled items teach nothing" in str(result.exception)
+        assert not (tmp_path / "val.calibration.json").exists()
+    else:
+        assert result.exception is None
+        assert "not surely above the" in result.stderr
+        assert "no threshold reached" in result.stdout
+
+
 def test_gate_tells_by_its_exit_status(runs: Path, foreign: Path) -> None:
     good = invoke(gate, runs / "lora-0", "--against", foreign, "--split", "test")
     value = json.loads(invoke(gate, runs / "lora-0", "--against", foreign, "--split", "test", "--json").stdout)

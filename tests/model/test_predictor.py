@@ -12,18 +12,27 @@ import torch
 from click.testing import CliRunner
 
 from beatmeter.audio.decode import load
-from beatmeter.calibration import Calibration
+from beatmeter.calibration import Calibration, Presence, ScoreMap, SelectiveRow, logit
 from beatmeter.cli import cli
 from beatmeter.config import change
 from beatmeter.datasets import open_dataset
+from beatmeter.datasets.synthetic import SynthPlan, synthesise
 from beatmeter.errors import BeatmeterError, RunError
 from beatmeter.packing import EnsembleFolder, pack, shipped_model, shipped_models
 from beatmeter.predictions import open_predictions
-from beatmeter.predictor import Predictor
+from beatmeter.predictor import SHORTEST, Answer, Judge, Predictor, Scored
 from beatmeter.settings import RunConfig
 from beatmeter.training import run
 
 CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Enough clips of 7 s to calibrate on: 24 for validation."""
+    folder = tmp_path_factory.mktemp("music") / "clips"
+    synthesise(folder, 96, SynthPlan(seconds=7.0, val=0.25))
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +48,7 @@ def runs(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, P
             "training": {"epochs": 10, "head_lr": 3e-3},
         }
         run(change(RunConfig(), values), folder / name, CPU, report=lambda text: None)
-        assert CliRunner().invoke(cli, ["calibrate", str(folder / name)]).exception is None
+        assert CliRunner().invoke(cli, ["calibrate", str(folder / name), "--sounds", "35"]).exception is None
     order = [
         "ensemble",
         str(folder / "lag"),
@@ -155,4 +164,70 @@ def test_predictions_of_other_data_are_named_like_splits(runs: tuple[Path, Path]
         assert CliRunner().invoke(cli, ["evaluate", str(folder / name), "--data", str(other)]).exception is None
     order = ["ensemble", str(folder / "lag"), str(folder / "both-poolings"), "--out", str(tmp_path / "out"), "--split", "other-test"]
     assert CliRunner().invoke(cli, order).exception is None
-    assert len(open_predictions(tmp_path / "out", "other-test")) == 47
+    assert len(open_predictions(tmp_path / "out", "other-test")) == 95
+
+
+def test_calibrate_teaches_a_run_when_no_meter_is_heard_and_its_ensemble_takes_the_mean(runs: tuple[Path, Path], clips: Path, tmp_path: Path) -> None:
+    folder, both = runs
+    about = Calibration.load(folder / "lag" / "calibration.json").presence
+    assert about is not None
+    assert about.about["music"]["items"] == 24
+    assert about.about["sounds"]["items"] == 35
+    shutil.copytree(folder / "lag", tmp_path / "lag")
+    shutil.copytree(folder / "both-poolings", tmp_path / "both-poolings")
+    shutil.copytree(both, tmp_path / "both")
+    assert CliRunner().invoke(cli, ["calibrate", str(tmp_path / "both")]).exception is None, "no audio is heard again"
+    wave = load(next(iter(sorted((clips / "audio").iterdir()))))
+    heard = [Predictor.load(tmp_path / name).predict(wave, 24_000).heard for name in ("lag", "both-poolings", "both")]
+    odds = [float(logit(np.array([h]))[0]) for h in heard]
+    assert odds[2] == pytest.approx((odds[0] + odds[1]) / 2, abs=1e-3)
+    assert Predictor.load(tmp_path / "both").note is None
+    assert "is called sure" in str(Predictor.load(both).note)
+    (tmp_path / "lag" / "calibration.json").unlink()
+    error = CliRunner().invoke(cli, ["calibrate", str(tmp_path / "both")]).exception
+    assert isinstance(error, RunError)
+    assert "the member lag cannot tell music from sound" in str(error)
+
+
+def test_calibrate_says_what_to_do_when_the_music_is_not_there(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    shutil.copytree(runs[0] / "lag", tmp_path / "lag")
+    order = ["calibrate", str(tmp_path / "lag"), "--data"]
+    error = CliRunner().invoke(cli, [*order, str(tmp_path / "gone")]).exception
+    assert isinstance(error, BeatmeterError)
+    assert "is not there" in str(error)
+    synthesise(tmp_path / "other", 6, SynthPlan(seed=5, seconds=1.0))
+    error = CliRunner().invoke(cli, [*order, str(tmp_path / "other")]).exception
+    assert isinstance(error, BeatmeterError)
+    assert "none of the 24 validation tracks" in str(error)
+    assert "--sounds 0" in str(error.hint)
+    assert CliRunner().invoke(cli, [*order, str(tmp_path / "other"), "--sounds", "0"]).exception is None
+    assert Calibration.load(tmp_path / "lag" / "calibration.json").presence is None
+
+
+def judged(heard: float | None, score: float, seconds: float = 30.0, abstain: float = 0.0) -> Answer:
+    """The answer to a score of 3 by a calibration that calls 0.6 sure, when a meter is heard with this probability."""
+    presence = None if heard is None else Presence((1.0,), float(logit(np.array([heard]))[0]), {})
+    rows = (SelectiveRow(1.0, 0.0, 0.8, 0.7, 0.9), SelectiveRow(0.7, 0.6, 0.95, 0.9, 0.99), SelectiveRow(0.3, 0.8, 0.97, 0.9, 1.0))
+    two = (ScoreMap("none"), ScoreMap("none"))
+    limits = {"production": (0.3, 0.3)}
+    calibration = Calibration(("3", "4"), two, limits, (0.5, 0.5), rows, {}, {}, rows[1], presence)
+    return Judge(calibration, abstain=abstain)(("3", "4"), Scored(np.array([score, 0.4]), np.zeros(1)), seconds)
+
+
+def test_sure_is_a_statement_that_needs_a_meter_a_score_and_time() -> None:
+    assert judged(0.9, 0.7).sure
+    assert not judged(0.9, 0.55).sure, "below the score from which answers are sure"
+    assert not judged(0.9, 0.7, seconds=SHORTEST - 1).sure
+    assert not judged(0.9, 0.7, abstain=0.7).sure, "abstaining works on top"
+    assert judged(0.9, 0.85, abstain=0.7).sure
+    assert not judged(None, 0.7).sure, "who cannot tell sound without meter is never sure"
+    assert not Judge()(("3", "4"), Scored(np.array([0.99, 0.1]), np.zeros(1)), 30.0).sure
+
+
+def test_no_meter_heard_names_none() -> None:
+    heard, none = judged(0.6, 0.7), judged(0.4, 0.99)
+    assert (heard.meter, heard.second) == ("3", "4")
+    assert (none.meter, none.second, none.sure) == (None, None, False)
+    assert none.heard == pytest.approx(0.4)
+    assert json.loads(json.dumps(none.to_json()))["meter"] is None
+    assert judged(None, 0.7).meter == "3"
