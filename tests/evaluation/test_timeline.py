@@ -193,7 +193,7 @@ def test_the_command_hears_a_file_by_the_answers_of_its_run(tmp_path: Path, monk
             wave, rate = soundfile.read(path)
             times = windows(len(wave) / rate, window, hop)
             pitch = [np.abs(np.fft.rfft(part)).argmax() * rate / len(part) for part in (wave[int(a * rate) : int(b * rate)] for a, b in times)]
-            return times, [SimpleNamespace(scores=np.where(np.arange(6) == (0 if p < 300 else 3), 0.9, 0.1)) for p in pitch]
+            return times, [SimpleNamespace(scores=np.where(np.arange(6) == (0 if p < 300 else 3), 0.9, 0.1), heard=None) for p in pitch]
 
     calibration = Calibration.fit(controls.selective(0, split="val"))
     monkeypatch.setattr(module, "Predictor", Model)
