@@ -54,7 +54,7 @@ def predict(paths: tuple[Path, ...], priors: str | None, abstain: float, scores:
 
     with standard_input(names) as files:
         predictor = Predictor.load(model, choose_device(device), wanted, abstain)
-        if predictor.note:
+        if predictor.note and form is None and sys.stdout.isatty():
             echo(f"note: {predictor.note}")
         show = _printer(form, [answers.name_of(name) for name in names], predictor.classes, scores)
         failed = 0
