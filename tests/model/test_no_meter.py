@@ -77,4 +77,4 @@ def test_the_command_says_so(tmp_path: Path) -> None:
     value = json.loads(CliRunner().invoke(cli, ["predict", str(tmp_path / "noise.wav"), "--json"]).stdout)
     assert (value["meter"], value["sure"], value["second"]) == (None, False, None)
     assert value["heard"] < 0.5
-    assert "no meter heard" in CliRunner().invoke(cli, ["predict", str(tmp_path / "noise.wav")]).stdout
+    assert "noise.wav\tnone\t" in CliRunner().invoke(cli, ["predict", str(tmp_path / "noise.wav")]).stdout
