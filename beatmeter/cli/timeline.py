@@ -79,6 +79,6 @@ def _of_audio(paths: tuple[Path, ...], window: float, hop: float, duration: floa
     with standard_input(files) as (file,), listening([file]) as (heard, _):
         times, answers = predictor.hear(file, window, hop, heard)
     scores = np.stack([answer.scores for answer in answers])
-    chances = [answer.heard for answer in answers]
-    heard = None if None in chances else np.array(chances, dtype=np.float64)
-    return {files[0].name: build(times, scores, predictor.classes, predictor.thresholds, duration, heard)}
+    found = [answer.heard for answer in answers]
+    present = None if None in found else np.array(found, dtype=np.float64)
+    return {files[0].name: build(times, scores, predictor.classes, predictor.thresholds, duration, present)}
