@@ -5,6 +5,7 @@ No pickle is written or read. The same JSON lies beside the file for people and 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ def write(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -
 def read(path: Path, shape: Mapping[str, Any] | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """What `write` wrote. Raises RunError when the file is absent, damaged, of another program, holds a tensor that is not finite, or
     says of itself what has not this `shape` (of `artifacts.require`)."""
-    if not path.exists():
+    if not os.path.lexists(path):
         raise RunError(f"there is no checkpoint {path}", "Train first, or name another run folder.")
     tensors, texts = artifacts.read_tensors(path, RunError, HINT)
     if "beatmeter" not in texts:

@@ -8,6 +8,7 @@ in the optimiser's step, not on the batches and processes that share the step.
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -151,7 +152,7 @@ def fit(
     optimiser = optimiser_for(model, config)
     targets = tensors_of(model.task.targets(train), model.device)
     after = None
-    if resume and folder.last.exists():
+    if resume and os.path.lexists(folder.last):
         tensors, after = checkpoints.read(
             folder.last, {**HEADER, "best": {"epoch": int, "val": {"loss": float, chosen_by(model.task, t.select).name: float}}}
         )

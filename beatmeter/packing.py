@@ -48,7 +48,11 @@ class EnsembleFolder:
 
     def runs(self) -> dict[str, Path]:
         """The folder of every member, by name."""
-        return {name: self.path / place for name, place in self._members()["runs"].items()}
+        places = self._members()["runs"]
+        missing = [name for name in self.ensemble().members if name not in places]
+        if missing:
+            raise RunError(f"{self.path / 'members.json'} does not say where the member {missing[0]!r} lies", AGAIN)
+        return {name: self.path / place for name, place in places.items()}
 
     def write_members(self, runs: Mapping[str, Path], calibrated: bool) -> None:
         """Remember where the members are, seen from here, so that both can be moved together."""

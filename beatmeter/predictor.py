@@ -189,6 +189,11 @@ class EnsembleScorer:
         first = next(iter(self.members.values()))
         self.classes, self.sample_rate = first.classes, first.sample_rate
         self.about = f"an ensemble of {', '.join(used)}"
+        if first.classes != self.ensemble.classes:
+            raise RunError(
+                f"{folder.path / 'ensemble.json'} is of the classes {', '.join(self.ensemble.classes)}, its members of {', '.join(first.classes)}",
+                "Run `beatmeter ensemble` again.",
+            )
         if len({(m.classes, m.sample_rate) for m in self.members.values()}) > 1:
             raise RunError(f"the members of {folder.path} differ in their classes or sample rates", "Join runs of the same task.")
 

@@ -57,10 +57,11 @@ def restore(run: Path) -> Restored:
     damaged or do not belong together."""
     folder = RunFolder.open(run)
     config = folder.placed()
+    with named(folder.config_file):
+        task = open_task(config)
     tensors, about = checkpoints.read(folder.best, HEADER)
     with named(folder.best):
         spec = FeatureSpec.from_json(about["spec"])
-        task = open_task(config)
         task.check_state(about["task"])
         if config.regime == "streamed" and not part(tensors, "adapter."):
             raise RunError("it holds no adapter, and its run trained one")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import sys
@@ -169,12 +170,21 @@ class RunFolder:
     def require_data(self, config: RunConfig, option: str = "--data DIR") -> None:
         """Raise RunError when the data set of `config`, of `placed`, or a file that belongs to it, is not there."""
         given = self.config().data
+        if not config.data.path:
+            raise RunError(f"{shown(self.config_file)} names no data set", HINT)
         for path in (config.data.path, *config.data.extra, *config.data.corrections):
             if not Path(path).exists():
                 looked = ", ".join(dict.fromkeys(map(shown, self.places.candidates(path, self.path))))
                 what = "the data set" if path == given.path else "a file or folder of the data set"
                 hint = f"Say where it lies now: {option}." if path == given.path else "Put it back, or take it out of config.toml."
                 raise RunError(f"{what} of {shown(self.path)} is not there (looked for {looked})", hint)
+
+    def require_split(self) -> None:
+        """Raise RunError when split.csv is not the one that this run was trained with: tracks would be lost or tested twice."""
+        known = self.about().get("split", {}).get("sha256")
+        found = hashlib.sha256(artifacts.read_bytes(self.split_file, RunError, HINT)).hexdigest()
+        if known is not None and found != known:
+            raise RunError(f"{shown(self.split_file)} was changed or cut since the run was trained", HINT)
 
     def say_cache(self, config: RunConfig, report: Callable[[str], object]) -> None:
         """Tell when the cache of `config`, of `placed`, is not there and will be made anew."""
@@ -191,7 +201,7 @@ class RunFolder:
 
     def about(self) -> dict[str, Any]:
         """What `write_about` wrote, empty before."""
-        if not self.about_file.exists():
+        if not os.path.lexists(self.about_file):
             return {}
         value = artifacts.read_json(self.about_file, RunError, HINT)
         artifacts.require(value, ABOUT, str(self.about_file), RunError, HINT)

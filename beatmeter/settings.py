@@ -13,12 +13,21 @@ MERT_95M = "m-a-p/MERT-v1-95M"
 EMBEDDED = "embedded"
 UNTRAINED = "embedded-untrained"  # the same network with weights from a fixed seed: what training has to beat
 SPECTRAL = "spectral"
+MOST_CLASSES = 1000
 
 
 def _positive(owner: object, *names: str) -> None:
     for name in names:
         if not getattr(owner, name) > 0:
             raise ConfigError(f"{name} = {getattr(owner, name)!r} must be above zero")
+
+
+def _at_most(owner: object, **limits: float) -> None:
+    """Sizes that no machine has room for are refused before anything is allocated; a tuple counts by its largest."""
+    for name, limit in limits.items():
+        value = getattr(owner, name)
+        if (max(value, default=0) if isinstance(value, tuple) else value) > limit:
+            raise ConfigError(f"{name} = {value!r} is too large", f"It may be {limit:g} at most.")
 
 
 def _fraction(owner: object, *names: str) -> None:
@@ -69,6 +78,7 @@ class FeatureConfig:
 
     def __post_init__(self) -> None:
         _positive(self, "window", "frame_rate")
+        _at_most(self, window=1000, frame_rate=1000)
         for names, known, what in ((self.poolings, ("stats", "lag", "frames"), "poolings"), (self.statistics, ("mean", "max", "std"), "statistics")):
             unknown = [n for n in names if n not in known]
             if unknown or not names:
@@ -91,6 +101,7 @@ class AdapterConfig:
 
     def __post_init__(self) -> None:
         _positive(self, "r", "alpha", "layers")
+        _at_most(self, r=4096, alpha=1e6, layers=1000)
         _fraction(self, "dropout")
 
 
@@ -111,7 +122,9 @@ class TaskConfig:
         _fraction(self, "smoothing")
         _positive(self, "weight_cap")
         if len(set(self.classes)) != len(self.classes) or not self.classes:
-            raise ConfigError(f"task.classes = {list(self.classes)} must be distinct and not empty")
+            raise ConfigError("task.classes must be distinct and not empty")
+        if len(self.classes) > MOST_CLASSES:
+            raise ConfigError(f"task.classes are {len(self.classes)}, more than {MOST_CLASSES}")
 
 
 @dataclass(frozen=True)
@@ -131,6 +144,9 @@ class HeadConfig:
 
     def __post_init__(self) -> None:
         _positive(self, "hidden", "channels", "kernel")
+        _at_most(self, hidden=16_384, channels=4096, kernel=1001, dilations=4096, noise=1000)
+        if len(self.dilations) > 64 or min(self.dilations, default=1) < 1:
+            raise ConfigError(f"dilations must be above zero, and 64 at most, not {len(self.dilations)}")
         _fraction(self, "dropout")
         if self.noise < 0:
             raise ConfigError(f"noise = {self.noise} must not be negative")
@@ -177,6 +193,8 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         _positive(self, "epochs", "patience", "batch", "accumulation", "head_lr", "adapter_lr", "clip", "longest", "workers")
+        _at_most(self, epochs=10**6, batch=65_536, accumulation=65_536, workers=1024, waves=1e6)
+        _at_most(self, head_lr=1000, adapter_lr=1000, mix_lr=1000, weight_decay=1000)
         _fraction(self, "warmup", "memory")
         for name in ("mix_lr", "weight_decay", "waves"):
             if getattr(self, name) < 0:
@@ -198,6 +216,10 @@ class RunConfig:
     head: HeadConfig = section(HeadConfig, "the head")
     augment: AugmentConfig = section(AugmentConfig, "what training varies")
     training: TrainingConfig = section(TrainingConfig, "the loop")
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**63 or self.limit < 0:
+            raise ConfigError(f"seed = {self.seed} and limit = {self.limit} must not be negative, the seed below 2^63")
 
 
 @dataclass(frozen=True)
@@ -224,6 +246,7 @@ class PretrainConfig:
 
     def __post_init__(self) -> None:
         _positive(self, "steps", "clips", "chunks", "lr", "warmup", "clip", "mel_bands", "save_every")
+        _at_most(self, steps=10**9, clips=4096, chunks=1000, lr=1000, mel_bands=1000, workers=1024, seed=2**31 - 1)
         if min(self.frame_weight, self.lag_weight, self.mask_weight, self.workers, self.weight_decay) < 0:
             raise ConfigError("weights and workers must not be negative")
         if self.frame_weight + self.lag_weight + self.mask_weight == 0:

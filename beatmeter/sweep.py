@@ -8,6 +8,7 @@ others start. A cell that fails costs only itself, and is tried again when the s
 from __future__ import annotations
 
 import math
+import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -93,7 +94,7 @@ def state_of(path: Path, config: RunConfig) -> str:
         return "new"
     if folder.config() != config:
         raise RunError(f"{path} holds a run with other settings", "Choose another --out.")
-    return "finished" if folder.finished else "begun" if folder.last.exists() else "new"
+    return "finished" if folder.finished else "begun" if os.path.lexists(folder.last) else "new"
 
 
 def together(todo: Sequence[tuple[Cell, Path]]) -> list[list[tuple[Cell, Path]]]:

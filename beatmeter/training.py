@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -65,7 +66,10 @@ def prepare(config: RunConfig, device: torch.device, report: Report, progress: P
     task = open_task(config)
     chosen_by(task, config.training.select)
     dataset = open_dataset(Path(config.data.path), config.data, config.task.classes)
-    dataset = split_dataset(dataset, config.split, FeatureService(config.features, device).memory)
+    memory = FeatureService(config.features, device).memory
+    if memory is not None and not memory.exists():
+        report(f"new cache: {memory}")
+    dataset = split_dataset(dataset, config.split, memory)
     if config.limit:
         dataset = replace(dataset, tracks=tuple(t for split in SPLITS for t in dataset.of_split(split)[: config.limit]))
     source = open_source(config, device, report, spec)
@@ -124,7 +128,7 @@ def begin(
             report(f"warning: {finding.text}")
     torch.manual_seed(config.seed)
     model = Model(task, state, ready.source, task.head(ready.source.spec).to(device), ranks)
-    if config.training.start and not (resume and folder.last.exists()):
+    if config.training.start and not (resume and os.path.lexists(folder.last)):
         report(_start(model, Path(config.training.start)))
     return Run(model, config, folder, about)
 
@@ -175,6 +179,7 @@ def evaluate_run(
     folder.say_cache(config, report)
     if dataset is None:
         folder.require_data(config, f"beatmeter evaluate {path} --data DIR")
+        folder.require_split()
         files = (*config.data.corrections, *corrections)
         config = change(config, {"split": {"file": str(folder.split_file)}, "data": {"corrections": files}}, str(path))
     else:

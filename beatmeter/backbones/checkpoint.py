@@ -26,6 +26,7 @@ from beatmeter.backbones.hubert_config import HubertConfig
 from beatmeter.errors import BackboneError
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")  # first found is read
+RATES = (1000, 1_000_000)  # Hz, that a network may want
 PREFIXES = ("hubert.", "wav2vec2.")  # of the encoder inside a checkpoint with a head
 # tensors of pre-training and of heads, which features do not need; any other unknown tensor is an error
 HEADS = (
@@ -64,7 +65,7 @@ class Checkpoint:
         preprocessor = _read_json(about) if about.is_file() else {}
         rate = preprocessor.get("sampling_rate", values.get("sample_rate"))
         normalise = preprocessor.get("do_normalize", True)
-        if not (rate is None or (type(rate) is int and rate > 0)) or not isinstance(normalise, bool):
+        if not (rate is None or (type(rate) is int and RATES[0] <= rate <= RATES[1])) or not isinstance(normalise, bool):
             raise BackboneError(f"{about}: sampling_rate = {rate!r} or do_normalize = {normalise!r} cannot be used")
         return cls(folder, HubertConfig.from_json(values, str(path)), str(values.get("model_type", "hubert")), rate, normalise, weight_files(folder))
 

@@ -9,6 +9,19 @@ from typing import Any
 
 from beatmeter.errors import BackboneError
 
+MOST_CONVOLUTIONS = 64
+DROPOUTS = ("hidden_dropout", "activation_dropout", "attention_dropout", "feat_proj_dropout")
+LARGEST = {
+    "hidden_size": 16_384,
+    "num_hidden_layers": 1000,
+    "num_attention_heads": 4096,
+    "intermediate_size": 131_072,
+    "num_conv_pos_embeddings": 65_536,
+    "num_conv_pos_embedding_groups": 16_384,
+    "conv_dim": 16_384,
+    "conv_stride": 10_000,
+    "conv_kernel": 10_000,
+}
 FAMILY = ("hubert", "mert_model", "wav2vec2")  # architectures that are this encoder when nothing below is switched on
 
 # field -> (values that change nothing, what another value would mean)
@@ -87,7 +100,14 @@ class HubertConfig:
                 *self.conv_kernel,
             )
             < 1,
+            f"conv_dim has {len(self.conv_dim)} layers, more than {MOST_CONVOLUTIONS}": len(self.conv_dim) > MOST_CONVOLUTIONS,
+            "layer_norm_eps must be above 0 and at most 1": not 0 < self.layer_norm_eps <= 1,
         }
+        problems |= {f"{name} = {getattr(self, name)} must be in [0, 1)": not 0 <= getattr(self, name) < 1 for name in DROPOUTS}
+        for name, limit in LARGEST.items():  # before anything is allocated
+            value = getattr(self, name)
+            size = max(value, default=0) if isinstance(value, tuple) else value
+            problems[f"{name} is {size}, more than {limit}"] = size > limit
         for text, broken in problems.items():
             if broken:
                 raise BackboneError(f"{where}: {text}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from beatmeter.artifacts import to_json
+from beatmeter.artifacts import named, to_json
 from beatmeter.cli.options import bar, device_option, echo
 from beatmeter.cli.systems import gather, short_names
 from beatmeter.display import count
@@ -361,7 +361,10 @@ def _member(path: Path, split: str, calibrated: bool) -> Predictions:
     predictions = open_predictions(path, split)
     if not calibrated:
         return predictions
-    return Calibration.load(path / "calibration.json" if path.is_dir() else path.with_suffix(".calibration.json")).apply(predictions)
+    file = path / "calibration.json" if path.is_dir() else path.with_suffix(".calibration.json")
+    calibration = Calibration.load(file)
+    with named(file, EvaluationError):
+        return calibration.apply(predictions)
 
 
 def _weights(texts: Sequence[str]) -> dict[str, float] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -65,7 +66,7 @@ class Subject:
             folder.about(),
             read_text(folder.config_file) if folder.config_file.exists() else "",
             _rows(folder.excluded_file),
-            Calibration.load(calibration) if calibration.exists() else None,
+            Calibration.load(calibration) if os.path.lexists(calibration) else None,
             kept_epoch(folder),
         )
 
@@ -89,7 +90,7 @@ def _validation(file: Path, predictions: Predictions) -> Predictions | None:
 def kept_epoch(run: RunFolder) -> int | None:
     """The epoch whose weights a run has kept, as its description names it; None where there is none. Raises RunError."""
     path = run.best.with_suffix(".json")
-    if not path.exists():
+    if not os.path.lexists(path):
         return None
     value = read_json(path)
     require(value, {"epoch": int}, str(path))
@@ -98,7 +99,7 @@ def kept_epoch(run: RunFolder) -> int | None:
 
 def _rows(path: Path) -> list[dict[str, str]]:
     """The rows of excluded.csv, "" for cells that are not there."""
-    if not path.exists():
+    if not os.path.lexists(path):
         return []
     try:
         rows = csv.DictReader(io.StringIO(read_text(path, DataError), newline=""), restval="", strict=True)
