@@ -15,8 +15,10 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hubfolders import write_hub_folder
@@ -25,6 +27,7 @@ from safetensors.torch import save_file
 
 from beatmeter.cli import main
 from beatmeter.config import change, differences, to_toml
+from beatmeter.predictions import read_predictions, write_predictions
 from beatmeter.settings import RunConfig
 
 FULL = bool(int(os.environ.get("BEATMETER_FULL", "0")))
@@ -61,12 +64,25 @@ def whole(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (home / "recipe.toml").write_text(to_toml(differences(change(RunConfig(), values), RunConfig())))
     for seed, name in enumerate("ab"):
         order = ("train", clips, "--frozen", "--recipe", home / "recipe.toml", "--seed", str(seed), "--out", home / name, "--device", "cpu")
-        for arguments in (order, ("calibrate", home / name)):
-            status, _, err = said_by(*arguments)
-            assert status == 0, err
+        status, _, err = said_by(*order)
+        assert status == 0, err
+        for split in ("val", "test"):
+            clear(home / name / "predictions" / f"{split}.csv")
+        status, _, err = said_by("calibrate", home / name, "--sounds", "0")
+        assert status == 0, err
     status, _, err = said_by("ensemble", home / "a", home / "b", "--calibrated", "--out", home / "both")
     assert status == 0, err
     return home
+
+
+def clear(path: Path) -> None:
+    """Make predictions ten times as many and nearly always right: those of so small a run are worth no calibration."""
+    p = read_predictions(path)
+    many = p.take([i for _ in range(10) for i in range(len(p))])
+    scores = 0.15 + 0.7 * (many.targets > 0) + np.random.default_rng(0).uniform(-0.14, 0.14, many.targets.shape)
+    scores[::9] = scores[::9, ::-1]
+    ids = tuple(f"{i}-{name}" for i, name in enumerate(many.ids))
+    write_predictions(path, replace(many, ids=ids, groups=ids, scores=scores))
 
 
 def song(clips: Path) -> Path:
@@ -78,7 +94,7 @@ COMMANDS: dict[str, Callable[[Path, Path], tuple[str | Path, ...]]] = {
     "timeline": lambda home, clips: ("timeline", home / "a", song(clips), "--json", "--device", "cpu"),
     "evaluate": lambda home, clips: ("evaluate", home / "a", "--split", "test", "--json", "--device", "cpu"),
     "report": lambda home, clips: ("report", home / "a", "--seconds", "0", "--out", home / "page.html"),
-    "calibrate": lambda home, clips: ("calibrate", home / "a", "--json"),
+    "calibrate": lambda home, clips: ("calibrate", home / "a", "--sounds", "0", "--json"),
     "resume": lambda home, clips: ("train", "--resume", home / "a", "--device", "cpu"),
     "ensemble": lambda home, clips: ("ensemble", home / "a", home / "b", "--calibrated", "--out", home / "new"),
     "compare": lambda home, clips: ("compare", home / "b", home / "a", "--json"),
