@@ -22,9 +22,10 @@ test: .venv/installed
 	$(BIN)/pytest -n 2 --dist loadgroup
 
 faults: .venv/installed
-	BEATMETER_FULL=1 $(BIN)/pytest -n 2 --dist loadgroup tests/store tests/test_regular.py tests/audio tests/backbones/test_checkpoint_folders.py \
-	tests/datasets/test_tables.py tests/datasets/test_audio_folder.py \
-	tests/model/test_extraction.py tests/model/test_engines.py tests/model/test_watch.py tests/model/test_hostile_input.py tests/model/test_no_waiting_for_pipes.py
+	BEATMETER_FULL=1 $(BIN)/pytest -n 2 --dist loadgroup tests/store tests/audio tests/runtime/test_regular.py \
+	tests/features/backbones/test_checkpoint_folders.py tests/features/test_extraction.py tests/features/test_engines.py \
+	tests/features/test_watch.py tests/datasets/test_tables.py tests/datasets/test_audio_folder.py tests/cli/test_hostile_input.py \
+	tests/cli/test_hostile_runs.py tests/cli/test_no_waiting_for_pipes.py tests/learning/test_one_process_trains.py tests/learning/test_resume.py
 
 bench: .venv/installed
 	BEATMETER_BENCH_LINES=$(CURDIR)/benchmarks/results.jsonl \

@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     import numpy as np
 
     from beatmeter.errors import BeatmeterError as BeatmeterError
-    from beatmeter.paths import StrPath
-    from beatmeter.predictor import Answer as Answer
-    from beatmeter.predictor import Predictor as Predictor
+    from beatmeter.runtime.paths import StrPath
+    from beatmeter.serving.predictor import Answer as Answer
+    from beatmeter.serving.predictor import Predictor as Predictor
 
-from beatmeter.cores import wait_passively
+from beatmeter.runtime.cores import wait_passively
 
 __version__ = "0.1.0"
-_LATER = {"Answer": "beatmeter.predictor", "BeatmeterError": "beatmeter.errors", "Predictor": "beatmeter.predictor"}
+_LATER = {"Answer": "beatmeter.serving.predictor", "BeatmeterError": "beatmeter.errors", "Predictor": "beatmeter.serving.predictor"}
 __all__ = ["Answer", "BeatmeterError", "Predictor", "__version__", "load", "predict"]
 
 wait_passively()  # before anything of ours loads torch
@@ -38,8 +38,8 @@ def load(model: StrPath | None = None, *, device: str = "auto", priors: Mapping[
 
     `device` is auto, cpu or cuda; `priors` and `abstain` are those of `Predictor.load`. Raises BeatmeterError.
     """
-    from beatmeter.device import choose_device
-    from beatmeter.predictor import Predictor
+    from beatmeter.runtime.device import choose_device
+    from beatmeter.serving.predictor import Predictor
 
     return Predictor.load(model, choose_device(device), priors, abstain)
 
@@ -60,8 +60,8 @@ def predict(audio: Any, sample_rate: int | None = None, *, model: StrPath | Pred
     first that cannot be used; `Predictor.predict_files` goes on after it.
     """
     from beatmeter.errors import AudioError, ConfigError
-    from beatmeter.paths import as_paths
-    from beatmeter.predictor import Predictor
+    from beatmeter.runtime.paths import as_paths
+    from beatmeter.serving.predictor import Predictor
 
     samples = hasattr(audio, "__array__")
     if samples and sample_rate is None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from beatmeter.config import option, section
 from beatmeter.errors import ConfigError
+from beatmeter.runtime.config import option, section
 
 MERT_330M = "m-a-p/MERT-v1-330M"
 MERT_95M = "m-a-p/MERT-v1-95M"

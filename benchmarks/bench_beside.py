@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 from harness import Bench, Fact
 
-from beatmeter.cores import usable_cores
 from beatmeter.datasets.synthetic import SynthPlan, synthesise
+from beatmeter.runtime.cores import usable_cores
 from beatmeter.store.throughput import in_turn
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -18,11 +18,11 @@ import pytest
 from harness import Bench, Growth
 from stages import stages
 
-from beatmeter.device import choose_device
-from beatmeter.extraction import Extractor, Outcome
-from beatmeter.pooling import Encoder
+from beatmeter.features.extraction import Extractor, Outcome
+from beatmeter.features.pooling import Encoder
+from beatmeter.features.service import FeatureService
+from beatmeter.runtime.device import choose_device
 from beatmeter.schema import Track
-from beatmeter.service import FeatureService
 from beatmeter.settings import FeatureConfig
 from beatmeter.store import Store
 

@@ -15,9 +15,9 @@ from harness import Bench
 
 from beatmeter.audio.decode import load
 from beatmeter.datasets.synthetic import SynthPlan, synthesise
-from beatmeter.packing import SHIPPED
-from beatmeter.predictor import Predictor
-from beatmeter.timeline import windows
+from beatmeter.evaluation.timeline import windows
+from beatmeter.serving.models import SHIPPED
+from beatmeter.serving.predictor import Predictor
 
 SECONDS = 90.0
 ROUNDS = 3

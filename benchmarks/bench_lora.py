@@ -15,10 +15,10 @@ import torch
 from harness import Bench
 from plain_lora import PlainLora
 
-from beatmeter.config import change
-from beatmeter.device import choose_device
-from beatmeter.features import Streamed, open_source
-from beatmeter.fitting import Model, optimiser_for, tensors_of, train_epoch
+from beatmeter.learning.loop import Model, optimiser_for, tensors_of, train_epoch
+from beatmeter.learning.sources import Streamed, open_source
+from beatmeter.runtime.config import change
+from beatmeter.runtime.device import choose_device
 from beatmeter.schema import Track
 from beatmeter.settings import RunConfig
 from beatmeter.tasks import TASKS

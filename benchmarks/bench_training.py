@@ -17,13 +17,13 @@ import pytest
 import torch
 from harness import Bench, Fact
 
-from beatmeter.config import change
-from beatmeter.fitting import Model, Run
-from beatmeter.runs import RunFolder
+from beatmeter.evaluation.runs import RunFolder
+from beatmeter.experiments.sweep import fit_many
+from beatmeter.learning.loop import Model, Run
+from beatmeter.runtime.config import change
 from beatmeter.schema import Track
 from beatmeter.settings import RunConfig
 from beatmeter.store import Store
-from beatmeter.sweep import fit_many
 from beatmeter.tasks import TASKS
 
 EPOCHS = 30
@@ -125,7 +125,7 @@ def test_many_seeds(bench: Bench, cache: Cache) -> None:
 
 
 def test_small_heads(bench: Bench, cache: Cache) -> None:
-    """Where stacking pays on this machine (`beatmeter.sweep.SMALL`): heads of 33,000 parameters."""
+    """Where stacking pays on this machine (`beatmeter.experiments.sweep.SMALL`): heads of 33,000 parameters."""
     seeds = 16 if bench.timed else 2
     bench.compare(
         f"seeds 0 to {seeds - 1}, heads of 33,000 parameters",

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from beatmeter.cores import usable_cores
+from beatmeter.runtime.cores import usable_cores
 from beatmeter.store.throughput import Way, in_turn, paired
 
 LINES = "BEATMETER_BENCH_LINES"  # environment variable: the file that results are appended to

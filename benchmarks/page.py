@@ -10,7 +10,7 @@ import numpy as np
 from harness import Comparison, Fact, Growth, Result, from_line
 from matplotlib.figure import Figure
 
-from beatmeter.figures import style
+from beatmeter.evaluation.figures import style
 
 HERE = Path(__file__).parent
 HEAD = """# Benchmarks

@@ -12,7 +12,7 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import HubertModel
 
-from beatmeter.chunking import chunk_starts
+from beatmeter.audio.chunking import chunk_starts
 from beatmeter.schema import ChunkSpec
 from beatmeter.settings import RunConfig
 

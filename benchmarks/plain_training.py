@@ -13,10 +13,10 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from beatmeter.chunking import Layout, rows
-from beatmeter.features import Frozen
+from beatmeter.audio.chunking import Layout, rows
+from beatmeter.features.service import FeatureService
+from beatmeter.learning.sources import Frozen
 from beatmeter.schema import ChunkSpec, Features, FeatureSpec, Pooled, PoolingSpec, Track
-from beatmeter.service import FeatureService
 from beatmeter.settings import RunConfig
 from beatmeter.store import Store
 

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from beatmeter.audio.chunking import Layout, rows
 from beatmeter.audio.decode import load, open_audio
 from beatmeter.audio.levels import Levels
-from beatmeter.backbones.hubert import Hubert
-from beatmeter.chunking import Layout, rows
-from beatmeter.pooling import Arrangement, Encoder, window_chunks
+from beatmeter.features.backbones.hubert import Hubert
+from beatmeter.features.pooling import Arrangement, Encoder, window_chunks
 from beatmeter.schema import Features, Pooled
 from beatmeter.store import Store
 

@@ -16,7 +16,7 @@ from unittest import mock
 
 import numpy as np
 
-from beatmeter.chunking import Layout, rows
+from beatmeter.audio.chunking import Layout, rows
 from beatmeter.schema import ChunkSpec, Features, FeatureSpec, Pooled, PoolingSpec
 from beatmeter.store import Store
 from beatmeter.store.commit import SegmentWriter, encode_track

@@ -14,8 +14,8 @@ import csv
 import re
 from pathlib import Path
 
-from beatmeter.ablation.plan import load_plan
 from beatmeter.cli import cli
+from beatmeter.experiments.ablation.plan import load_plan
 
 PAGE = Path(__file__).with_name("ablations.md")
 FIGURES = Path(__file__).with_name("ablations")

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ablations import call, renewed
 
-from beatmeter.cores import usable_cores
+from beatmeter.runtime.cores import usable_cores
 
 PAGE = Path(__file__).with_name("pretraining.md")
 FIGURE = Path(__file__).parent / "ablations" / "pretraining.svg"

@@ -19,13 +19,13 @@ import torch
 from ablations import renewed
 
 from beatmeter.audio.decode import load
-from beatmeter.audio.synth.meterless import FITTED, KINDS, UNSEEN, render_meterless
-from beatmeter.calibration import Calibration
 from beatmeter.datasets import open_dataset
-from beatmeter.metrics import wilson
-from beatmeter.packing import EnsembleFolder, shipped_model, shipped_models
-from beatmeter.predictor import EnsembleScorer, Judge
-from beatmeter.runs import RunFolder
+from beatmeter.datasets.synth.meterless import FITTED, KINDS, UNSEEN, render_meterless
+from beatmeter.evaluation.calibration import Calibration
+from beatmeter.evaluation.metrics import wilson
+from beatmeter.evaluation.runs import RunFolder
+from beatmeter.serving.models import EnsembleFolder, shipped_model, shipped_models
+from beatmeter.serving.predictor import EnsembleScorer, Judge
 from beatmeter.settings import DataConfig
 
 PAGE = Path(__file__).with_name("models.md")

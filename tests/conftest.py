@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from beatmeter.cores import usable_cores  # before torch, whose threads then sleep while they wait
+from beatmeter.datasets.synthetic import SynthPlan, synthesise
+from beatmeter.runtime.config import change
+from beatmeter.runtime.cores import usable_cores  # before torch, whose threads then sleep while they wait
+from beatmeter.settings import RunConfig
 
 if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):  # they share the cores
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // workers)))
@@ -21,3 +24,23 @@ def real_data() -> Path:
     if not (folder / "meter-dev" / "manifest.csv").is_file():
         pytest.skip("no real music here: set BEATMETER_REAL_DATA to a folder that holds meter-dev/manifest.csv")
     return folder
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """48 clips of 7 s: two chunks each, the second aligned to the end; train, val and test."""
+    folder = tmp_path_factory.mktemp("music") / "clips"
+    synthesise(folder, 48, SynthPlan(seconds=7.0))
+    return folder
+
+
+@pytest.fixture
+def config(clips: Path, tmp_path: Path) -> RunConfig:
+    """Spectral features with a lag head, quick to train."""
+    values = {
+        "data": {"path": str(clips)},
+        "features": {"backbone": "spectral", "cache": str(tmp_path / "cache"), "window": 2},
+        "head": {"poolings": ("stats", "lag"), "channels": 8, "hidden": 16, "dilations": (1, 2)},
+        "training": {"epochs": 4, "head_lr": 1e-3, "batch": 4, "accumulation": 2, "patience": 4},
+    }
+    return change(RunConfig(), values)

@@ -55,7 +55,7 @@ def rewritten(readme: str) -> str:
 
 def settings_page() -> str:
     """docs/settings.md: every setting with its default and its sentence."""
-    from beatmeter.config import describe
+    from beatmeter.runtime.config import describe
     from beatmeter.settings import RunConfig
 
     rows = [f"| `{name}` | `{default!r}` | {text} |" for name, default, text in describe(RunConfig())]

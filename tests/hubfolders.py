@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from beatmeter.backbones.base import Identity
-from beatmeter.backbones.hubert import Hubert
-from beatmeter.backbones.hubert_config import HubertConfig
+from beatmeter.features.backbones.base import Identity
+from beatmeter.features.backbones.hubert import Hubert
+from beatmeter.features.backbones.hubert_config import HubertConfig
 
 Weights = Literal["pytorch_model.bin", "model.safetensors", "sharded.bin", "sharded.safetensors"]
 NORMS = {"old": ("weight_g", "weight_v"), "new": ("parametrizations.weight.original0", "parametrizations.weight.original1")}

@@ -13,7 +13,7 @@ import numpy as np
 
 from beatmeter.audio.decode import load, probe, stream
 from beatmeter.errors import AudioError, shown
-from beatmeter.parallel import Crash, ordered
+from beatmeter.runtime.parallel import Crash, ordered
 
 LONG = 600.0  # seconds; a longer file is not held in memory but streamed by whoever asked for it
 

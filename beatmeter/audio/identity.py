@@ -22,7 +22,7 @@ from typing import Any
 
 from beatmeter.audio.reader import require_file
 from beatmeter.errors import AudioError, shown
-from beatmeter.paths import StrPath, as_path, as_paths
+from beatmeter.runtime.paths import StrPath, as_path, as_paths
 
 Stamp = tuple[int, int, int]
 STOPPED = "stopped"  # kind of the error of a file that was not read to its end, as asked

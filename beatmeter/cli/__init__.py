@@ -15,7 +15,6 @@ from typing import Any
 import click
 
 from beatmeter import __version__
-from beatmeter.atomic import WriteError
 from beatmeter.cli.ablate import ablate
 from beatmeter.cli.cache import cache
 from beatmeter.cli.data import data
@@ -31,6 +30,7 @@ from beatmeter.cli.study import study
 from beatmeter.cli.timeline import timeline
 from beatmeter.cli.train import evaluate, train
 from beatmeter.errors import BeatmeterError, shown
+from beatmeter.runtime.atomic import WriteError
 
 
 class Commands(click.Group):

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from beatmeter.artifacts import to_json
 from beatmeter.cli.options import bar, device_option, echo, read_recipe, settings_options
-from beatmeter.display import count
 from beatmeter.errors import ConfigError
+from beatmeter.runtime.artifacts import to_json
+from beatmeter.runtime.display import count
 
 if TYPE_CHECKING:
-    from beatmeter.ablation.result import Ablation
+    from beatmeter.experiments.ablation.result import Ablation
 
 
 @click.command()
@@ -60,7 +60,7 @@ def ablate(
     beatmeter ablate my-plan.toml data/synth --split test
     Exit status: 0 done, 1 some cells failed (they are named, the table is of the others), 2 nothing could be done.
     """
-    from beatmeter.ablation.plan import load_plan, shipped_plans
+    from beatmeter.experiments.ablation.plan import load_plan, shipped_plans
 
     if listing:
         for name in shipped_plans():
@@ -76,12 +76,12 @@ def ablate(
     chosen = load_plan(plan)
     base = chosen.changed([read_recipe(name) for name in recipe], assignments)
 
-    from beatmeter import distributed
-    from beatmeter.ablation.execution import execute
-    from beatmeter.ablation.result import conclude
-    from beatmeter.cells import parse_seeds
-    from beatmeter.device import choose_device
-    from beatmeter.service import FeatureService
+    from beatmeter.experiments.ablation.execution import execute
+    from beatmeter.experiments.ablation.result import conclude
+    from beatmeter.experiments.cells import parse_seeds
+    from beatmeter.features.service import FeatureService
+    from beatmeter.runtime import distributed
+    from beatmeter.runtime.device import choose_device
 
     if distributed.started():
         raise ConfigError("ablate starts processes of its own", "Start it without a launcher, with --jobs.")
@@ -105,10 +105,10 @@ def ablate(
 
 def _write(found: Ablation, out: Path) -> str:
     """Tables and figure as files; the table for the terminal."""
-    from beatmeter.ablation.figure import ablation_figure
-    from beatmeter.ablation.tables import ablation_markdown, ablation_text
-    from beatmeter.atomic import write_bytes, write_text
-    from beatmeter.figures import to_png, to_svg
+    from beatmeter.evaluation.figures import to_png, to_svg
+    from beatmeter.experiments.ablation.figure import ablation_figure
+    from beatmeter.experiments.ablation.tables import ablation_markdown, ablation_text
+    from beatmeter.runtime.atomic import write_bytes, write_text
 
     text, figure = ablation_text(found), ablation_figure(found)
     write_text(out / f"table-{found.split}.txt", text)

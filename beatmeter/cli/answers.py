@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from beatmeter.artifacts import to_json_line
-from beatmeter.display import cut, fill, width_of
 from beatmeter.errors import BeatmeterError, shown
+from beatmeter.runtime.artifacts import to_json_line
+from beatmeter.runtime.display import cut, fill, width_of
 
 if TYPE_CHECKING:
-    from beatmeter.predictor import Answer
+    from beatmeter.serving.predictor import Answer
 
 LIKELY = 0.5  # from which probability an answer that is not sure is likely
 NARROW = 60  # columns below which an answer takes two lines

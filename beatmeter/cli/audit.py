@@ -13,7 +13,7 @@ from beatmeter.errors import StoreError
 from beatmeter.settings import DataConfig
 
 if TYPE_CHECKING:
-    from beatmeter.audit import Audit
+    from beatmeter.experiments.audit import Audit
     from beatmeter.schema import Track
     from beatmeter.store import Snapshot, Store
 
@@ -61,11 +61,11 @@ def audit(
     beatmeter train --frozen METER2800/ --recipe spectral-lag --corrections review/review.csv
     Exit status: 0 nothing to review, 1 there is a list, 2 the audit could not be made.
     """
-    from beatmeter.audit import audit as examine
-    from beatmeter.audit import write_audit
-    from beatmeter.audit.suspects import require_cleanlab
     from beatmeter.datasets import open_dataset
     from beatmeter.errors import DataError, shown
+    from beatmeter.experiments.audit import audit as examine
+    from beatmeter.experiments.audit import write_audit
+    from beatmeter.experiments.audit.suspects import require_cleanlab
 
     require_cleanlab()
     if (out / "review.csv").exists():
@@ -93,8 +93,8 @@ def _features(where: str, cache: str, tracks: tuple[Track, ...], jobs: int, devi
     if where not in recipes() and store_folders(where):
         store = _store(where)
         return store.snapshot(), audio_keys(tracks, store.path.parent, jobs)[0]
-    from beatmeter.device import choose_device
-    from beatmeter.service import FeatureService
+    from beatmeter.features.service import FeatureService
+    from beatmeter.runtime.device import choose_device
 
     config = configure((where,), (), features={"cache": cache})
     service = FeatureService(config.features, choose_device(device), jobs)

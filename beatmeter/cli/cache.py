@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from beatmeter.artifacts import to_json
 from beatmeter.cli.cache_bench import bench
-from beatmeter.display import count
 from beatmeter.errors import StoreError, shown
+from beatmeter.runtime.artifacts import to_json
+from beatmeter.runtime.display import count
 
 if TYPE_CHECKING:
     from beatmeter.store import Store
@@ -293,8 +293,8 @@ def _describe(store: Store, status: Path | None) -> dict[str, Any]:
 
 def _watchers(place: Place, status: Path | None) -> list[dict[str, Any]]:
     """What `extract --watch` says of itself, of those that fill this store: in its cache, and in the folder `status`."""
+    from beatmeter.features.watch.status import FOLDER, read_in
     from beatmeter.store.folder import Folder
-    from beatmeter.watch.status import FOLDER, read_in
 
     folders = {status.resolve()} if status else set()
     if isinstance(place, Folder):

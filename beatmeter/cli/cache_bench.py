@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from beatmeter.artifacts import to_json
 from beatmeter.cli.options import echo
-from beatmeter.display import count
 from beatmeter.errors import StoreError, shown
+from beatmeter.runtime.artifacts import to_json
+from beatmeter.runtime.display import count
 
 if TYPE_CHECKING:
     from beatmeter.store import Store

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from beatmeter.artifacts import to_json
 from beatmeter.cli.audit import audit
 from beatmeter.cli.dataset_options import (
     Bar,
@@ -20,7 +19,8 @@ from beatmeter.cli.dataset_options import (
 )
 from beatmeter.cli.options import echo
 from beatmeter.cli.wikimeter import wikimeter
-from beatmeter.display import count
+from beatmeter.runtime.artifacts import to_json
+from beatmeter.runtime.display import count
 from beatmeter.settings import DataConfig, SplitConfig
 
 if TYPE_CHECKING:

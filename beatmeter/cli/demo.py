@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from beatmeter.cli.options import bar, configure, device_option, echo
-from beatmeter.cores import usable_cores
+from beatmeter.runtime.cores import usable_cores
 
 RUNS = (
     ("frozen-spectral-lag", "spectral-lag", "frozen"),
@@ -30,9 +30,9 @@ def demo(out: Path, clips: int, jobs: int | None, device: str) -> None:
     beatmeter demo
     beatmeter demo --clips 600 --out runs/larger-demo
     """
-    from beatmeter.demo import demo as run_demo
-    from beatmeter.demo import table
-    from beatmeter.device import choose_device
+    from beatmeter.experiments.demo import demo as run_demo
+    from beatmeter.experiments.demo import table
+    from beatmeter.runtime.device import choose_device
 
     configs = []
     for name, recipe, regime in RUNS:

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 import click
 
 from beatmeter.cli.options import bar, configure, device_option, echo, settings_options
-from beatmeter.display import count
 from beatmeter.errors import ConfigError, DataError, shown
+from beatmeter.runtime.display import count
 
 if TYPE_CHECKING:
-    from beatmeter.extraction import Shard
-    from beatmeter.service import FeatureService
+    from beatmeter.features.extraction import Shard
+    from beatmeter.features.service import FeatureService
 
 
 @click.command()
@@ -73,10 +73,10 @@ def extract(
     """
     config = configure(recipe, assignments, features={k: v for k, v in {"layers": layers, "cache": cache_dir}.items() if v}, data={"path": dataset})
     from beatmeter.datasets import open_dataset
-    from beatmeter.device import choose_device
-    from beatmeter.engines import open_engine, spread
-    from beatmeter.extraction import Shard
-    from beatmeter.service import FeatureService, why_begun
+    from beatmeter.features.engines import open_engine, spread
+    from beatmeter.features.extraction import Shard
+    from beatmeter.features.service import FeatureService, why_begun
+    from beatmeter.runtime.device import choose_device
 
     part = Shard.parse(shard) if shard else Shard()
     service = FeatureService(config.features, choose_device(device), jobs or (2 if watch else 1))
@@ -110,11 +110,11 @@ def extract(
 
 
 def _watch(service: FeatureService, folder: Path, part: Shard, where: Path | None, settle: float, interval: float, retry_failed: bool) -> int:
+    from beatmeter.features.watch.arrivals import Arrivals
+    from beatmeter.features.watch.log import LOG, logging_to
+    from beatmeter.features.watch.status import FOLDER, Status, StatusFile
+    from beatmeter.features.watch.watcher import Watcher
     from beatmeter.store.store import is_address
-    from beatmeter.watch.arrivals import Arrivals
-    from beatmeter.watch.log import LOG, logging_to
-    from beatmeter.watch.status import FOLDER, Status, StatusFile
-    from beatmeter.watch.watcher import Watcher
 
     if not folder.is_dir():
         what = f"{shown(folder)} is no folder" if folder.exists() else f"there is no folder {shown(folder)}"

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from beatmeter.artifacts import named, to_json
 from beatmeter.cli.options import bar, device_option, echo
 from beatmeter.cli.systems import gather, short_names
-from beatmeter.display import count
 from beatmeter.errors import ConfigError, EvaluationError
+from beatmeter.runtime.artifacts import named, to_json
+from beatmeter.runtime.display import count
 
 if TYPE_CHECKING:
     from beatmeter.schema import Predictions
@@ -83,17 +83,17 @@ def compare(
     beatmeter compare frozen=runs/f0,runs/f1 lora=runs/l0,runs/l1 --html comparison.html
     beatmeter compare runs/mine theirs.csv --common
     """
-    from beatmeter.compare import DEFAULT
-    from beatmeter.compare import compare as run
-    from beatmeter.report.lab_text import comparison_text
+    from beatmeter.evaluation.comparison.compare import DEFAULT
+    from beatmeter.evaluation.comparison.compare import compare as run
+    from beatmeter.evaluation.report.lab_text import comparison_text
 
     members = gather(systems, group=not separate)
     loaded = {name: [_open(path, split, corrections) for path in paths] for name, paths in members.items()}
     found = run(loaded, metrics or DEFAULT, common, all_pairs, seed=seed)
     click.echo(to_json(found.to_json()) if as_json else comparison_text(found, changes), nl=as_json)
     if html is not None:
-        from beatmeter.atomic import write_text
-        from beatmeter.report.comparison_report import comparison_page
+        from beatmeter.evaluation.report.comparison_report import comparison_page
+        from beatmeter.runtime.atomic import write_text
 
         first = next(iter(members.values()))[0]
         locate = _locate(found.systems[0].runs[0], audio, first, seconds)
@@ -101,8 +101,8 @@ def compare(
         write_text(html, comparison_page(found, title, locate, seconds, _command()))
         echo(f"page: {html}")
     if figures is not None:
-        from beatmeter.report.comparison_report import comparison_figures, pair_figures
-        from beatmeter.report.run_figures import write_figures
+        from beatmeter.evaluation.report.comparison_report import comparison_figures, pair_figures
+        from beatmeter.evaluation.report.run_figures import write_figures
 
         drawn = [*comparison_figures(found), *(d for pair in found.pairs for d in pair_figures(found, pair))]
         echo(f"{count(len(write_figures(drawn, figures)), 'figure')} in {figures}")
@@ -151,11 +151,11 @@ def calibrate(
 
     import numpy as np
 
-    from beatmeter.calibration import FEWEST, Calibration
-    from beatmeter.diagnostics import guessing_warning, performance
-    from beatmeter.packing import hears
-    from beatmeter.predictions import open_predictions, write_predictions
-    from beatmeter.report.lab_text import calibration_text
+    from beatmeter.evaluation.calibration import FEWEST, Calibration
+    from beatmeter.evaluation.diagnostics import guessing_warning, performance
+    from beatmeter.evaluation.predictions import open_predictions, write_predictions
+    from beatmeter.evaluation.report.lab_text import calibration_text
+    from beatmeter.serving.models import hears
 
     validation = open_predictions(where, split)
     calibration = Calibration.fit(validation, kind, seed=seed)
@@ -169,8 +169,8 @@ def calibrate(
     if doubt:
         echo(f"warning: {doubt}")
     if hears(where) and sounds:
-        from beatmeter.device import choose_device
-        from beatmeter.presence import fit_presence
+        from beatmeter.runtime.device import choose_device
+        from beatmeter.serving.presence import fit_presence
 
         calibration = replace(calibration, presence=fit_presence(where, validation, choose_device(device), sounds, seed, data, bar))
     elif sounds:
@@ -208,8 +208,8 @@ def gate(run: Path, against: Path, split: str | None, common: bool, corrections:
     beatmeter gate runs/lora --against arbiter.csv
     Exit status: 0 passed, 1 not passed.
     """
-    from beatmeter.gate import gate as measure
-    from beatmeter.report.lab_text import gate_text
+    from beatmeter.evaluation.comparison.gate import gate as measure
+    from beatmeter.evaluation.report.lab_text import gate_text
 
     names = short_names([run, against])
     found = measure(_open(run, split, corrections), _open(against, split, corrections), (names[0], names[1]), common, seed=seed)
@@ -248,11 +248,11 @@ def ensemble(
     beatmeter ensemble runs/frozen runs/lora --out runs/both
     beatmeter ensemble mine.csv theirs.csv --method stack --out runs/stacked
     """
-    from beatmeter.compare import compare as judge
-    from beatmeter.ensemble import fit_mean, fit_stack
-    from beatmeter.packing import EnsembleFolder, is_model
-    from beatmeter.predictions import write_predictions
-    from beatmeter.report.lab_text import comparison_text, ensemble_text
+    from beatmeter.evaluation.comparison.compare import compare as judge
+    from beatmeter.evaluation.comparison.ensemble import fit_mean, fit_stack
+    from beatmeter.evaluation.predictions import write_predictions
+    from beatmeter.evaluation.report.lab_text import comparison_text, ensemble_text
+    from beatmeter.serving.models import EnsembleFolder, is_model
 
     paths = {name: found[0] for name, found in gather(members, group=False).items()}
     loaded = {split: {name: _member(path, split, calibrated) for name, path in paths.items()} for split in dict.fromkeys([validation, *splits])}
@@ -313,13 +313,13 @@ def report(
     beatmeter report predictions.csv --audio MUSIC/ --figures figures/
     beatmeter report predictions.csv --text
     """
-    from beatmeter.report.subject import Subject
+    from beatmeter.evaluation.report.subject import Subject
 
     subject = Subject.read(where, split, seed=seed, report=echo)
     if corrections is not None:
         subject = subject.corrected_by(corrections, seed=seed)
     if as_text or as_json:
-        from beatmeter.report import evaluation_text
+        from beatmeter.evaluation.report import evaluation_text
 
         shown = [subject.evaluation, *([subject.corrected] if subject.corrected else [])]
         if as_json:
@@ -328,9 +328,9 @@ def report(
         else:
             click.echo("\n".join(evaluation_text(e) for e in shown), nl=False)
         return
-    from beatmeter.atomic import write_text
-    from beatmeter.report.run_figures import run_figures, write_figures
-    from beatmeter.report.run_report import run_page
+    from beatmeter.evaluation.report.run_figures import run_figures, write_figures
+    from beatmeter.evaluation.report.run_report import run_page
+    from beatmeter.runtime.atomic import write_text
 
     out = out or (where / "report.html" if where.is_dir() else where.with_suffix(".report.html"))
     drawn = run_figures(subject, seed)
@@ -346,8 +346,8 @@ def report(
 
 
 def _open(path: Path, split: str | None, corrections: Path | None) -> Predictions:
-    from beatmeter.corrections import Corrections
-    from beatmeter.predictions import open_predictions
+    from beatmeter.evaluation.corrections import Corrections
+    from beatmeter.evaluation.predictions import open_predictions
 
     predictions = open_predictions(path, split)
     return Corrections.read(corrections).apply(predictions)[0] if corrections else predictions
@@ -355,8 +355,8 @@ def _open(path: Path, split: str | None, corrections: Path | None) -> Prediction
 
 def _member(path: Path, split: str, calibrated: bool) -> Predictions:
     """A member's predictions of one split, through its calibration when asked."""
-    from beatmeter.calibration import Calibration
-    from beatmeter.predictions import open_predictions
+    from beatmeter.evaluation.calibration import Calibration
+    from beatmeter.evaluation.predictions import open_predictions
 
     predictions = open_predictions(path, split)
     if not calibrated:
@@ -382,7 +382,7 @@ def _weights(texts: Sequence[str]) -> dict[str, float] | None:
 
 def _locate(predictions: Predictions, audio: Path | None, where: Path, seconds: float) -> Any:
     """How a page finds audio; None when it is to hold none."""
-    from beatmeter.report.players import locator
+    from beatmeter.evaluation.report.players import locator
 
     if seconds <= 0:
         return None

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from beatmeter.artifacts import to_json
 from beatmeter.cli.options import echo
+from beatmeter.runtime.artifacts import to_json
 
 PATH = click.Path(path_type=Path)
 
@@ -24,7 +24,7 @@ def models(context: click.Context, as_json: bool) -> None:
     """
     if context.invoked_subcommand is not None:
         return
-    from beatmeter.packing import SHIPPED, shipped_models
+    from beatmeter.serving.models import SHIPPED, shipped_models
 
     index = shipped_models()
     if as_json:
@@ -47,7 +47,7 @@ def pack(runs: tuple[Path, ...], out: Path) -> None:
     \b
     beatmeter models pack runs/spectral runs/lora runs/both --out models
     """
-    from beatmeter.packing import pack as copy
+    from beatmeter.serving.models import pack as copy
 
     index = copy(runs, out)
     size = sum(f.stat().st_size for name in index["models"] for f in (out / name).iterdir())

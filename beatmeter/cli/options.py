@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 
 import click
 
-from beatmeter.artifacts import read_toml
-from beatmeter.config import change, describe, parse_assignment
 from beatmeter.errors import ConfigError, nearest
+from beatmeter.runtime.artifacts import read_toml
+from beatmeter.runtime.config import change, describe, parse_assignment
 from beatmeter.settings import RunConfig
 
 F = TypeVar("F", bound=Callable[..., Any])

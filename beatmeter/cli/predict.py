@@ -16,7 +16,7 @@ from beatmeter.cli.systems import check_priors, files_of, listening, model_and_f
 from beatmeter.errors import BeatmeterError, ConfigError
 
 if TYPE_CHECKING:
-    from beatmeter.predictor import Answer
+    from beatmeter.serving.predictor import Answer
 
 
 @click.command()
@@ -49,8 +49,8 @@ def predict(paths: tuple[Path, ...], priors: str | None, abstain: float, scores:
         check_priors(model, wanted)
     names = files_of(given)
 
-    from beatmeter.device import choose_device
-    from beatmeter.predictor import Predictor
+    from beatmeter.runtime.device import choose_device
+    from beatmeter.serving.predictor import Predictor
 
     with standard_input(names) as files:
         predictor = Predictor.load(model, choose_device(device), wanted, abstain)

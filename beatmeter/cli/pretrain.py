@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from beatmeter.cli.options import bar, device_option, echo
-from beatmeter.config import change, describe, parse_assignment
 from beatmeter.errors import ConfigError
+from beatmeter.runtime.config import change, describe, parse_assignment
 from beatmeter.settings import PretrainConfig
 
 
@@ -39,8 +39,8 @@ def pretrain(out: Path | None, assignments: tuple[str, ...], resume: Path | None
     config = PretrainConfig()
     for text in assignments:
         config = change(config, parse_assignment(text, config), f"--set {text}")
-    from beatmeter.device import choose_device
-    from beatmeter.pretraining.loop import pretrain as make
+    from beatmeter.learning.pretraining.loop import pretrain as make
+    from beatmeter.runtime.device import choose_device
 
     where = resume or out
     assert where is not None

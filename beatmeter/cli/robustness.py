@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from beatmeter.artifacts import to_json
 from beatmeter.cli.options import bar, device_option, echo
-from beatmeter.display import count
 from beatmeter.errors import ConfigError, DataError, nearest
+from beatmeter.runtime.artifacts import to_json
+from beatmeter.runtime.display import count
 
 PATH = click.Path(path_type=Path)
 
@@ -29,15 +29,15 @@ def robustness(dataset: Path, model: Path | None, ways: tuple[str, ...], split: 
     beatmeter robustness data/synth --split test --limit 300
     beatmeter robustness MUSIC/ --model runs/NAME --way noise --way length
     """
-    from beatmeter.atomic import write_bytes, write_text
     from beatmeter.datasets import open_dataset
-    from beatmeter.device import choose_device
-    from beatmeter.figures import to_png, to_svg
-    from beatmeter.packing import find_model
-    from beatmeter.predictor import Predictor
-    from beatmeter.robustness import WAYS
-    from beatmeter.robustness import robustness as measure
-    from beatmeter.robustness.figure import robustness_figure
+    from beatmeter.evaluation.figures import to_png, to_svg
+    from beatmeter.experiments.robustness import WAYS
+    from beatmeter.experiments.robustness import robustness as measure
+    from beatmeter.experiments.robustness.figure import robustness_figure
+    from beatmeter.runtime.atomic import write_bytes, write_text
+    from beatmeter.runtime.device import choose_device
+    from beatmeter.serving.models import find_model
+    from beatmeter.serving.predictor import Predictor
     from beatmeter.settings import DataConfig
 
     for name in ways:

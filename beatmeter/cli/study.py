@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from beatmeter.artifacts import to_json
 from beatmeter.cli.options import bar, device_option, echo
 from beatmeter.errors import ConfigError
+from beatmeter.runtime.artifacts import to_json
 
 if TYPE_CHECKING:
-    from beatmeter.ablation.plan import Plan
+    from beatmeter.experiments.ablation.plan import Plan
 
 PATH = click.Path(path_type=Path)
 MODEL = "embedded, "  # the systems that a further backbone repeats
@@ -53,15 +53,15 @@ def study(
     beatmeter study data/synth --on my-music/ --only '*lag*' --seeds 0-4
     beatmeter study METER2800/ --backbone m-a-p/MERT-v1-95M --backbone m-a-p/MERT-v1-330M
     """
-    from beatmeter.ablation.execution import execute
-    from beatmeter.ablation.plan import load_plan
-    from beatmeter.atomic import write_bytes, write_text
-    from beatmeter.cells import parse_seeds
     from beatmeter.datasets import open_dataset
-    from beatmeter.device import choose_device
-    from beatmeter.figures import to_png, to_svg
-    from beatmeter.study import OWN, judge, predict_elsewhere, run_baselines, to_csv
-    from beatmeter.study.tables import study_figure, study_markdown, study_text
+    from beatmeter.evaluation.figures import to_png, to_svg
+    from beatmeter.experiments.ablation.execution import execute
+    from beatmeter.experiments.ablation.plan import load_plan
+    from beatmeter.experiments.cells import parse_seeds
+    from beatmeter.experiments.study import OWN, judge, predict_elsewhere, run_baselines, to_csv
+    from beatmeter.experiments.study.tables import study_figure, study_markdown, study_text
+    from beatmeter.runtime.atomic import write_bytes, write_text
+    from beatmeter.runtime.device import choose_device
 
     plan = _chosen(load_plan("comparison"), backbones, only)
     base = plan.changed((), assignments)

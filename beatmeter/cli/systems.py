@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
 
-from beatmeter.artifacts import read_toml, to_json_line
 from beatmeter.cli.options import bar
 from beatmeter.errors import AudioError, ConfigError, DataError, RunError, nearest, shown
+from beatmeter.runtime.artifacts import read_toml, to_json_line
 
 STDIN = Path("-")
 
@@ -53,7 +53,7 @@ def model_and_files(paths: Sequence[Path]) -> tuple[Path, Sequence[Path]]:
     Raises RunError when it is neither, with the nearest name; ConfigError when there is no file.
     """
     from beatmeter.datasets.files import is_audio
-    from beatmeter.packing import find_model, is_model, shipped_models
+    from beatmeter.serving.models import find_model, is_model, shipped_models
 
     first = paths[0]
     if is_model(first):
@@ -71,7 +71,7 @@ def model_and_files(paths: Sequence[Path]) -> tuple[Path, Sequence[Path]]:
 
 def _neither(path: Path) -> RunError:
     """The error for a path where there is nothing: neither audio nor a model."""
-    from beatmeter.packing import shipped_models
+    from beatmeter.serving.models import shipped_models
 
     if path.name != str(path):
         return RunError(f"there is no file or folder {shown(path)}", "Check the path.")
@@ -81,8 +81,8 @@ def _neither(path: Path) -> RunError:
 
 def check_priors(model: Path, priors: Mapping[str, float] | None) -> None:
     """Raise what `Predictor.load` would of priors and abstention, before anything heavy is loaded."""
-    from beatmeter.calibration import Calibration
-    from beatmeter.runs import RunFolder
+    from beatmeter.evaluation.calibration import Calibration
+    from beatmeter.evaluation.runs import RunFolder
 
     file = RunFolder(model).calibration
     if not file.exists():

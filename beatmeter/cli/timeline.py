@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from beatmeter.artifacts import to_json
 from beatmeter.cli.options import device_option, echo
 from beatmeter.cli.systems import listening, model_and_files, standard_input
 from beatmeter.errors import ConfigError
+from beatmeter.runtime.artifacts import to_json
 
 if TYPE_CHECKING:
-    from beatmeter.timeline import Timeline
+    from beatmeter.evaluation.timeline import Timeline
 
 PATH = click.Path(path_type=Path)
 
@@ -50,8 +50,8 @@ def timeline(paths: tuple[Path, ...], window: float, hop: float, duration: float
     else:
         click.echo("\n".join((f"{name}\n" if windows else "") + t.to_text() for name, t in found.items()), nl=False)
     if plot is not None:
-        from beatmeter import figures
-        from beatmeter.atomic import write_bytes
+        from beatmeter.evaluation import figures
+        from beatmeter.runtime.atomic import write_bytes
 
         drawn = figures.timeline(next(iter(found.values())))
         write_bytes(plot, figures.to_png(drawn) if plot.suffix == ".png" else figures.to_svg(drawn, "timeline").encode())
@@ -59,8 +59,8 @@ def timeline(paths: tuple[Path, ...], window: float, hop: float, duration: float
 
 
 def _of_predictions(file: Path, duration: float) -> dict[str, Timeline]:
-    from beatmeter.predictions import read_predictions
-    from beatmeter.timeline import timelines
+    from beatmeter.evaluation.predictions import read_predictions
+    from beatmeter.evaluation.timeline import timelines
 
     return timelines(read_predictions(file), duration=duration)
 
@@ -68,9 +68,9 @@ def _of_predictions(file: Path, duration: float) -> dict[str, Timeline]:
 def _of_audio(paths: tuple[Path, ...], window: float, hop: float, duration: float, device: str) -> dict[str, Timeline]:
     import numpy as np
 
-    from beatmeter.device import choose_device
-    from beatmeter.predictor import Predictor
-    from beatmeter.timeline import timeline as build
+    from beatmeter.evaluation.timeline import timeline as build
+    from beatmeter.runtime.device import choose_device
+    from beatmeter.serving.predictor import Predictor
 
     model, files = model_and_files(paths)
     if len(files) > 1:

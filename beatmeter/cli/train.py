@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from beatmeter.artifacts import to_json
 from beatmeter.cli.dataset_options import corrections_option
 from beatmeter.cli.options import bar, columns, configure, device_option, echo, settings_options
 from beatmeter.errors import ConfigError
+from beatmeter.runtime.artifacts import to_json
 
 if TYPE_CHECKING:
     import torch
 
+    from beatmeter.learning.training import Outcome
     from beatmeter.settings import RunConfig
-    from beatmeter.training import Outcome
 
 
 @click.command()
@@ -98,15 +98,15 @@ def train(
         name = config.features.backbone.rstrip("/").split("/")[-1]
         out = out or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{regime}-{name}"
 
-    from beatmeter.device import choose_device
+    from beatmeter.runtime.device import choose_device
 
     if resume is None and (seeds or grid):
         assert out is not None
         _sweep(config, out, seeds, grid, choose_device(device), _splits(splits))
         return
-    from beatmeter import distributed
-    from beatmeter.runs import RunFolder
-    from beatmeter.training import run
+    from beatmeter.evaluation.runs import RunFolder
+    from beatmeter.learning.training import run
+    from beatmeter.runtime import distributed
 
     if resume is not None:
         folder = RunFolder.open(resume)
@@ -129,10 +129,10 @@ def train(
 
 def _sweep(config: RunConfig, out: Path, seeds: str | None, grid: tuple[str, ...], device: torch.device, splits: list[str]) -> None:
     """Several runs, and a table of them."""
-    from beatmeter import distributed
-    from beatmeter.cells import expand, parse_axis, parse_seeds
-    from beatmeter.runs import RunFolder
-    from beatmeter.sweep import FailedRunsError, run_cells, summary
+    from beatmeter.evaluation.runs import RunFolder
+    from beatmeter.experiments.cells import expand, parse_axis, parse_seeds
+    from beatmeter.experiments.sweep import FailedRunsError, run_cells, summary
+    from beatmeter.runtime import distributed
 
     if distributed.started():
         raise ConfigError("--seeds and --grid train many heads in one process", "Start them without a launcher.")
@@ -174,8 +174,8 @@ def evaluate(run: Path, dataset: str | None, splits: str, cache: str | None, cor
     beatmeter evaluate runs/NAME --data MUSIC/manifest.csv
     beatmeter evaluate runs/NAME --corrections review.csv
     """
-    from beatmeter.device import choose_device
-    from beatmeter.training import evaluate_run
+    from beatmeter.learning.training import evaluate_run
+    from beatmeter.runtime.device import choose_device
 
     outcome = evaluate_run(run, choose_device(device), _splits(splits), dataset, echo, bar, corrections, cache)
     _show(outcome, as_json)
@@ -183,7 +183,7 @@ def evaluate(run: Path, dataset: str | None, splits: str, cache: str | None, cor
 
 def _show(outcome: Outcome, as_json: bool = False) -> None:
     """The evaluation of every split: text, or one JSON object by split."""
-    from beatmeter.report import evaluation_text
+    from beatmeter.evaluation.report import evaluation_text
 
     if as_json:
         click.echo(to_json({split: e.to_json() for split, e in outcome.evaluations.items()}))
@@ -195,8 +195,8 @@ def _show(outcome: Outcome, as_json: bool = False) -> None:
 
 def _close(outcome: Outcome) -> None:
     """How a training ends: what matters in ten lines; the rest is in the run folder."""
-    from beatmeter.report.closing import closing_text
-    from beatmeter.report.subject import kept_epoch
+    from beatmeter.evaluation.report.closing import closing_text
+    from beatmeter.evaluation.report.subject import kept_epoch
 
     folder, found = outcome.folder, outcome.evaluations
     judged = found.get("test") or next(iter(found.values()), None)

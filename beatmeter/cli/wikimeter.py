@@ -8,7 +8,7 @@ import click
 
 from beatmeter.cli.dataset_options import Bar, class_names, classes_option, jobs_option
 from beatmeter.cli.options import echo
-from beatmeter.display import count
+from beatmeter.runtime.display import count
 
 if TYPE_CHECKING:
     from beatmeter.datasets.wikimeter.building import Step

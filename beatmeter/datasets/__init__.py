@@ -16,7 +16,7 @@ from beatmeter.datasets.corrections import LabelFile, apply_corrections
 from beatmeter.datasets.dataset import JOINED, Dataset, Exclusion
 from beatmeter.datasets.tables import SUFFIXES, read_columns
 from beatmeter.errors import DataError, shown
-from beatmeter.paths import StrPath, as_path, as_paths
+from beatmeter.runtime.paths import StrPath, as_path, as_paths
 from beatmeter.schema import Track
 from beatmeter.settings import DataConfig
 

@@ -15,7 +15,7 @@ from beatmeter.datasets import open_dataset
 from beatmeter.datasets.dataset import Dataset, Exclusion
 from beatmeter.datasets.leaks import without_leaks
 from beatmeter.errors import AudioError, shown
-from beatmeter.parallel import Crash, ordered
+from beatmeter.runtime.parallel import Crash, ordered
 from beatmeter.schema import SPLITS, Track
 from beatmeter.settings import DataConfig
 

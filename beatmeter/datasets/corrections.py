@@ -19,11 +19,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
-from beatmeter.artifacts import read_bytes
 from beatmeter.datasets.dataset import LABEL_PROBLEM, Dataset, Exclusion
 from beatmeter.datasets.labels import Labels, format_labels, parse_labels
 from beatmeter.errors import DataError, nearest, shown
-from beatmeter.paths import StrPath, as_path
+from beatmeter.runtime.artifacts import read_bytes
+from beatmeter.runtime.paths import StrPath, as_path
 from beatmeter.schema import Track
 
 ORIGINAL = "original label"  # key of Track.extra: the label before it was corrected; empty when it had none

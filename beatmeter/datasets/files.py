@@ -11,7 +11,7 @@ from pathlib import Path, PurePath, PurePosixPath
 from typing import TypeVar
 
 from beatmeter.errors import DataError, shown
-from beatmeter.paths import StrPath, as_path
+from beatmeter.runtime.paths import StrPath, as_path
 
 _CODECS = "wav rf64 w64 flac aif aiff aifc au snd caf wv ape mp3 mp2 mpga ogg oga opus m4a m4b mp4 aac ac3 wma mka webm"
 SUFFIXES = frozenset(f".{name}" for name in _CODECS.split())

@@ -14,14 +14,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from beatmeter import atomic
 from beatmeter.audio.identity import track_keys
 from beatmeter.datasets.dataset import JOINED, Dataset, Exclusion
 from beatmeter.datasets.leaks import without_leaks
 from beatmeter.datasets.tables import read_table
-from beatmeter.display import count
 from beatmeter.errors import AudioError, DataError, shown
-from beatmeter.paths import StrPath, as_path
+from beatmeter.runtime import atomic
+from beatmeter.runtime.display import count
+from beatmeter.runtime.paths import StrPath, as_path
 from beatmeter.schema import SPLITS, Track
 from beatmeter.settings import SplitConfig
 

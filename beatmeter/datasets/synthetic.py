@@ -19,15 +19,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from beatmeter import __version__, atomic
-from beatmeter.artifacts import read_json, write_json
+from beatmeter import __version__
 from beatmeter.audio.decode import SAMPLE_RATE
 from beatmeter.audio.encode import encode
-from beatmeter.audio.synth import Clip, render
-from beatmeter.audio.synth.clip import METERS
+from beatmeter.datasets.synth import Clip, render
+from beatmeter.datasets.synth.clip import METERS
 from beatmeter.errors import DataError, shown
-from beatmeter.parallel import Crash, ordered
-from beatmeter.paths import StrPath, as_path
+from beatmeter.runtime import atomic
+from beatmeter.runtime.artifacts import read_json, write_json
+from beatmeter.runtime.parallel import Crash, ordered
+from beatmeter.runtime.paths import StrPath, as_path
 from beatmeter.settings import SplitConfig
 
 COLUMNS = ("id", "file", "class", "group", "split", "source", "kind", "style", "grouping", "tempo", "seconds", "seed", "beats")

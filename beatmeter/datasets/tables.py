@@ -10,9 +10,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from beatmeter.artifacts import read_bytes
 from beatmeter.errors import DataError, shown
-from beatmeter.regular import open_file
+from beatmeter.runtime.artifacts import read_bytes
+from beatmeter.runtime.regular import open_file
 
 LARGEST = 4 << 30  # bytes of a table
 SUFFIXES = (".tab", ".tsv", ".csv")

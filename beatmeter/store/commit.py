@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import google_crc32c
 import numpy as np
 
-from beatmeter.chunking import Layout, row_count, rows
+from beatmeter.audio.chunking import Layout, row_count, rows
 from beatmeter.errors import AudioError, StoreError
 from beatmeter.schema import Features
 from beatmeter.store.folder import flush, write_synced
@@ -175,7 +175,7 @@ def encode_track(key: str, features: Features, layout: StoreLayout) -> dict[str,
         if len(pooled.values) != len(times) or not np.allclose(pooled.times, times, atol=1e-6) or not np.array_equal(pooled.frames, frames):
             raise StoreError(
                 f"track {key}: {features.samples} samples give {len(times)} rows of {p.name!r} at known times; these {len(pooled.values)} differ",
-                "Times are not stored, they follow from the length: build features with beatmeter.chunking.",
+                "Times are not stored, they follow from the length: build features with beatmeter.audio.chunking.",
             )
         stored[p.name], bad = _encode(layout, p.name, pooled.values)
         wrong += bad

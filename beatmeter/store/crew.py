@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from beatmeter.cores import usable_cores
+from beatmeter.runtime.cores import usable_cores
 
 T = TypeVar("T")
 

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 
 from beatmeter import __version__
-from beatmeter.chunking import Layout, rows
+from beatmeter.audio.chunking import Layout, rows
 from beatmeter.errors import StoreError, shown
 from beatmeter.store.layout import DTYPES
 from beatmeter.store.place import explained

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from beatmeter.errors import StoreError, shown
-from beatmeter.regular import NotRegularError, open_file, open_handle
+from beatmeter.runtime.regular import NotRegularError, open_file, open_handle
 from beatmeter.store.mapped import MappedFile
 from beatmeter.store.place import ABSENT, Place, UnreadableError, explained, reading
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from beatmeter.display import count
 from beatmeter.errors import StoreError
+from beatmeter.runtime.display import count
 from beatmeter.store.catalog import Catalog
 from beatmeter.store.receipts import given_up, lost_commits, orphans, receipts
 from beatmeter.store.record import receipt_name

@@ -29,7 +29,7 @@ from typing import Any
 import google_crc32c
 import numpy as np
 
-from beatmeter.chunking import Layout, row_count
+from beatmeter.audio.chunking import Layout, row_count
 from beatmeter.errors import StoreError
 from beatmeter.schema import FeatureSpec, PoolingSpec, canonical_json
 

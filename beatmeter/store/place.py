@@ -16,7 +16,7 @@ from typing import BinaryIO
 import numpy as np
 
 from beatmeter.errors import StoreError, shown
-from beatmeter.regular import NotRegularError
+from beatmeter.runtime.regular import NotRegularError
 
 # There is no file of that name, or something else that nobody could read; every other OSError says nothing about it
 ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError, NotRegularError)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from beatmeter.chunking import Layout, rows
+from beatmeter.audio.chunking import Layout, rows
 from beatmeter.errors import StoreError
 from beatmeter.schema import Features, Pooled, sha256_json
 from beatmeter.store.catalog import State

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from beatmeter.display import count
+from beatmeter.runtime.display import count
 from beatmeter.store.catalog import Catalog, State
 from beatmeter.store.journal import RecordError, unseal
 from beatmeter.store.layout import StoreLayout

@@ -36,7 +36,7 @@ class Record:
 
     `segment` is empty, with no tracks, in a record that only takes segments away. `replaces` lists segments whose tracks
     are in this one or are given up; they are ignored from here on. `samples` are track lengths at the chunks' sample rate;
-    times of rows follow from them (`beatmeter.chunking`).
+    times of rows follow from them (`beatmeter.audio.chunking`).
     """
 
     segment: str

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from beatmeter.display import count
 from beatmeter.errors import BeatmeterError, StoreError, shown
+from beatmeter.runtime.display import count
 from beatmeter.schema import FeatureSpec
 from beatmeter.store.catalog import Catalog
 from beatmeter.store.commit import SegmentWriter

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from beatmeter.chunking import Layout, rows
+from beatmeter.audio.chunking import Layout, rows
 from beatmeter.schema import Features, FeatureSpec, Pooled
 from beatmeter.store import crew
 from beatmeter.store.gather import Check

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from beatmeter.display import count
 from beatmeter.errors import StoreError
+from beatmeter.runtime.display import count
 from beatmeter.store.catalog import Catalog, Commit, State
 from beatmeter.store.journal import Journal, RecordError
 from beatmeter.store.place import Place, UnreadableError

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from beatmeter.report import Evaluation
+from beatmeter.evaluation.report import Evaluation
 from beatmeter.schema import FeatureSpec, Finding, Predictions, Track
 from beatmeter.settings import RunConfig
 

@@ -10,14 +10,14 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from beatmeter import diagnostics, metrics
-from beatmeter.artifacts import require
 from beatmeter.errors import RunError
-from beatmeter.heads import Head
-from beatmeter.report import Evaluation
+from beatmeter.evaluation import diagnostics, metrics
+from beatmeter.evaluation.report import Evaluation
+from beatmeter.runtime.artifacts import require
 from beatmeter.schema import FeatureSpec, Finding, Predictions, Track, label_table
 from beatmeter.settings import RunConfig
 from beatmeter.tasks.base import LOSS, Choice, Output, State, Targets, Task
+from beatmeter.tasks.heads import Head
 from beatmeter.tasks.losses import LOSSES, floor_of_negative
 
 

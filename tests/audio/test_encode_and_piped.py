@@ -22,8 +22,8 @@ from beatmeter.audio.encode import decode, encode
 from beatmeter.audio.piped import spooled
 from beatmeter.datasets.synthetic import SynthPlan, synthesise
 from beatmeter.errors import AudioError
-from beatmeter.report.players import excerpt
-from beatmeter.robustness.curves import encode_mp3
+from beatmeter.evaluation.report.players import excerpt
+from beatmeter.experiments.robustness.curves import encode_mp3
 
 
 @pytest.mark.parametrize(("format", "subtype"), [("WAV", "PCM_16"), ("FLAC", "PCM_16"), ("OGG", "VORBIS"), ("MP3", "MPEG_LAYER_III")])

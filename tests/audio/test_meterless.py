@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from beatmeter.audio.synth.meterless import FITTED, KINDS, UNSEEN, render_meterless
+from beatmeter.datasets.synth.meterless import FITTED, KINDS, UNSEEN, render_meterless
 from beatmeter.errors import ConfigError
 
 RATE = 8000
@@ -27,7 +27,7 @@ def test_a_sound_is_in_range_and_its_seeds_differ(kind: str) -> None:
 
 
 def test_a_sound_is_the_same_in_every_process() -> None:
-    code = "import hashlib; from beatmeter.audio.synth.meterless import *; "
+    code = "import hashlib; from beatmeter.datasets.synth.meterless import *; "
     code += f"[print(hashlib.sha256(render_meterless(7, kind, seconds=2.0, sample_rate={RATE})).hexdigest()) for kind in KINDS]"
     theirs = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert theirs == [hashlib.sha256(render_meterless(7, kind, seconds=2.0, sample_rate=RATE)).hexdigest() for kind in KINDS]

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from beatmeter.cli import main
-from beatmeter.config import change
 from beatmeter.datasets.synthetic import SynthPlan, synthesise
+from beatmeter.learning.training import run
+from beatmeter.runtime.config import change
 from beatmeter.settings import RunConfig
-from beatmeter.training import run
 
 Typed = Callable[..., tuple[int, str, str]]
 

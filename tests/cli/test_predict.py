@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 from beatmeter.cli import answers
-from beatmeter.display import width_of
-from beatmeter.predictor import Answer
+from beatmeter.runtime.display import width_of
+from beatmeter.serving.predictor import Answer
 
 Typed = Callable[..., tuple[int, str, str]]
 MODEL = "spectral-lag"

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import meter_controls as controls
 import numpy as np
 import pytest
 
-from beatmeter.diagnostics import Limits
-from beatmeter.display import width_of
-from beatmeter.report import Evaluation
-from beatmeter.report.closing import closing_text
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "evaluation"))
-import meter_controls as controls
+from beatmeter.evaluation.diagnostics import Limits
+from beatmeter.evaluation.report import Evaluation
+from beatmeter.evaluation.report.closing import closing_text
+from beatmeter.runtime.display import width_of
 
 Typed = Callable[..., tuple[int, str, str]]
 FAST = Limits(permutations=100, replicates=100)

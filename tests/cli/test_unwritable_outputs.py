@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from beatmeter.atomic import WriteError, write_text, writing
+from beatmeter.runtime.atomic import WriteError, write_text, writing
 
 Typed = Callable[..., tuple[int, str, str]]
 # PLACE: see conftest; FILE: a regular file; FOLDER: an empty folder

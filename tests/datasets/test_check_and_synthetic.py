@@ -15,11 +15,11 @@ import soundfile
 from meterfolders import MeterFolder, build, encode, music
 
 from beatmeter.audio.decode import load
-from beatmeter.audio.synth import render
 from beatmeter.datasets import check as checking
 from beatmeter.datasets import open_dataset
 from beatmeter.datasets.check import Report, check
 from beatmeter.datasets.splits import split_dataset
+from beatmeter.datasets.synth import render
 from beatmeter.datasets.synthetic import SynthPlan, synthesise
 from beatmeter.errors import DataError
 from beatmeter.settings import DataConfig, SplitConfig

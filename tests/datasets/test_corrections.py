@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from meterfolders import MeterFolder, encode, music
 
 from beatmeter.cli.data import data
-from beatmeter.config import parse_assignment
 from beatmeter.datasets import Dataset, open_dataset
 from beatmeter.datasets.corrections import ORIGINAL, LabelFile
 from beatmeter.datasets.labels import format_labels, parse_labels
 from beatmeter.errors import DataError
+from beatmeter.runtime.config import parse_assignment
 from beatmeter.settings import DataConfig, RunConfig
 
 CLASSES = ("3", "4", "5", "7", "9", "11")

@@ -11,7 +11,7 @@ from meterfolders import encode, music
 
 from beatmeter.cli.train import evaluate, train
 from beatmeter.errors import ConfigError
-from beatmeter.predictions import read_predictions
+from beatmeter.evaluation.predictions import read_predictions
 
 
 def run(command: object, *arguments: object) -> Result:

@@ -15,7 +15,8 @@ from hypothesis.extra import numpy as hnp
 from scipy import optimize
 from sklearn.isotonic import IsotonicRegression
 
-from beatmeter.calibration import (
+from beatmeter.errors import EvaluationError
+from beatmeter.evaluation.calibration import (
     Calibration,
     ScoreMap,
     best_f1,
@@ -29,9 +30,8 @@ from beatmeter.calibration import (
     selective_curve,
     selective_table,
 )
-from beatmeter.diagnostics import detect
-from beatmeter.errors import EvaluationError
-from beatmeter.metrics import METRICS, log_loss_per_class
+from beatmeter.evaluation.diagnostics import detect
+from beatmeter.evaluation.metrics import METRICS, log_loss_per_class
 from beatmeter.schema import Predictions
 
 

@@ -10,13 +10,13 @@ import meter_controls as controls
 import numpy as np
 import pytest
 
-from beatmeter.alignment import align, with_classes
-from beatmeter.compare import compare
-from beatmeter.corrections import Corrections
 from beatmeter.errors import DataError, EvaluationError
-from beatmeter.gate import gate
-from beatmeter.metrics import METRICS, correct, mcnemar
-from beatmeter.report.lab_text import comparison_text, gate_text
+from beatmeter.evaluation.comparison.alignment import align, with_classes
+from beatmeter.evaluation.comparison.compare import compare
+from beatmeter.evaluation.comparison.gate import gate
+from beatmeter.evaluation.corrections import Corrections
+from beatmeter.evaluation.metrics import METRICS, correct, mcnemar
+from beatmeter.evaluation.report.lab_text import comparison_text, gate_text
 from beatmeter.schema import Predictions
 
 

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 
-from beatmeter.diagnostics import (
+from beatmeter.errors import EvaluationError
+from beatmeter.evaluation.diagnostics import (
     EVALUATION,
     PRODUCTION,
     Limits,
@@ -33,8 +34,7 @@ from beatmeter.diagnostics import (
     spills,
     worst_correlation,
 )
-from beatmeter.diagnostics.noise_floor import weighted_quantile
-from beatmeter.errors import EvaluationError
+from beatmeter.evaluation.diagnostics.noise_floor import weighted_quantile
 from beatmeter.schema import Finding, Predictions
 
 FAST = Limits(permutations=300, replicates=40)

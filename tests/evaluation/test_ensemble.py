@@ -12,12 +12,12 @@ import pytest
 from scipy import optimize
 from sklearn.linear_model import LogisticRegression
 
-from beatmeter.calibration import logit
-from beatmeter.ensemble import Ensemble, fit_logistic, fit_mean, fit_stack, mean_of, tune
 from beatmeter.errors import EvaluationError
-from beatmeter.meter_signal import SIGNATURES, MeterSignal, signal_of, signature_scores
-from beatmeter.metrics import METRICS
+from beatmeter.evaluation.calibration import logit
+from beatmeter.evaluation.comparison.ensemble import Ensemble, fit_logistic, fit_mean, fit_stack, mean_of, tune
+from beatmeter.evaluation.metrics import METRICS
 from beatmeter.schema import Predictions
+from beatmeter.serving.meter_signal import SIGNATURES, MeterSignal, signal_of, signature_scores
 
 
 def noisy(p: Predictions, seed: int, strength: float) -> Predictions:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from beatmeter.diagnostics import layer_weights, layers, series, training, trend
+from beatmeter.evaluation.diagnostics import layer_weights, layers, series, training, trend
 
 
 def log(n: int, **figures: Any) -> list[dict[str, Any]]:

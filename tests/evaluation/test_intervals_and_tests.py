@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from beatmeter import metrics
 from beatmeter.errors import EvaluationError
+from beatmeter.evaluation import metrics
 
 
 @given(st.integers(1, 500), st.data())

@@ -12,8 +12,8 @@ from hypothesis.extra import numpy as hnp
 from scipy import stats
 from sklearn import metrics as sk
 
-from beatmeter import metrics
 from beatmeter.errors import EvaluationError
+from beatmeter.evaluation import metrics
 from beatmeter.schema import Predictions
 
 

@@ -20,21 +20,21 @@ import soundfile
 from matplotlib.figure import Figure
 from waiting import PATIENCE
 
-from beatmeter import figures
-from beatmeter.calibration import Calibration
-from beatmeter.compare import compare
-from beatmeter.diagnostics import Limits, Quadrants, pair_correlations
-from beatmeter.gate import gate
-from beatmeter.metrics import measure
-from beatmeter.predictions import write_predictions
-from beatmeter.report.comparison_report import comparison_page, pair_figures
-from beatmeter.report.evaluation import Evaluation
-from beatmeter.report.players import Clip, clip_html, excerpt, locator, worst
-from beatmeter.report.run_figures import run_figures, write_figures
-from beatmeter.report.run_report import run_page
-from beatmeter.report.subject import Subject
+from beatmeter.evaluation import figures
+from beatmeter.evaluation.calibration import Calibration
+from beatmeter.evaluation.comparison.compare import compare
+from beatmeter.evaluation.comparison.gate import gate
+from beatmeter.evaluation.diagnostics import Limits, Quadrants, pair_correlations
+from beatmeter.evaluation.metrics import measure
+from beatmeter.evaluation.predictions import write_predictions
+from beatmeter.evaluation.report.comparison_report import comparison_page, pair_figures
+from beatmeter.evaluation.report.evaluation import Evaluation
+from beatmeter.evaluation.report.players import Clip, clip_html, excerpt, locator, worst
+from beatmeter.evaluation.report.run_figures import run_figures, write_figures
+from beatmeter.evaluation.report.run_report import run_page
+from beatmeter.evaluation.report.subject import Subject
+from beatmeter.evaluation.timeline import timeline, windows
 from beatmeter.schema import Predictions
-from beatmeter.timeline import timeline, windows
 
 FAST = Limits(permutations=100, replicates=100)
 HISTORY = [

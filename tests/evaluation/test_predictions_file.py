@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from beatmeter.errors import DataError, SchemaError
-from beatmeter.predictions import open_predictions, read_predictions, sidecar, write_predictions
+from beatmeter.evaluation.predictions import open_predictions, read_predictions, sidecar, write_predictions
 from beatmeter.schema import Predictions
 
 unit = st.floats(0, 1, allow_nan=False, width=64)

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from beatmeter.calibration import Calibration, Presence, logit
-from beatmeter.calibration.presence import REFUSED, RIDGE, _logistic
 from beatmeter.errors import EvaluationError
+from beatmeter.evaluation.calibration import Calibration, Presence, logit
+from beatmeter.evaluation.calibration.presence import REFUSED, RIDGE, _logistic
 
 KINDS = ("noise", "hum", "clicks")
 

@@ -9,9 +9,9 @@ import meter_controls as controls
 import numpy as np
 import pytest
 
-from beatmeter.diagnostics import Limits
-from beatmeter.metrics import by_source, source_only
-from beatmeter.report import Evaluation, evaluation_text
+from beatmeter.evaluation.diagnostics import Limits
+from beatmeter.evaluation.metrics import by_source, source_only
+from beatmeter.evaluation.report import Evaluation, evaluation_text
 from beatmeter.schema import Predictions
 
 FAST = Limits(permutations=100, replicates=100)

@@ -16,11 +16,11 @@ from click.testing import CliRunner
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from beatmeter.calibration import Calibration
 from beatmeter.cli.timeline import timeline as command
 from beatmeter.errors import ConfigError, EvaluationError
-from beatmeter.streaming import MeterStream
-from beatmeter.timeline import DURATION, clock, evidence_of, timeline, timelines, windows
+from beatmeter.evaluation.calibration import Calibration
+from beatmeter.evaluation.timeline import DURATION, clock, evidence_of, timeline, timelines, windows
+from beatmeter.serving.streaming import MeterStream
 
 CLASSES = ("3", "4", "7")
 
@@ -175,7 +175,7 @@ def test_a_stream_answers_every_hop_and_follows_the_music() -> None:
 
 def test_the_command_hears_a_file_by_the_answers_of_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stand-in for a trained model that tells low from high tones; all else is the real command."""
-    import beatmeter.predictor as module
+    import beatmeter.serving.predictor as module
 
     class Model:
         classes = controls.CLASSES

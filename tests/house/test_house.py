@@ -12,10 +12,10 @@ import click
 import filemap
 import pytest
 
-from beatmeter.artifacts import read_toml
 from beatmeter.cli import cli
 from beatmeter.cli.options import recipes
-from beatmeter.config import build, describe
+from beatmeter.runtime.artifacts import read_toml
+from beatmeter.runtime.config import build, describe
 from beatmeter.settings import RunConfig
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,7 +59,20 @@ def test_help_imports_neither_torch_nor_numpy_libraries() -> None:
     assert out.splitlines()[-1] == "[]"
 
 
-LIGHT = ("schema", "config", "settings", "chunking", "datasets", "store", "metrics", "diagnostics", "predictions", "calibration", "compare", "report")
+LIGHT = (
+    "schema",
+    "runtime.config",
+    "settings",
+    "audio.chunking",
+    "datasets",
+    "store",
+    "evaluation.metrics",
+    "evaluation.diagnostics",
+    "evaluation.predictions",
+    "evaluation.calibration",
+    "evaluation.comparison.compare",
+    "evaluation.report",
+)
 
 
 @pytest.mark.parametrize("module", LIGHT)

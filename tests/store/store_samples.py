@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from beatmeter.chunking import Layout, rows
+from beatmeter.audio.chunking import Layout, rows
 from beatmeter.schema import ChunkSpec, Features, FeatureSpec, Pooled, PoolingSpec
 
 CHUNK = ChunkSpec(sample_rate=1000, length=5000, hop=5000, tail_min=500, minimum=1000)

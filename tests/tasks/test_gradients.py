@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from beatmeter.gradients import joint_step, separable_step
+from beatmeter.learning.gradients import joint_step, separable_step
 
 X = torch.randn(12, 5, generator=torch.Generator().manual_seed(0))
 Y = torch.tensor([0, 0, 1, 1, 2, 2, 3, 3, 0, 1, 2, 3])

@@ -16,7 +16,7 @@ from beatmeter.datasets.wikimeter.downloader import Candidate, Downloader, Downl
 from beatmeter.datasets.wikimeter.folder import SOURCE, Record, Refusal, Segment, Source, WikiFolder
 from beatmeter.datasets.wikimeter.segments import SHORTEST, cut, require_ffmpeg, spans
 from beatmeter.errors import AudioError, BeatmeterError, shown
-from beatmeter.parallel import Crash, ordered
+from beatmeter.runtime.parallel import Crash, ordered
 
 SHORTER, LONGER = 0.5, 2.0  # accepted lengths, as shares of the expected one
 CANDIDATES = 5

@@ -23,12 +23,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from beatmeter import atomic
-from beatmeter.artifacts import read_json, write_json
 from beatmeter.datasets.files import song
 from beatmeter.datasets.labels import format_labels
 from beatmeter.datasets.wikimeter.catalogue import Work, groups
 from beatmeter.errors import DataError, shown
+from beatmeter.runtime import atomic
+from beatmeter.runtime.artifacts import read_json, write_json
 
 SOURCE = "WIKI"
 _WORDS = {"3": "three", "4": "four", "5": "five", "7": "seven", "9": "nine", "11": "eleven"}

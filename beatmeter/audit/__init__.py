@@ -1,9 +1,0 @@
-"""Audits: labels that are probably wrong, clips that are in a dataset twice, and the review list for a person to decide.
-
-from beatmeter.audit import audit, write_audit
-"""
-
-from beatmeter.audit.audit import Audit, audit, write_audit
-from beatmeter.audit.review import Review
-
-__all__ = ["Audit", "Review", "audit", "write_audit"]

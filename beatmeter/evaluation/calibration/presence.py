@@ -1,0 +1,115 @@
+"""Whether there is a meter at all: a logistic regression on what the head's last layer reads, music against meterless sounds.
+
+Fitted beside the calibration of a run, with the threshold where a small share of validation music is refused by fits that do not
+know it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from beatmeter.errors import EvaluationError
+from beatmeter.evaluation.calibration.maps import expit
+from beatmeter.evaluation.metrics import group_index
+from beatmeter.evaluation.metrics.checks import Array
+
+REFUSED = 0.025  # share of validation music that may be refused
+RIDGE = 10.0  # on weights of standardised evidence; as much as ten items of weight 1 that say nothing
+FEWEST = 10  # pieces of music, and sounds
+
+
+@dataclass(frozen=True)
+class Presence:
+    """Log odds of a meter are `weights` (value,) times the evidence, plus `intercept`; `about` says where they come from.
+
+    Odds of 1 are the threshold: below, no meter is heard. So a probability from here has no more meaning than the balance of
+    errors at the threshold: 2.5 % of validation music is refused.
+    """
+
+    weights: tuple[float, ...]
+    intercept: float
+    about: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        if not self.weights or not np.isfinite([*self.weights, self.intercept]).all():
+            raise EvaluationError("the weights that tell meter from none are not all numbers", "Run `beatmeter calibrate` again.")
+
+    def __call__(self, evidence: Array) -> Array:
+        """(item, value) evidence to (item,) probabilities that a meter is heard. Raises EvaluationError for evidence of another
+        length."""
+        if evidence.shape[-1] != len(self.weights):
+            raise EvaluationError(
+                f"the calibration tells meter from none by {len(self.weights)} values, this model gives {evidence.shape[-1]}",
+                "Run `beatmeter calibrate` again.",
+            )
+        return expit(evidence @ np.array(self.weights) + self.intercept)
+
+    @classmethod
+    def fit(cls, music: Array, groups: Sequence[str], sounds: Array, kinds: Sequence[str], folds: int = 5) -> Presence:
+        """From evidence (item, value) of music and of sounds without meter.
+
+        The threshold is set by fits that know other music only. `about` tells of each kind of sound how much of it is refused by a
+        fit that knows no sound of that kind. Raises EvaluationError for too little of either.
+        """
+        if min(len(set(groups)), len(sounds)) < FEWEST:
+            raise EvaluationError(
+                f"{len(set(groups))} pieces of music and {len(sounds)} sounds are too few to tell meter from none",
+                f"It takes {FEWEST} of both: use a validation split with more songs, or leave this out with --sounds 0.",
+            )
+        evidence = np.concatenate([music, sounds]).astype(np.float64)
+        present = np.arange(len(evidence)) < len(music)
+        of_music, of_kind = np.append(group_index(groups) % folds, np.full(len(sounds), -1)), np.append(np.full(len(music), -1), group_index(kinds))
+        outside = np.empty(len(evidence))  # log odds
+        for part in (of_music, of_kind):
+            for k in range(int(part.max()) + 1):
+                weights, intercept = _logistic(evidence[part != k], present[part != k])
+                outside[part == k] = evidence[part == k] @ weights + intercept
+        threshold = float(np.quantile(outside[present], REFUSED))
+        weights, intercept = _logistic(evidence, present)
+        about = {
+            "music": {"items": len(music), "groups": len(set(groups)), "refused": float((outside[present] < threshold).mean())},
+            "sounds": {
+                "items": len(sounds),
+                "refused": {kind: float((outside[~present][np.array(kinds) == kind] < threshold).mean()) for kind in dict.fromkeys(kinds)},
+            },
+        }
+        return cls(tuple(weights.tolist()), intercept - threshold, about)
+
+    @classmethod
+    def join(cls, parts: Mapping[str, Presence], shares: Mapping[str, float]) -> Presence:
+        """For evidence laid end to end in the order of `parts`: the mean of their log odds, weighted by `shares`."""
+        total = sum(shares[name] for name in parts)
+        weights = [w * shares[name] / total for name, part in parts.items() for w in part.weights]
+        intercept = sum(part.intercept * shares[name] / total for name, part in parts.items())
+        return cls(tuple(weights), intercept, {"members": list(parts)})
+
+
+def _logistic(evidence: Array, present: Array) -> tuple[Array, float]:
+    """Weights and intercept of a logistic regression in which both sides count alike, with a ridge on standardised values; by
+    Newton's method (the loss is convex)."""
+    mean, scale = evidence.mean(axis=0), evidence.std(axis=0)
+    scale = np.where(scale > 1e-9, scale, 1.0)
+    design = np.column_stack([(evidence - mean) / scale, np.ones(len(evidence))])
+    weight = np.where(present, 0.5 / present.mean(), 0.5 / (1 - present.mean()))
+    ridge = np.append(np.full(design.shape[1] - 1, RIDGE), 1e-6)
+    w = np.zeros(design.shape[1])
+
+    def loss(w: Array) -> float:
+        u = design @ w
+        return float((weight * (np.logaddexp(0, u) - present * u)).sum() + (ridge * w**2).sum() / 2)
+
+    for _ in range(50):
+        p = expit(design @ w)
+        gradient = design.T @ (weight * (p - present)) + ridge * w
+        step = np.linalg.solve(design.T @ (design * (weight * p * (1 - p))[:, None]) + np.diag(ridge), gradient)
+        size, here = 1.0, loss(w)
+        while size > 1e-6 and loss(w - size * step) > here - 1e-4 * size * float(gradient @ step):
+            size /= 2
+        w = w - size * step
+        if np.abs(size * step).max() < 1e-8:
+            break
+    return w[:-1] / scale, float(w[-1] - (w[:-1] * mean / scale).sum())

@@ -1,0 +1,166 @@
+"""Does the output of one class follow another's? Pearson's r against a null that knows the labels, and spill between classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+
+from beatmeter.evaluation.diagnostics.labels import right, single
+from beatmeter.evaluation.diagnostics.limits import LIMITS, Limits, percent, plain
+from beatmeter.evaluation.metrics import Estimate, group_index, holm, share
+from beatmeter.evaluation.metrics.checks import Array, ratio
+from beatmeter.schema import Finding, Predictions
+
+BATCH_NUMBERS = 4_000_000
+
+
+def correlation(scores: Array) -> Array:
+    """(class, class) Pearson's r between the outputs over items; 0 where an output never changes (scipy: pearsonr)."""
+    z = _standard(scores)
+    result: Array = z.T @ z
+    return result
+
+
+def worst_correlation(p: Predictions) -> tuple[tuple[str, str], float]:
+    """The pair of classes with the highest correlation, and its r; needs two classes and one item."""
+    r = correlation(p.scores)
+    i, j = max(combinations(range(len(p.classes)), 2), key=lambda pair: float(r[pair]))
+    return (p.classes[i], p.classes[j]), float(r[i, j])
+
+
+def _standard(scores: Array) -> Array:
+    """Columns of mean 0 and length 1, or all 0 where constant."""
+    centred = scores - scores.mean(axis=0)
+    length = np.sqrt(np.square(centred).sum(axis=0))
+    there = length > 1e-12 * np.sqrt(len(scores))
+    result: Array = np.where(there, centred, 0.0) / np.where(there, length, 1.0)
+    return result
+
+
+def label_null(scores: Array, present: Array, permutations: int, seed: int = 0) -> Array:
+    """(permutation, class, class) r when every output knows its own label and nothing else.
+
+    The values of class j are shuffled among the items that have label j and among those that have not. That keeps how
+    each output answers its label and how labels come together (two-meter items make outputs correlate rightly), and
+    breaks all else. Entry [., i, j] has j shuffled and i in place.
+    """
+    n, c = scores.shape
+    z = _standard(scores)
+    random = np.random.default_rng(seed)
+    out = np.empty((permutations, c, c))
+    step = max(1, BATCH_NUMBERS // max(1, n))
+    for j in range(c):
+        base = np.argsort(present[:, j], kind="stable")
+        for start in range(0, permutations, step):
+            rows = min(step, permutations - start)
+            shuffled = np.argsort(random.random((rows, n)) + present[:, j], axis=1)  # a random order within each stratum
+            out[start : start + rows, :, j] = z[shuffled, j] @ z[base]
+    return out
+
+
+def _by_group(p: Predictions) -> tuple[Array, Array]:
+    """Scores averaged over the items of one group with the same labels, and these labels: what may be shuffled freely."""
+    present = p.targets > 0
+    labels = present @ (1 << np.arange(present.shape[1]))
+    cell = np.unique(np.column_stack([group_index(p.groups), labels]), axis=0, return_inverse=True)[1].ravel()
+    count = np.bincount(cell)
+    sums = np.stack([np.bincount(cell, weights=p.scores[:, k]) for k in range(len(p.classes))], axis=1)
+    first = np.zeros((len(count), present.shape[1]), dtype=bool)
+    first[cell] = present
+    return ratio(sums, count[:, None]), first
+
+
+@dataclass(frozen=True)
+class PairCorrelation:
+    """Pearson's r of one pair of outputs, what the labels alone explain (mean of the null), the Holm-adjusted p-value of r
+    being above that, and the verdict: "leakage", "explained" or "low"."""
+
+    pair: tuple[str, str]
+    r: float
+    explained: float
+    p: float
+    verdict: str
+
+
+def pair_correlations(p: Predictions, limits: Limits = LIMITS, seed: int = 0) -> list[PairCorrelation]:
+    """Every pair of classes, highest r first. The test runs on averages over groups, since items of a song are not independent."""
+    r = correlation(p.scores)
+    scores, present = _by_group(p)
+    observed = correlation(scores)
+    null = label_null(scores, present, limits.permutations, seed)
+    pairs = list(combinations(range(len(p.classes)), 2))
+    raw = [(1 + int((null[:, i, j] >= observed[i, j]).sum())) / (1 + limits.permutations) for i, j in pairs]
+    rows = []
+    for (i, j), adjusted in zip(pairs, holm(raw), strict=True):
+        explained = float(null[:, i, j].mean())
+        beyond = adjusted < limits.alpha and observed[i, j] - explained > limits.excess
+        high = r[i, j] > limits.correlation
+        verdict = "leakage" if high and beyond else "explained" if high else "low"
+        rows.append(PairCorrelation((p.classes[i], p.classes[j]), float(r[i, j]), explained, adjusted, verdict))
+    return sorted(rows, key=lambda row: -row.r)
+
+
+@dataclass(frozen=True)
+class Spill:
+    """How often items of class `of` alone, rightly answered, also raise class `to` above the active threshold."""
+
+    of: str
+    to: str
+    share: Estimate
+    verdict: str  # "leakage", "raised floor" (the class is up whatever the item) or "low"
+
+
+def spills(p: Predictions, limits: Limits = LIMITS) -> list[Spill]:
+    """Every ordered pair of classes with at least `limits.fewest` items, highest share first."""
+    clean = single(p) & right(p)
+    active = (p.scores > limits.active).astype(np.float64)
+    sources = [i for i in range(len(p.classes)) if (clean & (p.primary == i)).sum() >= limits.fewest]
+    table = {
+        (i, j): share(np.where(clean & (p.primary == i), active[:, j], np.nan), p.groups) for i in sources for j in range(len(p.classes)) if i != j
+    }
+    rows = []
+    for (i, j), estimate in table.items():
+        others = [table[k, j].value for k in sources if k != j]
+        raised = len(others) >= 2 and min(others) > limits.spill
+        surely = estimate.low > limits.spill
+        rows.append(Spill(p.classes[i], p.classes[j], estimate, "raised floor" if raised else "leakage" if surely else "low"))
+    return sorted(rows, key=lambda s: -s.share.value)
+
+
+def leakage(p: Predictions, limits: Limits = LIMITS, seed: int = 0) -> Finding:
+    """Correlated outputs that the labels do not explain, and classes that rise with another on most of its items."""
+    correlations, spilled = pair_correlations(p, limits, seed), spills(p, limits)
+    leaking = [c for c in correlations if c.verdict == "leakage"]
+    spilling = [s for s in spilled if s.verdict == "leakage"]
+    raised = sorted({s.to for s in spilled if s.verdict == "raised floor"}, key=p.classes.index)
+    parts = []
+    if leaking:
+        parts.append(
+            "leakage: " + ", ".join(f"{'-'.join(c.pair)} r = {c.r:.2f} (labels explain {c.explained:.2f}, p = {c.p:.3f})" for c in leaking[:3])
+        )
+    if spilling:
+        parts.append("items of one class raise another: " + ", ".join(f"{s.of} raises {s.to} in {percent(s.share.value)}" for s in spilling[:3]))
+    if raised:
+        parts.append(f"raised floor: {', '.join(raised)} above {limits.active:g} whatever the item")
+    kept = [c for c in correlations if c.verdict == "explained"]
+    if kept:
+        parts.append("explained by labels or chance: " + ", ".join(f"{'-'.join(c.pair)} r = {c.r:.2f}" for c in kept[:3]))
+    if not parts:
+        worst = correlations[0]
+        parts.append(f"no leakage: the highest correlation is r = {worst.r:.2f} ({'-'.join(worst.pair)}), below {limits.correlation:g}")
+    return Finding(
+        "leakage",
+        "warning" if leaking or spilling or raised else "ok",
+        ". ".join(parts) + ".",
+        plain(
+            {
+                "verdict": "leakage" if leaking or spilling else "raised floor" if raised else "none",
+                "pairs": correlations,
+                "matrix": correlation(p.scores),
+                "spill": [s for s in spilled if s.share.value > 0],
+                "raised": raised,
+            }
+        ),
+    )

@@ -1,0 +1,292 @@
+"""Predictions as a CSV file with a JSON file beside it: the exchange format of every command right of the second waist.
+
+`docs/predictions.md` describes the columns. Numbers are written with the fewest digits that give the same float64 back,
+so reading returns exactly what was written.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from beatmeter.errors import DataError, SchemaError, nearest
+from beatmeter.runtime.artifacts import read_bytes, read_json, to_json
+from beatmeter.runtime.atomic import write_text
+from beatmeter.runtime.paths import StrPath, as_path
+from beatmeter.schema import SPLITS, Predictions
+
+FORMAT = 1
+LARGEST = 8 << 30  # bytes of a file
+SCORE, TARGET = "score_", "target_"
+PLAIN = ("id", "group", "source", "split", "start", "end", "primary")
+DESCRIBED = "docs/predictions.md describes the columns."
+
+
+def sidecar(path: StrPath) -> Path:
+    """The JSON file that belongs to the CSV file `path`."""
+    return as_path(path).with_suffix(".meta.json")
+
+
+def to_csv(predictions: Predictions) -> str:
+    """The file's text: one header line, one line per item."""
+    classes = predictions.classes
+    odd = [c for c in classes if not c or c != c.strip()]
+    if odd:
+        raise SchemaError(f"the class name {odd[0]!r} cannot be a column", "Take away the spaces around it.")
+    lines = [[*PLAIN, *(TARGET + c for c in classes), *(SCORE + c for c in classes)]]
+    numbers = [a.astype(np.float64).tolist() for a in (predictions.times, predictions.targets, predictions.scores)]
+    for i, (times, targets, scores) in enumerate(zip(*numbers, strict=True)):
+        k = int(predictions.primary[i])
+        names = [predictions.ids[i], predictions.groups[i], predictions.sources[i], predictions.split]
+        lines.append(
+            [*names, *("" if math.isnan(t) else repr(t) for t in times), classes[k] if k >= 0 else "", *map(repr, targets), *map(repr, scores)]
+        )
+    return "".join(",".join(map(_cell, line)) + "\n" for line in lines)
+
+
+def _cell(text: str) -> str:
+    """One cell, quoted where CSV needs it (`csv.writer` leaves a lone carriage return bare)."""
+    return '"' + text.replace('"', '""') + '"' if any(c in text for c in ',"\r\n') else text
+
+
+def write_predictions(path: StrPath, predictions: Predictions) -> str:
+    """Write `path` (CSV) and the JSON beside it; returns the sha256 of the CSV.
+
+    Both appear whole. The old JSON goes first, so no moment shows a CSV with the JSON of another.
+    """
+    path = as_path(path)
+    try:
+        text = to_csv(predictions)
+        digest = hashlib.sha256(text.encode("utf-8")).hexdigest()
+        about = {
+            "format": FORMAT,
+            "classes": list(predictions.classes),
+            "split": predictions.split,
+            "items": len(predictions),
+            "sha256": digest,
+            "meta": dict(predictions.meta),
+        }
+        described = to_json(about, ensure_ascii=False) + "\n"
+        sidecar(path).unlink(missing_ok=True)
+        write_text(path, text)
+        write_text(sidecar(path), described)
+    except UnicodeEncodeError as error:
+        raise DataError(f"cannot write {path}: the name {error.object!r} is not valid UTF-8", "Rename that audio file.") from None
+    except (TypeError, ValueError) as error:
+        raise SchemaError(f"the meta of these predictions cannot be written as JSON: {error}") from None
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {error.strerror or error}") from None
+    return digest
+
+
+def read_predictions(path: StrPath, split: str | None = None) -> Predictions:
+    """Read a predictions file, written by `write_predictions` or elsewhere.
+
+    Needed columns: `id`, `score_<class>` for every class, and labels: `primary`, or `target_<class>` columns, or both.
+    `group` defaults to the id, `source` to "", times to unknown. `split` picks the lines of one split; a file that
+    holds several needs it; lines without a split fit any. Raises DataError with file and line for whatever is missing or wrong.
+    """
+    path = as_path(path)
+    text, digest = _read_text(path)
+    about = _read_sidecar(path, digest)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        header = [name.strip() for name in next(reader, [])]
+        columns = _columns(path, header)
+        lines = []
+        for cells in reader:
+            if len(cells) == len(header):
+                lines.append((reader.line_num, cells))
+            elif cells:
+                raise DataError(f"{path}:{reader.line_num}: {len(cells)} cells, the header has {len(header)}", "Quote cells that hold commas.")
+    except csv.Error as error:
+        raise DataError(f"{path}:{reader.line_num}: not valid CSV: {error}") from None
+    return _build(path, columns, lines, split, about)
+
+
+def open_predictions(where: StrPath, split: str | None = None) -> Predictions:
+    """Predictions from a run folder (`predictions/<split>.csv`, by default of the test split) or from a CSV file."""
+    where = as_path(where)
+    if not where.is_dir():
+        return read_predictions(where, split)
+    wanted = split or "test"
+    path = where / "predictions" / f"{wanted}.csv"
+    if not path.exists():
+        there = sorted(p.stem for p in (where / "predictions").glob("*.csv"))
+        known = f"It has predictions for: {', '.join(there)}." if there else "A run folder holds predictions/<split>.csv; or name a predictions file."
+        raise DataError(f"{where} has no predictions for the split {wanted!r}", known)
+    return read_predictions(path, wanted if wanted in SPLITS else None)  # others are files about other data, or other labels
+
+
+def _read_text(path: Path) -> tuple[str, str]:
+    if not os.path.lexists(path):
+        raise DataError(f"there is no file or folder {path}", "Name a run folder or a predictions file (CSV).")
+    raw = read_bytes(path, DataError, largest=LARGEST)
+    try:
+        return raw.decode("utf-8-sig"), hashlib.sha256(raw).hexdigest()
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise DataError(f"{path}:{line}: not valid UTF-8", "Save the file as UTF-8.") from None
+
+
+def _read_sidecar(path: Path, digest: str) -> dict[str, Any]:
+    beside = sidecar(path)
+    if not os.path.lexists(beside):
+        return {}
+    about = read_json(beside, DataError, "Delete it to read the CSV without its description.")
+    if "sha256" not in about or not isinstance(about.get("meta", {}), dict):
+        return {}  # a JSON file of something else that happens to share the name
+    if about["sha256"] != digest:
+        raise DataError(
+            f"{path} was changed after {beside.name} was written for it", f"Delete {beside} to read the CSV as it is, or restore the CSV."
+        )
+    return about
+
+
+class _Columns:
+    """Where each column is: `at[name]`, and the classes in the order of their score columns."""
+
+    def __init__(self, at: dict[str, int], classes: tuple[str, ...]) -> None:
+        self.at, self.classes = at, classes
+
+    def cell(self, cells: Sequence[str], name: str) -> str:
+        return cells[self.at[name]] if name in self.at else ""
+
+
+def _columns(path: Path, header: list[str]) -> _Columns:
+    if len(header) <= 1:
+        found = next((name for sep, name in ((";", "semicolons"), ("\t", "tabs")) if header and sep in header[0]), None)
+        what = f"{path} separates its columns by {found}" if found else f"{path} has no header with several columns"
+        raise DataError(what, f"A predictions file is comma-separated. {DESCRIBED}")
+    twice = sorted({name for name in header if header.count(name) > 1})
+    if twice:
+        raise DataError(f"{path}: the column {twice[0]!r} is there twice")
+    classes = tuple(name[len(SCORE) :] for name in header if name.startswith(SCORE) and name != SCORE)
+    known = [*PLAIN, *(TARGET + c for c in classes), *(SCORE + c for c in classes)]
+    unknown = [name for name in header if name not in known]
+    if "id" not in header:
+        raise DataError(f"{path} has no column 'id'", f"It has: {', '.join(header)}. {DESCRIBED}")
+    if not classes:
+        raise DataError(
+            f"{path} has no score columns", f"Name them score_<class>, for instance score_3, score_4. It has: {', '.join(header)}. {DESCRIBED}"
+        )
+    for name in unknown:  # extra columns are the writer's own business, unless they look like a misspelt score or target
+        if name.lower().startswith(("score", "target", "prob", "logit")):
+            lonely = name.startswith(TARGET)
+            hint = f"Add {SCORE}{name[len(TARGET) :]} (0 where the model does not know this class), or remove it." if lonely else nearest(name, known)
+            raise DataError(f"{path}: the column {name!r} {'has no score column beside it' if lonely else 'is not known'}", hint)
+    if "primary" not in header and not any(name.startswith(TARGET) for name in header):
+        raise DataError(
+            f"{path} has no labels: neither 'primary' nor target_<class> columns",
+            f"Add `primary` with the class of each item, empty where it is unknown. It has: {', '.join(header)}. {DESCRIBED}",
+        )
+    return _Columns({name: i for i, name in enumerate(header) if name in known}, classes)
+
+
+def _build(path: Path, columns: _Columns, lines: list[tuple[int, list[str]]], split: str | None, about: dict[str, Any]) -> Predictions:
+    splits = sorted({columns.cell(cells, "split") for _, cells in lines})
+    if split is not None:
+        kept = [(at, cells) for at, cells in lines if columns.cell(cells, "split") in ("", split)]
+        if lines and not kept:
+            raise DataError(f"{path} has no items of the split {split!r}", f"It has: {', '.join(map(repr, splits))}.")
+        lines = kept
+    elif len(splits) > 1:
+        raise DataError(f"{path} holds several splits: {', '.join(map(repr, splits))}", "Say which one, or keep each in its own file.")
+    else:
+        split = splits[0] if splits else str(about.get("split", ""))
+    classes = columns.classes
+    scores = _numbers(path, columns, lines, [SCORE + c for c in classes], (0.0, 1.0), "Scores are probabilities: apply a sigmoid to logits.")
+    times = _numbers(
+        path, columns, lines, ["start", "end"], (0.0, math.inf), "Times are seconds; leave both empty for a whole track.", empty=math.nan
+    )
+    primary, targets = _labels(path, columns, lines)
+    ids = [columns.cell(cells, "id") for _, cells in lines]
+    seen: dict[tuple[str, str, str], int] = {}
+    for (line, cells), id, (start, end) in zip(lines, ids, times.tolist(), strict=True):
+        if not id:
+            raise DataError(f"{path}:{line}: the id is empty")
+        if math.isnan(start) != math.isnan(end) or end <= start:
+            raise DataError(f"{path}:{line}: start and end of {id!r} must both be empty, or end must follow start")
+        key = (id, columns.cell(cells, "start"), columns.cell(cells, "end"))
+        if seen.setdefault(key, line) != line:
+            raise DataError(
+                f"{path}:{line}: {id!r} stands on line {seen[key]} already", "Ids are unique; windows of one track differ in start and end."
+            )
+    try:
+        return Predictions(
+            classes=classes,
+            ids=tuple(ids),
+            groups=tuple(columns.cell(cells, "group") or id for (_, cells), id in zip(lines, ids, strict=True)),
+            sources=tuple(columns.cell(cells, "source") for _, cells in lines),
+            split=split,
+            targets=targets,
+            scores=scores,
+            primary=primary,
+            times=times,
+            meta=about.get("meta", {}),
+        )
+    except SchemaError as error:
+        raise DataError(f"{path}: {error}") from None
+
+
+def _labels(path: Path, columns: _Columns, lines: list[tuple[int, list[str]]]) -> tuple[Int[np.ndarray, " item"], Float[np.ndarray, "item klass"]]:
+    """Primary class and target weights; each is filled from the other where only one of them is given."""
+    classes = columns.classes
+    targets = _numbers(
+        path, columns, lines, [TARGET + c for c in classes], (0.0, 1.0), "Targets are weights of labels; 0 where a class is absent.", empty=0.0
+    )
+    primary = np.full(len(lines), -1, dtype=np.int64)
+    for i, (line, cells) in enumerate(lines):
+        name = columns.cell(cells, "primary").strip()
+        row = targets[i]
+        if name and name not in classes:
+            raise DataError(f"{path}:{line}: the label {name!r} has no score column", f"{nearest(name, classes)} Or add {SCORE}{name}.")
+        if name:
+            primary[i] = classes.index(name)
+            if not row.any():
+                targets[i, primary[i]] = 1.0
+            elif not row[primary[i]]:
+                raise DataError(f"{path}:{line}: the primary class {name!r} has no weight in its target column")
+        elif row.any():
+            best = np.flatnonzero(row == row.max())
+            if len(best) > 1:
+                tied = ", ".join(classes[k] for k in best)
+                raise DataError(f"{path}:{line}: the classes {tied} have equal weight", "Say in a column `primary` which of them counts.")
+            primary[i] = best[0]
+    return primary, targets
+
+
+def _numbers(
+    path: Path,
+    columns: _Columns,
+    lines: list[tuple[int, list[str]]],
+    names: list[str],
+    span: tuple[float, float],
+    hint: str,
+    empty: float | None = None,
+) -> Float[np.ndarray, "item column"]:
+    """The cells of the columns `names` as float64; an absent column or empty cell gives `empty`, or an error without one."""
+    values = np.empty((len(lines), len(names)))
+    for j, name in enumerate(names):
+        for i, (line, cells) in enumerate(lines):
+            text = columns.cell(cells, name).strip()
+            if not text and empty is not None:
+                values[i, j] = empty
+                continue
+            try:
+                value = float(text)
+            except ValueError:
+                value = math.nan
+            if not span[0] <= value <= span[1] or math.isinf(value):
+                raise DataError(f"{path}:{line}: {name} = {text!r} is not a number in [{span[0]:g}, {span[1]:g}]", hint)
+            values[i, j] = value
+    return values

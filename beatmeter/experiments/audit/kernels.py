@@ -1,0 +1,99 @@
+"""How alike tracks are, from a feature store: one matrix (track, track) per view of the features, layer by layer.
+
+A view is a set of columns, each standardised over the tracks. Its kernel is the mean over columns of the products of two
+tracks: only the kernel is kept, so memory is that of (track, track), however many layers a store holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+from scipy.linalg import eigh
+
+from beatmeter.audio.chunking import Layout, rows
+from beatmeter.errors import StoreError
+from beatmeter.features.pooling import aggregate
+from beatmeter.schema import FeatureSpec, PoolingSpec
+from beatmeter.store import Snapshot
+
+Kernel = Float32[np.ndarray, "track track"]
+_BATCH = 256  # tracks read at a time
+
+
+def usable(spec: FeatureSpec) -> tuple[PoolingSpec, ...]:
+    """The poolings that can be compared track by track. Raises StoreError when there is none."""
+    found = tuple(p for p in spec.poolings if p.kind in ("stats", "lag"))
+    if not found:
+        raise StoreError("these features hold frames only", "Extract with --set features.poolings=stats,lag.")
+    return found
+
+
+def kernels(snapshot: Snapshot, keys: Sequence[str], progress: Callable[[int], object] = lambda n: None) -> dict[str, Kernel]:
+    """One kernel per pooling, by its name: the stored numbers, aggregated per track. And one named `tempo-free` where there
+    is lag pooling: see `scale_magnitudes`. `progress(1)` after each layer of each pooling."""
+    found: dict[str, Kernel] = {}
+    columns: dict[str, int] = {}
+
+    def add(name: str, values: np.ndarray) -> None:
+        block = standardise(values.reshape(len(keys), -1))
+        found[name] = found.get(name, np.float32(0)) + block @ block.T
+        columns[name] = columns.get(name, 0) + block.shape[1]
+
+    for pooling in usable(snapshot.spec):
+        for layer in pooling.layers:
+            values = _aggregated(snapshot, keys, pooling, layer)
+            add(pooling.name, values)
+            if pooling.kind == "lag":
+                add("tempo-free", scale_magnitudes(values))
+            progress(1)
+    return {name: kernel / np.float32(max(columns[name], 1)) for name, kernel in found.items()}
+
+
+def standardise(values: Float32[np.ndarray, "track column"]) -> Float32[np.ndarray, "track column"]:
+    """Every column with mean 0 and deviation 1; constant ones become 0."""
+    mean, deviation = values.mean(axis=0, dtype=np.float64), values.std(axis=0, dtype=np.float64)
+    constant = deviation <= 1e-6 * np.maximum(np.abs(mean), 1e-6)
+    scale = np.where(constant, 0.0, 1 / np.where(constant, 1.0, deviation))
+    result: np.ndarray = ((values - mean) * scale).astype(np.float32)
+    return result
+
+
+def scale_magnitudes(lags: Float32[np.ndarray, "track ... lag"]) -> Float32[np.ndarray, "track ... bin"]:
+    """Square roots of the Fourier magnitudes along the log-lag axis. There another tempo is a shift, which the magnitudes do
+    not see: the scale transform of Holzapfel and Stylianou (IEEE TASLP 19, 2011), here over lags that are logarithmic already.
+    """
+    centred = lags - lags.mean(axis=-1, keepdims=True)
+    result: np.ndarray = np.sqrt(np.abs(np.fft.rfft(centred, n=2 * lags.shape[-1], axis=-1))).astype(np.float32)
+    return result
+
+
+def cosines(kernel: Kernel) -> Kernel:
+    """Cosine of the standardised features of every two tracks."""
+    length = np.sqrt(np.maximum(np.diagonal(kernel), np.float32(1e-12)))
+    result: np.ndarray = np.clip(kernel / length[:, None] / length[None, :], -1, 1)
+    return result
+
+
+def coordinates(kernel: Kernel, most: int = 256) -> np.ndarray:
+    """(track, component) principal components of a view from its kernel, largest first, those without variance left out."""
+    n = len(kernel)
+    values, vectors = eigh(kernel.astype(np.float64), subset_by_index=[max(0, n - most), n - 1], overwrite_a=True, check_finite=False)
+    keep = np.flatnonzero(values > 1e-6 * values[-1])[::-1]
+    result: np.ndarray = vectors[:, keep] * np.sqrt(values[keep])
+    return result
+
+
+def _aggregated(snapshot: Snapshot, keys: Sequence[str], pooling: PoolingSpec, layer: int) -> np.ndarray:
+    """(track, *axes) float32 of one layer, the rows of each track aggregated as training does it."""
+    result = np.empty((len(keys), *pooling.shape), np.float32)
+    for start in range(0, len(keys), _BATCH):
+        some = keys[start : start + _BATCH]
+        values, offsets = snapshot.load(some, pooling.name, layers=(layer,))
+        for i, samples in enumerate(snapshot.lengths(some).tolist()):
+            frames = torch.from_numpy(rows(Layout.of(samples, snapshot.spec), pooling)[1])
+            track = torch.from_numpy(values[offsets[i] : offsets[i + 1]]).float()
+            result[start + i] = aggregate(pooling, track, frames)[0].numpy()
+    return result

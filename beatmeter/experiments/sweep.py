@@ -1,0 +1,258 @@
+"""Sweeps: many runs of one question. Frozen ones share features and train together; what is finished is never done twice.
+
+Every cell ends as an ordinary run folder. Run the same sweep again and it goes on where it was: finished cells are kept,
+those that were interrupted are resumed from one preparation (on threads, not stacked: each is at an epoch of its own), the
+others start. A cell that fails costs only itself, and is tried again when the sweep is.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from beatmeter.errors import RunError
+from beatmeter.evaluation.metrics import balanced_accuracy
+from beatmeter.evaluation.predictions import read_predictions
+from beatmeter.evaluation.report.text import table
+from beatmeter.evaluation.runs import RunFolder
+from beatmeter.experiments.cells import Cell, same_but
+from beatmeter.learning.loop import Run, fit, fit_standardisation
+from beatmeter.learning.stacked import FREE, fit_stacked
+from beatmeter.learning.training import Progress, Report, begin, finish, prepare, run
+from beatmeter.runtime.display import count
+from beatmeter.schema import Track
+from beatmeter.settings import RunConfig
+
+SMALL = 80_000  # parameters up to which a CPU is faster with stacked heads; see benchmarks/bench_training.py
+
+
+class FailedRunsError(RunError):
+    """Some of several runs failed: why, by run folder. The others have come to their end."""
+
+    def __init__(self, failed: Mapping[Path, RunError], of: int) -> None:
+        self.failed = dict(failed)
+        named = "; ".join(f"{path.name}: {e.what}" for path, e in failed.items())
+        hints = dict.fromkeys([*(e.hint for e in failed.values() if e.hint), "What is finished is kept; run again to try the others again."])
+        super().__init__(f"{len(failed)} of {count(of, 'run')} failed: {named}", " ".join(hints))
+
+
+def run_cells(
+    cells: Sequence[Cell],
+    folder: Path,
+    device: torch.device,
+    predict: Sequence[str] = ("val", "test"),
+    report: Report = print,
+    progress: Progress | None = None,
+) -> list[Path]:
+    """Bring every cell to its end in `folder`/`cell.name`; the run folders, in the order of the cells.
+
+    Raises RunError when a folder holds a run of other settings, and at the end FailedRunsError when some of several failed.
+    """
+    paths = [folder / cell.name for cell in cells]
+    todo: list[tuple[Cell, Path]] = []
+    for cell, path in zip(cells, paths, strict=True):
+        state = state_of(path, cell.config)
+        if state != "finished":
+            todo.append((cell, path))
+        if state == "begun":
+            report(f"{path.name}: resuming")
+    if len(cells) > 1:
+        report(f"{count(len(cells), 'run')} in {folder}: {len(cells) - len(todo)} finished, {len(todo)} to do")
+    failed: dict[Path, RunError] = {}
+    for group in together(todo):
+        if group[0][0].config.regime == "frozen":
+            failed |= _run_group(group, device, predict, report, progress)
+            continue
+        for cell, path in group:
+            report(f"\n{cell.name}")
+            try:
+                run(cell.config, path, device, RunFolder(path).config_file.exists(), predict, report, progress)
+            except RunError as error:
+                failed[path] = error
+                report(f"{path.name}: failed: {error.what}")
+    if failed:
+        first = next(iter(failed.values()))
+        if len(cells) == 1:
+            raise first
+        raise FailedRunsError(failed, len(cells)) from first
+    return paths
+
+
+def state_of(path: Path, config: RunConfig) -> str:
+    """`finished`, `begun` (a checkpoint lies there) or `new`. Raises RunError when the folder holds a run of other settings."""
+    folder = RunFolder(path)
+    if not folder.config_file.exists():
+        return "new"
+    if folder.config() != config:
+        raise RunError(f"{path} holds a run with other settings", "Choose another --out.")
+    return "finished" if folder.finished else "begun" if os.path.lexists(folder.last) else "new"
+
+
+def together(todo: Sequence[tuple[Cell, Path]]) -> list[list[tuple[Cell, Path]]]:
+    """Groups of cells that read the same features with heads of the same shape."""
+    groups: dict[str, list[tuple[Cell, Path]]] = {}
+    for cell, path in todo:
+        groups.setdefault(same_but(cell.config, FREE), []).append((cell, path))
+    return list(groups.values())
+
+
+def _run_group(
+    group: Sequence[tuple[Cell, Path]], device: torch.device, predict: Sequence[str], report: Report, progress: Progress | None
+) -> dict[Path, RunError]:
+    """Frozen cells from one preparation, those that have begun first; why some failed, by run folder. Cells that another process
+    trains, or has finished by now, are left to it."""
+    failed: dict[Path, RunError] = {}
+    with ExitStack() as stack:
+        mine = []
+        for cell, path in group:
+            try:
+                stack.enter_context(RunFolder(path).held(report))
+            except RunError as error:
+                failed[path] = error
+                report(f"{path.name}: {error.what}")
+                continue
+            if state_of(path, cell.config) != "finished":
+                mine.append((cell, path))
+        return failed | (_train_group(mine, device, predict, report, progress) if mine else {})
+
+
+def _train_group(
+    group: Sequence[tuple[Cell, Path]], device: torch.device, predict: Sequence[str], report: Report, progress: Progress | None
+) -> dict[Path, RunError]:
+    """`_run_group`, of cells whose folders are held."""
+    ready = prepare(group[0][0].config, device, report, progress)
+    begun = [state_of(path, cell.config) == "begun" for cell, path in group]
+    runs = [
+        begin(cell.config, ready, path, device, RunFolder(path).config_file.exists(), report if i == 0 else _silent)
+        for i, (cell, path) in enumerate(group)
+    ]
+    failed: dict[Path, RunError] = {}
+    bar = progress("epochs", sum(r.config.training.epochs for r in runs)) if progress else None
+    try:
+        for resume in (True, False):
+            some = [one for one, has in zip(runs, begun, strict=True) if has is resume]
+            try:
+                if some:
+                    fit_many(some, ready.split("train"), ready.split("val"), report, bar.update if bar else _silent, resume=resume)
+            except FailedRunsError as error:
+                failed |= error.failed
+    finally:
+        if bar:
+            bar.close()
+    for one in runs:
+        try:
+            if one.folder.path not in failed:
+                finish(one, ready, predict)
+        except RunError as error:
+            failed[one.folder.path] = error
+    return failed
+
+
+def fit_many(
+    runs: Sequence[Run],
+    train: Sequence[Track],
+    val: Sequence[Track],
+    report: Report = print,
+    progress: Callable[[int], object] = lambda n: None,
+    stack: bool | None = None,
+    resume: bool = False,
+) -> None:
+    """Train runs that share a source, each as if alone. On a GPU, and where heads are small, they are stacked into one; on a
+    CPU, where large products are as fast one by one, they are spread over its cores, and so are those that `resume`.
+    `progress(n)`: n more epochs are over. Raises FailedRunsError once all are over, when some failed."""
+    model = runs[0].model
+    if stack is None:
+        stack = (
+            len(runs) > 1
+            and not resume
+            and not any(r.config.training.start for r in runs)
+            and model.task.separable
+            and all(hasattr(model.head, name) for name in ("mix", "readout", "poolings"))
+            and (model.device.type != "cpu" or sum(p.numel() for p in model.head.parameters()) <= SMALL)
+        )
+    failed = fit_stacked(runs, train, val, report, progress) if stack else _fit_on_threads(runs, train, val, report, progress, resume)
+    for path, error in failed.items():
+        report(f"{path.name}: failed: {error.what}")
+    if failed:
+        raise FailedRunsError(failed, len(runs))
+
+
+def _fit_on_threads(
+    runs: Sequence[Run], train: Sequence[Track], val: Sequence[Track], report: Report, progress: Callable[[int], object], resume: bool
+) -> dict[Path, RunError]:
+    """Each run by itself, as many at a time as there are cores; why some failed, by run folder."""
+    model = runs[0].model
+    if runs[0].config.head.standardise and not runs[0].config.training.start and not resume:  # once, before the threads
+        fit_standardisation(model, train, model.source.step_size(runs[0].config.training))
+    cores, stop = torch.get_num_threads(), threading.Event()
+    workers = min(len(runs), cores)
+    failed: dict[Path, RunError] = {}
+
+    def one(each: Run) -> str | None:
+        torch.set_num_threads(max(1, cores // workers))
+        try:
+            best = fit(each, train, val, resume, report=_silent, progress=lambda label, total: _Tick(stop, progress))
+        except RunError as error:
+            failed[each.folder.path] = error
+            return None
+        return f"{each.folder.path.name}: best epoch {best['epoch']}: {each.model.task.epoch_line(best['val'])}"
+
+    try:
+        with ThreadPoolExecutor(workers) as pool:
+            try:  # alone, in this thread: OpenMP's threads sleep at every barrier of a second team, which halves the speed
+                for line in map(one, runs) if workers == 1 else pool.map(one, runs):
+                    if line is not None:
+                        report(line)
+            except BaseException:
+                stop.set()
+                raise
+    finally:
+        torch.set_num_threads(cores)
+    return {each.folder.path: failed[each.folder.path] for each in runs if each.folder.path in failed}
+
+
+class _Tick:
+    """A bar of one epoch, as `fit` wants it, which counts epochs and can end a thread."""
+
+    def __init__(self, stop: threading.Event, progress: Callable[[int], object]) -> None:
+        self.stop, self.progress = stop, progress
+
+    def update(self, tracks: int) -> None:
+        if self.stop.is_set():
+            raise KeyboardInterrupt
+
+    def close(self) -> None:
+        self.progress(1)
+
+
+def _silent(_: Any) -> None:
+    pass
+
+
+def summary(cells: Sequence[Cell], paths: Sequence[Path]) -> str:
+    """One line a system, best on validation first: mean and standard deviation over seeds of balanced accuracy."""
+    systems: dict[str, list[RunFolder]] = {}
+    for cell, path in zip(cells, paths, strict=True):
+        systems.setdefault(cell.system, []).append(RunFolder(path))
+    lines = []
+    for name, folders in systems.items():
+        figures = []
+        for split in ("val", "test"):
+            files = [f.predictions(split) for f in folders if f.predictions(split).exists()]
+            values = [float(balanced_accuracy(p.scores, p.primary)) for p in map(read_predictions, files)]
+            figures.append((100 * float(np.mean(values)), 100 * float(np.std(values, ddof=1)) if len(values) > 1 else math.nan) if values else None)
+        lines.append((figures[0][0] if figures[0] else -math.inf, name or "all", len(folders), figures))
+    body = [
+        [name, str(seeds), *("-" if f is None else f"{f[0]:.1f}" + ("" if math.isnan(f[1]) else f" +- {f[1]:.1f}") for f in figures)]
+        for _, name, seeds, figures in sorted(lines, key=lambda line: -line[0])
+    ]
+    return "\n".join(table(["settings", "seeds", "val balanced %", "test balanced %"], body))

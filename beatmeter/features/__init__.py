@@ -1,0 +1,1 @@
+"""First waist: features of audio, how they are made, kept and served."""

@@ -1,0 +1,172 @@
+"""The features that some settings ask for: which backbone, which spec, which store, and the extraction that fills it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from beatmeter.features.backbones import load_backbone
+from beatmeter.features.backbones.base import Backbone
+from beatmeter.features.extraction import Extractor, Plan, plan
+from beatmeter.features.extraction.committing import Patience, Written, impatient, untold
+from beatmeter.features.pooling import Encoder, feature_spec
+from beatmeter.runtime.device import fast_dtype
+from beatmeter.runtime.display import count
+from beatmeter.schema import FeatureSpec, Track
+from beatmeter.settings import FeatureConfig
+from beatmeter.store import Store
+from beatmeter.store.store import around, is_address, list_stores
+
+Report = Callable[[str], None]
+Progress = Callable[[str, int], Any]
+LARGE = 512  # width from which a network is worth bfloat16
+
+
+@dataclass
+class Filled:
+    """What `fill` found and did: track keys and reasons of failure by track id, how many tracks were `present`, and how many
+    are `done`, seconds of their audio and of the work."""
+
+    keys: Mapping[str, str]
+    failed: dict[str, str]
+    present: int
+    done: int = 0
+    audio_seconds: float = 0.0
+    seconds: float = 0.0
+
+    def speed(self) -> str:
+        """In one line."""
+        seconds = max(self.seconds, 1e-9)
+        return f"extracted {count(self.done, 'track')} at {self.done / seconds:.2f} clips/s, {self.audio_seconds / seconds:.0f} x real time"
+
+
+class FeatureService:
+    """Joins a backbone to a cache folder. The backbone is loaded when it is first needed."""
+
+    def __init__(self, config: FeatureConfig, device: torch.device, jobs: int = 1) -> None:
+        """`jobs` processes decode audio ahead of the backbone; 1 decodes in this process."""
+        self.config, self.device, self.jobs = config, device, jobs
+
+    @cached_property
+    def dtype(self) -> str:
+        """Compute precision: a large network takes what is fast here, small ones and spectra stay in float32."""
+        if self.config.dtype != "auto":
+            return self.config.dtype
+        return fast_dtype(self.device) if self.outline.dim >= LARGE else "float32"
+
+    @cached_property
+    def outline(self) -> Backbone:
+        """What the backbone is, without its weights: enough to plan with."""
+        return load_backbone(self.config.backbone, self.config.revision, self.config.normalise, weights=False)
+
+    @cached_property
+    def backbone(self) -> Backbone:
+        """The backbone up to its last wanted layer, in its compute precision, on the device."""
+        return self._load(self.spec.last_layer)
+
+    def _load(self, depth: int) -> Backbone:
+        c = self.config
+        return load_backbone(c.backbone, c.revision, c.normalise, self.dtype, depth=depth).to(self.device)
+
+    @cached_property
+    def spec(self) -> FeatureSpec:
+        """What is extracted."""
+        return feature_spec(self.outline, self.config, self.dtype)
+
+    def describe(self) -> str:
+        """Backbone, precision, device and licence in one line; says so when the weights are untrained."""
+        identity, depth = self.outline.identity, self.outline.n_layers
+        shape = f"{depth} layer{'s' * (depth != 1)} x {self.outline.dim}"
+        untrained = "" if identity.trained else ", UNTRAINED weights from a fixed seed"
+        return f"features: {identity.name} ({shape}, {self.dtype} on {self.device}, {identity.licence}{untrained})"
+
+    def store(self, wanted: FeatureSpec | None = None) -> Store:
+        """A store that holds `wanted` (default: all of the spec) already by its spec, or the store of the spec."""
+        return Store.find_covering(self.config.cache, wanted or self.spec) or Store.for_spec(self.config.cache, self.spec)
+
+    @cached_property
+    def memory(self) -> Path | None:
+        """Folder of the memory of track keys: the cache, when that is a folder."""
+        return None if is_address(self.config.cache) else Path(self.config.cache)
+
+    def ensure(
+        self,
+        tracks: Sequence[Track],
+        wanted: FeatureSpec | None = None,
+        report: Report = print,
+        progress: Progress | None = None,
+        retry_failed: bool = False,
+    ) -> tuple[Store, Mapping[str, str], dict[str, str]]:
+        """Extract what the store lacks of `tracks`: the store, track keys by track id, reasons of failure by track id."""
+        if self.memory is not None and not self.memory.exists():
+            report(f"new cache: {self.memory}")
+        store = self.store(wanted)
+        filled = self.fill(store, tracks, report, progress, retry_failed)
+        return store, filled.keys, filled.failed
+
+    def fill(
+        self,
+        store: Store,
+        tracks: Sequence[Track],
+        report: Report = print,
+        progress: Progress | None = None,
+        retry_failed: bool = False,
+        stop: threading.Event | None = None,
+        patience: Patience = impatient,
+        written: Written = untold,
+    ) -> Filled:
+        """Extract what `store`, one that `store()` gave, lacks of `tracks`. Setting `stop` ends it early, after the tracks in
+        flight; those that were not begun are in none of its numbers. `patience` decides whether to try again when the store
+        cannot be written, `written(n)` is called when it has taken n tracks."""
+        planned = plan(tracks, store, self.memory, retry_failed, self.jobs, stop)
+        report(describe_plan(planned, store))
+        if planned.todo and not planned.present:
+            for line in why_begun(store):
+                report(line)
+        filled = Filled(planned.keys, dict(planned.failed), planned.present)
+        if planned.todo:
+            bar = progress("extracting", len(planned.todo)) if progress else None
+            update = bar.update if bar else lambda n: None
+            try:
+                outcome = Extractor(self._encoder(store.spec), store, self.device, self.jobs).run(
+                    planned.todo, update, stop, patience, planned.stamps, written
+                )
+            finally:
+                if bar:
+                    bar.close()
+            bad = {planned.keys[i]: reason for i, reason in outcome.failed.items()}
+            filled.failed.update({t.id: bad[planned.keys[t.id]] for t in tracks if planned.keys.get(t.id) in bad})
+            filled.done, filled.audio_seconds, filled.seconds = outcome.done, outcome.audio_seconds, outcome.seconds
+            report(filled.speed())
+            report(outcome.profile())
+        return filled
+
+    def _encoder(self, spec: FeatureSpec) -> Encoder:
+        """For the poolings of a store, which may hold deeper layers than were asked for."""
+        backbone = self.backbone if spec.last_layer <= self.spec.last_layer else self._load(spec.last_layer)
+        return Encoder(backbone, spec).to(self.device)
+
+
+def why_begun(store: Store) -> list[str]:
+    """Why the features of the same backbone beside a new store do not serve, one line a store."""
+    if len(store.keys()):
+        return []
+    beside = [other for other in list_stores(around(store.where)) if isinstance(other, Store) and other.where != store.where]
+    same = [other for other in beside if other.spec.backbone == store.spec.backbone and len(other.keys())]
+    return [f"a new store is begun beside {other.where}, which stays readable: {other.spec.why_not(store.spec)} (there != wanted)" for other in same]
+
+
+def describe_plan(planned: Plan, store: Store) -> str:
+    """What there is to do, in one line."""
+    parts = [f"{len(planned.todo)} to extract", f"{planned.present} present"]
+    if planned.duplicates:
+        parts.append(f"{planned.duplicates} copies of others")
+    if planned.failed:
+        parts.append(f"{len(planned.failed)} failed")
+    return f"store {store.where}: {', '.join(parts)}"

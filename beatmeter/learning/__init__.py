@@ -1,0 +1,1 @@
+"""Features and a task become a run."""

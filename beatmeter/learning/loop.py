@@ -1,0 +1,298 @@
+"""The training loop: any task, any source, one process or several. A resumed run continues bit for bit.
+
+Randomness is seeded anew for each epoch from (seed, epoch), so an interrupted run needs no generator states: weights,
+optimiser moments and the epoch number are all there is to go on from. What chance does to a track depends on its place
+in the optimiser's step, not on the batches and processes that share the step.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from beatmeter.errors import RunError
+from beatmeter.evaluation.runs import RunFolder
+from beatmeter.learning import checkpoints
+from beatmeter.learning.gradients import joint_step, separable_step
+from beatmeter.learning.history import Course
+from beatmeter.learning.lag_shift import draw_shifts, shifted
+from beatmeter.learning.restoring import HEADER, head_tensors, part, require_fit
+from beatmeter.learning.sources import Batch, Source, in_order
+from beatmeter.learning.standardiser import Standardiser, moments_of, standardiser_of
+from beatmeter.runtime.artifacts import named
+from beatmeter.runtime.distributed import ALONE, Ranks
+from beatmeter.schema import Predictions, Track
+from beatmeter.settings import RunConfig
+from beatmeter.tasks import State, Targets, Task, chosen_by
+from beatmeter.tasks.heads import draw_from, layer_weights, mix_parameters, own_parameters
+
+Report = Callable[[str], None]
+
+
+@dataclass
+class Model:
+    """What is trained: the source's encoder and the task's head; what the task found in the train split; by which processes."""
+
+    task: Task
+    state: State
+    source: Source
+    head: nn.Module
+    ranks: Ranks = ALONE
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.head.parameters()).device
+
+    def outputs(self, tracks: Sequence[Track], size: int, progress: Callable[[int], object] = lambda n: None) -> np.ndarray:
+        """Outputs (track, name) without gradients, in evaluation mode; processes share the work."""
+        found = torch.zeros((len(tracks), len(self.task.output.names)), device=self.device)
+        self.head.eval()
+        self.source.encoder.eval()
+        with torch.inference_mode():
+            for batch in self.source.batches(tracks, in_order(len(tracks), size)[self.ranks.index :: self.ranks.count]):
+                found[torch.from_numpy(batch.index)] = self.head(self.source.features(batch)).float()
+                progress(len(batch.index))
+        self.ranks.add([found])
+        result: np.ndarray = found.cpu().numpy()
+        if not np.isfinite(result).all():
+            bad = tracks[int((~np.isfinite(result).all(axis=1)).argmax())]
+            raise RunError(
+                f"the model gives values that are not finite, first for track {bad.id} (on {self.device})", "Use --set features.dtype=float32."
+            )
+        return result
+
+    def predict(self, tracks: Sequence[Track], split: str, size: int, meta: dict[str, Any] | None = None) -> Predictions:
+        """Predictions of one split."""
+        return self.task.decode(self.outputs(tracks, size), tracks, split, meta)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that training changed, and the standardiser."""
+        head = {f"head.{name}": value for name, value in self.head.state_dict().items()}
+        adapter = {f"adapter.{name}": value for name, value in self.source.adapter_state().items()}
+        return head | adapter | self.source.standardiser.tensors()
+
+    def load(self, tensors: Mapping[str, Tensor], where: Path, partly: bool = False) -> None:
+        """Put back what `tensors` gave, from the checkpoint `where`; `partly` leaves the adapter as it is where they hold none.
+        Raises RunError, naming `where`, for tensors of another model."""
+        head, adapter = head_tensors(tensors), part(tensors, "adapter.")
+        require_fit(self.head, head, where)
+        self.head.load_state_dict(head)
+        self.source.standardise(Standardiser.from_tensors(tensors))
+        if adapter or not partly:
+            with named(where):
+                self.source.load_adapter_state(adapter)
+
+
+@dataclass
+class Run:
+    """A model to be trained: by which settings, into which folder, and what every checkpoint says of where it comes from."""
+
+    model: Model
+    config: RunConfig
+    folder: RunFolder
+    about: Mapping[str, Any]
+
+
+def epoch_seed(*parts: int) -> int:
+    """One 63-bit seed from several numbers."""
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def fit_standardisation(model: Model, train: Sequence[Track], size: int) -> None:
+    """Standardise the source by mean and standard deviation of every pooling over the train split, untouched by augmentation.
+    A source that is standardised already stays as it is."""
+    if model.source.standardiser.means:
+        return
+    model.source.encoder.eval()
+    moments = {name: m for name, m in moments_of(model.source.spec).items() if name in model.task.reads}
+    with torch.inference_mode():
+        for batch in model.source.batches(train, in_order(len(train), size)[model.ranks.index :: model.ranks.count]):
+            features = model.source.features(batch)
+            for name, moment in moments.items():
+                moment.add(features[name])
+    for moment in moments.values():
+        moment.exchange(model.ranks.gather)
+    model.source.standardise(standardiser_of(moments))
+
+
+def optimiser_for(model: Model, config: RunConfig) -> torch.optim.AdamW:
+    """AdamW with one group each for the head, the layer mix (own rate, no decay) and what the source trains."""
+    t = config.training
+    mix = mix_parameters(model.head)
+    groups = [
+        {"params": own_parameters(model.head), "name": "head", "lr": t.head_lr, "weight_decay": t.weight_decay},
+        {"params": mix, "name": "mix", "lr": t.mix_lr, "weight_decay": 0.0},
+        *({"lr": t.adapter_lr, "weight_decay": t.weight_decay, **g} for g in model.source.parameter_groups()),
+    ]
+    groups = [g | {"base_lr": g["lr"]} for g in groups if g["params"]]
+    return torch.optim.AdamW(groups, fused=model.device.type in ("cpu", "cuda"))
+
+
+def fit(
+    run: Run,
+    train: Sequence[Track],
+    val: Sequence[Track],
+    resume: bool = False,
+    report: Report = print,
+    progress: Callable[[str, int], Any] | None = None,
+) -> dict[str, Any]:
+    """Train until the epochs are over or patience is, keep the best and the last checkpoint, load the best; its log line
+    is returned. `progress(label, total)` gives a bar with `update` and `close`."""
+    model, config, folder, t = run.model, run.config, run.folder, run.config.training
+    size = model.source.step_size(t)
+    optimiser = optimiser_for(model, config)
+    targets = tensors_of(model.task.targets(train), model.device)
+    after = None
+    if resume and os.path.lexists(folder.last):
+        tensors, after = checkpoints.read(
+            folder.last, {**HEADER, "best": {"epoch": int, "val": {"loss": float, chosen_by(model.task, t.select).name: float}}}
+        )
+        model.load(tensors, folder.last)
+        with named(folder.last):
+            checkpoints.load_optimiser(optimiser, tensors)
+        report(f"continuing after epoch {after['epoch']}")
+    elif config.head.standardise and not t.start:
+        fit_standardisation(model, train, size)
+    course = Course(folder if model.ranks.main else None, run.about, t, chosen_by(model.task, t.select), after)
+    began_at = course.epoch + 1
+    try:
+        while not course.over:
+            epoch = course.epoch + 1
+            began = time.monotonic()
+            bar = progress(f"epoch {epoch}/{t.epochs}", len(train)) if progress else None
+            loss, norm = train_epoch(model, optimiser, train, targets, config, epoch, size, bar.update if bar else lambda n: None)
+            line = {"epoch": epoch, "train": {"loss": loss, "gradient_norm": norm}, "val": validate(model, val, size)}
+            if bar:
+                bar.close()
+            line |= {
+                "layer_weights": layer_weights(model.head),
+                "learning_rates": {g["name"]: g["lr"] for g in optimiser.param_groups},
+                "seconds": round(time.monotonic() - began, 3),
+            }
+            better = course.add(line, model.state, model.tensors, lambda: checkpoints.optimiser_tensors(optimiser))
+            report(describe_epoch(model.task, line, t.epochs, better, first=epoch == began_at))
+    finally:
+        course.close()
+    if course.best is None:
+        raise RunError("no epoch was trained", "Set training.epochs to at least 1.")
+    if course.epoch < t.epochs:
+        report(f"stopped: no better validation {course.choice.name} for {t.patience} epochs")
+    model.ranks.gather(None)  # the best epoch is on disk
+    model.load(checkpoints.read(folder.best)[0], folder.best)
+    return course.best
+
+
+def train_epoch(
+    model: Model,
+    optimiser: torch.optim.Optimizer,
+    train: Sequence[Track],
+    targets: tuple[Tensor, Tensor],
+    config: RunConfig,
+    epoch: int,
+    size: int,
+    progress: Callable[[int], Any] = lambda n: None,
+) -> tuple[float, float]:
+    """One pass over the train split: mean loss and mean gradient norm before clipping.
+
+    A step of the optimiser takes `batch` x `accumulation` tracks; each process computes its share of them, `size` at a time.
+    """
+    t, ranks, source, task = config.training, model.ranks, model.source, model.task
+    torch.manual_seed(epoch_seed(config.seed, epoch, 2, ranks.index))  # dropout inside the encoder
+    generator = torch.Generator(model.device).manual_seed(epoch_seed(config.seed, epoch, 1, ranks.index))
+    draw_from(model.head, generator)
+    model.head.train()
+    source.encoder.train()
+    parameters = [p for g in optimiser.param_groups for p in g["params"]]
+    steps = optimiser_steps(task, train, config, epoch)
+    shares = [in_order(len(own), size) for own in (step[ranks.share(len(step))] for step in steps)]
+    parts = [step[ranks.share(len(step))][rows] for step, share in zip(steps, shares, strict=True) for rows in share]
+    batches = source.batches(train, parts, seed=(config.seed, epoch))
+    shifts = draw_shifts(len(train), (config.seed, epoch), config.augment.lag_shift)
+
+    def outputs(batch: Batch) -> Tensor:
+        by = None if shifts is None else shifts[batch.index]
+        return cast(Tensor, model.head(shifted(source.features(batch), source.spec, by)))
+
+    def loss(found: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
+        at = at.to(found.device)
+        return task.loss(found, targets[0][at], targets[1][at], model.state)
+
+    def some(n: int) -> Iterator[tuple[Batch, Tensor]]:
+        for _ in range(n):
+            batch = next(batches)
+            yield batch, torch.from_numpy(batch.index)
+            progress(len(batch.index) * ranks.count)
+
+    total, count = (torch.zeros((), device=model.device) for _ in range(2))
+    norms = []
+    for number, share in enumerate(shares):
+        done = (epoch - 1) * len(steps) + number
+        for g in optimiser.param_groups:
+            g["lr"] = g["base_lr"] * schedule(done / (t.epochs * len(steps)), t.warmup)
+        optimiser.zero_grad(set_to_none=True)
+        batched = some(len(share))
+        if task.separable:
+            step = separable_step(batched, outputs, loss, parameters, ranks)
+        else:
+            step = joint_step(batched, outputs, loss, parameters, ranks, generator)
+        total, count = total + step.total, count + step.count
+        norms.append(float(nn.utils.clip_grad_norm_(parameters, t.clip)))
+        if not math.isfinite(norms[-1]):
+            raise RunError(f"the loss is not finite in epoch {epoch}", "Lower the learning rates, or use --set features.dtype=float32.")
+        optimiser.step()
+    return float(total) / max(float(count), 1e-12), sum(norms) / len(norms)
+
+
+def tensors_of(targets: Targets, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Targets and their mask (track, name) on a device."""
+    return torch.from_numpy(targets.values).float().to(device), torch.from_numpy(np.ascontiguousarray(targets.mask)).to(device)
+
+
+def optimiser_steps(task: Task, train: Sequence[Track], config: RunConfig, epoch: int) -> list[np.ndarray]:
+    """Positions of the tracks of every optimiser step of an epoch."""
+    rng = np.random.default_rng((config.seed, epoch))
+    return task.sampler(train, rng, config.training.batch * config.training.accumulation)
+
+
+def schedule(progress: float, warmup: float) -> float:
+    """Share of the peak learning rate after this share of all steps: a linear rise, then half a cosine to zero."""
+    if progress < warmup:
+        return max(progress, 1e-3) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
+
+
+def validate(model: Model, val: Sequence[Track], size: int) -> dict[str, Any]:
+    """Loss and the task's figures on the validation split."""
+    return judge(model.task, model.state, val, model.outputs(val, size))
+
+
+def judge(task: Task, state: State, val: Sequence[Track], outputs: np.ndarray) -> dict[str, Any]:
+    """The same from outputs (track, name)."""
+    total, count = task.loss(torch.from_numpy(outputs), *tensors_of(task.targets(val), torch.device("cpu")), state)
+    return {"loss": float(total) / max(float(count), 1e-12), **task.figures(task.decode(outputs, val, "val"))}
+
+
+def describe_epoch(task: Task, line: dict[str, Any], epochs: int, better: bool, first: bool) -> str:
+    """One terminal line per epoch, in at most 80 columns; the `first` comes under what the columns mean."""
+    cells = {
+        "epoch": f"{line['epoch']}/{epochs}",
+        "loss": f"{line['train']['loss']:.3f}",
+        "val loss": f"{line['val']['loss']:.3f}",
+        **task.epoch_cells(line["val"]),
+        "s": f"{line['seconds']:.1f}",
+    }
+    least = {"epoch": 7, "s": 6}
+    widths = [max(len(heading), len(cell), least.get(heading, 0)) for heading, cell in cells.items()]
+    row = "  ".join(cell.rjust(width) for cell, width in zip(cells.values(), widths, strict=True)) + ("  best" if better else "")
+    if not first:
+        return row
+    return "\n".join([task.legend, "  ".join(heading.rjust(width) for heading, width in zip(cells, widths, strict=True)), row])

@@ -1,0 +1,161 @@
+"""The pre-training loop: resumable to the bit, logged line by line, one folder per attempt."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from beatmeter.datasets.synth import SynthOptions
+from beatmeter.datasets.synth.clip import METERS
+from beatmeter.errors import RunError
+from beatmeter.evaluation.runs import provenance
+from beatmeter.features.backbones.checkpoint import write_folder
+from beatmeter.features.backbones.embedded import EMBEDDED_CONFIG, fresh
+from beatmeter.learning import checkpoints
+from beatmeter.learning.pretraining.objective import Objective
+from beatmeter.learning.pretraining.stream import StreamSpec, batches, make_batch
+from beatmeter.learning.restoring import part, require_fit
+from beatmeter.runtime import atomic, lock
+from beatmeter.runtime.artifacts import named, read_toml, to_json_line
+from beatmeter.runtime.config import build, differences, to_toml
+from beatmeter.runtime.device import fast_dtype
+from beatmeter.settings import PretrainConfig
+
+LOG_EVERY = 20
+CHECK_CLIPS = 96  # clips that no step sees, to watch the meter by
+
+
+def pretrain(
+    config: PretrainConfig,
+    out: Path,
+    device: torch.device,
+    resume: bool = False,
+    report: Callable[[str], None] = print,
+    progress: Callable[[str, int], Any] | None = None,
+) -> Path:
+    """Train from fresh weights (or go on) in the folder `out`; returns the folder with the backbone's weights. No other process
+    can train there until the end: RunError says who does."""
+    if resume and not out.is_dir():
+        raise RunError(f"there is no folder {out}", "Name the --out of a pre-training that was begun.")
+    with lock.held(out / ".lock", f"pre-training in {out}", report):
+        return _pretrain(config, out, device, resume, report, progress)
+
+
+def _pretrain(
+    config: PretrainConfig,
+    out: Path,
+    device: torch.device,
+    resume: bool,
+    report: Callable[[str], None],
+    progress: Callable[[str, int], Any] | None,
+) -> Path:
+    last = out / "last.safetensors"
+    if last.exists() and not resume:
+        raise RunError(f"{out} holds a pre-training already", f"Continue it with `beatmeter pretrain --resume {out}`, or choose another --out.")
+    if resume:
+        config = build(PretrainConfig, read_toml(out / "config.toml", RunError), str(out / "config.toml"))
+    else:
+        atomic.write_text(out / "config.toml", to_toml(differences(config, PretrainConfig())))
+    torch.manual_seed(config.seed)
+    model = Objective(fresh(config.seed), config, len(METERS)).to(device).train()
+    optimiser = _optimiser(model, config)
+    step, log = 0, []
+    if resume:
+        tensors, about = checkpoints.read(last, {"step": int, "log": [{"step": int}]})
+        state = {name: value for name, value in part(tensors, "model.").items() if ".standardise." not in name}
+        require_fit(model, state, last)
+        model.load_state_dict(state)
+        with named(last):
+            checkpoints.load_optimiser(optimiser, tensors)
+        step, log = int(about["step"]), about["log"]
+        report(f"continuing after step {step}")
+    chunk = EMBEDDED_CONFIG
+    stream = StreamSpec(
+        config.clips, config.chunks, 375 * chunk.hop + chunk.span - chunk.hop, 375 * chunk.hop, model.backbone.sample_rate, config.seed
+    )
+    dtype = fast_dtype(device) if config.precision == "auto" else config.precision
+    bar = progress("pre-training", config.steps) if progress else None
+    if bar:
+        bar.update(step)
+    began = time.monotonic()
+    sums: dict[str, float] = {}
+    seen = 0
+    for number, batch in enumerate(batches(stream, step, config.steps, config.workers), step):
+        losses = _step(model, optimiser, config, number, batch, device, dtype)
+        for name, value in losses.items():
+            sums[name] = sums.get(name, 0.0) + value
+        done = number + 1
+        if bar:
+            bar.update(1)
+        seen += 1
+        saving = done % config.save_every == 0 or done == config.steps
+        if saving or done % LOG_EVERY == 0:
+            log.append({"step": done, **{k: round(v / seen, 4) for k, v in sums.items()}, "seconds": round(time.monotonic() - began, 1)})
+            sums, seen = {}, 0
+        if saving:
+            if config.lag_weight:
+                log[-1]["held_out_accuracy"] = round(held_out_accuracy(model, stream, device), 4)
+            _save(out, model, optimiser, config, done, log)
+            report(" ".join(f"{k} {v}" for k, v in log[-1].items()))
+    if bar:
+        bar.close()
+    write_folder(model.backbone, out / "backbone", torch.float16)
+    report(f"backbone: {out / 'backbone'}")
+    return out
+
+
+@torch.inference_mode()
+def held_out_accuracy(model: Objective, stream: StreamSpec, device: torch.device) -> float:
+    """Share of clips from another stream whose heaviest meter is heard, through lag pooling and the meter head."""
+    other = replace(stream, seed=stream.seed + 1_000_003, options=SynthOptions(polymeter=0, polyrhythm=0, hemiola=0))
+    model.eval()
+    right = 0
+    for step in range(CHECK_CLIPS // stream.clips):
+        batch = make_batch(other, step)
+        logits = model.meters(torch.from_numpy(batch.waves).to(device))
+        right += int((logits.argmax(1).cpu().numpy() == batch.meters.argmax(1)).sum())
+    model.train()
+    return right / (CHECK_CLIPS // stream.clips * stream.clips)
+
+
+def _optimiser(model: nn.Module, config: PretrainConfig) -> torch.optim.AdamW:
+    """Decay for matrices and kernels only."""
+    large = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
+    small = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
+    return torch.optim.AdamW([{"params": large, "weight_decay": config.weight_decay}, {"params": small, "weight_decay": 0.0}], lr=config.lr)
+
+
+def _step(
+    model: Objective, optimiser: torch.optim.Optimizer, config: PretrainConfig, number: int, batch: Any, device: torch.device, dtype: str
+) -> dict[str, float]:
+    rate = config.lr * min(1.0, (number + 1) / config.warmup) * 0.5 * (1 + math.cos(math.pi * number / config.steps))
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+    torch.manual_seed((config.seed << 32) + number)  # dropout and masks follow from (seed, step): a resumed run is the same run
+    generator = torch.Generator().manual_seed((config.seed << 32) + number)
+    waves, meters = torch.from_numpy(batch.waves).to(device), torch.from_numpy(batch.meters).to(device)
+    frames = {name: torch.from_numpy(values).to(device) for name, values in batch.frames.items()}
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == "bfloat16"):
+        losses = model(waves, meters, frames, generator)
+    total = model.total(losses)
+    if not bool(torch.isfinite(total)):
+        raise RunError(f"the loss is not finite at step {number + 1}", "Lower lr, or use --set precision=float32.")
+    optimiser.zero_grad(set_to_none=True)
+    total.backward()  # type: ignore[no-untyped-call]
+    nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+    optimiser.step()
+    return {name: float(value.detach()) for name, value in losses.items()} | {"total": float(total.detach())}
+
+
+def _save(out: Path, model: Objective, optimiser: torch.optim.Optimizer, config: PretrainConfig, step: int, log: list[dict[str, Any]]) -> None:
+    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    about = {"step": step, "steps": config.steps, "log": log, **provenance()}
+    checkpoints.write(out / "last.safetensors", tensors | checkpoints.optimiser_tensors(optimiser), about)
+    atomic.write_text(out / "log.jsonl", "".join(to_json_line(line) + "\n" for line in log))

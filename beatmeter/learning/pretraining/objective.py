@@ -1,0 +1,107 @@
+"""What pre-training asks of a backbone, all at once: frames that know beat, bar and pace, masked frames that know the
+spectrum, and joined frames whose log-lag autocorrelation knows the meter."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from beatmeter.features.backbones.hubert import Hubert
+from beatmeter.features.backbones.spectral import log_mel
+from beatmeter.features.pooling import feature_spec
+from beatmeter.learning.pretraining.targets import BAR_PERIODS, BEAT_PERIODS, UNKNOWN
+from beatmeter.settings import FeatureConfig, HeadConfig, PretrainConfig
+from beatmeter.tasks.heads import Head
+from beatmeter.tasks.losses import unbiased
+
+MASK_LENGTH = 10  # frames
+PERIOD_WEIGHT = 0.2  # a cross-entropy over 32 classes starts at 3.5, the other frame losses below 1
+
+
+class Objective(nn.Module):
+    """The backbone with everything that only pre-training needs. `forward` gives the losses by name."""
+
+    def __init__(self, backbone: Hubert, config: PretrainConfig, n_classes: int) -> None:
+        super().__init__()
+        self.backbone, self.config = backbone, config
+        d = backbone.dim
+        self.frame_norm = nn.LayerNorm(d)
+        self.frame = nn.Linear(d, 4 + len(BEAT_PERIODS) + len(BAR_PERIODS))
+        self.spectrum = nn.Linear(d, config.mel_bands)
+        self.mask_embedding = nn.Parameter(torch.randn(d) * 0.1)
+        self.lag = backbone.lag_pooling()
+        spec = feature_spec(backbone, FeatureConfig(poolings=("lag",), window=config.chunks), "float32")
+        self.meter = Head(spec, HeadConfig(poolings=("lag",), dropout=0.1), n_classes)
+
+    def forward(
+        self, waves: Float[Tensor, "clip chunk sample"], meters: Float[Tensor, "clip klass"], frames: dict[str, Tensor], generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """Losses of one batch; `frames` as in StreamBatch, (clip, chunk * frame)."""
+        clips, chunks, _ = waves.shape
+        embedded = self.backbone.embed(waves.flatten(0, 1))
+        masked = self._mask(embedded.shape[:2], generator).to(embedded.device)
+        embedded = torch.where(masked[..., None], self.mask_embedding.to(embedded), embedded)
+        lags: list[Tensor] = []
+        top: list[Tensor] = []
+
+        def visit(layer: int, states: Tensor) -> None:
+            if self.config.lag_weight:
+                lags.append(self.lag(states.float().reshape(clips, -1, states.shape[2])))
+            if layer == self.backbone.n_layers:
+                top.append(states.float())
+
+        self.backbone.encode(embedded, visit)
+        losses: dict[str, Tensor] = {}
+        if self.config.frame_weight:
+            losses |= self._frame_losses(self.frame(self.frame_norm(top[0])).reshape(clips, chunks * embedded.shape[1], -1), frames)
+        if self.config.mask_weight and bool(masked.any()):
+            mel = log_mel(waves.flatten(0, 1), self.backbone.sample_rate, self.config.mel_bands)
+            mel = (mel - mel.mean(dim=(1, 2), keepdim=True)) / (mel.std(dim=(1, 2), keepdim=True) + 1e-3)
+            losses["spectrum"] = F.smooth_l1_loss(self.spectrum(top[0])[masked], mel[masked])
+        if self.config.lag_weight:
+            logits = self.meter({"lag": torch.stack(lags, dim=1)})
+            weight = torch.full((meters.shape[1],), float(meters.shape[1] - 1), device=meters.device)
+            losses["meter"] = unbiased(logits, meters, weight, 0.05).mean()
+        return losses
+
+    def meters(self, waves: Float[Tensor, "clip chunk sample"]) -> Float[Tensor, "clip klass"]:
+        """Logits of the clip's meter, without masks."""
+        lags: list[Tensor] = []
+        self.backbone(waves.flatten(0, 1), lambda layer, states: lags.append(self.lag(states.float().reshape(len(waves), -1, states.shape[2]))))
+        return self.meter({"lag": torch.stack(lags, dim=1)})  # type: ignore[no-any-return]
+
+    def total(self, losses: dict[str, Tensor]) -> Tensor:
+        """The weighted sum that is minimised."""
+        weights = {"spectrum": self.config.mask_weight, "meter": self.config.lag_weight}
+        return torch.stack([value * weights.get(name, self.config.frame_weight) for name, value in losses.items()]).sum()
+
+    def _mask(self, shape: torch.Size, generator: torch.Generator) -> Tensor:
+        """Spans of MASK_LENGTH frames, (chunk, frame); a part of the chunks only, so that the others are heard whole."""
+        chunks, frames = shape
+        starts = torch.rand(chunks, frames, generator=generator) < self.config.mask_share / MASK_LENGTH
+        chosen = torch.rand(chunks, 1, generator=generator) < self.config.mask_chunks
+        spans = F.max_pool1d((starts & chosen).float()[:, None], MASK_LENGTH, 1, MASK_LENGTH // 2)[:, 0, :frames]
+        return spans > 0
+
+    def _frame_losses(self, out: Float[Tensor, "clip frame out"], frames: dict[str, Tensor]) -> dict[str, Tensor]:
+        beat, downbeat, phase = out[..., 0], out[..., 1], out[..., 2:4]
+        beats, bars = out[..., 4 : 4 + len(BEAT_PERIODS)], out[..., 4 + len(BEAT_PERIODS) :]
+        inside = frames["inside"]
+        positive = torch.tensor([4.0, 12.0], device=out.device)  # beats are rare among frames, downbeats rarer
+        distance = 1 - F.cosine_similarity(phase, frames["phase"], dim=-1)
+        return {
+            "beat": F.binary_cross_entropy_with_logits(beat, frames["beat"], pos_weight=positive[0]),
+            "downbeat": F.binary_cross_entropy_with_logits(downbeat, frames["downbeat"], pos_weight=positive[1]),
+            "phase": (distance * inside).sum() / inside.sum().clamp_min(1),
+            "beat_period": PERIOD_WEIGHT * _cross_entropy(beats, frames["beat_period"]),
+            "bar_period": PERIOD_WEIGHT * _cross_entropy(bars, frames["bar_period"]),
+        }
+
+
+def _cross_entropy(logits: Tensor, classes: Tensor) -> Tensor:
+    """Mean over frames with a known class, smoothed a little because neighbouring periods are nearly right."""
+    if bool((classes == UNKNOWN).all()):
+        return logits.sum() * 0
+    return F.cross_entropy(logits.flatten(0, 1), classes.flatten(), ignore_index=UNKNOWN, label_smoothing=0.1)

@@ -1,8 +1,0 @@
-"""What people see of an evaluation: text for the terminal, JSON for programs, one HTML page for the browser."""
-
-from __future__ import annotations
-
-from beatmeter.report.evaluation import Evaluation, findings_json
-from beatmeter.report.text import evaluation_text, findings_text
-
-__all__ = ["Evaluation", "evaluation_text", "findings_json", "findings_text"]

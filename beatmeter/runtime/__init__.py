@@ -1,0 +1,1 @@
+"""Files, processes, devices and settings' machinery: knows no music."""

@@ -1,0 +1,1 @@
+"""A run answers for audio files, arrays and streams."""

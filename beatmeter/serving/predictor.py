@@ -1,0 +1,392 @@
+"""Answers for audio files and arrays by a trained run of either regime, or by several joined."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from beatmeter.audio.ahead import LongAudio, decode_or_count
+from beatmeter.audio.decode import from_array, stream
+from beatmeter.errors import AudioError, BeatmeterError, EvaluationError, RunError
+from beatmeter.evaluation.calibration import SURE, Calibration
+from beatmeter.evaluation.runs import RunFolder
+from beatmeter.evaluation.timeline import HOP, WINDOW, windows
+from beatmeter.features.backbones.adapters import load_merged
+from beatmeter.features.listening import TrackListener, WindowListener
+from beatmeter.features.service import FeatureService
+from beatmeter.learning.restoring import restore
+from beatmeter.learning.sources import TrackEncoder
+from beatmeter.runtime.artifacts import named
+from beatmeter.runtime.paths import StrPath, as_paths
+from beatmeter.schema import Track
+from beatmeter.serving.models import EnsembleFolder, find_model
+from beatmeter.tasks.heads import Head
+
+BLOCK = 30.0  # seconds of a file that are read at a time
+Seconds = Callable[[float], object]
+
+SHORTEST = 10.0  # seconds below which no answer is called sure: of 5 s, fewer such answers are right
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a model makes of audio before it is judged: a probability per class, not calibrated, and `evidence` (value,), a
+    short summary of the same features by which music is told from sound without meter."""
+
+    scores: Float[np.ndarray, " klass"]
+    evidence: Float[np.ndarray, " value"]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model says of one piece of audio: a probability per class, and a second meter when it is above its threshold.
+
+    `heard` is the probability that there is a meter at all: below 0.5 `meter` is None, no meter heard; None where the calibration
+    does not tell. `sure` is a statement that the calibration makes (`Calibration.sure`: 95 % of such answers were right on
+    validation); without one it is False, as it is when no meter is heard and for less than 10 s of audio.
+    """
+
+    classes: tuple[str, ...]
+    scores: Float[np.ndarray, " klass"]
+    seconds: float
+    second: str | None = None
+    sure: bool = False
+    heard: float | None = None
+
+    @property
+    def order(self) -> list[int]:
+        """Class indices, most probable first."""
+        return [int(i) for i in np.argsort(-self.scores, kind="stable")]
+
+    @property
+    def meter(self) -> str | None:
+        """The most probable class; None when no meter is heard."""
+        return self.classes[self.order[0]] if self.heard is None or self.heard >= 0.5 else None
+
+    @property
+    def gap(self) -> float:
+        """P1 - P2."""
+        first, second = self.order[:2]
+        return float(self.scores[first] - self.scores[second])
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "meter": self.meter,
+            "heard": self.heard,
+            "sure": self.sure,
+            "second": self.second,
+            "scores": {name: float(s) for name, s in zip(self.classes, self.scores, strict=True)},
+            "gap": self.gap,
+            "seconds": round(self.seconds, 3),
+        }
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Scores to answers: calibration when the run has one, `priors` over meters, and a share of answers to abstain from."""
+
+    calibration: Calibration | None = None
+    priors: Mapping[str, float] | None = None
+    abstain: float = 0.0
+
+    def __post_init__(self) -> None:
+        if (self.priors or self.abstain) and self.calibration is None:
+            raise RunError("priors and abstention need calibrated scores", "Run `beatmeter calibrate RUN` first.")
+        if not 0 <= self.abstain < 1:
+            raise EvaluationError(f"a share of {self.abstain} of the answers cannot be left open", "Give one from 0 to below 1.")
+        if self.priors and self.calibration:
+            self.calibration.require_priors(self.priors)
+
+    def __call__(self, classes: tuple[str, ...], scored: Scored, seconds: float) -> Answer:
+        if self.calibration is None:
+            return Answer(classes, scored.scores, seconds)
+        calibrated = self.calibration(scored.scores[None], self.priors)
+        presence, sure = self.calibration.presence, self.calibration.sure
+        heard = float(presence(scored.evidence[None])[0]) if presence else None
+        second = int(self.calibration.second_meter(calibrated)[0]) if heard is None or heard >= 0.5 else -1
+        floor = self.calibration.confident_above(coverage=1 - self.abstain) if self.abstain else 0.0
+        stated = sure is not None and heard is not None and heard >= 0.5 and seconds >= SHORTEST
+        certain = stated and bool(calibrated.max() >= max(sure.threshold if sure else 1.0, floor))
+        return Answer(classes, calibrated[0], seconds, classes[second] if second >= 0 else None, certain, heard)
+
+
+class Scorer(Protocol):
+    """Anything that gives audio a score per class: one run, or several joined."""
+
+    classes: tuple[str, ...]
+    sample_rate: int
+    about: str
+
+    @property
+    def members(self) -> Mapping[str, RunScorer]:
+        """The runs that hear, by name."""
+        ...
+
+    def hear(self, wave: Float[np.ndarray, " sample"]) -> Scored:
+        """Probability per class of mono audio at `sample_rate`, before calibration, and the evidence for a meter."""
+        ...
+
+    def join(self, members: Mapping[str, Scored]) -> Scored:
+        """What the members say of the same audio as one."""
+        ...
+
+
+class RunScorer:
+    """The best epoch of one run: backbone, adapter and head."""
+
+    def __init__(self, run: Path, device: torch.device) -> None:
+        saved = restore(run)
+        config, spec, task = saved.config, saved.spec, saved.task
+        service = FeatureService(config.features, device)
+        service.spec.only([p.name for p in spec.poolings]).require_agreement(spec, f"the run {run}")
+        self.head = saved.head(device)
+        with named(saved.folder.best):
+            load_merged(service.backbone, config.adapter, saved.adapter)
+        self.task, self.standardise = task, saved.standardiser
+        self.encoder = TrackEncoder(service.backbone, spec, device).eval()
+        self.classes, self.sample_rate, self.about = self.task.output.names, spec.chunk.sample_rate, service.describe()
+
+    @property
+    def members(self) -> Mapping[str, RunScorer]:
+        return {"": self}
+
+    def join(self, members: Mapping[str, Scored]) -> Scored:
+        return members[""]
+
+    def hear(self, wave: Float[np.ndarray, " sample"]) -> Scored:
+        return hear(self, wave)
+
+    def score(self, features: Mapping[str, torch.Tensor]) -> Scored:
+        """What the head makes of the features of one track, (1, layer, *axes) by pooling."""
+        return self.score_each(features)[0]
+
+    def score_each(self, features: Mapping[str, torch.Tensor]) -> list[Scored]:
+        """The same for several tracks or windows, (item, layer, *axes) by pooling."""
+        with torch.inference_mode():
+            hidden = cast(Head, self.head).hidden(self.standardise(features))
+            outputs = cast(Head, self.head).output(hidden).double().cpu().numpy()
+        said = self.task.decode(outputs, [Track(str(i), Path(str(i))) for i in range(len(outputs))])
+        return [Scored(s, h) for s, h in zip(said.scores, hidden.double().cpu().numpy(), strict=True)]
+
+
+class EnsembleScorer:
+    """Runs joined by `beatmeter ensemble`; each is calibrated first if it was when the weights were fitted."""
+
+    def __init__(self, folder: EnsembleFolder, device: torch.device) -> None:
+        self.ensemble, runs = folder.ensemble(), folder.runs()
+        used = self.ensemble.used
+        self._members = {name: RunScorer(runs[name], device) for name in used}
+        self.calibrations = {name: Calibration.load(RunFolder(runs[name]).calibration) for name in used} if folder.calibrated else {}
+        first = next(iter(self.members.values()))
+        self.classes, self.sample_rate = first.classes, first.sample_rate
+        self.about = f"an ensemble of {', '.join(used)}"
+        if first.classes != self.ensemble.classes:
+            raise RunError(
+                f"{folder.path / 'ensemble.json'} is of the classes {', '.join(self.ensemble.classes)}, its members of {', '.join(first.classes)}",
+                "Run `beatmeter ensemble` again.",
+            )
+        if len({(m.classes, m.sample_rate) for m in self.members.values()}) > 1:
+            raise RunError(f"the members of {folder.path} differ in their classes or sample rates", "Join runs of the same task.")
+
+    @property
+    def members(self) -> Mapping[str, RunScorer]:
+        return self._members
+
+    def hear(self, wave: Float[np.ndarray, " sample"]) -> Scored:
+        return hear(self, wave)
+
+    def join(self, members: Mapping[str, Scored]) -> Scored:
+        """What the members say of the same audio as one; their evidence is laid end to end."""
+        found = {name: s.scores[None] for name, s in members.items()}
+        found = {name: self.calibrations[name](value) if name in self.calibrations else value for name, value in found.items()}
+        silent = np.zeros((1, len(self.classes)))  # weight 0
+        joined: np.ndarray = self.ensemble.scores([found.get(name, silent) for name in self.ensemble.members])[0]
+        return Scored(joined, np.concatenate([members[name].evidence for name in self.members]))
+
+
+class WholeTrack:
+    """A track of `samples` samples that is heard as its blocks come, in flat memory."""
+
+    def __init__(self, scorer: Scorer, samples: int) -> None:
+        self._scorer = scorer
+        self._listeners = {name: TrackListener(run.encoder.encode, samples, run.encoder.device) for name, run in scorer.members.items()}
+
+    def push(self, block: Float[np.ndarray, " sample"]) -> None:
+        """The next samples, mono at the scorer's rate."""
+        with torch.inference_mode():
+            for listener in self._listeners.values():
+                listener.push(block)
+
+    def finish(self) -> Scored:
+        """What is made of all of it. Raises AudioError when there was more or less of it than was said."""
+        with torch.inference_mode():
+            return self._scorer.join({name: self._scorer.members[name].score(x.finish()) for name, x in self._listeners.items()})
+
+
+def hear(scorer: Scorer, wave: Float[np.ndarray, " sample"]) -> Scored:
+    """What a scorer makes of a whole wave, mono at its rate."""
+    track = WholeTrack(scorer, len(wave))
+    track.push(wave)
+    return track.finish()
+
+
+class Windows:
+    """Audio that comes in blocks, mono at `sample_rate`, and answers for windows that slide over it: every chunk is encoded once.
+
+    Times are seconds from the first block on. Answers can be had of windows between `begin` and `covered`.
+    """
+
+    def __init__(self, predictor: Predictor) -> None:
+        self._predictor, self._scorer, self.sample_rate = predictor, predictor.scorer, predictor.scorer.sample_rate
+        self._listeners = {name: WindowListener(run.encoder.encode, run.encoder.device) for name, run in self._scorer.members.items()}
+
+    @property
+    def begin(self) -> float:
+        """From where on states are held."""
+        return max(x.begin for x in self._listeners.values())
+
+    @property
+    def covered(self) -> float:
+        """How far the audio is encoded: a chunk behind what was pushed at most, until `finish`."""
+        return min(x.covered for x in self._listeners.values())
+
+    def push(self, block: Float[np.ndarray, " sample"], skip: bool = False) -> None:
+        """The next samples. With `skip` the chunks that they complete are left out, and what is held begins after them."""
+        with torch.inference_mode():
+            for listener in self._listeners.values():
+                listener.push(block, skip)
+
+    def finish(self) -> None:
+        """There is no more: encode what is left. Raises AudioError when all of it is too short to be heard."""
+        with torch.inference_mode():
+            for listener in self._listeners.values():
+                listener.finish()
+
+    def answers(self, times: Float[np.ndarray, "window 2"]) -> list[Answer]:
+        """An answer for every window."""
+        if not len(times):
+            return []
+        with torch.inference_mode():
+            found = {name: self._scorer.members[name].score_each(x.features(times)) for name, x in self._listeners.items()}
+        joined = [self._scorer.join({name: scored[i] for name, scored in found.items()}) for i in range(len(times))]
+        return [self._predictor.judge(self._predictor.classes, s, float(b - a)) for s, (a, b) in zip(joined, times, strict=True)]
+
+    def forget(self, before: float) -> None:
+        """No window that begins earlier will be asked for: let go of its states."""
+        for listener in self._listeners.values():
+            listener.forget(before)
+
+
+class Predictor:
+    """A trained model, ready for new audio. `Predictor.load(Path("runs/NAME"))`, or `Predictor.load()` for the one that ships."""
+
+    def __init__(self, scorer: Scorer, judge: Judge) -> None:
+        self.scorer, self.judge, self.classes, self.about = scorer, judge, scorer.classes, scorer.about
+
+    @classmethod
+    def load(
+        cls, model: StrPath | None = None, device: torch.device | None = None, priors: Mapping[str, float] | None = None, abstain: float = 0.0
+    ) -> Predictor:
+        """A run folder, the folder of an ensemble, or the name of a model that ships (None: the best), with its calibration when it
+        has one.
+
+        `priors` are the chances that a piece has a meter, by class; with `abstain` = 0.2 the least sure fifth (as on
+        validation) is marked as not sure. Raises RunError or FingerprintError when the parts do not fit together.
+        """
+        device, folder = device or torch.device("cpu"), find_model(model)
+        scorer = EnsembleScorer(EnsembleFolder(folder), device) if EnsembleFolder(folder).exists() else RunScorer(folder, device)
+        file = RunFolder(folder).calibration
+        calibration = Calibration.load(file) if os.path.lexists(file) else None
+        if calibration is not None and calibration.classes != scorer.classes:
+            raise RunError(
+                f"{file} is of the classes {', '.join(calibration.classes)}, the model knows {', '.join(scorer.classes)}",
+                f"Make it anew: beatmeter calibrate {folder}",
+            )
+        return cls(scorer, Judge(calibration, priors, abstain))
+
+    @property
+    def note(self) -> str | None:
+        """What this model cannot say for want of a calibration, in one sentence; None when nothing lacks."""
+        if self.judge.calibration is not None and self.judge.calibration.presence is not None:
+            return None
+        return "no answer of this model is called sure, and it hears a meter in everything: run `beatmeter calibrate` on it"
+
+    @property
+    def statement(self) -> str:
+        """What "sure" means."""
+        return f"right in {100 * SURE:.0f} % of such answers on validation"
+
+    @property
+    def thresholds(self) -> Float[np.ndarray, " klass"] | None:
+        """From what score on a second meter of each class counts; None without a calibration."""
+        return self.judge.calibration.threshold("production") if self.judge.calibration else None
+
+    def predict(self, wave: Float[np.ndarray, ...], sample_rate: int) -> Answer:
+        """The answer for an array: mono (sample,) or (sample, channel), any rate. At least 1 s. Raises AudioError."""
+        return self._answer(from_array(wave, sample_rate, self.scorer.sample_rate))
+
+    def predict_files(
+        self, paths: StrPath | Iterable[StrPath], jobs: int = 0, progress: Seconds = lambda seconds: None
+    ) -> Iterator[tuple[Path, Answer | BeatmeterError]]:
+        """An answer or the reason why there is none, for each file in order; memory does not grow with the length of a file.
+        `progress(seconds)`: so much more audio has been heard."""
+        paths, rate = as_paths(paths), self.scorer.sample_rate
+        for path, audio in zip(paths, decode_or_count(paths, rate, jobs), strict=True):
+            try:
+                if isinstance(audio, AudioError):
+                    raise audio
+                if isinstance(audio, LongAudio):
+                    yield path, self.predict_blocks(stream(path, rate, BLOCK), audio.samples, progress)
+                else:
+                    yield path, self.predict_blocks([audio], len(audio), progress)
+            except AudioError as error:
+                yield path, error
+
+    def predict_blocks(self, blocks: Iterable[Float[np.ndarray, " sample"]], samples: int, progress: Seconds = lambda seconds: None) -> Answer:
+        """The answer for audio that comes in blocks, mono at the model's rate, `samples` in all. Raises AudioError when there are more or
+        fewer."""
+        track, rate = WholeTrack(self.scorer, samples), self.scorer.sample_rate
+        for block in blocks:
+            track.push(block)
+            progress(len(block) / rate)
+        return self.judge(self.classes, track.finish(), samples / rate)
+
+    def windows(self) -> Windows:
+        """Answers for windows of audio that is pushed in blocks."""
+        return Windows(self)
+
+    def hear(
+        self, path: StrPath, window: float = WINDOW, hop: float = HOP, progress: Seconds = lambda seconds: None
+    ) -> tuple[Float[np.ndarray, "window 2"], list[Answer]]:
+        """Start and end (seconds) of every window of a file, see `timeline.windows`, and the answer for it.
+
+        Chunks lie where they lie in the whole file, and windows are runs of their frames: each chunk is encoded once, and memory does not
+        grow with the length of the file. `progress(seconds)`: so much more audio has been heard. Raises AudioError.
+        """
+        rate, samples = self.scorer.sample_rate, 0
+        heard, answers = self.windows(), list[Answer]()
+        windows(window, window, hop)  # refuses what leaves gaps before anything is read
+        for block in stream(path, rate, BLOCK):
+            heard.push(block)
+            samples += len(block)
+            first = len(answers)
+            ready = 1 + math.floor((heard.covered - window) / hop + 1e-9) if heard.covered >= window else 0
+            starts = hop * np.arange(first, ready)
+            answers += heard.answers(np.column_stack([starts, starts + window]))
+            heard.forget(min(hop * len(answers), heard.covered - window))  # the last window may begin before the next one of the others
+            progress(len(block) / rate)
+        heard.finish()
+        times = windows(samples / rate, window, hop)
+        return times, answers + heard.answers(times[len(answers) :])
+
+    def _answer(self, wave: Float[np.ndarray, " sample"]) -> Answer:
+        return self.judge(self.classes, self.scorer.hear(wave), len(wave) / self.scorer.sample_rate)

@@ -1,0 +1,123 @@
+"""Pre-training: targets lie where the music does, a stopped attempt goes on bit for bit, and what comes out is a backbone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from beatmeter.cli.pretrain import pretrain as command
+from beatmeter.datasets.synth import render
+from beatmeter.datasets.synth.clip import METERS
+from beatmeter.errors import BeatmeterError, ConfigError, RunError
+from beatmeter.features.backbones import load_backbone
+from beatmeter.features.backbones.embedded import fresh
+from beatmeter.learning.pretraining.loop import pretrain
+from beatmeter.learning.pretraining.objective import Objective
+from beatmeter.learning.pretraining.stream import StreamSpec, batches, make_batch
+from beatmeter.learning.pretraining.targets import BAR_PERIODS, UNKNOWN, frame_targets
+from beatmeter.settings import PretrainConfig
+
+CPU = torch.device("cpu")
+SPEC = StreamSpec(clips=2, chunks=1, length=120_080, hop=120_000, sample_rate=24_000, seed=0)
+
+
+def settings(**values: object) -> PretrainConfig:
+    return PretrainConfig(**{"steps": 4, "clips": 2, "chunks": 1, "warmup": 2, "save_every": 2, "precision": "float32", **values})  # type: ignore[arg-type]
+
+
+def quiet(text: str) -> None:
+    return None
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_targets_are_one_at_beats_and_turn_once_a_bar(seed: int) -> None:
+    clip = render(seed, meter=METERS[seed], seconds=20.0)
+    times = np.arange(1500) / 75
+    targets = frame_targets(clip, times)
+    peaks = times[targets.beat == 1]
+    assert np.abs(peaks[:, None] - clip.beats[None]).min(axis=1).max() <= 0.5 / 75 + 1e-9
+    assert len(peaks) == sum(0 <= b <= times[-1] + 0.5 / 75 for b in clip.beats)
+    at_downbeats = np.searchsorted(times, clip.downbeats[1:-2] + 1e-6)
+    assert (targets.phase[at_downbeats, 0] > 0.9).all(), "cosine 1 where a bar begins"
+    known = targets.bar_period != UNKNOWN
+    assert (known == (targets.inside > 0)).all()
+    bar = float(np.median(np.diff(clip.downbeats)))
+    step = np.log(BAR_PERIODS[1] / BAR_PERIODS[0])
+    assert abs(np.log(np.median(BAR_PERIODS[targets.bar_period[known]]) / bar)) <= step
+
+
+def test_the_stream_is_the_same_from_any_step_and_by_any_number_of_workers() -> None:
+    whole = [make_batch(SPEC, i) for i in range(3)]
+    for first, workers in ((1, 1), (1, 2)):
+        for a, b in zip(whole[first:], batches(SPEC, first, 3, workers), strict=True):
+            assert np.array_equal(a.waves, b.waves)
+            assert np.array_equal(a.meters, b.meters)
+            assert all(np.array_equal(a.frames[name], b.frames[name]) for name in a.frames)
+
+
+@pytest.mark.parametrize(
+    ("values", "losses"),
+    [
+        ({"frame_weight": 0.0, "lag_weight": 0.0}, {"spectrum"}),
+        ({"mask_weight": 0.0, "frame_weight": 0.0}, {"meter"}),
+        ({"mask_weight": 0.0, "lag_weight": 0.0}, {"beat", "downbeat", "phase", "beat_period", "bar_period"}),
+    ],
+)
+def test_a_weight_of_zero_leaves_its_loss_out_and_the_rest_reaches_the_first_layer(values: dict[str, float], losses: set[str]) -> None:
+    config = settings(mask_share=0.9, mask_chunks=1.0, **values)
+    model = Objective(fresh(0), config, len(METERS))
+    batch = make_batch(SPEC, 0)
+    frames = {name: torch.from_numpy(v) for name, v in batch.frames.items()}
+    found = model(torch.from_numpy(batch.waves), torch.from_numpy(batch.meters), frames, torch.Generator().manual_seed(0))
+    assert set(found) == losses
+    model.total(found).backward()
+    gradient = model.backbone.encoder.layers[0].attention.q_proj.weight.grad
+    assert gradient is not None
+    assert float(gradient.abs().sum()) > 0
+
+
+def test_a_stopped_attempt_goes_on_bit_for_bit_and_gives_a_backbone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("beatmeter.learning.pretraining.loop.CHECK_CLIPS", 4)
+    whole = pretrain(settings(), tmp_path / "whole", CPU, report=quiet)
+
+    class StoppedError(Exception):
+        pass
+
+    def stop(text: str) -> None:
+        raise StoppedError  # the first report follows the checkpoint of step 2
+
+    with pytest.raises(StoppedError):
+        pretrain(settings(), tmp_path / "parts", CPU, report=stop)
+    assert json.loads((tmp_path / "parts" / "log.jsonl").read_text().splitlines()[-1])["step"] == 2
+    with pytest.raises(RunError, match="holds a pre-training already"):
+        pretrain(settings(), tmp_path / "parts", CPU)
+    parts = pretrain(PretrainConfig(), tmp_path / "parts", CPU, resume=True, report=quiet)
+    one, other = (folder / "backbone" / "model.safetensors" for folder in (whole, parts))
+    assert one.read_bytes() == other.read_bytes()
+    log = [json.loads(line) for line in (parts / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in log] == [2, 4]
+    assert all(0 <= line["held_out_accuracy"] <= 1 for line in log)
+    backbone = load_backbone(str(parts / "backbone"))
+    assert backbone.identity.trained
+    started = fresh(0).state_dict()["encoder.layers.0.attention.q_proj.weight"]
+    assert not torch.allclose(backbone.state_dict()["encoder.layers.0.attention.q_proj.weight"], started, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "--out DIR with settings, or --resume DIR"),
+        (["--out", "x", "--set", "step=3"], "steps"),
+        (["--out", "x", "--set", "lag_weight=0", "--set", "mask_weight=0", "--set", "frame_weight=0"], "at least one loss"),
+        (["--out", "x", "--set", "steps=0"], "steps"),
+    ],
+)
+def test_wrong_orders_are_refused_in_words(arguments: list[str], says: str) -> None:
+    error = CliRunner().invoke(command, arguments).exception
+    assert isinstance(error, BeatmeterError | ConfigError)
+    assert says in str(error)

@@ -1,0 +1,124 @@
+"""Two processes learn what one learns: the same tracks in every step, gradients added up, the first process writes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hubfolders import write_hub_folder
+from waiting import PATIENCE
+
+from beatmeter.evaluation.predictions import read_predictions
+from beatmeter.evaluation.runs import RunFolder
+from beatmeter.learning import checkpoints
+from beatmeter.runtime.config import change, differences, to_toml
+from beatmeter.runtime.distributed import ALONE, Ranks, join
+from beatmeter.settings import RunConfig
+
+ONE = [sys.executable, "-m", "beatmeter"]
+TORCHRUN = [sys.executable, *["-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]]
+ACCELERATE = [
+    sys.executable,
+    *["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"],
+    *["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"],  # nothing is asked, and the port is a free one
+]
+
+
+def start(*command: str) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, env=env, timeout=PATIENCE, check=False)
+
+
+@pytest.mark.parametrize(
+    ("regime", "launcher"), [("frozen", TORCHRUN), ("frozen", ACCELERATE), ("streamed", TORCHRUN)], ids=["frozen", "accelerate", "streamed"]
+)
+def test_two_processes_learn_what_one_learns(regime: str, launcher: list[str], config: RunConfig, tmp_path: Path) -> None:
+    """Dropout of the head, noise, shifts and crops included; only the backbone's own dropout draws for each process."""
+    values: dict[str, object] = {"head": {"noise": 0.1}, "training": {"epochs": 3, "batch": 3, "accumulation": 3}}  # 9 tracks a step: 4 and 5
+    if regime == "streamed":
+        write_hub_folder(tmp_path / "hub", hidden_dropout=0.0, attention_dropout=0.0, feat_proj_dropout=0.0)
+        values |= {"regime": regime, "limit": 10, "features": {"backbone": str(tmp_path / "hub")}, "adapter": {"dropout": 0.0}}
+        values["training"] = {"epochs": 2, "batch": 2, "accumulation": 3, "adapter_lr": 1e-3}
+    config = change(config, values)
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(to_toml(differences(config, RunConfig())))
+    folders = []
+    for name, command in (("one", ONE), ("two", [*launcher, "-m", "beatmeter"])):
+        arguments = [
+            "train",
+            config.data.path,
+            "--frozen" if regime == "frozen" else "--lora",
+            "--recipe",
+            str(recipe),
+            "--out",
+            str(tmp_path / name),
+        ]
+        done = start(*command, *arguments, "--device", "cpu")
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert done.stdout.count("  finished") == 1, "one process reports"
+        folders.append(RunFolder(tmp_path / name))
+    one, two = folders
+    for name in ("best", "last"):
+        a, b = checkpoints.read(getattr(one, name))[0], checkpoints.read(getattr(two, name))[0]
+        assert a.keys() == b.keys()
+        for key, value in a.items():
+            assert torch.allclose(value, b[key], atol=2e-6, rtol=1e-4), key
+    for a_line, b_line in zip(one.read_log(), two.read_log(), strict=True):
+        assert a_line["train"] == pytest.approx(b_line["train"], rel=1e-4)
+        assert a_line["val"]["loss"] == pytest.approx(b_line["val"]["loss"], rel=1e-4)
+    for split in ("val", "test"):
+        mine, theirs = read_predictions(one.predictions(split)), read_predictions(two.predictions(split))
+        assert np.abs(mine.scores - theirs.scores).max() < 1e-5
+    assert two.finished
+
+
+WAITING = """
+import sys
+from pathlib import Path
+import torch
+from beatmeter.runtime import distributed
+ranks, device = distributed.join(torch.device("cpu"))
+group = torch.distributed.distributed_c10d._get_default_group()
+Path(sys.argv[1], str(ranks.index)).write_text(str(group._get_backend(torch.device("cpu")).options._timeout.total_seconds()))
+distributed.leave()
+"""
+
+
+def test_others_wait_for_days_while_the_first_prepares(tmp_path: Path) -> None:
+    (tmp_path / "waiting.py").write_text(WAITING)
+    done = start(*TORCHRUN, str(tmp_path / "waiting.py"), str(tmp_path))
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert all(float((tmp_path / name).read_text()) > 7 * 24 * 3600 for name in "01")
+
+
+def test_shares_cover_everything_once() -> None:
+    for n in (0, 1, 5, 9, 64):
+        for count in (1, 2, 3, 8):
+            taken = [i for index in range(count) for i in range(n)[Ranks(index, count).share(n)]]
+            assert taken == list(range(n))
+
+
+def test_a_process_without_a_launcher_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    ranks, device = join(torch.device("cpu"))
+    assert ranks is ALONE
+    assert device == torch.device("cpu")
+    assert ranks.gather(3) == [3]
+    x = torch.ones(3)
+    ranks.add([x])
+    assert torch.equal(x, torch.ones(3))
+
+
+def test_many_heads_and_many_processes_are_refused_together(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    from click.testing import CliRunner
+
+    from beatmeter.cli import cli
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    found = CliRunner().invoke(cli, ["train", config.data.path, "--frozen", "--seeds", "0-3"])
+    assert "in one process" in str(found.exception)
