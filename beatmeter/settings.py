@@ -194,7 +194,7 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         _positive(self, "epochs", "patience", "batch", "accumulation", "head_lr", "adapter_lr", "clip", "longest", "workers")
         _at_most(self, epochs=10**6, batch=65_536, accumulation=65_536, workers=1024, waves=1e6)
-        _at_most(self, head_lr=1000, adapter_lr=1000, mix_lr=1000, weight_decay=1000)
+        _at_most(self, head_lr=1e30, adapter_lr=1e30, mix_lr=1e30, weight_decay=1e30)
         _fraction(self, "warmup", "memory")
         for name in ("mix_lr", "weight_decay", "waves"):
             if getattr(self, name) < 0:
@@ -246,7 +246,7 @@ class PretrainConfig:
 
     def __post_init__(self) -> None:
         _positive(self, "steps", "clips", "chunks", "lr", "warmup", "clip", "mel_bands", "save_every")
-        _at_most(self, steps=10**9, clips=4096, chunks=1000, lr=1000, mel_bands=1000, workers=1024, seed=2**31 - 1)
+        _at_most(self, steps=10**9, clips=4096, chunks=1000, lr=1e30, mel_bands=1000, workers=1024, seed=2**31 - 1)
         if min(self.frame_weight, self.lag_weight, self.mask_weight, self.workers, self.weight_decay) < 0:
             raise ConfigError("weights and workers must not be negative")
         if self.frame_weight + self.lag_weight + self.mask_weight == 0:
