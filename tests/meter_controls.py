@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from beatmeter.schema import Predictions
+from beatmeter.schema import ClassPredictions
 
 CLASSES = ("3", "4", "5", "7", "9", "11")
 SHARES = (0.30, 0.30, 0.12, 0.12, 0.08, 0.08)
@@ -24,9 +24,9 @@ def labels(random: np.random.Generator, songs: int, several: float) -> tuple[np.
     return targets[song], primary[song], song
 
 
-def build(scores: np.ndarray, targets: np.ndarray, primary: np.ndarray, song: np.ndarray, split: str = "test") -> Predictions:
+def build(scores: np.ndarray, targets: np.ndarray, primary: np.ndarray, song: np.ndarray, split: str = "test") -> ClassPredictions:
     """Predictions of segments, grouped by song."""
-    return Predictions(
+    return ClassPredictions(
         classes=CLASSES,
         ids=tuple(f"{split}/{s}_{i}" for i, s in enumerate(song)),
         groups=tuple(f"{split} song {s}" for s in song),
@@ -48,14 +48,14 @@ def logits(random: np.random.Generator, present: np.ndarray) -> np.ndarray:
     return np.where(present, random.normal(2.0, 1.0, present.shape), random.normal(-2.5, 0.8, present.shape))
 
 
-def polymetric(seed: int, songs: int = 250, split: str = "test") -> Predictions:
+def polymetric(seed: int, songs: int = 250, split: str = "test") -> ClassPredictions:
     """A model that hears every meter that is there, in music of which a fifth has two."""
     random = np.random.default_rng(seed)
     targets, primary, song = labels(random, songs, 0.2)
     return build(sigmoid(logits(random, targets > 0)), targets, primary, song, split)
 
 
-def leaky(seed: int, songs: int = 250, split: str = "test", strength: float = 2.9) -> Predictions:
+def leaky(seed: int, songs: int = 250, split: str = "test", strength: float = 2.9) -> ClassPredictions:
     """A model whose output for one class of a pair follows the other, whatever the music: it has learned that labels come
     together. `strength` is added to the logit of the follower (2.9 takes it from 0.08 to 0.6)."""
     random = np.random.default_rng(seed)
@@ -69,21 +69,21 @@ def leaky(seed: int, songs: int = 250, split: str = "test", strength: float = 2.
     return build(sigmoid(z), targets, primary, song, split)
 
 
-def selective(seed: int, songs: int = 250, split: str = "test") -> Predictions:
+def selective(seed: int, songs: int = 250, split: str = "test") -> ClassPredictions:
     """A good model of music that has one meter each."""
     random = np.random.default_rng(seed)
     targets, primary, song = labels(random, songs, 0.0)
     return build(sigmoid(logits(random, targets > 0)), targets, primary, song, split)
 
 
-def confused(seed: int, songs: int = 250, split: str = "test") -> Predictions:
+def confused(seed: int, songs: int = 250, split: str = "test") -> ClassPredictions:
     """A model that hardly hears anything: all outputs are near their mean."""
     random = np.random.default_rng(seed)
     targets, primary, song = labels(random, songs, 0.1)
     return build(sigmoid(0.5 * targets + random.normal(-0.9, 0.5, targets.shape)), targets, primary, song, split)
 
 
-def raised_floor(seed: int, songs: int = 250, split: str = "test") -> Predictions:
+def raised_floor(seed: int, songs: int = 250, split: str = "test") -> ClassPredictions:
     """A model trained by plain weighted cross-entropy: certain negatives of the rare classes settle at 0.75."""
     random = np.random.default_rng(seed)
     targets, primary, song = labels(random, songs, 0.1)

@@ -17,7 +17,7 @@ from beatmeter.runtime.artifacts import named, to_json
 from beatmeter.runtime.display import count
 
 if TYPE_CHECKING:
-    from beatmeter.schema import Predictions
+    from beatmeter.schema import ClassPredictions
 
 F = TypeVar("F", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
@@ -345,7 +345,7 @@ def report(
         webbrowser.open(out.resolve().as_uri())
 
 
-def _open(path: Path, split: str | None, corrections: Path | None) -> Predictions:
+def _open(path: Path, split: str | None, corrections: Path | None) -> ClassPredictions:
     from beatmeter.evaluation.corrections import Corrections
     from beatmeter.evaluation.predictions import open_predictions
 
@@ -353,7 +353,7 @@ def _open(path: Path, split: str | None, corrections: Path | None) -> Prediction
     return Corrections.read(corrections).apply(predictions)[0] if corrections else predictions
 
 
-def _member(path: Path, split: str, calibrated: bool) -> Predictions:
+def _member(path: Path, split: str, calibrated: bool) -> ClassPredictions:
     """A member's predictions of one split, through its calibration when asked."""
     from beatmeter.evaluation.calibration import Calibration
     from beatmeter.evaluation.predictions import open_predictions
@@ -380,7 +380,7 @@ def _weights(texts: Sequence[str]) -> dict[str, float] | None:
     return found
 
 
-def _locate(predictions: Predictions, audio: Path | None, where: Path, seconds: float) -> Any:
+def _locate(predictions: ClassPredictions, audio: Path | None, where: Path, seconds: float) -> Any:
     """How a page finds audio; None when it is to hold none."""
     from beatmeter.evaluation.report.players import locator
 

@@ -9,14 +9,14 @@ import numpy as np
 from beatmeter.datasets.corrections import LabelFile
 from beatmeter.datasets.labels import parse_labels
 from beatmeter.errors import DataError, nearest
-from beatmeter.schema import Predictions
+from beatmeter.schema import ClassPredictions
 
 
 @dataclass(frozen=True)
 class Corrections(LabelFile):
     """A file of corrected labels, of either form, and what it makes of predictions."""
 
-    def apply(self, p: Predictions) -> tuple[Predictions, list[str]]:
+    def apply(self, p: ClassPredictions) -> tuple[ClassPredictions, list[str]]:
         """`p` under the corrected labels, without what is to be left out, and the ids that were touched.
 
         Raises DataError for a label that is no class of `p`, and when not one id occurs in it.

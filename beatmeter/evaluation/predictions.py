@@ -22,7 +22,7 @@ from beatmeter.errors import DataError, SchemaError, nearest
 from beatmeter.runtime.artifacts import read_bytes, read_json, to_json
 from beatmeter.runtime.atomic import write_text
 from beatmeter.runtime.paths import StrPath, as_path
-from beatmeter.schema import SPLITS, Predictions
+from beatmeter.schema import SPLITS, ClassPredictions
 
 FORMAT = 1
 LARGEST = 8 << 30  # bytes of a file
@@ -36,7 +36,7 @@ def sidecar(path: StrPath) -> Path:
     return as_path(path).with_suffix(".meta.json")
 
 
-def to_csv(predictions: Predictions) -> str:
+def to_csv(predictions: ClassPredictions) -> str:
     """The file's text: one header line, one line per item."""
     classes = predictions.classes
     odd = [c for c in classes if not c or c != c.strip()]
@@ -58,7 +58,7 @@ def _cell(text: str) -> str:
     return '"' + text.replace('"', '""') + '"' if any(c in text for c in ',"\r\n') else text
 
 
-def write_predictions(path: StrPath, predictions: Predictions) -> str:
+def write_predictions(path: StrPath, predictions: ClassPredictions) -> str:
     """Write `path` (CSV) and the JSON beside it; returns the sha256 of the CSV.
 
     Both appear whole. The old JSON goes first, so no moment shows a CSV with the JSON of another.
@@ -88,7 +88,7 @@ def write_predictions(path: StrPath, predictions: Predictions) -> str:
     return digest
 
 
-def read_predictions(path: StrPath, split: str | None = None) -> Predictions:
+def read_predictions(path: StrPath, split: str | None = None) -> ClassPredictions:
     """Read a predictions file, written by `write_predictions` or elsewhere.
 
     Needed columns: `id`, `score_<class>` for every class, and labels: `primary`, or `target_<class>` columns, or both.
@@ -113,7 +113,7 @@ def read_predictions(path: StrPath, split: str | None = None) -> Predictions:
     return _build(path, columns, lines, split, about)
 
 
-def open_predictions(where: StrPath, split: str | None = None) -> Predictions:
+def open_predictions(where: StrPath, split: str | None = None) -> ClassPredictions:
     """Predictions from a run folder (`predictions/<split>.csv`, by default of the test split) or from a CSV file."""
     where = as_path(where)
     if not where.is_dir():
@@ -192,7 +192,7 @@ def _columns(path: Path, header: list[str]) -> _Columns:
     return _Columns({name: i for i, name in enumerate(header) if name in known}, classes)
 
 
-def _build(path: Path, columns: _Columns, lines: list[tuple[int, list[str]]], split: str | None, about: dict[str, Any]) -> Predictions:
+def _build(path: Path, columns: _Columns, lines: list[tuple[int, list[str]]], split: str | None, about: dict[str, Any]) -> ClassPredictions:
     splits = sorted({columns.cell(cells, "split") for _, cells in lines})
     if split is not None:
         kept = [(at, cells) for at, cells in lines if columns.cell(cells, "split") in ("", split)]
@@ -222,7 +222,7 @@ def _build(path: Path, columns: _Columns, lines: list[tuple[int, list[str]]], sp
                 f"{path}:{line}: {id!r} stands on line {seen[key]} already", "Ids are unique; windows of one track differ in start and end."
             )
     try:
-        return Predictions(
+        return ClassPredictions(
             classes=classes,
             ids=tuple(ids),
             groups=tuple(columns.cell(cells, "group") or id for (_, cells), id in zip(lines, ids, strict=True)),

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from beatmeter.errors import EvaluationError
 from beatmeter.evaluation.diagnostics import plain
 from beatmeter.evaluation.metrics.checks import Array
-from beatmeter.schema import Predictions
+from beatmeter.schema import ClassPredictions
 
 WINDOW = 10.0  # seconds
 HOP = 2.5
@@ -121,7 +121,7 @@ def timeline(
     return Timeline(tuple(classes), times, scores, heard, _smooth(evidence, stay), path, segments, float(own.mean()))
 
 
-def timelines(p: Predictions, thresholds: Array | None = None, duration: float = DURATION) -> dict[str, Timeline]:
+def timelines(p: ClassPredictions, thresholds: Array | None = None, duration: float = DURATION) -> dict[str, Timeline]:
     """A timeline for every id whose items are windows. Raises EvaluationError when there are only whole tracks."""
     found: dict[str, list[int]] = {}
     for i, id in enumerate(p.ids):

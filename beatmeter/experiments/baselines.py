@@ -13,7 +13,7 @@ from jaxtyping import Float
 from beatmeter.audio.decode import load
 from beatmeter.errors import AudioError, DataError
 from beatmeter.runtime.parallel import Crash, ordered
-from beatmeter.schema import Predictions, Track, label_table
+from beatmeter.schema import ClassPredictions, Track, label_table
 
 RATE = 22_050  # Hz
 Progress = Callable[[int], object]
@@ -33,9 +33,9 @@ class Baseline(ABC):
     def scores(self, tracks: Sequence[Track], jobs: int = 1, progress: Progress = lambda n: None) -> Float[np.ndarray, "track klass"]:
         """A probability per class, adding up to 1."""
 
-    def predictions(self, tracks: Sequence[Track], split: str, jobs: int = 1, progress: Progress = lambda n: None) -> Predictions:
+    def predictions(self, tracks: Sequence[Track], split: str, jobs: int = 1, progress: Progress = lambda n: None) -> ClassPredictions:
         """Predictions of labelled tracks."""
-        return Predictions.of_tracks(tracks, self.classes, self.scores(tracks, jobs, progress), split)
+        return ClassPredictions.of_tracks(tracks, self.classes, self.scores(tracks, jobs, progress), split)
 
 
 class Majority(Baseline):

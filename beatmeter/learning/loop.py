@@ -30,7 +30,7 @@ from beatmeter.learning.sources import Batch, Source, in_order
 from beatmeter.learning.standardiser import Standardiser, moments_of, standardiser_of
 from beatmeter.runtime.artifacts import named
 from beatmeter.runtime.distributed import ALONE, Ranks
-from beatmeter.schema import Predictions, Track
+from beatmeter.schema import ClassPredictions, Track
 from beatmeter.settings import RunConfig
 from beatmeter.tasks import State, Targets, Task, chosen_by
 from beatmeter.tasks.heads import draw_from, layer_weights, mix_parameters, own_parameters
@@ -70,7 +70,7 @@ class Model:
             )
         return result
 
-    def predict(self, tracks: Sequence[Track], split: str, size: int, meta: dict[str, Any] | None = None) -> Predictions:
+    def predict(self, tracks: Sequence[Track], split: str, size: int, meta: dict[str, Any] | None = None) -> ClassPredictions:
         """Predictions of one split."""
         return self.task.decode(self.outputs(tracks, size), tracks, split, meta)
 

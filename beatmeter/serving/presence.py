@@ -16,7 +16,7 @@ from beatmeter.datasets.synth.meterless import FITTED, render_meterless
 from beatmeter.errors import AudioError, DataError, RunError, shown
 from beatmeter.evaluation.calibration import Calibration, Presence
 from beatmeter.evaluation.runs import RunFolder
-from beatmeter.schema import Predictions, Track
+from beatmeter.schema import ClassPredictions, Track
 from beatmeter.serving.models import EnsembleFolder
 from beatmeter.serving.predictor import RunScorer, Scorer
 
@@ -27,7 +27,7 @@ Progress = Callable[[str, int], Any]
 
 def fit_presence(
     model: Path,
-    validation: Predictions,
+    validation: ClassPredictions,
     device: torch.device,
     sounds: int,
     seed: int = 0,
@@ -67,7 +67,7 @@ def _joined(folder: EnsembleFolder) -> Presence:
     return Presence.join(parts, ensemble.weights or dict.fromkeys(parts, 1.0))
 
 
-def _music(folder: RunFolder, validation: Predictions, data: Path | None) -> list[Track]:
+def _music(folder: RunFolder, validation: ClassPredictions, data: Path | None) -> list[Track]:
     """The labelled tracks of these predictions, found in the data of the run: all, or `MUSIC` of them at equal distances."""
     config = folder.placed(None if data is None else str(data))
     folder.require_data(config)

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from beatmeter.evaluation.report import Evaluation
-from beatmeter.schema import FeatureSpec, Finding, Predictions, Track
+from beatmeter.schema import ClassPredictions, FeatureSpec, Finding, Track
 from beatmeter.settings import RunConfig
 
 State = Mapping[str, Any]  # what a task found in the train split, plain JSON
@@ -113,15 +113,15 @@ class Task(ABC):
         tracks: Sequence[Track],
         split: str = "",
         meta: Mapping[str, Any] | None = None,
-    ) -> Predictions:
+    ) -> ClassPredictions:
         """Outputs to predictions: the only way from a head to answers, in training, evaluation and prediction alike."""
 
     @abstractmethod
-    def evaluate(self, predictions: Predictions, validation: Predictions | None = None) -> Evaluation:
+    def evaluate(self, predictions: ClassPredictions, validation: ClassPredictions | None = None) -> Evaluation:
         """Metrics with intervals, and findings; thresholds come from `validation`."""
 
     @abstractmethod
-    def figures(self, predictions: Predictions) -> dict[str, Any]:
+    def figures(self, predictions: ClassPredictions) -> dict[str, Any]:
         """What each epoch logs about the validation split: plain JSON values."""
 
     @abstractmethod

@@ -14,7 +14,7 @@ from beatmeter.errors import RunError
 from beatmeter.evaluation import diagnostics, metrics
 from beatmeter.evaluation.report import Evaluation
 from beatmeter.runtime.artifacts import require
-from beatmeter.schema import FeatureSpec, Finding, Predictions, Track, label_table
+from beatmeter.schema import ClassPredictions, FeatureSpec, Finding, Track, label_table
 from beatmeter.settings import RunConfig
 from beatmeter.tasks.base import LOSS, Choice, Output, State, Targets, Task
 from beatmeter.tasks.heads import Head
@@ -88,13 +88,13 @@ class MeterTask(Task):
         tracks: Sequence[Track],
         split: str = "",
         meta: Mapping[str, Any] | None = None,
-    ) -> Predictions:
-        return Predictions.of_tracks(tracks, self.classes, 1 / (1 + np.exp(-outputs.astype(float))), split, meta=meta)
+    ) -> ClassPredictions:
+        return ClassPredictions.of_tracks(tracks, self.classes, 1 / (1 + np.exp(-outputs.astype(float))), split, meta=meta)
 
-    def evaluate(self, predictions: Predictions, validation: Predictions | None = None) -> Evaluation:
+    def evaluate(self, predictions: ClassPredictions, validation: ClassPredictions | None = None) -> Evaluation:
         return Evaluation.of(predictions, validation)
 
-    def figures(self, predictions: Predictions) -> dict[str, Any]:
+    def figures(self, predictions: ClassPredictions) -> dict[str, Any]:
         p = predictions
         pair, worst = diagnostics.worst_correlation(p)
         return {

@@ -19,10 +19,10 @@ from beatmeter.cli.lab import calibrate, compare, ensemble, gate, report
 from beatmeter.cli.systems import gather
 from beatmeter.errors import BeatmeterError, ConfigError, DataError, EvaluationError
 from beatmeter.evaluation.predictions import open_predictions, read_predictions, write_predictions
-from beatmeter.schema import Predictions
+from beatmeter.schema import ClassPredictions
 
 
-def noisy(p: Predictions, seed: int, strength: float) -> Predictions:
+def noisy(p: ClassPredictions, seed: int, strength: float) -> ClassPredictions:
     z = np.log(p.scores / (1 - p.scores)) + np.random.default_rng(seed).normal(0, strength, p.scores.shape)
     return dataclasses.replace(p, scores=controls.sigmoid(z))
 

@@ -32,7 +32,7 @@ from beatmeter.evaluation.calibration import (
 )
 from beatmeter.evaluation.diagnostics import detect
 from beatmeter.evaluation.metrics import METRICS, log_loss_per_class
-from beatmeter.schema import Predictions
+from beatmeter.schema import ClassPredictions
 
 
 def sample(seed: int, slope: float, shift: float, n: int = 600) -> tuple[np.ndarray, np.ndarray]:
@@ -83,7 +83,7 @@ def test_isotonic_is_scikit_learns(scores: np.ndarray, random: object) -> None:
     np.testing.assert_allclose(fitted(at), np.interp(at, np.unique(scores), kinks), atol=1e-12)
 
 
-def bent(seed: int, slope: float, shift: float, n: int = 900) -> Predictions:
+def bent(seed: int, slope: float, shift: float, n: int = 900) -> ClassPredictions:
     """Items that all have class 3, so that none is without a label; the logits of the other classes say slope and shift too much."""
     random = np.random.default_rng(seed)
     z = random.normal(-1.5, 1.5, (n, 6))

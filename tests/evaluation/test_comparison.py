@@ -17,16 +17,16 @@ from beatmeter.evaluation.comparison.gate import gate
 from beatmeter.evaluation.corrections import Corrections
 from beatmeter.evaluation.metrics import METRICS, correct, mcnemar
 from beatmeter.evaluation.report.lab_text import comparison_text, gate_text
-from beatmeter.schema import Predictions
+from beatmeter.schema import ClassPredictions
 
 
-def noisy(p: Predictions, seed: int, strength: float) -> Predictions:
+def noisy(p: ClassPredictions, seed: int, strength: float) -> ClassPredictions:
     """The same items by a model with noise of this strength on its logits."""
     z = np.log(p.scores / (1 - p.scores)) + np.random.default_rng(seed).normal(0, strength, p.scores.shape)
     return dataclasses.replace(p, scores=controls.sigmoid(z))
 
 
-def single_items(p: Predictions) -> Predictions:
+def single_items(p: ClassPredictions) -> ClassPredictions:
     return dataclasses.replace(p, groups=p.ids)
 
 
@@ -144,11 +144,11 @@ def test_metrics_that_are_not_defined_are_left_out_and_unknown_ones_refused() ->
         compare({"a": [BASE], "b": [BASE]}, ["accurcy"])
 
 
-def answers(right: str) -> Predictions:
+def answers(right: str) -> ClassPredictions:
     """Items of class 3 of which those marked 1 are answered right."""
     n = len(right)
     scores = np.array([[0.9, 0.1] if r == "1" else [0.1, 0.9] for r in right])
-    return Predictions(
+    return ClassPredictions(
         classes=("3", "4"),
         ids=tuple(map(str, range(n))),
         groups=tuple(map(str, range(n))),

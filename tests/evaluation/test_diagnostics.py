@@ -35,12 +35,12 @@ from beatmeter.evaluation.diagnostics import (
     worst_correlation,
 )
 from beatmeter.evaluation.diagnostics.noise_floor import weighted_quantile
-from beatmeter.schema import Finding, Predictions
+from beatmeter.schema import ClassPredictions, Finding
 
 FAST = Limits(permutations=300, replicates=40)
 
 
-def small(scores: list[list[float]], labels: list[str], groups: str | None = None) -> Predictions:
+def small(scores: list[list[float]], labels: list[str], groups: str | None = None) -> ClassPredictions:
     """Predictions of classes 3, 4, 5 by hand; labels like "3" or "3,4", the first is primary."""
     classes = ("3", "4", "5")
     n = len(scores)
@@ -48,7 +48,7 @@ def small(scores: list[list[float]], labels: list[str], groups: str | None = Non
     for i, text in enumerate(labels):
         for c in filter(None, text.split(",")):
             targets[i, classes.index(c)] = 1.0
-    return Predictions(
+    return ClassPredictions(
         classes=classes,
         ids=tuple(map(str, range(n))),
         groups=tuple(groups or map(str, range(n))),
@@ -234,7 +234,7 @@ def test_floor_warning_names_the_classes() -> None:
         diagnose(dataclasses.replace(p, meta={"loss": {"floors": ["x"]}}), limits=FAST)
 
 
-def verdicts(control: Callable[..., Predictions], songs: int, seeds: int = 100) -> Counter[str]:
+def verdicts(control: Callable[..., ClassPredictions], songs: int, seeds: int = 100) -> Counter[str]:
     return Counter(str(diagnose(control(seed, songs=songs), limits=FAST)[0].values["verdict"]) for seed in range(seeds))
 
 
@@ -242,7 +242,7 @@ def verdicts(control: Callable[..., Predictions], songs: int, seeds: int = 100) 
     ("control", "verdict"),
     [(controls.polymetric, "polyrhythm"), (controls.leaky, "leakage")],
 )
-def test_controls_are_told_apart_over_100_seeds(control: Callable[..., Predictions], verdict: str) -> None:
+def test_controls_are_told_apart_over_100_seeds(control: Callable[..., ClassPredictions], verdict: str) -> None:
     """Stated in docs/diagnostics.md: at most 1 % errors from 60 songs on, over 100 seeds."""
     assert verdicts(control, songs=60)[verdict] >= 99
 
@@ -251,7 +251,7 @@ def test_controls_are_told_apart_over_100_seeds(control: Callable[..., Predictio
     ("control", "verdict"),
     [(controls.selective, "selective"), (controls.confused, "confused"), (controls.raised_floor, "raised floor")],
 )
-def test_other_controls_get_their_word(control: Callable[..., Predictions], verdict: str) -> None:
+def test_other_controls_get_their_word(control: Callable[..., ClassPredictions], verdict: str) -> None:
     assert verdicts(control, songs=60, seeds=20)[verdict] >= 19
 
 

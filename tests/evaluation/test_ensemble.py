@@ -16,20 +16,20 @@ from beatmeter.errors import EvaluationError
 from beatmeter.evaluation.calibration import logit
 from beatmeter.evaluation.comparison.ensemble import Ensemble, fit_logistic, fit_mean, fit_stack, mean_of, tune
 from beatmeter.evaluation.metrics import METRICS
-from beatmeter.schema import Predictions
+from beatmeter.schema import ClassPredictions
 from beatmeter.serving.meter_signal import SIGNATURES, MeterSignal, signal_of, signature_scores
 
 
-def noisy(p: Predictions, seed: int, strength: float) -> Predictions:
+def noisy(p: ClassPredictions, seed: int, strength: float) -> ClassPredictions:
     z = np.log(p.scores / (1 - p.scores)) + np.random.default_rng(seed).normal(0, strength, p.scores.shape)
     return dataclasses.replace(p, scores=controls.sigmoid(z))
 
 
-def guessing(p: Predictions, seed: int) -> Predictions:
+def guessing(p: ClassPredictions, seed: int) -> ClassPredictions:
     return dataclasses.replace(p, scores=np.random.default_rng(seed).random(p.scores.shape))
 
 
-def split(seed: int, name: str) -> dict[str, Predictions]:
+def split(seed: int, name: str) -> dict[str, ClassPredictions]:
     p = controls.selective(seed, split=name)
     return {"a": noisy(p, seed + 1, 2.5), "b": noisy(p, seed + 2, 2.5), "guess": guessing(p, seed + 3)}
 
@@ -37,7 +37,7 @@ def split(seed: int, name: str) -> dict[str, Predictions]:
 VAL, TEST = split(100, "val"), split(200, "test")
 
 
-def value(name: str, p: Predictions) -> float:
+def value(name: str, p: ClassPredictions) -> float:
     return float(METRICS[name].value(p, None))
 
 

@@ -14,7 +14,7 @@ from sklearn import metrics as sk
 
 from beatmeter.errors import EvaluationError
 from beatmeter.evaluation import metrics
-from beatmeter.schema import Predictions
+from beatmeter.schema import ClassPredictions
 
 
 class Case:
@@ -87,7 +87,7 @@ def test_selective_accuracy_leaves_the_least_sure_out() -> None:
 def test_one_meter_items_alone() -> None:
     scores = np.array([[0.9, 0.1, 0.2], [0.2, 0.8, 0.6], [0.7, 0.3, 0.1], [0.1, 0.2, 0.3]])
     targets = np.array([[1.0, 0, 0], [0.5, 0.5, 0], [0, 1, 0], [0, 0, 0]])
-    p = Predictions(
+    p = ClassPredictions(
         ("3", "4", "5"), tuple("abcd"), tuple("abcd"), ("",) * 4, "test", targets, scores, np.array([0, 0, 1, -1]), np.full((4, 2), np.nan)
     )
     found = {name: metrics.estimate(metrics.metric(name), p, 200) for name in ("accuracy", "single_accuracy", "single_balanced_accuracy")}
@@ -143,13 +143,13 @@ def test_calibration_error_by_hand() -> None:
 
 @pytest.mark.parametrize("name", metrics.METRICS)
 def test_a_batch_of_weights_gives_what_single_weights_and_repeated_items_give(name: str) -> None:
-    from beatmeter.schema import Predictions
+    from beatmeter.schema import ClassPredictions
 
     k = Case(7, n=30)
     batch = np.random.default_rng(0).integers(0, 3, (6, 30)).astype(float)
 
-    def predictions(at: np.ndarray) -> Predictions:
-        return Predictions(
+    def predictions(at: np.ndarray) -> ClassPredictions:
+        return ClassPredictions(
             classes=("3", "4", "5", "7"),
             ids=tuple(map(str, range(len(at)))),
             groups=tuple(map(str, at)),

@@ -34,7 +34,7 @@ from beatmeter.evaluation.report.run_figures import run_figures, write_figures
 from beatmeter.evaluation.report.run_report import run_page
 from beatmeter.evaluation.report.subject import Subject
 from beatmeter.evaluation.timeline import timeline, windows
-from beatmeter.schema import Predictions
+from beatmeter.schema import ClassPredictions
 
 FAST = Limits(permutations=100, replicates=100)
 HISTORY = [
@@ -48,9 +48,9 @@ HISTORY = [
 ]
 
 
-def classes_of(n: int) -> Predictions:
+def classes_of(n: int) -> ClassPredictions:
     """Two items of each of `n` classes, all right."""
-    return Predictions(
+    return ClassPredictions(
         classes=tuple(f"c{i}" for i in range(n)),
         ids=tuple(map(str, range(2 * n))),
         groups=tuple(map(str, range(2 * n))),

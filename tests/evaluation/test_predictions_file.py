@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 
 from beatmeter.errors import DataError, SchemaError
 from beatmeter.evaluation.predictions import open_predictions, read_predictions, sidecar, write_predictions
-from beatmeter.schema import Predictions
+from beatmeter.schema import ClassPredictions
 
 unit = st.floats(0, 1, allow_nan=False, width=64)
 name = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
 
 
 @st.composite
-def predictions(draw: st.DrawFn) -> Predictions:
+def predictions(draw: st.DrawFn) -> ClassPredictions:
     classes = draw(st.lists(st.sampled_from(["3", "4", "5", "7", "9", "11", "5/8", "free, slow"]), min_size=1, max_size=5, unique=True))
     ids = draw(st.lists(name, max_size=6, unique=True))
     n, c = len(ids), len(classes)
@@ -31,7 +31,7 @@ def predictions(draw: st.DrawFn) -> Predictions:
     primary = np.array([int(row.argmax()) if row.any() else -1 for row in targets], dtype=int)
     starts = draw(st.lists(st.one_of(st.none(), st.floats(0, 1e6)), min_size=n, max_size=n))
     times = np.array([(math.nan, math.nan) if s is None else (s, s + 5) for s in starts], dtype=float).reshape(n, 2)
-    return Predictions(
+    return ClassPredictions(
         classes=tuple(classes),
         ids=tuple(ids),
         groups=tuple(draw(st.lists(name, min_size=n, max_size=n))),
@@ -47,7 +47,7 @@ def predictions(draw: st.DrawFn) -> Predictions:
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(p=predictions())
-def test_what_is_written_is_read_back_bit_for_bit(tmp_path: Path, p: Predictions) -> None:
+def test_what_is_written_is_read_back_bit_for_bit(tmp_path: Path, p: ClassPredictions) -> None:
     path = tmp_path / "test.csv"
     digest = write_predictions(path, p)
     assert digest == hashlib.sha256(path.read_bytes()).hexdigest()
@@ -130,9 +130,9 @@ def test_a_split_is_picked(tmp_path: Path) -> None:
         read_predictions(write(tmp_path, "id,primary,split,score_3\na,3,val,0.5\nb,3,test,0.5\n"), "train")
 
 
-def one(**changes: object) -> Predictions:
+def one(**changes: object) -> ClassPredictions:
     values = {"classes": ("3",), "ids": ("a",), "groups": ("a",), "sources": ("",), "split": "test", "meta": {}} | changes
-    return Predictions(targets=np.ones((1, 1)), scores=np.ones((1, 1)), primary=np.zeros(1, int), times=np.full((1, 2), np.nan), **values)  # type: ignore[arg-type]
+    return ClassPredictions(targets=np.ones((1, 1)), scores=np.ones((1, 1)), primary=np.zeros(1, int), times=np.full((1, 2), np.nan), **values)  # type: ignore[arg-type]
 
 
 def test_a_csv_changed_alone_is_refused(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from beatmeter.evaluation.diagnostics import Limits
 from beatmeter.evaluation.metrics import by_source, source_only
 from beatmeter.evaluation.report import Evaluation, evaluation_text
-from beatmeter.schema import Predictions
+from beatmeter.schema import ClassPredictions
 
 FAST = Limits(permutations=100, replicates=100)
 
@@ -39,7 +39,7 @@ def test_long_names_are_cut_and_wide_matrices_become_lists() -> None:
     text = evaluation_text(Evaluation.of(long, limits=FAST))
     assert max(map(len, text.splitlines())) <= 100
     n = 16
-    wide = Predictions(
+    wide = ClassPredictions(
         classes=tuple(f"class {i}" for i in range(n)),
         ids=tuple(map(str, range(2 * n))),
         groups=tuple(map(str, range(2 * n))),

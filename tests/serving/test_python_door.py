@@ -25,7 +25,7 @@ from beatmeter.evaluation.predictions import open_predictions, read_predictions,
 from beatmeter.evaluation.report.subject import Subject
 from beatmeter.evaluation.runs import RunFolder
 from beatmeter.runtime.paths import as_path, as_paths
-from beatmeter.schema import Predictions
+from beatmeter.schema import ClassPredictions
 from beatmeter.serving.models import SHIPPED, EnsembleFolder, find_model
 from beatmeter.settings import DataConfig, TaskConfig
 from beatmeter.store import Store, list_stores
@@ -115,7 +115,7 @@ def test_paths_are_never_letters() -> None:
 
 
 def test_text_and_path_alike_in_every_reader(tmp_path: Path, song: Path) -> None:
-    p = Predictions(
+    p = ClassPredictions(
         ("3", "4"), ("a", "b"), ("a", "b"), ("", ""), "test", np.eye(2), np.array([[0.9, 0.2], [0.1, 0.7]]), np.array([0, 1]), np.full((2, 2), np.nan)
     )
     file = tmp_path / "run" / "predictions" / "test.csv"

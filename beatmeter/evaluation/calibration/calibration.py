@@ -21,7 +21,7 @@ from beatmeter.evaluation.metrics import group_index, log_loss_per_class, requir
 from beatmeter.evaluation.metrics.checks import Array
 from beatmeter.runtime.artifacts import named, read_json, require, write_json
 from beatmeter.runtime.paths import StrPath, as_path
-from beatmeter.schema import Predictions
+from beatmeter.schema import ClassPredictions
 
 FORMAT = 1
 AGAIN = "Run `beatmeter calibrate` again."
@@ -65,7 +65,7 @@ class Calibration:
     presence: Presence | None = None
 
     @classmethod
-    def fit(cls, validation: Predictions, kind: str = "auto", folds: int = 5, seed: int = 0) -> Calibration:
+    def fit(cls, validation: ClassPredictions, kind: str = "auto", folds: int = 5, seed: int = 0) -> Calibration:
         """Choose the kind of map per class by cross-validated log loss over groups, then fit it on all of `validation`.
 
         The simplest kind within one standard error of the best is taken, so noise does not buy an isotonic curve.
@@ -131,7 +131,7 @@ class Calibration:
                 f"the prior of {wrong[0]} is {priors[wrong[0]]}, it must be between 0 and 1", "It is the chance that a piece has this meter."
             )
 
-    def apply(self, predictions: Predictions, priors: Mapping[str, float] | None = None) -> Predictions:
+    def apply(self, predictions: ClassPredictions, priors: Mapping[str, float] | None = None) -> ClassPredictions:
         """Predictions with calibrated scores; classes must be those of the calibration, in any order."""
         if set(predictions.classes) != set(self.classes):
             raise EvaluationError(

@@ -9,12 +9,12 @@ import numpy as np
 from beatmeter.errors import EvaluationError
 from beatmeter.evaluation.metrics import group_index
 from beatmeter.evaluation.metrics.checks import Array
-from beatmeter.schema import Predictions
+from beatmeter.schema import ClassPredictions
 
 Fit = Callable[[Array, Array], Callable[[Array], Array]]
 
 
-def fold_of(p: Predictions, folds: int, seed: int = 0) -> Array:
+def fold_of(p: ClassPredictions, folds: int, seed: int = 0) -> Array:
     """(item,) fold number. Groups stay whole and are dealt out class by class, so every fold sees every class where it can.
 
     Raises EvaluationError with fewer than two groups.
@@ -32,7 +32,7 @@ def fold_of(p: Predictions, folds: int, seed: int = 0) -> Array:
     return result
 
 
-def out_of_fold(p: Predictions, folds: int, seed: int, fit: Fit) -> Array:
+def out_of_fold(p: ClassPredictions, folds: int, seed: int, fit: Fit) -> Array:
     """(item, class) scores of every item by a fit on the other folds. `fit(scores, present)` returns the function to apply."""
     fold = fold_of(p, folds, seed)
     out = np.empty(p.scores.shape)

@@ -8,7 +8,7 @@ import numpy as np
 
 from beatmeter.evaluation.metrics import correct, share
 from beatmeter.evaluation.metrics.checks import Array
-from beatmeter.schema import Predictions
+from beatmeter.schema import ClassPredictions
 
 COVERAGES = tuple(round(1 - 0.05 * k, 2) for k in range(20))  # 1.0, 0.95, ..., 0.05
 
@@ -24,7 +24,7 @@ class SelectiveRow:
     high: float
 
 
-def selective_table(p: Predictions) -> list[SelectiveRow]:
+def selective_table(p: ClassPredictions) -> list[SelectiveRow]:
     """One row per coverage from all items down to the surest twentieth. Coverage counts whole runs of equal scores."""
     labelled = p.take(p.primary >= 0)
     right, confidence = correct(labelled.scores, labelled.primary), labelled.scores.max(axis=1)
@@ -40,7 +40,7 @@ def selective_table(p: Predictions) -> list[SelectiveRow]:
     return rows
 
 
-def selective_curve(p: Predictions) -> tuple[Array, Array]:
+def selective_curve(p: ClassPredictions) -> tuple[Array, Array]:
     """(point,) coverage and accuracy for every threshold, surest items first."""
     labelled = p.take(p.primary >= 0)
     confidence = labelled.scores.max(axis=1)

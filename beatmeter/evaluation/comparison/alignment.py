@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from beatmeter.errors import EvaluationError
-from beatmeter.schema import Predictions
-
-Key = tuple[str, float, float]
+from beatmeter.schema import ClassPredictions
+from beatmeter.schema.records import Key
 
 
 @dataclass(frozen=True)
 class Aligned:
     """Predictions by name, all of the same items in the same order, and how many items of each were left out."""
 
-    members: Mapping[str, Predictions]
+    members: Mapping[str, ClassPredictions]
     left_out: Mapping[str, int]
 
 
-def _keys(p: Predictions) -> list[Key]:
-    """Name of every item: id, start and end in seconds, -1 for a whole track."""
-    times = np.where(np.isnan(p.times), -1.0, p.times).tolist()
-    return [(id, start, end) for id, (start, end) in zip(p.ids, times, strict=True)]
-
-
-def align(members: Mapping[str, Predictions], common: bool = False) -> Aligned:
+def align(members: Mapping[str, ClassPredictions], common: bool = False) -> Aligned:
     """Bring all members into the order of the first, in items and in classes.
 
     Every member must know the same classes, have the same items and give them the same labels and groups; with `common`,
@@ -35,7 +28,7 @@ def align(members: Mapping[str, Predictions], common: bool = False) -> Aligned:
     """
     names = list(members)
     first = members[names[0]]
-    keys = {name: _keys(p) for name, p in members.items()}
+    keys = {name: p.keys for name, p in members.items()}
     known = {name: set(k) for name, k in keys.items()}
     shared = set.intersection(*known.values())
     for name in names:
@@ -49,43 +42,31 @@ def align(members: Mapping[str, Predictions], common: bool = False) -> Aligned:
     if not shared:
         raise EvaluationError(f"{' and '.join(names[:3])} have no item in common", "Predict the same split of the same data with all of them.")
     order = [k for k in keys[names[0]] if k in shared]
-    aligned = {name: _in_order(name, p, keys[name], order, names[0], first.classes) for name, p in members.items()}
+    aligned = {name: _in_order(name, p, order, names[0], first.classes) for name, p in members.items()}
     for name in names[1:]:
         _require_same_labels(names[0], aligned[names[0]], name, aligned[name])
     return Aligned(aligned, {name: len(known[name]) - len(shared) for name in names})
 
 
-def _in_order(name: str, p: Predictions, keys: list[Key], order: list[Key], first: str, classes: tuple[str, ...]) -> Predictions:
+def _in_order(name: str, p: ClassPredictions, order: list[Key], first: str, classes: tuple[str, ...]) -> ClassPredictions:
     if set(p.classes) != set(classes):
         raise EvaluationError(
             f"{first} answers the classes {', '.join(classes)}, {name} {', '.join(p.classes)}",
             "Predictions can be compared when they know the same classes; add a score column of 0 for a class that a model does not know.",
         )
-    at = {key: i for i, key in enumerate(keys)}
-    return with_classes(p.take([at[key] for key in order]), classes)
+    return with_classes(p.align(order), classes)
 
 
-def with_classes(p: Predictions, classes: tuple[str, ...]) -> Predictions:
+def with_classes(p: ClassPredictions, classes: tuple[str, ...]) -> ClassPredictions:
     """The same predictions with their classes in another order; `classes` must be the same names."""
     if p.classes == classes:
         return p
     columns = [p.classes.index(c) for c in classes]
     place = np.array([*(classes.index(c) for c in p.classes), -1])  # -1, no label, stays -1
-    return Predictions(
-        classes=classes,
-        ids=p.ids,
-        groups=p.groups,
-        sources=p.sources,
-        split=p.split,
-        targets=p.targets[:, columns],
-        scores=p.scores[:, columns],
-        primary=place[p.primary],
-        times=p.times,
-        meta=p.meta,
-    )
+    return replace(p, classes=classes, targets=p.targets[:, columns], scores=p.scores[:, columns], primary=place[p.primary])
 
 
-def _require_same_labels(first: str, a: Predictions, second: str, b: Predictions) -> None:
+def _require_same_labels(first: str, a: ClassPredictions, second: str, b: ClassPredictions) -> None:
     labels = (a.primary != b.primary) | ((a.targets > 0) != (b.targets > 0)).any(axis=1)
     if labels.any():
         i = int(labels.argmax())

@@ -28,7 +28,7 @@ from beatmeter.evaluation.metrics import (
     sign_flip,
 )
 from beatmeter.evaluation.metrics.checks import Array, one_hot
-from beatmeter.schema import Predictions
+from beatmeter.schema import ClassPredictions
 
 DEFAULT = ("accuracy", "accuracy_restricted", "balanced_accuracy", "map", "macro_f1", "lrap", "log_loss", "primary_ece")
 ALPHA = 0.05
@@ -39,7 +39,7 @@ class System:
     """One system: its predictions of the same items by one or several seeds."""
 
     name: str
-    runs: tuple[Predictions, ...]
+    runs: tuple[ClassPredictions, ...]
 
     @property
     def seeds(self) -> int:
@@ -157,7 +157,7 @@ class Comparison:
 
 
 def compare(
-    systems: Mapping[str, Sequence[Predictions]],
+    systems: Mapping[str, Sequence[ClassPredictions]],
     metrics: Sequence[str] = DEFAULT,
     common: bool = False,
     all_pairs: bool = False,

@@ -17,7 +17,7 @@ from beatmeter.evaluation.metrics import Difference, Metric, log_loss_per_class,
 from beatmeter.evaluation.metrics.checks import Array
 from beatmeter.runtime.artifacts import read_json, require, write_json
 from beatmeter.runtime.paths import StrPath, as_path
-from beatmeter.schema import Predictions
+from beatmeter.schema import ClassPredictions
 
 FORMAT = 1
 AGAIN = "Run `beatmeter ensemble` again."
@@ -60,7 +60,7 @@ class Ensemble:
         table = np.array([[self.coefficients[c][name] for name in ("intercept", *self.members)] for c in self.classes])
         return _stacked(members, table)
 
-    def combine(self, members: Mapping[str, Predictions], name: str = "ensemble", common: bool = False) -> Predictions:
+    def combine(self, members: Mapping[str, ClassPredictions], name: str = "ensemble", common: bool = False) -> ClassPredictions:
         """Predictions of the ensemble on the items of its members, which are brought into one order first."""
         missing = [m for m in self.members if m not in members]
         if missing:
@@ -112,8 +112,8 @@ class Fitted:
     members' predictions of the same items."""
 
     ensemble: Ensemble
-    validation: Predictions
-    members: Mapping[str, Predictions]
+    validation: ClassPredictions
+    members: Mapping[str, ClassPredictions]
 
     def best_member(self) -> str:
         """The member with the lowest log loss on validation."""
@@ -132,7 +132,7 @@ def mean_of(members: Sequence[Array], weights: Array) -> Array:
 
 
 def fit_mean(
-    validation: Mapping[str, Predictions],
+    validation: Mapping[str, ClassPredictions],
     weights: Mapping[str, float] | None = None,
     criterion: str = "log_loss",
     name: str = "ensemble",
@@ -166,7 +166,7 @@ def fit_mean(
     return Fitted(ensemble, _named(first, outside, name, ensemble), members)
 
 
-def tune(members: Sequence[Predictions], criterion: Metric) -> Array:
+def tune(members: Sequence[ClassPredictions], criterion: Metric) -> Array:
     """(member,) weights from 1, 0, 0, ... upward, by steps of 0.05, while the criterion gets better; the best single step each time."""
     sign = -1.0 if criterion.better == "lower" else 1.0
     stack = [p.scores for p in members]
@@ -187,7 +187,7 @@ def tune(members: Sequence[Predictions], criterion: Metric) -> Array:
     return weights
 
 
-def fit_stack(validation: Mapping[str, Predictions], name: str = "ensemble", folds: int = 5, seed: int = 0, common: bool = False) -> Fitted:
+def fit_stack(validation: Mapping[str, ClassPredictions], name: str = "ensemble", folds: int = 5, seed: int = 0, common: bool = False) -> Fitted:
     """Logistic stacking: per class, a weighted sum of the members' logits for that class and an intercept.
 
     Weights are held towards the plain mean of logits by a ridge, whose strength is chosen by cross-validated log loss over
@@ -258,7 +258,7 @@ def _stacked(members: Sequence[Array], table: Array) -> Array:
     return expit(table[:, 0] + np.einsum("ikm,km->ik", z, table[:, 1:]))
 
 
-def _aligned(validation: Mapping[str, Predictions], common: bool) -> dict[str, Predictions]:
+def _aligned(validation: Mapping[str, ClassPredictions], common: bool) -> dict[str, ClassPredictions]:
     if len(validation) < 2:
         raise EvaluationError("an ensemble needs two members at least", "Name another run or predictions file.")
     members = align(validation, common).members
@@ -268,7 +268,7 @@ def _aligned(validation: Mapping[str, Predictions], common: bool) -> dict[str, P
     return {name: p.take(labelled) for name, p in members.items()}
 
 
-def _outside(p: Predictions, stack: Sequence[Array], folds: int, seed: int, fit: Callable[[Array], Combine]) -> Array:
+def _outside(p: ClassPredictions, stack: Sequence[Array], folds: int, seed: int, fit: Callable[[Array], Combine]) -> Array:
     """(item, class) scores of every item by a fit that has not seen its fold."""
     fold = fold_of(p, folds, seed)
     out = np.empty(p.scores.shape)
@@ -286,11 +286,11 @@ def _check_weights(weights: Mapping[str, float], names: tuple[str, ...]) -> Arra
     return np.array([weights.get(n, 0.0) for n in names])
 
 
-def _about(p: Predictions) -> dict[str, Any]:
+def _about(p: ClassPredictions) -> dict[str, Any]:
     return {"split": p.split, "items": len(p), "groups": len(set(p.groups))}
 
 
-def _named(p: Predictions, scores: Array, name: str, ensemble: Ensemble) -> Predictions:
+def _named(p: ClassPredictions, scores: Array, name: str, ensemble: Ensemble) -> ClassPredictions:
     """`p` with other scores and with meta that says what it is; what was only true of the first member is gone."""
     kept = {key: p.meta[key] for key in ("audio", "corrections") if key in p.meta}
     meta = {"run": name, "ensemble": {"members": list(ensemble.members), "method": ensemble.method}, **kept}

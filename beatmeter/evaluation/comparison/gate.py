@@ -13,7 +13,7 @@ from beatmeter.evaluation.comparison.alignment import align
 from beatmeter.evaluation.diagnostics import plain
 from beatmeter.evaluation.metrics import Estimate, bootstrap_weights, correct, interval, mcnemar, require_labels, share, sign_flip
 from beatmeter.evaluation.metrics.checks import Array, ratio
-from beatmeter.schema import Predictions
+from beatmeter.schema import ClassPredictions
 
 AGREEMENT = (0.65, 0.80)  # share of items on which both are right or both are wrong
 RATIO = 1.5  # gains / losses
@@ -73,8 +73,8 @@ class Gate:
 
 
 def gate(
-    candidate: Predictions,
-    against: Predictions,
+    candidate: ClassPredictions,
+    against: ClassPredictions,
     names: tuple[str, str] = ("candidate", "against"),
     common: bool = False,
     replicates: int = 2000,

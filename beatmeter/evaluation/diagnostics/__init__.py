@@ -1,6 +1,6 @@
 """Diagnostics of meter predictions: is the model selective, does it hear two meters or leak, can its scores be trusted?
 
-`diagnose` gives findings from Predictions alone, for any regime and for predictions made elsewhere. `docs/diagnostics.md` says
+`diagnose` gives findings from ClassPredictions alone, for any regime and for predictions made elsewhere. `docs/diagnostics.md` says
 what each of them means.
 """
 
@@ -35,7 +35,7 @@ from beatmeter.evaluation.diagnostics.noise_floor import (
 from beatmeter.evaluation.diagnostics.selectivity import QUADRANTS, Quadrants, co_occurrence, entropy, fit_quadrants, gap
 from beatmeter.evaluation.diagnostics.summary import guessing_warning, summarise
 from beatmeter.evaluation.metrics import require_labels
-from beatmeter.schema import Finding, Predictions
+from beatmeter.schema import ClassPredictions, Finding
 
 __all__ = [
     "EVALUATION",
@@ -83,8 +83,8 @@ __all__ = [
 
 
 def diagnose(
-    predictions: Predictions,
-    validation: Predictions | None = None,
+    predictions: ClassPredictions,
+    validation: ClassPredictions | None = None,
     limits: Limits = LIMITS,
     seed: int = 0,
 ) -> list[Finding]:
@@ -117,7 +117,7 @@ def diagnose(
     return [summarise(p, {f.name: f for f in findings}, limits), *findings]
 
 
-def _floor(p: Predictions, validation: Predictions | None, limits: Limits, seed: int) -> Finding | None:
+def _floor(p: ClassPredictions, validation: ClassPredictions | None, limits: Limits, seed: int) -> Finding | None:
     """The noise floor, or None where no single-meter item is answered right."""
     fitting = validation if validation is not None else p
     try:

@@ -20,10 +20,10 @@ from beatmeter.evaluation.metrics import (
 )
 from beatmeter.evaluation.metrics.primary import confusion_matrix, correct
 from beatmeter.runtime.display import count
-from beatmeter.schema import Finding, Predictions
+from beatmeter.schema import ClassPredictions, Finding
 
 
-def performance(p: Predictions, limits: Limits = LIMITS, seed: int = 0) -> Finding:
+def performance(p: ClassPredictions, limits: Limits = LIMITS, seed: int = 0) -> Finding:
     """Accuracy by argmax, balanced, restricted to the classes that occur, mAP and macro-F1, each with its interval; weak
     classes and the most frequent confusions."""
     names = ("accuracy", "accuracy_restricted", "balanced_accuracy", "map", "macro_f1")
@@ -59,7 +59,7 @@ def performance(p: Predictions, limits: Limits = LIMITS, seed: int = 0) -> Findi
     )
 
 
-def sources(p: Predictions, reference: Predictions | None) -> Finding | None:
+def sources(p: ClassPredictions, reference: ClassPredictions | None) -> Finding | None:
     """Accuracy within each source beside what the source alone would answer; None with fewer than two sources."""
     rows = by_source(p, reference)
     if len(rows) < 2:
@@ -77,7 +77,7 @@ def sources(p: Predictions, reference: Predictions | None) -> Finding | None:
     )
 
 
-def calibration(p: Predictions, limits: Limits = LIMITS, seed: int = 0) -> Finding:
+def calibration(p: ClassPredictions, limits: Limits = LIMITS, seed: int = 0) -> Finding:
     """Expected calibration error of the answer and of every sigmoid, and which way the answer errs."""
     answer = group_bootstrap(lambda w: primary_ece(p.scores, p.primary, w), p.groups, limits.replicates, seed)
     per_class_ece = ece_per_class(p.scores, p.targets)
@@ -96,7 +96,7 @@ def calibration(p: Predictions, limits: Limits = LIMITS, seed: int = 0) -> Findi
     )
 
 
-def polyrhythm(p: Predictions, limits: Limits = LIMITS, seed: int = 0) -> Finding | None:
+def polyrhythm(p: ClassPredictions, limits: Limits = LIMITS, seed: int = 0) -> Finding | None:
     """Whether the second activation tells items with several meters from single-meter ones (area under the ROC curve), and
     how often both meters are on top; None without items of both kinds."""
     two, one = several(p), single(p)

@@ -11,7 +11,7 @@ from beatmeter.evaluation.diagnostics.labels import right, single
 from beatmeter.evaluation.diagnostics.limits import LIMITS, Limits, percent, plain
 from beatmeter.evaluation.metrics import Estimate, group_index, holm, share
 from beatmeter.evaluation.metrics.checks import Array, ratio
-from beatmeter.schema import Finding, Predictions
+from beatmeter.schema import ClassPredictions, Finding
 
 BATCH_NUMBERS = 4_000_000
 
@@ -23,7 +23,7 @@ def correlation(scores: Array) -> Array:
     return result
 
 
-def worst_correlation(p: Predictions) -> tuple[tuple[str, str], float]:
+def worst_correlation(p: ClassPredictions) -> tuple[tuple[str, str], float]:
     """The pair of classes with the highest correlation, and its r; needs two classes and one item."""
     r = correlation(p.scores)
     i, j = max(combinations(range(len(p.classes)), 2), key=lambda pair: float(r[pair]))
@@ -60,7 +60,7 @@ def label_null(scores: Array, present: Array, permutations: int, seed: int = 0) 
     return out
 
 
-def _by_group(p: Predictions) -> tuple[Array, Array]:
+def _by_group(p: ClassPredictions) -> tuple[Array, Array]:
     """Scores averaged over the items of one group with the same labels, and these labels: what may be shuffled freely."""
     present = p.targets > 0
     labels = present @ (1 << np.arange(present.shape[1]))
@@ -84,7 +84,7 @@ class PairCorrelation:
     verdict: str
 
 
-def pair_correlations(p: Predictions, limits: Limits = LIMITS, seed: int = 0) -> list[PairCorrelation]:
+def pair_correlations(p: ClassPredictions, limits: Limits = LIMITS, seed: int = 0) -> list[PairCorrelation]:
     """Every pair of classes, highest r first. The test runs on averages over groups, since items of a song are not independent."""
     r = correlation(p.scores)
     scores, present = _by_group(p)
@@ -112,7 +112,7 @@ class Spill:
     verdict: str  # "leakage", "raised floor" (the class is up whatever the item) or "low"
 
 
-def spills(p: Predictions, limits: Limits = LIMITS) -> list[Spill]:
+def spills(p: ClassPredictions, limits: Limits = LIMITS) -> list[Spill]:
     """Every ordered pair of classes with at least `limits.fewest` items, highest share first."""
     clean = single(p) & right(p)
     active = (p.scores > limits.active).astype(np.float64)
@@ -129,7 +129,7 @@ def spills(p: Predictions, limits: Limits = LIMITS) -> list[Spill]:
     return sorted(rows, key=lambda s: -s.share.value)
 
 
-def leakage(p: Predictions, limits: Limits = LIMITS, seed: int = 0) -> Finding:
+def leakage(p: ClassPredictions, limits: Limits = LIMITS, seed: int = 0) -> Finding:
     """Correlated outputs that the labels do not explain, and classes that rise with another on most of its items."""
     correlations, spilled = pair_correlations(p, limits, seed), spills(p, limits)
     leaking = [c for c in correlations if c.verdict == "leakage"]

@@ -16,7 +16,7 @@ from beatmeter.evaluation.diagnostics.limits import LIMITS, Limits, percent, pla
 from beatmeter.evaluation.metrics import Estimate, bootstrap_weights, interval, share
 from beatmeter.evaluation.metrics.checks import Array
 from beatmeter.runtime.display import count
-from beatmeter.schema import Finding, Predictions
+from beatmeter.schema import ClassPredictions, Finding
 
 EVALUATION, PRODUCTION = 0.95, 0.99
 QUANTILES = {"median": 0.5, "p90": 0.9, "p95": EVALUATION, "p99": PRODUCTION}
@@ -90,7 +90,7 @@ def _floors(values: Array, masks: Mapping[Key, Array], groups: tuple[str, ...], 
     return floors
 
 
-def fit_noise_floor(validation: Predictions, replicates: int = REPLICATES, seed: int = 0) -> NoiseFloor:
+def fit_noise_floor(validation: ClassPredictions, replicates: int = REPLICATES, seed: int = 0) -> NoiseFloor:
     """Noise floors of the correctly answered single-meter items. Raises EvaluationError when there are none."""
     clean = np.flatnonzero(single(validation) & right(validation))
     if not len(clean):
@@ -116,7 +116,7 @@ def fit_noise_floor(validation: Predictions, replicates: int = REPLICATES, seed:
     )
 
 
-def passes(p: Predictions, thresholds: Array) -> Array:
+def passes(p: ClassPredictions, thresholds: Array) -> Array:
     """(item,) bool: the second activation is above the threshold of its class."""
     order, top = ranked(p)
     result: Array = top[:, 1] > thresholds[order[:, 1]]
@@ -132,13 +132,13 @@ class Detection:
     found: Estimate
 
 
-def detect(p: Predictions, thresholds: Array) -> Detection:
+def detect(p: ClassPredictions, thresholds: Array) -> Detection:
     """False alarms on correctly answered single-meter items, and second meters found."""
     flagged = passes(p, thresholds).astype(np.float64)
     return Detection(*(share(np.where(mask, flagged, np.nan), p.groups) for mask in (single(p) & right(p), several(p))))
 
 
-def noise_floor(p: Predictions, floor: NoiseFloor, same_items: bool, limits: Limits = LIMITS) -> Finding:
+def noise_floor(p: ClassPredictions, floor: NoiseFloor, same_items: bool, limits: Limits = LIMITS) -> Finding:
     """The floor and its two thresholds, and what they do on `p`."""
     evaluation, production = floor.thresholds(EVALUATION), floor.thresholds(PRODUCTION)
     effects = {"evaluation": detect(p, evaluation), "production": detect(p, production)}

@@ -11,10 +11,10 @@ from beatmeter.evaluation.diagnostics.labels import right, several, single
 from beatmeter.evaluation.diagnostics.limits import LIMITS, Limits, percent, plain, shown
 from beatmeter.evaluation.metrics import binary_entropy, confidence_gap, share
 from beatmeter.evaluation.metrics.checks import Array
-from beatmeter.schema import Finding, Predictions
+from beatmeter.schema import ClassPredictions, Finding
 
 
-def co_occurrence(p: Predictions, limits: Limits = LIMITS) -> Finding:
+def co_occurrence(p: ClassPredictions, limits: Limits = LIMITS) -> Finding:
     """Share of items with two or more classes above `limits.active`, apart for single-meter and two-meter items, per
     predicted class, and the pairs that are active together most often."""
     active = p.scores > limits.active
@@ -54,7 +54,7 @@ def _moments(values: Array) -> dict[str, int | float]:
     return {"items": len(values), "mean": float(values.mean()), "median": float(np.median(values)), "std": float(values.std())}
 
 
-def gap(p: Predictions, limits: Limits = LIMITS) -> Finding:
+def gap(p: ClassPredictions, limits: Limits = LIMITS) -> Finding:
     """The gap P1 - P2 between the two highest scores: mean, median and standard deviation, over all items and per predicted
     class, and the shares in the bands that `limits.low_gap` and `limits.high_gap` cut."""
     values = confidence_gap(p.scores)
@@ -90,7 +90,7 @@ class Quadrants:
     entropy: float
     fitted: tuple[str, ...] = ()
 
-    def of(self, p: Predictions) -> Array:
+    def of(self, p: ClassPredictions) -> Array:
         """(item,) 0 clear (wide gap, low entropy), 1 dominant (wide, high), 2 paired (narrow, low), 3 diffuse (narrow, high)."""
         narrow, high = confidence_gap(p.scores) < self.gap, binary_entropy(p.scores) > self.entropy
         result: Array = 2 * narrow.astype(np.int64) + high
@@ -100,7 +100,7 @@ class Quadrants:
 QUADRANTS = ("clear", "dominant", "paired", "diffuse")
 
 
-def fit_quadrants(validation: Predictions | None, limits: Limits = LIMITS) -> Quadrants:
+def fit_quadrants(validation: ClassPredictions | None, limits: Limits = LIMITS) -> Quadrants:
     """Thresholds where validation answers are best told right from wrong: the gap and the entropy of the largest
     difference between the shares of right and of wrong answers on the good side (Youden's J). Fixed ones without
     validation, with fewer than `limits.errors` right or wrong answers, or where the fitted one tells them apart badly.
@@ -127,7 +127,7 @@ def _youden(values: Array, good: Array) -> tuple[float, float]:
     return float(v[best] if best + 1 == len(v) else (v[best] + v[best + 1]) / 2), float(j.max())
 
 
-def entropy(p: Predictions, quadrants: Quadrants) -> Finding:
+def entropy(p: ClassPredictions, quadrants: Quadrants) -> Finding:
     """Normalised binary entropy, mean over classes of H(p) / log 2, and the four quadrants of gap and entropy with the
     accuracy in each."""
     values = binary_entropy(p.scores)

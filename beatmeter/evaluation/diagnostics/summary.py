@@ -9,7 +9,7 @@ from typing import Any
 from beatmeter.evaluation.diagnostics.labels import several, single
 from beatmeter.evaluation.diagnostics.limits import LIMITS, Limits, percent, plain
 from beatmeter.evaluation.metrics import confidence_gap
-from beatmeter.schema import Finding, Predictions
+from beatmeter.schema import ClassPredictions, Finding
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Step:
     because: str
 
 
-def summarise(p: Predictions, findings: Mapping[str, Finding], limits: Limits = LIMITS) -> Finding:
+def summarise(p: ClassPredictions, findings: Mapping[str, Finding], limits: Limits = LIMITS) -> Finding:
     """The walk over `findings` (by name), and one word that sums it up.
 
     The word is the first that applies: "chance" (answers are not surely better than guessing, so outputs mean nothing),
@@ -62,7 +62,7 @@ def guessing_warning(performance: Finding) -> str:
     return f"Balanced accuracy {percent(balanced['value'])} {interval} is not surely above the {percent(chance)} of guessing: read no more into it. "
 
 
-def _competing(p: Predictions, polyrhythm: Finding | None, limits: Limits) -> Step:
+def _competing(p: ClassPredictions, polyrhythm: Finding | None, limits: Limits) -> Step:
     """Whether items with a narrow gap are confused or carry two meters."""
     question = "confused or polyrhythm?"
     narrow = confidence_gap(p.scores) < limits.low_gap

@@ -11,7 +11,7 @@ from beatmeter.evaluation.diagnostics.labels import ranked, right, several, sing
 from beatmeter.evaluation.figures.style import BLUE, GRID, INK, MUTED, ONFILL, RED, SURFACE, blank, strip, styled
 from beatmeter.evaluation.metrics import binary_entropy, confidence_gap
 from beatmeter.evaluation.metrics.checks import Array
-from beatmeter.schema import Predictions
+from beatmeter.schema import ClassPredictions
 
 MOST = 1500  # points drawn at most; more are thinned out evenly
 
@@ -22,7 +22,7 @@ def _thinned(n: int) -> Array:
 
 
 @styled
-def plane(p: Predictions, quadrants: Quadrants) -> Figure:
+def plane(p: ClassPredictions, quadrants: Quadrants) -> Figure:
     """Every item by gap and entropy: blue right, red crosses wrong, open rings have several meters; the share of each quadrant."""
     figure, (axes,) = blank(3.9)
     x, y, where = confidence_gap(p.scores), binary_entropy(p.scores), quadrants.of(p)
@@ -80,7 +80,7 @@ def correlations(classes: tuple[str, ...], pairs: list[PairCorrelation]) -> Figu
 
 
 @styled
-def noise_floor(p: Predictions, evaluation: Array, production: Array) -> Figure:
+def noise_floor(p: ClassPredictions, evaluation: Array, production: Array) -> Figure:
     """Second activations by their class: grey from single-meter items answered right (noise), blue from items with several
     meters (signal); the ticks are the evaluation and production thresholds."""
     n = len(p.classes)

@@ -13,7 +13,7 @@ from beatmeter.evaluation.calibration import selective_curve, selective_table
 from beatmeter.evaluation.figures.style import BLUE, GRID, INK, MUTED, ONFILL, RED, SURFACE, blank, percent_axis, strip, styled
 from beatmeter.evaluation.metrics import ClassRow, Estimate, correct, reliability, share
 from beatmeter.evaluation.metrics.checks import Array
-from beatmeter.schema import Predictions
+from beatmeter.schema import ClassPredictions
 
 
 @styled
@@ -88,7 +88,7 @@ def _reliability(axes: Axes, confidence: Array, outcome: Array, groups: tuple[st
 
 
 @styled
-def answer_reliability(p: Predictions) -> Figure:
+def answer_reliability(p: ClassPredictions) -> Figure:
     """Score of the answer against how often it is right, with intervals; the histogram shows how many items have that score."""
     figure, (axes,) = blank(3.9)
     outcome = correct(p.scores, p.primary)
@@ -103,7 +103,7 @@ def answer_reliability(p: Predictions) -> Figure:
 
 
 @styled
-def class_reliability(p: Predictions) -> Figure:
+def class_reliability(p: ClassPredictions) -> Figure:
     """The same for the sigmoid of every class: score against how often the class is there."""
     n = len(p.classes)
     columns = min(3, n)
@@ -126,7 +126,7 @@ def class_reliability(p: Predictions) -> Figure:
 
 
 @styled
-def selective(p: Predictions) -> Figure:
+def selective(p: ClassPredictions) -> Figure:
     """Accuracy of the answered items when the least sure ones are left out, with intervals."""
     figure, (axes,) = blank(2.9)
     coverage, accuracy = selective_curve(p)

@@ -9,7 +9,7 @@ import numpy as np
 from beatmeter.evaluation.metrics.checks import Array, one_hot
 from beatmeter.evaluation.metrics.intervals import Estimate, group_index, share
 from beatmeter.evaluation.metrics.primary import correct
-from beatmeter.schema import Predictions
+from beatmeter.schema import ClassPredictions
 
 FEW_GROUPS = 10
 
@@ -27,7 +27,7 @@ class SourceRow:
     majority_share: float
 
 
-def source_only(predictions: Predictions, reference: Predictions | None = None) -> Array:
+def source_only(predictions: ClassPredictions, reference: ClassPredictions | None = None) -> Array:
     """(item,) 1.0 where the most frequent primary class of the item's source is right, nan without a label.
 
     The classes are counted in `reference` (the training or validation split) when given; otherwise in these
@@ -64,7 +64,7 @@ def source_only(predictions: Predictions, reference: Predictions | None = None) 
     return result
 
 
-def by_source(predictions: Predictions, reference: Predictions | None = None) -> list[SourceRow]:
+def by_source(predictions: ClassPredictions, reference: ClassPredictions | None = None) -> list[SourceRow]:
     """One row per source that has labelled items, largest first."""
     p = predictions
     right, baseline = correct(p.scores, p.primary), source_only(p, reference)

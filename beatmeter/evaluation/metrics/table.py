@@ -16,7 +16,7 @@ from beatmeter.evaluation.metrics import multilabel as multi
 from beatmeter.evaluation.metrics import primary as acc
 from beatmeter.evaluation.metrics.checks import Array, Value, mean_where, ratio, unbox, weigh
 from beatmeter.evaluation.metrics.intervals import REPLICATES, Estimate, bootstrap, interval, share
-from beatmeter.schema import Predictions
+from beatmeter.schema import ClassPredictions
 
 ITEM_THRESHOLD = 0.5  # a class is said above this, for F1 and subset accuracy
 SURE = 0.8  # share of items that selective accuracy answers
@@ -33,10 +33,10 @@ class Metric:
 
     name: str
     title: str
-    value: Callable[[Predictions, Array | None], Value]
+    value: Callable[[ClassPredictions, Array | None], Value]
     better: Literal["higher", "lower", ""] = "higher"
-    outcomes: Callable[[Predictions], Array] | None = None
-    counts: Callable[[Predictions], Array] = lambda p: p.primary >= 0
+    outcomes: Callable[[ClassPredictions], Array] | None = None
+    counts: Callable[[ClassPredictions], Array] = lambda p: p.primary >= 0
 
 
 def _mean(per_class: Array) -> Value:
@@ -54,14 +54,14 @@ def _share(outcomes: Array, weights: Array | None) -> Value:
     return unbox(ratio(w @ np.nan_to_num(outcomes), w.sum(axis=-1)))
 
 
-def _duel(p: Predictions) -> Array:
+def _duel(p: ClassPredictions) -> Array:
     """Of the two classes that nearly all music is in, the higher; items that have both do not count."""
     first, second = (p.classes.index(c) if c in p.classes else -1 for c in ("3", "4"))
     both = (p.targets[:, first] > 0) & (p.targets[:, second] > 0)
     return np.where(both, np.nan, acc.duel(p.scores, p.primary, first, second))
 
 
-def _one_meter(p: Predictions) -> Array:
+def _one_meter(p: ClassPredictions) -> Array:
     """(item,) the primary class of items in one meter; -1, which does not count, for all others."""
     return np.where((p.targets > 0).sum(axis=1) == 1, p.primary, -1)
 
@@ -128,7 +128,7 @@ def metric(name: str) -> Metric:
     return METRICS[name]
 
 
-def estimate(m: Metric, predictions: Predictions, replicates: int = REPLICATES, seed: int = 0) -> Estimate:
+def estimate(m: Metric, predictions: ClassPredictions, replicates: int = REPLICATES, seed: int = 0) -> Estimate:
     """The metric with its 95 % interval: Wilson's for shares of items, else the bootstrap over groups.
 
     A metric that these items do not define (pair recall without two-meter items) has the value nan and n = 0.
@@ -180,7 +180,7 @@ class Measures:
     pairs: tuple[PairRow, ...]
 
 
-def measure(predictions: Predictions, replicates: int = REPLICATES, seed: int = 0) -> Measures:
+def measure(predictions: ClassPredictions, replicates: int = REPLICATES, seed: int = 0) -> Measures:
     """Every metric that these items define, with 95 % intervals. Raises EvaluationError without a labelled item."""
     require_labels(predictions)
     p = predictions
@@ -193,7 +193,7 @@ def measure(predictions: Predictions, replicates: int = REPLICATES, seed: int = 
     )
 
 
-def per_class(p: Predictions) -> list[ClassRow]:
+def per_class(p: ClassPredictions) -> list[ClassRow]:
     """One row per class, recall and precision with intervals."""
     right, guess = acc.correct(p.scores, p.primary), acc.answer(p.scores)
     ap, brier, ece = multi.average_precision(p.scores, p.targets), conf.brier_per_class(p.scores, p.targets), conf.ece_per_class(p.scores, p.targets)
@@ -205,7 +205,7 @@ def per_class(p: Predictions) -> list[ClassRow]:
     return rows
 
 
-def per_pair(p: Predictions, threshold: float | Array = ITEM_THRESHOLD) -> list[PairRow]:
+def per_pair(p: ClassPredictions, threshold: float | Array = ITEM_THRESHOLD) -> list[PairRow]:
     """Recall of items with exactly two classes, one row per pair that occurs, most frequent first."""
     there, said = p.targets > 0, p.scores > threshold
     found, two = multi.pairs_found(p.scores, p.targets), there.sum(axis=1) == 2
@@ -219,13 +219,13 @@ def per_pair(p: Predictions, threshold: float | Array = ITEM_THRESHOLD) -> list[
     return sorted(rows, key=lambda r: -r.items)
 
 
-def require_items(predictions: Predictions) -> None:
+def require_items(predictions: ClassPredictions) -> None:
     """Raise EvaluationError when there is nothing to measure."""
     if not len(predictions):
         raise EvaluationError(f"there are no predictions of the split {predictions.split!r}", "Check that the split has items.")
 
 
-def require_labels(predictions: Predictions) -> None:
+def require_labels(predictions: ClassPredictions) -> None:
     """Raise EvaluationError when no item has a label."""
     require_items(predictions)
     if not (predictions.primary >= 0).any():

@@ -7,21 +7,21 @@ from typing import Any
 
 from beatmeter.evaluation.diagnostics import LIMITS, Limits, diagnose, plain
 from beatmeter.evaluation.metrics import Measures, SourceRow, by_source, measure
-from beatmeter.schema import Finding, Predictions
+from beatmeter.schema import ClassPredictions, Finding
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """Predictions with what was measured and found; `validation` is what thresholds were fitted on."""
 
-    predictions: Predictions
+    predictions: ClassPredictions
     measures: Measures
     findings: tuple[Finding, ...]
     sources: tuple[SourceRow, ...] = ()
-    validation: Predictions | None = None
+    validation: ClassPredictions | None = None
 
     @classmethod
-    def of(cls, predictions: Predictions, validation: Predictions | None = None, limits: Limits = LIMITS, seed: int = 0) -> Evaluation:
+    def of(cls, predictions: ClassPredictions, validation: ClassPredictions | None = None, limits: Limits = LIMITS, seed: int = 0) -> Evaluation:
         """Measure and diagnose. Raises EvaluationError without labelled items."""
         sources = by_source(predictions, validation if validation is not predictions else None)
         return cls(

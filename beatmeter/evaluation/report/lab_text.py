@@ -13,7 +13,7 @@ from beatmeter.evaluation.metrics import METRICS
 from beatmeter.evaluation.report.comparison_report import shown_p, verdict
 from beatmeter.evaluation.report.text import number, percents, table, wrapped
 from beatmeter.runtime.display import count, cut
-from beatmeter.schema import Predictions
+from beatmeter.schema import ClassPredictions
 
 SHORT = {"accuracy": "acc", "accuracy_restricted": "acc*", "balanced_accuracy": "bal", "balanced_accuracy_restricted": "bal*", "map": "mAP"}
 SHORT |= {"macro_f1": "F1", "lrap": "LRAP", "log_loss": "loss", "primary_ece": "ECE", "subset_accuracy": "subset", "pair_recall": "pairs"}
@@ -93,7 +93,7 @@ def gate_text(g: Gate) -> str:
     return "\n".join(lines) + "\n"
 
 
-def calibration_text(c: Calibration, effects: Mapping[str, tuple[Predictions, Predictions]]) -> str:
+def calibration_text(c: Calibration, effects: Mapping[str, tuple[ClassPredictions, ClassPredictions]]) -> str:
     """The map of every class with its cross-validated log loss, the thresholds, and what calibration does to the splits in
     `effects` (raw and calibrated predictions by name)."""
     lines = wrapped(f"fitted on {c.fitted_on['items']} items in {c.fitted_on['groups']} groups of the split {c.fitted_on['split']!r}")

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from beatmeter.errors import BeatmeterError, DataError
-from beatmeter.schema import Predictions
+from beatmeter.schema import ClassPredictions
 
 SECONDS = 10.0
 Locate = Callable[[str], Path]
@@ -35,7 +35,7 @@ class Clip:
 
 
 def locator(
-    predictions: Predictions, folder: Path | None = None, run: Path | None = None, report: Callable[[str], object] = lambda text: None
+    predictions: ClassPredictions, folder: Path | None = None, run: Path | None = None, report: Callable[[str], object] = lambda text: None
 ) -> Locate:
     """How the audio of an id is found: under `folder`, else where the predictions' meta says, else in the data set of the run;
     `report` is told when that is gone.
@@ -119,7 +119,7 @@ def clips_html(clips: Sequence[Clip], locate: Locate | None, seconds: float = SE
     return f'<div class="clips">{"".join(clip_html(c, locate, seconds) for c in clips)}</div>' if clips else ""
 
 
-def clip_of(p: Predictions, i: int, said: str) -> Clip:
+def clip_of(p: ClassPredictions, i: int, said: str) -> Clip:
     """Item `i` as a clip."""
     row = p.scores[i]
     return Clip(
@@ -132,7 +132,7 @@ def clip_of(p: Predictions, i: int, said: str) -> Clip:
     )
 
 
-def worst(p: Predictions, most: int = 12) -> list[Clip]:
+def worst(p: ClassPredictions, most: int = 12) -> list[Clip]:
     """The clips that are most surely wrong: the score of the answer minus that of the label, highest first. Answers that
     are another of the item's labels come last."""
     answer = p.scores.argmax(axis=1)

@@ -19,7 +19,7 @@ from beatmeter.evaluation.report.evaluation import Evaluation
 from beatmeter.evaluation.runs import RunFolder
 from beatmeter.runtime.artifacts import read_json, read_text, require
 from beatmeter.runtime.paths import StrPath, as_path
-from beatmeter.schema import Predictions
+from beatmeter.schema import ClassPredictions
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Subject:
 
     name: str
     evaluation: Evaluation
-    others: tuple[Predictions, ...] = ()  # other splits, for the data card
+    others: tuple[ClassPredictions, ...] = ()  # other splits, for the data card
     history: Sequence[Mapping[str, Any]] = ()
     about: Mapping[str, Any] = field(default_factory=dict)
     config: str = ""
@@ -76,7 +76,7 @@ class Subject:
         return replace(self, corrected=Evaluation.of(found, self.evaluation.validation, limits, seed))
 
 
-def _validation(file: Path, predictions: Predictions) -> Predictions | None:
+def _validation(file: Path, predictions: ClassPredictions) -> ClassPredictions | None:
     """The validation lines of a file that holds several splits."""
     if predictions.split in ("", "val"):
         return None

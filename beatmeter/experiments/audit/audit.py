@@ -23,7 +23,7 @@ from beatmeter.experiments.audit.review import Guess, Item, Review
 from beatmeter.experiments.audit.suspects import Suspects, find_suspects, fits
 from beatmeter.runtime import atomic
 from beatmeter.runtime.artifacts import write_json
-from beatmeter.schema import Predictions, Track
+from beatmeter.schema import ClassPredictions, Track
 from beatmeter.store import Snapshot
 
 SPLIT = "out-of-fold"  # what the split of the head's predictions is called
@@ -160,9 +160,9 @@ def _joined_groups(tracks: Sequence[Track], pairs: Sequence[Pair]) -> np.ndarray
     return np.array([root(t.group) for t in tracks], dtype=object)
 
 
-def _items(tracks: Sequence[Track], classes: Sequence[str], groups: np.ndarray) -> Predictions:
+def _items(tracks: Sequence[Track], classes: Sequence[str], groups: np.ndarray) -> ClassPredictions:
     """The labelled tracks as predictions without scores yet."""
-    return Predictions.of_tracks(tracks, classes, np.zeros((len(tracks), len(classes))), SPLIT, groups.tolist())
+    return ClassPredictions.of_tracks(tracks, classes, np.zeros((len(tracks), len(classes))), SPLIT, groups.tolist())
 
 
 def write_audit(found: Audit, review: Review, out: Path) -> None:

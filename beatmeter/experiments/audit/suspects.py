@@ -18,7 +18,7 @@ from beatmeter.errors import DataError
 from beatmeter.evaluation.calibration.folds import fold_of
 from beatmeter.evaluation.metrics import Estimate, group_index, share
 from beatmeter.experiments.audit.kernels import Kernel, coordinates
-from beatmeter.schema import Predictions
+from beatmeter.schema import ClassPredictions
 
 FOLDS = 5
 REPEATS = 3  # divisions into folds whose predictions are averaged
@@ -35,7 +35,7 @@ class Suspects:
     `strength` are what was chosen. `unlearned` are classes with too few groups.
     """
 
-    predictions: Predictions
+    predictions: ClassPredictions
     quality: Float[np.ndarray, " item"]
     flagged: Bool[np.ndarray, " item"]
     accuracy: Estimate
@@ -60,7 +60,9 @@ def require_cleanlab() -> None:
         raise DataError("cleanlab is not installed, and labels are ranked by it", "pip install 'beatmeter[audit]'") from None
 
 
-def find_suspects(items: Predictions, views: Mapping[str, Kernel], seed: int = 0, progress: Callable[[int], object] = lambda n: None) -> Suspects:
+def find_suspects(
+    items: ClassPredictions, views: Mapping[str, Kernel], seed: int = 0, progress: Callable[[int], object] = lambda n: None
+) -> Suspects:
     """Rank the labels of `items` (their scores are not looked at). `views` are kernels over the same items.
 
     Items all of whose classes have fewer than LEAST_GROUPS groups are not judged. `progress(1)` after each fit over all

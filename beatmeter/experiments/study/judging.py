@@ -19,7 +19,7 @@ from beatmeter.evaluation.predictions import read_predictions, write_predictions
 from beatmeter.evaluation.runs import RunFolder
 from beatmeter.experiments.baselines import BASELINES, Baseline
 from beatmeter.learning.training import evaluate_run
-from beatmeter.schema import Predictions, Track
+from beatmeter.schema import ClassPredictions, Track
 
 Report = Callable[[str], None]
 Progress = Callable[[str, int], Any]
@@ -75,13 +75,13 @@ def predict_elsewhere(runs: Sequence[RunFolder], data: Path, other: Dataset, dev
 
 def run_baselines(
     like: RunFolder, own: Dataset, others: Sequence[Dataset], classes: Sequence[str], out: Path, jobs: int, progress: Progress | None = None
-) -> dict[str, dict[str, Predictions]]:
+) -> dict[str, dict[str, ClassPredictions]]:
     """Fit every baseline on the train split of the run `like`, and predict what it predicted; by baseline and set, kept in
     `out`/baselines."""
     split = read_split(like.split_file)
     train = [t for t in own.tracks if split.get(t.id) == "train"]
     sets = {OWN: _predicted(like.predictions(OWN), own)} | {other.name: _predicted(_elsewhere(like, other), other) for other in others}
-    found: dict[str, dict[str, Predictions]] = {}
+    found: dict[str, dict[str, ClassPredictions]] = {}
     for name, kind in BASELINES.items():
         files = {s: out / "baselines" / name / "predictions" / f"{s}.csv" for s in sets}
         todo = [s for s in sets if not files[s].exists()]
@@ -112,7 +112,7 @@ def _fitted(baseline: Baseline, train: Sequence[Track], jobs: int, progress: Pro
 
 def judge(
     runs: Mapping[str, Sequence[RunFolder]],
-    baselines: Mapping[str, Mapping[str, Predictions]],
+    baselines: Mapping[str, Mapping[str, ClassPredictions]],
     own: Dataset,
     others: Sequence[Dataset],
     metrics: Sequence[str],
@@ -135,7 +135,7 @@ def judge(
     return tuple(found)
 
 
-def _parts(systems: Mapping[str, Sequence[Predictions]], tracks: Mapping[str, Track]) -> list[Part]:
+def _parts(systems: Mapping[str, Sequence[ClassPredictions]], tracks: Mapping[str, Track]) -> list[Part]:
     """The set cut by class, kind and source, where there is more than one value."""
     items = next(iter(systems.values()))[0]
     parts = []

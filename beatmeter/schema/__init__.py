@@ -1,0 +1,30 @@
+"""The words of beatmeter, checked when built: Track, FeatureSpec, Features, the family of prediction records, Finding.
+
+Nothing here knows torch, files or tasks. Arrays are numpy; times are seconds; axes are named in the docstrings.
+"""
+
+from beatmeter.schema.checks import canonical_json, sha256_json
+from beatmeter.schema.features import RECORDED, SCHEMA_VERSION, ChunkSpec, Features, FeatureSpec, Pooled, PoolingSpec, Unit
+from beatmeter.schema.finding import Finding
+from beatmeter.schema.records import ClassPredictions, Items, ValuePredictions
+from beatmeter.schema.track import SPLITS, Track, label_table
+
+__all__ = [
+    "RECORDED",
+    "SCHEMA_VERSION",
+    "SPLITS",
+    "ChunkSpec",
+    "ClassPredictions",
+    "FeatureSpec",
+    "Features",
+    "Finding",
+    "Items",
+    "Pooled",
+    "PoolingSpec",
+    "Track",
+    "Unit",
+    "ValuePredictions",
+    "canonical_json",
+    "label_table",
+    "sha256_json",
+]

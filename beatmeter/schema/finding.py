@@ -1,0 +1,23 @@
+"""What a diagnostic says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from beatmeter.schema.checks import canonical_json, require
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that a diagnostic found: a verdict in words, the numbers behind it, and how serious it is."""
+
+    name: str
+    level: Literal["ok", "note", "warning"]
+    text: str
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        require(self.level in ("ok", "note", "warning"), f"finding {self.name!r}: unknown level {self.level!r}")
+        canonical_json(dict(self.values))  # must be plain JSON
