@@ -88,7 +88,15 @@ def test_one_meter_items_alone() -> None:
     scores = np.array([[0.9, 0.1, 0.2], [0.2, 0.8, 0.6], [0.7, 0.3, 0.1], [0.1, 0.2, 0.3]])
     targets = np.array([[1.0, 0, 0], [0.5, 0.5, 0], [0, 1, 0], [0, 0, 0]])
     p = ClassPredictions(
-        ("3", "4", "5"), tuple("abcd"), tuple("abcd"), ("",) * 4, "test", targets, scores, np.array([0, 0, 1, -1]), np.full((4, 2), np.nan)
+        classes=("3", "4", "5"),
+        ids=tuple("abcd"),
+        groups=tuple("abcd"),
+        sources=("",) * 4,
+        split="test",
+        targets=targets,
+        scores=scores,
+        primary=np.array([0, 0, 1, -1]),
+        times=np.full((4, 2), np.nan),
     )
     found = {name: metrics.estimate(metrics.metric(name), p, 200) for name in ("accuracy", "single_accuracy", "single_balanced_accuracy")}
     assert [(e.value, e.n) for e in found.values()] == [(pytest.approx(1 / 3), 3), (0.5, 2), (0.5, 2)]
