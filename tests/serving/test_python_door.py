@@ -116,7 +116,15 @@ def test_paths_are_never_letters() -> None:
 
 def test_text_and_path_alike_in_every_reader(tmp_path: Path, song: Path) -> None:
     p = ClassPredictions(
-        ("3", "4"), ("a", "b"), ("a", "b"), ("", ""), "test", np.eye(2), np.array([[0.9, 0.2], [0.1, 0.7]]), np.array([0, 1]), np.full((2, 2), np.nan)
+        classes=("3", "4"),
+        ids=("a", "b"),
+        groups=("a", "b"),
+        sources=("", ""),
+        split="test",
+        targets=np.eye(2),
+        scores=np.array([[0.9, 0.2], [0.1, 0.7]]),
+        primary=np.array([0, 1]),
+        times=np.full((2, 2), np.nan),
     )
     file = tmp_path / "run" / "predictions" / "test.csv"
     (tmp_path / "corrections.csv").write_text("id,label\na,4\n")
