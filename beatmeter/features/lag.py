@@ -74,7 +74,8 @@ def autocorrelation(
 
 
 def _fast_length(n: int) -> int:
-    """Smallest 2^a 3^b 5^c that is even and at least `n`."""
+    """Smallest even 2^a 3^b 5^c, b at most 4 and c at most 3, that is at least `n`. Not SciPy's `next_fast_len`: for some numbers
+    of chunks it is smaller, which moves the last bits of stored features, and that takes a new LAG_VERSION."""
     best = 1 << max(1, (n - 1).bit_length())
     for five in (1, 5, 25, 125):
         for three in (1, 3, 9, 27, 81):

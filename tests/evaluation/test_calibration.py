@@ -13,14 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import optimize
-from sklearn.isotonic import IsotonicRegression
+from scipy.special import expit
 
 from beatmeter.errors import EvaluationError
 from beatmeter.evaluation.calibration import (
     Calibration,
     ScoreMap,
     best_f1,
-    expit,
     fit_isotonic,
     fit_platt,
     fit_temperature,
@@ -73,14 +72,17 @@ def test_platt_survives_separable_scores_and_refuses_reversed_ones() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(hnp.arrays(float, st.integers(2, 40), elements=st.integers(0, 10).map(lambda k: k / 10)), st.randoms(use_true_random=False))
-def test_isotonic_is_scikit_learns(scores: np.ndarray, random: object) -> None:
+def test_isotonic_is_the_best_curve_that_never_falls(scores: np.ndarray, random: object) -> None:
+    """By the formula max over i <= k of min over j >= k of the mean outcome from i to j, which no algorithm computes."""
     present = np.random.default_rng(len(scores)).random(len(scores)) < scores
-    expected = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(scores, present.astype(float))
+    points, at = np.unique(scores, return_inverse=True)
+    items, hits = np.bincount(at), np.bincount(at, present)
+    means = [[hits[i : j + 1].sum() / items[i : j + 1].sum() if i <= j else np.nan for j in range(len(points))] for i in range(len(points))]
+    expected = np.array([max(min(means[i][k:]) for i in range(k + 1)) for k in range(len(points))])
     edge = 0.5 / (len(scores) + 1)
-    at = np.concatenate([scores, np.linspace(0, 1, 23)])
+    everywhere = np.concatenate([scores, np.linspace(0, 1, 23)])
     fitted = fit_isotonic(scores, present)
-    kinks = expected.predict(np.unique(scores)).clip(edge, 1 - edge)
-    np.testing.assert_allclose(fitted(at), np.interp(at, np.unique(scores), kinks), atol=1e-12)
+    np.testing.assert_allclose(fitted(everywhere), np.interp(everywhere, points, expected.clip(edge, 1 - edge)), atol=1e-12)
 
 
 def bent(seed: int, slope: float, shift: float, n: int = 900) -> ClassPredictions:

@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 
 from beatmeter.errors import EvaluationError
 from beatmeter.evaluation.calibration import logit
-from beatmeter.evaluation.comparison.ensemble import Ensemble, fit_logistic, fit_mean, fit_stack, mean_of, tune
+from beatmeter.evaluation.comparison.ensemble import Ensemble, fit_mean, fit_stack, fit_weights, mean_of, tune
 from beatmeter.evaluation.metrics import METRICS
 from beatmeter.schema import ClassPredictions
 from beatmeter.serving.meter_signal import SIGNATURES, MeterSignal, signal_of, signature_scores
@@ -92,8 +92,8 @@ def test_stacking_is_logistic_regression_where_the_ridge_is_weak() -> None:
     z = np.stack([logit(VAL["a"].scores[:, 0]), logit(VAL["b"].scores[:, 0])], axis=1)
     y = VAL["a"].targets[:, 0] > 0
     theirs = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000).fit(z, y)
-    assert fit_logistic(z, y.astype(float), 1e-9) == pytest.approx([theirs.intercept_[0], *theirs.coef_[0]], abs=1e-3)
-    strong = fit_logistic(z, y.astype(float), 1e9)
+    assert fit_weights(z, y.astype(float), 1e-9) == pytest.approx([theirs.intercept_[0], *theirs.coef_[0]], abs=1e-3)
+    strong = fit_weights(z, y.astype(float), 1e9)
     assert strong[1:] == pytest.approx([0.5, 0.5], abs=1e-4)
 
 
@@ -106,7 +106,7 @@ def test_stacking_minimises_what_it_says() -> None:
         u = w[0] + z @ w[1:]
         return float((np.logaddexp(0, u) - y * u).sum() + ridge / 2 * np.square(w[1:] - 1 / 3).sum())
 
-    assert loss(fit_logistic(z, y, ridge)) == pytest.approx(optimize.minimize(loss, np.zeros(4), tol=1e-12).fun, abs=1e-6)
+    assert loss(fit_weights(z, y, ridge)) == pytest.approx(optimize.minimize(loss, np.zeros(4), tol=1e-12).fun, abs=1e-6)
 
 
 def test_rare_classes_keep_the_plain_mean_of_logits() -> None:

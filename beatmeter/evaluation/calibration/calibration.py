@@ -10,10 +10,11 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from scipy.special import expit
 
 from beatmeter.errors import EvaluationError, nearest
 from beatmeter.evaluation.calibration.folds import out_of_fold
-from beatmeter.evaluation.calibration.maps import KINDS, ScoreMap, apply_maps, expit, fit_maps, logit
+from beatmeter.evaluation.calibration.maps import KINDS, ScoreMap, apply_maps, fit_maps, logit
 from beatmeter.evaluation.calibration.presence import Presence
 from beatmeter.evaluation.calibration.selective import SelectiveRow, selective_table
 from beatmeter.evaluation.diagnostics import EVALUATION, PRODUCTION, fit_noise_floor, plain
@@ -118,7 +119,8 @@ class Calibration:
         self.require_priors(priors)
         old = np.array(self.prevalence)
         new = np.array([priors.get(c, v) for c, v in zip(self.classes, self.prevalence, strict=True)])
-        return expit(logit(calibrated) + logit(new) - logit(old))
+        result: Array = expit(logit(calibrated) + logit(new) - logit(old))
+        return result
 
     def require_priors(self, priors: Mapping[str, float]) -> None:
         """Raises EvaluationError unless `priors` are chances of classes that there are."""

@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from scipy.special import expit
 
 from beatmeter.errors import EvaluationError
+from beatmeter.evaluation.calibration.logistic import fit_logistic
 from beatmeter.evaluation.metrics.checks import Array
 
 EDGE = 1e-7  # scores are kept this far from 0 and 1 before the logit
@@ -24,13 +26,6 @@ def logit(p: Array) -> Array:
     """log(p / (1 - p)), with p kept 1e-7 away from 0 and 1."""
     p = np.clip(p.astype(np.float64), EDGE, 1 - EDGE)
     result: Array = np.log(p) - np.log1p(-p)
-    return result
-
-
-def expit(z: Array) -> Array:
-    """1 / (1 + exp(-z)), without overflow."""
-    e = np.exp(-np.abs(z))
-    result: Array = np.where(z >= 0, 1.0, e) / (1 + e)
     return result
 
 
@@ -63,7 +58,8 @@ class ScoreMap:
         if self.kind == "isotonic":
             curve: Array = np.interp(scores, self.parameters["at"], self.parameters["value"])
             return curve
-        return expit(self.parameters["slope"] * logit(scores) + self.parameters.get("intercept", 0.0))
+        line: Array = expit(self.parameters["slope"] * logit(scores) + self.parameters.get("intercept", 0.0))
+        return line
 
 
 def fit_temperature(scores: Array, present: Array) -> ScoreMap:
@@ -81,56 +77,26 @@ def fit_temperature(scores: Array, present: Array) -> ScoreMap:
 
 
 def fit_platt(scores: Array, present: Array) -> ScoreMap | None:
-    """Slope and intercept on the logit with Platt's soft targets (Platt 1999; Lin, Lin and Weng 2007), by Newton's method with
-    backtracking. None when the slope is not above 0: such scores say the opposite of what they should."""
-    z, y = logit(scores), present.astype(bool)
+    """Slope and intercept on the logit with Platt's soft targets (Platt 1999; Lin, Lin and Weng 2007). None when the slope is not
+    above 0: such scores say the opposite of what they should."""
+    y = present.astype(bool)
     positives, negatives = int(y.sum()), int((~y).sum())
-    t = np.where(y, (positives + 1) / (positives + 2), 1 / (negatives + 2))
-    design = np.column_stack([z, np.ones_like(z)])
-
-    def loss(w: Array) -> float:
-        u = design @ w
-        return float((np.logaddexp(0, u) - t * u).sum())
-
-    w = np.array([0.0, np.log((positives + 1) / (negatives + 1))])
-    for _ in range(100):
-        p = expit(design @ w)
-        gradient = design.T @ (p - t)
-        hessian = design.T @ (design * (p * (1 - p))[:, None]) + 1e-10 * np.eye(2)
-        step = np.linalg.solve(hessian, gradient)
-        size, here = 1.0, loss(w)
-        while size > 1e-10 and loss(w - size * step) > here - 1e-4 * size * float(gradient @ step):
-            size /= 2
-        w = w - size * step
-        if np.abs(size * step).max() < 1e-10:
-            break
-    return ScoreMap("platt", {"slope": float(w[0]), "intercept": float(w[1])}) if w[0] > 0 else None
+    targets = np.where(y, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+    z = logit(scores)
+    start = np.array([0.0, np.log((positives + 1) / (negatives + 1))])
+    slope, intercept = fit_logistic(np.column_stack([z, np.ones_like(z)]), targets, np.full(2, 1e-10), start=start).tolist()
+    return ScoreMap("platt", {"slope": slope, "intercept": intercept}) if slope > 0 else None
 
 
 def fit_isotonic(scores: Array, present: Array) -> ScoreMap:
-    """The non-decreasing curve of least squares through the outcomes (pool adjacent violators; scikit-learn:
-    IsotonicRegression), kept half an item away from 0 and 1 so that no answer is called impossible."""
-    at, inverse = np.unique(scores.astype(np.float64), return_inverse=True)
-    weight = np.bincount(inverse).astype(np.float64)
-    value = np.bincount(inverse, weights=present.astype(np.float64)) / weight
-    blocks: list[list[float]] = []  # mean, weight, number of points
-    for v, w in zip(value, weight, strict=True):
-        blocks.append([v, w, 1])
-        while len(blocks) > 1 and blocks[-2][0] >= blocks[-1][0]:
-            v2, w2, n2 = blocks.pop()
-            v1, w1, n1 = blocks[-1]
-            blocks[-1] = [(v1 * w1 + v2 * w2) / (w1 + w2), w1 + w2, n1 + n2]
-    fitted = np.repeat([b[0] for b in blocks], [int(b[2]) for b in blocks])
+    """The non-decreasing curve of least squares through the outcomes (scikit-learn: IsotonicRegression), kept half an item away
+    from 0 and 1 so that no answer is called impossible."""
+    from sklearn.isotonic import IsotonicRegression
+
+    fitted = IsotonicRegression().fit(scores.astype(np.float64), present.astype(np.float64))
     edge = 0.5 / (len(scores) + 1)
-    kept = _corners(fitted)
-    return ScoreMap("isotonic", {"at": at[kept].tolist(), "value": np.clip(fitted[kept], edge, 1 - edge).tolist()})
-
-
-def _corners(values: Array) -> Array:
-    """Positions of the points that a curve of straight pieces needs: both ends of every flat stretch."""
-    change = np.diff(values) != 0
-    result: Array = np.concatenate([[True], change]) | np.concatenate([change, [True]])
-    return result
+    values = np.clip(fitted.y_thresholds_, edge, 1 - edge)
+    return ScoreMap("isotonic", {"at": fitted.X_thresholds_.tolist(), "value": values.tolist()})
 
 
 def fit_maps(scores: Array, present: Array, kind: str, fewest: int) -> list[ScoreMap]:

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.special import expit
 
 from beatmeter.errors import EvaluationError
-from beatmeter.evaluation.calibration.maps import expit
+from beatmeter.evaluation.calibration.logistic import fit_logistic
 from beatmeter.evaluation.metrics import group_index
 from beatmeter.evaluation.metrics.checks import Array
 
@@ -46,7 +47,8 @@ class Presence:
                 f"the calibration tells meter from none by {len(self.weights)} values, this model gives {evidence.shape[-1]}",
                 "Run `beatmeter calibrate` again.",
             )
-        return expit(evidence @ np.array(self.weights) + self.intercept)
+        result: Array = expit(evidence @ np.array(self.weights) + self.intercept)
+        return result
 
     @classmethod
     def fit(cls, music: Array, groups: Sequence[str], sounds: Array, kinds: Sequence[str], folds: int = 5) -> Presence:
@@ -89,27 +91,10 @@ class Presence:
 
 
 def _logistic(evidence: Array, present: Array) -> tuple[Array, float]:
-    """Weights and intercept of a logistic regression in which both sides count alike, with a ridge on standardised values; by
-    Newton's method (the loss is convex)."""
+    """Weights and intercept of a logistic regression in which both sides count alike, with a ridge on standardised values."""
     mean, scale = evidence.mean(axis=0), evidence.std(axis=0)
     scale = np.where(scale > 1e-9, scale, 1.0)
     design = np.column_stack([(evidence - mean) / scale, np.ones(len(evidence))])
     weight = np.where(present, 0.5 / present.mean(), 0.5 / (1 - present.mean()))
-    ridge = np.append(np.full(design.shape[1] - 1, RIDGE), 1e-6)
-    w = np.zeros(design.shape[1])
-
-    def loss(w: Array) -> float:
-        u = design @ w
-        return float((weight * (np.logaddexp(0, u) - present * u)).sum() + (ridge * w**2).sum() / 2)
-
-    for _ in range(50):
-        p = expit(design @ w)
-        gradient = design.T @ (weight * (p - present)) + ridge * w
-        step = np.linalg.solve(design.T @ (design * (weight * p * (1 - p))[:, None]) + np.diag(ridge), gradient)
-        size, here = 1.0, loss(w)
-        while size > 1e-6 and loss(w - size * step) > here - 1e-4 * size * float(gradient @ step):
-            size /= 2
-        w = w - size * step
-        if np.abs(size * step).max() < 1e-8:
-            break
+    w = fit_logistic(design, present, np.append(np.full(design.shape[1] - 1, RIDGE), 1e-6), weight=weight)
     return w[:-1] / scale, float(w[-1] - (w[:-1] * mean / scale).sum())

@@ -8,9 +8,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from scipy.special import expit
 
 from beatmeter.errors import EvaluationError
-from beatmeter.evaluation.calibration import expit, fold_of, logit
+from beatmeter.evaluation.calibration import fold_of, logit
+from beatmeter.evaluation.calibration.logistic import fit_logistic
 from beatmeter.evaluation.comparison.alignment import align
 from beatmeter.evaluation.diagnostics import plain
 from beatmeter.evaluation.metrics import Difference, Metric, log_loss_per_class, metric, paired_bootstrap, require_labels
@@ -216,29 +218,12 @@ def fit_stack(validation: Mapping[str, ClassPredictions], name: str = "ensemble"
     return Fitted(ensemble, _named(first, tried[ridge], name, ensemble), members)
 
 
-def fit_logistic(z: Array, present: Array, ridge: float) -> Array:
-    """(1 + member,) intercept and weights that minimise log loss + ridge / 2 |weights - 1 / members|^2, by Newton's method.
-    `z` (item, member) are logits."""
+def fit_weights(z: Array, present: Array, ridge: float) -> Array:
+    """(1 + member,) intercept and weights that minimise log loss + ridge / 2 |weights - 1 / members|^2. `z` (item, member) are
+    logits."""
     n, m = z.shape
-    design = np.column_stack([np.ones(n), z])
     centre, penalty = np.array([0.0, *[1 / m] * m]), np.array([1e-6, *[ridge] * m])
-    w = centre.copy()
-
-    def loss(w: Array) -> float:
-        u = design @ w
-        return float((np.logaddexp(0, u) - present * u).sum() + (penalty * (w - centre) ** 2).sum() / 2)
-
-    for _ in range(100):
-        p = expit(design @ w)
-        gradient = design.T @ (p - present) + penalty * (w - centre)
-        step = np.linalg.solve(design.T @ (design * (p * (1 - p))[:, None]) + np.diag(penalty), gradient)
-        size, here = 1.0, loss(w)
-        while size > 1e-10 and loss(w - size * step) > here - 1e-4 * size * float(gradient @ step):
-            size /= 2
-        w = w - size * step
-        if np.abs(size * step).max() < 1e-10:
-            break
-    return w
+    return fit_logistic(np.column_stack([np.ones(n), z]), present, penalty, centre=centre)
 
 
 def _fit_table(stack: Sequence[Array], present: Array, ridge: float) -> Array:
@@ -249,13 +234,14 @@ def _fit_table(stack: Sequence[Array], present: Array, ridge: float) -> Array:
     for k in range(present.shape[1]):
         y = present[:, k]
         enough = min(int(y.sum()), int((~y).sum())) >= FEWEST
-        rows.append(fit_logistic(z[:, k], y.astype(np.float64), ridge) if enough else plain_mean)
+        rows.append(fit_weights(z[:, k], y.astype(np.float64), ridge) if enough else plain_mean)
     return np.stack(rows)
 
 
 def _stacked(members: Sequence[Array], table: Array) -> Array:
     z = np.stack([logit(s) for s in members], axis=-1)
-    return expit(table[:, 0] + np.einsum("ikm,km->ik", z, table[:, 1:]))
+    result: Array = expit(table[:, 0] + np.einsum("ikm,km->ik", z, table[:, 1:]))
+    return result
 
 
 def _aligned(validation: Mapping[str, ClassPredictions], common: bool) -> dict[str, ClassPredictions]:
