@@ -20,7 +20,7 @@ from harness import Bench, Fact
 
 from beatmeter.datasets.synthetic import SynthPlan, synthesise
 from beatmeter.runtime.cores import usable_cores
-from beatmeter.store.throughput import in_turn
+from beatmeter.store.timing import in_turn
 
 ROOT = Path(__file__).resolve().parents[1]
 ALONE, NEIGHBOURS = "alone", {"beside one busy process": 1, "beside two busy processes": 2}

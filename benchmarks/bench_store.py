@@ -10,26 +10,28 @@ from pathlib import Path
 
 import store_growth as growth
 from harness import Bench, Comparison, Fact, Growth
+from rivals import RIVALS, AlwaysChecked, NeverChecked
 
 from beatmeter.schema import ChunkSpec, FeatureSpec, PoolingSpec
-from beatmeter.store import throughput
-from beatmeter.store.rivals import OTHERS, AlwaysChecked, FreshStore, NeverChecked, Pread, Rival, Sample
-from beatmeter.store.throughput import Timing
+from beatmeter.store import timing as clock
+from beatmeter.store.timing import Timing
+from beatmeter.store.ways import FreshStore, Memcpy, Pread, Sample, Way
 
 STATS = PoolingSpec("stats", "stats", "chunk", tuple(range(1, 25)), ("pool", "dim"), (2, 1024), {"statistics": ["mean", "max"]})
 SPEC = FeatureSpec("benchmark/330M", "", "", 24, 1024, 320, 400, True, ChunkSpec(), (STATS,))
-KINDS: dict[str, type[Rival]] = {
+KINDS: dict[str, type[Way]] = {
     "store": FreshStore,
     "store, checked always": AlwaysChecked,
     "store, never checked": NeverChecked,
     "pread": Pread,
-    **OTHERS,
+    "memcpy": Memcpy,
+    **RIVALS,
 }
 WARM = {"scan": 0.8, "random": 0.8, "one": 1.0}  # least speed relative to a memmap, by the first word of the pattern
-RIVALS = {"h5py chunked": 5.0, "zarr-python": 5.0}
+FASTER = {"h5py chunked": 5.0, "zarr-python": 5.0}
 
 
-def kept(folder: Path, tracks: int, *without: str) -> dict[str, Rival]:
+def kept(folder: Path, tracks: int, *without: str) -> dict[str, Way]:
     """The same tracks, of 600 kB each, in every rival."""
     sample = Sample.made(SPEC, tracks)
     return {name: kind(folder / kind.__name__, sample) for name, kind in KINDS.items() if name not in without}
@@ -51,8 +53,8 @@ def judged(bench: Bench, timing: Timing, targets: dict[str, float], note: str = 
 def test_warm_reads(bench: Bench, tmp_path: Path) -> None:
     rivals = kept(tmp_path, 1000 if bench.timed else 6, "pread")
     bench.plugin(rivals["store"].scan)
-    for timing in throughput.warm(rivals, *((9, 10, 0.1) if bench.timed else (1, 1, 0.0))):
-        judged(bench, timing, {"memmap": WARM[timing.pattern.split()[0]], **RIVALS})
+    for timing in clock.warm(rivals, "memmap", *((9, 10, 0.1) if bench.timed else (1, 1, 0.0))):
+        judged(bench, timing, {"memmap": WARM[timing.pattern.split()[0]], **FASTER})
     shutil.rmtree(tmp_path)
 
 
@@ -60,9 +62,9 @@ def test_cold_reads(bench: Bench, tmp_path: Path) -> None:
     rivals = kept(tmp_path, 250 if bench.timed else 6, "memcpy", "store, checked always")
     bench.plugin(lambda: rivals["store"].batch([0, 1]), rivals["store"].drop)
     note = "The first read of a row checks its checksum, which is of all layers: all of them are read. "
-    for timing in throughput.cold(rivals, 5 if bench.timed else 1):
+    for timing in clock.cold(rivals, "pread", 5 if bench.timed else 1):
         random, layer = (timing.pattern.startswith(word) for word in ("random", "one"))
-        judged(bench, timing, ({"pread": 1 / 1.5} if random else {}) | RIVALS, note if layer else "")
+        judged(bench, timing, ({"pread": 1 / 1.5} if random else {}) | FASTER, note if layer else "")
     shutil.rmtree(tmp_path)
 
 
@@ -70,7 +72,7 @@ def test_writing(bench: Bench, tmp_path: Path) -> None:
     kinds = {name: KINDS[name] for name in ("memmap", "store", "h5py contiguous", "zarr-python", ".npy per track")}
     sample = Sample.made(SPEC, 200 if bench.timed else 6)
     (tmp_path / "w").mkdir()
-    judged(bench, throughput.writing(kinds, sample, tmp_path / "w", 5 if bench.timed else 1), {})
+    judged(bench, clock.writing(kinds, "memmap", sample, tmp_path / "w", 5 if bench.timed else 1), {})
 
 
 def test_growth_with_tracks(bench: Bench, tmp_path: Path) -> None:

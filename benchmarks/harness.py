@@ -20,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 
 from beatmeter.runtime.cores import usable_cores
-from beatmeter.store.throughput import Way, in_turn, paired
+from beatmeter.store.timing import Call, in_turn, paired
 
 LINES = "BEATMETER_BENCH_LINES"  # environment variable: the file that results are appended to
 
@@ -142,7 +142,7 @@ class Bench:
     def compare(
         self,
         title: str,
-        ways: Mapping[str, Way],
+        ways: Mapping[str, Call],
         base: str,
         ours: str,
         rounds: int = 7,
@@ -177,7 +177,7 @@ class Bench:
         self.record(result)
         return result
 
-    def plugin(self, way: Way, setup: Callable[[], object] = lambda: None) -> None:
+    def plugin(self, way: Call, setup: Callable[[], object] = lambda: None) -> None:
         """Let pytest-benchmark time `way` too, once a test, so that its own reports and comparisons of commits work."""
         if not self.seen:
             self.seen = True

@@ -20,10 +20,10 @@ from beatmeter.runtime.display import count
 
 if TYPE_CHECKING:
     from beatmeter.store import Store
-    from beatmeter.store.rivals import Rival, Sample
-    from beatmeter.store.throughput import Timing
+    from beatmeter.store.timing import Timing
+    from beatmeter.store.ways import Sample, Way
 
-COPIES = 8  # of the sample that lie on disk at the same time, at most
+COPIES = 3  # of the sample that lie on disk at the same time, at most
 BATCHES = 4  # in each round
 
 
@@ -35,12 +35,12 @@ BATCHES = 4  # in each round
 @click.option("--rounds", default=5, show_default=True, type=click.IntRange(1), help="How often everything is timed.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 def bench(path: str | None, folder: str | None, pooling: str | None, size: int, rounds: int, as_json: bool) -> None:
-    """How fast is the cache, on this disk and in this store, next to other ways of keeping the same numbers?
+    """How fast is the cache, on this disk and in this store, next to plain reads of the same numbers?
 
     PATH is a store or a folder of stores, of which the largest is read; the default is ./cache. In a folder without any, features
-    are made up, to measure the disk that it is on. The same tracks are then written beside it as memmap, HDF5, Zarr
-    (zarr-python), one .npy per track and a fresh store, and all are read in turn. Nothing in the store is changed; what was
-    written goes away at the end, also after Ctrl-C.
+    are made up, to measure the disk that it is on. The same tracks are then written beside it as a fresh store and as one plain
+    file, and all are read in turn, next to copies from memory to memory (warm) and preads of the plain file (cold). Nothing in the
+    store is changed; what was written goes away at the end, also after Ctrl-C.
 
     \b
     beatmeter cache bench
@@ -75,7 +75,7 @@ def _sample(place: Path, pooling: str | None, size: int) -> tuple[Store | None, 
     from beatmeter.schema import ChunkSpec, FeatureSpec, PoolingSpec
     from beatmeter.store import list_stores
     from beatmeter.store.place import UnreadableError
-    from beatmeter.store.rivals import Sample
+    from beatmeter.store.ways import Sample
 
     found = list(list_stores(place))
     broken = [one for one in found if isinstance(one, StoreError)]
@@ -100,18 +100,17 @@ def _beside(place: Path) -> Path:
 
 
 def _measured(store: Store | None, sample: Sample, beside: Path, rounds: int) -> Iterator[Timing]:
-    from beatmeter.store import throughput
+    from beatmeter.store import timing
     from beatmeter.store.place import explained
-    from beatmeter.store.rivals import OTHERS, FreshStore, OwnStore, Pread
+    from beatmeter.store.ways import FreshStore, Memcpy, OwnStore, Pread
 
-    with explained("measuring", beside), throughput.stoppable(), _workplace(beside) as folder:
-        kinds: dict[str, type[Rival]] = {"store": FreshStore, **OTHERS}
-        yield throughput.writing({n: kind for n, kind in kinds.items() if n != "memcpy"}, sample, folder, min(rounds, 3))
-        rivals = {n: kind(folder / "kept" / str(i), sample) for i, (n, kind) in enumerate(kinds.items())}
-        own = {"this store": OwnStore(store.path, sample)} if store else {}
-        yield from throughput.warm({**rivals, **own}, rounds, BATCHES)
-        del rivals["memcpy"]
-        yield from throughput.cold({"pread": Pread(folder / "kept" / "pread", sample), **rivals, **own}, rounds)
+    with explained("measuring", beside), timing.stoppable(), _workplace(beside) as folder:
+        yield timing.writing({"store": FreshStore, "one file": Pread}, "one file", sample, folder, min(rounds, 3))
+        stores: dict[str, Way] = {"store": FreshStore(folder / "kept" / "store", sample)}
+        if store:
+            stores["this store"] = OwnStore(store.path, sample)
+        yield from timing.warm({"memcpy": Memcpy(folder / "kept" / "none", sample), **stores}, "memcpy", rounds, BATCHES)
+        yield from timing.cold({"pread": Pread(folder / "kept" / "file", sample), **stores}, "pread", rounds)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections import namedtuple
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,8 @@ from waiting import PATIENCE, until
 from beatmeter.cli.cache import cache
 from beatmeter.errors import SchemaError, StoreError
 from beatmeter.schema import FeatureSpec
-from beatmeter.store import Store, throughput
-from beatmeter.store.rivals import OTHERS, FreshStore, Memmap, OwnStore, Pread, Sample
+from beatmeter.store import Store, timing
+from beatmeter.store.ways import FreshStore, Memcpy, OwnStore, Pread, Sample
 
 
 def both() -> FeatureSpec:
@@ -43,19 +44,19 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-@pytest.mark.parametrize("kind", [FreshStore, Pread, *OTHERS.values()])
+@pytest.mark.parametrize("kind", [FreshStore, Pread, Memcpy])
 def test_every_way_of_keeping_gives_the_same_numbers(kind: type[FreshStore], tmp_path: Path) -> None:
     store = Store.create(tmp_path / "s", both())
     store.commit(samples.tracks(both(), range(5)))
     sample = Sample.of(store.snapshot(), "stats", 1 << 30)
     assert len(sample) == 5
-    rival = kind(tmp_path / "kept", sample)
+    way = kind(tmp_path / "kept", sample)
     for _ in range(2):
-        np.testing.assert_array_equal(rival.scan(), sample.values)
-        np.testing.assert_array_equal(rival.batch([3, 0, 2]), np.concatenate([sample.of_track(i) for i in (3, 0, 2)]))
-        np.testing.assert_array_equal(rival.layer(1), sample.values[:, 1:2])
-        rival.drop()
-    assert rival.scan().base is None or not np.shares_memory(rival.scan(), sample.values)
+        np.testing.assert_array_equal(way.scan(), sample.values)
+        np.testing.assert_array_equal(way.batch([3, 0, 2]), np.concatenate([sample.of_track(i) for i in (3, 0, 2)]))
+        np.testing.assert_array_equal(way.layer(1), sample.values[:, 1:2])
+        way.drop()
+    assert way.scan().base is None or not np.shares_memory(way.scan(), sample.values)
 
 
 def test_a_part_of_a_large_store_is_taken_as_it_lies_on_disk(folder: Path) -> None:
@@ -86,8 +87,11 @@ def test_json_holds_what_the_table_shows(folder: Path) -> None:
     assert told["store"] == str(Store.for_spec(folder, both()).path)
     assert told["pooling"] == "lag"
     warm = next(p for p in told["patterns"] if p["pattern"] == "scan of everything, warm")
-    assert set(warm["ways"]) == {"store", "this store", *OTHERS}
-    assert warm["ways"]["memmap"]["x memmap"] == 1.0
+    assert set(warm["ways"]) == {"memcpy", "store", "this store"}
+    assert warm["ways"]["memcpy"]["x memcpy"] == 1.0
+    cold = next(p for p in told["patterns"] if p["pattern"] == "scan of everything, cold")
+    assert set(cold["ways"]) == {"pread", "store", "this store"}
+    assert set(told["patterns"][0]["ways"]) == {"store", "one file"}
     assert len(warm["ways"]["this store"]["seconds"]) == 2
 
 
@@ -155,10 +159,10 @@ def test_ctrl_c_that_falls_into_a_destructor_is_heeded() -> None:
     rounds: list[Closing] = []
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        with pytest.raises(KeyboardInterrupt), throughput.stoppable():
-            throughput.in_turn({"a": lambda: rounds.append(Closing()) or rounds.clear()}, 1000)
+        with pytest.raises(KeyboardInterrupt), timing.stoppable():
+            timing.in_turn({"a": lambda: rounds.append(Closing()) or rounds.clear()}, 1000)
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        assert len(throughput.in_turn({"a": lambda: None}, 3)["a"]) == 3
+        assert len(timing.in_turn({"a": lambda: None}, 3)["a"]) == 3
     finally:
         signal.signal(signal.SIGINT, before)
 
@@ -177,14 +181,13 @@ def test_what_cannot_be_measured_is_refused(folder: Path, monkeypatch: pytest.Mo
         call(str(folder))
 
 
-def test_a_rival_that_gives_other_numbers_is_not_timed(tmp_path: Path) -> None:
+def test_a_way_that_gives_other_numbers_is_not_timed(tmp_path: Path) -> None:
     store = Store.create(tmp_path / "s", both())
     store.commit(samples.tracks(both(), range(3)))
     sample = Sample.of(store.snapshot(), "stats", 1 << 30)
-    wrong = Memmap(tmp_path / "wrong", sample)
-    wrong.array = wrong.array + np.float16(1)
-    with pytest.raises(StoreError, match="memmap gives other numbers than store"):
-        list(throughput.warm({"store": OwnStore(store.path, sample), "memmap": wrong}, 1, 1))
+    wrong = Memcpy(tmp_path / "wrong", replace(sample, values=sample.values + np.float16(1)))
+    with pytest.raises(StoreError, match="memcpy gives other numbers than store"):
+        list(timing.warm({"store": OwnStore(store.path, sample), "memcpy": wrong}, "memcpy", 1, 1))
 
 
 def test_the_fastest_of_quick_repeats_counts_and_every_way_has_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,15 +200,15 @@ def test_the_fastest_of_quick_repeats_counts_and_every_way_has_its_turn(monkeypa
         order.append(name)
         clock += next(slow) if name == "a" else 0.001
 
-    monkeypatch.setattr(throughput.time, "perf_counter", lambda: clock)
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: clock)
 
     ways = {name: lambda name=name: way(name) for name in "ab"}  # type: ignore[misc]
-    once = throughput.in_turn(ways, 2)
+    once = timing.in_turn(ways, 2)
     assert order == ["a", "b", "b", "a"]
     assert once["a"] == pytest.approx([0.03, 0.001])
     slow = itertools.chain([0.03], itertools.repeat(0.001))
-    again = throughput.in_turn(ways, 1, at_least=0.05)
+    again = timing.in_turn(ways, 1, at_least=0.05)
     assert again["a"] == pytest.approx([0.001])
     assert order.count("a") == 2 + 21  # one of 0.03 s and twenty of 0.001 s
     assert order[4:].index("b") == order.count("a") - 2 > 1, "one after the other within a round"
-    assert throughput.paired({"x": [4.0, 9.0], "y": [2.0, 3.0]}, "y", "x") == [2.0, 3.0]
+    assert timing.paired({"x": [4.0, 9.0], "y": [2.0, 3.0]}, "y", "x") == [2.0, 3.0]

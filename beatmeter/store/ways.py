@@ -1,6 +1,7 @@
-"""The same rows in the store and in the ways people usually keep them, behind three questions, to compare their speed.
+"""Rows of a store read by it and by plain means, behind three questions: everything, a batch of tracks, one layer of everything.
 
-Everything, a batch of tracks, one layer of everything: each is answered with an array in memory of its own.
+Each is answered with an array in memory of its own. Plain means are the floor below which no store comes: copies from memory to
+memory for what lies in memory, one file read in large pieces for what does not.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -72,6 +72,10 @@ class Sample:
         """How many rows these tracks have."""
         return int(sum(self.offsets[i + 1] - self.offsets[i] for i in tracks))
 
+    def empty(self, chosen: Sequence[int]) -> np.ndarray:
+        """Room for the rows of some tracks."""
+        return np.empty((self.rows_of(chosen), *self.values.shape[1:]), self.values.dtype)
+
     def of_track(self, track: int) -> np.ndarray:
         """(row, layer, *axes)"""
         return self.values[self.offsets[track] : self.offsets[track + 1]]
@@ -81,8 +85,8 @@ class Sample:
         return Features(self.spec, int(self.samples[track]), {self.pooling: Pooled(self.of_track(track), times, frames)})
 
 
-class Rival(ABC):
-    """One way of keeping a sample, written to a folder when built."""
+class Way(ABC):
+    """One way of keeping a sample and reading it, written to a folder when built."""
 
     def __init__(self, folder: Path, sample: Sample) -> None:
         self.folder, self.sample = folder, sample
@@ -124,7 +128,7 @@ class Rival(ABC):
             os.close(handle)
 
 
-class OwnStore(Rival):
+class OwnStore(Way):
     """A store that is there already: nothing is written."""
 
     check: Check = "first"
@@ -157,101 +161,52 @@ class FreshStore(OwnStore):
     """The store, checked the first time a row is read, as training does."""
 
     def __init__(self, folder: Path, sample: Sample) -> None:
-        Rival.__init__(self, folder, sample)
+        Way.__init__(self, folder, sample)
 
     def write(self) -> None:
         store = Store.create(self.folder / "store", self.sample.spec)
         for start in range(0, len(self.sample), _COMMIT):
-            some = range(start, min(start + _COMMIT, len(self.sample)))
-            store.commit([(self.sample.keys[i], self.sample.features(i)) for i in some])
+            tracks = range(start, min(start + _COMMIT, len(self.sample)))
+            store.commit([(self.sample.keys[i], self.sample.features(i)) for i in tracks])
         self.folder = store.path
 
 
-class AlwaysChecked(FreshStore):
-    check = "always"
-
-
-class NeverChecked(FreshStore):
-    check = "never"
-
-
-class Indexed(Rival):
-    """Rivals that are one array in which a slice is a read: it gives an array in memory."""
-
-    array: Any
-
-    def scan(self) -> np.ndarray:
-        return np.asarray(self.array[:])
-
-    def batch(self, chosen: Sequence[int]) -> np.ndarray:
-        edges = self.sample.offsets
-        return np.concatenate([self.array[edges[i] : edges[i + 1]] for i in chosen])
-
-    def layer(self, at: int) -> np.ndarray:
-        return np.asarray(self.array[:, at : at + 1])
-
-    def empty(self, chosen: Sequence[int]) -> np.ndarray:
-        """Room for the rows of some tracks."""
-        return np.empty((self.sample.rows_of(chosen), *self.sample.values.shape[1:]), self.sample.values.dtype)
-
-
-class Memmap(Indexed):
-    """A slice of it is not in memory yet: it is copied."""
-
-    def write(self) -> None:
-        self.sample.values.tofile(self.folder / "flat")
-
-    def open(self) -> None:
-        self.array = None  # lets go of the mapping before the next
-        self.array = np.memmap(self.folder / "flat", self.sample.values.dtype, "r", shape=self.sample.values.shape)
-
-    def scan(self) -> np.ndarray:
-        return np.array(self.array)
-
-    def layer(self, at: int) -> np.ndarray:
-        return np.array(self.array[:, at : at + 1])
-
-    def batch(self, chosen: Sequence[int]) -> np.ndarray:
-        edges, out, at = self.sample.offsets, self.empty(chosen), 0
-        for i in chosen:
-            part = self.array[edges[i] : edges[i + 1]]
-            out[at : at + len(part)] = part
-            at += len(part)
-        return out
-
-
-class Memcpy(Memmap):
+class Memcpy(Way):
     """No file at all: copies from memory to memory, on as many threads as the store takes."""
 
     def write(self) -> None:
-        pass
+        """It is in memory already."""
 
     def open(self) -> None:
-        self.array = self.sample.values
+        """So it is open."""
 
     def scan(self) -> np.ndarray:
-        return self._copied([(0, len(self.array))])
+        return self._copied([(0, len(self.sample.values))])
 
     def batch(self, chosen: Sequence[int]) -> np.ndarray:
         return self._copied([(int(self.sample.offsets[i]), int(self.sample.offsets[i + 1])) for i in chosen])
 
+    def layer(self, at: int) -> np.ndarray:
+        return np.array(self.sample.values[:, at : at + 1])
+
     def _copied(self, spans: Sequence[tuple[int, int]]) -> np.ndarray:
         """Rows of `spans` (first, last), one after the other."""
+        values = self.sample.values
         pieces, total = [], 0
         for first, last in spans:
             pieces += [(a, min(a + _PIECE, last), total + a - first) for a in range(first, last, _PIECE)]
             total += last - first
-        out = np.empty((total, *self.array.shape[1:]), self.array.dtype)
+        out = np.empty((total, *values.shape[1:]), values.dtype)
 
-        def copy(some: list[tuple[int, int, int]]) -> None:
-            for a, b, at in some:
-                out[at : at + b - a] = self.array[a:b]
+        def copy(part: list[tuple[int, int, int]]) -> None:
+            for a, b, at in part:
+                out[at : at + b - a] = values[a:b]
 
         crew.share(copy, pieces, out.nbytes)
         return out
 
 
-class Pread(Indexed):
+class Pread(Way):
     """The floor for cold reads: everything is announced at once, then read in large pieces or track by track."""
 
     handle = -1
@@ -275,7 +230,7 @@ class Pread(Indexed):
         return out
 
     def batch(self, chosen: Sequence[int]) -> np.ndarray:
-        edges, out = self.sample.offsets, self.empty(chosen)
+        edges, out = self.sample.offsets, self.sample.empty(chosen)
         self._read([(int(edges[i]) * self.row, int(edges[i + 1] - edges[i]) * self.row) for i in chosen], out)
         return out
 
@@ -296,77 +251,3 @@ class Pread(Indexed):
             while start < end:
                 got = os.preadv(self.handle, [flat[at : at + min(most, end - start)]], start)
                 start, at = start + got, at + got
-
-
-class H5Contiguous(Indexed):
-    chunks: tuple[int, ...] | None = None
-    file: Any = None
-
-    def write(self) -> None:
-        import h5py
-
-        with h5py.File(self.folder / "f.h5", "w") as file:
-            file.create_dataset("values", data=self.sample.values, chunks=self.chunks)
-
-    def open(self) -> None:
-        import h5py
-
-        if self.file is not None:
-            self.file.close()
-        self.file = h5py.File(self.folder / "f.h5", "r")
-        self.array = self.file["values"]
-
-
-class H5Chunked(H5Contiguous):
-    """Eight rows a chunk."""
-
-    def write(self) -> None:
-        self.chunks = (min(8, len(self.sample.values)), *self.sample.values.shape[1:])
-        super().write()
-
-
-class ZarrPython(Indexed):
-    """64 rows a chunk, not compressed: the best that this library does here."""
-
-    def write(self) -> None:
-        import zarr
-
-        values = self.sample.values
-        array = zarr.create_array(self.folder / "z", shape=values.shape, chunks=(64, *values.shape[1:]), dtype=values.dtype, compressors=None)
-        array[:] = values
-
-    def open(self) -> None:
-        import zarr
-
-        self.array = zarr.open_array(self.folder / "z", mode="r")
-
-
-class NpyPerTrack(Rival):
-    def write(self) -> None:
-        for i in range(len(self.sample)):
-            np.save(self._path(i), self.sample.of_track(i))
-
-    def open(self) -> None:
-        pass
-
-    def _path(self, track: int) -> Path:
-        return self.folder / f"{self.sample.keys[track]}.npy"
-
-    def scan(self) -> np.ndarray:
-        return self.batch(range(len(self.sample)))
-
-    def batch(self, chosen: Sequence[int]) -> np.ndarray:
-        return np.concatenate([np.load(self._path(i)) for i in chosen])
-
-    def layer(self, at: int) -> np.ndarray:
-        return np.concatenate([np.load(self._path(i), mmap_mode="r")[:, at : at + 1] for i in range(len(self.sample))])
-
-
-OTHERS: dict[str, type[Rival]] = {
-    "memcpy": Memcpy,
-    "memmap": Memmap,
-    "h5py contiguous": H5Contiguous,
-    "h5py chunked": H5Chunked,
-    "zarr-python": ZarrPython,
-    ".npy per track": NpyPerTrack,
-}

@@ -1,4 +1,4 @@
-"""How fast a store is read and written next to its rivals: all of them in turn, so that what disturbs one disturbs the others."""
+"""How fast a store is read and written next to other ways: all of them in turn, so that what disturbs one disturbs the others."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -20,11 +21,11 @@ import numpy as np
 from beatmeter.errors import StoreError
 from beatmeter.store.folder import flush
 from beatmeter.store.mapped import REMEDY
-from beatmeter.store.rivals import CAN_DROP, Rival, Sample
+from beatmeter.store.ways import CAN_DROP, Sample, Way
 
 BATCH = 32  # tracks
 
-Way = Callable[[], object]
+Call = Callable[[], object]
 _stopped = threading.Event()
 
 
@@ -48,15 +49,15 @@ def stoppable() -> Iterator[None]:
         _stopped.clear()
 
 
-def in_turn(ways: Mapping[str, Way], rounds: int, before: Callable[[str], object] | None = None, at_least: float = 0.0) -> dict[str, list[float]]:
-    """Seconds of each way, `rounds` times, all of them in every round, in changing order. `before(name)` is not timed.
+def in_turn(calls: Mapping[str, Call], rounds: int, before: Callable[[str], object] | None = None, at_least: float = 0.0) -> dict[str, list[float]]:
+    """Seconds of each call, `rounds` times, all of them in every round, in changing order. `before(name)` is not timed.
 
     Quick ways are repeated within a round until `at_least` seconds are over, and the fastest counts: what an interruption of
     a few milliseconds does to them says nothing.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
     for number in range(rounds):
-        for name, way in list(ways.items())[:: -1 if number % 2 else 1]:
+        for name, call in list(calls.items())[:: -1 if number % 2 else 1]:
             best, spent = math.inf, 0.0
             while spent == 0 or spent < at_least:
                 if _stopped.is_set():
@@ -64,7 +65,7 @@ def in_turn(ways: Mapping[str, Way], rounds: int, before: Callable[[str], object
                 if before is not None:
                     before(name)
                 began = time.perf_counter()
-                way()
+                call()
                 took = max(time.perf_counter() - began, 1e-9)
                 best, spent = min(best, took), spent + took
             seconds[name].append(best)
@@ -72,14 +73,14 @@ def in_turn(ways: Mapping[str, Way], rounds: int, before: Callable[[str], object
 
 
 def paired(seconds: Mapping[str, Sequence[float]], name: str, base: str) -> list[float]:
-    """Speed of a way relative to a baseline in every round, more is faster."""
+    """Speed of a call relative to a baseline in every round, more is faster."""
     return [b / s for b, s in zip(seconds[base], seconds[name], strict=True)]
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of several ways of reading (or writing) the same `bytes` by one `pattern`, round by round. `base` is the
-    natural baseline: a memmap for what lies in memory (warm), the best pread for what does not (cold)."""
+    """Seconds of several ways of reading (or writing) the same `bytes` by one `pattern`, round by round; `base` is the way
+    that the others are compared with."""
 
     pattern: str
     base: str
@@ -91,41 +92,41 @@ class Timing:
         return statistics.median(paired(self.seconds, name, base or self.base))
 
 
-def warm(rivals: Mapping[str, Rival], rounds: int, batches: int, at_least: float = 0.05) -> Iterator[Timing]:
-    """Reads of what lies in memory. Raises StoreError when a rival gives other numbers than the others do."""
-    for pattern, size, read in _patterns(rivals, batches, np.random.default_rng(1)):
+def warm(ways: Mapping[str, Way], base: str, rounds: int, batches: int, at_least: float = 0.05) -> Iterator[Timing]:
+    """Reads of what lies in memory. Raises StoreError when a way gives other numbers than the others do."""
+    for pattern, size, read in _patterns(ways, batches, np.random.default_rng(1)):
         expected: np.ndarray | None = None
-        for name in rivals:  # the same numbers, and warm from here on
-            found = read(name)
-            expected = found if expected is None else expected
-            if not np.array_equal(found.view(np.uint8), expected.view(np.uint8)):
-                raise StoreError(f"{pattern}: {name} gives other numbers than {next(iter(rivals))}", REMEDY)
-        ways: dict[str, Way] = {name: lambda name=name, read=read: read(name) for name in rivals}  # type: ignore[misc]
-        yield Timing(f"{pattern}, warm", "memmap", size, in_turn(ways, rounds, at_least=at_least))
+        for name in ways:  # the same numbers, and warm from here on
+            values = read(name)
+            expected = values if expected is None else expected
+            if not np.array_equal(values.view(np.uint8), expected.view(np.uint8)):
+                raise StoreError(f"{pattern}: {name} gives other numbers than {next(iter(ways))}", REMEDY)
+        calls = {name: partial(read, name) for name in ways}
+        yield Timing(f"{pattern}, warm", base, size, in_turn(calls, rounds, at_least=at_least))
 
 
-def cold(rivals: Mapping[str, Rival], rounds: int) -> Iterator[Timing]:
+def cold(ways: Mapping[str, Way], base: str, rounds: int) -> Iterator[Timing]:
     """Reads from the disk: files are put out of memory before each. Nothing where the system cannot do that."""
     if not CAN_DROP:
         return
-    for pattern, size, read in _patterns(rivals, 1, np.random.default_rng(2)):
-        ways: dict[str, Way] = {name: lambda name=name, read=read: read(name) for name in rivals}  # type: ignore[misc]
-        yield Timing(f"{pattern}, cold", "pread", size, in_turn(ways, rounds, before=lambda name: rivals[name].drop()))
+    for pattern, size, read in _patterns(ways, 1, np.random.default_rng(2)):
+        calls = {name: partial(read, name) for name in ways}
+        yield Timing(f"{pattern}, cold", base, size, in_turn(calls, rounds, before=lambda name: ways[name].drop()))
 
 
-def _patterns(rivals: Mapping[str, Rival], batches: int, rng: np.random.Generator) -> Iterator[tuple[str, int, Callable[[str], np.ndarray]]]:
-    """Each pattern's name, the bytes it reads, and how to read by it from the rival of a name."""
-    sample = next(iter(rivals.values())).sample
+def _patterns(ways: Mapping[str, Way], batches: int, rng: np.random.Generator) -> Iterator[tuple[str, int, Callable[[str], np.ndarray]]]:
+    """Each pattern's name, the bytes it reads, and how to read by it in the way of a name."""
+    sample = next(iter(ways.values())).sample
     row, layers = sample.values[0].nbytes, sample.values.shape[1]
     n = min(BATCH, len(sample))
     chosen = [rng.choice(len(sample), n, replace=False).tolist() for _ in range(batches)]
-    yield "scan of everything", sample.values.nbytes, lambda name: rivals[name].scan()
+    yield "scan of everything", sample.values.nbytes, lambda name: ways[name].scan()
     size = row * sum(sample.rows_of(batch) for batch in chosen)
-    yield f"random batches of {n} tracks", size, lambda name: [rivals[name].batch(batch) for batch in chosen][-1]
-    yield "one layer of everything", sample.values.nbytes // layers, lambda name: rivals[name].layer(layers // 3)
+    yield f"random batches of {n} tracks", size, lambda name: [ways[name].batch(batch) for batch in chosen][-1]
+    yield "one layer of everything", sample.values.nbytes // layers, lambda name: ways[name].layer(layers // 3)
 
 
-def writing(kinds: Mapping[str, type[Rival]], sample: Sample, folder: Path, rounds: int) -> Timing:
+def writing(kinds: Mapping[str, type[Way]], base: str, sample: Sample, folder: Path, rounds: int) -> Timing:
     """Writing all of the sample until it is on disk for good. `folder` is empty again afterwards."""
 
     def write(name: str) -> None:
@@ -138,7 +139,6 @@ def writing(kinds: Mapping[str, type[Rival]], sample: Sample, folder: Path, roun
     def clear(_: str) -> None:
         shutil.rmtree(folder / "written", ignore_errors=True)
 
-    ways: dict[str, Way] = {name: lambda name=name: write(name) for name in kinds}  # type: ignore[misc]
-    seconds = in_turn(ways, rounds, clear)
+    seconds = in_turn({name: partial(write, name) for name in kinds}, rounds, clear)
     clear("")
-    return Timing("writing, durably", "memmap", sample.values.nbytes, seconds)
+    return Timing("writing, durably", base, sample.values.nbytes, seconds)
