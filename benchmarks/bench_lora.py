@@ -104,7 +104,7 @@ def test_lora(bench: Bench, tmp_path: Path) -> None:
     losses: dict[str, float] = {}
 
     def plainly() -> None:
-        losses["plain"] = plain.step(paths, ours.targets)
+        losses["plain"] = plain.step(paths, ours.targets[0])
 
     def beatmeter() -> None:
         losses["ours"] = ours.step()

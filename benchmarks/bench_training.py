@@ -52,10 +52,10 @@ class Cache:
         for seed in range(seeds):
             config = change(self.config, {"seed": seed, "head": {"hidden": hidden}})
             task = TASKS["meter"](config)
-            task.fit_to(self.split("train"))
             torch.manual_seed(seed)
             folder = RunFolder.create(self.folder / "runs" / str(next(self.number)), config)
-            runs.append(Run(Model(task, source, task.head(source.spec)), config, folder, {}))
+            model = Model(task, task.study(self.split("train")), source, task.head(source.spec))
+            runs.append(Run(model, config, folder, {}))
         fit_many(runs, self.split("train"), self.split("val"), lambda text: None, stack=stack)
         assert all(len(run.folder.read_log()) == self.config.training.epochs for run in runs)
         return [max(line["val"]["accuracy"] for line in run.folder.read_log()) for run in runs]

@@ -166,7 +166,7 @@ def describe_plan(planned: Plan, store: Store) -> str:
     """What there is to do, in one line."""
     parts = [f"{len(planned.todo)} to extract", f"{planned.present} present"]
     if planned.duplicates:
-        parts.append(f"{planned.duplicates} copies of others")
+        parts.append(f"{count(planned.duplicates, 'copy', 'copies')} of others")
     if planned.failed:
         parts.append(f"{len(planned.failed)} failed")
     return f"store {store.where}: {', '.join(parts)}"

@@ -48,16 +48,15 @@ def joint_step(
     loss: Loss,
     parameters: Sequence[nn.Parameter],
     ranks: Ranks = ALONE,
-    generator: torch.Generator | None = None,
 ) -> Step:
-    """The same for a loss that compares the tracks of a step with one another. `generator` is what the head draws from."""
+    """The same for a loss that compares the tracks of a step with one another."""
     held = list(batches)
     if len(held) == 1 and ranks.count == 1:
         return separable_step(held, outputs, loss, parameters, ranks)
     states, parts = [], []
     with torch.no_grad():
         for batch, _ in held:
-            states.append(_random_state(generator))
+            states.append(_random_state())
             parts.append(outputs(batch))
     everyone = ranks.gather([(part.cpu(), at.cpu()) for part, (_, at) in zip(parts, held, strict=True)])
     device = parameters[0].device
@@ -67,12 +66,12 @@ def joint_step(
     total.backward()  # type: ignore[no-untyped-call]
     first = sum(len(part) for process in everyone[: ranks.index] for part, _ in process)
     gradient = cast(Tensor, z.grad)
-    after = _random_state(generator)
+    after = _random_state()
     for (batch, _), part, state in zip(held, parts, states, strict=True):
-        _set_random_state(state, generator)  # dropout draws what it drew for the outputs that the loss has seen
+        _set_random_state(state)  # dropout draws what it drew for the outputs that the loss has seen
         outputs(batch).backward(gradient[first : first + len(part)])  # type: ignore[no-untyped-call]
         first += len(part)
-    _set_random_state(after, generator)
+    _set_random_state(after)
     share = 1 / ranks.count  # every process has seen the whole loss
     return _finish(total.detach() * share, count.detach() * share, parameters, ranks)
 
@@ -92,15 +91,11 @@ def _finish(total: Tensor | None, count: Tensor | None, parameters: Sequence[nn.
     return step
 
 
-def _random_state(generator: torch.Generator | None) -> list[Tensor]:
-    own = [] if generator is None else [generator.get_state()]
-    return [*own, torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])]
+def _random_state() -> list[Tensor]:
+    return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])]
 
 
-def _set_random_state(state: Sequence[Tensor], generator: torch.Generator | None) -> None:
-    rest = list(state)
-    if generator is not None:
-        generator.set_state(rest.pop(0))
-    torch.set_rng_state(rest[0])
-    if len(rest) > 1:
-        torch.cuda.set_rng_state_all(rest[1:])
+def _set_random_state(state: Sequence[Tensor]) -> None:
+    torch.set_rng_state(state[0])
+    if len(state) > 1:
+        torch.cuda.set_rng_state_all(list(state[1:]))

@@ -207,8 +207,7 @@ def train_epoch(
     """
     t, ranks, source, task = config.training, model.ranks, model.source, model.task
     torch.manual_seed(epoch_seed(config.seed, epoch, 2, ranks.index))  # dropout inside the encoder
-    generator = torch.Generator(model.device).manual_seed(epoch_seed(config.seed, epoch, 1, ranks.index))
-    draw_from(model.head, generator)
+    generator = torch.Generator(model.device)
     model.head.train()
     source.encoder.train()
     parameters = [p for g in optimiser.param_groups for p in g["params"]]
@@ -218,38 +217,52 @@ def train_epoch(
     batches = source.batches(train, parts, seed=(config.seed, epoch))
     shifts = draw_shifts(len(train), (config.seed, epoch), config.augment.lag_shift)
 
-    def outputs(batch: Batch) -> Tensor:
-        by = None if shifts is None else shifts[batch.index]
-        return cast(Tensor, model.head(shifted(source.features(batch), source.spec, by)))
+    def outputs(part: Part) -> Tensor:
+        by = None if shifts is None else shifts[part.batch.index]
+        features = shifted(source.features(part.batch), source.spec, by)
+        draw_from(model.head, generator.manual_seed(head_seed(config.seed, epoch, part.step)), part.rows)
+        return cast(Tensor, model.head(features))
 
     def loss(found: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
         at = at.to(found.device)
         return task.loss(found, targets[0][at], targets[1][at], model.state)
 
-    def some(n: int) -> Iterator[tuple[Batch, Tensor]]:
-        for _ in range(n):
+    def parts_of(step: int) -> Iterator[tuple[Part, Tensor]]:
+        size = len(steps[step])
+        first = ranks.share(size).start
+        for rows in shares[step]:
             batch = next(batches)
-            yield batch, torch.from_numpy(batch.index)
+            yield Part(batch, step, (slice(first + int(rows[0]), first + int(rows[-1]) + 1), size)), torch.from_numpy(batch.index)
             progress(len(batch.index) * ranks.count)
 
     total, count = (torch.zeros((), device=model.device) for _ in range(2))
     norms = []
-    for number, share in enumerate(shares):
+    for number in range(len(steps)):
         done = (epoch - 1) * len(steps) + number
         for g in optimiser.param_groups:
             g["lr"] = g["base_lr"] * schedule(done / (t.epochs * len(steps)), t.warmup)
         optimiser.zero_grad(set_to_none=True)
-        batched = some(len(share))
-        if task.separable:
-            step = separable_step(batched, outputs, loss, parameters, ranks)
-        else:
-            step = joint_step(batched, outputs, loss, parameters, ranks, generator)
+        step = (separable_step if task.separable else joint_step)(parts_of(number), outputs, loss, parameters, ranks)
         total, count = total + step.total, count + step.count
         norms.append(float(nn.utils.clip_grad_norm_(parameters, t.clip)))
         if not math.isfinite(norms[-1]):
             raise RunError(f"the loss is not finite in epoch {epoch}", "Lower the learning rates, or use --set features.dtype=float32.")
         optimiser.step()
     return float(total) / max(float(count), 1e-12), sum(norms) / len(norms)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A batch of an optimiser step: `rows` says which of how many tracks of the step it holds."""
+
+    batch: Batch
+    step: int
+    rows: tuple[slice, int]
+
+
+def head_seed(seed: int, epoch: int, step: int) -> int:
+    """What dropout and noise of a head draw from in one step of the optimiser."""
+    return epoch_seed(seed, epoch, 1, step)
 
 
 def tensors_of(targets: Targets, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -415,7 +415,7 @@ class Streamed(Source):
         why = f"the folder cannot be written: {filled.unwritable}" if filled.unwritable else f"training.waves = {self.training.waves:g} GB"
         more = f"; {anew} are decoded in every epoch ({why})" if anew else ""
         if self.augment.crop > 0:
-            report_uncropped(self.spec, [filled.samples[self.keys[t.id]] for t in tracks if t.id not in failed], report)
+            report_uncropped(self.spec, [filled.samples[key] for t in tracks if (key := self.keys.get(t.id, "")) in filled.samples], report)
         report(f"waveforms: {filled.decoded} decoded, {filled.kept} kept in {self.waves.folder} ({filled.bytes / 1e9:.2f} GB){more}")
         return failed
 

@@ -23,7 +23,7 @@ from beatmeter.errors import RunError
 from beatmeter.learning import checkpoints
 from beatmeter.learning.history import Course
 from beatmeter.learning.lag_shift import draw_shifts, shifted
-from beatmeter.learning.loop import Model, Run, epoch_seed, fit_standardisation, judge, optimiser_steps, schedule, tensors_of
+from beatmeter.learning.loop import Model, Run, fit_standardisation, head_seed, judge, optimiser_steps, schedule, tensors_of
 from beatmeter.learning.sources import Source, in_order
 from beatmeter.schema import Track
 from beatmeter.tasks import chosen_by
@@ -219,8 +219,9 @@ def fit_stacked(
 def _epoch(stack: Stack, source: Source, train: Sequence[Track], targets: tuple[Tensor, Tensor], epoch: int) -> tuple[Tensor, Tensor]:
     """One pass of every head over the train split: mean losses (head,) and mean gradient norms (head,)."""
     members = stack.members
-    for m in members:
-        draw_from(m.model.head, torch.Generator(stack.device).manual_seed(epoch_seed(m.config.seed, epoch, 1, 0)))
+    generators = [torch.Generator(stack.device) for _ in members]
+    for m, generator in zip(members, generators, strict=True):
+        draw_from(m.model.head, generator)
     draw_apart(stack.frame.head, [m.model.head for m in members])
     streams, plans = [], []
     for which in _runs([(m.config.seed, m.config.augment.lag_shift) for m in members]):
@@ -233,6 +234,8 @@ def _epoch(stack: Stack, source: Source, train: Sequence[Track], targets: tuple[
     total, count, norms = (torch.zeros(len(members), device=stack.device) for _ in range(3))
     stack.frame.train()
     for number in range(steps):
+        for m, generator in zip(members, generators, strict=True):
+            generator.manual_seed(head_seed(m.config.seed, epoch, number))
         batches = [(which, next(stream), shifts) for which, stream, shifts in streams]
         features = [(w, shifted(source.features(b), source.spec, None if by is None else by[b.index])) for w, b, by in batches]
         found = stack.outputs(features)

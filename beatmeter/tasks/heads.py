@@ -4,8 +4,9 @@ The branch over `stats` is LayerNorm -> Linear -> GELU, the one over `lag` a sma
 layer reads whatever branches there are. The layer weights are a softmax that starts uniform.
 
 Heads are plain modules. Their dropout (`Dropout`) and noise draw from a generator that the training loop hands out
-(`draw_from`), because several heads may train in one process. A head that also has `mix` and `readout` (`Stackable`) can be
-trained beside others of its shape in one pass, where each draws what it would draw alone.
+(`draw_from`): always for all tracks of an optimiser step, of which a batch takes its own. So neither batches nor processes
+change what is drawn. A head that also has `mix` and `readout` (`Stackable`) can be trained beside others of its shape in
+one pass, where each draws what it would draw alone.
 """
 
 from __future__ import annotations
@@ -78,15 +79,21 @@ class _PerHead(torch.autograd.Function):
 
 
 class Random(nn.Module, ABC):
-    """Something random in a head. It draws from `generator`, or from torch's own; in a stack, `stack` holds the same module of
-    every head."""
+    """Something random in a head. It draws from `generator`, or from torch's own; for all tracks of a step where `rows` says which
+    of how many `x` holds; in a stack, `stack` holds the same module of every head."""
 
     generator: torch.Generator | None = None
+    rows: tuple[slice, int] | None = None
     stack: Sequence[Random] = ()
 
     @abstractmethod
-    def draw(self, x: Tensor) -> Tensor:
+    def fill(self, x: Tensor) -> Tensor:
+        """Random numbers in place of those in `x`."""
+
+    def draw(self, x: Float[Tensor, "track ..."]) -> Tensor:
         """Random numbers of the shape of `x`."""
+        which, total = self.rows or (slice(None), len(x))
+        return self.fill(torch.empty((total, *x.shape[1:]), dtype=x.dtype, device=x.device))[which]
 
     def drawn(self, x: Tensor) -> Tensor:
         """The same for one head, or for each head of a stack."""
@@ -100,9 +107,8 @@ class Dropout(Random):
         super().__init__()
         self.p = p
 
-    def draw(self, x: Tensor) -> Tensor:
-        mask = torch.ones(x.shape, dtype=x.dtype, device=x.device)
-        return mask.bernoulli_(1 - self.p, generator=self.generator).div_(1 - self.p) if self.p else mask
+    def fill(self, x: Tensor) -> Tensor:
+        return x.bernoulli_(1 - self.p, generator=self.generator).div_(1 - self.p) if self.p else x.fill_(1)
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.drawn(x) if self.training and (self.p or self.stack) else x
@@ -116,20 +122,19 @@ class LayerNoise(Random):
         super().__init__()
         self.size = size
 
-    def draw(self, x: Tensor) -> Tensor:
-        noise = torch.zeros(x.shape, dtype=x.dtype, device=x.device)
-        return noise.normal_(std=self.size, generator=self.generator) if self.size else noise
+    def fill(self, x: Tensor) -> Tensor:
+        return x.normal_(std=self.size, generator=self.generator) if self.size else x.fill_(0)
 
     def forward(self, mixed: Float[Tensor, "track ..."], weights: Float[Tensor, " layer"]) -> Tensor:
         noisy = self.training and (self.size or self.stack)
         return mixed + weights.square().sum().sqrt() * self.drawn(mixed) if noisy else mixed
 
 
-def draw_from(head: nn.Module, generator: torch.Generator) -> None:
-    """Let everything random in a head draw from `generator`."""
+def draw_from(head: nn.Module, generator: torch.Generator, rows: tuple[slice, int] | None = None) -> None:
+    """Let everything random in a head draw from `generator`, for tracks that are `rows` of so many of a step."""
     for module in head.modules():
         if isinstance(module, Random):
-            module.generator = generator
+            module.generator, module.rows = generator, rows
 
 
 def draw_apart(frame: nn.Module, heads: Sequence[nn.Module]) -> None:

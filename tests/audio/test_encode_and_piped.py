@@ -62,6 +62,7 @@ def test_ctrl_c_while_a_wave_is_encoded_is_not_lost(tmp_path: Path, work: Callab
             sent.append(name)
             signal.raise_signal(signal.SIGINT)
 
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     before = sys.getprofile()
     sys.setprofile(watch)
     try:
@@ -69,6 +70,7 @@ def test_ctrl_c_while_a_wave_is_encoded_is_not_lost(tmp_path: Path, work: Callab
             work(tmp_path)
     finally:
         sys.setprofile(before)
+        signal.signal(signal.SIGINT, handler)
     assert sent
 
 

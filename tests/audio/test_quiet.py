@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from meterfolders import encode, music
+from waiting import PATIENCE
 
 from beatmeter.audio import quiet
 
@@ -40,7 +41,7 @@ def test_an_mp3_with_bad_frames_prints_nothing(tmp_path: Path) -> None:
         data[at] ^= 0x55
     (tmp_path / "flipped.mp3").write_bytes(data)
     names = [tmp_path / "junk.mp3", tmp_path / "flipped.mp3"]
-    done = subprocess.run([sys.executable, "-c", DECODE, *names], capture_output=True, text=True, timeout=600, check=True)
+    done = subprocess.run([sys.executable, "-c", DECODE, *names], capture_output=True, text=True, timeout=PATIENCE, check=True)
     assert done.stderr.split() == ["before", "after", "end"]
 
 
@@ -53,17 +54,17 @@ def test_blocks_of_several_threads_overlap_and_the_stream_comes_back() -> None:
     def hold() -> None:
         with quiet.quiet():
             entered.set()
-            assert leave.wait(600)
+            assert leave.wait(PATIENCE)
 
     thread = threading.Thread(target=hold)
     with quiet.quiet():
         thread.start()
-        assert entered.wait(600)
+        assert entered.wait(PATIENCE)
         silent = stream.value
         assert silent != before
     assert stream.value == silent  # the other thread is still inside
     leave.set()
-    thread.join(600)
+    thread.join(PATIENCE)
     assert ctypes.c_void_p.in_dll(ctypes.CDLL(None), "stderr").value == before
     with pytest.raises(KeyboardInterrupt), quiet.quiet():
         raise KeyboardInterrupt

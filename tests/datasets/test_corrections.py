@@ -111,7 +111,7 @@ def test_what_is_refused(folder: Path, tmp_path: Path, text: str, message: str) 
 
 
 def test_no_file_and_nothing_decided(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="there is no corrections file"):
+    with pytest.raises(DataError, match="there is no file"):
         open_dataset(folder, DataConfig(corrections=(str(tmp_path / "none.csv"),)), CLASSES)
     found = corrected(folder, tmp_path, f"{REVIEW}FMA/1,3,,\n")
     assert found.tracks == open_dataset(folder, DataConfig(), CLASSES).tracks

@@ -39,7 +39,7 @@ def test_a_run_under_corrected_labels(music_folder: Path, tmp_path: Path) -> Non
     out = tmp_path / "run"
     settings = ("--recipe", "spectral-lag", "--set", "training.epochs=1", "--set", f"features.cache={tmp_path / 'cache'}", "--device", "cpu")
     told = run(train, music_folder, "--frozen", *settings, "--corrections", first, "--out", out)
-    assert "9 train, 10 val, 10 test, 1 labels corrected; 1 left out (1 correction)" in told.stderr
+    assert "9 train, 10 val, 10 test, 1 label corrected; 1 left out (1 correction)" in told.stderr
     (done,) = json.loads((out / "run.json").read_text())["data"]["corrections"]
     assert (done["relabelled"], done["left out"], done["kept"], len(done["sha256"])) == (1, 1, 1, 64)
     assert done["labels"] == {"train/3/0.flac": ["3", "4"]}

@@ -115,7 +115,7 @@ def test_split_files_that_make_no_sense(tmp_path: Path, text: str, words: str) -
 def test_a_split_file_of_other_tracks(tmp_path: Path, wavs: list[Path]) -> None:
     (tmp_path / "s.csv").write_text("id,split\na,train\nb,test\n")
     config = SplitConfig(file=str(tmp_path / "s.csv"))
-    with pytest.raises(DataError, match="names none of these 1 tracks"):
+    with pytest.raises(DataError, match="names none of these 1 track,"):
         split_dataset(dataset(track("z", path=wavs[0])), config)
     result = split_dataset(dataset(track("a", path=wavs[0]), track("b", path=wavs[1]), track("z", path=wavs[2])), config)
     assert {t.id: t.split for t in result.tracks} == {"a": "train", "b": "test"}

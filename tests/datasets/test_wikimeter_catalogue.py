@@ -169,7 +169,7 @@ def test_dry_run(served: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     result = run(served, tmp_path / "out", "--dry-run")
     assert result.exit_code == 0
     assert result.stdout.splitlines() == [
-        "[7] A_One: search 'A One', accept 0:30 to 2:00, 1 segments",
+        "[7] A_One: search 'A One', accept 0:30 to 2:00, 1 segment",
         "[3,4] A_Two: search 'A Two', accept 0:50 to 3:20, 3 segments",
         "[5] A_Three: take file:x, accept 0:50 to 3:20, 3 segments",
         "3 of 3 works to do, about 7 segments",
@@ -183,7 +183,7 @@ def test_the_command(served: Path, tmp_path: Path) -> None:
     result = run(served, out, "--class", "7")
     assert (result.exit_code, result.stdout) == (
         0,
-        f"{out / 'wikimeter.tab'}: 1 works made, 0 kept, 0 not there; 2 segments; every refusal is in {out / 'rejected.csv'}\n",
+        f"{out / 'wikimeter.tab'}: 1 work made, 0 kept, 0 not there; 2 segments; every refusal is in {out / 'rejected.csv'}\n",
     )
     result = run(served, out, "--limit", 2)
     assert result.exit_code == 1

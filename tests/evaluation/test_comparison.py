@@ -235,7 +235,7 @@ def test_corrections_that_cannot_be_read(tmp_path: Path, text: str, said: str) -
 
 def test_corrections_that_do_not_fit(tmp_path: Path) -> None:
     p = controls.selective(0, songs=10)
-    with pytest.raises(DataError, match="there is no corrections file"):
+    with pytest.raises(DataError, match="there is no file"):
         Corrections.read(tmp_path / "none.csv")
     with pytest.raises(DataError, match=f"the label of '{p.ids[0]}'.*13"):
         Corrections.read(write(tmp_path, f"id,label\n{p.ids[0]},13\n")).apply(p)

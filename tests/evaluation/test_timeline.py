@@ -189,7 +189,7 @@ def test_the_command_hears_a_file_by_the_answers_of_its_run(tmp_path: Path, monk
         def thresholds(self) -> np.ndarray:
             return calibration.threshold("production")
 
-        def hear(self, path: Path, window: float, hop: float) -> tuple[np.ndarray, list[SimpleNamespace]]:
+        def hear(self, path: Path, window: float, hop: float, progress: object = None) -> tuple[np.ndarray, list[SimpleNamespace]]:
             wave, rate = soundfile.read(path)
             times = windows(len(wave) / rate, window, hop)
             pitch = [np.abs(np.fft.rfft(part)).argmax() * rate / len(part) for part in (wave[int(a * rate) : int(b * rate)] for a, b in times)]

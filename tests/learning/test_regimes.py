@@ -102,12 +102,12 @@ def test_the_guard_notices_another_order_of_layers(odd_clips: Path, tmp_path: Pa
 
 @pytest.mark.parametrize("regime", ["frozen", "streamed"])
 def test_accumulated_batches_move_the_weights_as_one_large_batch_does(regime: str, clips: Path, config: RunConfig, tmp_path: Path) -> None:
-    """With crops and shifts: what augmentation does to a track depends on its place in the epoch, not on the batches."""
+    """With crops, shifts, noise and dropout of the head: random draws belong to the step, not to the batch."""
     write_hub_folder(tmp_path / "hub")
     quiet = {
         "regime": regime,
         "features": {"backbone": str(tmp_path / "hub")},
-        "head": {"dropout": 0.0, "standardise": False},
+        "head": {"dropout": 0.3, "noise": 0.1, "standardise": False},
         "adapter": {"kind": "last_layers", "layers": 1},
     }
     states = []

@@ -15,7 +15,7 @@ from beatmeter.evaluation.runs import RunFolder
 from beatmeter.experiments.ablation.plan import Plan
 from beatmeter.learning.history import rank
 from beatmeter.runtime.artifacts import require
-from beatmeter.tasks import chosen_by, open_task
+from beatmeter.tasks import Choice, chosen_by, open_task
 
 FINISHED = {"seed": int, "split": {"tracks": {"train": int}}}  # of run.json, what the table needs
 ESTIMATE = ("mean", "low", "high", "spread")
@@ -122,7 +122,7 @@ def conclude(
         about, logs = [f.about() for f in folders], [f.read_log() for f in folders]
         for folder, told, log in zip(folders, about, logs, strict=True):
             require(told, FINISHED, str(folder.about_file))
-            require(log, [{"seconds": float, "val": {"loss": float, folder.config().training.select: float}}], str(folder.epochs))
+            require(log, [{"seconds": float, "val": {"loss": float, _choice(folder).name: float}}], str(folder.epochs))
         rows.append(
             Row(
                 name,
@@ -137,10 +137,15 @@ def conclude(
     return Ablation(plan, split, features, tuple(rows), comparison, dict(missing or {}))
 
 
+def _choice(folder: RunFolder) -> Choice:
+    """The figure that picked the epoch of a run."""
+    config = folder.config()
+    return chosen_by(open_task(config), config.training.select)
+
+
 def _best_epoch(folder: RunFolder) -> int:
     """The epoch that was kept."""
-    config = folder.config()
-    choice = chosen_by(open_task(config), config.training.select)
+    choice = _choice(folder)
     return int(max(folder.read_log(), key=lambda line: rank(line, choice))["epoch"])
 
 

@@ -177,7 +177,7 @@ def test_folders_that_are_not_checkpoints(tmp_path: Path) -> None:
     with pytest.raises(BackboneError, match=r"has no weights.*\*_fairseq.pt\) are not read"):
         load_backbone(str(folder))
     (folder / "config.json").write_text("{")
-    with pytest.raises(BackboneError, match=r"config.json cannot be read"):
+    with pytest.raises(BackboneError, match=r"config.json is not valid JSON"):
         load_backbone(str(folder))
     (folder / "config.json").unlink()
     with pytest.raises(BackboneError, match=r"has no config.json"):
