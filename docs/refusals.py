@@ -14,6 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import beatmeter  # noqa: F401 - before torch, whose threads then sleep while they wait
+
+# isort: split
 import numpy as np
 import torch
 from ablations import renewed

@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
@@ -111,10 +112,10 @@ class Stack:
         found: Tensor = vmap(lambda p, x: functional_call(self.frame, p, (x,)), randomness="error")(own, mixed)
         return found
 
-    def step(self, share: Sequence[float]) -> Tensor:
-        """One step of AdamW for every head, at this share of its peak rates, after clipping its gradient; the norms (head,)
-        before. Gradients are gone afterwards."""
-        gradients = {group: cast(Tensor, x.grad) for group, x in self.flat.items()}
+    def step(self, count: Float[Tensor, " head"], share: Sequence[float]) -> Tensor:
+        """One step of AdamW for every head, at this share of its peak rates, after dividing the gradient of its summed loss by
+        the `count` of losses and clipping it; the norms (head,) before clipping. Gradients are gone afterwards."""
+        gradients = {group: cast(Tensor, x.grad).mul_(1 / count.clamp_min(1e-12)[:, None]) for group, x in self.flat.items()}
         norms = torch.stack([g.square().sum(1) for g in gradients.values()]).sum(0).sqrt()
         clip = torch.tensor([m.config.training.clip for m in self.members], device=self.device)
         factor = (clip / (norms + 1e-6)).clamp(max=1.0)[:, None]
@@ -246,10 +247,10 @@ def _epoch(stack: Stack, source: Source, train: Sequence[Track], targets: tuple[
             for row in rows:
                 sums[row], counts[row] = model.task.loss(found[row], wanted[row], known[row], model.state)
         losses, n = torch.stack(sums), torch.stack(counts).to(stack.device)
-        (losses / n.clamp_min(1e-12)).sum().backward()  # type: ignore[no-untyped-call]
+        losses.sum().backward()  # type: ignore[no-untyped-call]
         total, count = total + losses.detach(), count + n
         done = (epoch - 1) * steps + number
-        norms += stack.step([schedule(done / (m.config.training.epochs * steps), m.config.training.warmup) for m in members])
+        norms += stack.step(n, [schedule(done / (m.config.training.epochs * steps), m.config.training.warmup) for m in members])
     return total / count.clamp_min(1e-12), norms / steps
 
 

@@ -95,7 +95,7 @@ def test_the_settings_page_lists_every_setting() -> None:
         assert f"| `{name}` | `{default!r}` | {text} |" in page, f"{name}: run `make filemap`"
 
 
-PACES = ("tests/waiting.py", "tests/model/test_watch.py", "tests/model/watch_samples.py")  # the one place that waits, and a day's pace
+PACES = ("tests/waiting.py", "tests/features/test_watch.py", "tests/features/watch_samples.py")  # the one place that waits, and a day's pace
 
 
 def test_no_test_waits_by_the_clock() -> None:

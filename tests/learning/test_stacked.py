@@ -23,7 +23,7 @@ CELLS = [
     {"seed": 0, "head": {"dropout": 0.0}, "training": {"head_lr": 3e-3}},
     {"seed": 1, "head": {"noise": 0.2}, "training": {"epochs": 3, "warmup": 0.3}},
     {"seed": 2, "augment": {"lag_shift": 0}, "training": {"weight_decay": 0.1, "clip": 0.05}},
-    {"seed": 2, "task": {"smoothing": 0.02, "loss": "pos_weight"}, "training": {"mix_lr": 0.0, "patience": 1, "select": "loss", "head_lr": 2e-2}},
+    {"seed": 2, "task": {"smoothing": 0.02, "loss": "pos_weight"}, "training": {"mix_lr": 0.0, "patience": 1, "select": "loss", "head_lr": 3e-3}},
 ]
 
 

@@ -147,7 +147,7 @@ def test_no_more_threads_than_the_quota_pays_for(tmp_path: Path, monkeypatch: py
 def test_torch_takes_the_threads_of_the_quota(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     in_a_group(monkeypatch, tmp_path, "0::/\n", {"cpu.max": "100000 100000"})
     code = (
-        "from pathlib import Path; from beatmeter import cores; cores.quota.cache_clear()\n"
+        "from pathlib import Path; from beatmeter.runtime import cores; cores.quota.cache_clear()\n"
         f"cores.GROUPS, cores.OWN = Path({str(cores.GROUPS)!r}), Path({str(cores.OWN)!r})\n"
         "cores.wait_passively()\nimport torch; print(torch.get_num_threads())"
     )
