@@ -23,7 +23,7 @@ CELLS = [
     {"seed": 0, "head": {"dropout": 0.0}, "training": {"head_lr": 3e-3}},
     {"seed": 1, "head": {"noise": 0.2}, "training": {"epochs": 3, "warmup": 0.3}},
     {"seed": 2, "augment": {"lag_shift": 0}, "training": {"weight_decay": 0.1, "clip": 0.05}},
-    {"seed": 2, "task": {"smoothing": 0.02, "loss": "pos_weight"}, "training": {"mix_lr": 0.0, "patience": 1, "select": "loss", "head_lr": 3e-3}},
+    {"seed": 2, "task": {"smoothing": 0.02, "loss": "pos_weight"}, "training": {"mix_lr": 0.0, "patience": 1, "select": "loss", "head_lr": 2e-2}},
 ]
 
 
@@ -62,7 +62,8 @@ def test_stacked_heads_are_what_each_would_be_alone(configs: list[RunConfig], tm
             assert mine.keys() == theirs.keys(), "the optimiser's moments are there too: it can be resumed"
             assert about["epoch"] == other["epoch"]
             for key, value in mine.items():
-                assert torch.allclose(value, theirs[key], atol=1e-5, rtol=1e-4), (one.path.name, name, key)
+                near = 0.01 * one.config().training.head_lr  # of a step of Adam: where a gradient cancels, its last digits decide
+                assert torch.allclose(value, theirs[key], atol=near, rtol=1e-4), (one.path.name, name, key)
         epochs.append(len(one.read_log()))
         for a, b in zip(one.read_log(), two.read_log(), strict=True):
             assert a["learning_rates"] == pytest.approx(b["learning_rates"])
