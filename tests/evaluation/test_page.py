@@ -29,11 +29,12 @@ from beatmeter.evaluation.metrics import measure
 from beatmeter.evaluation.predictions import write_predictions
 from beatmeter.evaluation.report.comparison_report import comparison_page, pair_figures
 from beatmeter.evaluation.report.evaluation import Evaluation
-from beatmeter.evaluation.report.players import Clip, clip_html, excerpt, locator, worst
+from beatmeter.evaluation.report.players import Clip, Locate, excerpt, locator, sounding, worst
 from beatmeter.evaluation.report.run_figures import run_figures, write_figures
 from beatmeter.evaluation.report.run_report import run_page
 from beatmeter.evaluation.report.subject import Subject
 from beatmeter.evaluation.timeline import timeline, windows
+from beatmeter.runtime.templates import environment
 from beatmeter.schema import ClassPredictions
 
 FAST = Limits(permutations=100, replicates=100)
@@ -245,10 +246,10 @@ def test_the_page_of_a_run_answers_at_a_glance(run: Path) -> None:
     assert "there is no audio file" in text
     assert "beatmeter train --frozen data" in text
     assert "beatmeter report runs/demo" in text
-    assert "path = &quot;data/&lt;demo&gt;&quot;" in text
+    assert "path = &#34;data/&lt;demo&gt;&#34;" in text
     accuracy = s.evaluation.measures.overall["accuracy"]
     assert f"{accuracy.value:.3f} [{accuracy.low:.3f}, {accuracy.high:.3f}]" in text
-    assert "thresholds from the split &#x27;val&#x27;" in text
+    assert "thresholds from the split &#39;val&#39;" in text
 
 
 @pytest.mark.parametrize("name", ["two classes", "all wrong", "one item"])
@@ -308,11 +309,17 @@ def test_excerpts_start_at_their_window(music: Path) -> None:
 def test_audio_that_is_not_found_is_said(tmp_path: Path) -> None:
     p = controls.leaky(0, songs=60)
     clip = Clip("<a>", "said", {"3": 0.4}, ("3",), "3", 2.0)
-    text = clip_html(clip, locator(p), 2.0)
-    assert "no audio: it is not known where the audio of &#x27;&lt;a&gt;&#x27; lies" in text
+    text = clips([clip], locator(p))
+    assert "no audio: it is not known where the audio of &#39;&lt;a&gt;&#39; lies" in text
     assert "at 2.0 s" in text
-    assert "no audio: there is no audio file" in clip_html(clip, locator(p, tmp_path), 2.0)
-    assert "audio" not in clip_html(clip, None, 2.0)
+    assert "no audio: there is no audio file" in clips([clip], locator(p, tmp_path))
+    assert "audio" not in clips([clip], None)
+
+
+def clips(shown: list[Clip], locate: Locate | None) -> str:
+    """The clips as a page shows them."""
+    blocks = environment("beatmeter.evaluation.report").get_template("blocks.html").module
+    return str(blocks.clips(sounding(shown, locate, 2.0)))
 
 
 def test_the_worst_come_first_and_second_labels_last() -> None:

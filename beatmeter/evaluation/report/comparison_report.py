@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from html import escape
 
 import numpy as np
 
@@ -13,9 +12,8 @@ from beatmeter.evaluation.comparison.compare import Comparison, Pair, System
 from beatmeter.evaluation.comparison.gate import gate
 from beatmeter.evaluation.figures import comparison as draw
 from beatmeter.evaluation.metrics import METRICS
-from beatmeter.evaluation.report import page
-from beatmeter.evaluation.report.page import Drawn
-from beatmeter.evaluation.report.players import SECONDS, Clip, Locate, clip_of, clips_html
+from beatmeter.evaluation.report.page import Card, Drawn, Table, page
+from beatmeter.evaluation.report.players import SECONDS, Clip, Locate, clip_of, sounding
 from beatmeter.runtime.display import count
 
 MOST = 24  # clips that changed, shown for every pair
@@ -86,52 +84,47 @@ def comparison_page(c: Comparison, title: str, locate: Locate | None = None, sec
     lead = f"{count(len(p), 'item')} in {count(len(set(p.groups)), 'group')}" + (f" of the split {p.split}" if p.split else "")
     if c.left_out:
         lead += f"; {count(c.left_out, 'item')} left out that not all systems have"
-    sections = [
-        page.cards([_card(pair) for pair in c.pairs]),
-        page.section("Systems", page.figures(comparison_figures(c)), page.panel(_systems_table(c))),
-    ]
     by_name = {s.name: s for s in c.systems}
-    sections += [
-        page.section(
-            f"{pair.first} → {pair.second}",
-            page.figures(pair_figures(c, pair)),
-            page.panel(_tests_table(pair), f'<p class="muted">{escape(_tests_note(pair))}</p>'),
-            page.section(
-                "Clips that changed",
-                clips_html(_clips(by_name, pair), locate, seconds),
-                lead=f"{count(len(pair.changes), 'clip')} changed; bars are the scores of {pair.second}, the largest change first.",
-            ),
-        )
+    pairs = [
+        {
+            "title": f"{pair.first} → {pair.second}",
+            "drawn": pair_figures(c, pair),
+            "tests": _tests_table(pair),
+            "note": _tests_note(pair),
+            "changed": f"{count(len(pair.changes), 'clip')} changed; bars are the scores of {pair.second}, the largest change first.",
+            "clips": sounding(_clips(by_name, pair), locate, seconds),
+        }
         for pair in c.pairs
     ]
-    sections.append(page.section("Command", page.panel(page.code(command)) if command else ""))
-    return page.page(title, lead, *sections)
+    glance = [_card(pair) for pair in c.pairs]
+    drawn = comparison_figures(c)
+    return page("comparison.html", title, lead, glance=glance, drawn=drawn, systems=_systems_table(c), pairs=pairs, command=command)
 
 
-def _card(pair: Pair) -> str:
+def _card(pair: Pair) -> Card:
     t = pair.tests[0]
     big = {"better": f"{pair.second} is better", "worse": f"{pair.second} is worse"}.get(t.verdict, "not distinguishable")
     text = f"{t.difference:+.3f} [{t.low:+.3f}, {t.high:+.3f}] in {METRICS[t.metric].title}, {shown_p(t.adjusted, 'p')}; "
     text += f"{pair.gains:.4g} items gained, {pair.losses:.4g} lost"
-    return page.card(f"{pair.first} → {pair.second}", big, text, "ok" if t.verdict == "better" else "warning" if t.verdict == "worse" else "")
+    return Card(f"{pair.first} → {pair.second}", big, text, "ok" if t.verdict == "better" else "warning" if t.verdict == "worse" else "")
 
 
-def _systems_table(c: Comparison) -> str:
+def _systems_table(c: Comparison) -> Table:
     names = list(c.metrics[c.systems[0].name])
     rows = []
     for s in c.systems:
         values = [c.metrics[s.name][m] for m in names]
         rows.append([s.name, str(s.seeds), *(f"{v.mean.value:.3f}" + (f" ± {v.spread:.3f}" if s.seeds > 1 else "") for v in values)])
-    return page.table(["system", "seeds", *(METRICS[m].title for m in names)], rows)
+    return Table(["system", "seeds", *(METRICS[m].title for m in names)], rows)
 
 
-def _tests_table(pair: Pair) -> str:
+def _tests_table(pair: Pair) -> Table:
     rows = [
         [METRICS[t.metric].title, f"{t.difference:+.3f}", f"[{t.low:+.3f}, {t.high:+.3f}]", shown_p(t.p), shown_p(t.adjusted), t.verdict]
         for t in pair.tests
     ]
     colours = [{"better": "blue", "worse": "red"}.get(t.verdict, "") for t in pair.tests]
-    return page.table(["metric", "difference", "95% interval", "p", "p (Holm)", f"{pair.second} is"], rows, colours=colours)
+    return Table(["metric", "difference", "95% interval", "p", "p (Holm)", f"{pair.second} is"], rows, colours=colours)
 
 
 def _tests_note(pair: Pair) -> str:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from html import escape
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +23,7 @@ Locate = Callable[[str], Path]
 @dataclass(frozen=True)
 class Clip:
     """One item on a page: its id, what is to be said of it, its scores by class with the labels, and where its window starts
-    (seconds; None for a whole track)."""
+    (seconds; None for a whole track). `sound` is a data URI, `silent` the reason why there is none."""
 
     id: str
     said: str
@@ -32,6 +31,8 @@ class Clip:
     labels: tuple[str, ...]
     answer: str
     start: float | None = None
+    sound: str = ""
+    silent: str = ""
 
 
 def locator(
@@ -92,31 +93,16 @@ def excerpt(path: Path, start: float | None, seconds: float = SECONDS) -> str:
     return "data:audio/mpeg;base64," + base64.b64encode(data).decode("ascii")
 
 
-def clip_html(clip: Clip, locate: Locate | None, seconds: float) -> str:
-    """One clip: what was said, a bar per class (blue its label, red a wrong answer), and a player or the reason why there is none."""
-    bars = "".join(_bar(c, s, "label" if c in clip.labels else "answer" if c == clip.answer else "") for c, s in clip.scores.items())
-    sound = ""
-    if locate is not None:
-        try:
-            uri = excerpt(locate(clip.id), clip.start, seconds)
-            sound = f'<audio controls preload="none" aria-label="excerpt of {escape(clip.id)}" src="{uri}"></audio>'
-        except BeatmeterError as error:
-            sound = f'<p class="muted screen">no audio: {escape(error.what)}</p>'
-    place = "" if clip.start is None else f' <span class="muted">at {clip.start:.1f} s</span>'
-    said = f'<div class="id">{escape(clip.id)}{place}</div><div class="said">{escape(clip.said)}</div>'
-    return f'<div class="clip">{said}<div class="bars">{bars}</div>{sound}</div>'
+def sounding(clips: Sequence[Clip], locate: Locate | None, seconds: float = SECONDS) -> list[Clip]:
+    """The clips with an excerpt of their audio each, or with the reason why there is none; as they are without `locate`."""
+    return [_sounding(clip, locate, seconds) for clip in clips] if locate is not None else list(clips)
 
 
-def _bar(name: str, score: float, kind: str) -> str:
-    return (
-        f'<span>{escape(name)}</span><span class="track"><span class="fill {kind}" style="display:block;width:{100 * score:.1f}%"></span></span>'
-        f'<span class="value">{score:.2f}</span>'
-    )
-
-
-def clips_html(clips: Sequence[Clip], locate: Locate | None, seconds: float = SECONDS) -> str:
-    """Clips side by side; without `locate` there are no players."""
-    return f'<div class="clips">{"".join(clip_html(c, locate, seconds) for c in clips)}</div>' if clips else ""
+def _sounding(clip: Clip, locate: Locate, seconds: float) -> Clip:
+    try:
+        return replace(clip, sound=excerpt(locate(clip.id), clip.start, seconds))
+    except BeatmeterError as error:
+        return replace(clip, silent=error.what)
 
 
 def clip_of(p: ClassPredictions, i: int, said: str) -> Clip:

@@ -72,12 +72,12 @@ def run_figures(s: Subject, seed: int = 0) -> dict[str, list[Drawn]]:
         )
     except EvaluationError:
         pass  # nothing is answered right: the finding says so
-    course = []
+    trained = []
     if any("val" in line for line in s.history):
-        course.append(Drawn("training", draw.training(s.history, s.kept), "Training", "Every epoch; the grey bar is the one that was kept."))
+        trained.append(Drawn("training", draw.training(s.history, s.kept), "Training", "Every epoch; the grey bar is the one that was kept."))
     if layers(s.history) is not None:
-        course.append(Drawn("layers", draw.layers(s.history), "Layer weights", "Which layers the head has come to read, and how it got there."))
-    found = {"answers": answers, "sure": sure, "behaviour": behaviour, "course": course}
+        trained.append(Drawn("layers", draw.layers(s.history), "Layer weights", "Which layers the head has come to read, and how it got there."))
+    found = {"answers": answers, "sure": sure, "behaviour": behaviour, "training": trained}
     if s.calibration is not None:
         calibrated = s.calibration.apply(p)
         found["sure"].insert(

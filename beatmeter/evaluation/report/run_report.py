@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from html import escape
+from typing import Any
 
 from beatmeter.evaluation.calibration import selective_table
 from beatmeter.evaluation.diagnostics import layers, training
 from beatmeter.evaluation.diagnostics.limits import percent
 from beatmeter.evaluation.metrics import METRICS, Estimate
-from beatmeter.evaluation.report import page
 from beatmeter.evaluation.report.evaluation import Evaluation
-from beatmeter.evaluation.report.page import Drawn
-from beatmeter.evaluation.report.players import SECONDS, Locate, clips_html, worst
+from beatmeter.evaluation.report.page import Card, Drawn, Table, by_level, page
+from beatmeter.evaluation.report.players import SECONDS, Locate, sounding, worst
 from beatmeter.evaluation.report.run_figures import run_figures
 from beatmeter.evaluation.report.subject import Subject
 from beatmeter.runtime.artifacts import to_json_line
 from beatmeter.runtime.display import count
 from beatmeter.schema import Finding
+
+SHOWN = 200  # tracks that were left out
 
 
 def run_page(
@@ -41,23 +42,34 @@ def run_page(
     spec = s.about.get("spec") or {}
     if spec:
         lead += f"; features {spec.get('backbone')}: {', '.join(p['name'] for p in spec.get('poolings', []))}"
-    sections = [
-        page.cards(glance(e)),
-        page.section(f"Verdict: {e.verdict}", page.panel(page.walk(summary))),
-        page.section("Answers", page.figures(drawn["answers"]), _metrics_table(s), page.side(_pairs_table(e), _sources_table(e))),
-        page.section("Confidence", page.figures(drawn["sure"]), _calibration_table(s)),
-        page.section("Leakage and second meters", page.figures(drawn["behaviour"]), _thresholds_table(s)),
-        page.section("Training", page.figures(drawn["course"])),
-        page.section("Most surely wrong", clips_html(worst(p), locate, seconds), lead="Blue bars are the labels, red bars the wrong answer."),
-        page.section("All findings", page.panel(page.findings([*e.findings[1:], *epochs_findings(s)]))),
-        page.section("Data", data_card(s)),
-        page.section("Configuration", page.panel(page.code(s.config)) if s.config else ""),
-        page.section("Commands", _commands(s, command)),
-    ]
-    return page.page(s.name, lead, *sections)
+    return page(
+        "run.html",
+        s.name,
+        lead,
+        glance=glance(e),
+        verdict=e.verdict,
+        summary=summary,
+        drawn=drawn,
+        corrected=s.corrected is not None,
+        metrics=_metrics_table(s),
+        pairs=_pairs_table(e),
+        within=_within_table(e),
+        maps=", ".join(f"{c} {m.kind}" for c, m in zip(s.calibration.classes, s.calibration.maps, strict=True)) if s.calibration else "",
+        calibration=_calibration_table(s),
+        thresholds=(thresholds := _thresholds_table(s)),
+        pooled=thresholds is not None and any(cell.endswith("*") for row in thresholds.rows for cell in row[1:]),
+        wrong=sounding(worst(p), locate, seconds),
+        findings=by_level([*e.findings[1:], *epochs_findings(s)]),
+        items=_items_table(s),
+        sources=_sources_table(s),
+        excluded=_excluded(s),
+        facts=Table(["", ""], facts, wrap=(1,)) if (facts := _facts(s)) else None,
+        config=s.config,
+        commands="\n".join(line for line in (str(s.about.get("command", "")), command) if line),
+    )
 
 
-def glance(e: Evaluation) -> list[str]:
+def glance(e: Evaluation) -> list[Card]:
     """Five cards: how good, how sure, which errors, leakage or not, which thresholds."""
     p, overall = e.predictions, e.measures.overall
     accuracy, balanced = overall["accuracy"], overall["balanced_accuracy"]
@@ -75,27 +87,27 @@ def glance(e: Evaluation) -> list[str]:
     leak = str(leakage.values["verdict"]) if leakage else "none"
     words = {"none": "no leakage", "leakage": "leakage", "raised floor": "raised floor"}
     cards = [
-        page.card(
+        Card(
             "How good?", percent(accuracy.value), f"right, 95% interval {_span(accuracy)}; balanced {percent(balanced.value)} {_span(balanced)}", "ok"
         ),
-        page.card(
+        Card(
             "How sure?",
             percent(row.accuracy),
             f"right among the surest {percent(row.coverage)}; calibration error {overall['primary_ece'].value:.2f}",
             reliability.level if reliability.level != "note" else "",
         ),
-        page.card("Which errors?", first, errors),
-        page.card("Leakage?", words[leak], leakage.text.removeprefix(f"{words[leak]}: ") if leakage else "", "warning" if leak != "none" else "ok"),
+        Card("Which errors?", first, errors),
+        Card("Leakage?", words[leak], leakage.text.removeprefix(f"{words[leak]}: ") if leakage else "", "warning" if leak != "none" else "ok"),
     ]
     if floor is None:
-        return [*cards, page.card("Second meter from", "unknown", "no single-meter item is answered right", "warning")]
+        return [*cards, Card("Second meter from", "unknown", "no single-meter item is answered right", "warning")]
     quantiles = floor.values["overall"]["quantiles"]
     evaluation, production = quantiles["p95"]["value"], quantiles["p99"]["value"]
     effect = floor.values["effects"]["evaluation"]
     found = f", finds {percent(effect['found']['value'])} of those with several meters" if effect["found"]["n"] else ""
     alarms = percent(effect["false_alarms"]["value"] or 0.0)
     text = f"in evaluation, {production:.2f} in production; the first flags {alarms} of single-meter items{found}"
-    return [*cards, page.card("Second meter from", f"{evaluation:.2f}", text, "warning" if floor.values["reaching"] else "ok")]
+    return [*cards, Card("Second meter from", f"{evaluation:.2f}", text, "warning" if floor.values["reaching"] else "ok")]
 
 
 def _span(e: Estimate) -> str:
@@ -106,7 +118,7 @@ def _number(e: Estimate) -> str:
     return f"{e.value:.3f} [{e.low:.3f}, {e.high:.3f}]"
 
 
-def _metrics_table(s: Subject) -> str:
+def _metrics_table(s: Subject) -> Table:
     """All metrics with intervals; original and corrected labels side by side where there are corrections."""
     header, rows = ["metric", "value [95% interval]", "items"], []
     corrected = s.corrected.measures.overall if s.corrected else {}
@@ -115,23 +127,22 @@ def _metrics_table(s: Subject) -> str:
     for name, e in s.evaluation.measures.overall.items():
         beside = [_number(corrected[name]) if name in corrected else "-"] if s.corrected else []
         rows.append([METRICS[name].title, _number(e), *beside, str(e.n)])
-    body = page.table(header, rows)
-    return page.panel(body) if s.corrected else page.panel(page.folded("All metrics with intervals", body))
+    return Table(header, rows)
 
 
-def _pairs_table(e: Evaluation) -> str:
+def _pairs_table(e: Evaluation) -> Table | None:
     if not e.measures.pairs:
-        return ""
+        return None
     rows = [
         ["+".join(r.pair), str(r.items), f"{percent(r.top2.value)} {_span(r.top2)}", f"{percent(r.above.value)} {_span(r.above)}"]
         for r in e.measures.pairs
     ]
-    return page.panel("<h3>Items with two meters</h3>", page.table(["meters", "items", "both on top", "both above 0.5"], rows))
+    return Table(["meters", "items", "both on top", "both above 0.5"], rows)
 
 
-def _sources_table(e: Evaluation) -> str:
+def _within_table(e: Evaluation) -> Table | None:
     if not e.sources:
-        return ""
+        return None
     rows = [
         [
             r.source or "(none)",
@@ -142,24 +153,23 @@ def _sources_table(e: Evaluation) -> str:
         ]
         for r in e.sources
     ]
-    return page.panel("<h3>Within sources</h3>", page.table(["source", "items", "accuracy", "source alone", "mostly"], rows))
+    return Table(["source", "items", "accuracy", "source alone", "mostly"], rows)
 
 
-def _calibration_table(s: Subject) -> str:
+def _calibration_table(s: Subject) -> Table | None:
     if s.calibration is None:
-        return ""
+        return None
     p = s.evaluation.predictions
     after = s.calibration.apply(p)
     names = ("accuracy", "balanced_accuracy", "primary_ece", "ece", "log_loss", "brier")
     rows = [[METRICS[n].title, f"{float(METRICS[n].value(p, None)):.3f}", f"{float(METRICS[n].value(after, None)):.3f}"] for n in names]
-    kinds = ", ".join(f"{c} {m.kind}" for c, m in zip(s.calibration.classes, s.calibration.maps, strict=True))
-    return page.panel("<h3>Calibration</h3>", f"<p class='muted'>{escape(kinds)}</p>", page.table(["metric", "raw", "calibrated"], rows))
+    return Table(["metric", "raw", "calibrated"], rows)
 
 
-def _thresholds_table(s: Subject) -> str:
+def _thresholds_table(s: Subject) -> Table | None:
     floor = s.evaluation.finding("noise_floor")
     if floor is None:
-        return ""
+        return None
     told = floor.values["thresholds"]
     header, rows = ["class", "evaluation (P95)", "production (P99)", "second in"], []
     for c in s.evaluation.predictions.classes:
@@ -171,39 +181,39 @@ def _thresholds_table(s: Subject) -> str:
         rows.append(row)
     if s.calibration is not None:
         header += ["calibrated: evaluation", "production", "best F1"]
-    note = "<p class='muted'>* the class was second too rarely; this is the threshold of all classes.</p>" if "*" in str(rows) else ""
-    return page.panel("<h3>Thresholds of a second meter</h3>", page.table(header, rows), note)
+    return Table(header, rows)
 
 
-def data_card(s: Subject) -> str:
-    """Counts by class and split, by source, what was left out and why, and the hashes that say which data this was."""
+def _items_table(s: Subject) -> Table:
+    """Counts by class and split."""
     p = s.evaluation.predictions
     splits = sorted([*s.others, p], key=lambda q: ("train", "val", "test").index(q.split) if q.split in ("train", "val", "test") else 3)
     rows = [[c, *(str(int((q.primary == k).sum())) for q in splits)] for k, c in enumerate(p.classes)]
     rows.append(["two or more meters", *(str(int(((q.targets > 0).sum(axis=1) > 1).sum())) for q in splits)])
     rows.append(["without a label", *(str(int((q.primary < 0).sum())) for q in splits)])
     rows.append(["items (groups)", *(f"{len(q)} ({len(set(q.groups))})" for q in splits)])
-    parts = [page.panel("<h3>Items by primary class</h3>", page.table(["class", *(q.split or "items" for q in splits)], rows))]
-    sources = Counter(p.sources)
-    if len(sources) > 1 or "" not in sources:
-        parts.append(
-            page.panel("<h3>Sources</h3>", page.table(["source", "items"], [[name or "(none)", str(n)] for name, n in sources.most_common()]))
-        )
-    if s.excluded:
-        kinds = Counter(row.get("kind") or "other" for row in s.excluded)
-        left = [[row.get("id", ""), row.get("kind", ""), row.get("reason", "")] for row in s.excluded[:200]]
-        more = f"<p class='muted'>and {len(s.excluded) - 200} more in excluded.csv</p>" if len(s.excluded) > 200 else ""
-        told = ", ".join(f"{n} {kind}" for kind, n in kinds.most_common())
-        parts.append(
-            page.panel(
-                f"<h3>Left out: {len(s.excluded)} ({escape(told)})</h3>",
-                page.folded("Every one with its reason", page.table(["id", "kind", "reason"], left, wrap=(2,)), more),
-            )
-        )
-    facts = _facts(s)
-    if facts:
-        parts.append(page.panel("<h3>Which data and features</h3>", page.table(["", ""], facts, wrap=(1,))))
-    return page.side(*parts)
+    return Table(["class", *(q.split or "items" for q in splits)], rows)
+
+
+def _sources_table(s: Subject) -> Table | None:
+    counts = Counter(s.evaluation.predictions.sources)
+    if set(counts) == {""}:
+        return None
+    return Table(["source", "items"], [[name or "(none)", str(n)] for name, n in counts.most_common()])
+
+
+def _excluded(s: Subject) -> dict[str, Any] | None:
+    """What was left out, and why."""
+    if not s.excluded:
+        return None
+    kinds = Counter(row.get("kind") or "other" for row in s.excluded)
+    rows = [[row.get("id", ""), row.get("kind", ""), row.get("reason", "")] for row in s.excluded[:SHOWN]]
+    return {
+        "total": len(s.excluded),
+        "kinds": ", ".join(f"{n} {kind}" for kind, n in kinds.most_common()),
+        "table": Table(["id", "kind", "reason"], rows, wrap=(2,)),
+        "more": max(0, len(s.excluded) - SHOWN),
+    }
 
 
 def _facts(s: Subject) -> list[list[str]]:
@@ -223,11 +233,6 @@ def _facts(s: Subject) -> list[list[str]]:
         "corrections": s.corrected.predictions.meta.get("corrections") if s.corrected else None,
     }
     return [[name, str(value)] for name, value in found.items() if value not in (None, "")]
-
-
-def _commands(s: Subject, command: str) -> str:
-    lines = [line for line in (str(s.about.get("command", "")), command) if line]
-    return page.panel(page.code("\n".join(lines))) if lines else ""
 
 
 def epochs_findings(s: Subject) -> list[Finding]:
