@@ -16,7 +16,8 @@ from beatmeter.audio.chunking import Layout, rows
 from beatmeter.audio.decode import load, open_audio
 from beatmeter.audio.levels import Levels
 from beatmeter.features.backbones.hubert import Hubert
-from beatmeter.features.pooling import Arrangement, Encoder, window_chunks
+from beatmeter.features.pooling import Encoder, window_chunks
+from beatmeter.features.poolings import Arrangement
 from beatmeter.schema import Features, Pooled
 from beatmeter.store import Store
 

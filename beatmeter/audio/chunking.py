@@ -7,13 +7,16 @@ A track of `n` samples becomes chunks (`ChunkSpec`), each chunk becomes frames (
 from __future__ import annotations
 
 import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from beatmeter.errors import AudioError
-from beatmeter.schema import ChunkSpec, FeatureSpec, PoolingSpec
+from beatmeter.schema import ChunkSpec, FeatureSpec, PoolingSpec, Unit
 
 CHUNKING_VERSION = 1  # part of every fingerprint: raise it when chunks, frames or windows of any track move
 
@@ -144,31 +147,67 @@ class Cutter:
         return AudioError("the file changed while it was read", "Run again when nothing writes it any more.", "changed")
 
 
+class Rows(ABC):
+    """Where the rows of poolings of one unit lie; `parameters` are a pooling's."""
+
+    @abstractmethod
+    def count(self, layout: Layout, parameters: Mapping[str, Any]) -> int:
+        """How many rows a track with this layout has, without making them."""
+
+    @abstractmethod
+    def of(self, layout: Layout, parameters: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+        """`times` (row, 2) in seconds and `frames` (row,)."""
+
+
+class ChunkRows(Rows):
+    """One row a chunk."""
+
+    def count(self, layout: Layout, parameters: Mapping[str, Any]) -> int:
+        return len(layout.starts)
+
+    def of(self, layout: Layout, parameters: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+        starts = np.asarray(layout.starts)
+        times = np.stack([starts, starts + layout.length], axis=1) / layout.sample_rate
+        return times, np.full(len(starts), layout.frames)
+
+
+class WindowRows(Rows):
+    """One row a window of `window` joined chunks."""
+
+    def count(self, layout: Layout, parameters: Mapping[str, Any]) -> int:
+        return max(1, len(layout.starts) // int(parameters["window"]))
+
+    def of(self, layout: Layout, parameters: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+        starts, windows = layout.starts, layout.windows(int(parameters["window"]))
+        times = np.array([[starts[w.chunks[0]], starts[w.chunks[1] - 1] + layout.length] for w in windows]) / layout.sample_rate
+        return times, np.array([(b - a) * layout.frames - sum(w.skip) for w in windows for a, b in [w.chunks]])
+
+
+class FrameRows(Rows):
+    """One row every `step` frames inside each chunk; those that the chunk before covers are left out."""
+
+    def count(self, layout: Layout, parameters: Mapping[str, Any]) -> int:
+        step = int(parameters["step"])
+        bins = -(-layout.frames // step)
+        return sum(bins - skip // step for skip in layout.skips)
+
+    def of(self, layout: Layout, parameters: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+        step, rate = int(parameters["step"]), layout.sample_rate
+        bins = -(-layout.frames // step)
+        at = [(start, b) for start, skip in zip(layout.starts, layout.skips, strict=True) for b in range(skip // step, bins)]
+        edges = [(b * step, min((b + 1) * step, layout.frames)) for _, b in at]
+        times = np.array([[start + a * layout.hop, start + z * layout.hop] for (start, _), (a, z) in zip(at, edges, strict=True)], dtype=float) / rate
+        return times, np.array([z - a for a, z in edges])
+
+
+UNITS: Mapping[Unit, Rows] = {"chunk": ChunkRows(), "window": WindowRows(), "frame": FrameRows()}
+
+
 def row_count(layout: Layout, pooling: PoolingSpec) -> int:
     """How many rows this pooling gives for a track with this layout: `len(rows(...)[1])`, without making them."""
-    if pooling.unit == "chunk":
-        return len(layout.starts)
-    if pooling.unit == "window":
-        return max(1, len(layout.starts) // int(pooling.parameters["window"]))
-    step = int(pooling.parameters["step"])
-    bins = -(-layout.frames // step)
-    return sum(bins - skip // step for skip in layout.skips)
+    return UNITS[pooling.unit].count(layout, pooling.parameters)
 
 
 def rows(layout: Layout, pooling: PoolingSpec) -> tuple[np.ndarray, np.ndarray]:
     """`times` (row, 2) in seconds and `frames` (row,) of the rows that `pooling` gives for a track with this layout."""
-    starts = np.asarray(layout.starts)
-    rate = layout.sample_rate
-    if pooling.unit == "chunk":
-        times = np.stack([starts, starts + layout.length], axis=1) / rate
-        return times, np.full(len(starts), layout.frames)
-    if pooling.unit == "window":
-        windows = layout.windows(int(pooling.parameters["window"]))
-        times = np.array([[starts[w.chunks[0]], starts[w.chunks[1] - 1] + layout.length] for w in windows]) / rate
-        return times, np.array([(b - a) * layout.frames - sum(w.skip) for w in windows for a, b in [w.chunks]])
-    step = int(pooling.parameters["step"])  # frames: means of `step` frames inside each chunk
-    bins = -(-layout.frames // step)
-    at = [(start, b) for start, skip in zip(starts, layout.skips, strict=True) for b in range(skip // step, bins)]
-    edges = [(b * step, min((b + 1) * step, layout.frames)) for _, b in at]
-    times = np.array([[start + a * layout.hop, start + z * layout.hop] for (start, _), (a, z) in zip(at, edges, strict=True)], dtype=float) / rate
-    return times, np.array([z - a for a, z in edges])
+    return UNITS[pooling.unit].of(layout, pooling.parameters)

@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
-from beatmeter.audio.chunking import Layout, row_count
+from beatmeter.audio.chunking import Layout
+from beatmeter.features.poolings import pooling_of
 from beatmeter.schema import FeatureSpec
 
 Crop = tuple[float, float]  # start and end, seconds from the start of the track
@@ -40,21 +41,11 @@ def crop_of(key: str, view: int, seconds: float) -> Crop:
     return start, start + length
 
 
-def rows_within(times: Float[np.ndarray, "row 2"], crop: Crop) -> tuple[int, int]:
-    """The rows whose middle lies in the crop, half-open; the nearest row where there is none. `times` as of `chunking.rows`."""
-    middle = times.mean(axis=1)
-    first, last = int(np.searchsorted(middle, crop[0], "left")), int(np.searchsorted(middle, crop[1], "right"))
-    if first < last:
-        return first, last
-    nearest = int(np.abs(middle - sum(crop) / 2).argmin())
-    return nearest, nearest + 1
-
-
 def report_uncropped(spec: FeatureSpec, samples: Iterable[int], report: Callable[[str], object]) -> None:
     """Say which poolings no crop changes on how many tracks of these lengths, if there are such."""
     layouts = [Layout.of(int(n), spec) for n in samples]
     for pooling in spec.poolings:
-        whole = sum(row_count(layout, pooling) == 1 for layout in layouts)
-        if whole and pooling.unit == "window":
+        whole = sum(pooling_of(pooling).uncroppable(layout) for layout in layouts)
+        if whole:
             seconds = int(pooling.parameters["window"]) * spec.chunk.hop / spec.chunk.sample_rate
             report(f"augment.crop: {whole} of {len(layouts)} tracks have one {pooling.name} window of {seconds:g} s and are not cropped in it")

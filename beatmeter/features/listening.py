@@ -15,7 +15,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from beatmeter.audio.chunking import Cutter, Layout, Window, frame_count, rows
-from beatmeter.features.pooling import Aggregation, Arrangement, Encoder, window_chunks
+from beatmeter.features.pooling import Aggregation, Encoder, window_chunks
+from beatmeter.features.poolings import Arrangement
 
 CHUNKS = {"cpu": 6, "cuda": 96}  # that go through the backbone together: what stays in a core's cache; what fills a GPU
 

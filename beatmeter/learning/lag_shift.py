@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from beatmeter.features.poolings import pooling_class
 from beatmeter.schema import FeatureSpec
 
 STREAM = 4  # of the epoch's random numbers, beside those of other augmentations
@@ -30,4 +31,4 @@ def shifted(features: Mapping[str, Tensor], spec: FeatureSpec, by: Int[np.ndarra
     """Features by pooling, the lag poolings among them shifted."""
     if by is None:
         return features
-    return {name: shift_lags(x, by) if spec[name].kind == "lag" else x for name, x in features.items()}
+    return {name: shift_lags(x, by) if pooling_class(spec[name]).tempo_axis else x for name, x in features.items()}

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from beatmeter.audio.ahead import LongAudio, decode_ahead, decode_or_count
 from beatmeter.audio.augment import augment_wave
-from beatmeter.audio.chunking import Layout, rows
+from beatmeter.audio.chunking import Layout
 from beatmeter.audio.decode import stream
 from beatmeter.audio.identity import stamp, track_keys
 from beatmeter.audio.waves import Waves
@@ -30,9 +30,10 @@ from beatmeter.errors import AudioError, ConfigError, RunError
 from beatmeter.features.backbones.adapters import adapter_state, attach, load_adapter_state
 from beatmeter.features.backbones.base import Backbone
 from beatmeter.features.backbones.hubert import Hubert
-from beatmeter.features.crops import VIEWS, Crop, crop_of, draw_views, report_uncropped, rows_within
+from beatmeter.features.crops import VIEWS, Crop, crop_of, draw_views, report_uncropped
 from beatmeter.features.listening import TrackListener, batch_chunks
-from beatmeter.features.pooling import Arrangement, Encoder, aggregate, window_chunks
+from beatmeter.features.pooling import Encoder, window_chunks
+from beatmeter.features.poolings import Arrangement, pooling_class, pooling_of
 from beatmeter.features.service import FeatureService, Progress, Report
 from beatmeter.learning.standardiser import IDENTITY, Standardiser
 from beatmeter.runtime.memory import free_bytes
@@ -207,7 +208,7 @@ class Frozen(Source):
             yield Batch(index, {name: values.to(self.device) for name, values in some.items()})
 
     def _names(self) -> list[str]:
-        return [p.name for p in self.spec.poolings if p.kind != "frames"]
+        return [p.name for p in self.spec.poolings if pooling_class(p).per_track]
 
     def _table(self, tracks: Sequence[Track], views: int) -> Table | None:
         """Every pooling of the tracks in float32, view 0 the whole track; None when memory is too small."""
@@ -263,10 +264,10 @@ class Frozen(Source):
 
     def _bounds(self, keys: Sequence[str], views: np.ndarray, name: str) -> np.ndarray:
         """The rows (track, view, 2), half-open, that `views` (track, view) of tracks take from a pooling."""
-        lengths, rate = self._snapshot().lengths(keys), self.spec.chunk.sample_rate
-        times = {int(n): rows(Layout.of(int(n), self.spec), self.spec[name])[0] for n in np.unique(lengths)}
+        lengths, rate, pooling = self._snapshot().lengths(keys), self.spec.chunk.sample_rate, pooling_of(self.spec[name])
+        times = {int(n): pooling.rows(Layout.of(int(n), self.spec))[0] for n in np.unique(lengths)}
         found = [
-            (0, len(times[n])) if view == 0 or len(times[n]) == 1 else rows_within(times[n], crop_of(key, view, n / rate))
+            (0, len(times[n])) if view == 0 or len(times[n]) == 1 else pooling.crop(times[n], crop_of(key, view, n / rate))
             for key, n, its in zip(keys, lengths.tolist(), views.tolist(), strict=True)
             for view in its
         ]
@@ -279,19 +280,19 @@ class Frozen(Source):
 
     def _aggregate(self, keys: Sequence[str], at: np.ndarray, bounds: np.ndarray, name: str, out: Tensor) -> None:
         """Fill `out` (item, layer, *axes): item i is the rows `bounds[i]` of the track `keys[at[i]]`."""
-        pooling, snapshot = self.spec[name], self._snapshot()
-        values, offsets = snapshot.load(keys, name, layers=pooling.layers)
+        pooling, snapshot = pooling_of(self.spec[name]), self._snapshot()
+        values, offsets = snapshot.load(keys, name, layers=pooling.spec.layers)
         lengths = snapshot.lengths(keys)
-        frames = {int(n): rows(Layout.of(int(n), self.spec), pooling)[1] for n in np.unique(lengths)}
+        frames = {int(n): pooling.rows(Layout.of(int(n), self.spec))[1] for n in np.unique(lengths)}
         count = bounds[:, 1] - bounds[:, 0]
         for n in np.unique(count):
             same = np.flatnonzero(count == n)
-            for part in in_order(len(same), max(1, BLOCK // int(4 * n * np.prod(pooling.row_shape)))):
+            for part in in_order(len(same), max(1, BLOCK // int(4 * n * np.prod(pooling.spec.row_shape)))):
                 some = same[part]
                 first = offsets[at[some]] + bounds[some, 0]
                 weights = np.stack([frames[int(lengths[at[i]])][slice(*bounds[i])] for i in some])
                 chosen = torch.from_numpy(values[first[:, None] + np.arange(n)]).float()
-                out[torch.from_numpy(some).to(out.device)] = aggregate(pooling, chosen, torch.from_numpy(weights)).to(out.device)
+                out[torch.from_numpy(some).to(out.device)] = pooling.aggregate(chosen, torch.from_numpy(weights)).to(out.device)
 
 
 @dataclass(frozen=True)
@@ -349,12 +350,12 @@ class TrackEncoder(nn.Module):
             arrangement = Arrangement.join([Arrangement.of(layouts[i], self.window) for i in at])
             pooled = self.encode(torch.from_numpy(chunks).to(self.device), arrangement)
             for name, values in pooled.items():
-                pooling, first = self.spec[name], 0
+                pooling, first = pooling_of(self.spec[name]), 0
                 for i in at:
-                    times, frames = rows(layouts[i], pooling)
+                    times, frames = pooling.rows(layouts[i])
                     crop = excerpts[i].crop
-                    a, b = (0, len(frames)) if crop is None else rows_within(times, crop)
-                    result[i][name] = aggregate(pooling, values[first + a : first + b], torch.from_numpy(frames[a:b]).to(self.device))
+                    a, b = (0, len(frames)) if crop is None else pooling.crop(times, crop)
+                    result[i][name] = pooling.aggregate(values[first + a : first + b], torch.from_numpy(frames[a:b]).to(self.device))
                     first += len(frames)
         return {name: torch.stack([r[name] for r in result]) for name in result[0]}
 

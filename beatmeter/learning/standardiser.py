@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from beatmeter.features.poolings import pooling_class
 from beatmeter.schema import FeatureSpec, PoolingSpec
 
 PREFIXES = ("standardise.", "head.standardise.")  # of its tensors in a checkpoint: today's, and that of checkpoints before it
@@ -72,7 +73,7 @@ class Moments:
     """
 
     def __init__(self, pooling: PoolingSpec) -> None:
-        self.shared = pooling.kind == "lag"
+        self.shared = pooling_class(pooling).tempo_axis
         shape = (*pooling.row_shape[:-1], 1) if self.shared else pooling.row_shape
         self.count = 0
         self.mean = torch.zeros(shape, dtype=torch.float64)
@@ -116,4 +117,4 @@ def standardiser_of(moments: Mapping[str, Moments]) -> Standardiser:
 
 def moments_of(spec: FeatureSpec) -> dict[str, Moments]:
     """Empty moments for every pooling that a head may read."""
-    return {p.name: Moments(p) for p in spec.poolings if p.kind != "frames"}
+    return {p.name: Moments(p) for p in spec.poolings if pooling_class(p).per_track}

@@ -28,7 +28,8 @@ from beatmeter.datasets import open_dataset
 from beatmeter.errors import BackboneError, StoreError
 from beatmeter.features.backbones.base import Visit
 from beatmeter.features.extraction import Extractor, plan
-from beatmeter.features.pooling import Arrangement, Encoder
+from beatmeter.features.pooling import Encoder
+from beatmeter.features.poolings import Arrangement
 from beatmeter.features.service import FeatureService
 from beatmeter.learning.training import run
 from beatmeter.runtime.config import change

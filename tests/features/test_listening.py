@@ -21,7 +21,8 @@ from beatmeter.evaluation.timeline import windows
 from beatmeter.features.backbones import load_backbone
 from beatmeter.features.lag import LagPooling, SpectralChannels
 from beatmeter.features.listening import TrackListener, WindowListener
-from beatmeter.features.pooling import Aggregation, Arrangement, Encoder, aggregate, feature_spec
+from beatmeter.features.pooling import Aggregation, Encoder, feature_spec
+from beatmeter.features.poolings import Arrangement, pooling_of
 from beatmeter.learning.sources import Excerpt, TrackEncoder
 from beatmeter.schema import ChunkSpec, PoolingSpec
 from beatmeter.serving.models import SHIPPED, shipped_models
@@ -81,7 +82,7 @@ def test_rows_that_come_bit_by_bit_are_aggregated_as_all_at_once(statistics: tup
             total.add(values[at : at + size], frames[at : at + size])
             at += size
             assert len(total._rows) <= 7
-        torch.testing.assert_close(total.result(), aggregate(p, values, frames), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(total.result(), pooling_of(p).aggregate(values, frames), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["spectral", "embedded"])
@@ -135,7 +136,7 @@ def test_windows_of_whole_chunks_have_the_features_of_those_chunks(name: str) ->
             rows = ours(chunks, Arrangement.of_window(layout, window))
             torch.testing.assert_close(found["lag"][0], rows["lag"][0], rtol=1e-4, atol=1e-4)
             if last < 6:  # where chunks overlap, windows count frames once, and rows of chunks count them twice
-                whole = aggregate(ours.spec["stats"], rows["stats"], torch.full((last - first,), layout.frames))
+                whole = pooling_of(ours.spec["stats"]).aggregate(rows["stats"], torch.full((last - first,), layout.frames))
                 torch.testing.assert_close(found["stats"][0], whole, rtol=1e-4, atol=1e-4)
 
 

@@ -13,7 +13,8 @@ import torch
 from beatmeter.audio import augment
 from beatmeter.audio.chunking import Layout, rows
 from beatmeter.datasets import open_dataset
-from beatmeter.features.crops import SHORTEST, VIEWS, crop_of, draw_views, rows_within
+from beatmeter.features.crops import SHORTEST, VIEWS, crop_of, draw_views
+from beatmeter.features.poolings import pooling_of
 from beatmeter.learning.sources import Excerpt, Frozen, Source, Streamed, TrackEncoder, in_order, open_source
 from beatmeter.runtime.config import change
 from beatmeter.schema import ChunkSpec, FeatureSpec, PoolingSpec, Track
@@ -45,7 +46,7 @@ def test_a_crop_takes_the_rows_that_lie_in_it_for_every_pooling_and_length(pooli
             start, end = crop_of(key_of(i), view, seconds)
             assert 0 <= start < end <= seconds + 1e-9
             assert end - start >= SHORTEST * seconds - 1e-9
-            first, last = rows_within(times, (start, end))
+            first, last = pooling_of(pooling).crop(times, (start, end))
             assert 0 <= first < last <= len(times)
             if view == 0 or len(times) == 1:
                 assert (first, last) == (0, len(times))

@@ -13,8 +13,8 @@ import torch
 from beatmeter.audio.chunking import Layout, rows
 from beatmeter.datasets import open_dataset
 from beatmeter.errors import ConfigError, RunError
-from beatmeter.features.crops import VIEWS, crop_of, rows_within
-from beatmeter.features.pooling import aggregate
+from beatmeter.features.crops import VIEWS, crop_of
+from beatmeter.features.poolings import pooling_of
 from beatmeter.learning import sources as features
 from beatmeter.learning.sources import Cuts, Frozen, Table, in_order, one_ahead, open_source
 from beatmeter.learning.standardiser import Moments, Standardiser, standardiser_of
@@ -82,10 +82,10 @@ def test_views_are_runs_of_rows_aggregated_like_the_whole(config: RunConfig, tra
     times, frames = rows(Layout.of(samples, source.spec), pooling)
     counts = torch.from_numpy(frames)
     table = cast(Table, source._table(tracks, 1 + VIEWS))
-    assert torch.allclose(table.values["stats"][table.at["stats"][4, 0]], aggregate(pooling, values, counts))
+    assert torch.allclose(table.values["stats"][table.at["stats"][4, 0]], pooling_of(pooling).aggregate(values, counts))
     for view in range(1, 1 + VIEWS):
-        a, b = rows_within(times, crop_of(key, view, samples / source.spec.chunk.sample_rate))
-        assert torch.allclose(table.values["stats"][table.at["stats"][4, view]], aggregate(pooling, values[a:b], counts[a:b]))
+        a, b = pooling_of(pooling).crop(times, crop_of(key, view, samples / source.spec.chunk.sample_rate))
+        assert torch.allclose(table.values["stats"][table.at["stats"][4, view]], pooling_of(pooling).aggregate(values[a:b], counts[a:b]))
 
 
 def test_views_that_leave_all_rows_are_kept_once(config: RunConfig, tracks: list[Track]) -> None:
@@ -110,10 +110,10 @@ def test_many_tracks_are_aggregated_like_each_alone() -> None:
         pooling = PoolingSpec(kind, kind, "chunk", (1, 2), axes, shape, parameters)
         values = torch.rand(5, 6, 2, *shape, generator=generator)
         frames = torch.randint(1, 400, (5, 6), generator=generator)
-        together = aggregate(pooling, values, frames)
+        together = pooling_of(pooling).aggregate(values, frames)
         assert together.shape == (5, 2, *shape)
         for i in range(5):
-            assert torch.allclose(together[i], aggregate(pooling, values[i], frames[i]), atol=1e-6)
+            assert torch.allclose(together[i], pooling_of(pooling).aggregate(values[i], frames[i]), atol=1e-6)
 
 
 def test_the_table_is_built_once(config: RunConfig, tracks: list[Track], monkeypatch: pytest.MonkeyPatch) -> None:

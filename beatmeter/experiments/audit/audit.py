@@ -21,6 +21,7 @@ from beatmeter.experiments.audit.copies import Pair, crosses, find_copies
 from beatmeter.experiments.audit.kernels import kernels, usable
 from beatmeter.experiments.audit.review import Guess, Item, Review
 from beatmeter.experiments.audit.suspects import Suspects, find_suspects, fits
+from beatmeter.features.poolings import pooling_class
 from beatmeter.runtime import atomic
 from beatmeter.runtime.artifacts import write_json
 from beatmeter.schema import ClassPredictions, Track
@@ -135,12 +136,13 @@ def audit(
             f"none of the {len(lacking)} tracks of {dataset.name} has features in this store", "Extract them first: `beatmeter extract DATASET`."
         )
     poolings = usable(snapshot.spec)
-    views = len({p.kind for p in poolings})
+    tempo = {p.name for p in poolings if pooling_class(p).tempo_axis}
+    views = len(poolings) - len(tempo) + bool(tempo)
     started(sum(len(p.layers) for p in poolings) + fits(views))
     found = kernels(snapshot, [keys[t.id] for t in tracks], progress)
     pairs, limits = find_copies({p.name: found[p.name] for p in poolings}, tracks)
     at = np.array([i for i, t in enumerate(tracks) if t.labels], dtype=int)
-    heard = {name: kernel[np.ix_(at, at)] for name, kernel in found.items() if name not in {p.name for p in poolings if p.kind == "lag"}}
+    heard = {name: kernel[np.ix_(at, at)] for name, kernel in found.items() if name not in tempo}
     items = _items([tracks[i] for i in at], classes, _joined_groups(tracks, pairs)[at])
     suspects = find_suspects(items, heard, seed, progress)
     return Audit(dataset, tuple(classes), snapshot.id, snapshot.spec.fingerprint, suspects, tuple(pairs), limits, seed)

@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Float32
 from scipy.linalg import eigh
 
-from beatmeter.audio.chunking import Layout, rows
+from beatmeter.audio.chunking import Layout
 from beatmeter.errors import StoreError
-from beatmeter.features.pooling import aggregate
+from beatmeter.features.poolings import pooling_class, pooling_of
 from beatmeter.schema import FeatureSpec, PoolingSpec
 from beatmeter.store import Snapshot
 
@@ -25,7 +25,7 @@ _BATCH = 256  # tracks read at a time
 
 def usable(spec: FeatureSpec) -> tuple[PoolingSpec, ...]:
     """The poolings that can be compared track by track. Raises StoreError when there is none."""
-    found = tuple(p for p in spec.poolings if p.kind in ("stats", "lag"))
+    found = tuple(p for p in spec.poolings if pooling_class(p).per_track)
     if not found:
         raise StoreError("these features hold frames only", "Extract with --set features.poolings=stats,lag.")
     return found
@@ -46,7 +46,7 @@ def kernels(snapshot: Snapshot, keys: Sequence[str], progress: Callable[[int], o
         for layer in pooling.layers:
             values = _aggregated(snapshot, keys, pooling, layer)
             add(pooling.name, values)
-            if pooling.kind == "lag":
+            if pooling_class(pooling).tempo_axis:
                 add("tempo-free", scale_magnitudes(values))
             progress(1)
     return {name: kernel / np.float32(max(columns[name], 1)) for name, kernel in found.items()}
@@ -88,12 +88,12 @@ def coordinates(kernel: Kernel, most: int = 256) -> np.ndarray:
 
 def _aggregated(snapshot: Snapshot, keys: Sequence[str], pooling: PoolingSpec, layer: int) -> np.ndarray:
     """(track, *axes) float32 of one layer, the rows of each track aggregated as training does it."""
-    result = np.empty((len(keys), *pooling.shape), np.float32)
+    result, made = np.empty((len(keys), *pooling.shape), np.float32), pooling_of(pooling)
     for start in range(0, len(keys), _BATCH):
         some = keys[start : start + _BATCH]
         values, offsets = snapshot.load(some, pooling.name, layers=(layer,))
         for i, samples in enumerate(snapshot.lengths(some).tolist()):
-            frames = torch.from_numpy(rows(Layout.of(samples, snapshot.spec), pooling)[1])
+            frames = torch.from_numpy(made.rows(Layout.of(samples, snapshot.spec))[1])
             track = torch.from_numpy(values[offsets[i] : offsets[i + 1]]).float()
-            result[start + i] = aggregate(pooling, track, frames)[0].numpy()
+            result[start + i] = made.aggregate(track, frames)[0].numpy()
     return result

@@ -15,7 +15,8 @@ from beatmeter.audio.chunking import Cutter, Layout
 from beatmeter.audio.decode import stream
 from beatmeter.audio.identity import Stamp, require_unchanged
 from beatmeter.errors import AudioError
-from beatmeter.features.pooling import Arrangement, window_chunks
+from beatmeter.features.pooling import window_chunks
+from beatmeter.features.poolings import Arrangement
 from beatmeter.schema import ChunkSpec, FeatureSpec, Track
 
 _LENGTHS = 4  # chunk lengths that wait for company at a time: every short file may have its own

@@ -16,7 +16,8 @@ import torch
 
 from beatmeter.errors import BackboneError
 from beatmeter.features.extraction.feeding import Batch, Unit
-from beatmeter.features.pooling import Arrangement, Encoder, window_chunks
+from beatmeter.features.pooling import Encoder, window_chunks
+from beatmeter.features.poolings import Arrangement, pooling_of
 
 Rows = dict[str, np.ndarray]  # (row, layer, *axes) by pooling, in the store's dtype
 LANES = 8  # threads at most on a CPU; more cores than that share a thread's work
@@ -85,14 +86,7 @@ class Inference:
         return result
 
     def _rows_of(self, unit: Unit, name: str) -> int:
-        pooling = self.encoder.spec[name]
-        if pooling.unit == "chunk":
-            return len(unit.chunks)
-        if pooling.unit == "window":
-            return 1
-        step = int(pooling.parameters["step"])
-        bins = -(-unit.source.layout.frames // step)
-        return sum(bins - skip // step for skip in unit.arrangement.skips)
+        return pooling_of(self.encoder.spec[name]).count(unit.arrangement, unit.source.layout.frames)
 
 
 def _out_of_memory(error: BaseException) -> bool:

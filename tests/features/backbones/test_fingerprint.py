@@ -21,7 +21,8 @@ from beatmeter.errors import BeatmeterError, FingerprintError, SchemaError
 from beatmeter.features import lag, pooling
 from beatmeter.features.backbones import hubert, load_backbone, spectral
 from beatmeter.features.backbones.hubert_config import REFUSED
-from beatmeter.features.pooling import Arrangement, Encoder, feature_spec
+from beatmeter.features.pooling import Encoder, feature_spec
+from beatmeter.features.poolings import Arrangement
 from beatmeter.schema import RECORDED, SCHEMA_VERSION, FeatureSpec
 from beatmeter.settings import FeatureConfig
 

@@ -1,0 +1,32 @@
+"""Poolings: layer states to the rows that a store keeps, and rows to one array a track. One class a file, one line here each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from beatmeter.errors import FingerprintError
+from beatmeter.features.backbones.base import Backbone
+from beatmeter.features.poolings.base import Arrangement, Pooling
+from beatmeter.features.poolings.frames import Frames
+from beatmeter.features.poolings.lag import Lag
+from beatmeter.features.poolings.stats import Stats
+from beatmeter.schema import PoolingSpec
+
+POOLINGS: Mapping[str, type[Pooling]] = {pooling.kind: pooling for pooling in (Stats, Lag, Frames)}
+
+
+def pooling_class(spec: PoolingSpec) -> type[Pooling]:
+    """The class of a spec's kind. Raises FingerprintError for a kind that this version does not know."""
+    if spec.kind not in POOLINGS:
+        raise FingerprintError(
+            f"pooling {spec.name!r} is of the kind {spec.kind!r}; this version knows {', '.join(POOLINGS)}", "Update beatmeter, or extract again."
+        )
+    return POOLINGS[spec.kind]
+
+
+def pooling_of(spec: PoolingSpec, backbone: Backbone | None = None) -> Pooling:
+    """The pooling of a spec; only one with a backbone can make rows."""
+    return pooling_class(spec)(spec, backbone)
+
+
+__all__ = ["POOLINGS", "Arrangement", "Pooling", "pooling_class", "pooling_of"]
