@@ -22,7 +22,7 @@ from beatmeter.features import lag, pooling
 from beatmeter.features.backbones import hubert, load_backbone, spectral
 from beatmeter.features.backbones.hubert_config import REFUSED
 from beatmeter.features.pooling import Encoder, feature_spec
-from beatmeter.features.poolings import Arrangement
+from beatmeter.features.poolings import Arrangement, frames, stats
 from beatmeter.schema import RECORDED, SCHEMA_VERSION, FeatureSpec
 from beatmeter.settings import FeatureConfig
 
@@ -136,9 +136,9 @@ def test_shards_that_hold_a_tensor_twice_are_refused(tmp_path: Path) -> None:
         (spectral, "REVISION", ("spectral",)),
         (pooling, "DECODING_VERSION", ("folder", "embedded", "embedded-untrained", "spectral")),
         (pooling, "CHUNKING_VERSION", ("folder", "embedded", "embedded-untrained", "spectral")),
-        (pooling, "STATS_VERSION", ("folder", "embedded", "spectral")),
+        (stats, "VERSION", ("folder", "embedded", "spectral")),
         (lag, "LAG_VERSION", ("folder", "embedded", "spectral")),
-        (pooling, "FRAMES_VERSION", ("folder", "embedded", "spectral")),
+        (frames, "VERSION", ("folder", "embedded", "spectral")),
     ],
 )
 def test_a_raised_version_begins_new_features(

@@ -1,0 +1,125 @@
+"""What every pooling keeps, whatever it computes: a new one joins by its line in `POOLINGS`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from beatmeter.audio.chunking import Layout, row_count, rows
+from beatmeter.features.backbones import load_backbone
+from beatmeter.features.crops import VIEWS, crop_of
+from beatmeter.features.pooling import Encoder, feature_spec, window_chunks
+from beatmeter.features.poolings import POOLINGS, Arrangement, pooling_of
+from beatmeter.schema import Features, FeatureSpec, Pooled
+from beatmeter.settings import FeatureConfig
+from beatmeter.store import Store
+
+RATE = 24_000
+SECONDS = (1.3, 5.0, 5.004, 9.2, 16.0, 31.7)
+
+
+def wave_of(seconds: float) -> np.ndarray:
+    """Decaying tones at a pulse that grows slower, in a little noise."""
+    rng = np.random.default_rng(round(seconds * 10))
+    t = np.arange(round(seconds * RATE)) / RATE
+    wave: np.ndarray = 0.3 * np.sin(2 * np.pi * 330 * t) * np.exp(-6 * (t % (0.3 + 0.02 * t))) + 0.02 * rng.standard_normal(len(t))
+    return wave.astype(np.float32)
+
+
+@pytest.mark.parametrize("backbone", ["spectral", "embedded"])
+@pytest.mark.parametrize("kind", POOLINGS)
+class TestPoolingContract:
+    def made(self, kind: str, backbone: str) -> Encoder:
+        model = load_backbone(backbone)
+        return Encoder(model, feature_spec(model, FeatureConfig(backbone=backbone, poolings=(kind,), window=2), "float32")).eval()
+
+    def rows_of(self, encoder: Encoder, wave: np.ndarray) -> torch.Tensor:
+        layout = Layout.of(len(wave), encoder.spec)
+        chunks = torch.from_numpy(np.stack([wave[s : s + layout.length] for s in layout.starts]))
+        with torch.inference_mode():
+            return encoder(chunks, Arrangement.of(layout, window_chunks(encoder.spec)))[encoder.spec.poolings[0].name]
+
+    def test_its_spec_comes_back_from_json_and_is_of_its_kind(self, kind: str, backbone: str) -> None:
+        spec = self.made(kind, backbone).spec
+        assert FeatureSpec.from_json(spec.to_json()) == spec
+        assert type(pooling_of(spec.poolings[0])) is POOLINGS[kind]
+        assert POOLINGS[kind].kind == spec.poolings[0].kind == kind
+
+    @pytest.mark.parametrize("seconds", SECONDS)
+    def test_rows_match_their_times_and_shapes(self, kind: str, backbone: str, seconds: float) -> None:
+        encoder = self.made(kind, backbone)
+        spec, pooling = encoder.spec.poolings[0], pooling_of(encoder.spec.poolings[0])
+        layout = Layout.of(round(seconds * RATE), encoder.spec)
+        times, frames = pooling.rows(layout)
+        found = self.rows_of(encoder, wave_of(seconds))
+        assert found.shape == (len(times), *spec.row_shape)
+        assert found.dtype == torch.float32
+        assert bool(torch.isfinite(found).all())
+        assert len(frames) == row_count(layout, spec) == pooling.count(Arrangement.of(layout, window_chunks(encoder.spec)), layout.frames)
+        assert times[0, 0] == 0
+        assert (times[:, 0] < times[:, 1]).all()
+        assert times[-1, 1] <= layout.samples / RATE + 1e-9
+        assert (np.diff(times, axis=0) > 0).all(), "rows are in order"
+        assert (times[1:, 0] <= times[:-1, 1] + 2 * encoder.spec.frame_span / RATE).all(), "no music between two rows is left out"
+        assert (frames > 0).all()
+
+    def test_the_same_audio_gives_the_same_rows(self, kind: str, backbone: str) -> None:
+        wave = wave_of(9.2)
+        assert torch.equal(self.rows_of(self.made(kind, backbone), wave), self.rows_of(self.made(kind, backbone), wave))
+
+    def test_parts_that_are_encoded_apart_join_to_the_whole(self, kind: str, backbone: str) -> None:
+        encoder = self.made(kind, backbone)
+        wave = wave_of(31.7)
+        layout, parts = Layout.of(len(wave), encoder.spec), []
+        for window in layout.windows(window_chunks(encoder.spec)):
+            starts = layout.starts[slice(*window.chunks)]
+            arrangement = Arrangement.of_window(layout, window)
+            with torch.inference_mode():
+                parts.append(
+                    encoder(torch.from_numpy(np.stack([wave[s : s + layout.length] for s in starts])), arrangement)[encoder.spec.poolings[0].name]
+                )
+            assert len(parts[-1]) == pooling_of(encoder.spec.poolings[0]).count(arrangement, layout.frames)
+        assert len(parts) > 1
+        torch.testing.assert_close(torch.cat(parts), self.rows_of(encoder, wave), rtol=1e-4, atol=1e-4)
+
+    def test_a_crop_is_the_rows_that_it_keeps(self, kind: str, backbone: str) -> None:
+        """Rows outside of a crop have no part in its aggregate, and the whole is the crop that keeps all."""
+        encoder = self.made(kind, backbone)
+        pooling, wave = pooling_of(encoder.spec.poolings[0]), wave_of(31.7)
+        found, (times, frames) = self.rows_of(encoder, wave), pooling.rows(Layout.of(len(wave), encoder.spec))
+        counts = torch.from_numpy(frames)
+        assert pooling.crop(times, crop_of("a" * 64, 0, 31.7)) == (0, len(times))
+        cut = set()
+        for view in range(1, 1 + VIEWS):
+            a, b = pooling.crop(times, crop_of("a" * 64, view, 31.7))
+            other = found.clone()
+            other[:a], other[b:] = 7.0, -7.0
+            torch.testing.assert_close(pooling.aggregate(other[a:b], counts[a:b]), pooling.aggregate(found[a:b], counts[a:b]))
+            cut.add((a, b))
+        assert cut - {(0, len(times))}
+
+    def test_one_row_is_its_own_aggregate_and_equal_rows_are_theirs(self, kind: str, backbone: str) -> None:
+        encoder = self.made(kind, backbone)
+        pooling, row = pooling_of(encoder.spec.poolings[0]), self.rows_of(encoder, wave_of(9.2))[:1]
+        torch.testing.assert_close(pooling.aggregate(row, torch.tensor([375])), row[0])
+        torch.testing.assert_close(pooling.aggregate(row.expand(3, *row.shape[1:]), torch.tensor([1, 2, 3])), row[0], rtol=1e-4, atol=1e-5)
+
+    def test_a_store_gives_back_rows_times_and_frames(self, kind: str, backbone: str, tmp_path: Path) -> None:
+        encoder = self.made(kind, backbone)
+        spec, wave = encoder.spec.poolings[0], wave_of(9.2)
+        values = self.rows_of(encoder, wave).numpy().astype(np.float16)
+        times, frames = rows(Layout.of(len(wave), encoder.spec), spec)
+        store = Store.for_spec(str(tmp_path), encoder.spec)
+        store.commit([("a" * 64, Features(encoder.spec, len(wave), {spec.name: Pooled(values, times, frames)}))])
+        kept = store.snapshot().read("a" * 64).pooled[spec.name]
+        assert np.array_equal(kept.values, values)
+        assert np.array_equal(kept.times, times)
+        assert np.array_equal(kept.frames, frames)
+
+
+@pytest.mark.parametrize("kind", POOLINGS)
+def test_the_words_of_the_settings_are_the_registry(kind: str) -> None:
+    assert FeatureConfig(poolings=(kind,)).poolings == (kind,)
