@@ -155,6 +155,7 @@ def calibrate(
     from beatmeter.evaluation.diagnostics import guessing_warning, performance
     from beatmeter.evaluation.predictions import open_predictions, write_predictions
     from beatmeter.evaluation.report.lab_text import calibration_text
+    from beatmeter.runtime.atomic import require_writable
     from beatmeter.serving.models import hears
 
     validation = open_predictions(where, split)
@@ -168,6 +169,8 @@ def calibrate(
         )
     if doubt:
         echo(f"warning: {doubt}")
+    out = out or (where / "calibration.json" if where.is_dir() else where.with_suffix(".calibration.json"))
+    require_writable(out)
     if hears(where) and sounds:
         from beatmeter.runtime.device import choose_device
         from beatmeter.serving.presence import fit_presence
@@ -175,7 +178,6 @@ def calibrate(
         calibration = replace(calibration, presence=fit_presence(where, validation, choose_device(device), sounds, seed, data, bar))
     elif sounds:
         echo(f"note: {where} holds no model that could hear sounds without meter, so none is told from music")
-    out = out or (where / "calibration.json" if where.is_dir() else where.with_suffix(".calibration.json"))
     calibration.save(out)
     effects = {}
     if where.is_dir() and split != "test" and (where / "predictions" / "test.csv").exists():

@@ -149,14 +149,14 @@ def test_ensembles_are_runs_for_every_other_command(runs: Path, foreign: Path, t
         assert open_predictions(out, split).meta["run"] == "both"
     assert json.loads((out / "ensemble.json").read_text())["members"] == ["lora-0", "theirs"]
     assert "both" in invoke(compare, runs / "lora-0", out).stdout
-    invoke(calibrate, out)
+    invoke(calibrate, out, "--sounds", "0")
     assert invoke(report, out, "--text").exit_code == 0
     assert json.loads(invoke(gate, out, "--against", runs / "frozen-0", "--json").stdout)["candidate"] == "both"
 
 
 def test_ensemble_weights_by_hand_and_calibrated_members(runs: Path, tmp_path: Path) -> None:
-    invoke(calibrate, runs / "lora-0")
-    invoke(calibrate, runs / "lora-1")
+    invoke(calibrate, runs / "lora-0", "--sounds", "0")
+    invoke(calibrate, runs / "lora-1", "--sounds", "0")
     invoke(ensemble, runs / "lora-0", runs / "lora-1", "--out", tmp_path / "e", "--weight", "lora-0=3", "--weight", "lora-1=1", "--calibrated")
     assert json.loads((tmp_path / "e" / "ensemble.json").read_text())["weights"] == {"lora-0": 0.75, "lora-1": 0.25}
     with pytest.raises(EvaluationError, match="NAME=NUMBER"):

@@ -21,6 +21,7 @@ FAST = {
     "LORA": {"training.epochs": 3, "training.head_lr": 3e-3, "training.batch": 4, "training.accumulation": 1},
     "SEEDS": "0-1",
     "JOBS": 1,
+    "SOUNDS": 35,
 }
 
 
