@@ -1,6 +1,7 @@
 # make demo   the whole line on synthetic music, offline
-# make filemap   rewrite the README's file map and docs/settings.md
-# make test   lint, types, import floors, tests, benchmarks once as tests
+# make filemap   rewrite the pages docs/filemap.md and docs/settings.md
+# make test   lint, types, import floors, tests (which build the site), benchmarks once as tests
+# make docs   the site of all pages and of the Python reference, into build/site
 # make faults   kills, full disks, bad bits and hostile files in full: 20 kills, 1000 bits, 10,000 arrivals, 8 hours of audio
 # make bench  benchmarks timed: benchmarks/README.md anew; PART=extraction, store, training, lora, hearing or beside for one part alone
 # make backbone  the embedded backbone's weights, anew, from nothing
@@ -9,7 +10,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test faults bench backbone models comparison filemap clean
+.PHONY: demo test docs faults bench backbone models comparison filemap clean
 
 demo: .venv/installed
 	$(BIN)/beatmeter demo
@@ -20,6 +21,9 @@ test: .venv/installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/pytest -n 2 --dist loadgroup
+
+docs: .venv/installed
+	$(BIN)/mkdocs build --strict --quiet
 
 faults: .venv/installed
 	BEATMETER_FULL=1 $(BIN)/pytest -n 2 --dist loadgroup tests/store tests/audio tests/runtime/test_regular.py \

@@ -1,4 +1,4 @@
-"""Pages made from the code: the README's file map and docs/settings.md. `python tests/filemap.py` rewrites them."""
+"""Pages made from the code: docs/filemap.md and docs/settings.md. `python tests/filemap.py` rewrites them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-BEGIN, END = "<!-- file map: make filemap -->", "<!-- end of file map -->"
+HEAD = """# Which file does what
+
+Each folder imports only from floors below its own; `lint-imports` checks it, and the floors are in `pyproject.toml`. Made by `make filemap` from the first sentence of each file.
+"""
 OTHERS = {
     ".ci/run": "what every change must pass",
-    "Makefile": "demo, test, bench, models, filemap",
+    "Makefile": "demo, test, docs, bench, models, filemap",
+    "mkdocs.yml": "the site: pages, order, plugins",
     "constraints.txt": "the versions that everything is tested with",
     "pyproject.toml": "packaging, lint, types, import floors",
 }
@@ -19,7 +23,7 @@ OTHERS = {
 def modules() -> list[Path]:
     """Python files of the package, tests and benchmarks that git knows or would add, sorted."""
     listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "beatmeter", "benchmarks", "tests"],
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "beatmeter", "benchmarks", "docs", "tests", "tools"],
         cwd=ROOT,
         capture_output=True,
         check=True,
@@ -35,22 +39,16 @@ def summary(path: Path) -> str:
 
 
 def file_map() -> str:
-    """The map as Markdown: one line a file, by folder."""
-    lines = [f"* `{name}`: {text}" for name, text in sorted(OTHERS.items())]
+    """docs/filemap.md: one line a file, by folder."""
+    lines = [HEAD, *(f"* `{name}`: {text}" for name, text in sorted(OTHERS.items()))]
     folder = None
     for path in modules():
         if path.parent != folder:
             folder = path.parent
             lines += ["", f"**{folder}/**", ""]
-        lines.append(f"* `{path.name}`: {summary(path)}")
-    return "\n".join(lines)
-
-
-def rewritten(readme: str) -> str:
-    """The README with the map between its marks renewed."""
-    before, _, rest = readme.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{file_map()}\n{END}{after}"
+        if said := summary(path):
+            lines.append(f"* `{path.name}`: {said}")
+    return "\n".join(lines) + "\n"
 
 
 def settings_page() -> str:
@@ -65,5 +63,4 @@ def settings_page() -> str:
 
 if __name__ == "__main__":
     (ROOT / "docs" / "settings.md").write_text(settings_page(), encoding="utf-8")
-    readme = ROOT / "README.md"
-    readme.write_text(rewritten(readme.read_text(encoding="utf-8")), encoding="utf-8")
+    (ROOT / "docs" / "filemap.md").write_text(file_map(), encoding="utf-8")
