@@ -9,7 +9,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 HEAD = """# Which file does what
 
-Each folder imports only from floors below its own; `lint-imports` checks it, and the floors are in `pyproject.toml`. Made by `make filemap` from the first sentence of each file.
+Each folder imports only from floors below its own; `lint-imports` checks it, and the floors are in `pyproject.toml`.
+Made by `make filemap` from the first sentence of each file.
 """
 OTHERS = {
     ".ci/run": "what every change must pass",

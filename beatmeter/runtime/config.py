@@ -20,7 +20,7 @@ _KINDS = {int: "a whole number", float: "a number", str: "text", bool: "true or 
 
 
 def option(default: Any, help: str) -> Any:
-    """A setting with its default and the one sentence that `--help` and the README table show."""
+    """A setting with its default and the one sentence that `--help` and the page of settings show."""
     if isinstance(default, list | dict):
         raise TypeError("defaults of settings are immutable: use a tuple")
     return dataclasses.field(default=default, metadata={"help": help})
@@ -146,7 +146,7 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def describe(config: Any, prefix: str = "") -> list[tuple[str, Any, str]]:
-    """(dotted name, value, help) of every setting, in order: `--help` and the README table are made from it."""
+    """(dotted name, value, help) of every setting, in order: `--help` and the page of settings are made from it."""
     result: list[tuple[str, Any, str]] = []
     for f in dataclasses.fields(config):
         value = getattr(config, f.name)
