@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -61,6 +62,35 @@ class SplitConfig:
             raise ConfigError(f"split.val + split.test = {self.val + self.test:g} leaves nothing to train on")
 
 
+POOLING_KINDS = ("stats", "lag", "frames")
+_POOLING = re.compile(r"(?:(?P<name>[a-z][a-z0-9_-]*)=)?(?P<kind>[a-z]+)(?::(?P<layers>[^@:]+))?(?:@(?P<rate>[0-9.]+))?")
+
+
+@dataclass(frozen=True)
+class NamedPooling:
+    """One of `features.poolings`: a kind under a name, with layers and a rate (Hz, frames alone) where it has its own."""
+
+    name: str
+    kind: str
+    layers: str = ""
+    rate: float | None = None
+
+    @classmethod
+    def read(cls, text: str) -> NamedPooling:
+        """`KIND`, or any part of `NAME=KIND:LAYERS@RATE`; layers as `features.layers` has them, "+" may stand for ","."""
+        form = "Write it as frames, or as beats=frames:2+4@25 (name, kind, layers, Hz)."
+        match = _POOLING.fullmatch(text.replace(" ", ""))
+        if not match or match["kind"] not in POOLING_KINDS:
+            raise ConfigError(f"features.poolings: {text!r} is not possible", f"Choose from: {', '.join(POOLING_KINDS)}. {form}")
+        try:
+            rate = float(match["rate"]) if match["rate"] else None
+        except ValueError:
+            raise ConfigError(f"features.poolings: {match['rate']!r} in {text!r} is not a rate", form) from None
+        if rate is not None and (match["kind"] != "frames" or not 0 < rate <= 1000):
+            raise ConfigError(f"features.poolings: {text!r} cannot have {rate:g} Hz", f"Frames alone have a rate, above 0 and up to 1000 Hz. {form}")
+        return cls(match["name"] or match["kind"], match["kind"], (match["layers"] or "").replace("+", ","), rate)
+
+
 @dataclass(frozen=True)
 class FeatureConfig:
     """First waist: which features. They decide the fingerprint of the store."""
@@ -68,7 +98,10 @@ class FeatureConfig:
     backbone: str = option(MERT_330M, "hub id, local folder in the hub's format, 'embedded' or 'spectral'")
     revision: str = option("", "hub commit to pin; empty takes the one known for this backbone")
     layers: str = option("all", "transformer layers, 1-based: 'all', '1-6', '3,5,7'")
-    poolings: tuple[str, ...] = option(("stats", "lag"), "any of: stats (mean, max per chunk), lag (log-lag autocorrelation), frames")
+    poolings: tuple[str, ...] = option(
+        ("stats", "lag"),
+        "stats (mean, max per chunk), lag (log-lag autocorrelation), frames; NAME=KIND:LAYERS@RATE is one of its own, as in beats=frames:2+4@25",
+    )
     statistics: tuple[str, ...] = option(("mean", "max"), "what stats pooling keeps: mean, max, std")
     window: int = option(6, "chunks joined into one lag window; 6 chunks are 30 s")
     frame_rate: float = option(5.0, "Hz of frame pooling: 75, 25, 15, 5, 3 or 1")
@@ -79,10 +112,17 @@ class FeatureConfig:
     def __post_init__(self) -> None:
         _positive(self, "window", "frame_rate")
         _at_most(self, window=1000, frame_rate=1000)
-        for names, known, what in ((self.poolings, ("stats", "lag", "frames"), "poolings"), (self.statistics, ("mean", "max", "std"), "statistics")):
-            unknown = [n for n in names if n not in known]
-            if unknown or not names:
-                raise ConfigError(f"features.{what} = {list(names)} is not possible", f"Choose from: {', '.join(known)}.")
+        unknown = [n for n in self.statistics if n not in ("mean", "max", "std")]
+        if unknown or not self.statistics:
+            raise ConfigError(f"features.statistics = {list(self.statistics)} is not possible", "Choose from: mean, max, std.")
+        names = [pooling.name for pooling in self.named_poolings]
+        if not names or len(set(names)) < len(names):
+            raise ConfigError(f"features.poolings = {list(self.poolings)} is not possible", "Name one or more poolings, each once.")
+
+    @property
+    def named_poolings(self) -> tuple[NamedPooling, ...]:
+        """The poolings one by one."""
+        return tuple(NamedPooling.read(text) for text in self.poolings)
 
 
 @dataclass(frozen=True)
@@ -132,7 +172,7 @@ class HeadConfig:
     """The head: features to logits."""
 
     poolings: tuple[str, ...] = option(
-        ("stats",), "which poolings it reads: stats (LayerNorm, Linear, GELU, Dropout), lag (convolutions over lag), or both"
+        ("stats",), "the features.poolings that it reads, by name: stats (LayerNorm, Linear, GELU, Dropout), lag (convolutions over lag), or several"
     )
     hidden: int = option(256, "width of the hidden layer over stats")
     dropout: float = option(0.3, "dropout before the last layer")
@@ -150,9 +190,8 @@ class HeadConfig:
         _fraction(self, "dropout")
         if self.noise < 0:
             raise ConfigError(f"noise = {self.noise} must not be negative")
-        unknown = [n for n in self.poolings if n not in ("stats", "lag")]
-        if unknown or not self.poolings:
-            raise ConfigError(f"head.poolings = {list(self.poolings)} is not possible", "Choose from: stats, lag.")
+        if not self.poolings or len(set(self.poolings)) < len(self.poolings):
+            raise ConfigError(f"head.poolings = {list(self.poolings)} is not possible", "Name one or more of features.poolings, each once.")
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ Extraction and end-to-end training call the same `Encoder`, so frozen and stream
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -108,8 +109,13 @@ def parse_layers(text: str, n_layers: int) -> tuple[int, ...]:
 
 def feature_spec(backbone: Backbone, config: FeatureConfig, compute_dtype: str) -> FeatureSpec:
     """The spec of the features that `config` asks of this backbone, computed in `compute_dtype`."""
-    layers = parse_layers(config.layers, backbone.n_layers)
-    poolings = [POOLINGS[kind].make_spec(kind, backbone, layers, config) for kind in config.poolings]
+    poolings = []
+    for pooling in config.named_poolings:
+        if hasattr(nn.ModuleDict, pooling.name):  # a head keeps its branches under these names
+            raise ConfigError(f"a pooling cannot be called {pooling.name!r}", "Choose another name.")
+        layers = parse_layers(pooling.layers or config.layers, backbone.n_layers)
+        own = config if pooling.rate is None else replace(config, frame_rate=pooling.rate)
+        poolings.append(POOLINGS[pooling.kind].make_spec(pooling.name, backbone, layers, own))
     return FeatureSpec(
         backbone=backbone.identity.name,
         revision=backbone.identity.revision,

@@ -209,6 +209,9 @@ class Head(nn.Module):
                 f"the head reads {', '.join(missing)}, the features hold {', '.join(sorted(here))}",
                 f"--set features.poolings={','.join([*sorted(here), *missing])}",
             )
+        unread = [name for name in self.poolings if spec[name].kind not in BRANCHES]
+        if unread:
+            raise ConfigError(f"this head cannot read {', '.join(unread)}", f"It reads poolings of the kinds {', '.join(BRANCHES)}.")
         self.mix = nn.ModuleDict({name: LayerMix(len(spec[name].layers)) for name in self.poolings})
         self.noise = LayerNoise(config.noise)
         self.branches = nn.ModuleDict({name: BRANCHES[spec[name].kind](spec[name], config) for name in self.poolings})

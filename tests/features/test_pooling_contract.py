@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from beatmeter.audio.chunking import Layout, row_count, rows
+from beatmeter.errors import ConfigError
 from beatmeter.features.backbones import load_backbone
 from beatmeter.features.crops import VIEWS, crop_of
 from beatmeter.features.pooling import Encoder, feature_spec, window_chunks
@@ -123,3 +125,56 @@ class TestPoolingContract:
 @pytest.mark.parametrize("kind", POOLINGS)
 def test_the_words_of_the_settings_are_the_registry(kind: str) -> None:
     assert FeatureConfig(poolings=(kind,)).poolings == (kind,)
+
+
+def test_several_poolings_of_a_kind_stand_in_one_spec_with_layers_and_rates_of_their_own() -> None:
+    backbone = load_backbone("embedded")
+    config = FeatureConfig(backbone="embedded", poolings=("stats", "low=stats:1", "frames", "beats=frames:2+4@25", "form=frames:1-3@1"), layers="1-4")
+    spec = feature_spec(backbone, config, "float32")
+    assert {p.name: p.layers for p in spec.poolings} == {
+        "stats": (1, 2, 3, 4),
+        "low": (1,),
+        "frames": (1, 2, 3, 4),
+        "beats": (2, 4),
+        "form": (1, 2, 3),
+    }
+    assert {p.name: p.parameters["step"] for p in spec.poolings if p.kind == "frames"} == {"frames": 15, "beats": 3, "form": 75}
+    wave = wave_of(9.2)
+    layout = Layout.of(len(wave), spec)
+    chunks = torch.from_numpy(np.stack([wave[s : s + layout.length] for s in layout.starts]))
+    with torch.inference_mode():
+        found = Encoder(backbone, spec).eval()(chunks, Arrangement.of(layout, 1))
+    assert torch.equal(found["low"][:, 0], found["stats"][:, 0])
+    beats, form = found["beats"][:125, 0], found["form"][:5, 1]
+    torch.testing.assert_close(beats.reshape(5, 25, -1).mean(dim=1), form, rtol=1e-4, atol=1e-5)
+
+
+def test_poolings_under_their_own_names_do_not_move_the_fingerprint_of_plain_ones() -> None:
+    backbone = load_backbone("spectral")
+    both = feature_spec(backbone, FeatureConfig(backbone="spectral", poolings=("stats", "lag", "beats=frames@25")), "float32")
+    plain = feature_spec(backbone, FeatureConfig(backbone="spectral"), "float32")
+    assert both.only(("stats", "lag")).fingerprint == plain.fingerprint
+    assert both.covers(plain)
+
+
+@pytest.mark.parametrize(
+    ("pooling", "message"),
+    [
+        ("leg", "Choose from: stats, lag, frames"),
+        ("beats=leg", "Choose from: stats, lag, frames"),
+        ("beats=stats@25", "Frames alone have a rate"),
+        ("beats=frames@0", "cannot have 0 Hz"),
+        ("beats=frames@1.2.3", "is not a rate"),
+        ("a.b=frames", "is not possible"),
+        ("stats=frames", "each once"),
+    ],
+)
+def test_a_pooling_that_cannot_be_read_is_refused_in_one_line(pooling: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        FeatureConfig(poolings=("stats", pooling))
+
+
+@pytest.mark.parametrize(("pooling", "message"), [("beats=frames@7", "'beats'"), ("beats=frames:9-30", "outside"), ("train=frames", "'train'")])
+def test_what_a_backbone_cannot_give_is_refused(pooling: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        feature_spec(load_backbone("spectral"), FeatureConfig(backbone="spectral", poolings=(pooling,)), "float32")

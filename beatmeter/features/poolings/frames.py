@@ -27,7 +27,7 @@ class Frames(Pooling):
 
     @classmethod
     def make_spec(cls, name: str, backbone: Backbone, layers: tuple[int, ...], config: FeatureConfig) -> PoolingSpec:
-        settings = {"step": frame_step(backbone, config.frame_rate), "version": VERSION}
+        settings = {"step": frame_step(name, backbone, config.frame_rate), "version": VERSION}
         return PoolingSpec(name, cls.kind, "frame", layers, ("dim",), (backbone.dim,), settings)
 
     def forward(self, states: Float[Tensor, "chunk frame dim"], arrangement: Arrangement) -> Float[Tensor, "row dim"]:
@@ -43,12 +43,12 @@ class Frames(Pooling):
         return sum(bins - skip // self.step for skip in arrangement.skips)
 
 
-def frame_step(backbone: Backbone, rate: float) -> int:
+def frame_step(name: str, backbone: Backbone, rate: float) -> int:
     """Frames per row for `rate` Hz; the rate must divide the backbone's frame rate so that rows do not cross chunks."""
     full = backbone.sample_rate / backbone.hop
     step = full / rate
     chunk = round(5.0 * full)
     if abs(step - round(step)) > 1e-9 or chunk % round(step):
         possible = [f"{full / s:g}" for s in range(1, chunk + 1) if chunk % s == 0 and (full / s) >= 1 and float(full / s).is_integer()]
-        raise ConfigError(f"features.frame_rate = {rate:g} Hz does not divide a 5-s chunk at {full:g} Hz", f"Choose one of: {', '.join(possible)}.")
+        raise ConfigError(f"pooling {name!r}: {rate:g} Hz does not divide a 5-s chunk at {full:g} Hz", f"Choose one of: {', '.join(possible)}.")
     return round(step)
