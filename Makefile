@@ -23,7 +23,7 @@ test: .venv/installed
 	$(BIN)/pytest -n 2 --dist loadgroup
 
 docs: .venv/installed
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 faults: .venv/installed
 	BEATMETER_FULL=1 $(BIN)/pytest -n 2 --dist loadgroup tests/store tests/audio tests/runtime/test_regular.py \

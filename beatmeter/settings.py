@@ -176,7 +176,7 @@ class HeadConfig:
     )
     hidden: int = option(256, "width of the hidden layer over stats")
     dropout: float = option(0.3, "dropout before the last layer")
-    standardise: bool = option(True, "standardise every layer by the train split's mean and deviation before the mix")
+    standardise: bool = option(True, "standardise every layer by the train split's mean and standard deviation before the mix")
     channels: int = option(64, "convolution channels over lag")
     kernel: int = option(5, "convolution kernel over lag")
     dilations: tuple[int, ...] = option((1, 2, 4, 8, 16), "dilations of the convolutions over lag")
@@ -198,7 +198,7 @@ class HeadConfig:
 class AugmentConfig:
     """What training varies. Waveform settings act where audio streams; crop and lag_shift act in both regimes."""
 
-    crop: float = option(0.5, "chance of a crop to at least half a track, by whole rows of each pooling: lag never crops a track of one window")
+    crop: float = option(0.5, "probability of a crop to at least half a track, by whole rows of each pooling: lag never crops a track of one window")
     shift: float = option(0.5, "seconds, largest shift of the chunk grid inside the clip; audio never wraps around")
     noise: float = option(0.005, "Gaussian noise, relative to the clip's rms")
     gain: float = option(6.0, "dB, largest change of level up or down")

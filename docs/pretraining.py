@@ -63,7 +63,7 @@ def plan(out: Path) -> Path:
     return path
 
 
-def course(out: Path) -> str:
+def history(out: Path) -> str:
     """What the logs say: the last losses, and the meter's held-out accuracy on the way."""
     logs = {name: [json.loads(line) for line in (folder(out, name) / "log.jsonl").read_text(encoding="utf-8").splitlines()] for name in WAYS}
     steps = [line["step"] for line in logs[REFERENCE] if "held_out_accuracy" in line][1::2]
@@ -92,7 +92,7 @@ def main() -> None:
     call(*words, "--cache", str(given.out / "cache"), "--out", str(given.out / "heads"))
     FIGURE.write_text((given.out / "heads" / "figure-val.svg").read_text(encoding="utf-8"), encoding="utf-8")
     table = (given.out / "heads" / "table-val.md").read_text(encoding="utf-8").strip()
-    page = renewed(PAGE.read_text(encoding="utf-8"), "course", course(given.out))
+    page = renewed(PAGE.read_text(encoding="utf-8"), "history", history(given.out))
     PAGE.write_text(renewed(page, "heads", f"{table}\n\n![Frozen heads on each](ablations/pretraining.svg)"), encoding="utf-8")
 
 

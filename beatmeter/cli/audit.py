@@ -118,7 +118,7 @@ def _show(found: Audit, out: Path, top: int, show_guess: bool) -> None:
     s, about = found.suspects, found.summary()
     left = f", {about['left out']} left out" if about["left out"] else ""
     click.echo(f"{found.dataset.name}: {about['labelled']} labels of {about['tracks']} tracks audited{left}")
-    click.echo(f"head: {s.accuracy} right out of fold, {s.majority:.3f} by naming the commonest class ({s.view} features)")
+    click.echo(f"head: {s.accuracy} right out of fold, {s.majority:.3f} by naming the most frequent class ({s.view} features)")
     if found.weak:
         echo("warning: these features hardly know the labels, so what is ranked first means little; try features with lag pooling")
     if s.unlearned:

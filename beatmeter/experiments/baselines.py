@@ -1,4 +1,4 @@
-"""What any model has to beat: the commonest class, and the field's plain way, mean tempograms under logistic regression."""
+"""What any model has to beat: the most frequent class, and the field's plain way, mean tempograms under logistic regression."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Baseline(ABC):
 
 
 class Majority(Baseline):
-    """Every class as often as in training, so the commonest one is the answer."""
+    """Every class as often as in training, so the most frequent one is the answer."""
 
     def fit(self, train: Sequence[Track], jobs: int = 1, progress: Progress = lambda n: None) -> None:
         self.shares = np.bincount(label_table(train, self.classes)[1], minlength=len(self.classes)) / len(train)

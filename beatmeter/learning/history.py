@@ -1,4 +1,4 @@
-"""The course of a training: which epoch is best, when patience is over, and what of it lies on disk.
+"""The history of a training: which epoch is best, when patience is over, and what of it lies on disk.
 
 Epochs may take milliseconds, so files are written at most once in `EVERY` seconds, and at the end. What is on disk always
 belongs together: the log ends with the epoch of the last checkpoint.

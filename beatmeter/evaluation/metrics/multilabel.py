@@ -1,4 +1,4 @@
-"""Metrics of all labels of an item. A class is present when its target weight is above 0, and said when its score is
+"""Metrics of all labels of an item. A class is present when its target weight is above 0, and predicted positive when its score is
 above a threshold. Items without labels do not count; means over classes take the classes that occur."""
 
 from __future__ import annotations

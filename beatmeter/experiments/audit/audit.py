@@ -50,7 +50,7 @@ class Audit:
 
     @property
     def weak(self) -> bool:
-        """Whether the head is not surely better than naming the commonest class: then its doubts mean little."""
+        """Whether the head is not surely better than naming the most frequent class: then its doubts mean little."""
         return self.suspects.accuracy.low <= self.suspects.majority
 
     def review(self, top: int = 100, controls: int = 0, show_guess: bool = False) -> Review:

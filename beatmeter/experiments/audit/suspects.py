@@ -31,7 +31,7 @@ TINY = 1e-6
 class Suspects:
     """Predictions out of fold, the quality of every label (item,) in [0, 1] and which are flagged (item,).
 
-    `accuracy` of the head against the labels as they are, `majority` what naming the commonest class gets; `view` and
+    `accuracy` of the head against the labels as they are, `majority` what naming the most frequent class gets; `view` and
     `strength` are what was chosen. `unlearned` are classes with too few groups.
     """
 

@@ -1,4 +1,4 @@
-"""The backbone that comes with the package: MERT's architecture in small, for machines without network or licence.
+"""The backbone that comes with the package: MERT's architecture in small, for machines that are offline or without a licence.
 
 24 kHz, 75 frames a second, pre-LN, six layers of width 128. When `models/embedded` holds trained weights (the hub's folder
 format), they are used. Until then the weights come from a fixed seed, the same on every machine, and

@@ -1,4 +1,4 @@
-"""Checkpoints from the Hugging Face hub: the local cache first, then the network, only the files that are needed."""
+"""Checkpoints from the Hugging Face hub: the local cache first, then the internet, only the files that are needed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The backbone without a network: log-mel and log constant-Q magnitudes, built from torch alone.
+"""The backbone without a neural network: log-mel and log constant-Q magnitudes, built from torch alone.
 
 Its frames lie where the transformers' do (frame k of a chunk is centred at sample k * 320 + 200), so everything that
 pools states works on it. Analysis windows are longer than a frame's span; near the edges of a chunk, where a window
