@@ -61,7 +61,7 @@ backbone: .venv/installed
 	cp runs/pretrain/backbone/* beatmeter/models/embedded/
 
 comparison: .venv/installed
-	$(BIN)/python docs/comparison.py $(ON:%=--on %)
+	$(BIN)/python tools/comparison.py $(ON:%=--on %)
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

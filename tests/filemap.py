@@ -24,7 +24,7 @@ OTHERS = {
 def modules() -> list[Path]:
     """Python files of the package, tests and benchmarks that git knows or would add, sorted."""
     listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "beatmeter", "benchmarks", "docs", "tests", "tools"],
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "beatmeter", "benchmarks", "tests", "tools"],
         cwd=ROOT,
         capture_output=True,
         check=True,

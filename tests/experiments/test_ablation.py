@@ -342,17 +342,17 @@ def test_the_command_says_what_it_lacks() -> None:
 
 
 def test_the_page_of_ablations_has_a_part_for_every_plan() -> None:
-    folder = Path(__file__).resolve().parents[2] / "docs"
-    spec = importlib.util.spec_from_file_location("ablations_page", folder / "ablations.py")
+    root = Path(__file__).resolve().parents[2]
+    spec = importlib.util.spec_from_file_location("ablations_page", root / "tools" / "ablations.py")
     assert spec is not None
     assert spec.loader is not None
     pages = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(pages)
-    page = (folder / "ablations.md").read_text(encoding="utf-8")
+    page = (root / "docs" / "ablations.md").read_text(encoding="utf-8")
     for name in pages.PLANS:
         part = page.partition(f"<!-- {name} -->")[2].partition(f"<!-- end of {name} -->")[0]
         assert pages.renewed(page, name, part) == page, "renewing with the same table changes nothing"
-        assert f"ablations/{name}.svg" in part, f"run `python docs/ablations.py {name}`"
+        assert f"ablations/{name}.svg" in part, f"run `python tools/ablations.py {name}`"
         rows = [line.split(" | ")[0].removeprefix("| ") for line in part.splitlines() if line.startswith("| ")][2:]
         assert set(load_plan(name).systems) <= set(rows), name
         assert all(

@@ -1,6 +1,6 @@
 """Pre-trains the embedded backbone in several ways at equal budget, compares them as frozen features, and renews docs/pretraining.md.
 
-    python docs/pretraining.py               all ways, two at a time, into runs/pretraining
+    python tools/pretraining.py               all ways, two at a time, into runs/pretraining
 
 Equal budget is the same number of steps over the same seconds of the same generator. What is finished is kept: the same command goes on.
 """
@@ -19,8 +19,8 @@ from ablations import call, renewed
 
 from beatmeter.runtime.cores import usable_cores
 
-PAGE = Path(__file__).with_name("pretraining.md")
-FIGURE = Path(__file__).parent / "ablations" / "pretraining.svg"
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "pretraining.md"
+FIGURE = PAGE.parent / "ablations" / "pretraining.svg"
 REFERENCE = "all losses, 30 s"
 WAYS: dict[str, tuple[str, ...]] = {
     REFERENCE: (),

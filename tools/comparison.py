@@ -1,6 +1,6 @@
 """Runs the controlled comparison and renews docs/comparison.md: `make comparison`, or
 
-    python docs/comparison.py --on METER-DEV [--backbone MODEL ...]
+    python tools/comparison.py --on METER-DEV [--backbone MODEL ...]
 
 Finished runs in runs/study are kept, so the same command goes on. Everything that `beatmeter study` takes may be given.
 """
@@ -12,8 +12,8 @@ from pathlib import Path
 
 from ablations import call, renewed
 
-PAGE = Path(__file__).with_name("comparison.md")
-FIGURES = Path(__file__).with_name("comparison")
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "comparison.md"
+FIGURES = PAGE.with_name("comparison")
 OUT = Path("runs") / "study"
 MUSIC = Path("data") / "study"
 

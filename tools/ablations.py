@@ -1,7 +1,7 @@
-"""Runs the ablations of this page on synthetic music and renews their tables and figures in docs/ablations.md.
+"""Runs the ablations on synthetic music and renews their tables and figures in docs/ablations.md.
 
-    python docs/ablations.py                  all of them, into runs/ablations
-    python docs/ablations.py smoothing        only these; the others stay as they are on the page
+    python tools/ablations.py                  all of them, into runs/ablations
+    python tools/ablations.py smoothing        only these; the others stay as they are on the page
 
 What is finished is kept, so a stopped run goes on. Where audio streams through the backbone, all systems start from the same head, which has
 learned from frozen features: few epochs then say what moving the backbone is worth.
@@ -17,8 +17,8 @@ from pathlib import Path
 from beatmeter.cli import cli
 from beatmeter.experiments.ablation.plan import load_plan
 
-PAGE = Path(__file__).with_name("ablations.md")
-FIGURES = Path(__file__).with_name("ablations")
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "ablations.md"
+FIGURES = PAGE.with_name("ablations")
 PLANS = ("smoothing", "lora-rank", "frozen-or-lora", "extra-data", "phase-augmentation", "layers")
 CLIPS, MORE, SECONDS, SEEDS = 360, 240, "10", "0-2"
 

@@ -1,6 +1,6 @@
 """Measures how often the models that ship hear no meter, and how right their sure answers are; renews the table in docs/models.md.
 
-    python docs/refusals.py synthetic=data/synthetic meter-dev=METER-DEV ...
+    python tools/refusals.py synthetic=data/synthetic meter-dev=METER-DEV ...
 
 Sounds without meter are generated, 30 of each kind, by seeds that no model was fitted to. Every NAME=DATASET is music: its test split, or
 all of it where it has none. What was heard is kept in runs/refusals.jsonl, so a stopped run goes on.
@@ -31,7 +31,7 @@ from beatmeter.serving.models import EnsembleFolder, shipped_model, shipped_mode
 from beatmeter.serving.predictor import EnsembleScorer, Judge
 from beatmeter.settings import DataConfig
 
-PAGE = Path(__file__).with_name("models.md")
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "models.md"
 HEARD = Path("runs") / "refusals.jsonl"
 SEEDS = range(1_000_000, 1_000_030)
 LENGTHS = (5.0, 7.5, 10.0, 15.0, 20.0, 30.0)
