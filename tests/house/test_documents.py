@@ -51,6 +51,9 @@ def test_other_words_and_other_numbers_are_told(transcripts: ModuleType) -> None
     assert not transcripts.agree(one, ("3 in a bar   likely (0.97)",))
     assert not transcripts.agree(one, ("3 in a bar   sure (0.60)",))
     assert not transcripts.agree(one, ())
+    (three,) = transcripts.commands(f"```console\n$ c\nsha256 {'a' * 64}\n```\n")
+    assert transcripts.agree(three, (f"sha256 {'b' * 64}",))
+    assert not transcripts.agree(three, ("sha256 none",))
     assert transcripts.agree(two, ("epoch", "right 61%", "more", "use me"))
     assert not transcripts.agree(two, ("epoch", "error", "use me"))
     assert transcripts.rewritten(page, {"a": ("5 in a bar",), "b": ("epoch", "right 61%", "use it")}) == (
