@@ -5,8 +5,8 @@
 
 A session is a block of the language `console`: `$ ` and a command, then what it prints. All run in one empty folder, in order, on a
 terminal of 80 columns, with a link `tools` to this folder. Output may begin with `...`: earlier lines are left out. Numbers with a
-point and percentages may differ a little from processor to processor, and hashes are not compared. In a block with a title (`VARIES`) they may differ at will, and only
-how the output begins and ends is compared. The README repeats sessions of the tutorial.
+point and percentages may differ a little from processor to processor, and hashes are not compared. In a block with a title (`VARIES`)
+figures may differ at will, and only how the output begins and ends is compared. The README repeats sessions of the tutorial.
 """
 
 from __future__ import annotations
