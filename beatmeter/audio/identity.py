@@ -23,6 +23,7 @@ from typing import Any
 from beatmeter.audio.reader import require_file
 from beatmeter.errors import AudioError, shown
 from beatmeter.runtime.paths import StrPath, as_path, as_paths
+from beatmeter.runtime.progress import Tick, untold
 
 Stamp = tuple[int, int, int]
 STOPPED = "stopped"  # kind of the error of a file that was not read to its end, as asked
@@ -44,13 +45,13 @@ def track_keys(
     paths: StrPath | Iterable[StrPath],
     cache: StrPath | None = None,
     jobs: int = 1,
-    progress: Callable[[int], object] = lambda n: None,
+    tick: Tick = untold,
     stop: threading.Event | None = None,
 ) -> list[str | AudioError]:
     """The key of every path, in order, or the AudioError that says why it has none.
 
     `cache` is the folder of the memory of earlier keys (None: compute them all); `jobs` files are read at a time.
-    `progress(n)` is called as n more paths are known. Once `stop` is set no more is read; what has no key yet gets an AudioError
+    `tick(n)` is called as n more paths are known. Once `stop` is set no more is read; what has no key yet gets an AudioError
     of the kind stopped.
     """
     paths = as_paths(paths)
@@ -64,7 +65,7 @@ def track_keys(
         for i, state in states.items():
             result[i] = known.get(state) if state is not None else None
         unknown += [i for i in at if result[i] is None]
-        progress(sum(result[i] is not None for i in at))
+        tick(sum(result[i] is not None for i in at))
     with ThreadPoolExecutor(max(1, jobs)) as pool, _set_on_error(stop):  # Ctrl-C does not wait for large files
         for at in _batches(unknown, _WRITE):
             learned: list[tuple[_State, str]] = []
@@ -74,7 +75,7 @@ def track_keys(
                 else:
                     result[i] = outcome[0]
                     learned.append((outcome[1], outcome[0]))
-                progress(1)
+                tick(1)
             if memory:
                 memory.put(learned)
     return [key for key in result if key is not None]

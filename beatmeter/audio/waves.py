@@ -16,7 +16,7 @@ import math
 import os
 import struct
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from beatmeter.audio.decode import DECODING_VERSION
 from beatmeter.audio.identity import Stamp, require_unchanged
 from beatmeter.errors import AudioError
 from beatmeter.runtime import atomic
+from beatmeter.runtime.progress import Tick, untold
 from beatmeter.runtime.regular import open_file
 
 FOLDER = "waves"
@@ -103,7 +104,7 @@ class Waves:
         self,
         paths: Mapping[str, Path],
         jobs: int,
-        progress: Callable[[int], object] = lambda n: None,
+        tick: Tick = untold,
         stamps: Mapping[str, Stamp | None] | None = None,
         longest: float = math.inf,
     ) -> Filled:
@@ -126,7 +127,7 @@ class Waves:
                     failed[key] = error
                 with contextlib.suppress(OSError):
                     os.utime(self.path(key))
-                progress(1)
+                tick(1)
         missing = {key: path for key, path in paths.items() if key not in samples and key not in failed}
         decoded = 0
         room = _Room(self.root, self.limit, {self.path(key) for key in paths})
@@ -144,7 +145,7 @@ class Waves:
             except OSError as error:  # full or read-only: go on without
                 unwritable = error.strerror or str(error)
                 room.close()
-            progress(1)
+            tick(1)
         held = [size for key in samples if (size := self._bytes(key)) is not None]
         return Filled(samples, failed, decoded, len(held), sum(held), unwritable)
 

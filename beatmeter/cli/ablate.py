@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from beatmeter.cli.options import bar, device_option, echo, read_recipe, settings_options
+from beatmeter.cli.options import TERMINAL, device_option, echo, read_recipe, settings_options
 from beatmeter.errors import ConfigError
 from beatmeter.runtime.artifacts import to_json
 from beatmeter.runtime.display import count
@@ -90,7 +90,7 @@ def ablate(
     out = out or Path("runs") / "ablations" / chosen.name
     systems = chosen.cells(base, dataset, cache, out, extra, layers, parse_seeds(seeds) if seeds else ())
     try:
-        done = execute(systems, out, place, split, jobs or 0, echo, bar)
+        done = execute(systems, out, place, split, jobs or 0, echo, TERMINAL)
     except KeyboardInterrupt:
         echo("stopped; the same command goes on from here")
         raise SystemExit(130) from None

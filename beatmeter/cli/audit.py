@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from beatmeter.cli.dataset_options import Bar, class_names, classes_option, corrections_option, extra_option, jobs_option, tables_option
-from beatmeter.cli.options import bar, configure, device_option, echo, recipes
+from beatmeter.cli.dataset_options import class_names, classes_option, corrections_option, extra_option, jobs_option, tables_option
+from beatmeter.cli.options import TERMINAL, configure, device_option, echo, recipes
 from beatmeter.errors import StoreError
 from beatmeter.settings import DataConfig
 
@@ -74,11 +74,7 @@ def audit(
     config = DataConfig(path=dataset, extra=extra, corrections=corrections, classes=int(tables or 0))
     opened = open_dataset(Path(dataset), config, names, labelled=False)
     snapshot, keys = _features(features, cache, opened.tracks, jobs, device)
-    progress = Bar("auditing")
-    try:
-        found = examine(opened, names, snapshot, keys, seed, progress.start, progress.update)
-    finally:
-        progress.close()
+    found = examine(opened, names, snapshot, keys, seed, TERMINAL)
     review = found.review(top, controls, show_guess)
     write_audit(found, review, out)
     _show(found, out, top, show_guess)
@@ -99,7 +95,7 @@ def _features(where: str, cache: str, tracks: tuple[Track, ...], jobs: int, devi
     config = configure((where,), (), features={"cache": cache})
     service = FeatureService(config.features, choose_device(device), jobs)
     echo(service.describe())
-    store, found, _ = service.ensure(tracks, report=echo, progress=bar)
+    store, found, _ = service.ensure(tracks, report=echo, progress=TERMINAL)
     return store.snapshot(), dict(found)
 
 

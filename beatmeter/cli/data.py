@@ -8,7 +8,6 @@ import click
 
 from beatmeter.cli.audit import audit
 from beatmeter.cli.dataset_options import (
-    Bar,
     class_names,
     classes_option,
     corrections_option,
@@ -17,7 +16,7 @@ from beatmeter.cli.dataset_options import (
     show_excluded,
     tables_option,
 )
-from beatmeter.cli.options import echo
+from beatmeter.cli.options import TERMINAL, echo
 from beatmeter.cli.wikimeter import wikimeter
 from beatmeter.runtime.artifacts import to_json
 from beatmeter.runtime.display import count
@@ -80,11 +79,7 @@ def check(
     from beatmeter.datasets.check import check as examine
 
     config = DataConfig(path=dataset, extra=extra, corrections=corrections, classes=int(tables or 0))
-    progress = Bar("checking")
-    try:
-        report = examine(Path(dataset), config, class_names(classes), decode, jobs, progress.start, progress.update)
-    finally:
-        progress.close()
+    report = examine(Path(dataset), config, class_names(classes), decode, jobs, TERMINAL)
     if as_json:
         click.echo(to_json(report.to_json()))
     else:
@@ -134,12 +129,8 @@ def split(
 
     config = DataConfig(path=dataset, extra=extra, corrections=corrections, classes=int(tables or 0))
     opened = open_dataset(Path(dataset), config, class_names(classes))
-    progress = Bar("reading")
-    progress.start(len(opened.tracks))
-    try:
-        result = split_dataset(opened, SplitConfig(val=val, test=test, seed=seed), Path(cache_dir), jobs, progress.update)
-    finally:
-        progress.close()
+    with TERMINAL.track("reading", len(opened.tracks)) as tick:
+        result = split_dataset(opened, SplitConfig(val=val, test=test, seed=seed), Path(cache_dir), jobs, tick)
     if not result.tracks:
         raise DataError(f"{dataset} has no tracks to split", f"`beatmeter data check {dataset}` says why.")
     show_excluded(result.excluded)
@@ -171,12 +162,8 @@ def synth(out: str, clips: int, seed: int, seconds: float, suffix: str, jobs: in
 
     from beatmeter.datasets.synthetic import SynthPlan, synthesise
 
-    progress = Bar("synthesising")
-    progress.start(clips)
-    try:
-        made = synthesise(Path(out), clips, SynthPlan(seed=seed, seconds=seconds, format=suffix), jobs, progress.update)
-    finally:
-        progress.close()
+    with TERMINAL.track("synthesising", clips) as tick:
+        made = synthesise(Path(out), clips, SynthPlan(seed=seed, seconds=seconds, format=suffix), jobs, tick)
     click.echo(f"{made.manifest}: {count(made.made, 'clip')} made, {made.kept} kept")
 
 

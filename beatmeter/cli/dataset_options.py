@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from beatmeter.cli.options import bar
 from beatmeter.settings import TaskConfig
 
 if TYPE_CHECKING:
@@ -22,28 +21,6 @@ extra_option = click.option(
 corrections_option = click.option(
     "--corrections", multiple=True, type=click.Path(), help="A file of corrected labels (id, label, new label), see data audit; may be repeated."
 )
-
-
-class Bar:
-    """A progress bar that learns its length when the work starts."""
-
-    def __init__(self, label: str) -> None:
-        self._label = label
-        self._bar: Any = None
-
-    def start(self, total: int) -> None:
-        """Show it."""
-        self._bar = bar(self._label, total)
-
-    def update(self, n: int) -> None:
-        """`n` more are done."""
-        if self._bar is not None:
-            self._bar.update(n)
-
-    def close(self) -> None:
-        """Take it away."""
-        if self._bar is not None:
-            self._bar.close()
 
 
 def class_names(classes: str) -> tuple[str, ...]:

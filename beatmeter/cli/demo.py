@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from beatmeter.cli.options import bar, configure, device_option, echo
+from beatmeter.cli.options import TERMINAL, configure, device_option, echo
 from beatmeter.runtime.cores import usable_cores
 
 RUNS = (
@@ -39,7 +39,9 @@ def demo(out: Path, clips: int, jobs: int | None, device: str) -> None:
         training = {"accumulation": 2}  # few clips: small steps
         values = {"regime": regime, "data": {"path": str(out / "data")}, "features": {"cache": str(out / "cache")}, "training": training}
         configs.append((name, configure((recipe,), (), **values)))
-    entries, (clip, answer) = run_demo(out, configs, choose_device(device), clips, STARTS, jobs=jobs or usable_cores(), report=echo, progress=bar)
+    entries, (clip, answer) = run_demo(
+        out, configs, choose_device(device), clips, STARTS, jobs=jobs or usable_cores(), report=echo, progress=TERMINAL
+    )
     click.echo(f"\n{table(entries)}\n")
     order = ", ".join(f"{answer.classes[i]} {answer.scores[i]:.2f}" for i in answer.order[:3])
     click.echo(f"{clip} is heard in {answer.meter or 'no meter'} ({order})")

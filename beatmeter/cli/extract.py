@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from beatmeter.cli.options import bar, configure, device_option, echo, settings_options
+from beatmeter.cli.options import TERMINAL, configure, device_option, echo, settings_options
 from beatmeter.errors import ConfigError, DataError, shown
 from beatmeter.runtime.display import count
 
@@ -94,12 +94,12 @@ def extract(
         echo(f"{len(opened.excluded)} rows of {dataset} have no usable file; `beatmeter data check {dataset}` lists them")
     echo(service.describe())
     if engine == "local" and not scheduler and (workers or 1) == 1:
-        store, _, failed = service.ensure(tracks, report=echo, progress=bar, retry_failed=retry_failed)
+        store, _, failed = service.ensure(tracks, report=echo, progress=TERMINAL, retry_failed=retry_failed)
     else:
         for line in why_begun(service.store()):
             echo(line)
         with open_engine(engine, workers or 0, scheduler) as crew:
-            outcome = spread(service, tracks, crew, device, bar, retry_failed)
+            outcome = spread(service, tracks, crew, device, TERMINAL, retry_failed)
         store, failed = outcome.store, outcome.failed
         for line in outcome.lines():
             echo(line)

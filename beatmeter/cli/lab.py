@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from beatmeter.cli.options import bar, device_option, echo
+from beatmeter.cli.options import TERMINAL, device_option, echo
 from beatmeter.cli.systems import gather, short_names
 from beatmeter.errors import ConfigError, EvaluationError
 from beatmeter.runtime.artifacts import named, to_json
@@ -175,7 +175,7 @@ def calibrate(
         from beatmeter.runtime.device import choose_device
         from beatmeter.serving.presence import fit_presence
 
-        calibration = replace(calibration, presence=fit_presence(where, validation, choose_device(device), sounds, seed, data, bar))
+        calibration = replace(calibration, presence=fit_presence(where, validation, choose_device(device), sounds, seed, data, TERMINAL))
     elif sounds:
         echo(f"note: {where} holds no model that could hear sounds without meter, so none is told from music")
     calibration.save(out)

@@ -15,6 +15,7 @@ import click
 from beatmeter.errors import ConfigError, nearest
 from beatmeter.runtime.artifacts import read_toml
 from beatmeter.runtime.config import change, describe, parse_assignment
+from beatmeter.runtime.progress import Tick
 from beatmeter.settings import RunConfig
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -91,11 +92,19 @@ def bars() -> bool:
     return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
 
-def bar(label: str, total: float, unit: str = "clips") -> Any:
-    """A progress bar on stderr with rate and time left; silent where stderr is no terminal. Nothing stays of it."""
-    from tqdm import tqdm
+class Terminal:
+    """Progress bars on stderr with rate and time left; silent where stderr is no terminal. Nothing stays of them."""
 
-    return tqdm(total=total, desc=label, unit=f" {unit}", leave=False, disable=not bars(), dynamic_ncols=True, smoothing=0.1)
+    @contextlib.contextmanager
+    def track(self, label: str, total: float, unit: str = "clips") -> Iterator[Tick]:
+        """A bar."""
+        from tqdm import tqdm
+
+        with tqdm(total=total, desc=label, unit=f" {unit}", leave=False, disable=not bars(), dynamic_ncols=True, smoothing=0.1) as bar:
+            yield bar.update
+
+
+TERMINAL = Terminal()
 
 
 @contextlib.contextmanager

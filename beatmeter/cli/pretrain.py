@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from beatmeter.cli.options import bar, device_option, echo
+from beatmeter.cli.options import TERMINAL, device_option, echo
 from beatmeter.errors import ConfigError
 from beatmeter.runtime.config import change, describe, parse_assignment
 from beatmeter.settings import PretrainConfig
@@ -45,7 +45,7 @@ def pretrain(out: Path | None, assignments: tuple[str, ...], resume: Path | None
     where = resume or out
     assert where is not None
     try:
-        make(config, where, choose_device(device), resume is not None, echo, bar)
+        make(config, where, choose_device(device), resume is not None, echo, TERMINAL)
     except KeyboardInterrupt:
         echo(f"stopped; go on with: beatmeter pretrain --resume {where}")
         raise SystemExit(130) from None

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from beatmeter.cli.options import bar, device_option, echo
+from beatmeter.cli.options import TERMINAL, device_option, echo
 from beatmeter.errors import ConfigError, DataError, nearest
 from beatmeter.runtime.artifacts import to_json
 from beatmeter.runtime.display import count
@@ -48,9 +48,8 @@ def robustness(dataset: Path, model: Path | None, ways: tuple[str, ...], split: 
     tracks = [t for t in open_dataset(dataset, DataConfig(), predictor.classes).tracks if t.labels and split in (None, t.split)][:limit]
     if not tracks:
         raise DataError(f"{dataset} has no labelled tracks{f' in the split {split}' if split else ''}", f"beatmeter data check {dataset}")
-    progress = bar("listening", len(tracks))
-    curves = measure(predictor, tracks, ways or tuple(WAYS), progress.update)
-    progress.close()
+    with TERMINAL.track("listening", len(tracks)) as tick:
+        curves = measure(predictor, tracks, ways or tuple(WAYS), tick)
     lines = [f"{folder.name} on {len(tracks)} tracks of {dataset.name}: accuracy in percent with 95 % intervals"]
     for curve in curves:
         lines += ["", f"{curve.title}, {curve.unit}"]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from beatmeter.cli.options import bar, device_option, echo
+from beatmeter.cli.options import TERMINAL, device_option, echo
 from beatmeter.errors import ConfigError
 from beatmeter.runtime.artifacts import to_json
 
@@ -73,14 +73,14 @@ def study(
     cells = plan.cells(base, dataset, cache, out, seeds=parse_seeds(seeds) if seeds else ())
     place = choose_device(device)
     try:
-        done = execute(cells, out, place, OWN, jobs or 0, echo, bar)
+        done = execute(cells, out, place, OWN, jobs or 0, echo, TERMINAL)
         runs = {name: some for name, some in done.runs.items() if some}
         if not runs:
             raise ConfigError("no system came to its end", "The reasons are above; run the same command again to go on.")
         for path, other in zip(others, elsewhere, strict=True):
             predict_elsewhere([run for some in runs.values() for run in some], path, other, place, echo)
         first = plan.baseline if plan.baseline in runs else next(iter(runs))
-        baselines = run_baselines(runs[first][0], own, elsewhere, base.task.classes, out, jobs or 1, bar)
+        baselines = run_baselines(runs[first][0], own, elsewhere, base.task.classes, out, jobs or 1, TERMINAL)
     except KeyboardInterrupt:
         echo("stopped; the same command goes on from here")
         raise SystemExit(130) from None

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
 
-from beatmeter.cli.options import bar
+from beatmeter.cli.options import TERMINAL
 from beatmeter.errors import AudioError, ConfigError, DataError, RunError, nearest, shown
 from beatmeter.runtime.artifacts import read_toml, to_json_line
+from beatmeter.runtime.progress import untold
 
 STDIN = Path("-")
 
@@ -120,19 +121,20 @@ def listening(files: Sequence[Path]) -> Iterator[tuple[Callable[[float], object]
     from beatmeter.audio.decode import probe
 
     if len(files) > 1:
-        with contextlib.closing(bar("listening", len(files), "files")) as progress:
-            yield lambda seconds: None, lambda: progress.update(1)
+        with TERMINAL.track("listening", len(files), "files") as tick:
+            yield untold, lambda: tick(1)
         return
     total = 0.0
     with contextlib.suppress(AudioError):  # told when the file is decoded
         total = probe(files[0]).seconds
-    heard = 0.0
-    with contextlib.closing(bar("listening", round(total), "s")) as progress:
+    heard, shown_seconds = 0.0, 0
+    with TERMINAL.track("listening", round(total), "s") as tick:
 
         def more(seconds: float) -> None:
-            nonlocal heard
+            nonlocal heard, shown_seconds
             heard += seconds
-            progress.update(round(heard) - progress.n)
+            tick(round(heard) - shown_seconds)
+            shown_seconds = round(heard)
 
         yield more, lambda: None
 

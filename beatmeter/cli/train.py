@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import click
 
 from beatmeter.cli.dataset_options import corrections_option
-from beatmeter.cli.options import bar, columns, configure, device_option, echo, settings_options
+from beatmeter.cli.options import TERMINAL, columns, configure, device_option, echo, settings_options
 from beatmeter.errors import ConfigError
 from beatmeter.runtime.artifacts import to_json
+from beatmeter.runtime.progress import SILENT
 
 if TYPE_CHECKING:
     import torch
@@ -117,7 +118,7 @@ def train(
     going = resume is not None or (go_on and RunFolder(out).begun(config))
     ranks, place = distributed.join(choose_device(device))
     try:
-        outcome = run(config, out, place, going, _splits(splits), echo if ranks.main else _quiet, bar if ranks.main else None, ranks)
+        outcome = run(config, out, place, going, _splits(splits), echo if ranks.main else _quiet, TERMINAL if ranks.main else SILENT, ranks)
     except KeyboardInterrupt:
         saved = RunFolder(out).last.exists()
         echo(f"stopped; continue with: beatmeter train --resume {out}" if saved else "stopped before the first epoch was saved")
@@ -139,7 +140,7 @@ def _sweep(config: RunConfig, out: Path, seeds: str | None, grid: tuple[str, ...
     cells = expand(config, [parse_axis(text, config) for text in grid], parse_seeds(seeds) if seeds else [config.seed])
     failed: FailedRunsError | None = None
     try:
-        run_cells(cells, out, device, splits, echo, bar)
+        run_cells(cells, out, device, splits, echo, TERMINAL)
     except FailedRunsError as error:  # told after what the others came to
         failed = error
         cells = [cell for cell in cells if RunFolder(out / cell.name).finished]
@@ -177,7 +178,7 @@ def evaluate(run: Path, dataset: str | None, splits: str, cache: str | None, cor
     from beatmeter.learning.training import evaluate_run
     from beatmeter.runtime.device import choose_device
 
-    outcome = evaluate_run(run, choose_device(device), _splits(splits), dataset, echo, bar, corrections, cache)
+    outcome = evaluate_run(run, choose_device(device), _splits(splits), dataset, echo, TERMINAL, corrections, cache)
     _show(outcome, as_json)
 
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from beatmeter.cli.dataset_options import Bar, class_names, classes_option, jobs_option
-from beatmeter.cli.options import echo
+from beatmeter.cli.dataset_options import class_names, classes_option, jobs_option
+from beatmeter.cli.options import TERMINAL, echo
 from beatmeter.runtime.display import count
 
 if TYPE_CHECKING:
@@ -59,15 +59,12 @@ def wikimeter(
         waiting = [step for step in steps if not step.done]
         click.echo(f"{len(waiting)} of {count(len(steps), 'work')} to do, about {count(sum(step.segments for step in waiting), 'segment')}")
         return
-    progress = Bar("works")
-    progress.start(len(works))
     try:
-        outcome = build(works, Path(out), YtDlp(search), candidates, jobs, progress.update)
+        with TERMINAL.track("works", len(works)) as tick:
+            outcome = build(works, Path(out), YtDlp(search), candidates, jobs, tick)
     except KeyboardInterrupt:
         echo("stopped; run the same command again to go on")
         raise SystemExit(130) from None
-    finally:
-        progress.close()
     for song, reason in outcome.without.items():
         click.echo(f"not there: {song}: {reason}")
     there = f"{count(len(outcome.made), 'work')} made, {len(outcome.kept)} kept, {len(outcome.without)} not there"

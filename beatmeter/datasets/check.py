@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from beatmeter.datasets.dataset import Dataset, Exclusion
 from beatmeter.datasets.leaks import without_leaks
 from beatmeter.errors import AudioError, shown
 from beatmeter.runtime.parallel import Crash, ordered
+from beatmeter.runtime.progress import SILENT, Reporter
 from beatmeter.schema import SPLITS, Track
 from beatmeter.settings import DataConfig
 
@@ -91,28 +92,27 @@ def check(
     classes: Sequence[str],
     decode: bool = True,
     jobs: int = 1,
-    started: Callable[[int], object] = lambda n: None,
-    progress: Callable[[int], object] = lambda n: None,
+    progress: Reporter = SILENT,
 ) -> Report:
     """Open a dataset, read every file (`decode`: all of its audio, else only its bytes), look for copies and leaks.
 
-    `started(n)` is called with the number of files, `progress(1)` after each; `jobs` processes work at a time. Raises
+    `progress` hears of every file; `jobs` processes work at a time. Raises
     DataError when there is no dataset to check.
     """
     dataset = open_dataset(path, config, classes, labelled=False)
     if dataset.kind not in ("folder", "file") or any(t.labels for t in dataset.tracks):
         dataset = dataset.labelled()
-    started(len(dataset.tracks))
     keys: dict[str, str] = {}
     broken: list[Exclusion] = []
     seconds = 0.0
-    for track, outcome in _examine(dataset.tracks, decode, jobs):
-        progress(1)
-        if isinstance(outcome, AudioError):
-            broken.append(Exclusion.of(track, outcome.kind, outcome.what))
-        else:
-            keys[track.id], found = outcome
-            seconds += found
+    with progress.track("checking", len(dataset.tracks)) as tick:
+        for track, outcome in _examine(dataset.tracks, decode, jobs):
+            tick(1)
+            if isinstance(outcome, AudioError):
+                broken.append(Exclusion.of(track, outcome.kind, outcome.what))
+            else:
+                keys[track.id], length = outcome
+                seconds += length
     return Report(without_leaks(dataset.without(broken), keys), tuple(classes), seconds if decode else None)
 
 

@@ -10,7 +10,7 @@ import csv
 import hashlib
 import io
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from beatmeter.errors import AudioError, DataError, shown
 from beatmeter.runtime import atomic
 from beatmeter.runtime.display import count
 from beatmeter.runtime.paths import StrPath, as_path
+from beatmeter.runtime.progress import Tick, untold
 from beatmeter.schema import SPLITS, Track
 from beatmeter.settings import SplitConfig
 
@@ -33,14 +34,14 @@ def split_dataset(
     config: SplitConfig,
     cache: Path | None = None,
     jobs: int = 1,
-    progress: Callable[[int], object] = lambda n: None,
+    tick: Tick = untold,
 ) -> Dataset:
     """The dataset with a split for every track, and without anything that would leak from one into another.
 
-    Audio is compared by the hash of its bytes; `cache` is the folder that remembers the hashes, `jobs` and `progress` are
+    Audio is compared by the hash of its bytes; `cache` is the folder that remembers the hashes, `jobs` and `tick` are
     those of `track_keys`. What goes is in `excluded`, with the track that it would leak into.
     """
-    keys, unreadable = audio_keys(dataset.tracks, cache, jobs, progress)
+    keys, unreadable = audio_keys(dataset.tracks, cache, jobs, tick)
     dataset = dataset.without(unreadable)
     if config.file:
         dataset = replace(dataset, tracks=tuple(_by_file(dataset.tracks, config.file)))
@@ -50,13 +51,11 @@ def split_dataset(
     return without_leaks(replace(dataset, tracks=tuple(assign_splits(dataset.tracks, config))), keys)
 
 
-def audio_keys(
-    tracks: Sequence[Track], cache: Path | None = None, jobs: int = 1, progress: Callable[[int], object] = lambda n: None
-) -> tuple[dict[str, str], list[Exclusion]]:
+def audio_keys(tracks: Sequence[Track], cache: Path | None = None, jobs: int = 1, tick: Tick = untold) -> tuple[dict[str, str], list[Exclusion]]:
     """Track key of every track by id, and the exclusions of those whose file cannot be read."""
     keys: dict[str, str] = {}
     unreadable: list[Exclusion] = []
-    for track, key in zip(tracks, track_keys([t.path for t in tracks], cache, jobs, progress), strict=True):
+    for track, key in zip(tracks, track_keys([t.path for t in tracks], cache, jobs, tick), strict=True):
         if isinstance(key, AudioError):
             unreadable.append(Exclusion.of(track, key.kind, key.what))
         else:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,7 @@ from beatmeter.runtime import atomic
 from beatmeter.runtime.artifacts import read_json, write_json
 from beatmeter.runtime.parallel import Crash, ordered
 from beatmeter.runtime.paths import StrPath, as_path
+from beatmeter.runtime.progress import Tick, untold
 from beatmeter.settings import SplitConfig
 
 COLUMNS = ("id", "file", "class", "group", "split", "source", "kind", "style", "grouping", "tempo", "seconds", "seed", "beats")
@@ -57,7 +58,7 @@ class Made:
     kept: int
 
 
-def synthesise(out: StrPath, clips: int, plan: SynthPlan, jobs: int = 1, progress: Callable[[int], object] = lambda n: None) -> Made:
+def synthesise(out: StrPath, clips: int, plan: SynthPlan, jobs: int = 1, tick: Tick = untold) -> Made:
     """Write the first `clips` clips of a plan to the folder `out`, the classes in turn, `jobs` at a time.
 
     Clips that are complete already are kept, so a stopped run goes on and a longer set reuses a shorter one. Raises
@@ -73,7 +74,7 @@ def synthesise(out: StrPath, clips: int, plan: SynthPlan, jobs: int = 1, progres
         row, fresh = outcome
         rows.append(row)
         made += fresh
-        progress(1)
+        tick(1)
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()

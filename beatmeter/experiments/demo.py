@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import torch
 
@@ -17,6 +16,7 @@ from beatmeter.evaluation.report import Evaluation
 from beatmeter.learning.training import Outcome, run
 from beatmeter.runtime.config import change
 from beatmeter.runtime.display import count
+from beatmeter.runtime.progress import SILENT, Reporter
 from beatmeter.serving.predictor import Answer, Predictor
 from beatmeter.settings import RunConfig
 
@@ -46,15 +46,13 @@ def demo(
     seconds: float = SECONDS,
     jobs: int = 1,
     report: Callable[[str], None] = print,
-    progress: Callable[[str, int], Any] | None = None,
+    progress: Reporter = SILENT,
 ) -> tuple[list[Entry], tuple[Path, Answer]]:
     """Make `clips` synthetic clips in `out`/data (kept when they are there), train and evaluate every named config on
     them, and ask the best by validation about one test clip. `starts` names for a config the one whose head it begins with."""
     data = out / "data"
-    bar = progress("synthesising music", clips) if progress else None
-    made = synthesise(data, clips, SynthPlan(seconds=seconds), jobs, bar.update if bar else lambda n: None)
-    if bar:
-        bar.close()
+    with progress.track("synthesising music", clips) as tick:
+        made = synthesise(data, clips, SynthPlan(seconds=seconds), jobs, tick)
     report(f"music: {count(made.made, 'clip')} made, {made.kept} kept, {seconds:g} s each, in {data}")
 
     def brief(line: str) -> None:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,9 @@ from beatmeter.evaluation.runs import RunFolder
 from beatmeter.experiments.cells import Cell, same_but
 from beatmeter.learning.loop import Run, fit, fit_standardisation
 from beatmeter.learning.stacked import FREE, fit_stacked
-from beatmeter.learning.training import Progress, Report, begin, finish, prepare, run
+from beatmeter.learning.training import Report, begin, finish, prepare, run
 from beatmeter.runtime.display import count
+from beatmeter.runtime.progress import SILENT, Reporter, Tick, untold
 from beatmeter.schema import Track
 from beatmeter.settings import RunConfig
 
@@ -51,7 +52,7 @@ def run_cells(
     device: torch.device,
     predict: Sequence[str] = ("val", "test"),
     report: Report = print,
-    progress: Progress | None = None,
+    progress: Reporter = SILENT,
 ) -> list[Path]:
     """Bring every cell to its end in `folder`/`cell.name`; the run folders, in the order of the cells.
 
@@ -106,7 +107,7 @@ def together(todo: Sequence[tuple[Cell, Path]]) -> list[list[tuple[Cell, Path]]]
 
 
 def _run_group(
-    group: Sequence[tuple[Cell, Path]], device: torch.device, predict: Sequence[str], report: Report, progress: Progress | None
+    group: Sequence[tuple[Cell, Path]], device: torch.device, predict: Sequence[str], report: Report, progress: Reporter
 ) -> dict[Path, RunError]:
     """Frozen cells from one preparation, those that have begun first; why some failed, by run folder. Cells that another process
     trains, or has finished by now, are left to it."""
@@ -126,7 +127,7 @@ def _run_group(
 
 
 def _train_group(
-    group: Sequence[tuple[Cell, Path]], device: torch.device, predict: Sequence[str], report: Report, progress: Progress | None
+    group: Sequence[tuple[Cell, Path]], device: torch.device, predict: Sequence[str], report: Report, progress: Reporter
 ) -> dict[Path, RunError]:
     """`_run_group`, of cells whose folders are held."""
     ready = prepare(group[0][0].config, device, report, progress)
@@ -136,18 +137,14 @@ def _train_group(
         for i, (cell, path) in enumerate(group)
     ]
     failed: dict[Path, RunError] = {}
-    bar = progress("epochs", sum(r.config.training.epochs for r in runs)) if progress else None
-    try:
+    with progress.track("epochs", sum(r.config.training.epochs for r in runs)) as tick:
         for resume in (True, False):
             some = [one for one, has in zip(runs, begun, strict=True) if has is resume]
             try:
                 if some:
-                    fit_many(some, ready.split("train"), ready.split("val"), report, bar.update if bar else _silent, resume=resume)
+                    fit_many(some, ready.split("train"), ready.split("val"), report, tick, resume=resume)
             except FailedRunsError as error:
                 failed |= error.failed
-    finally:
-        if bar:
-            bar.close()
     for one in runs:
         try:
             if one.folder.path not in failed:
@@ -162,13 +159,13 @@ def fit_many(
     train: Sequence[Track],
     val: Sequence[Track],
     report: Report = print,
-    progress: Callable[[int], object] = lambda n: None,
+    tick: Tick = untold,
     stack: bool | None = None,
     resume: bool = False,
 ) -> None:
     """Train runs that share a source, each as if alone. On a GPU, and where heads are small, they are stacked into one; on a
     CPU, where large products are as fast one by one, they are spread over its cores, and so are those that `resume`.
-    `progress(n)`: n more epochs are over. Raises FailedRunsError once all are over, when some failed."""
+    `tick(n)`: n more epochs are over. Raises FailedRunsError once all are over, when some failed."""
     model = runs[0].model
     if stack is None:
         stack = (
@@ -179,7 +176,7 @@ def fit_many(
             and all(hasattr(model.head, name) for name in ("mix", "readout", "poolings"))
             and (model.device.type != "cpu" or sum(p.numel() for p in model.head.parameters()) <= SMALL)
         )
-    failed = fit_stacked(runs, train, val, report, progress) if stack else _fit_on_threads(runs, train, val, report, progress, resume)
+    failed = fit_stacked(runs, train, val, report, tick) if stack else _fit_on_threads(runs, train, val, report, tick, resume)
     for path, error in failed.items():
         report(f"{path.name}: failed: {error.what}")
     if failed:
@@ -187,7 +184,7 @@ def fit_many(
 
 
 def _fit_on_threads(
-    runs: Sequence[Run], train: Sequence[Track], val: Sequence[Track], report: Report, progress: Callable[[int], object], resume: bool
+    runs: Sequence[Run], train: Sequence[Track], val: Sequence[Track], report: Report, tick: Tick, resume: bool
 ) -> dict[Path, RunError]:
     """Each run by itself, as many at a time as there are cores; why some failed, by run folder."""
     model = runs[0].model
@@ -200,7 +197,7 @@ def _fit_on_threads(
     def one(each: Run) -> str | None:
         torch.set_num_threads(max(1, cores // workers))
         try:
-            best = fit(each, train, val, resume, report=_silent, progress=lambda label, total: _Tick(stop, progress))
+            best = fit(each, train, val, resume, report=_silent, progress=_Epochs(stop, tick))
         except RunError as error:
             failed[each.folder.path] = error
             return None
@@ -220,18 +217,22 @@ def _fit_on_threads(
     return {each.folder.path: failed[each.folder.path] for each in runs if each.folder.path in failed}
 
 
-class _Tick:
-    """A bar of one epoch, as `fit` wants it, which counts epochs and can end a thread."""
+class _Epochs:
+    """A Reporter of one run among several: it counts epochs instead of tracks, and can end a thread."""
 
-    def __init__(self, stop: threading.Event, progress: Callable[[int], object]) -> None:
-        self.stop, self.progress = stop, progress
+    def __init__(self, stop: threading.Event, tick: Tick) -> None:
+        self.stop, self.tick = stop, tick
 
-    def update(self, tracks: int) -> None:
-        if self.stop.is_set():
-            raise KeyboardInterrupt
+    @contextmanager
+    def track(self, label: str, total: float, unit: str = "clips") -> Iterator[Tick]:
+        """One epoch."""
 
-    def close(self) -> None:
-        self.progress(1)
+        def heed(tracks: float) -> None:
+            if self.stop.is_set():
+                raise KeyboardInterrupt
+
+        yield heed
+        self.tick(1)
 
 
 def _silent(_: Any) -> None:

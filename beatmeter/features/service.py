@@ -7,24 +7,23 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from beatmeter.features.backbones import load_backbone
 from beatmeter.features.backbones.base import Backbone
 from beatmeter.features.extraction import Extractor, Plan, plan
-from beatmeter.features.extraction.committing import Patience, Written, impatient, untold
+from beatmeter.features.extraction.committing import Patience, Written, impatient
 from beatmeter.features.pooling import Encoder, feature_spec
 from beatmeter.runtime.device import fast_dtype
 from beatmeter.runtime.display import count
+from beatmeter.runtime.progress import SILENT, Reporter, untold
 from beatmeter.schema import FeatureSpec, Track
 from beatmeter.settings import FeatureConfig
 from beatmeter.store import Store
 from beatmeter.store.store import around, is_address, list_stores
 
 Report = Callable[[str], None]
-Progress = Callable[[str, int], Any]
 LARGE = 512  # width from which a network is worth bfloat16
 
 
@@ -100,7 +99,7 @@ class FeatureService:
         tracks: Sequence[Track],
         wanted: FeatureSpec | None = None,
         report: Report = print,
-        progress: Progress | None = None,
+        progress: Reporter = SILENT,
         retry_failed: bool = False,
     ) -> tuple[Store, Mapping[str, str], dict[str, str]]:
         """Extract what the store lacks of `tracks`: the store, track keys by track id, reasons of failure by track id."""
@@ -115,7 +114,7 @@ class FeatureService:
         store: Store,
         tracks: Sequence[Track],
         report: Report = print,
-        progress: Progress | None = None,
+        progress: Reporter = SILENT,
         retry_failed: bool = False,
         stop: threading.Event | None = None,
         patience: Patience = impatient,
@@ -131,15 +130,9 @@ class FeatureService:
                 report(line)
         filled = Filled(planned.keys, dict(planned.failed), planned.present)
         if planned.todo:
-            bar = progress("extracting", len(planned.todo)) if progress else None
-            update = bar.update if bar else lambda n: None
-            try:
-                outcome = Extractor(self._encoder(store.spec), store, self.device, self.jobs).run(
-                    planned.todo, update, stop, patience, planned.stamps, written
-                )
-            finally:
-                if bar:
-                    bar.close()
+            with progress.track("extracting", len(planned.todo)) as tick:
+                extractor = Extractor(self._encoder(store.spec), store, self.device, self.jobs)
+                outcome = extractor.run(planned.todo, tick, stop, patience, planned.stamps, written)
             bad = {planned.keys[i]: reason for i, reason in outcome.failed.items()}
             filled.failed.update({t.id: bad[planned.keys[t.id]] for t in tracks if planned.keys.get(t.id) in bad})
             filled.done, filled.audio_seconds, filled.seconds = outcome.done, outcome.audio_seconds, outcome.seconds

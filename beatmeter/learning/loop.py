@@ -30,6 +30,7 @@ from beatmeter.learning.sources import Batch, Source, in_order
 from beatmeter.learning.standardiser import Standardiser, moments_of, standardiser_of
 from beatmeter.runtime.artifacts import named
 from beatmeter.runtime.distributed import ALONE, Ranks
+from beatmeter.runtime.progress import SILENT, Reporter
 from beatmeter.schema import ClassPredictions, Track
 from beatmeter.settings import RunConfig
 from beatmeter.tasks import State, Targets, Task, chosen_by
@@ -143,10 +144,10 @@ def fit(
     val: Sequence[Track],
     resume: bool = False,
     report: Report = print,
-    progress: Callable[[str, int], Any] | None = None,
+    progress: Reporter = SILENT,
 ) -> dict[str, Any]:
     """Train until the epochs are over or patience is, keep the best and the last checkpoint, load the best; its log line
-    is returned. `progress(label, total)` gives a bar with `update` and `close`."""
+    is returned. `progress` hears of every epoch's tracks."""
     model, config, folder, t = run.model, run.config, run.folder, run.config.training
     size = model.source.step_size(t)
     optimiser = optimiser_for(model, config)
@@ -168,11 +169,9 @@ def fit(
         while not course.over:
             epoch = course.epoch + 1
             began = time.monotonic()
-            bar = progress(f"epoch {epoch}/{t.epochs}", len(train)) if progress else None
-            loss, norm = train_epoch(model, optimiser, train, targets, config, epoch, size, bar.update if bar else lambda n: None)
-            line = {"epoch": epoch, "train": {"loss": loss, "gradient_norm": norm}, "val": validate(model, val, size)}
-            if bar:
-                bar.close()
+            with progress.track(f"epoch {epoch}/{t.epochs}", len(train)) as tick:
+                loss, norm = train_epoch(model, optimiser, train, targets, config, epoch, size, tick)
+                line = {"epoch": epoch, "train": {"loss": loss, "gradient_norm": norm}, "val": validate(model, val, size)}
             line |= {
                 "layer_weights": layer_weights(model.head),
                 "learning_rates": {g["name"]: g["lr"] for g in optimiser.param_groups},

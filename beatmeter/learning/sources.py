@@ -34,9 +34,10 @@ from beatmeter.features.crops import VIEWS, Crop, crop_of, draw_views, report_un
 from beatmeter.features.listening import TrackListener, batch_chunks
 from beatmeter.features.pooling import Encoder, window_chunks
 from beatmeter.features.poolings import Arrangement, pooling_class, pooling_of
-from beatmeter.features.service import FeatureService, Progress, Report
+from beatmeter.features.service import FeatureService, Report
 from beatmeter.learning.standardiser import IDENTITY, Standardiser
 from beatmeter.runtime.memory import free_bytes
+from beatmeter.runtime.progress import SILENT, Reporter
 from beatmeter.schema import FeatureSpec, Track
 from beatmeter.settings import AdapterConfig, AugmentConfig, RunConfig, TrainingConfig
 from beatmeter.store import Snapshot
@@ -72,7 +73,7 @@ class Source(ABC):
     standardiser: Standardiser = IDENTITY
 
     @abstractmethod
-    def prepare(self, tracks: Sequence[Track], report: Report = print, progress: Progress | None = None) -> dict[str, str]:
+    def prepare(self, tracks: Sequence[Track], report: Report = print, progress: Reporter = SILENT) -> dict[str, str]:
         """Make sure that every track can be served; the reason for each that cannot, by track id."""
 
     @abstractmethod
@@ -158,7 +159,7 @@ class Frozen(Source):
         self._lock = threading.Lock()
         self._report: Report = print
 
-    def prepare(self, tracks: Sequence[Track], report: Report = print, progress: Progress | None = None) -> dict[str, str]:
+    def prepare(self, tracks: Sequence[Track], report: Report = print, progress: Reporter = SILENT) -> dict[str, str]:
         store, keys, failed = self.service.ensure(tracks, self.spec, report, progress)
         self.keys, self.snapshot, self._report = dict(keys), store.snapshot(), report
         if self.augment.crop > 0:
@@ -384,7 +385,7 @@ class Streamed(Source):
         self._chunks = 0  # of the longest track
         self._report: Report = print
 
-    def prepare(self, tracks: Sequence[Track], report: Report = print, progress: Progress | None = None) -> dict[str, str]:
+    def prepare(self, tracks: Sequence[Track], report: Report = print, progress: Reporter = SILENT) -> dict[str, str]:
         self._report = report
         failed: dict[str, str] = {}
         stamps = {t.path: stamp(t.path) for t in tracks}
@@ -394,13 +395,11 @@ class Streamed(Source):
             else:
                 self.keys[track.id] = key
         paths = {self.keys[t.id]: t.path for t in tracks if t.id in self.keys}
-        bar = progress("reading audio", len(paths)) if progress else None
         before = {key: stamps[path] for key, path in paths.items()}
-        filled = self.waves.fill(paths, self.training.workers, bar.update if bar else lambda n: None, before, self.training.longest)
+        with progress.track("reading audio", len(paths)) as tick:
+            filled = self.waves.fill(paths, self.training.workers, tick, before, self.training.longest)
         if self.streams_long:
             self._count_long([t for t in tracks if (e := filled.failed.get(self.keys.get(t.id, ""))) and e.kind == "long"], failed)
-        if bar:
-            bar.close()
         for track in tracks:
             key = self.keys.get(track.id, "")
             if track.id in self._long or track.id in failed:

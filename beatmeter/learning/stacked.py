@@ -26,6 +26,7 @@ from beatmeter.learning.history import Course
 from beatmeter.learning.lag_shift import draw_shifts, shifted
 from beatmeter.learning.loop import Model, Run, fit_standardisation, head_seed, judge, optimiser_steps, schedule, tensors_of
 from beatmeter.learning.sources import Source, in_order
+from beatmeter.runtime.progress import Tick, untold
 from beatmeter.schema import Track
 from beatmeter.tasks import chosen_by
 from beatmeter.tasks.heads import Stackable, draw_apart, draw_from, layer_weights, mix_parameters, own_parameters, weighted_sum
@@ -156,10 +157,10 @@ def fit_stacked(
     train: Sequence[Track],
     val: Sequence[Track],
     report: Callable[[str], None] = print,
-    progress: Callable[[int], object] = lambda n: None,
+    tick: Tick = untold,
 ) -> dict[Path, RunError]:
     """Train all heads, which must share one source and differ only in the settings of `FREE`; every run folder ends as if
-    its head had been trained alone, and every model holds its best epoch. `progress(n)`: n more epochs of heads are over.
+    its head had been trained alone, and every model holds its best epoch. `tick(n)`: n more epochs of heads are over.
 
     Given back are the heads whose loss is not finite any more, by run folder: their last sound epoch is on disk.
     """
@@ -197,7 +198,7 @@ def fit_stacked(
                 }
                 course.add(line, model.state, model.tensors, lambda moments=moments: moments)  # type: ignore[misc]
             going = [i for i, course in enumerate(courses) if sound[i] and not course.over]
-            progress(len(courses) + sum(c.training.epochs - epoch for i, c in enumerate(courses) if i not in going))
+            tick(len(courses) + sum(c.training.epochs - epoch for i, c in enumerate(courses) if i not in going))
             if len(going) < len(courses):
                 for i, course in enumerate(courses):
                     if i not in going:

@@ -32,12 +32,12 @@ from beatmeter.runtime.display import count
 from beatmeter.runtime.distributed import ALONE, Ranks
 from beatmeter.runtime.paths import StrPath, as_names, as_path, as_paths
 from beatmeter.runtime.places import Places
+from beatmeter.runtime.progress import SILENT, Reporter
 from beatmeter.schema import SPLITS, FeatureSpec, Track
 from beatmeter.settings import RunConfig
 from beatmeter.tasks import Task, chosen_by, open_task
 
 Report = Callable[[str], None]
-Progress = Callable[[str, int], Any]
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Prepared:
         return [t for t in self.dataset.of_split(name) if self.task.usable(t) is None]
 
 
-def prepare(config: RunConfig, device: torch.device, report: Report, progress: Progress | None, spec: FeatureSpec | None = None) -> Prepared:
+def prepare(config: RunConfig, device: torch.device, report: Report, progress: Reporter, spec: FeatureSpec | None = None) -> Prepared:
     """Open the dataset, split it by groups without leaks, make the source and let it prepare every track."""
     task = open_task(config)
     chosen_by(task, config.training.select)
@@ -85,7 +85,7 @@ def run(
     resume: bool = False,
     predict: str | Sequence[str] = ("val", "test"),
     report: Report = print,
-    progress: Progress | None = None,
+    progress: Reporter = SILENT,
     ranks: Ranks = ALONE,
 ) -> Outcome:
     """Train by `config` into the run folder `out`, then evaluate the best epoch on the splits named in `predict`.
@@ -160,7 +160,7 @@ def evaluate_run(
     splits: str | Sequence[str],
     dataset: StrPath | None = None,
     report: Report = print,
-    progress: Progress | None = None,
+    progress: Reporter = SILENT,
     corrections: StrPath | Sequence[StrPath] = (),
     cache: StrPath | None = None,
 ) -> Outcome:

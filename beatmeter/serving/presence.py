@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,13 +15,13 @@ from beatmeter.datasets.synth.meterless import FITTED, render_meterless
 from beatmeter.errors import AudioError, DataError, RunError, shown
 from beatmeter.evaluation.calibration import Calibration, Presence
 from beatmeter.evaluation.runs import RunFolder
+from beatmeter.runtime.progress import SILENT, Reporter
 from beatmeter.schema import ClassPredictions, Track
 from beatmeter.serving.models import EnsembleFolder
 from beatmeter.serving.predictor import RunScorer, Scorer
 
 MUSIC = 600  # tracks of validation at most
 LENGTHS = (5.0, 7.5, 10.0, 15.0, 20.0, 30.0)  # seconds that are heard of music and sounds: whoever asks may have less than a clip
-Progress = Callable[[str, int], Any]
 
 
 def fit_presence(
@@ -32,7 +31,7 @@ def fit_presence(
     sounds: int,
     seed: int = 0,
     data: Path | None = None,
-    progress: Progress | None = None,
+    progress: Reporter = SILENT,
 ) -> Presence:
     """How `model` tells music from sound without meter: by the music of its validation predictions and as many generated `sounds`.
 
@@ -44,14 +43,11 @@ def fit_presence(
     scorer = RunScorer(model, device)
     music = _music(RunFolder.open(model), validation, data)
     per_kind = -(-sounds // len(FITTED))
-    bar = progress("hearing music and sounds without meter", len(music) + per_kind * len(FITTED)) if progress else None
-    tick = bar.update if bar else lambda n: None
     rng = np.random.default_rng(seed)
-    heard, groups = _hear_music(scorer, music, rng, tick)
     kinds = [kind for kind in FITTED for _ in range(per_kind)]
-    noise = np.stack([_hear_sound(scorer, seed * per_kind + i % per_kind, kind, rng, tick) for i, kind in enumerate(kinds)])
-    if bar:
-        bar.close()
+    with progress.track("hearing music and sounds without meter", len(music) + len(kinds)) as tick:
+        heard, groups = _hear_music(scorer, music, rng, tick)
+        noise = np.stack([_hear_sound(scorer, seed * per_kind + i % per_kind, kind, rng, tick) for i, kind in enumerate(kinds)])
     return Presence.fit(heard, groups, noise, kinds)
 
 

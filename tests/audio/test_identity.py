@@ -49,12 +49,12 @@ def test_a_key_is_the_hash_of_the_bytes(files: list[Path], tmp_path: Path) -> No
 
 
 def test_a_second_look_reads_nothing(files: list[Path], tmp_path: Path, hashed: list[Path]) -> None:
-    seen: list[int] = []
-    track_keys(files, tmp_path, progress=seen.append)
+    seen: list[float] = []
+    track_keys(files, tmp_path, tick=seen.append)
     assert hashed == files
     assert sum(seen) == len(files)
     seen.clear()
-    track_keys(list(reversed(files)), tmp_path, progress=seen.append)
+    track_keys(list(reversed(files)), tmp_path, tick=seen.append)
     assert hashed == files
     assert sum(seen) == len(files)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from counting import Counting
 from meterfolders import MeterFolder, build, encode, music
 
 from beatmeter.audio.decode import load
@@ -60,11 +61,11 @@ def test_what_is_kept_can_be_decoded_and_is_no_silence(broken: MeterFolder) -> N
 
 
 def test_processes_make_no_difference(broken: MeterFolder) -> None:
-    seen: list[int] = []
+    told = Counting()
     alone = checked(broken.path)
-    together = check(broken.path, DataConfig(), CLASSES, True, 2, seen.append, seen.append)
+    together = check(broken.path, DataConfig(), CLASSES, True, 2, told)
     assert together == alone
-    assert seen[0] == sum(seen[1:])
+    assert told.done == told.total == {"checking": told.total["checking"]}
 
 
 def test_without_decoding(broken: MeterFolder) -> None:
@@ -180,7 +181,7 @@ def test_a_stopped_set_goes_on_and_a_short_one_grows(made: Path, tmp_path: Path)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        synthesise(out, 60, PLAN, progress=stop)
+        synthesise(out, 60, PLAN, tick=stop)
     assert not (out / "manifest.csv").exists()
     names = sorted((out / "audio").iterdir())
     names[0].write_bytes(names[0].read_bytes()[:1000])  # cut

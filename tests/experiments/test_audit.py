@@ -16,6 +16,7 @@ from urllib.parse import unquote
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from counting import Counting
 from meterfolders import encode, music
 
 from beatmeter.audio.chunking import Layout, rows
@@ -123,7 +124,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 @pytest.fixture(scope="module")
 def found(made: Made) -> Audit:
-    return audit(made.open(), CLASSES, made.store.snapshot(), made.keys())
+    told = Counting()
+    result = audit(made.open(), CLASSES, made.store.snapshot(), made.keys(), progress=told)
+    assert told.done == told.total != {}, "the bar ends where the work ends"
+    return result
 
 
 # how alike tracks are

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from beatmeter.experiments.sweep import FailedRunsError, run_cells, together
 from beatmeter.learning.history import Course
 from beatmeter.learning.training import prepare
 from beatmeter.runtime.config import change, differences, to_toml
+from beatmeter.runtime.progress import Tick
 from beatmeter.settings import RunConfig
 
 CPU = torch.device("cpu")
@@ -85,19 +88,20 @@ def test_an_interrupted_cell_ends_as_if_it_had_not_been(config: RunConfig, tmp_p
     whole = run_cells(cells, tmp_path / "whole", CPU, report=lambda text: None)
 
     class Stop:
-        def __init__(self, label: str, total: int) -> None:
-            self.label, self.done = label, 0
+        @contextmanager
+        def track(self, label: str, total: float, unit: str = "") -> Iterator[Tick]:
+            done = 0.0
 
-        def update(self, n: int) -> None:
-            self.done += n
-            if self.label == "epochs" and self.done >= 4:
-                raise KeyboardInterrupt
+            def tick(n: float) -> None:
+                nonlocal done
+                done += n
+                if label == "epochs" and done >= 4:
+                    raise KeyboardInterrupt
 
-        def close(self) -> None:
-            pass
+            yield tick
 
     with pytest.raises(KeyboardInterrupt):
-        run_cells(cells, tmp_path / "stopped", CPU, report=lambda text: None, progress=Stop)
+        run_cells(cells, tmp_path / "stopped", CPU, report=lambda text: None, progress=Stop())
     stopped = [RunFolder(tmp_path / "stopped" / c.name) for c in cells]
     assert [len(folder.read_log()) for folder in stopped] == [2, 2], "what was learned before is on disk"
     lines: list[str] = []

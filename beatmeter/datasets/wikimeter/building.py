@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from beatmeter.datasets.wikimeter.folder import SOURCE, Record, Refusal, Segment
 from beatmeter.datasets.wikimeter.segments import SHORTEST, cut, require_ffmpeg, spans
 from beatmeter.errors import AudioError, BeatmeterError, shown
 from beatmeter.runtime.parallel import Crash, ordered
+from beatmeter.runtime.progress import Tick, untold
 
 SHORTER, LONGER = 0.5, 2.0  # accepted lengths, as shares of the expected one
 CANDIDATES = 5
@@ -63,9 +64,9 @@ def build(
     downloader: Downloader,
     candidates: int = CANDIDATES,
     jobs: int = 1,
-    progress: Callable[[int], object] = lambda n: None,
+    tick: Tick = untold,
 ) -> Outcome:
-    """Make the segments of all `works` in the folder `out`, `jobs` works at a time. `progress(1)` after each.
+    """Make the segments of all `works` in the folder `out`, `jobs` works at a time. `tick(1)` after each.
 
     Works that are there stay, with the labels of this catalogue; works of earlier runs that are not in it stay as well.
     Safe to stop at any moment and to run again. Raises DataError when downloads or ffmpeg are not to be had, when `out`
@@ -88,10 +89,10 @@ def build(
                 todo.append(known)
             else:
                 outcome.kept.append(work.song)
-                progress(1)
+                tick(1)
         folder.write_tables(records.values())
         while todo:
-            todo = _round(todo, folder, records, downloader, candidates, jobs, progress, outcome)
+            todo = _round(todo, folder, records, downloader, candidates, jobs, tick, outcome)
         outcome.segments = sum(len(r.segments) for r in records.values())
     return outcome
 
@@ -108,7 +109,7 @@ def _round(
     downloader: Downloader,
     candidates: int,
     jobs: int,
-    progress: Callable[[int], object],
+    tick: Tick,
     outcome: Outcome,
 ) -> list[Record]:
     """Try every work once. Returns those that took what another work of the same round had taken: they must look further."""
@@ -133,7 +134,7 @@ def _round(
         else:
             outcome.without[record.work.song] = found.refusals[-1].reason
         folder.write_tables(records.values())
-        progress(1)
+        tick(1)
     return again
 
 

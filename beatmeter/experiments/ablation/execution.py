@@ -22,11 +22,12 @@ from beatmeter.evaluation.runs import RunFolder
 from beatmeter.experiments.cells import Cell
 from beatmeter.experiments.sweep import run_cells, state_of, together
 from beatmeter.features.service import FeatureService
-from beatmeter.learning.training import Prepared, Progress, Report, evaluate_run, prepare
+from beatmeter.learning.training import Prepared, Report, evaluate_run, prepare
 from beatmeter.runtime import atomic
 from beatmeter.runtime.display import count
 from beatmeter.runtime.memory import free_bytes
 from beatmeter.runtime.parallel import Crash, ordered
+from beatmeter.runtime.progress import SILENT, Reporter
 from beatmeter.schema import FeatureSpec
 from beatmeter.settings import RunConfig
 
@@ -58,7 +59,7 @@ def execute(
     split: str = "val",
     jobs: int = 0,
     report: Report = print,
-    progress: Progress | None = None,
+    progress: Reporter = SILENT,
 ) -> Executed:
     """Train what is not finished yet in `folder`/`cell.name` and predict `split` with every cell; `val` is always predicted.
     Cells whose training starts from the run of another cell come after it.
@@ -80,11 +81,10 @@ def execute(
     room = min(torch.get_num_threads(), 1 + int(free_bytes(device) / PROCESS)) if device.type == "cpu" else len(devices)
     jobs = min(jobs or room, len(units_of(waiting, folder)))
     failures: list[Failure] = []
-    bar = progress("runs", len(waiting)) if progress and jobs > 1 else None
     folders = {str(folder / cell.name) for cell in waiting}
     later = [cell for cell in waiting if cell.config.training.start in folders]  # they start where others end
     todo = [units_of([cell for cell in waiting if cell not in later], folder), units_of(later, folder)]
-    try:
+    with (progress if jobs > 1 else SILENT).track("runs", len(waiting)) as tick:
         while todo:
             units = todo.pop(0)
             again: list[Unit] = []
@@ -96,13 +96,9 @@ def execute(
                     continue
                 failures += [Failure(cell.name, reason) for cell in unit] if reason else []
                 report(f"{'failed' if reason else 'finished'}: {', '.join(cell.name for cell in unit)}" + (f": {reason}" if reason else ""))
-                if bar:
-                    bar.update(len(unit))
+                tick(len(unit))
             if again:
                 todo.insert(0, again)
-    finally:
-        if bar:
-            bar.close()
     lost = {failure.cell for failure in failures}
     return Executed({name: tuple(RunFolder(folder / c.name) for c in some if c.name not in lost) for name, some in systems.items()}, tuple(failures))
 
@@ -177,7 +173,7 @@ def _devices(device: torch.device) -> list[torch.device]:
 
 
 def _outcomes(
-    units: Sequence[Unit], folder: Path, devices: Sequence[torch.device], split: str, jobs: int, report: Report, progress: Progress | None
+    units: Sequence[Unit], folder: Path, devices: Sequence[torch.device], split: str, jobs: int, report: Report, progress: Reporter
 ) -> Iterator[str]:
     """Why each unit failed, in order; empty for those that did not."""
     todo = [(unit, str(devices[i % len(devices)])) for i, unit in enumerate(units)]
@@ -185,11 +181,11 @@ def _outcomes(
         yield from (_work(folder, split, 0, report, progress, what) for what in todo)
         return
     report(f"{jobs} processes at a time")
-    for outcome in ordered(partial(_work, folder, split, max(1, torch.get_num_threads() // jobs), _silent, None), todo, jobs, depth=jobs):
+    for outcome in ordered(partial(_work, folder, split, max(1, torch.get_num_threads() // jobs), _silent, SILENT), todo, jobs, depth=jobs):
         yield "its process died; is there enough memory?" if isinstance(outcome, Crash) else outcome
 
 
-def _work(folder: Path, split: str, threads: int, report: Report, progress: Progress | None, what: tuple[Unit, str]) -> str:
+def _work(folder: Path, split: str, threads: int, report: Report, progress: Reporter, what: tuple[Unit, str]) -> str:
     """Bring a unit to its end: why it failed, or nothing. `threads` of 0 leaves torch as it is."""
     unit, place = what
     if threads:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from beatmeter.experiments.audit.suspects import Suspects, find_suspects, fits
 from beatmeter.features.poolings import pooling_class
 from beatmeter.runtime import atomic
 from beatmeter.runtime.artifacts import write_json
+from beatmeter.runtime.progress import SILENT, Reporter
 from beatmeter.schema import ClassPredictions, Track
 from beatmeter.store import Snapshot
 
@@ -120,11 +121,10 @@ def audit(
     snapshot: Snapshot,
     keys: Mapping[str, str],
     seed: int = 0,
-    started: Callable[[int], object] = lambda n: None,
-    progress: Callable[[int], object] = lambda n: None,
+    progress: Reporter = SILENT,
 ) -> Audit:
     """Audit a dataset over stored features. `keys` are the track keys by id; tracks that have none, or no features, are
-    left out. `started(n)` is called with the number of steps, `progress(1)` after each.
+    left out. `progress` hears of every step.
 
     Raises DataError when too few tracks have features or labels.
     """
@@ -138,13 +138,14 @@ def audit(
     poolings = usable(snapshot.spec)
     tempo = {p.name for p in poolings if pooling_class(p).tempo_axis}
     views = len(poolings) - len(tempo) + bool(tempo)
-    started(sum(len(p.layers) for p in poolings) + fits(views))
-    found = kernels(snapshot, [keys[t.id] for t in tracks], progress)
-    pairs, limits = find_copies({p.name: found[p.name] for p in poolings}, tracks)
-    at = np.array([i for i, t in enumerate(tracks) if t.labels], dtype=int)
-    heard = {name: kernel[np.ix_(at, at)] for name, kernel in found.items() if name not in tempo}
-    items = _items([tracks[i] for i in at], classes, _joined_groups(tracks, pairs)[at])
-    suspects = find_suspects(items, heard, seed, progress)
+    steps = sum(len(p.layers) for p in poolings) + fits(views)
+    with progress.track("auditing", steps, "steps") as tick:
+        found = kernels(snapshot, [keys[t.id] for t in tracks], tick)
+        pairs, limits = find_copies({p.name: found[p.name] for p in poolings}, tracks)
+        at = np.array([i for i, t in enumerate(tracks) if t.labels], dtype=int)
+        heard = {name: kernel[np.ix_(at, at)] for name, kernel in found.items() if name not in tempo}
+        items = _items([tracks[i] for i in at], classes, _joined_groups(tracks, pairs)[at])
+        suspects = find_suspects(items, heard, seed, tick)
     return Audit(dataset, tuple(classes), snapshot.id, snapshot.spec.fingerprint, suspects, tuple(pairs), limits, seed)
 
 

@@ -6,7 +6,7 @@ tracks: only the kernel is kept, so memory is that of (track, track), however ma
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from scipy.linalg import eigh
 from beatmeter.audio.chunking import Layout
 from beatmeter.errors import StoreError
 from beatmeter.features.poolings import pooling_class, pooling_of
+from beatmeter.runtime.progress import Tick, untold
 from beatmeter.schema import FeatureSpec, PoolingSpec
 from beatmeter.store import Snapshot
 
@@ -31,9 +32,9 @@ def usable(spec: FeatureSpec) -> tuple[PoolingSpec, ...]:
     return found
 
 
-def kernels(snapshot: Snapshot, keys: Sequence[str], progress: Callable[[int], object] = lambda n: None) -> dict[str, Kernel]:
+def kernels(snapshot: Snapshot, keys: Sequence[str], tick: Tick = untold) -> dict[str, Kernel]:
     """One kernel per pooling, by its name: the stored numbers, aggregated per track. And one named `tempo-free` where there
-    is lag pooling: see `scale_magnitudes`. `progress(1)` after each layer of each pooling."""
+    is lag pooling: see `scale_magnitudes`. `tick(1)` after each layer of each pooling."""
     found: dict[str, Kernel] = {}
     columns: dict[str, int] = {}
 
@@ -48,7 +49,7 @@ def kernels(snapshot: Snapshot, keys: Sequence[str], progress: Callable[[int], o
             add(pooling.name, values)
             if pooling_class(pooling).tempo_axis:
                 add("tempo-free", scale_magnitudes(values))
-            progress(1)
+            tick(1)
     return {name: kernel / np.float32(max(columns[name], 1)) for name, kernel in found.items()}
 
 

@@ -7,7 +7,7 @@ JAIR 70, 2021; Thyagarajan et al., 2022, for several labels).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,6 +18,7 @@ from beatmeter.errors import DataError
 from beatmeter.evaluation.calibration.folds import fold_of
 from beatmeter.evaluation.metrics import Estimate, group_index, share
 from beatmeter.experiments.audit.kernels import Kernel, coordinates
+from beatmeter.runtime.progress import Tick, untold
 from beatmeter.schema import ClassPredictions
 
 FOLDS = 5
@@ -60,12 +61,10 @@ def require_cleanlab() -> None:
         raise DataError("cleanlab is not installed, and labels are ranked by it", "pip install 'beatmeter[audit]'") from None
 
 
-def find_suspects(
-    items: ClassPredictions, views: Mapping[str, Kernel], seed: int = 0, progress: Callable[[int], object] = lambda n: None
-) -> Suspects:
+def find_suspects(items: ClassPredictions, views: Mapping[str, Kernel], seed: int = 0, tick: Tick = untold) -> Suspects:
     """Rank the labels of `items` (their scores are not looked at). `views` are kernels over the same items.
 
-    Items all of whose classes have fewer than LEAST_GROUPS groups are not judged. `progress(1)` after each fit over all
+    Items all of whose classes have fewer than LEAST_GROUPS groups are not judged. `tick(1)` after each fit over all
     folds. Raises DataError when there are fewer than two classes to tell apart.
     """
     require_cleanlab()
@@ -84,11 +83,11 @@ def find_suspects(
         for name, x in points.items():
             for strength in STRENGTHS:
                 tried.append((_log_loss(_out_of_fold(x, present, learned, fold, strength), present, learned), name, strength))
-                progress(1)
+                tick(1)
         _, view, strength = min(tried)
         for repeat in range(REPEATS):
             scores += _out_of_fold(points[view], present, learned, fold_of(items, FOLDS, seed + 1 + repeat), strength) / REPEATS
-            progress(1)
+            tick(1)
     judged = present[:, learned].any(axis=1)
     quality, flagged = np.ones(len(items)), np.zeros(len(items), bool)
     quality[judged], flagged[judged] = _rank(present[judged][:, learned], scores[judged][:, learned])
@@ -107,7 +106,7 @@ def find_suspects(
 
 
 def fits(views: int) -> int:
-    """How often `find_suspects` calls `progress`."""
+    """How often `find_suspects` calls `tick`."""
     return views * len(STRENGTHS) + REPEATS
 
 

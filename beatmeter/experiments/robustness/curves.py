@@ -13,12 +13,12 @@ from beatmeter.audio.decode import stream
 from beatmeter.audio.encode import decode, encode
 from beatmeter.errors import AudioError, DataError
 from beatmeter.evaluation.metrics import Estimate, share
+from beatmeter.runtime.progress import Tick, untold
 from beatmeter.schema import Track
 from beatmeter.serving.predictor import Predictor
 
 Wave = Float[np.ndarray, " sample"]
 Change = Callable[[Wave, int, float, np.random.Generator], Wave]
-Progress = Callable[[int], object]
 
 PIECE = 300.0  # seconds of a track that are held and changed at once
 FEWEST = 5  # clips that a point of the tempo curve needs
@@ -111,7 +111,7 @@ WAYS: Mapping[str, Way] = {
 }
 
 
-def robustness(predictor: Predictor, tracks: Sequence[Track], ways: Sequence[str] = tuple(WAYS), progress: Progress = lambda n: None) -> list[Curve]:
+def robustness(predictor: Predictor, tracks: Sequence[Track], ways: Sequence[str] = tuple(WAYS), tick: Tick = untold) -> list[Curve]:
     """A curve for each of `ways` over labelled `tracks`, then one over tempo when the tracks have a column `tempo` or
     `tempo_qpm` (per minute). Intervals are Wilson's, widened for groups.
 
@@ -138,7 +138,7 @@ def robustness(predictor: Predictor, tracks: Sequence[Track], ways: Sequence[str
                 found[track.id] = heard.right(predictor, lambda piece, w=way, x=level, r=rng: w.change(piece, rate, x, r))  # type: ignore[misc]
         except AudioError as error:
             raise DataError(f"track {track.id}: {error}", "See `beatmeter data check`.") from None
-        progress(1)
+        tick(1)
     groups = {t.id: t.group for t in tracks}
     curves = [
         Curve(name, WAYS[name].title, WAYS[name].unit, WAYS[name].clean, tuple(_point(x, right[name, x], groups) for x in WAYS[name].levels))

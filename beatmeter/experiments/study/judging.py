@@ -19,10 +19,10 @@ from beatmeter.evaluation.predictions import read_predictions, write_predictions
 from beatmeter.evaluation.runs import RunFolder
 from beatmeter.experiments.baselines import BASELINES, Baseline
 from beatmeter.learning.training import evaluate_run
+from beatmeter.runtime.progress import SILENT, Reporter
 from beatmeter.schema import ClassPredictions, Track
 
 Report = Callable[[str], None]
-Progress = Callable[[str, int], Any]
 
 OWN = "test"  # the split of the training data's own clips
 BREAKDOWN = ("class", "kind", "source")
@@ -74,7 +74,7 @@ def predict_elsewhere(runs: Sequence[RunFolder], data: Path, other: Dataset, dev
 
 
 def run_baselines(
-    like: RunFolder, own: Dataset, others: Sequence[Dataset], classes: Sequence[str], out: Path, jobs: int, progress: Progress | None = None
+    like: RunFolder, own: Dataset, others: Sequence[Dataset], classes: Sequence[str], out: Path, jobs: int, progress: Reporter = SILENT
 ) -> dict[str, dict[str, ClassPredictions]]:
     """Fit every baseline on the train split of the run `like`, and predict what it predicted; by baseline and set, kept in
     `out`/baselines."""
@@ -88,10 +88,8 @@ def run_baselines(
         if todo:
             baseline = _fitted(kind(classes), train, jobs, progress)
             for s in todo:
-                bar = progress(f"{name} on {s}", len(sets[s])) if progress else None
-                write_predictions(files[s], baseline.predictions(sets[s], OWN, jobs, bar.update if bar else lambda n: None))
-                if bar:
-                    bar.close()
+                with progress.track(f"{name} on {s}", len(sets[s])) as tick:
+                    write_predictions(files[s], baseline.predictions(sets[s], OWN, jobs, tick))
         found[name] = {s: read_predictions(file) for s, file in files.items()}
     return found
 
@@ -102,11 +100,9 @@ def _predicted(file: Path, dataset: Dataset) -> list[Track]:
     return [t for t in dataset.tracks if t.id in ids]
 
 
-def _fitted(baseline: Baseline, train: Sequence[Track], jobs: int, progress: Progress | None) -> Baseline:
-    bar = progress(f"fitting {type(baseline).__name__.lower()}", len(train)) if progress else None
-    baseline.fit(train, jobs, bar.update if bar else lambda n: None)
-    if bar:
-        bar.close()
+def _fitted(baseline: Baseline, train: Sequence[Track], jobs: int, progress: Reporter) -> Baseline:
+    with progress.track(f"fitting {type(baseline).__name__.lower()}", len(train)) as tick:
+        baseline.fit(train, jobs, tick)
     return baseline
 
 

@@ -14,11 +14,12 @@ from beatmeter.audio.identity import track_key
 from beatmeter.errors import AudioError, EngineError, shown
 from beatmeter.features.engines.base import Engine
 from beatmeter.features.engines.work import Order, Report, work
-from beatmeter.features.service import FeatureService, Progress
+from beatmeter.features.service import FeatureService
 from beatmeter.runtime.config import change
 from beatmeter.runtime.cores import usable_cores
 from beatmeter.runtime.display import count
 from beatmeter.runtime.parallel import Crash
+from beatmeter.runtime.progress import SILENT, Reporter
 from beatmeter.schema import Track
 from beatmeter.store import Store
 from beatmeter.store.store import is_address
@@ -63,7 +64,7 @@ def spread(
     tracks: Sequence[Track],
     engine: Engine,
     device: str = "auto",
-    progress: Progress | None = None,
+    progress: Reporter = SILENT,
     retry_failed: bool = False,
 ) -> Spread:
     """Extract what the store lacks of `tracks` on a started engine.
@@ -77,8 +78,7 @@ def spread(
     bare = [Track(t.id, Path(os.path.abspath(t.path))) for t in tracks]  # noqa: PTH100 (links stay as they are)
     pending = [tuple(bare[i : i + size]) for i in range(0, len(bare), size)]
     outcome, began = Spread(store), time.monotonic()
-    bar = progress("extracting", len(tracks)) if progress else None
-    try:
+    with progress.track("extracting", len(tracks)) as tick:
         suspects: list[Track] = []
         while pending:
             lost: list[tuple[Track, ...]] = []
@@ -88,8 +88,7 @@ def spread(
                     suspects += batch if len(batch) == 1 else ()
                 else:
                     outcome.add(report, len(batch))
-                    if bar:
-                        bar.update(len(batch))
+                    tick(len(batch))
             pending = lost
         for track in suspects:  # one by one: it may have been a neighbour's fault until now
             for _, report in engine.run(partial(work, order), [(track,)]):
@@ -97,12 +96,8 @@ def spread(
                     _give_up(track, outcome)
                 else:
                     outcome.add(report, 1)
-                if bar:
-                    bar.update(1)
-    finally:
-        if bar:
-            bar.close()
-        outcome.seconds = time.monotonic() - began
+                tick(1)
+    outcome.seconds = time.monotonic() - began
     return outcome
 
 

@@ -15,6 +15,7 @@ from beatmeter.errors import AudioError, BeatmeterError, StoreError
 from beatmeter.features.extraction.feeding import Source, Unusable
 from beatmeter.features.extraction.flow import Channel, ClosedError
 from beatmeter.features.extraction.inference import Rows
+from beatmeter.runtime.progress import untold
 from beatmeter.schema import Features, FeatureSpec, Pooled
 from beatmeter.store import Store, UnstorableError
 from beatmeter.store.commit import TrackDraft
@@ -31,10 +32,6 @@ Written = Callable[[int], object]
 def impatient(error: StoreError) -> bool:
     """The store cannot be written: give up."""
     return False
-
-
-def untold(tracks: int) -> None:
-    """Nobody asked."""
 
 
 @dataclass

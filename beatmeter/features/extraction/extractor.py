@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 
 import torch
 
 from beatmeter.audio.identity import Stamp
-from beatmeter.features.extraction.committing import Committer, Outcome, Part, Patience, Written, impatient, untold
+from beatmeter.features.extraction.committing import Committer, Outcome, Part, Patience, Written, impatient
 from beatmeter.features.extraction.feeding import Batch, Feed, Unit, Unusable
 from beatmeter.features.extraction.flow import ClosedError, through
 from beatmeter.features.extraction.inference import Inference, Rows
 from beatmeter.features.pooling import Encoder
+from beatmeter.runtime.progress import Tick, untold
 from beatmeter.schema import Track
 from beatmeter.store import Store
 
@@ -35,13 +36,13 @@ class Extractor:
     def run(
         self,
         todo: Sequence[tuple[str, Track]],
-        progress: Callable[[int], object] = lambda n: None,
+        tick: Tick = untold,
         stop: threading.Event | None = None,
         patience: Patience = impatient,
         stamps: Mapping[str, Stamp | None] | None = None,
         written: Written = untold,
     ) -> Outcome:
-        """Extract all of `todo`, (key, track) pairs. `progress(1)` is called for each track that finishes or fails.
+        """Extract all of `todo`, (key, track) pairs. `tick(1)` is called for each track that finishes or fails.
 
         Once `stop` is set no track is begun, and those in flight are finished and committed. On an exception (Ctrl-C
         among them) what is finished is committed before it goes on. `patience` decides whether to try again when the
@@ -64,7 +65,7 @@ class Extractor:
                     for part in [result] if isinstance(result, Unusable) else order.parts(result):
                         committer.put(part)
                         if isinstance(part, Unusable) or part.last:
-                            progress(1)
+                            tick(1)
         except ClosedError:  # the committer stopped, and its error was raised in place of this
             raise AssertionError from None
         finally:

@@ -7,12 +7,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from beatmeter.errors import BeatmeterError, StoreError, shown
 from beatmeter.features.service import FeatureService, Filled
 from beatmeter.features.watch.arrivals import Arrivals
 from beatmeter.features.watch.log import LOG, tell_manager
 from beatmeter.features.watch.status import StatusFile
+from beatmeter.runtime.progress import Tick
 from beatmeter.schema import Track
 from beatmeter.store import Store
 
@@ -121,7 +123,7 @@ class Watcher:
         self._tell("extracting")
         todo = [track for track in files if self.arrivals.unchanged(track)]
         try:
-            filled = self.service.fill(self.store, todo, LOG.info, self._progress, self.retry_failed, self.stop, self._patience, self._written)
+            filled = self.service.fill(self.store, todo, LOG.info, self, self.retry_failed, self.stop, self._patience, self._written)
             self._settle(todo, filled)
         except BeatmeterError as error:
             if self.stop.is_set():
@@ -174,16 +176,15 @@ class Watcher:
         self.stop.wait(self._delay)
         self._delay = min(_LONGEST, 2 * self._delay)
 
-    def _progress(self, label: str, total: int) -> Watcher:
-        return self
+    @contextmanager
+    def track(self, label: str, total: float, unit: str = "clips") -> Iterator[Tick]:
+        """As a Reporter: what went through the backbone lately is the speed in the status."""
 
-    def update(self, n: int) -> None:
-        """`n` more tracks went through the backbone."""
-        with self._telling:
-            self._recent.extend([time.monotonic()] * n)
+        def tick(n: float) -> None:
+            with self._telling:
+                self._recent.extend([time.monotonic()] * round(n))
 
-    def close(self) -> None:
-        """The batch is done."""
+        yield tick
 
     def _tell(self, state: str | None = None) -> None:
         """Write the status, with another state."""

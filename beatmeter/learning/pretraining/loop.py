@@ -26,6 +26,7 @@ from beatmeter.runtime import atomic, lock
 from beatmeter.runtime.artifacts import named, read_toml, to_json_line
 from beatmeter.runtime.config import build, differences, to_toml
 from beatmeter.runtime.device import fast_dtype
+from beatmeter.runtime.progress import SILENT, Reporter
 from beatmeter.settings import PretrainConfig
 
 LOG_EVERY = 20
@@ -38,7 +39,7 @@ def pretrain(
     device: torch.device,
     resume: bool = False,
     report: Callable[[str], None] = print,
-    progress: Callable[[str, int], Any] | None = None,
+    progress: Reporter = SILENT,
 ) -> Path:
     """Train from fresh weights (or go on) in the folder `out`; returns the folder with the backbone's weights. No other process
     can train there until the end: RunError says who does."""
@@ -54,7 +55,7 @@ def _pretrain(
     device: torch.device,
     resume: bool,
     report: Callable[[str], None],
-    progress: Callable[[str, int], Any] | None,
+    progress: Reporter,
 ) -> Path:
     last = out / "last.safetensors"
     if last.exists() and not resume:
@@ -81,31 +82,27 @@ def _pretrain(
         config.clips, config.chunks, 375 * chunk.hop + chunk.span - chunk.hop, 375 * chunk.hop, model.backbone.sample_rate, config.seed
     )
     dtype = fast_dtype(device) if config.precision == "auto" else config.precision
-    bar = progress("pre-training", config.steps) if progress else None
-    if bar:
-        bar.update(step)
     began = time.monotonic()
     sums: dict[str, float] = {}
     seen = 0
-    for number, batch in enumerate(batches(stream, step, config.steps, config.workers), step):
-        losses = _step(model, optimiser, config, number, batch, device, dtype)
-        for name, value in losses.items():
-            sums[name] = sums.get(name, 0.0) + value
-        done = number + 1
-        if bar:
-            bar.update(1)
-        seen += 1
-        saving = done % config.save_every == 0 or done == config.steps
-        if saving or done % LOG_EVERY == 0:
-            log.append({"step": done, **{k: round(v / seen, 4) for k, v in sums.items()}, "seconds": round(time.monotonic() - began, 1)})
-            sums, seen = {}, 0
-        if saving:
-            if config.lag_weight:
-                log[-1]["held_out_accuracy"] = round(held_out_accuracy(model, stream, device), 4)
-            _save(out, model, optimiser, config, done, log)
-            report(" ".join(f"{k} {v}" for k, v in log[-1].items()))
-    if bar:
-        bar.close()
+    with progress.track("pre-training", config.steps) as tick:
+        tick(step)
+        for number, batch in enumerate(batches(stream, step, config.steps, config.workers), step):
+            losses = _step(model, optimiser, config, number, batch, device, dtype)
+            for name, value in losses.items():
+                sums[name] = sums.get(name, 0.0) + value
+            done = number + 1
+            tick(1)
+            seen += 1
+            saving = done % config.save_every == 0 or done == config.steps
+            if saving or done % LOG_EVERY == 0:
+                log.append({"step": done, **{k: round(v / seen, 4) for k, v in sums.items()}, "seconds": round(time.monotonic() - began, 1)})
+                sums, seen = {}, 0
+            if saving:
+                if config.lag_weight:
+                    log[-1]["held_out_accuracy"] = round(held_out_accuracy(model, stream, device), 4)
+                _save(out, model, optimiser, config, done, log)
+                report(" ".join(f"{k} {v}" for k, v in log[-1].items()))
     write_folder(model.backbone, out / "backbone", torch.float16)
     report(f"backbone: {out / 'backbone'}")
     return out
