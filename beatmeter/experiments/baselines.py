@@ -17,7 +17,6 @@ from beatmeter.runtime.progress import Tick, untold
 from beatmeter.schema import ClassPredictions, Track, label_table
 
 RATE = 22_050  # Hz
-Progress = Callable[[int], object]
 
 
 class Baseline(ABC):
