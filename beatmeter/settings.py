@@ -172,7 +172,8 @@ class HeadConfig:
     """The head: features to logits."""
 
     poolings: tuple[str, ...] = option(
-        ("stats",), "the features.poolings that it reads, by name: stats (LayerNorm, Linear, GELU, Dropout), lag (convolutions over lag), or several"
+        ("stats",),
+        "the features.poolings that it reads, by name: stats (LayerNorm, Linear, GELU, Dropout), lag (convolutions over lag), frames (over time), or several",
     )
     hidden: int = option(256, "width of the hidden layer over stats")
     dropout: float = option(0.3, "dropout before the last layer")

@@ -25,6 +25,7 @@ from beatmeter.evaluation.predictions import read_predictions
 from beatmeter.evaluation.report.text import table
 from beatmeter.evaluation.runs import RunFolder
 from beatmeter.experiments.cells import Cell, same_but
+from beatmeter.features.poolings import pooling_class
 from beatmeter.learning.loop import Run, fit, fit_standardisation
 from beatmeter.learning.stacked import FREE, fit_stacked
 from beatmeter.learning.training import Report, begin, finish, prepare, run
@@ -173,6 +174,7 @@ def fit_many(
             and not resume
             and not any(r.config.training.start for r in runs)
             and model.task.separable
+            and all(pooling_class(model.source.spec[name]).per_track for name in model.task.reads)
             and all(hasattr(model.head, name) for name in ("mix", "readout", "poolings"))
             and (model.device.type != "cpu" or sum(p.numel() for p in model.head.parameters()) <= SMALL)
         )

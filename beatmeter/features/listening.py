@@ -16,7 +16,8 @@ from torch import Tensor
 
 from beatmeter.audio.chunking import Cutter, Layout, Window, frame_count, rows
 from beatmeter.features.pooling import Aggregation, Encoder, window_chunks
-from beatmeter.features.poolings import Arrangement
+from beatmeter.features.poolings import Arrangement, pooling_class
+from beatmeter.features.poolings.sequences import pad
 
 CHUNKS = {"cpu": 6, "cuda": 96}  # that go through the backbone together: what stays in a core's cache; what fills a GPU
 
@@ -38,9 +39,10 @@ class TrackListener:
         self._cutter = Cutter(self.spec.chunk, samples)
         self._waiting: list[np.ndarray] = []
         self._batches = self._batched(batch_chunks(device))
-        self._sums = {p.name: Aggregation(p) for p in self.spec.poolings}
+        self._sums = {p.name: Aggregation(p) for p in self.spec.poolings if pooling_class(p).per_track}
+        self._sequences: dict[str, list[Tensor]] = {p.name: [] for p in self.spec.poolings if not pooling_class(p).per_track}
         self._frames = {p.name: torch.from_numpy(rows(self.layout, p)[1]).to(device) for p in self.spec.poolings}
-        self._done = dict.fromkeys(self._sums, 0)  # rows
+        self._done = dict.fromkeys(self._frames, 0)  # rows
 
     def _batched(self, limit: int) -> list[list[Window]]:
         """The windows of the track, as many together as have `limit` chunks, one at least; the first ones last."""
@@ -59,9 +61,12 @@ class TrackListener:
         self._take(self._cutter.push(block))
 
     def finish(self) -> dict[str, Float[Tensor, "1 layer ..."]]:
-        """Features by pooling, after the last block."""
+        """Features by pooling, after the last block; sequences as `sequences.pad` has them."""
         self._take(self._cutter.finish())
-        return {name: total.result()[None] for name, total in self._sums.items()}
+        features = {name: total.result()[None] for name, total in self._sums.items()}
+        for name, parts in self._sequences.items():
+            features |= pad(name, [torch.cat(parts)], [torch.from_numpy(rows(self.layout, self.spec[name])[0])])
+        return features
 
     def _take(self, chunks: Sequence[np.ndarray]) -> None:
         self._waiting += chunks
@@ -72,6 +77,9 @@ class TrackListener:
             for name, values in self.encoder(waves, Arrangement.join([Arrangement.of_window(self.layout, w) for w in windows])).items():
                 first = self._done[name]
                 self._done[name] += len(values)
+                if name in self._sequences:
+                    self._sequences[name].append(values)
+                    continue
                 self._sums[name].add(values, self._frames[name][first : self._done[name]])
 
 

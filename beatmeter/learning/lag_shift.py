@@ -31,4 +31,5 @@ def shifted(features: Mapping[str, Tensor], spec: FeatureSpec, by: Int[np.ndarra
     """Features by pooling, the lag poolings among them shifted."""
     if by is None:
         return features
-    return {name: shift_lags(x, by) if pooling_class(spec[name]).tempo_axis else x for name, x in features.items()}
+    moved = {p.name for p in spec.poolings if pooling_class(p).tempo_axis}
+    return {name: shift_lags(x, by) if name in moved else x for name, x in features.items()}

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from beatmeter.errors import RunError
 from beatmeter.evaluation.runs import RunFolder
+from beatmeter.features.poolings.sequences import real_rows
 from beatmeter.learning import checkpoints
 from beatmeter.learning.gradients import joint_step, separable_step
 from beatmeter.learning.history import Course
@@ -119,7 +120,7 @@ def fit_standardisation(model: Model, train: Sequence[Track], size: int) -> None
         for batch in model.source.batches(train, in_order(len(train), size)[model.ranks.index :: model.ranks.count]):
             features = model.source.features(batch)
             for name, moment in moments.items():
-                moment.add(features[name])
+                moment.add(real_rows(features, name))
     for moment in moments.values():
         moment.exchange(model.ranks.gather)
     model.source.standardise(standardiser_of(moments))

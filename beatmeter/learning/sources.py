@@ -34,6 +34,7 @@ from beatmeter.features.crops import VIEWS, Crop, crop_of, draw_views, report_un
 from beatmeter.features.listening import TrackListener, batch_chunks
 from beatmeter.features.pooling import Encoder, window_chunks
 from beatmeter.features.poolings import Arrangement, pooling_class, pooling_of
+from beatmeter.features.poolings.sequences import join, pad
 from beatmeter.features.service import FeatureService, Report
 from beatmeter.learning.standardiser import IDENTITY, Standardiser
 from beatmeter.runtime.memory import free_bytes
@@ -51,10 +52,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Excerpt:
-    """A wave (sample,) and which seconds of it are pooled; None is all."""
+    """A wave (sample,) and which seconds of it are pooled; None is all. It begins `start` seconds after its track."""
 
     wave: np.ndarray
     crop: Crop | None = None
+    start: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -190,9 +192,13 @@ class Frozen(Source):
         cropped = self.augment.crop > 0 and (seed is not None or all(t.split == "train" for t in tracks))
         chosen = np.zeros(len(tracks), dtype=int) if seed is None else draw_views(len(tracks), self.augment.crop, seed)
         table = self._table(tracks, 1 + (VIEWS if cropped else 0))
-        if table is None:
-            yield from one_ahead(self._read(tracks, parts, chosen))
-            return
+        made = self._read(tracks, parts, chosen) if table is None else self._gather(table, parts, chosen)
+        sequences = self._names(per_track=False)
+        if sequences:  # too large to be kept
+            made = self._with_sequences(made, tracks, chosen, sequences)
+        yield from one_ahead(made) if table is None or sequences else made
+
+    def _gather(self, table: Table, parts: Iterable[np.ndarray], chosen: np.ndarray) -> Iterator[Batch]:
         for index in parts:
             at = {name: torch.from_numpy(table.at[name][index, chosen[index]]).to(values.device) for name, values in table.values.items()}
             some = {name: values.index_select(0, at[name]).to(self.device) for name, values in table.values.items()}
@@ -208,8 +214,24 @@ class Frozen(Source):
                 self.standardiser.apply(name, values, in_place=True)
             yield Batch(index, {name: values.to(self.device) for name, values in some.items()})
 
-    def _names(self) -> list[str]:
-        return [p.name for p in self.spec.poolings if pooling_class(p).per_track]
+    def _with_sequences(self, batches: Iterator[Batch], tracks: Sequence[Track], chosen: np.ndarray, names: Sequence[str]) -> Iterator[Batch]:
+        snapshot = self._snapshot()
+        for batch in batches:
+            keys = [self.keys[tracks[i].id] for i in batch.index]
+            inputs = dict(batch.inputs)
+            for name in names:
+                pooling = pooling_of(self.spec[name])
+                bounds = self._bounds(keys, chosen[batch.index][:, None], name)[:, 0]
+                values, offsets = snapshot.load(keys, name, layers=pooling.spec.layers)
+                own, times = [], []
+                for (a, b), first, n in zip(bounds, offsets, snapshot.lengths(keys), strict=False):
+                    own.append(self.standardiser.apply(name, torch.from_numpy(values[first + a : first + b]).float()).to(self.device))
+                    times.append(torch.from_numpy(pooling.rows(Layout.of(int(n), self.spec))[0][a:b]))
+                inputs |= pad(name, own, times)
+            yield Batch(batch.index, inputs)
+
+    def _names(self, per_track: bool = True) -> list[str]:
+        return [p.name for p in self.spec.poolings if pooling_class(p).per_track == per_track]
 
     def _table(self, tracks: Sequence[Track], views: int) -> Table | None:
         """Every pooling of the tracks in float32, view 0 the whole track; None when memory is too small."""
@@ -334,7 +356,7 @@ class TrackEncoder(nn.Module):
         if sum(chunks) <= max(TOGETHER, batch_chunks(self.device)):
             return self._together(held)
         alone = [self._together([track]) if isinstance(track, Excerpt) and track.crop else self._alone(track) for track in tracks]
-        return {name: torch.cat([features[name] for features in alone]) for name in alone[0]}
+        return join(alone, [p.name for p in self.spec.poolings])
 
     def _alone(self, track: Excerpt | LongTrack) -> dict[str, Tensor]:
         listener = TrackListener(self.encode, track.samples if isinstance(track, LongTrack) else len(track.wave), self.device)
@@ -345,6 +367,7 @@ class TrackEncoder(nn.Module):
     def _together(self, excerpts: Sequence[Excerpt]) -> dict[str, Tensor]:
         layouts = [Layout.of(len(e.wave), self.spec) for e in excerpts]
         result: list[dict[str, Tensor]] = [{} for _ in excerpts]
+        moments: list[dict[str, Tensor]] = [{} for _ in excerpts]  # of the rows of sequences
         for length in sorted({layout.length for layout in layouts}):  # never padded: padding would change every frame
             at = [i for i, layout in enumerate(layouts) if layout.length == length]
             chunks = np.stack([excerpts[i].wave[s : s + length] for i in at for s in layouts[i].starts])
@@ -356,9 +379,16 @@ class TrackEncoder(nn.Module):
                     times, frames = pooling.rows(layouts[i])
                     crop = excerpts[i].crop
                     a, b = (0, len(frames)) if crop is None else pooling.crop(times, crop)
-                    result[i][name] = pooling.aggregate(values[first + a : first + b], torch.from_numpy(frames[a:b]).to(self.device))
+                    own = values[first + a : first + b]
+                    if pooling.per_track:
+                        result[i][name] = pooling.aggregate(own, torch.from_numpy(frames[a:b]).to(self.device))
+                    else:
+                        result[i][name], moments[i][name] = own, torch.from_numpy(times[a:b] + excerpts[i].start)
                     first += len(frames)
-        return {name: torch.stack([r[name] for r in result]) for name in result[0]}
+        features = {name: torch.stack([r[name] for r in result]) for name in result[0] if name not in moments[0]}
+        for name in moments[0]:
+            features |= pad(name, [r[name] for r in result], [m[name] for m in moments])
+        return features
 
 
 class Streamed(Source):
@@ -486,7 +516,7 @@ class Streamed(Source):
         start, end = crop_of(key, view, len(wave) / rate)
         changed = augment_wave(wave, np.random.default_rng(seed), self.augment, self.spec.chunk)
         shift = (len(wave) - len(changed)) / rate  # the crop stays where it is in the music
-        return Excerpt(changed, (start - shift, end - shift) if view else None)
+        return Excerpt(changed, (start - shift, end - shift) if view else None, shift)
 
     @cached_property
     def _too_large(self) -> bool:

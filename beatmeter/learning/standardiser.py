@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from beatmeter.features.poolings import pooling_class
+from beatmeter.features.poolings.sequences import MASK, TIMES, mask_of
 from beatmeter.schema import FeatureSpec, PoolingSpec
 
 PREFIXES = ("standardise.", "head.standardise.")  # of its tensors in a checkpoint: today's, and that of checkpoints before it
@@ -30,7 +31,16 @@ class Standardiser:
 
     def __call__(self, features: Mapping[str, Float[Tensor, "track layer ..."]]) -> dict[str, Tensor]:
         """Standardised features by pooling, float32."""
-        return {name: self.apply(name, x.float()) for name, x in features.items()}
+        found: dict[str, Tensor] = {}
+        for name, x in features.items():
+            mask = mask_of(features, name)
+            if name.endswith((MASK, TIMES)):
+                found[name] = x
+            elif mask is None:
+                found[name] = self.apply(name, x.float())
+            else:  # the padding of sequences stays 0
+                found[name] = self.apply(name, x.float()) * mask.reshape(*mask.shape, *[1] * (x.ndim - 2))
+        return found
 
     def apply(self, pooling: str, values: Float[Tensor, "track layer ..."], in_place: bool = False) -> Tensor:
         """The standardised values of one pooling."""
@@ -117,4 +127,4 @@ def standardiser_of(moments: Mapping[str, Moments]) -> Standardiser:
 
 def moments_of(spec: FeatureSpec) -> dict[str, Moments]:
     """Empty moments for every pooling that a head may read."""
-    return {p.name: Moments(p) for p in spec.poolings if pooling_class(p).per_track}
+    return {p.name: Moments(p) for p in spec.poolings}

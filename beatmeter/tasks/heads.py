@@ -16,10 +16,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from beatmeter.errors import ConfigError
+from beatmeter.features.poolings.sequences import MASK, mask_of
 from beatmeter.schema import FeatureSpec, PoolingSpec
 from beatmeter.settings import HeadConfig
 
@@ -184,7 +185,29 @@ class LagBranch(nn.Module):
         return torch.cat([x.amax(dim=-1), x.mean(dim=-1)], dim=1)
 
 
-BRANCHES: Mapping[str, type[StatsBranch] | type[LagBranch]] = {"stats": StatsBranch, "lag": LagBranch}
+class FramesBranch(nn.Module):
+    """(track, time, dim) and its mask (track, time) -> (track, 2 * channels): dilated residual convolutions over time, then max and mean
+    over the rows of each track. Padding has no part in it: norms are of single rows, and after every convolution it is 0 again."""
+
+    def __init__(self, pooling: PoolingSpec, config: HeadConfig) -> None:
+        super().__init__()
+        self.width = 2 * config.channels
+        self.first = nn.Linear(pooling.shape[0], config.channels)
+        self.norms = nn.ModuleList(nn.LayerNorm(config.channels) for _ in config.dilations)
+        self.convolutions = nn.ModuleList(
+            nn.Conv1d(config.channels, config.channels, config.kernel, padding="same", dilation=d) for d in config.dilations
+        )
+
+    def forward(self, x: Float[Tensor, "track time dim"], mask: Bool[Tensor, "track time"]) -> Float[Tensor, "track hidden"]:
+        kept = mask[:, :, None]
+        x = self.first(x) * kept
+        for norm, convolution in zip(self.norms, self.convolutions, strict=True):
+            x = x + convolution((nn.functional.gelu(norm(x)) * kept).transpose(1, 2)).transpose(1, 2) * kept
+        mean = x.sum(dim=1) / kept.sum(dim=1)
+        return torch.cat([x.masked_fill(~kept, -torch.inf).amax(dim=1), mean], dim=1)
+
+
+BRANCHES: Mapping[str, type[StatsBranch] | type[LagBranch] | type[FramesBranch]] = {"stats": StatsBranch, "lag": LagBranch, "frames": FramesBranch}
 
 
 class Stackable(Protocol):
@@ -197,7 +220,7 @@ class Stackable(Protocol):
 
 
 class Head(nn.Module):
-    """Standardised features by pooling name, each (track, layer, *axes), to outputs (track, name)."""
+    """Standardised features by pooling name, each (track, layer, *axes) or a sequence, to outputs (track, name)."""
 
     def __init__(self, spec: FeatureSpec, config: HeadConfig, n_outputs: int) -> None:
         super().__init__()
@@ -215,7 +238,7 @@ class Head(nn.Module):
         self.mix = nn.ModuleDict({name: LayerMix(len(spec[name].layers)) for name in self.poolings})
         self.noise = LayerNoise(config.noise)
         self.branches = nn.ModuleDict({name: BRANCHES[spec[name].kind](spec[name], config) for name in self.poolings})
-        width = sum(cast(StatsBranch | LagBranch, branch).width for branch in self.branches.values())
+        width = sum(cast(StatsBranch | LagBranch | FramesBranch, branch).width for branch in self.branches.values())
         self.dropout = Dropout(config.dropout)
         self.output = nn.Linear(width, n_outputs)
 
@@ -224,8 +247,15 @@ class Head(nn.Module):
         return self.readout(self.mixed(features))
 
     def mixed(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The weighted sum over layers of every pooling, (track, *axes)."""
-        return {name: self.mix[name](features[name].float()) for name in self.poolings}
+        """The weighted sum over layers of every pooling, (track, *axes), or (track, time, *axes) beside its mask."""
+        mixed: dict[str, Tensor] = {}
+        for name in self.poolings:
+            x, mask = features[name].float(), mask_of(features, name)
+            if mask is None:
+                mixed[name] = self.mix[name](x)
+            else:
+                mixed[name], mixed[name + MASK] = self.mix[name](x.flatten(0, 1)).unflatten(0, x.shape[:2]), mask
+        return mixed
 
     def readout(self, mixed: Mapping[str, Tensor]) -> Float[Tensor, "track name"]:
         """Outputs from mixed layers."""
@@ -237,7 +267,15 @@ class Head(nn.Module):
 
     def _branches(self, mixed: Mapping[str, Tensor]) -> Float[Tensor, "track hidden"]:
         weights = {name: cast(LayerMix, self.mix[name]).weights for name in self.poolings}
-        return torch.cat([self.branches[name](self.noise(mixed[name], weights[name])) for name in self.poolings], dim=1)
+        return torch.cat(
+            [
+                self.branches[name](mixed[name], mixed[name + MASK])  # no noise: what is drawn must not depend on the padding
+                if name + MASK in mixed
+                else self.branches[name](self.noise(mixed[name], weights[name]))
+                for name in self.poolings
+            ],
+            dim=1,
+        )
 
 
 def layer_weights(head: nn.Module) -> dict[str, list[float]]:

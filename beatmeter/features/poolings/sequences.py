@@ -1,0 +1,52 @@
+"""Rows of several tracks as one batch of sequences, padded to the longest.
+
+Among the features of a batch a sequence pooling NAME has three entries: `NAME`, values (track, time, layer, *axes), 0 in the padding;
+`NAME.mask` (track, time), True where a row is; `NAME.times` (track, time, 2), start and end in seconds from the beginning of the track,
+NaN in the padding. Names of poolings have no dots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+MASK, TIMES = ".mask", ".times"
+
+
+def pad(name: str, rows: Sequence[Float[Tensor, "time layer ..."]], times: Sequence[Float[Tensor, "time 2"]]) -> dict[str, Tensor]:
+    """The entries of one pooling, from the rows of each track."""
+    longest = max(map(len, rows))
+    counts = torch.tensor([len(r) for r in rows], device=rows[0].device)
+    return {
+        name: pad_sequence(list(rows), batch_first=True),
+        name + MASK: torch.arange(longest, device=rows[0].device) < counts[:, None],
+        name + TIMES: pad_sequence([t.float().to(rows[0].device) for t in times], batch_first=True, padding_value=torch.nan),
+    }
+
+
+def mask_of(features: Mapping[str, Tensor], name: str) -> Bool[Tensor, "track time"] | None:
+    """Where a sequence has rows; None for a pooling of one array a track."""
+    return features.get(name + MASK)
+
+
+def real_rows(features: Mapping[str, Tensor], name: str) -> Float[Tensor, "item layer ..."]:
+    """All arrays of one pooling, without padding: one a track, or all rows of sequences."""
+    mask = mask_of(features, name)
+    return features[name] if mask is None else features[name][mask]
+
+
+def join(parts: Sequence[Mapping[str, Tensor]], names: Iterable[str]) -> dict[str, Tensor]:
+    """The features of several batches, by these poolings, as one batch."""
+    joined: dict[str, Tensor] = {}
+    for name in names:
+        masks = [mask_of(part, name) for part in parts]
+        if masks[0] is None:
+            joined[name] = torch.cat([part[name] for part in parts])
+            continue
+        tracks = [(part, i, m[i]) for part, m in zip(parts, masks, strict=True) if m is not None for i in range(len(m))]
+        joined |= pad(name, [part[name][i][m] for part, i, m in tracks], [part[name + TIMES][i][m] for part, i, m in tracks])
+    return joined
