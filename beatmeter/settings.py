@@ -173,7 +173,7 @@ class HeadConfig:
 
     poolings: tuple[str, ...] = option(
         ("stats",),
-        "the features.poolings that it reads, by name: stats (LayerNorm, Linear, GELU, Dropout), lag (convolutions over lag), frames (over time), or several",
+        "features.poolings that it reads, by name: stats (LayerNorm, Linear, GELU, Dropout), lag (convolutions over lag), frames (over time)",
     )
     hidden: int = option(256, "width of the hidden layer over stats")
     dropout: float = option(0.3, "dropout before the last layer")
