@@ -98,8 +98,8 @@ def extract(
     else:
         for line in why_begun(service.store()):
             echo(line)
-        with open_engine(engine, workers or 0, scheduler) as crew:
-            outcome = spread(service, tracks, crew, device, TERMINAL, retry_failed)
+        with open_engine(engine, workers or 0, scheduler) as started:
+            outcome = spread(service, tracks, started, device, TERMINAL, retry_failed)
         store, failed = outcome.store, outcome.failed
         for line in outcome.lines():
             echo(line)

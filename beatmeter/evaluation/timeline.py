@@ -100,7 +100,7 @@ def timeline(
     duration: float = DURATION,
     heard: Float[np.ndarray, " window"] | None = None,
 ) -> Timeline:
-    """The most probable course of meters (Viterbi), with smoothed probabilities (forward-backward).
+    """The most probable sequence of meters (Viterbi), with smoothed probabilities (forward-backward).
 
     `times` are in seconds, in order; `scores` are probabilities, calibrated ones if there are; `thresholds` (class,) say when
     a second class counts, the production thresholds of a calibration for instance; `heard` are the probabilities that a window

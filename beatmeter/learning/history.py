@@ -23,8 +23,9 @@ EVERY = 2.0
 Tensors = Mapping[str, Tensor]
 
 
-class Course:
-    """One run's course. Without a folder (a process that does not write) it only decides."""
+class History:
+    """The epochs of one run: what is written of each, which is the best, when it is over. Without a folder (a process that does not
+    write) it only decides."""
 
     def __init__(
         self, folder: RunFolder | None, about: Mapping[str, Any], training: TrainingConfig, choice: Choice, after: Mapping[str, Any] | None = None

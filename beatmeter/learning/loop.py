@@ -24,7 +24,7 @@ from beatmeter.evaluation.runs import RunFolder
 from beatmeter.features.poolings.sequences import real_rows
 from beatmeter.learning import checkpoints
 from beatmeter.learning.gradients import joint_step, separable_step
-from beatmeter.learning.history import Course
+from beatmeter.learning.history import History
 from beatmeter.learning.lag_shift import draw_shifts, shifted
 from beatmeter.learning.restoring import HEADER, head_tensors, part, require_fit
 from beatmeter.learning.sources import Batch, Source, in_order
@@ -164,11 +164,11 @@ def fit(
         report(f"continuing after epoch {after['epoch']}")
     elif config.head.standardise and not t.start:
         fit_standardisation(model, train, size)
-    course = Course(folder if model.ranks.main else None, run.about, t, chosen_by(model.task, t.select), after)
-    began_at = course.epoch + 1
+    history = History(folder if model.ranks.main else None, run.about, t, chosen_by(model.task, t.select), after)
+    began_at = history.epoch + 1
     try:
-        while not course.over:
-            epoch = course.epoch + 1
+        while not history.over:
+            epoch = history.epoch + 1
             began = time.monotonic()
             with progress.track(f"epoch {epoch}/{t.epochs}", len(train)) as tick:
                 loss, norm = train_epoch(model, optimiser, train, targets, config, epoch, size, tick)
@@ -178,17 +178,17 @@ def fit(
                 "learning_rates": {g["name"]: g["lr"] for g in optimiser.param_groups},
                 "seconds": round(time.monotonic() - began, 3),
             }
-            better = course.add(line, model.state, model.tensors, lambda: checkpoints.optimiser_tensors(optimiser))
+            better = history.add(line, model.state, model.tensors, lambda: checkpoints.optimiser_tensors(optimiser))
             report(describe_epoch(model.task, line, t.epochs, better, first=epoch == began_at))
     finally:
-        course.close()
-    if course.best is None:
+        history.close()
+    if history.best is None:
         raise RunError("no epoch was trained", "Set training.epochs to at least 1.")
-    if course.epoch < t.epochs:
-        report(f"stopped: no better validation {course.choice.name} for {t.patience} epochs")
+    if history.epoch < t.epochs:
+        report(f"stopped: no better validation {history.choice.name} for {t.patience} epochs")
     model.ranks.gather(None)  # the best epoch is on disk
     model.load(checkpoints.read(folder.best)[0], folder.best)
-    return course.best
+    return history.best
 
 
 def train_epoch(

@@ -22,7 +22,7 @@ from torch.func import functional_call, vmap
 
 from beatmeter.errors import RunError
 from beatmeter.learning import checkpoints
-from beatmeter.learning.history import Course
+from beatmeter.learning.history import History
 from beatmeter.learning.lag_shift import draw_shifts, shifted
 from beatmeter.learning.loop import Model, Run, fit_standardisation, head_seed, judge, optimiser_steps, schedule, tensors_of
 from beatmeter.learning.sources import Source, in_order
@@ -170,18 +170,18 @@ def fit_stacked(
             fit_standardisation(member.model, train, source.step_size(member.config.training))
     stack = Stack(sorted(members, key=lambda m: (m.config.seed, m.config.augment.lag_shift)))
     targets = tensors_of(members[0].model.task.targets(train), stack.device)
-    courses = [Course(m.folder, m.about, m.config.training, chosen_by(m.model.task, m.config.training.select)) for m in stack.members]
-    every = list(zip(stack.members, courses, strict=True))
+    histories = [History(m.folder, m.about, m.config.training, chosen_by(m.model.task, m.config.training.select)) for m in stack.members]
+    every = list(zip(stack.members, histories, strict=True))
     failed: dict[Path, RunError] = {}
     epoch = 0
     try:
-        while courses:
+        while histories:
             epoch, began = epoch + 1, time.monotonic()
             losses, norms = _epoch(stack, source, train, targets, epoch)
             outputs = _validation(stack, source, val)
-            seconds = round((time.monotonic() - began) / len(courses), 3)
+            seconds = round((time.monotonic() - began) / len(histories), 3)
             sound = torch.isfinite(norms).cpu().numpy() & np.isfinite(outputs).all(axis=(1, 2))
-            for row, (member, course) in enumerate(zip(stack.members, courses, strict=True)):
+            for row, (member, history) in enumerate(zip(stack.members, histories, strict=True)):
                 if not sound[row]:
                     path = member.folder.path
                     failed[path] = RunError(f"the loss of {path.name} is not finite in epoch {epoch}", "Lower the learning rates.")
@@ -196,25 +196,26 @@ def fit_stacked(
                     "learning_rates": stack.rates(row),
                     "seconds": seconds,
                 }
-                course.add(line, model.state, model.tensors, lambda moments=moments: moments)  # type: ignore[misc]
-            going = [i for i, course in enumerate(courses) if sound[i] and not course.over]
-            tick(len(courses) + sum(c.training.epochs - epoch for i, c in enumerate(courses) if i not in going))
-            if len(going) < len(courses):
-                for i, course in enumerate(courses):
+                history.add(line, model.state, model.tensors, lambda moments=moments: moments)  # type: ignore[misc]
+            going = [i for i, history in enumerate(histories) if sound[i] and not history.over]
+            tick(len(histories) + sum(c.training.epochs - epoch for i, c in enumerate(histories) if i not in going))
+            if len(going) < len(histories):
+                for i, history in enumerate(histories):
                     if i not in going:
-                        course.close()
-                courses = [courses[i] for i in going]
+                        history.close()
+                histories = [histories[i] for i in going]
                 if going:
                     stack.keep(going)
     finally:
-        for course in courses:
-            course.close()
-    for member, course in every:
+        for history in histories:
+            history.close()
+    for member, history in every:
         if member.folder.path in failed:
             continue
         member.model.load(checkpoints.read(member.folder.best)[0], member.folder.best)
-        assert course.best is not None
-        report(f"{member.folder.path.name}: {course.epoch} epochs, best {course.best['epoch']}: {member.model.task.epoch_line(course.best['val'])}")
+        assert history.best is not None
+        figures = member.model.task.epoch_line(history.best["val"])
+        report(f"{member.folder.path.name}: {history.epoch} epochs, best {history.best['epoch']}: {figures}")
     return failed
 
 

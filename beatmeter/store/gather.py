@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from beatmeter.errors import StoreError
-from beatmeter.store import crew
+from beatmeter.store import workers
 from beatmeter.store.catalog import Commit, State
 from beatmeter.store.layout import ArrayLayout, StoreLayout, checksums, digest
 from beatmeter.store.mapped import REMEDY
@@ -128,7 +128,7 @@ class PoolingRows:
                     among = order[run.tracks]
                     self._check(at[among[fresh[among]]], run, stored, copied if whole else None)
 
-        crew.share(copy, runs, len(values) * (end - begin))
+        workers.share(copy, runs, len(values) * (end - begin))
         return values, offsets
 
     def _select(self, layers: Sequence[int] | None) -> tuple[slice | list[int], int, int]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from beatmeter.audio.chunking import Layout, rows
 from beatmeter.schema import Features, FeatureSpec, Pooled
-from beatmeter.store import crew
+from beatmeter.store import workers
 from beatmeter.store.gather import Check
 from beatmeter.store.reader import Snapshot
 from beatmeter.store.store import Store
@@ -202,7 +202,7 @@ class Memcpy(Way):
             for a, b, at in part:
                 out[at : at + b - a] = values[a:b]
 
-        crew.share(copy, pieces, out.nbytes)
+        workers.share(copy, pieces, out.nbytes)
         return out
 
 

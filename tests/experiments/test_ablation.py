@@ -200,13 +200,13 @@ def test_test_is_predicted_only_when_asked_and_then_without_training(plan: Path,
 
 DYING = """
 import os, signal
-from beatmeter.learning import history as course
-add = course.Course.add
+from beatmeter.learning import history
+add = history.History.add
 def dying(self, line, *rest):
     if "hidden-8" not in self.folder.path.name and line["epoch"] == 2:
         os.kill(os.getpid(), signal.SIGKILL)
     return add(self, line, *rest)
-course.Course.add = dying
+history.History.add = dying
 from beatmeter.cli import main
 main()
 """

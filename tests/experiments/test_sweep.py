@@ -18,7 +18,7 @@ from beatmeter.evaluation.runs import RunFolder
 from beatmeter.experiments import sweep
 from beatmeter.experiments.cells import Cell, expand, parse_axis, parse_seeds
 from beatmeter.experiments.sweep import FailedRunsError, run_cells, together
-from beatmeter.learning.history import Course
+from beatmeter.learning.history import History
 from beatmeter.learning.training import prepare
 from beatmeter.runtime.config import change, differences, to_toml
 from beatmeter.runtime.progress import Tick
@@ -149,16 +149,16 @@ def test_a_streamed_cell_that_diverges_leaves_the_others_alone(config: RunConfig
 
 def test_cells_that_were_interrupted_are_resumed_from_one_preparation(config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cells = expand(change(config, {"training": {"epochs": 3}}), [], [0, 1, 2])
-    add, done = Course.add, []
+    add, done = History.add, []
 
-    def stop(course: Course, *args: Any) -> bool:
+    def stop(history: History, *args: Any) -> bool:
         if len(done) == 4:  # in the second epoch: one head has it, the others do not
             raise KeyboardInterrupt
-        done.append(course)
-        return add(course, *args)
+        done.append(history)
+        return add(history, *args)
 
     with monkeypatch.context() as first:
-        first.setattr(Course, "add", stop)
+        first.setattr(History, "add", stop)
         with pytest.raises(KeyboardInterrupt):
             run_cells(cells, tmp_path / "stopped", CPU, report=lambda text: None)
     stopped = [RunFolder(tmp_path / "stopped" / c.name) for c in cells]

@@ -26,8 +26,8 @@ CPU = torch.device("cpu")
 
 DYING = """
 import os, signal
-from beatmeter.learning import checkpoints, history as course
-course.EVERY = 0.0  # however fast an epoch is, it is written
+from beatmeter.learning import checkpoints, history
+history.EVERY = 0.0  # however fast an epoch is, it is written
 write = checkpoints.write
 def dying(path, tensors, about):
     if about["epoch"] == 3 and path.name.startswith("last"):

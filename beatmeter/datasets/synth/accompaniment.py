@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from beatmeter.datasets.synth.chance import one_of, pick
+from beatmeter.datasets.synth.draws import one_of, pick
 from beatmeter.datasets.synth.harmony import Harmony
 from beatmeter.datasets.synth.melody import draw_rhythm
 from beatmeter.datasets.synth.notes import Dynamics, Notes

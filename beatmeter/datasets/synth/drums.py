@@ -7,8 +7,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from beatmeter.datasets.synth.chance import one_of, pick
 from beatmeter.datasets.synth.clip import FloatArray
+from beatmeter.datasets.synth.draws import one_of, pick
 from beatmeter.datasets.synth.notes import Dynamics, Notes
 from beatmeter.datasets.synth.patterns import PATTERNS, Pattern
 from beatmeter.datasets.synth.structure import Phrase

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from beatmeter.datasets.synth.chance import pick
+from beatmeter.datasets.synth.draws import pick
 from beatmeter.datasets.synth.options import SynthOptions
 from beatmeter.errors import ConfigError
 

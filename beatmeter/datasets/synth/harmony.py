@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from beatmeter.datasets.synth.chance import one_of, pick
 from beatmeter.datasets.synth.clip import FloatArray, IntArray
+from beatmeter.datasets.synth.draws import one_of, pick
 from beatmeter.datasets.synth.structure import Phrase
 from beatmeter.datasets.synth.timing import Layout
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from beatmeter.datasets.synth.chance import one_of, pick
+from beatmeter.datasets.synth.draws import one_of, pick
 from beatmeter.datasets.synth.harmony import Harmony
 from beatmeter.datasets.synth.notes import Dynamics, Notes
 from beatmeter.datasets.synth.patterns import CELLS

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import fft
 
-from beatmeter.datasets.synth.chance import one_of, stream
 from beatmeter.datasets.synth.clip import Audio
+from beatmeter.datasets.synth.draws import one_of, stream
 from beatmeter.datasets.synth.tones import FAMILIES, Instrument
 from beatmeter.errors import ConfigError, nearest
 

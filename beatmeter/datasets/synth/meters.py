@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from beatmeter.datasets.synth.chance import pick
 from beatmeter.datasets.synth.clip import METERS
+from beatmeter.datasets.synth.draws import pick
 from beatmeter.datasets.synth.forms import Form, draw_form
 from beatmeter.datasets.synth.options import SynthOptions
 from beatmeter.datasets.synth.timing import Layout, make_layout

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from beatmeter.datasets.synth.chance import pick, stream
 from beatmeter.datasets.synth.clip import KINDS, METERS, Audio, Clip, FloatArray, IntArray
+from beatmeter.datasets.synth.draws import pick, stream
 from beatmeter.datasets.synth.effects import apply_effects
 from beatmeter.datasets.synth.harmony import draw_harmony
 from beatmeter.datasets.synth.meters import Meters, draw_meters

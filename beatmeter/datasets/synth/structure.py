@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from beatmeter.datasets.synth.chance import one_of, pick
+from beatmeter.datasets.synth.draws import one_of, pick
 from beatmeter.datasets.synth.timing import Layout
 
 SECTION_PLANS = ("A", "A", "AB", "ABA", "AAB", "AABA", "ABAB", "ABC")

@@ -54,9 +54,9 @@ class Spread:
         """For people: how much, how fast, by whom."""
         rate = self.done / max(self.seconds, 1e-9)
         speed = f"extracted {count(self.done, 'track')} at {rate:.2f} clips/s, {self.audio_seconds / max(self.seconds, 1e-9):.0f} x real time"
-        crew = ", ".join(f"{name} {n}" for name, n in sorted(self.workers.items())[:8])
+        names = ", ".join(f"{name} {n}" for name, n in sorted(self.workers.items())[:8])
         more = f" and {len(self.workers) - 8} more" if len(self.workers) > 8 else ""
-        return [f"{speed}; {self.present} were present", f"{count(len(self.workers), 'worker')}: {crew}{more}"]
+        return [f"{speed}; {self.present} were present", f"{count(len(self.workers), 'worker')}: {names}{more}"]
 
 
 def spread(

@@ -104,8 +104,8 @@ def through(items: Iterable[T], work: Callable[[T], R], threads: int, ahead: int
             if left == 0:
                 done.end()
 
-    crew = [threading.Thread(target=t, name=f"beatmeter-{t.__name__}", daemon=True) for t in (feed, *[serve] * threads)]
-    for thread in crew:
+    workers = [threading.Thread(target=t, name=f"beatmeter-{t.__name__}", daemon=True) for t in (feed, *[serve] * threads)]
+    for thread in workers:
         thread.start()
     try:
         while True:
@@ -119,7 +119,7 @@ def through(items: Iterable[T], work: Callable[[T], R], threads: int, ahead: int
     finally:
         todo.abort()
         done.abort()
-        for thread in crew:
+        for thread in workers:
             thread.join()
 
 
