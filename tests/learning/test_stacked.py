@@ -15,6 +15,7 @@ from beatmeter.experiments.sweep import FailedRunsError, fit_many
 from beatmeter.learning import checkpoints
 from beatmeter.learning.training import Prepared, begin, finish, prepare
 from beatmeter.runtime.config import change
+from beatmeter.runtime.progress import SILENT
 from beatmeter.settings import RunConfig
 
 CPU = torch.device("cpu")
@@ -51,7 +52,7 @@ def configs(config: RunConfig) -> list[RunConfig]:
 
 
 def test_stacked_heads_are_what_each_would_be_alone(configs: list[RunConfig], tmp_path: Path) -> None:
-    ready = prepare(configs[0], CPU, quiet, None)
+    ready = prepare(configs[0], CPU, quiet, SILENT)
     alone = trained(configs, ready, tmp_path / "alone", None)
     together = trained(configs, ready, tmp_path / "together", True)
     epochs = []
@@ -81,8 +82,8 @@ def test_cells_on_threads_are_what_each_would_be_alone(configs: list[RunConfig],
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        alone = trained(configs[:3], prepare(configs[0], CPU, quiet, None), tmp_path / "alone", None)
-        threads = trained(configs[:3], prepare(configs[0], CPU, quiet, None), tmp_path / "threads", False)
+        alone = trained(configs[:3], prepare(configs[0], CPU, quiet, SILENT), tmp_path / "alone", None)
+        threads = trained(configs[:3], prepare(configs[0], CPU, quiet, SILENT), tmp_path / "threads", False)
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
@@ -94,7 +95,7 @@ def test_cells_on_threads_are_what_each_would_be_alone(configs: list[RunConfig],
 
 def test_a_loss_that_is_not_finite_names_its_cell(config: RunConfig, tmp_path: Path) -> None:
     configs = [change(config, {"seed": s, "training": {"head_lr": lr}}) for s, lr in ((0, 1e-3), (1, 1e30))]
-    ready = prepare(configs[0], CPU, quiet, None)
+    ready = prepare(configs[0], CPU, quiet, SILENT)
     with pytest.raises(RunError, match=r"the loss of 1 is not finite in epoch"):
         trained(configs, ready, tmp_path, True)
 
@@ -102,7 +103,7 @@ def test_a_loss_that_is_not_finite_names_its_cell(config: RunConfig, tmp_path: P
 @pytest.mark.parametrize("stack", [True, False], ids=["stacked", "threads"])
 def test_a_head_that_diverges_costs_only_itself(stack: bool, config: RunConfig, tmp_path: Path) -> None:
     configs = [change(config, {"seed": s, "training": {"head_lr": lr}}) for s, lr in ((0, 1e-3), (1, 1e30), (2, 1e-3))]
-    ready = prepare(configs[0], CPU, quiet, None)
+    ready = prepare(configs[0], CPU, quiet, SILENT)
     alone = trained([configs[0], configs[2]], ready, tmp_path / "alone", None)
     runs = [begin(c, ready, tmp_path / "together" / str(i), CPU, report=quiet) for i, c in enumerate(configs)]
     with pytest.raises(FailedRunsError, match=r"^1 of 3 runs failed: 1: the loss.* is not finite in epoch 1\. Lower the learning rates") as told:

@@ -17,6 +17,7 @@ from beatmeter.learning import checkpoints
 from beatmeter.learning.loop import Model, optimiser_for, tensors_of, train_epoch
 from beatmeter.learning.training import Prepared, evaluate_run, prepare, run
 from beatmeter.runtime.config import change
+from beatmeter.runtime.progress import SILENT
 from beatmeter.settings import RunConfig
 from beatmeter.tasks import TASKS, chosen_by, open_task
 
@@ -82,7 +83,7 @@ def test_a_saved_run_gives_its_predictions_again(settings: RunConfig, tmp_path: 
 
 
 def model_of(settings: RunConfig) -> tuple[Model, Prepared]:
-    ready = prepare(settings, CPU, quiet, None)
+    ready = prepare(settings, CPU, quiet, SILENT)
     torch.manual_seed(0)
     return Model(ready.task, ready.task.study(ready.split("train")), ready.source, ready.task.head(ready.source.spec)), ready
 
