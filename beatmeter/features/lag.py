@@ -242,5 +242,7 @@ class LagPooling(nn.Module):
 
     def forward(self, states: Float[Tensor, "sequence frame dim"], first: int = 0) -> Float[Tensor, "sequence channel lag"]:
         """`first`: how many frames after the beginning of a chunk the sequences begin (0 where whole chunks are joined)."""
+        if states.device.type == "cpu" and not (torch.is_grad_enabled() and states.requires_grad) and len(states) > 1:
+            return torch.cat([self(sequence[None], first) for sequence in states])  # one after the other stay in a core's cache
         z = self.channels(states.float(), first)
         return autocorrelation(z, len(self.weights) - 1, self.channels.groups) @ self.weights
