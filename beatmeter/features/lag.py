@@ -18,6 +18,7 @@ import hashlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import cache
 
 import torch
 from jaxtyping import Float
@@ -56,23 +57,33 @@ def autocorrelation(
     `groups` says how many neighbouring dimensions make a channel (default: each its own). Lags that do not fit into
     the sequence, and channels that never change, give 0.
     """
+    return _of_power(_power(z, longest, groups), z.shape[1], longest)
+
+
+def _power(z: Float[Tensor, "sequence frame dim"], longest: int, groups: Sequence[int] | None) -> Float[Tensor, "sequence channel bin"]:
+    """Power of the channels over zero-padded frequencies, the mean over time removed."""
     n, dims = z.shape[1], z.shape[2]
     sizes = list(groups) if groups is not None else [1] * dims
     z = z - z.mean(dim=1, keepdim=True)
-    size = _fast_length(n + min(longest, n))
-    spectrum = torch.fft.rfft(z.transpose(1, 2), n=size)
+    spectrum = torch.fft.rfft(z.transpose(1, 2), n=_fast_length(n + min(longest, n)))
     power = spectrum.real.square() + spectrum.imag.square()
-    if len(sizes) < dims:
-        power = torch.stack([part.sum(dim=1) for part in power.split(sizes, dim=1)], dim=1)
-    r = torch.fft.irfft(power, n=size)[..., : min(longest, n - 1) + 1]
+    if len(sizes) == dims:
+        return power
+    return torch.cat([part if part.shape[1] == 1 else part.sum(dim=1, keepdim=True) for part in power.split(sizes, dim=1)], dim=1)
+
+
+def _of_power(power: Float[Tensor, "sequence channel bin"], n: int, longest: int) -> Float[Tensor, "sequence channel lag"]:
+    """The autocorrelation of `n` frames whose power `_power` gave."""
+    r = torch.fft.irfft(power, n=_fast_length(n + min(longest, n)))[..., : min(longest, n - 1) + 1]
     energy = r[..., :1]
-    lag = torch.arange(r.shape[-1], device=z.device)
+    lag = torch.arange(r.shape[-1], device=r.device)
     taper = (n / (n - lag)).clamp(max=TAPER_CAP).to(r.dtype)
     floor = torch.finfo(r.dtype).tiny ** 0.5
     r = torch.where(energy > floor, r * taper / energy.clamp_min(floor), torch.zeros_like(r))
     return nn.functional.pad(r, (0, longest + 1 - r.shape[-1]))
 
 
+@cache
 def _fast_length(n: int) -> int:
     """Smallest even 2^a 3^b 5^c, b at most 4 and c at most 3, that is at least `n`. Not SciPy's `next_fast_len`: for some numbers
     of chunks it is smaller, which moves the last bits of stored features, and that takes a new LAG_VERSION."""
@@ -242,7 +253,7 @@ class LagPooling(nn.Module):
 
     def forward(self, states: Float[Tensor, "sequence frame dim"], first: int = 0) -> Float[Tensor, "sequence channel lag"]:
         """`first`: how many frames after the beginning of a chunk the sequences begin (0 where whole chunks are joined)."""
-        if states.device.type == "cpu" and not (torch.is_grad_enabled() and states.requires_grad) and len(states) > 1:
-            return torch.cat([self(sequence[None], first) for sequence in states])  # one after the other stay in a core's cache
-        z = self.channels(states.float(), first)
-        return autocorrelation(z, len(self.weights) - 1, self.channels.groups) @ self.weights
+        longest, learning = len(self.weights) - 1, torch.is_grad_enabled() and states.requires_grad
+        parts = states.split(1) if states.device.type == "cpu" and not learning else [states]  # one by one they stay in a core's cache
+        power = torch.cat([_power(self.channels(part.float(), first), longest, self.channels.groups) for part in parts])
+        return _of_power(power, states.shape[1], longest) @ self.weights

@@ -7,7 +7,7 @@ window needs them, and windows that overlap share them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from beatmeter.audio.chunking import Cutter, Layout, Window, frame_count, rows
 from beatmeter.features.pooling import Aggregation, Encoder, window_chunks
 from beatmeter.features.poolings import Arrangement, pooling_class
 from beatmeter.features.poolings.sequences import pad
+from beatmeter.schema import FeatureSpec
 
 CHUNKS = {"cpu": 6, "cuda": 96}  # that go through the backbone together: what stays in a core's cache; what fills a GPU
 
@@ -27,22 +28,30 @@ def batch_chunks(device: torch.device) -> int:
     return CHUNKS.get(device.type, 24)
 
 
+def listening_together(encoders: Mapping[str, Encoder]) -> list[dict[str, Encoder]]:
+    """Encoders in groups that hear the same chunks, frames and windows, so that one listener serves each group."""
+    groups: dict[Hashable, dict[str, Encoder]] = {}
+    for name, encoder in encoders.items():
+        spec = encoder.spec
+        groups.setdefault((spec.chunk, spec.frame_hop, spec.frame_span, window_chunks(spec)), {})[name] = encoder
+    return list(groups.values())
+
+
 class TrackListener:
     """The features of one track of `samples` samples, pushed in blocks: the same as of the whole wave at once.
 
-    Raises AudioError when the track is too short, and when it turns out shorter or longer than was said.
+    `encoders` are a group of `listening_together`: all of them take the same chunks. Raises AudioError when the track is too short,
+    and when it turns out shorter or longer than was said.
     """
 
-    def __init__(self, encoder: Encoder, samples: int, device: torch.device) -> None:
-        self.encoder, self.spec, self._device = encoder, encoder.spec, device
+    def __init__(self, encoders: Mapping[str, Encoder], samples: int, device: torch.device) -> None:
+        self.encoders, self._device = encoders, device
+        self.spec = next(iter(encoders.values())).spec
         self.layout = Layout.of(samples, self.spec)
         self._cutter = Cutter(self.spec.chunk, samples)
         self._waiting: list[np.ndarray] = []
         self._batches = self._batched(batch_chunks(device))
-        self._sums = {p.name: Aggregation(p) for p in self.spec.poolings if pooling_class(p).per_track}
-        self._sequences: dict[str, list[Tensor]] = {p.name: [] for p in self.spec.poolings if not pooling_class(p).per_track}
-        self._frames = {p.name: torch.from_numpy(rows(self.layout, p)[1]).to(device) for p in self.spec.poolings}
-        self._done = dict.fromkeys(self._frames, 0)  # rows
+        self._pooled = {name: _PooledRows(encoder.spec, self.layout, device) for name, encoder in encoders.items()}
 
     def _batched(self, limit: int) -> list[list[Window]]:
         """The windows of the track, as many together as have `limit` chunks, one at least; the first ones last."""
@@ -60,13 +69,10 @@ class TrackListener:
         """The next samples of the track, mono at the features' rate."""
         self._take(self._cutter.push(block))
 
-    def finish(self) -> dict[str, Float[Tensor, "1 layer ..."]]:
-        """Features by pooling, after the last block; sequences as `sequences.pad` has them."""
+    def finish(self) -> dict[str, dict[str, Float[Tensor, "1 layer ..."]]]:
+        """Features by encoder and pooling, after the last block; sequences as `sequences.pad` has them."""
         self._take(self._cutter.finish())
-        features = {name: total.result()[None] for name, total in self._sums.items()}
-        for name, parts in self._sequences.items():
-            features |= pad(name, [torch.cat(parts)], [torch.from_numpy(rows(self.layout, self.spec[name])[0])])
-        return features
+        return {name: pooled.result() for name, pooled in self._pooled.items()}
 
     def _take(self, chunks: Sequence[np.ndarray]) -> None:
         self._waiting += chunks
@@ -74,27 +80,50 @@ class TrackListener:
             windows = self._batches.pop()
             waves = torch.from_numpy(np.stack(self._waiting[:count])).to(self._device)
             del self._waiting[:count]
-            for name, values in self.encoder(waves, Arrangement.join([Arrangement.of_window(self.layout, w) for w in windows])).items():
-                first = self._done[name]
-                self._done[name] += len(values)
-                if name in self._sequences:
-                    self._sequences[name].append(values)
-                    continue
-                self._sums[name].add(values, self._frames[name][first : self._done[name]])
+            arrangement = Arrangement.join([Arrangement.of_window(self.layout, w) for w in windows])
+            for name, encoder in self.encoders.items():
+                self._pooled[name].add(encoder(waves, arrangement))
+
+
+class _PooledRows:
+    """The rows of every pooling of one track, in order, and what they make of it."""
+
+    def __init__(self, spec: FeatureSpec, layout: Layout, device: torch.device) -> None:
+        self._spec, self._layout = spec, layout
+        self._sums = {p.name: Aggregation(p) for p in spec.poolings if pooling_class(p).per_track}
+        self._sequences: dict[str, list[Tensor]] = {p.name: [] for p in spec.poolings if not pooling_class(p).per_track}
+        self._frames = {p.name: torch.from_numpy(rows(layout, p)[1]).to(device) for p in spec.poolings}
+        self._done = dict.fromkeys(self._frames, 0)
+
+    def add(self, rows_of: Mapping[str, Float[Tensor, "row layer ..."]]) -> None:
+        for name, values in rows_of.items():
+            first = self._done[name]
+            self._done[name] += len(values)
+            if name in self._sequences:
+                self._sequences[name].append(values)
+                continue
+            self._sums[name].add(values, self._frames[name][first : self._done[name]])
+
+    def result(self) -> dict[str, Float[Tensor, "1 layer ..."]]:
+        features = {name: total.result()[None] for name, total in self._sums.items()}
+        for name, parts in self._sequences.items():
+            features |= pad(name, [torch.cat(parts)], [torch.from_numpy(rows(self._layout, self._spec[name])[0])])
+        return features
 
 
 class WindowListener:
     """Features of windows of audio that is pushed in blocks. Times are seconds from the first block on.
 
-    `covered` is how far the audio is encoded: behind what was pushed by less than a chunk, until `finish`. `begin` is from where on
-    states are held. A window is rounded to whole frames.
+    `encoders` are a group of `listening_together`. `covered` is how far the audio is encoded: behind what was pushed by less than a
+    chunk, until `finish`. `begin` is from where on states are held. A window is rounded to whole frames.
     """
 
-    def __init__(self, encoder: Encoder, device: torch.device) -> None:
-        self.encoder, self.spec, self._device = encoder, encoder.spec, device
+    def __init__(self, encoders: Mapping[str, Encoder], device: torch.device) -> None:
+        self.encoders, self._device = encoders, device
+        self.spec = next(iter(encoders.values())).spec
         self._limit = batch_chunks(device)
         self._cutter = Cutter(self.spec.chunk)
-        self._states: dict[int, Tensor] = {}
+        self._states: dict[str, dict[int, Tensor]] = {name: {} for name in encoders}
         self._begin = self._end = 0  # the frames that are held
 
     @property
@@ -111,7 +140,7 @@ class WindowListener:
         chunks = self._cutter.push(block)
         if chunks and skip:
             self._end += len(chunks) * self._frames_of(chunks[0])
-            self._begin, self._states = self._end, {}
+            self._begin, self._states = self._end, {name: {} for name in self.encoders}
         elif chunks:
             self._encode(chunks, [0] * len(chunks))
 
@@ -126,24 +155,28 @@ class WindowListener:
 
     def _encode(self, chunks: Sequence[np.ndarray], skips: Sequence[int]) -> None:
         for a in range(0, len(chunks), self._limit):
-            states = self.encoder.states(torch.from_numpy(np.stack(chunks[a : a + self._limit])).to(self._device))
-            for layer, found in states.items():
-                joined = [x[s:] for x, s in zip(found, skips[a : a + self._limit], strict=True)]
-                self._states[layer] = torch.cat([*([self._states[layer]] if layer in self._states else []), *joined])
-            self._end = self._begin + len(next(iter(self._states.values())))
+            waves = torch.from_numpy(np.stack(chunks[a : a + self._limit])).to(self._device)
+            for name, encoder in self.encoders.items():
+                held = self._states[name]
+                for layer, states in encoder.states(waves).items():
+                    joined = [x[s:] for x, s in zip(states, skips[a : a + self._limit], strict=True)]
+                    held[layer] = torch.cat([*([held[layer]] if layer in held else []), *joined])
+                self._end = self._begin + len(next(iter(held.values())))
 
-    def features(self, times: Float[np.ndarray, "window 2"]) -> dict[str, Float[Tensor, "window layer ..."]]:
-        """Features by pooling of windows between `begin` and `covered`; parts of them that lie outside are left out."""
+    def features(self, times: Float[np.ndarray, "window 2"]) -> dict[str, dict[str, Float[Tensor, "window layer ..."]]]:
+        """Features by encoder and pooling of windows between `begin` and `covered`; parts of them that lie outside are left out."""
         rate = self.spec.frame_rate
         windows = []
         for a, b in times:
             last = min(round(b * rate), self._end)
             windows.append((min(max(self._begin, last - round((b - a) * rate)), last - 1), last))
-        return self.encoder.pool(self._states, windows, self._begin, self._frames_of(np.empty(self.spec.chunk.length)))
+        chunk = self._frames_of(np.empty(self.spec.chunk.length))
+        return {name: encoder.pool(self._states[name], windows, self._begin, chunk) for name, encoder in self.encoders.items()}
 
     def forget(self, before: float) -> None:
         """Windows from now on begin at `before` seconds or later."""
         first = min(int(before * self.spec.frame_rate), self._end)
         if first > self._begin:
-            self._states = {layer: states[first - self._begin :].clone() for layer, states in self._states.items()}
+            for held in self._states.values():
+                held |= {layer: states[first - self._begin :].clone() for layer, states in held.items()}
             self._begin = first

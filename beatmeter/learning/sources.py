@@ -359,10 +359,10 @@ class TrackEncoder(nn.Module):
         return join(alone, [p.name for p in self.spec.poolings])
 
     def _alone(self, track: Excerpt | LongTrack) -> dict[str, Tensor]:
-        listener = TrackListener(self.encode, track.samples if isinstance(track, LongTrack) else len(track.wave), self.device)
+        listener = TrackListener({"": self.encode}, track.samples if isinstance(track, LongTrack) else len(track.wave), self.device)
         for block in track.blocks(self.spec.chunk.sample_rate) if isinstance(track, LongTrack) else [track.wave]:
             listener.push(block)
-        return listener.finish()
+        return listener.finish()[""]
 
     def _together(self, excerpts: Sequence[Excerpt]) -> dict[str, Tensor]:
         layouts = [Layout.of(len(e.wave), self.spec) for e in excerpts]

@@ -20,7 +20,9 @@ from beatmeter.evaluation.calibration import SURE, Calibration
 from beatmeter.evaluation.runs import RunFolder
 from beatmeter.evaluation.timeline import HOP, WINDOW, windows
 from beatmeter.features.backbones.adapters import load_merged
-from beatmeter.features.listening import TrackListener, WindowListener
+from beatmeter.features.backbones.hubert import share_front_ends
+from beatmeter.features.listening import TrackListener, WindowListener, listening_together
+from beatmeter.features.pooling import Encoder
 from beatmeter.features.service import FeatureService
 from beatmeter.learning.restoring import restore
 from beatmeter.learning.sources import TrackEncoder
@@ -185,6 +187,7 @@ class EnsembleScorer:
         self.ensemble, runs = folder.ensemble(), folder.runs()
         used = self.ensemble.used
         self._members = {name: RunScorer(runs[name], device) for name in used}
+        share_front_ends([member.encoder.encode.backbone for member in self._members.values()])
         self.calibrations = {name: Calibration.load(RunFolder(runs[name]).calibration) for name in used} if folder.calibrated else {}
         first = next(iter(self.members.values()))
         self.classes, self.sample_rate = first.classes, first.sample_rate
@@ -218,18 +221,25 @@ class WholeTrack:
 
     def __init__(self, scorer: Scorer, samples: int) -> None:
         self._scorer = scorer
-        self._listeners = {name: TrackListener(run.encoder.encode, samples, run.encoder.device) for name, run in scorer.members.items()}
+        self._listeners = [TrackListener(group, samples, device) for group, device in _groups(scorer)]
 
     def push(self, block: Float[np.ndarray, " sample"]) -> None:
         """The next samples, mono at the scorer's rate."""
         with torch.inference_mode():
-            for listener in self._listeners.values():
+            for listener in self._listeners:
                 listener.push(block)
 
     def finish(self) -> Scored:
         """What is made of all of it. Raises AudioError when there was more or less of it than was said."""
         with torch.inference_mode():
-            return self._scorer.join({name: self._scorer.members[name].score(x.finish()) for name, x in self._listeners.items()})
+            features = {name: found for listener in self._listeners for name, found in listener.finish().items()}
+            return self._scorer.join({name: member.score(features[name]) for name, member in self._scorer.members.items()})
+
+
+def _groups(scorer: Scorer) -> list[tuple[dict[str, Encoder], torch.device]]:
+    """The encoders of the members in groups that listen together, by name, and the device of each group."""
+    groups = listening_together({name: run.encoder.encode for name, run in scorer.members.items()})
+    return [(group, scorer.members[next(iter(group))].encoder.device) for group in groups]
 
 
 def hear(scorer: Scorer, wave: Float[np.ndarray, " sample"]) -> Scored:
@@ -247,28 +257,28 @@ class Windows:
 
     def __init__(self, predictor: Predictor) -> None:
         self._predictor, self._scorer, self.sample_rate = predictor, predictor.scorer, predictor.scorer.sample_rate
-        self._listeners = {name: WindowListener(run.encoder.encode, run.encoder.device) for name, run in self._scorer.members.items()}
+        self._listeners = [WindowListener(group, device) for group, device in _groups(self._scorer)]
 
     @property
     def begin(self) -> float:
         """From where on states are held."""
-        return max(x.begin for x in self._listeners.values())
+        return max(x.begin for x in self._listeners)
 
     @property
     def covered(self) -> float:
         """How far the audio is encoded: a chunk behind what was pushed at most, until `finish`."""
-        return min(x.covered for x in self._listeners.values())
+        return min(x.covered for x in self._listeners)
 
     def push(self, block: Float[np.ndarray, " sample"], skip: bool = False) -> None:
         """The next samples. With `skip` the chunks that they complete are left out, and what is held begins after them."""
         with torch.inference_mode():
-            for listener in self._listeners.values():
+            for listener in self._listeners:
                 listener.push(block, skip)
 
     def finish(self) -> None:
         """There is no more: encode what is left. Raises AudioError when all of it is too short to be heard."""
         with torch.inference_mode():
-            for listener in self._listeners.values():
+            for listener in self._listeners:
                 listener.finish()
 
     def answers(self, times: Float[np.ndarray, "window 2"]) -> list[Answer]:
@@ -276,13 +286,14 @@ class Windows:
         if not len(times):
             return []
         with torch.inference_mode():
-            found = {name: self._scorer.members[name].score_each(x.features(times)) for name, x in self._listeners.items()}
+            features = {name: found for listener in self._listeners for name, found in listener.features(times).items()}
+            found = {name: member.score_each(features[name]) for name, member in self._scorer.members.items()}
         joined = [self._scorer.join({name: scored[i] for name, scored in found.items()}) for i in range(len(times))]
         return [self._predictor.judge(self._predictor.classes, s, float(b - a)) for s, (a, b) in zip(joined, times, strict=True)]
 
     def forget(self, before: float) -> None:
         """No window that begins earlier will be asked for: let go of its states."""
-        for listener in self._listeners.values():
+        for listener in self._listeners:
             listener.forget(before)
 
 

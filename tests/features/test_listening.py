@@ -92,10 +92,10 @@ def test_a_track_in_blocks_has_the_features_of_the_whole(name: str, seconds: flo
     wave = music(3, seconds, RATE)
     with torch.inference_mode():
         whole = TrackEncoder(ours.backbone, ours.spec, CPU).eval()._together([Excerpt(wave)])
-        listener = TrackListener(ours, len(wave), CPU)
+        listener = TrackListener({"a": ours}, len(wave), CPU)
         for block in blocks(wave, 1):
             listener.push(block)
-        found = listener.finish()
+        found = listener.finish()["a"]
     assert set(found) == {"stats", "lag"}
     for pooling, values in found.items():
         torch.testing.assert_close(values, whole[pooling], rtol=1e-4, atol=1e-4)
@@ -123,14 +123,14 @@ def test_windows_of_whole_chunks_have_the_features_of_those_chunks(name: str) ->
     ours = encoder(name)
     wave = music(5, 27.0, RATE)  # the last chunk overlaps the one before
     layout = Layout.of(len(wave), ours.spec)
-    listener = WindowListener(ours, CPU)
+    listener = WindowListener({"a": ours}, CPU)
     with torch.inference_mode():
         for block in blocks(wave, 2):
             listener.push(block)
         listener.finish()
         for first, last in ((0, 2), (1, 4), (4, 6), (0, 6)):
             times = np.array([[5.0 * first, min(5.0 * last, listener.covered)]])
-            found = listener.features(times)
+            found = listener.features(times)["a"]
             chunks = torch.from_numpy(np.stack([wave[s : s + layout.length] for s in layout.starts[first:last]]))
             window = layout.window(first, last)
             rows = ours(chunks, Arrangement.of_window(layout, window))

@@ -7,7 +7,8 @@ have equal lengths), masking and layer drop (both belong to pre-training).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import weakref
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -156,6 +157,7 @@ class Hubert(Backbone):
         self.config, self.identity, self.sample_rate, self.normalise = config, identity, sample_rate, normalise
         self.hop, self.span, self.dim, self.n_layers = config.hop, config.span, config.hidden_size, config.num_hidden_layers
         self.checkpointing = False
+        self._shared: Latest | None = None
         self.feature_extractor = FeatureExtractor(config)
         self.feature_projection = FeatureProjection(config)
         self.encoder = Encoder(config)
@@ -191,7 +193,20 @@ class Hubert(Backbone):
         return [*self.encoder.layers[-n:], *([self.encoder.layer_norm] if self.config.do_stable_layer_norm else [])]
 
     def forward(self, waves: Float[Tensor, "chunk sample"], visit: Visit, last: int | None = None) -> None:
-        self.encode(self.embed(waves), visit, last)
+        self._through(self._located(waves) if self._shared is None else self._shared(self._located, waves), visit, last)
+
+    def below(self) -> list[nn.Module]:
+        """What the first layer's input is made by."""
+        norm = [] if self.config.do_stable_layer_norm else [self.encoder.layer_norm]
+        return [self.feature_extractor, self.feature_projection, self.encoder.pos_conv_embed, *norm]
+
+    def share(self, other: Hubert) -> None:
+        """Take everything below the first layer from `other`, and compute it once for the same tensor of waves."""
+        self.feature_extractor, self.feature_projection = other.feature_extractor, other.feature_projection
+        self.encoder.pos_conv_embed = other.encoder.pos_conv_embed
+        if not self.config.do_stable_layer_norm:
+            self.encoder.layer_norm = other.encoder.layer_norm
+        self._shared = other._shared = other._shared or Latest()
 
     def embed(self, waves: Float[Tensor, "chunk sample"]) -> Float[Tensor, "chunk frame dim"]:
         """Front end: what the encoder takes, before positions are added."""
@@ -207,14 +222,65 @@ class Hubert(Backbone):
 
     def encode(self, embedded: Float[Tensor, "chunk frame dim"], visit: Visit, last: int | None = None) -> None:
         """The layers: `visit(k, states)` for k = 1 ... `last` (default: all of the network's)."""
+        self._through(self._locate(embedded), visit, last)
+
+    def _located(self, waves: Float[Tensor, "chunk sample"]) -> Float[Tensor, "chunk frame dim"]:
+        return self._locate(self.embed(waves))
+
+    def _locate(self, embedded: Float[Tensor, "chunk frame dim"]) -> Float[Tensor, "chunk frame dim"]:
+        """Positions added: the input of the first layer."""
+        encoder = self.encoder
+        x = embedded + encoder.pos_conv_embed(embedded)
+        y: Tensor = encoder.dropout(x if self.config.do_stable_layer_norm else encoder.layer_norm(x))
+        return y
+
+    def _through(self, x: Float[Tensor, "chunk frame dim"], visit: Visit, last: int | None) -> None:
         last = self.n_layers if last is None else last
         if not 1 <= last <= self.depth:
             raise BackboneError(f"layer {last} was asked of {self.identity.name}, which holds layers 1 to {self.depth} of {self.n_layers}")
         pre_norm, encoder = self.config.do_stable_layer_norm, self.encoder
-        x = embedded + encoder.pos_conv_embed(embedded)
-        x = encoder.dropout(x if pre_norm else encoder.layer_norm(x))
         for k, layer in enumerate(cast(Iterable[EncoderLayer], encoder.layers[:last]), 1):
             x = x.to(layer.layer_norm.weight.dtype)  # layers that train may be in float32 above others in bfloat16
             again = self.checkpointing and torch.is_grad_enabled()
             x = checkpoint(layer, x, use_reentrant=False) if again else layer(x)
             visit(k, encoder.layer_norm(x) if pre_norm and k == self.n_layers else x)
+
+
+class Latest:
+    """The latest result of a function of one tensor, for as long as that very tensor lives."""
+
+    def __init__(self) -> None:
+        self._argument: weakref.ref[Tensor] | None = None
+        self._result: Tensor | None = None
+
+    def __call__(self, make: Callable[[Tensor], Tensor], argument: Tensor) -> Tensor:
+        if self._result is None or self._argument is None or self._argument() is not argument:
+            self._result = make(argument)
+            self._argument = weakref.ref(argument, self._forget)
+        return self._result
+
+    def _forget(self, gone: weakref.ref[Tensor]) -> None:
+        if self._argument is gone:
+            self._argument = self._result = None
+
+
+def share_front_ends(backbones: Iterable[Backbone]) -> None:
+    """Let frozen encoders that are equal below their first layer hold that part once, and compute it once when they are given the
+    same tensor of waves one after the other: the members of an ensemble that were adapted from one checkpoint."""
+    known: list[Hubert] = []
+    for backbone in backbones:
+        if isinstance(backbone, Hubert) and not backbone.training:
+            twin = next((other for other in known if _equal_below(backbone, other)), None)
+            if twin is None:
+                known.append(backbone)
+            else:
+                backbone.share(twin)
+
+
+def _equal_below(a: Hubert, b: Hubert) -> bool:
+    if a.settings != b.settings or a.normalise != b.normalise:
+        return False
+    ours, theirs = ([p for module in hubert.below() for p in module.parameters()] for hubert in (a, b))
+    return not any(p.requires_grad for p in (*ours, *theirs)) and all(
+        p.dtype == q.dtype and p.device == q.device and torch.equal(p, q) for p, q in zip(ours, theirs, strict=True)
+    )
