@@ -66,10 +66,11 @@ def _power(z: Float[Tensor, "sequence frame dim"], longest: int, groups: Sequenc
     sizes = list(groups) if groups is not None else [1] * dims
     z = z - z.mean(dim=1, keepdim=True)
     spectrum = torch.fft.rfft(z.transpose(1, 2), n=_fast_length(n + min(longest, n)))
-    power = spectrum.real.square() + spectrum.imag.square()
+    power: Tensor = spectrum.real.square() + spectrum.imag.square()
     if len(sizes) == dims:
         return power
-    return torch.cat([part if part.shape[1] == 1 else part.sum(dim=1, keepdim=True) for part in power.split(sizes, dim=1)], dim=1)
+    parts = torch.split(power, sizes, dim=1)
+    return torch.cat([part if part.shape[1] == 1 else part.sum(dim=1, keepdim=True) for part in parts], dim=1)
 
 
 def _of_power(power: Float[Tensor, "sequence channel bin"], n: int, longest: int) -> Float[Tensor, "sequence channel lag"]:
@@ -254,6 +255,6 @@ class LagPooling(nn.Module):
     def forward(self, states: Float[Tensor, "sequence frame dim"], first: int = 0) -> Float[Tensor, "sequence channel lag"]:
         """`first`: how many frames after the beginning of a chunk the sequences begin (0 where whole chunks are joined)."""
         longest, learning = len(self.weights) - 1, torch.is_grad_enabled() and states.requires_grad
-        parts = states.split(1) if states.device.type == "cpu" and not learning else [states]  # one by one they stay in a core's cache
+        parts = torch.split(states, 1) if states.device.type == "cpu" and not learning else [states]  # one by one they stay in a core's cache
         power = torch.cat([_power(self.channels(part.float(), first), longest, self.channels.groups) for part in parts])
         return _of_power(power, states.shape[1], longest) @ self.weights

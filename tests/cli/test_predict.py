@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
 import os
 import pty
+import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
 from beatmeter.cli import answers
 from beatmeter.runtime.display import width_of
@@ -35,14 +39,20 @@ def album(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def on_a_terminal(columns: int, *words: object, **environment: str) -> str:
-    """What a person sees on a terminal of so many columns: stdout and stderr together."""
+def terminal(columns: int) -> tuple[int, int]:
+    """The two ends of a terminal of so many columns."""
     main, end = pty.openpty()
     import fcntl
     import struct
     import termios
 
     fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    return main, end
+
+
+def on_a_terminal(columns: int, *words: object, **environment: str) -> str:
+    """What a person sees on a terminal of so many columns: stdout and stderr together."""
+    main, end = terminal(columns)
     env = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "COLUMNS", "LINES")} | {"TERM": "xterm-256color"} | environment
     process = subprocess.Popen([sys.executable, "-m", "beatmeter", *map(str, words)], stdin=end, stdout=end, stderr=end, env=env)
     os.close(end)
@@ -218,3 +228,27 @@ def test_a_timeline_takes_standard_input_and_shows_progress(album: Path) -> None
     assert b"listening" not in piped.stderr + named.stderr
     assert "listening" in on_a_terminal(80, "timeline", MODEL, song)
     assert "listening" in on_a_terminal(80, "predict", MODEL, song)
+
+
+@pytest.mark.parametrize("command", ["predict", "timeline"])
+def test_ctrl_c_in_the_middle_of_a_long_file_ends_cleanly(command: str, tmp_path: Path) -> None:
+    song = tmp_path / "long.wav"
+    soundfile.write(song, np.tile(np.random.default_rng(0).integers(-9000, 9000, 800_000).astype(np.int16), 36), 8000)  # an hour
+    main, end = terminal(80)
+    env = {**os.environ, "TERM": "xterm"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "beatmeter", command, MODEL, song], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=end, env=env
+    )
+    os.close(end)
+    seen = b""
+    while not re.search(rb" [1-9]\d*/3600 ", seen):  # the first half minute has been heard
+        seen += os.read(main, 65536)
+    process.send_signal(signal.SIGINT)
+    with contextlib.suppress(OSError):  # the other end is closed
+        while block := os.read(main, 65536):
+            seen += block
+    os.close(main)
+    out, _ = process.communicate()
+    assert (process.returncode, out) == (130, b"")
+    assert lines_of(seen.decode())[-2:] == ["stopped", ""]
+    assert b"Traceback" not in seen

@@ -52,6 +52,15 @@ def test_equals_the_direct_sum() -> None:
     assert torch.allclose(fast[..., 0], torch.ones(3, 2))
 
 
+@pytest.mark.parametrize("channels", [ProjectionChannels(128), SpectralChannels()])
+def test_sequences_one_by_one_give_what_all_at_once_give(channels: torch.nn.Module) -> None:
+    states = torch.randn(3, 400, 148 if isinstance(channels, SpectralChannels) else 128, generator=torch.Generator().manual_seed(0))
+    pooling = LagPooling(channels, RATE)  # type: ignore[arg-type]
+    together = pooling(states.requires_grad_())
+    assert together.requires_grad
+    torch.testing.assert_close(pooling(states.detach()), together.detach(), rtol=1e-6, atol=1e-6)
+
+
 def test_lags_beyond_the_sequence_and_constant_channels_are_zero() -> None:
     z = torch.cat([torch.randn(1, 50, 1), torch.ones(1, 50, 1)], dim=2)
     r = autocorrelation(z, 80)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -19,14 +20,15 @@ from beatmeter.audio.decode import load
 from beatmeter.errors import AudioError, EvaluationError
 from beatmeter.evaluation.timeline import windows
 from beatmeter.features.backbones import load_backbone
+from beatmeter.features.backbones.hubert import Hubert, share_front_ends
 from beatmeter.features.lag import LagPooling, SpectralChannels
-from beatmeter.features.listening import TrackListener, WindowListener
+from beatmeter.features.listening import TrackListener, WindowListener, listening_together
 from beatmeter.features.pooling import Aggregation, Encoder, feature_spec
 from beatmeter.features.poolings import Arrangement, pooling_of
 from beatmeter.learning.sources import Excerpt, TrackEncoder
 from beatmeter.schema import ChunkSpec, PoolingSpec
 from beatmeter.serving.models import SHIPPED, shipped_models
-from beatmeter.serving.predictor import Predictor, RunScorer
+from beatmeter.serving.predictor import Predictor, RunScorer, Scored
 from beatmeter.serving.streaming import MeterStream
 from beatmeter.settings import FeatureConfig
 
@@ -116,6 +118,71 @@ def test_shipped_models_answer_as_they_do_for_the_whole_track_at_once(model: str
             }
         expected = predictor.judge(predictor.classes, predictor.scorer.join(said), 1.0)
         assert np.abs(answer.scores - expected.scores).max() <= 1e-6  # type: ignore[union-attr]
+
+
+def test_members_of_one_checkpoint_hold_and_compute_its_front_end_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[Tensor] = []
+    embed = Hubert.embed
+    monkeypatch.setattr(Hubert, "embed", lambda self, waves: (heard.append(waves), embed(self, waves))[1])
+    together, wave = Predictor.load(SHIPPED / "ensemble"), music(4, 42.0, RATE)
+    alone = {name: Predictor.load(SHIPPED / name) for name in together.scorer.members}
+    times = windows(42.0)
+    backbones = [run.encoder.encode.backbone for run in together.scorer.members.values()]
+    hubert, adapted = (b for b in backbones if isinstance(b, Hubert))
+    assert hubert.feature_extractor is adapted.feature_extractor
+    assert hubert.encoder.layers[0].attention.q_proj is not adapted.encoder.layers[0].attention.q_proj
+
+    def windowed(predictor: Predictor) -> dict[str, list[Scored]]:
+        ear = predictor.windows()
+        ear.push(wave)
+        ear.finish()
+        with torch.inference_mode():
+            features = {name: found for listener in ear._listeners for name, found in listener.features(times).items()}
+        return {name: run.score_each(features[name]) for name, run in predictor.scorer.members.items()}
+
+    found = windowed(together)
+    whole = together.scorer.hear(wave)
+    assert sum(map(len, heard)) == 2 * len(chunk_starts(len(wave), ChunkSpec())), "every chunk once for the windows, once for the track"
+    expected = {name: windowed(predictor)[""] for name, predictor in alone.items()}
+    for name, scored in found.items():
+        for ours, theirs in zip(scored, expected[name], strict=True):
+            assert np.abs(ours.scores - theirs.scores).max() <= 1e-6
+    joined = together.scorer.join({name: predictor.scorer.hear(wave) for name, predictor in alone.items()})
+    assert np.abs(whole.scores - joined.scores).max() <= 1e-6
+
+
+def test_only_equal_frozen_front_ends_are_shared() -> None:
+    def hubert(normalise: Literal["yes", "no"] = "yes") -> Hubert:
+        found = load_backbone("embedded", normalise=normalise)
+        assert isinstance(found, Hubert)
+        return found
+
+    first, other, trained, learning = hubert(), hubert("no"), hubert(), hubert()
+    with torch.no_grad():
+        trained.feature_projection.projection.bias[0] += 1e-6
+    learning.train()
+    share_front_ends([first, other, trained, learning, load_backbone("spectral")])
+    assert first._shared is other._shared is trained._shared is learning._shared is None
+    equal = hubert()
+    share_front_ends([first, equal])
+    waves = [torch.randn(1, 8000, generator=torch.Generator().manual_seed(seed)) for seed in range(2)]
+    states = [[], []]  # type: ignore[var-annotated]
+    for wave in (*waves, waves[0]):
+        for found, backbone in zip(states, (first, equal), strict=True):
+            backbone(wave, lambda layer, x, found=found: found.append(x), last=1)
+    assert torch.equal(torch.stack(states[0]), torch.stack(states[1]))
+    assert torch.equal(states[0][0], states[0][2])
+    assert not torch.equal(states[0][0], states[0][1])
+    shared = first._shared
+    assert shared is not None
+    assert shared._result is not None
+    del wave, waves
+    assert shared._result is None, "nothing is held that nobody will ask for"
+
+
+def test_encoders_that_join_other_chunks_do_not_listen_together() -> None:
+    encoders = {"a": encoder("spectral"), "b": encoder("spectral", window=3), "c": encoder("embedded")}
+    assert [set(group) for group in listening_together(encoders)] == [{"a", "c"}, {"b"}]
 
 
 @pytest.mark.parametrize("name", ["spectral", "embedded"])

@@ -78,3 +78,12 @@ def test_the_command_says_so(tmp_path: Path) -> None:
     assert (value["meter"], value["sure"], value["second"]) == (None, False, None)
     assert value["heard"] < 0.5
     assert "noise.wav\tnone\t" in CliRunner().invoke(cli, ["predict", str(tmp_path / "noise.wav")]).stdout
+
+
+def test_a_timeline_of_noise_hears_no_meter_anywhere(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "noise.wav", 0.1 * np.random.default_rng(0).standard_normal(25 * RATE), RATE)
+    value = json.loads(CliRunner().invoke(cli, ["timeline", str(tmp_path / "noise.wav"), "--json"]).stdout)
+    assert len(value["windows"]) == 7
+    assert all(window["meter"] is None and window["heard"] < 0.5 for window in value["windows"])
+    assert [segment["meter"] for segment in value["segments"]] == [None]
+    assert CliRunner().invoke(cli, ["timeline", str(tmp_path / "noise.wav")]).stdout.splitlines()[1].split()[2] == "none"

@@ -76,7 +76,8 @@ def log_spectra(waves: Float[Tensor, "chunk sample"], filters: Float[Tensor, "bi
     def logs(windows: Float[Tensor, "*row sample"]) -> Float[Tensor, "*row band"]:
         spectrum = torch.fft.rfft(windows * window)
         power = (spectrum.real.square() + spectrum.imag.square()) * scale
-        return 0.5 * (power @ filters + FLOOR**2).log()
+        found: Tensor = 0.5 * (power @ filters + FLOOR**2).log()
+        return found
 
     at = (torch.arange(frames, device=waves.device) - before).clamp(0, count - 1)
     if waves.device.type != "cpu":
