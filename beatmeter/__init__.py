@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from beatmeter.errors import BeatmeterError as BeatmeterError
     from beatmeter.runtime.paths import StrPath
-    from beatmeter.serving.predictor import Answer as Answer
+    from beatmeter.serving.answer import Answer as Answer
     from beatmeter.serving.predictor import Predictor as Predictor
 
 from beatmeter.runtime.cores import wait_passively

@@ -15,6 +15,7 @@ EMBEDDED = "embedded"
 UNTRAINED = "embedded-untrained"  # the same network with weights from a fixed seed: what training has to beat
 SPECTRAL = "spectral"
 MOST_CLASSES = 1000
+METERS = ("3", "4", "5", "7", "9", "11")  # classes of the task meter
 
 
 def _positive(owner: object, *names: str) -> None:
@@ -55,6 +56,7 @@ class SplitConfig:
     test: float = option(0.15, "share of the groups for test")
     seed: int = option(0, "seed of the split, apart from the seed of training")
     file: str = option("", "a split file to use instead (id, group, split), as a run writes it")
+    groups: tuple[str, ...] = option((), "columns whose values never cross splits, together: `work,artist`; empty keeps the groups of the dataset")
 
     def __post_init__(self) -> None:
         _fraction(self, "val", "test")
@@ -150,8 +152,14 @@ class TaskConfig:
     """What is learned."""
 
     name: str = option("meter", "task")
-    classes: tuple[str, ...] = option(("3", "4", "5", "7", "9", "11"), "classes, in the order of the outputs")
-    smoothing: float = option(0.1, "target of a negative")
+    column: tuple[str, ...] = option((), "column that multiclass, multilabel or regression learn; regression takes several")
+    targets: str = option("", "table of further columns, a row per track id (CSV; Parquet where pyarrow is installed)")
+    classes: tuple[str, ...] = option(
+        (), "classes, in the order of the outputs; empty: 3, 4, 5, 7, 9, 11 for meter, the values found in the train split for a column"
+    )
+    units: tuple[str, ...] = option((), "unit of every column of a regression, for people")
+    error: Literal["huber", "squared"] = option("huber", "loss of a regression, on standardised targets")
+    smoothing: float = option(0.1, "target of a negative; for multiclass, how much of a target is spread over all classes")
     loss: Literal["unbiased", "pos_weight"] = option(
         "unbiased", "unbiased weights by the hard label; pos_weight is plain BCEWithLogitsLoss, kept to show its bias"
     )
@@ -161,10 +169,15 @@ class TaskConfig:
     def __post_init__(self) -> None:
         _fraction(self, "smoothing")
         _positive(self, "weight_cap")
-        if len(set(self.classes)) != len(self.classes) or not self.classes:
+        if len(set(self.classes)) != len(self.classes) or (not all(self.classes)):
             raise ConfigError("task.classes must be distinct and not empty")
         if len(self.classes) > MOST_CLASSES:
             raise ConfigError(f"task.classes are {len(self.classes)}, more than {MOST_CLASSES}")
+
+    @property
+    def meters(self) -> tuple[str, ...]:
+        """The meters that labels are read as."""
+        return self.classes or METERS
 
 
 @dataclass(frozen=True)

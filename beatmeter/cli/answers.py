@@ -14,7 +14,7 @@ from beatmeter.runtime.artifacts import to_json_line
 from beatmeter.runtime.display import cut, fill, width_of
 
 if TYPE_CHECKING:
-    from beatmeter.serving.predictor import Answer
+    from beatmeter.serving.answer import Answer
 
 LIKELY = 0.5  # from which probability an answer that is not sure is likely
 NARROW = 60  # columns below which an answer takes two lines

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from beatmeter.settings import TaskConfig
+from beatmeter.errors import ConfigError
+from beatmeter.settings import METERS, TaskConfig
 
 if TYPE_CHECKING:
     from beatmeter.datasets import Exclusion
 
 jobs_option = click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Processes at work at a time.")
-classes_option = click.option("--classes", default=",".join(TaskConfig().classes), show_default=True, help="Labels that count, separated by commas.")
+classes_option = click.option("--classes", default=",".join(METERS), show_default=True, help="Labels that count, separated by commas.")
 tables_option = click.option("--tables", type=click.Choice(["2", "4"]), help="METER2800 tables to read: of 2 or of 4 classes.  [default: 4 if there]")
 extra_option = click.option(
     "--extra-data", "extra", multiple=True, type=click.Path(), help="A further dataset whose tracks join training only; may be repeated."
@@ -25,7 +26,10 @@ corrections_option = click.option(
 
 def class_names(classes: str) -> tuple[str, ...]:
     """The value of --classes."""
-    return TaskConfig(classes=tuple(name.strip() for name in classes.split(",") if name.strip())).classes
+    names = tuple(name.strip() for name in classes.split(",") if name.strip())
+    if not names:
+        raise ConfigError("--classes names no class", f"For instance: --classes {','.join(METERS)}")
+    return TaskConfig(classes=names).classes
 
 
 def show_excluded(excluded: Sequence[Exclusion]) -> None:

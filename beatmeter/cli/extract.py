@@ -86,7 +86,7 @@ def extract(
                 "--watch goes with none of --limit, --engine, --workers, --scheduler", "To watch on several machines give each a --shard."
             )
         raise SystemExit(_watch(service, Path(dataset), part, status, settle, interval, retry_failed))
-    opened = open_dataset(Path(dataset), config.data, config.task.classes, labelled=False)
+    opened = open_dataset(Path(dataset), config.data, config.task.meters, labelled=False)
     tracks = part.of(opened.tracks[:limit])
     if shard:
         echo(f"shard {part}: {len(tracks)} of {len(opened.tracks[:limit])} tracks")

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from beatmeter.cli import answers
+from beatmeter.cli import answers, column_answers
 from beatmeter.cli.options import aside, columns, device_option, echo
 from beatmeter.cli.systems import check_priors, files_of, listening, model_and_files, standard_input
 from beatmeter.errors import BeatmeterError, ConfigError
 
 if TYPE_CHECKING:
-    from beatmeter.serving.predictor import Answer
+    from beatmeter.serving.answer import Answer
 
 
 @click.command()
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @click.option("--jobs", type=int, default=0, help="Processes that decode audio; worth it for many files.")
 @device_option
 def predict(paths: tuple[Path, ...], priors: str | None, abstain: float, scores: bool, form: str | None, jobs: int, device: str) -> None:
-    """Say in which meter FILEs are. Folders are searched for audio, - is standard input.
+    """Say in which meter FILEs are, or what else MODEL was trained for. Folders are searched for audio, - is standard input.
 
     MODEL is a run folder, the folder of an ensemble, or the name of a model that ships (see `beatmeter models`); without it
     the best of those that ship answers. In a pipe every answer is one line, separated by tabs: file, meter (none: no meter
@@ -54,9 +54,14 @@ def predict(paths: tuple[Path, ...], priors: str | None, abstain: float, scores:
 
     with standard_input(names) as files:
         predictor = Predictor.load(model, choose_device(device), wanted, abstain)
-        if predictor.note and form is None and sys.stdout.isatty():
+        column = predictor.column
+        if column is None and predictor.note and form is None and sys.stdout.isatty():
             echo(f"note: {predictor.note}")
-        show = _printer(form, [answers.name_of(name) for name in names], predictor.classes, scores)
+        called = [answers.name_of(name) for name in names]
+        if column is None:
+            show = _printer(form, called, predictor.classes, scores)
+        else:
+            show = column_answers.printer(form, called, predictor.classes, sys.stdout.isatty(), columns())
         failed = 0
         with listening(files) as (heard, done):
             for name, (_, answer) in zip(names, predictor.predict_files(files, jobs, heard), strict=True):
@@ -65,7 +70,9 @@ def predict(paths: tuple[Path, ...], priors: str | None, abstain: float, scores:
                     show(name, answer)
                 done()
     if form is None and sys.stdout.isatty():
-        echo("\n".join(textwrap.wrap(answers.legend(predictor.classes, predictor.statement), columns(), break_on_hyphens=False)))
+        of_meter = answers.legend(predictor.classes, predictor.statement)
+        legend = of_meter if column is None else column_answers.legend(column.kind, predictor.classes)
+        echo("\n".join(textwrap.wrap(legend, columns(), break_on_hyphens=False)))
     raise SystemExit(1 if failed else 0)
 
 

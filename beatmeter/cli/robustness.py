@@ -45,6 +45,7 @@ def robustness(dataset: Path, model: Path | None, ways: tuple[str, ...], split: 
             raise ConfigError(f"no way {name!r} of changing audio", nearest(name, WAYS))
     folder = find_model(model)
     predictor = Predictor.load(folder, choose_device(device))
+    predictor.require_meter("robustness")
     tracks = [t for t in open_dataset(dataset, DataConfig(), predictor.classes).tracks if t.labels and split in (None, t.split)][:limit]
     if not tracks:
         raise DataError(f"{dataset} has no labelled tracks{f' in the split {split}' if split else ''}", f"beatmeter data check {dataset}")

@@ -65,8 +65,8 @@ def study(
 
     plan = _chosen(load_plan("comparison"), backbones, only)
     base = plan.changed((), assignments)
-    own = open_dataset(dataset, base.data, base.task.classes)
-    elsewhere = [open_dataset(path, replace(base.data, extra=(), corrections=()), base.task.classes) for path in others]
+    own = open_dataset(dataset, base.data, base.task.meters)
+    elsewhere = [open_dataset(path, replace(base.data, extra=(), corrections=()), base.task.meters) for path in others]
     names = [other.name for other in elsewhere]
     if len(set(names)) < len(names) or OWN in names:
         raise ConfigError(f"two of the data sets of --on have the same name, or one is called {OWN!r}", "Rename one of the folders.")
@@ -80,7 +80,7 @@ def study(
         for path, other in zip(others, elsewhere, strict=True):
             predict_elsewhere([run for some in runs.values() for run in some], path, other, place, echo)
         first = plan.baseline if plan.baseline in runs else next(iter(runs))
-        baselines = run_baselines(runs[first][0], own, elsewhere, base.task.classes, out, jobs or 1, TERMINAL)
+        baselines = run_baselines(runs[first][0], own, elsewhere, base.task.meters, out, jobs or 1, TERMINAL)
     except KeyboardInterrupt:
         echo("stopped; the same command goes on from here")
         raise SystemExit(130) from None

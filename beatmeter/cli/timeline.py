@@ -76,6 +76,7 @@ def _of_audio(paths: tuple[Path, ...], window: float, hop: float, duration: floa
     if len(files) > 1:
         raise ConfigError(f"{len(files)} files were named", "A timeline is of one piece: beatmeter timeline MODEL FILE.")
     predictor = Predictor.load(model, choose_device(device))
+    predictor.require_meter("a timeline")
     with standard_input(files) as (file,), listening([file]) as (heard, _):
         times, answers = predictor.hear(file, window, hop, heard)
     scores = np.stack([answer.scores for answer in answers])

@@ -184,13 +184,13 @@ def evaluate(run: Path, dataset: str | None, splits: str, cache: str | None, cor
 
 def _show(outcome: Outcome, as_json: bool = False) -> None:
     """The evaluation of every split: text, or one JSON object by split."""
-    from beatmeter.evaluation.report import evaluation_text
+    from beatmeter.evaluation.report import text_of
 
     if as_json:
         click.echo(to_json({split: e.to_json() for split, e in outcome.evaluations.items()}))
         return
     for evaluation in outcome.evaluations.values():
-        click.echo(evaluation_text(evaluation))
+        click.echo(text_of(evaluation))
     click.echo(f"run: {outcome.folder.path}")
 
 

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from beatmeter.audio.identity import track_keys
+from beatmeter.datasets.columns import grouped_by
 from beatmeter.datasets.dataset import JOINED, Dataset, Exclusion
 from beatmeter.datasets.leaks import without_leaks
 from beatmeter.datasets.tables import read_table
@@ -41,6 +42,8 @@ def split_dataset(
     Audio is compared by the hash of its bytes; `cache` is the folder that remembers the hashes, `jobs` and `tick` are
     those of `track_keys`. What goes is in `excluded`, with the track that it would leak into.
     """
+    if config.groups:
+        dataset = replace(dataset, tracks=tuple(grouped_by(dataset.tracks, config.groups)))
     keys, unreadable = audio_keys(dataset.tracks, cache, jobs, tick)
     dataset = dataset.without(unreadable)
     if config.file:

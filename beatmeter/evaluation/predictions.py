@@ -11,7 +11,7 @@ import hashlib
 import io
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,14 @@ from beatmeter.errors import DataError, SchemaError, nearest
 from beatmeter.runtime.artifacts import read_bytes, read_json, to_json
 from beatmeter.runtime.atomic import write_text
 from beatmeter.runtime.paths import StrPath, as_path
-from beatmeter.schema import SPLITS, ClassPredictions
+from beatmeter.schema import SPLITS, ClassPredictions, Items
 
 FORMAT = 1
 LARGEST = 8 << 30  # bytes of a file
 SCORE, TARGET = "score_", "target_"
 PLAIN = ("id", "group", "source", "split", "start", "end", "primary")
 DESCRIBED = "docs/predictions.md describes the columns."
+Lines = list[tuple[int, list[str]]]  # line number and cells
 
 
 def sidecar(path: StrPath) -> Path:
@@ -50,10 +51,10 @@ def to_csv(predictions: ClassPredictions) -> str:
         lines.append(
             [*names, *("" if math.isnan(t) else repr(t) for t in times), classes[k] if k >= 0 else "", *map(repr, targets), *map(repr, scores)]
         )
-    return "".join(",".join(map(_cell, line)) + "\n" for line in lines)
+    return "".join(",".join(map(cell_text, line)) + "\n" for line in lines)
 
 
-def _cell(text: str) -> str:
+def cell_text(text: str) -> str:
     """One cell, quoted where CSV needs it (`csv.writer` leaves a lone carriage return bare)."""
     return '"' + text.replace('"', '""') + '"' if any(c in text for c in ',"\r\n') else text
 
@@ -63,17 +64,22 @@ def write_predictions(path: StrPath, predictions: ClassPredictions) -> str:
 
     Both appear whole. The old JSON goes first, so no moment shows a CSV with the JSON of another.
     """
-    path = as_path(path)
+    exclusive = {"exclusive": True} if predictions.exclusive else {}
+    return write_table(as_path(path), predictions, lambda: to_csv(predictions), {"classes": list(predictions.classes), **exclusive})
+
+
+def write_table(path: Path, record: Items, as_text: Callable[[], str], about: Mapping[str, Any]) -> str:
+    """Write a record as CSV with the JSON beside it, which holds what is in `about` and what all records have; its sha256."""
     try:
-        text = to_csv(predictions)
+        text = as_text()
         digest = hashlib.sha256(text.encode("utf-8")).hexdigest()
         about = {
             "format": FORMAT,
-            "classes": list(predictions.classes),
-            "split": predictions.split,
-            "items": len(predictions),
+            **about,
+            "split": record.split,
+            "items": len(record),
             "sha256": digest,
-            "meta": dict(predictions.meta),
+            "meta": dict(record.meta),
         }
         described = to_json(about, ensure_ascii=False) + "\n"
         sidecar(path).unlink(missing_ok=True)
@@ -96,12 +102,19 @@ def read_predictions(path: StrPath, split: str | None = None) -> ClassPrediction
     holds several needs it; lines without a split fit any. Raises DataError with file and line for whatever is missing or wrong.
     """
     path = as_path(path)
+    header, lines, about = read_lines(path)
+    if about.get("record", "class") != "class":
+        raise DataError(f"{path} holds {about['record']}s, and scores of classes are needed here", "Only `report` and `evaluate` read other records.")
+    return _build(path, _columns(path, header), lines, split, about)
+
+
+def read_lines(path: Path) -> tuple[list[str], Lines, dict[str, Any]]:
+    """The header, the other lines with their numbers, and what the JSON beside it says. Raises DataError with file and line."""
     text, digest = _read_text(path)
     about = _read_sidecar(path, digest)
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         header = [name.strip() for name in next(reader, [])]
-        columns = _columns(path, header)
         lines = []
         for cells in reader:
             if len(cells) == len(header):
@@ -110,21 +123,26 @@ def read_predictions(path: StrPath, split: str | None = None) -> ClassPrediction
                 raise DataError(f"{path}:{reader.line_num}: {len(cells)} cells, the header has {len(header)}", "Quote cells that hold commas.")
     except csv.Error as error:
         raise DataError(f"{path}:{reader.line_num}: not valid CSV: {error}") from None
-    return _build(path, columns, lines, split, about)
+    return header, lines, about
 
 
 def open_predictions(where: StrPath, split: str | None = None) -> ClassPredictions:
     """Predictions from a run folder (`predictions/<split>.csv`, by default of the test split) or from a CSV file."""
+    return read_predictions(*file_of(where, split))
+
+
+def file_of(where: StrPath, split: str | None = None) -> tuple[Path, str | None]:
+    """The file of a run folder or file that holds the predictions of a split, and which of its lines to take."""
     where = as_path(where)
     if not where.is_dir():
-        return read_predictions(where, split)
+        return where, split
     wanted = split or "test"
     path = where / "predictions" / f"{wanted}.csv"
     if not path.exists():
         there = sorted(p.stem for p in (where / "predictions").glob("*.csv"))
         known = f"It has predictions for: {', '.join(there)}." if there else "A run folder holds predictions/<split>.csv; or name a predictions file."
         raise DataError(f"{where} has no predictions for the split {wanted!r}", known)
-    return read_predictions(path, wanted if wanted in SPLITS else None)  # others are files about other data, or other labels
+    return path, wanted if wanted in SPLITS else None  # others are files about other data, or other labels
 
 
 def _read_text(path: Path) -> tuple[str, str]:
@@ -152,7 +170,7 @@ def _read_sidecar(path: Path, digest: str) -> dict[str, Any]:
     return about
 
 
-class _Columns:
+class Columns:
     """Where each column is: `at[name]`, and the classes in the order of their score columns."""
 
     def __init__(self, at: dict[str, int], classes: tuple[str, ...]) -> None:
@@ -162,7 +180,7 @@ class _Columns:
         return cells[self.at[name]] if name in self.at else ""
 
 
-def _columns(path: Path, header: list[str]) -> _Columns:
+def _columns(path: Path, header: list[str]) -> Columns:
     if len(header) <= 1:
         found = next((name for sep, name in ((";", "semicolons"), ("\t", "tabs")) if header and sep in header[0]), None)
         what = f"{path} separates its columns by {found}" if found else f"{path} has no header with several columns"
@@ -189,26 +207,25 @@ def _columns(path: Path, header: list[str]) -> _Columns:
             f"{path} has no labels: neither 'primary' nor target_<class> columns",
             f"Add `primary` with the class of each item, empty where it is unknown. It has: {', '.join(header)}. {DESCRIBED}",
         )
-    return _Columns({name: i for i, name in enumerate(header) if name in known}, classes)
+    return Columns({name: i for i, name in enumerate(header) if name in known}, classes)
 
 
-def _build(path: Path, columns: _Columns, lines: list[tuple[int, list[str]]], split: str | None, about: dict[str, Any]) -> ClassPredictions:
+def of_split(path: Path, columns: Columns, lines: Lines, split: str | None, about: Mapping[str, Any]) -> tuple[Lines, str]:
+    """The lines of a split, and its name."""
     splits = sorted({columns.cell(cells, "split") for _, cells in lines})
     if split is not None:
         kept = [(at, cells) for at, cells in lines if columns.cell(cells, "split") in ("", split)]
         if lines and not kept:
             raise DataError(f"{path} has no items of the split {split!r}", f"It has: {', '.join(map(repr, splits))}.")
-        lines = kept
-    elif len(splits) > 1:
+        return kept, split
+    if len(splits) > 1:
         raise DataError(f"{path} holds several splits: {', '.join(map(repr, splits))}", "Say which one, or keep each in its own file.")
-    else:
-        split = splits[0] if splits else str(about.get("split", ""))
-    classes = columns.classes
-    scores = _numbers(path, columns, lines, [SCORE + c for c in classes], (0.0, 1.0), "Scores are probabilities: apply a sigmoid to logits.")
-    times = _numbers(
-        path, columns, lines, ["start", "end"], (0.0, math.inf), "Times are seconds; leave both empty for a whole track.", empty=math.nan
-    )
-    primary, targets = _labels(path, columns, lines)
+    return lines, splits[0] if splits else str(about.get("split", ""))
+
+
+def items_of_lines(path: Path, columns: Columns, lines: Lines, split: str, about: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of `Items`."""
+    times = numbers(path, columns, lines, ["start", "end"], (0.0, math.inf), "Times are seconds; leave both empty for a whole track.", empty=math.nan)
     ids = [columns.cell(cells, "id") for _, cells in lines]
     seen: dict[tuple[str, str, str], int] = {}
     for (line, cells), id, (start, end) in zip(lines, ids, times.tolist(), strict=True):
@@ -221,27 +238,32 @@ def _build(path: Path, columns: _Columns, lines: list[tuple[int, list[str]]], sp
             raise DataError(
                 f"{path}:{line}: {id!r} stands on line {seen[key]} already", "Ids are unique; windows of one track differ in start and end."
             )
+    return {
+        "ids": tuple(ids),
+        "groups": tuple(columns.cell(cells, "group") or id for (_, cells), id in zip(lines, ids, strict=True)),
+        "sources": tuple(columns.cell(cells, "source") for _, cells in lines),
+        "split": split,
+        "times": times,
+        "meta": about.get("meta", {}),
+    }
+
+
+def _build(path: Path, columns: Columns, lines: Lines, split: str | None, about: dict[str, Any]) -> ClassPredictions:
+    lines, split = of_split(path, columns, lines, split, about)
+    classes = columns.classes
+    scores = numbers(path, columns, lines, [SCORE + c for c in classes], (0.0, 1.0), "Scores are probabilities: apply a sigmoid to logits.")
+    items = items_of_lines(path, columns, lines, split, about)
+    primary, targets = _labels(path, columns, lines)
     try:
-        return ClassPredictions(
-            classes=classes,
-            ids=tuple(ids),
-            groups=tuple(columns.cell(cells, "group") or id for (_, cells), id in zip(lines, ids, strict=True)),
-            sources=tuple(columns.cell(cells, "source") for _, cells in lines),
-            split=split,
-            targets=targets,
-            scores=scores,
-            primary=primary,
-            times=times,
-            meta=about.get("meta", {}),
-        )
+        return ClassPredictions(classes=classes, targets=targets, scores=scores, primary=primary, exclusive=about.get("exclusive") is True, **items)
     except SchemaError as error:
         raise DataError(f"{path}: {error}") from None
 
 
-def _labels(path: Path, columns: _Columns, lines: list[tuple[int, list[str]]]) -> tuple[Int[np.ndarray, " item"], Float[np.ndarray, "item klass"]]:
+def _labels(path: Path, columns: Columns, lines: Lines) -> tuple[Int[np.ndarray, " item"], Float[np.ndarray, "item klass"]]:
     """Primary class and target weights; each is filled from the other where only one of them is given."""
     classes = columns.classes
-    targets = _numbers(
+    targets = numbers(
         path, columns, lines, [TARGET + c for c in classes], (0.0, 1.0), "Targets are weights of labels; 0 where a class is absent.", empty=0.0
     )
     primary = np.full(len(lines), -1, dtype=np.int64)
@@ -265,10 +287,10 @@ def _labels(path: Path, columns: _Columns, lines: list[tuple[int, list[str]]]) -
     return primary, targets
 
 
-def _numbers(
+def numbers(
     path: Path,
-    columns: _Columns,
-    lines: list[tuple[int, list[str]]],
+    columns: Columns,
+    lines: Lines,
     names: list[str],
     span: tuple[float, float],
     hint: str,

@@ -17,7 +17,8 @@ from beatmeter.learning.training import Outcome, run
 from beatmeter.runtime.config import change
 from beatmeter.runtime.display import count
 from beatmeter.runtime.progress import SILENT, Reporter
-from beatmeter.serving.predictor import Answer, Predictor
+from beatmeter.serving.answer import Answer
+from beatmeter.serving.predictor import Predictor
 from beatmeter.settings import RunConfig
 
 CLIPS = 180
@@ -34,7 +35,13 @@ class Entry:
 
     @property
     def test(self) -> Evaluation:
-        return self.outcome.evaluations["test"]
+        return self.of("test")
+
+    def of(self, split: str) -> Evaluation:
+        """The evaluation of a split; every row learns meter."""
+        found = self.outcome.evaluations[split]
+        assert isinstance(found, Evaluation)
+        return found
 
 
 def demo(
@@ -68,7 +75,7 @@ def demo(
         outcome = run(config, unused(out / "runs", name), device, report=brief, progress=progress)
         entries.append(Entry(name, outcome, time.monotonic() - began))
         report(f"{count(len(outcome.folder.read_log()), 'epoch')} in {outcome.folder.epochs}")
-    best = max(entries, key=lambda e: e.outcome.evaluations["val"].measures.overall["balanced_accuracy"].value)
+    best = max(entries, key=lambda e: e.of("val").measures.overall["balanced_accuracy"].value)
     clip = data / "audio" / f"{clips - 1:06d}.flac"
     _, answer = next(Predictor.load(best.outcome.folder.path, device).predict_files([clip]))
     if isinstance(answer, BeatmeterError):

@@ -32,7 +32,7 @@ from beatmeter.learning.standardiser import Standardiser, moments_of, standardis
 from beatmeter.runtime.artifacts import named
 from beatmeter.runtime.distributed import ALONE, Ranks
 from beatmeter.runtime.progress import SILENT, Reporter
-from beatmeter.schema import ClassPredictions, Track
+from beatmeter.schema import Items, Track
 from beatmeter.settings import RunConfig
 from beatmeter.tasks import State, Targets, Task, chosen_by
 from beatmeter.tasks.heads import draw_from, layer_weights, mix_parameters, own_parameters
@@ -72,7 +72,7 @@ class Model:
             )
         return result
 
-    def predict(self, tracks: Sequence[Track], split: str, size: int, meta: dict[str, Any] | None = None) -> ClassPredictions:
+    def predict(self, tracks: Sequence[Track], split: str, size: int, meta: dict[str, Any] | None = None) -> Items:
         """Predictions of one split."""
         return self.task.decode(self.outputs(tracks, size), tracks, split, meta)
 

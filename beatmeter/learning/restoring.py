@@ -63,6 +63,7 @@ def restore(run: Path) -> Restored:
     with named(folder.best):
         spec = FeatureSpec.from_json(about["spec"])
         task.check_state(about["task"])
+        task = task.restored(about["task"])
         if config.regime == "streamed" and not part(tensors, "adapter."):
             raise RunError("it holds no adapter, and its run trained one")
         if not head_tensors(tensors):

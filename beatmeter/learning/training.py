@@ -15,11 +15,11 @@ from typing import Any
 
 import torch
 
-from beatmeter.datasets import Dataset, Exclusion, open_dataset
+from beatmeter.datasets import Dataset, Exclusion
 from beatmeter.datasets.splits import split_dataset, write_split
 from beatmeter.errors import BeatmeterError, DataError, RunError
-from beatmeter.evaluation.predictions import read_predictions, write_predictions
-from beatmeter.evaluation.report import Evaluation, evaluation_text
+from beatmeter.evaluation.records import read_records, write_records
+from beatmeter.evaluation.report import Assessment, Evaluation, text_of
 from beatmeter.evaluation.runs import RunFolder, provenance
 from beatmeter.features.service import FeatureService
 from beatmeter.learning.loop import Model, Run, fit
@@ -45,7 +45,7 @@ class Outcome:
     """What a run gave: its folder, and an evaluation for every split that was asked for."""
 
     folder: RunFolder
-    evaluations: dict[str, Evaluation]
+    evaluations: dict[str, Evaluation | Assessment]
 
 
 @dataclass(frozen=True)
@@ -61,17 +61,28 @@ class Prepared:
         return [t for t in self.dataset.of_split(name) if self.task.usable(t) is None]
 
 
-def prepare(config: RunConfig, device: torch.device, report: Report, progress: Reporter, spec: FeatureSpec | None = None) -> Prepared:
-    """Open the dataset, split it by groups without leaks, make the source and let it prepare every track."""
-    task = open_task(config)
+def prepare(
+    config: RunConfig,
+    device: torch.device,
+    report: Report,
+    progress: Reporter,
+    spec: FeatureSpec | None = None,
+    trained: Task | None = None,
+) -> Prepared:
+    """Open the dataset, split it by groups without leaks, make the source and let it prepare every track. `trained` is the task of a
+    run that exists; without it the train split settles the task."""
+    task = trained or open_task(config)
     chosen_by(task, config.training.select)
-    dataset = open_dataset(Path(config.data.path), config.data, config.task.classes)
+    dataset = task.open(config.data)
     memory = FeatureService(config.features, device).memory
     if memory is not None and not memory.exists():
         report(f"new cache: {memory}")
     dataset = split_dataset(dataset, config.split, memory)
     if config.limit:
         dataset = replace(dataset, tracks=tuple(t for split in SPLITS for t in dataset.of_split(split)[: config.limit]))
+    task = trained or task.settled(dataset.of_split("train"))
+    unknown = [(t, reason) for t in dataset.tracks if (reason := task.usable(t)) is not None]
+    dataset = dataset.without([Exclusion.of(t, "label", reason) for t, reason in unknown])
     source = open_source(config, device, report, spec)
     failed = source.prepare(dataset.tracks, report, progress)
     dataset = dataset.without([Exclusion.of(t, "unusable", failed[t.id]) for t in dataset.tracks if t.id in failed])
@@ -121,7 +132,7 @@ def begin(
         folder = RunFolder.open(out) if resume else RunFolder.create(out, config)
         about = _about(config, ready, folder)
     report(_counts(ready, folder))
-    task = open_task(config)  # of this run: cells of a sweep share what is prepared, not their settings
+    task = open_task(config).settled(train)  # of this run: cells of a sweep share what is prepared, not their settings
     state = task.study(train)
     for finding in task.remarks(state, train):
         if finding.level == "warning":
@@ -173,7 +184,7 @@ def evaluate_run(
     saved, splits, corrections = restore(as_path(path)), as_names(splits), tuple(map(str, as_paths(corrections)))
     dataset = None if dataset is None else str(as_path(dataset))
     folder, config = saved.folder, saved.folder.placed(dataset, None if cache is None else str(as_path(cache)))
-    if dataset is not None and _is_own(folder, config):
+    if dataset is not None and _is_own(folder, config, saved.task):
         report(f"{dataset} is the data set of this run: its own splits are used")
         dataset = None
     folder.say_cache(config, report)
@@ -185,7 +196,7 @@ def evaluate_run(
     else:
         config = change(config, {"data": {"path": dataset, "extra": (), "corrections": corrections}, "limit": 0}, str(path))
     head = saved.head(device)
-    ready = prepare(config, device, report, progress, saved.spec)
+    ready = prepare(config, device, report, progress, saved.spec, saved.task)
     model = Model(saved.task, saved.state, ready.source, head)
     ready.source.standardise(saved.standardiser)
     with named(folder.best):
@@ -198,11 +209,11 @@ def evaluate_run(
     return evaluate(model, elsewhere, folder, ["test"], f"{prefix}{ready.dataset.name}-")
 
 
-def _is_own(folder: RunFolder, config: RunConfig) -> bool:
+def _is_own(folder: RunFolder, config: RunConfig, task: Task) -> bool:
     """Whether the data set of `config` is the one that the run in `folder` was trained on."""
     known = folder.about().get("data", {}).get("sha256")
     try:
-        return known is not None and open_dataset(Path(config.data.path), replace(config.data, corrections=()), config.task.classes).sha256 == known
+        return known is not None and task.open(replace(config.data, corrections=())).sha256 == known
     except BeatmeterError:
         return False
 
@@ -218,17 +229,17 @@ def evaluate(model: Model, ready: Prepared, folder: RunFolder, splits: Sequence[
         if ready.split(split):
             predictions = model.predict(ready.split(split), split, size, meta)
             if model.ranks.main:
-                write_predictions(folder.predictions(prefix + split), predictions)
+                write_records(folder.predictions(prefix + split), predictions)
     if not model.ranks.main:
         return Outcome(folder, {})
-    validation = read_predictions(folder.predictions("val")) if folder.predictions("val").exists() else None
+    validation = read_records(folder.predictions("val")) if folder.predictions("val").exists() else None
     found = {}
     for split in splits:
         if folder.predictions(prefix + split).exists():
-            predictions = read_predictions(folder.predictions(prefix + split))
+            predictions = read_records(folder.predictions(prefix + split))
             found[split] = model.task.evaluate(predictions, None if split == "val" and not prefix else validation)
             artifacts.write_json(folder.evaluation(prefix + split), found[split].to_json())
-            atomic.write_text(folder.evaluation(prefix + split).with_suffix(".txt"), evaluation_text(found[split]))
+            atomic.write_text(folder.evaluation(prefix + split).with_suffix(".txt"), text_of(found[split]))
     return Outcome(folder, found)
 
 

@@ -6,7 +6,7 @@ Nothing here knows torch, files or tasks. Arrays are numpy; times are seconds; a
 from beatmeter.schema.checks import canonical_json, sha256_json
 from beatmeter.schema.features import RECORDED, SCHEMA_VERSION, ChunkSpec, Features, FeatureSpec, Pooled, PoolingSpec, Unit
 from beatmeter.schema.finding import Finding
-from beatmeter.schema.records import ClassPredictions, Items, ValuePredictions
+from beatmeter.schema.records import ClassPredictions, Items, ValuePredictions, as_classes, as_values
 from beatmeter.schema.track import SPLITS, Track, label_table
 
 __all__ = [
@@ -24,6 +24,8 @@ __all__ = [
     "Track",
     "Unit",
     "ValuePredictions",
+    "as_classes",
+    "as_values",
     "canonical_json",
     "label_table",
     "sha256_json",

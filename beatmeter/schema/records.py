@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from jaxtyping import Float, Int
 
+from beatmeter.errors import SchemaError
 from beatmeter.schema.checks import require
 from beatmeter.schema.track import Track, label_table
 
@@ -117,10 +118,26 @@ class ClassPredictions(Items):
         split: str,
         groups: Sequence[str] | None = None,
         meta: Mapping[str, Any] | None = None,
+        exclusive: bool = False,
     ) -> ClassPredictions:
         """Scores of whole tracks, with their labels. `groups` stand in for those of the tracks. Raises as `label_table`."""
         targets, primary = label_table(tracks, classes)
-        return cls(classes=tuple(classes), targets=targets, scores=scores, primary=primary, **items_of(tracks, split, groups, meta))
+        items = items_of(tracks, split, groups, meta)
+        return cls(classes=tuple(classes), targets=targets, scores=scores, primary=primary, exclusive=exclusive, **items)
+
+
+def as_classes(record: Items) -> ClassPredictions:
+    """The record, which must be of classes. Raises SchemaError for one of another kind."""
+    if not isinstance(record, ClassPredictions):
+        raise SchemaError(f"{type(record).__name__} hold no scores of classes")
+    return record
+
+
+def as_values(record: Items) -> ValuePredictions:
+    """The record, which must be of values. Raises SchemaError for one of another kind."""
+    if not isinstance(record, ValuePredictions):
+        raise SchemaError(f"{type(record).__name__} hold no values")
+    return record
 
 
 @dataclass(frozen=True, kw_only=True)

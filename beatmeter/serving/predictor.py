@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
 import numpy as np
 import torch
@@ -15,7 +14,7 @@ from jaxtyping import Float
 
 from beatmeter.audio.ahead import LongAudio, decode_or_count
 from beatmeter.audio.decode import from_array, stream
-from beatmeter.errors import AudioError, BeatmeterError, EvaluationError, RunError
+from beatmeter.errors import AudioError, BeatmeterError, RunError
 from beatmeter.evaluation.calibration import SURE, Calibration
 from beatmeter.evaluation.runs import RunFolder
 from beatmeter.evaluation.timeline import HOP, WINDOW, windows
@@ -28,97 +27,15 @@ from beatmeter.learning.restoring import restore
 from beatmeter.learning.sources import TrackEncoder
 from beatmeter.runtime.artifacts import named
 from beatmeter.runtime.paths import StrPath, as_paths
-from beatmeter.schema import Track
+from beatmeter.schema import Track, ValuePredictions, as_classes
+from beatmeter.serving.answer import Answer, Scored
+from beatmeter.serving.column_answer import ColumnJudge, judge_of
+from beatmeter.serving.judge import Judge
 from beatmeter.serving.models import EnsembleFolder, find_model
 from beatmeter.tasks.heads import Head
 
 BLOCK = 30.0  # seconds of a file that are read at a time
 Seconds = Callable[[float], object]
-
-SHORTEST = 10.0  # seconds below which no answer is called sure: of 5 s, fewer such answers are right
-
-
-@dataclass(frozen=True)
-class Scored:
-    """What a model makes of audio before it is judged: a probability per class, not calibrated, and `evidence` (value,), a
-    short summary of the same features by which music is told from sound without meter."""
-
-    scores: Float[np.ndarray, " klass"]
-    evidence: Float[np.ndarray, " value"]
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a model says of one piece of audio: a probability per class, and a second meter when it is above its threshold.
-
-    `heard` is the probability that there is a meter at all: below 0.5 `meter` is None, no meter heard; None where the calibration
-    does not tell. `sure` is a statement that the calibration makes (`Calibration.sure`: 95 % of such answers were right on
-    validation); without one it is False, as it is when no meter is heard and for less than 10 s of audio.
-    """
-
-    classes: tuple[str, ...]
-    scores: Float[np.ndarray, " klass"]
-    seconds: float
-    second: str | None = None
-    sure: bool = False
-    heard: float | None = None
-
-    @property
-    def order(self) -> list[int]:
-        """Class indices, most probable first."""
-        return [int(i) for i in np.argsort(-self.scores, kind="stable")]
-
-    @property
-    def meter(self) -> str | None:
-        """The most probable class; None when no meter is heard."""
-        return self.classes[self.order[0]] if self.heard is None or self.heard >= 0.5 else None
-
-    @property
-    def gap(self) -> float:
-        """P1 - P2."""
-        first, second = self.order[:2]
-        return float(self.scores[first] - self.scores[second])
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {
-            "meter": self.meter,
-            "heard": self.heard,
-            "sure": self.sure,
-            "second": self.second,
-            "scores": {name: float(s) for name, s in zip(self.classes, self.scores, strict=True)},
-            "gap": self.gap,
-            "seconds": round(self.seconds, 3),
-        }
-
-
-@dataclass(frozen=True)
-class Judge:
-    """Scores to answers: calibration when the run has one, `priors` over meters, and a share of answers to abstain from."""
-
-    calibration: Calibration | None = None
-    priors: Mapping[str, float] | None = None
-    abstain: float = 0.0
-
-    def __post_init__(self) -> None:
-        if (self.priors or self.abstain) and self.calibration is None:
-            raise RunError("priors and abstention need calibrated scores", "Run `beatmeter calibrate RUN` first.")
-        if not 0 <= self.abstain < 1:
-            raise EvaluationError(f"a share of {self.abstain} of the answers cannot be left open", "Give one from 0 to below 1.")
-        if self.priors and self.calibration:
-            self.calibration.require_priors(self.priors)
-
-    def __call__(self, classes: tuple[str, ...], scored: Scored, seconds: float) -> Answer:
-        if self.calibration is None:
-            return Answer(classes, scored.scores, seconds)
-        calibrated = self.calibration(scored.scores[None], self.priors)
-        presence, sure = self.calibration.presence, self.calibration.sure
-        heard = float(presence(scored.evidence[None])[0]) if presence else None
-        second = int(self.calibration.second_meter(calibrated)[0]) if heard is None or heard >= 0.5 else -1
-        floor = self.calibration.confident_above(coverage=1 - self.abstain) if self.abstain else 0.0
-        stated = sure is not None and heard is not None and heard >= 0.5 and seconds >= SHORTEST
-        certain = stated and bool(calibrated.max() >= max(sure.threshold if sure else 1.0, floor))
-        return Answer(classes, calibrated[0], seconds, classes[second] if second >= 0 else None, certain, heard)
 
 
 class Scorer(Protocol):
@@ -177,7 +94,8 @@ class RunScorer:
             hidden = cast(Head, self.head).hidden(self.standardise(features))
             outputs = cast(Head, self.head).output(hidden).double().cpu().numpy()
         said = self.task.decode(outputs, [Track(str(i), Path(str(i))) for i in range(len(outputs))])
-        return [Scored(s, h) for s, h in zip(said.scores, hidden.double().cpu().numpy(), strict=True)]
+        numbers = said.values if isinstance(said, ValuePredictions) else as_classes(said).scores
+        return [Scored(s, h) for s, h in zip(numbers, hidden.double().cpu().numpy(), strict=True)]
 
 
 class EnsembleScorer:
@@ -322,7 +240,21 @@ class Predictor:
                 f"{file} is of the classes {', '.join(calibration.classes)}, the model knows {', '.join(scorer.classes)}",
                 f"Make it anew: beatmeter calibrate {folder}",
             )
-        return cls(scorer, Judge(calibration, priors, abstain))
+        tasks = {member.task.config.task.name: member.task for member in scorer.members.values()}
+        if len(tasks) > 1 or (len(scorer.members) > 1 and "meter" not in tasks):
+            raise RunError(f"the members of {folder} learn {', '.join(sorted(tasks))}", "An ensemble joins runs of the task meter.")
+        (task,) = tasks.values()
+        return cls(scorer, judge_of(task, calibration, priors, abstain))
+
+    @property
+    def column(self) -> ColumnJudge | None:
+        """How a model over a column answers; None for meter."""
+        return self.judge if isinstance(self.judge, ColumnJudge) else None
+
+    def require_meter(self, what: str) -> None:
+        """Raise RunError unless the model hears meter, which `what` needs."""
+        if self.column is not None:
+            raise RunError(f"{what} needs a model of meter, and this one answers: {', '.join(self.classes[:6])}", "Use `beatmeter predict`.")
 
     @property
     def note(self) -> str | None:

@@ -4,8 +4,16 @@ from beatmeter.errors import ConfigError, nearest
 from beatmeter.settings import RunConfig
 from beatmeter.tasks.base import LOSS, Choice, Output, State, Targets, Task
 from beatmeter.tasks.meter import MeterTask
+from beatmeter.tasks.multiclass import MulticlassTask
+from beatmeter.tasks.multilabel import MultilabelTask
+from beatmeter.tasks.regression import RegressionTask
 
-TASKS: dict[str, type[Task]] = {"meter": MeterTask}
+TASKS: dict[str, type[Task]] = {
+    "meter": MeterTask,
+    "multiclass": MulticlassTask,
+    "multilabel": MultilabelTask,
+    "regression": RegressionTask,
+}
 
 
 def open_task(config: RunConfig) -> Task:

@@ -1,7 +1,8 @@
 """What a task is: the outputs, which targets tracks have, the head, the loss, and how outputs become answers.
 
-A task is built from the run's settings and keeps nothing that it learns: what `study` finds in the train split is returned as
-plain JSON, travels with every checkpoint, and is handed to `loss` again.
+A task is built from the run's settings and is not changed by training. What `study` finds in the train split is returned as
+plain JSON, travels with every checkpoint, and is handed to `loss` again. Where the settings leave the outputs open, `settled`
+gives the task that the train split decides, and `restored` gives the same one from what `study` returned.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from beatmeter.evaluation.report import Evaluation
-from beatmeter.schema import ClassPredictions, FeatureSpec, Finding, Track
-from beatmeter.settings import RunConfig
+from beatmeter.datasets import Dataset, open_dataset
+from beatmeter.evaluation.report import Assessment, Evaluation
+from beatmeter.schema import FeatureSpec, Finding, Items, Track
+from beatmeter.settings import DataConfig, RunConfig
 
 State = Mapping[str, Any]  # what a task found in the train split, plain JSON
 
@@ -71,6 +73,18 @@ class Task(ABC):
         """The poolings that its head reads."""
         return self.config.head.poolings
 
+    def open(self, data: DataConfig) -> Dataset:
+        """The tracks of a dataset that have a label of this task, and why the others have none."""
+        return open_dataset(data.path, data, self.config.task.meters)
+
+    def settled(self, train: Sequence[Track]) -> Task:
+        """The task with the outputs that these tracks decide; itself where the settings say them."""
+        return self
+
+    def restored(self, state: State) -> Task:
+        """The task as it was `settled` when `study` gave this state."""
+        return self
+
     @abstractmethod
     def usable(self, track: Track) -> str | None:
         """Why nothing can be learned from a track; None when something can."""
@@ -113,15 +127,15 @@ class Task(ABC):
         tracks: Sequence[Track],
         split: str = "",
         meta: Mapping[str, Any] | None = None,
-    ) -> ClassPredictions:
+    ) -> Items:
         """Outputs to predictions: the only way from a head to answers, in training, evaluation and prediction alike."""
 
     @abstractmethod
-    def evaluate(self, predictions: ClassPredictions, validation: ClassPredictions | None = None) -> Evaluation:
+    def evaluate(self, predictions: Items, validation: Items | None = None) -> Evaluation | Assessment:
         """Metrics with intervals, and findings; thresholds come from `validation`."""
 
     @abstractmethod
-    def figures(self, predictions: ClassPredictions) -> dict[str, Any]:
+    def figures(self, predictions: Items) -> dict[str, Any]:
         """What each epoch logs about the validation split: plain JSON values."""
 
     @abstractmethod

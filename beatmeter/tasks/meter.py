@@ -14,7 +14,7 @@ from beatmeter.errors import RunError
 from beatmeter.evaluation import diagnostics, metrics
 from beatmeter.evaluation.report import Evaluation
 from beatmeter.runtime.artifacts import require
-from beatmeter.schema import ClassPredictions, FeatureSpec, Finding, Track, label_table
+from beatmeter.schema import ClassPredictions, FeatureSpec, Finding, Items, Track, as_classes, label_table
 from beatmeter.settings import RunConfig
 from beatmeter.tasks.base import LOSS, Choice, Output, State, Targets, Task
 from beatmeter.tasks.heads import Head
@@ -29,7 +29,7 @@ class MeterTask(Task):
 
     def __init__(self, config: RunConfig) -> None:
         super().__init__(config)
-        self.output = Output("multilabel", config.task.classes)
+        self.output = Output("multilabel", config.task.meters)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -91,11 +91,11 @@ class MeterTask(Task):
     ) -> ClassPredictions:
         return ClassPredictions.of_tracks(tracks, self.classes, 1 / (1 + np.exp(-outputs.astype(float))), split, meta=meta)
 
-    def evaluate(self, predictions: ClassPredictions, validation: ClassPredictions | None = None) -> Evaluation:
-        return Evaluation.of(predictions, validation)
+    def evaluate(self, predictions: Items, validation: Items | None = None) -> Evaluation:
+        return Evaluation.of(as_classes(predictions), None if validation is None else as_classes(validation))
 
-    def figures(self, predictions: ClassPredictions) -> dict[str, Any]:
-        p = predictions
+    def figures(self, predictions: Items) -> dict[str, Any]:
+        p = as_classes(predictions)
         pair, worst = diagnostics.worst_correlation(p)
         return {
             "accuracy": float(metrics.accuracy(p.scores, p.primary)),

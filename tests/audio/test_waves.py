@@ -186,7 +186,7 @@ def streamed(config: RunConfig, tmp_path: Path) -> RunConfig:
 
 
 def test_streamed_batches_are_the_same_with_and_without_kept_waveforms(streamed: RunConfig, clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tracks = list(open_dataset(clips, streamed.data, streamed.task.classes).tracks)[:5]
+    tracks = list(open_dataset(clips, streamed.data, streamed.task.meters).tracks)[:5]
     said: list[str] = []
     kept, anew = (open_source(change(streamed, {"training": {"waves": gb}}), CPU, said.append) for gb in (1.0, 0.0))
     assert kept.prepare(tracks, said.append) == anew.prepare(tracks, said.append) == {}
@@ -216,7 +216,7 @@ def test_training_says_when_waveforms_cannot_be_kept(streamed: RunConfig, clips:
         raise OSError(30, "Read-only file system")
 
     monkeypatch.setattr(waves.atomic, "write_bytes", refuse)
-    tracks = list(open_dataset(clips, streamed.data, streamed.task.classes).tracks)[:2]
+    tracks = list(open_dataset(clips, streamed.data, streamed.task.meters).tracks)[:2]
     said: list[str] = []
     source = open_source(streamed, CPU, said.append)
     assert source.prepare(tracks, said.append) == {}
@@ -225,7 +225,7 @@ def test_training_says_when_waveforms_cannot_be_kept(streamed: RunConfig, clips:
 
 
 def test_a_track_that_cannot_be_decoded_is_named_before_training(streamed: RunConfig, clips: Path, tmp_path: Path) -> None:
-    tracks = list(open_dataset(clips, streamed.data, streamed.task.classes).tracks)[:2]
+    tracks = list(open_dataset(clips, streamed.data, streamed.task.meters).tracks)[:2]
     (tmp_path / "broken.wav").write_text("no audio")
     bad = [*tracks, type(tracks[0])("bad", tmp_path / "broken.wav", {"3": 1.0}), type(tracks[0])("gone", tmp_path / "gone.wav", {"3": 1.0})]
     source = open_source(streamed, CPU, lambda text: None)
@@ -261,7 +261,7 @@ def test_a_track_too_long_to_be_held_is_left_out_with_its_reason(
     streamed: RunConfig, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also one that is kept from a time when it was not too long; one that is not is never decoded."""
-    table = open_dataset(clips, streamed.data, streamed.task.classes).tracks
+    table = open_dataset(clips, streamed.data, streamed.task.meters).tracks
     soundfile.write(tmp_path / "long.wav", 0.1 * np.random.default_rng(0).standard_normal(11 * 16_000), 16_000)
     tracks = [*table[:2], Track("long", tmp_path / "long.wav", {"3": 1.0})]
     short = change(streamed, {"training": {"longest": 10.0}})
@@ -276,7 +276,7 @@ def test_a_track_too_long_to_be_held_is_left_out_with_its_reason(
 
 
 def test_layers_are_checkpointed_when_their_activations_do_not_fit(streamed: RunConfig, clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tracks = list(open_dataset(clips, streamed.data, streamed.task.classes).tracks)[:2]
+    tracks = list(open_dataset(clips, streamed.data, streamed.task.meters).tracks)[:2]
     for free, expected in ((1 << 40, False), (1 << 20, True)):
         monkeypatch.setattr(features, "free_bytes", lambda device, free=free: free)
         said: list[str] = []

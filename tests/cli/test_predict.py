@@ -22,7 +22,7 @@ import soundfile
 
 from beatmeter.cli import answers
 from beatmeter.runtime.display import width_of
-from beatmeter.serving.predictor import Answer
+from beatmeter.serving.answer import Answer
 
 Typed = Callable[..., tuple[int, str, str]]
 MODEL = "spectral-lag"

@@ -52,7 +52,7 @@ def tracks(tmp_path_factory: pytest.TempPathFactory) -> tuple[Track, ...]:
         soundfile.write(folder / f"{i:02}.wav", 0.1 * rng.standard_normal(rng.integers(24_000, 60_000)), 24_000)
     (folder / "07 again.wav").write_bytes((folder / "07.wav").read_bytes())
     (folder / "text.mp3").write_text("this is no music")
-    return open_dataset(folder, DataConfig(), TaskConfig().classes, labelled=False).tracks
+    return open_dataset(folder, DataConfig(), TaskConfig().meters, labelled=False).tracks
 
 
 @pytest.fixture(scope="module")

@@ -40,7 +40,7 @@ from beatmeter.store.commit import TrackDraft
 from beatmeter.store.verify import verify
 
 CPU = torch.device("cpu")
-CLASSES = TaskConfig().classes
+CLASSES = TaskConfig().meters
 
 
 def quiet(text: str) -> None:
@@ -263,7 +263,7 @@ telling(Inference, "__call__")
 torch.set_num_threads(1)
 music, cache = sys.argv[1:]
 service = FeatureService(FeatureConfig(cache=cache, backbone="spectral", poolings=("stats", "lag"), window=2), torch.device("cpu"))
-tracks = open_dataset(Path(music), DataConfig(), TaskConfig().classes, labelled=False).tracks
+tracks = open_dataset(Path(music), DataConfig(), TaskConfig().meters, labelled=False).tracks
 service.spec
 print("ready", flush=True)
 service.ensure(tracks, report=lambda text: None)

@@ -56,7 +56,7 @@ def test_two_shards_are_one_whole_run(clips: Path, tmp_path: Path) -> None:
         done = CliRunner().invoke(cli, ["extract", str(music), *SPECTRAL, "--cache", str(tmp_path / "parts"), "--shard", shard])
         assert f"shard {shard}" in done.output, done.output
     config = FeatureConfig(cache=str(tmp_path / "whole"), backbone="spectral", window=2)
-    tracks = open_dataset(music, DataConfig(), TaskConfig().classes, labelled=False).tracks
+    tracks = open_dataset(music, DataConfig(), TaskConfig().meters, labelled=False).tracks
     whole, _, failed = FeatureService(config, torch.device("cpu")).ensure(tracks, report=lambda text: None)
     (parts,) = list_stores(tmp_path / "parts")
     assert isinstance(parts, Store)

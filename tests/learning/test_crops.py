@@ -87,7 +87,7 @@ def both(clips: Path, cache: Path, window: int, **augment: float) -> tuple[RunCo
         "augment": {"crop": 1.0, "shift": 0.0, "noise": 0.0, "gain": 0.0, **augment},
     }
     config = change(RunConfig(), values)
-    tracks = list(open_dataset(clips, config.data, config.task.classes).tracks)
+    tracks = list(open_dataset(clips, config.data, config.task.meters).tracks)
     made: list[Source] = []
     for regime in ("frozen", "streamed"):
         source = open_source(change(config, {"regime": regime}), CPU, lambda text: None)

@@ -45,7 +45,7 @@ def cache(*arguments: object, status: int = 0) -> str:
 
 
 def test_an_earlier_store_stays_readable_and_a_new_one_says_why_it_is_begun(config: RunConfig, tmp_path: Path) -> None:
-    tracks = list(open_dataset(Path(config.data.path), config.data, config.task.classes).tracks)[:6]
+    tracks = list(open_dataset(Path(config.data.path), config.data, config.task.meters).tracks)[:6]
     with earlier_version():
         old, keys, failed = FeatureService(config.features, CPU).ensure(tracks, report=lambda text: None)
         assert failed == {}
@@ -71,7 +71,7 @@ def test_an_earlier_store_stays_readable_and_a_new_one_says_why_it_is_begun(conf
 
 
 def test_another_checkpoint_of_the_same_name_begins_a_store_that_names_the_field(config: RunConfig, tmp_path: Path) -> None:
-    tracks = list(open_dataset(Path(config.data.path), config.data, config.task.classes).tracks)[:2]
+    tracks = list(open_dataset(Path(config.data.path), config.data, config.task.meters).tracks)[:2]
     for heads in (4, 2):
         write_hub_folder(tmp_path / "hub", num_attention_heads=heads)
         said: list[str] = []
@@ -90,7 +90,7 @@ def test_an_earlier_run_predicts_is_evaluated_and_goes_on(config: RunConfig, tmp
     scores = first.folder.predictions("test").read_text()
     evaluate_run(tmp_path / "old", CPU, ["test"], report=lambda text: None)
     assert first.folder.predictions("test").read_text() == scores, "features made anew are the same"
-    wave = next(t.path for t in open_dataset(Path(config.data.path), config.data, config.task.classes).tracks)
+    wave = next(t.path for t in open_dataset(Path(config.data.path), config.data, config.task.meters).tracks)
     (_, answer), *_ = Predictor.load(tmp_path / "old").predict_files([wave])
     assert not isinstance(answer, BeatmeterError)
     run(first.folder.config(), tmp_path / "old", CPU, resume=True, report=lambda text: None)

@@ -29,7 +29,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def tracks(config: RunConfig, clips: Path) -> list[Track]:
-    return [t for t in open_dataset(clips, config.data, config.task.classes).tracks if t.split == "train"][:12]
+    return [t for t in open_dataset(clips, config.data, config.task.meters).tracks if t.split == "train"][:12]
 
 
 def opened(config: RunConfig, tracks: list[Track], **training: object) -> tuple[Frozen, list[str]]:

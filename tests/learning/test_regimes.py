@@ -66,7 +66,7 @@ def test_streamed_gives_frozen_logits_before_the_first_step(name: str, adapter: 
         "adapter": {"kind": adapter, "r": 4, "layers": 1},
     }
     config = change(RunConfig(), values)
-    tracks = list(open_dataset(odd_clips, config.data, config.task.classes).tracks)
+    tracks = list(open_dataset(odd_clips, config.data, config.task.meters).tracks)
     frozen, streamed = sources(config, tracks)
     assert frozen.spec == streamed.spec
     task = TASKS["meter"](config)
@@ -91,7 +91,7 @@ def test_the_guard_notices_another_order_of_layers(odd_clips: Path, tmp_path: Pa
     config = change(
         RunConfig(), {"features": {"backbone": "embedded", "cache": str(tmp_path / "cache"), "window": 2}, "head": {"poolings": ("stats",)}}
     )
-    tracks = list(open_dataset(odd_clips, config.data, config.task.classes).tracks)
+    tracks = list(open_dataset(odd_clips, config.data, config.task.meters).tracks)
     frozen, streamed = sources(config, tracks)
     features = next(frozen.batches(tracks, [np.arange(5)])).inputs["stats"].float()
     waves = next(streamed.batches(tracks, [np.arange(5)])).inputs
@@ -113,7 +113,7 @@ def test_accumulated_batches_move_the_weights_as_one_large_batch_does(regime: st
     states = []
     for batch, accumulation in ((6, 1), (2, 3), (1, 6)):
         cfg = change(change(config, quiet), {"training": {"batch": batch, "accumulation": accumulation}, "seed": 1})
-        tracks = [t for t in open_dataset(clips, cfg.data, cfg.task.classes).tracks if t.split == "train"][:8]  # a group of 6 and one of 2
+        tracks = [t for t in open_dataset(clips, cfg.data, cfg.task.meters).tracks if t.split == "train"][:8]  # a group of 6 and one of 2
         source = open_source(cfg, CPU, lambda text: None)
         source.prepare(tracks, lambda text: None)
         task = TASKS["meter"](cfg)

@@ -100,5 +100,5 @@ def test_mission_defaults() -> None:
     assert (c.training.head_lr, c.training.adapter_lr, c.training.weight_decay, c.training.clip) == (1e-4, 1e-5, 1e-4, 1.0)
     assert (c.adapter.r, c.adapter.alpha, c.adapter.dropout, c.adapter.targets) == (16, 32.0, 0.05, ("q_proj", "v_proj"))
     assert (c.head.hidden, c.head.dropout, c.head.standardise) == (256, 0.3, True)
-    assert (c.task.classes, c.task.smoothing, c.task.loss) == (("3", "4", "5", "7", "9", "11"), 0.1, "unbiased")
+    assert (c.task.meters, c.task.smoothing, c.task.loss) == (("3", "4", "5", "7", "9", "11"), 0.1, "unbiased")
     assert c.features.backbone == "m-a-p/MERT-v1-330M"

@@ -33,7 +33,7 @@ def streamed(config: RunConfig, folder: Path, saved: bool, longest: float) -> St
 
 
 def test_a_saved_run_hears_tracks_that_training_leaves_out(config: RunConfig, clips: Path, tmp_path: Path) -> None:
-    tracks = open_dataset(clips, config.data, config.task.classes).tracks[:3]
+    tracks = open_dataset(clips, config.data, config.task.meters).tracks[:3]
     broken = replace(tracks[2], id="broken", path=tmp_path / "broken.wav")
     broken.path.write_bytes(b"RIFF")
     training = streamed(config, tmp_path / "a", False, 5.0)

@@ -20,8 +20,9 @@ from beatmeter.cli import cli
 from beatmeter.datasets import open_dataset
 from beatmeter.datasets.synth import render
 from beatmeter.datasets.synth.meterless import KINDS, render_meterless
+from beatmeter.serving.answer import Answer
 from beatmeter.serving.models import shipped_models
-from beatmeter.serving.predictor import Answer, Predictor
+from beatmeter.serving.predictor import Predictor
 from beatmeter.settings import DataConfig
 
 FULL = bool(os.environ.get("BEATMETER_FULL"))

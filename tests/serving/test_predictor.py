@@ -20,8 +20,10 @@ from beatmeter.evaluation.calibration import Calibration, Presence, ScoreMap, Se
 from beatmeter.evaluation.predictions import open_predictions
 from beatmeter.learning.training import run
 from beatmeter.runtime.config import change
+from beatmeter.serving.answer import Answer, Scored
+from beatmeter.serving.judge import SHORTEST, Judge
 from beatmeter.serving.models import EnsembleFolder, pack, shipped_model, shipped_models
-from beatmeter.serving.predictor import SHORTEST, Answer, Judge, Predictor, Scored
+from beatmeter.serving.predictor import Predictor
 from beatmeter.settings import RunConfig
 
 CPU = torch.device("cpu")
@@ -69,7 +71,7 @@ def test_an_ensemble_hears_audio_as_it_joined_predictions(runs: tuple[Path, Path
     _, both = runs
     predictor = Predictor.load(both)
     test = open_predictions(both, "test")
-    paths = {t.id: t.path for t in open_dataset(clips, config.data, config.task.classes).tracks}
+    paths = {t.id: t.path for t in open_dataset(clips, config.data, config.task.meters).tracks}
     for id, scores in list(zip(test.ids, test.scores, strict=True))[:3]:
         assert np.allclose(predictor.scorer.hear(load(paths[id])).scores, scores, atol=1e-4)
     answer = predictor.predict(load(paths[test.ids[0]]), 24_000)

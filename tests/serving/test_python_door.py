@@ -146,7 +146,7 @@ def test_text_and_path_alike_in_every_reader(tmp_path: Path, song: Path) -> None
         assert Subject.read(kind(file)).corrected_by(kind(tmp_path / "corrections.csv")).corrected
         assert read_split(kind(tmp_path / "split.csv")) == {"a": "test"}
         assert find_audio(kind(song.parent)) == [song]
-        assert open_dataset(kind(song), DataConfig(), TaskConfig().classes, labelled=False).tracks[0].path == song
+        assert open_dataset(kind(song), DataConfig(), TaskConfig().meters, labelled=False).tracks[0].path == song
         assert len(track_keys(kind(song), kind(tmp_path))) == 1
         assert list(list_stores(kind(tmp_path))) == []
         with pytest.raises(BeatmeterError, match="nowhere"):
@@ -155,7 +155,7 @@ def test_text_and_path_alike_in_every_reader(tmp_path: Path, song: Path) -> None
 
 def test_one_extra_dataset_given_as_text_is_one(tmp_path: Path, song: Path) -> None:
     config = DataConfig(extra=str(song))  # type: ignore[arg-type]
-    assert len(open_dataset(song, config, TaskConfig().classes, labelled=False).tracks) >= 1
+    assert len(open_dataset(song, config, TaskConfig().meters, labelled=False).tracks) >= 1
 
 
 def test_type_checkers_see_the_door() -> None:

@@ -22,7 +22,12 @@ from beatmeter.settings import RunConfig
 from beatmeter.tasks import TASKS, chosen_by, open_task
 
 CPU = torch.device("cpu")
-CASES: dict[str, dict[str, Any]] = {"meter": {"name": "meter"}}
+CASES: dict[str, dict[str, Any]] = {
+    "meter": {"name": "meter"},
+    "multiclass": {"name": "multiclass", "column": "kind"},
+    "multilabel": {"name": "multilabel", "column": "class"},
+    "regression": {"name": "regression", "column": ("tempo",), "units": ("bpm",)},
+}
 REGIMES = ("frozen", "streamed")
 
 

@@ -9,13 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from beatmeter.evaluation.diagnostics.limits import percent
+from beatmeter.evaluation.report.assessment import Assessment
+from beatmeter.evaluation.report.assessment_text import assessment_closing
 from beatmeter.evaluation.report.evaluation import Evaluation
 from beatmeter.runtime.display import count, cut, fill
 
 LABEL = 14  # columns of what a line is about
 
 
-def closing_text(run: Path, evaluation: Evaluation | None, history: Sequence[Mapping[str, Any]], best: int | None, width: int = 100) -> str:
+def closing_text(
+    run: Path, evaluation: Evaluation | Assessment | None, history: Sequence[Mapping[str, Any]], best: int | None, width: int = 100
+) -> str:
     """The end of a training for the terminal, in lines of at most `width` columns where the names of folders allow it.
 
     `evaluation` is that of the test split, or of another where there is none; `best` the epoch whose weights were kept. Everything
@@ -23,7 +27,9 @@ def closing_text(run: Path, evaluation: Evaluation | None, history: Sequence[Map
     """
     kept = f", best epoch {best} of {len(history)}" if best and history else ""
     lines = [(str(run), f"finished{kept}")]
-    if evaluation is not None:
+    if isinstance(evaluation, Assessment):
+        lines += assessment_closing(evaluation)
+    elif evaluation is not None:
         lines += [
             (evaluation.predictions.split or "items", _right(evaluation)),
             ("errors", _errors(evaluation)),
@@ -33,7 +39,8 @@ def closing_text(run: Path, evaluation: Evaluation | None, history: Sequence[Map
         ]
         warned = [f.name.replace("_", " ") for f in evaluation.findings[1:] if f.level == "warning"]
         lines += [("warnings", f"{', '.join(warned)}: see the report")] if warned else []
-        lines += [("numbers", f"{run}/evaluation/{evaluation.predictions.split}.txt")] if evaluation.predictions.split else []
+    if evaluation is not None and evaluation.predictions.split:
+        lines += [("numbers", f"{run}/evaluation/{evaluation.predictions.split}.txt")]
     lines += [("look", f"beatmeter report {run} --open"), ("use", f"beatmeter predict {run} song.mp3")]
     first = max(LABEL, len(lines[0][0]) + 2) if len(lines[0][0]) + 2 <= width // 3 else LABEL
     text: list[str] = []

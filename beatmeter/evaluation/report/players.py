@@ -76,7 +76,7 @@ def _tracks(run: Path) -> dict[str, Path]:
     folder = RunFolder.open(run)
     config = folder.placed()
     folder.require_data(config, "--audio DIR")
-    return {t.id: t.path for t in open_dataset(Path(config.data.path), config.data, config.task.classes).tracks}
+    return {t.id: t.path for t in open_dataset(Path(config.data.path), config.data, config.task.meters).tracks}
 
 
 def excerpt(path: Path, start: float | None, seconds: float = SECONDS) -> str:

@@ -161,7 +161,7 @@ def _sources(cells: Iterable[Cell]) -> list[RunConfig]:
     """One config for each way in which tracks are served, those that ask for most layers first: the others find theirs there."""
     found: dict[object, RunConfig] = {}
     for c in (cell.config for cell in cells):
-        found.setdefault((c.data, c.split, c.limit, c.regime, c.features, c.head.poolings, c.task.classes), c)
+        found.setdefault((c.data, c.split, c.limit, c.regime, c.features, c.head.poolings, c.task.meters), c)
     return sorted(found.values(), key=lambda c: c.features.layers != "all")
 
 

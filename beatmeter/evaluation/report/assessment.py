@@ -1,0 +1,158 @@
+"""The evaluation of any family of records but meter: every metric with its interval beside null systems, classes, and findings."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from beatmeter.errors import EvaluationError
+from beatmeter.evaluation.diagnostics.answers import calibration, performance, sources
+from beatmeter.evaluation.diagnostics.limits import LIMITS, Limits, plain
+from beatmeter.evaluation.metrics import ClassRow, Estimate, per_class
+from beatmeter.evaluation.metrics.families import FamilyMetric, estimate_of, metrics_of, null_systems, null_values
+from beatmeter.evaluation.metrics.primary import confusion_matrix
+from beatmeter.evaluation.report.evaluation import Evaluation, findings_json
+from beatmeter.schema import ClassPredictions, Finding, Items, ValuePredictions
+
+NULLS = {"constant": "the constant answer of the train split", "shuffled": "its own answers in random order"}
+
+
+@dataclass(frozen=True)
+class MetricRow:
+    """One metric: its value with the interval, and what each null system comes to."""
+
+    metric: FamilyMetric
+    estimate: Estimate
+    nulls: dict[str, float]
+
+    @property
+    def title(self) -> str:
+        """Of what, which metric, in which unit."""
+        of = f"{self.metric.of}: " if self.metric.of else ""
+        return f"{of}{self.metric.title}" + (f" ({self.metric.unit})" if self.metric.unit else "")
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        m = self.metric
+        return {"name": m.name, "of": m.of, "unit": m.unit, "better": m.better, **plain(self.estimate), "nulls": plain(self.nulls)}
+
+    @property
+    def beats_nulls(self) -> bool:
+        """Whether the whole interval is better than every null system."""
+        nulls = [value for value in self.nulls.values() if not math.isnan(value)]
+        if self.metric.better == "higher":
+            return all(self.estimate.low > value for value in nulls)
+        return all(self.estimate.high < value for value in nulls)
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """A record with what was measured and found. `classes` and `confusion` (class, class) are of records of classes; the confusion
+    matrix is of those in which one class is right."""
+
+    predictions: Items
+    rows: tuple[MetricRow, ...]
+    findings: tuple[Finding, ...]
+    classes: tuple[ClassRow, ...] = ()
+    confusion: np.ndarray | None = None
+
+    @property
+    def verdict(self) -> str:
+        """The word of the summary."""
+        return str(self.findings[0].values["verdict"])
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values of all of it, without the record itself."""
+        p = self.predictions
+        return {
+            "split": p.split,
+            "record": "value" if isinstance(p, ValuePredictions) else "class",
+            "names": list(names_of(p)),
+            "items": len(p),
+            "groups": len(set(p.groups)),
+            "verdict": self.verdict,
+            "metrics": [r.to_json() for r in self.rows],
+            "per_class": plain(self.classes),
+            "confusion": plain(self.confusion) if self.confusion is not None else [],
+            "findings": findings_json(self.findings),
+        }
+
+
+def names_of(record: Items) -> tuple[str, ...]:
+    """The classes of a record, or the names of its values."""
+    return tuple(getattr(record, "classes", ())) or tuple(getattr(record, "names", ()))
+
+
+def of_meter(record: Items) -> bool:
+    """Whether a record is one of meter: scores of classes that no other task claims."""
+    return isinstance(record, ClassPredictions) and not record.exclusive and record.meta.get("task", "meter") == "meter"
+
+
+def evaluation_of(record: Items, validation: Items | None = None, limits: Limits = LIMITS, seed: int = 0) -> Evaluation | Assessment:
+    """The evaluation that fits a record: that of meter with its diagnostics, or the general one."""
+    if isinstance(record, ClassPredictions) and of_meter(record) and (validation is None or isinstance(validation, ClassPredictions)):
+        return Evaluation.of(record, validation, limits, seed)
+    return assess(record, validation, limits, seed)
+
+
+def assess(record: Items, validation: Items | None = None, limits: Limits = LIMITS, seed: int = 0) -> Assessment:
+    """Measure a record against null systems. Raises EvaluationError without items that have targets.
+
+    The constant answer is that of the train split, which the model wrote down; `validation` stands in where it did not, and where
+    neither is there only the shuffled answers are left.
+    """
+    if not len(record):
+        raise EvaluationError(f"there are no predictions of the split {record.split!r}", "Check that the split has items.")
+    metrics = metrics_of(record)
+    if not any(m.counts(record).any() for m in metrics):
+        raise EvaluationError(f"none of the {len(record)} predictions has a label", "Metrics need labels or targets.")
+    nulls = null_systems(record, _constant(record, validation), seed)
+    found = [(m, estimate_of(m, record, limits.replicates, seed)) for m in metrics]
+    rows = tuple(MetricRow(m, e, null_values(m, nulls)) for m, e in found if e.n)
+    findings: list[Finding | None] = []
+    if isinstance(record, ClassPredictions):
+        reference = validation if isinstance(validation, ClassPredictions) and validation.classes == record.classes else None
+        findings = [performance(record, limits, seed), sources(record, reference)] if record.exclusive else []
+        findings += [calibration(record, limits, seed)] if record.exclusive else []
+    exclusive = isinstance(record, ClassPredictions) and record.exclusive
+    return Assessment(
+        record,
+        rows,
+        tuple(f for f in (_summary(rows), *findings) if f is not None),
+        tuple(per_class(record)) if isinstance(record, ClassPredictions) else (),
+        confusion_matrix(record.scores, record.primary).astype(np.int64) if exclusive and isinstance(record, ClassPredictions) else None,
+    )
+
+
+def _constant(record: Items, validation: Items | None) -> np.ndarray | None:
+    said = record.meta.get("loss", {})
+    if isinstance(said, dict) and isinstance(said.get("constant"), list):
+        return np.asarray(said["constant"], dtype=float)
+    if not isinstance(validation, ClassPredictions | ValuePredictions) or validation is record or not len(validation):
+        return None
+    targets = validation.targets
+    known = ~np.isnan(targets).all(axis=0)
+    return np.nanmean(targets, axis=0) if known.all() else None
+
+
+def _summary(rows: tuple[MetricRow, ...]) -> Finding:
+    """Whether the first metric of everything that is measured is surely better than systems that heard nothing."""
+    first: dict[str, MetricRow] = {}
+    for row in rows:
+        first.setdefault(row.metric.of, row)
+    beaten = [row for row in first.values() if row.beats_nulls]
+    verdict = "better than chance" if len(beaten) == len(first) else "partly better than chance" if beaten else "chance"
+    parts = []
+    for row in first.values():
+        nulls = ", ".join(f"{NULLS[name]} {number(value)}" for name, value in row.nulls.items())
+        parts.append(f"{row.title} {number(row.estimate.value)} [{number(row.estimate.low)}, {number(row.estimate.high)}]; {nulls}")
+    text = f"{verdict}: {'. '.join(parts)}."
+    return Finding("summary", "ok" if verdict == "better than chance" else "warning", text, {"verdict": verdict})
+
+
+def number(value: float) -> str:
+    """Three digits after the point, fewer for large numbers; "-" where there is none."""
+    return "-" if math.isnan(value) else f"{value:.3f}" if abs(value) < 100 else f"{value:.1f}"

@@ -1,0 +1,63 @@
+"""What a model says of one piece of audio."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a model makes of audio before it is judged: a probability per class, not calibrated, and `evidence` (value,), a
+    short summary of the same features by which music is told from sound without meter."""
+
+    scores: Float[np.ndarray, " klass"]
+    evidence: Float[np.ndarray, " value"]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model says of one piece of audio: a probability per class, and a second meter when it is above its threshold.
+
+    `heard` is the probability that there is a meter at all: below 0.5 `meter` is None, no meter heard; None where the calibration
+    does not tell. `sure` is a statement that the calibration makes (`Calibration.sure`: 95 % of such answers were right on
+    validation); without one it is False, as it is when no meter is heard and for less than 10 s of audio.
+    """
+
+    classes: tuple[str, ...]
+    scores: Float[np.ndarray, " klass"]
+    seconds: float
+    second: str | None = None
+    sure: bool = False
+    heard: float | None = None
+
+    @property
+    def order(self) -> list[int]:
+        """Class indices, most probable first."""
+        return [int(i) for i in np.argsort(-self.scores, kind="stable")]
+
+    @property
+    def meter(self) -> str | None:
+        """The most probable class; None when no meter is heard."""
+        return self.classes[self.order[0]] if self.heard is None or self.heard >= 0.5 else None
+
+    @property
+    def gap(self) -> float:
+        """P1 - P2."""
+        first, second = self.order[:2]
+        return float(self.scores[first] - self.scores[second])
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "meter": self.meter,
+            "heard": self.heard,
+            "sure": self.sure,
+            "second": self.second,
+            "scores": {name: float(s) for name, s in zip(self.classes, self.scores, strict=True)},
+            "gap": self.gap,
+            "seconds": round(self.seconds, 3),
+        }

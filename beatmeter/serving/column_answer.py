@@ -1,0 +1,70 @@
+"""What a model over a column of a dataset says of one piece of audio: a class, several labels, or numbers with units."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from beatmeter.errors import RunError
+from beatmeter.evaluation.calibration import Calibration
+from beatmeter.serving.answer import Answer, Scored
+from beatmeter.serving.judge import Judge
+from beatmeter.tasks import Task
+
+SAID = 0.5  # a label is said above this
+
+
+@dataclass(frozen=True)
+class ColumnAnswer(Answer):
+    """`scores` (name,) are probabilities of the classes, or the values themselves where `kind` is value; `units` are theirs."""
+
+    kind: str = "multiclass"
+    units: tuple[str, ...] = ()
+
+    @property
+    def said(self) -> tuple[str, ...]:
+        """The class, or the labels above 0.5; nothing for values."""
+        if self.kind == "multiclass":
+            return (self.classes[self.order[0]],)
+        return tuple(self.classes[i] for i in self.order if self.scores[i] > SAID) if self.kind == "multilabel" else ()
+
+    @property
+    def words(self) -> str:
+        """The answer in words."""
+        if self.kind == "value":
+            parts = zip(self.classes, self.scores, self.units, strict=True)
+            return ", ".join(f"{name} {value:.4g} {unit}".rstrip() for name, value, unit in parts)
+        if self.kind == "multiclass":
+            return f"{self.said[0]} ({self.scores.max():.2f})"
+        return ", ".join(f"{name} ({self.scores[self.classes.index(name)]:.2f})" for name in self.said) or "none of the labels"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        numbers = {name: float(s) for name, s in zip(self.classes, self.scores, strict=True)}
+        seconds = {"seconds": round(self.seconds, 3)}
+        if self.kind == "value":
+            return {"values": numbers, "units": dict(zip(self.classes, self.units, strict=True)), **seconds}
+        if self.kind == "multiclass":
+            return {"answer": self.said[0], "scores": numbers, **seconds}
+        return {"labels": list(self.said), "scores": numbers, **seconds}
+
+
+@dataclass(frozen=True)
+class ColumnJudge(Judge):
+    """Outputs of a task over a column to answers; there is nothing to calibrate or to abstain by."""
+
+    kind: str = "multiclass"
+    units: tuple[str, ...] = ()
+
+    def __call__(self, classes: tuple[str, ...], scored: Scored, seconds: float) -> ColumnAnswer:
+        return ColumnAnswer(classes, scored.scores, seconds, kind=self.kind, units=self.units)
+
+
+def judge_of(task: Task, calibration: Calibration | None, priors: Mapping[str, float] | None, abstain: float) -> Judge:
+    """The judge of a task; one over a column has no calibration. Raises RunError for priors or abstention, which need one."""
+    if task.config.task.name == "meter":
+        return Judge(calibration, priors, abstain)
+    if priors or abstain:
+        raise RunError(f"priors and abstention are for meters, and this model answers {task.config.task.name}")
+    return ColumnJudge(kind=task.output.kind, units=task.output.units)
