@@ -17,7 +17,7 @@ from beatmeter.runtime.artifacts import named, to_json
 from beatmeter.runtime.display import count
 
 if TYPE_CHECKING:
-    from beatmeter.schema import ClassPredictions
+    from beatmeter.schema import ClassPredictions, Items
 
 F = TypeVar("F", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
@@ -159,6 +159,8 @@ def calibrate(
     from beatmeter.serving.models import hears
 
     validation = open_predictions(where, split)
+    if validation.exclusive or validation.meta.get("task", "meter") != "meter":
+        raise EvaluationError(f"{where} answers {validation.meta.get('task', 'one class of several')}, and only scores of meter are calibrated")
     calibration = Calibration.fit(validation, kind, seed=seed)
     labelled = validation.take(np.flatnonzero(validation.primary >= 0))
     groups = len(set(labelled.groups))
@@ -315,8 +317,16 @@ def report(
     beatmeter report predictions.csv --audio MUSIC/ --figures figures/
     beatmeter report predictions.csv --text
     """
+    from beatmeter.evaluation.records import open_records
+    from beatmeter.evaluation.report.assessment import of_meter
     from beatmeter.evaluation.report.subject import Subject
 
+    record = open_records(where, split)
+    if not of_meter(record):
+        if corrections is not None:
+            raise ConfigError("--corrections hold labels of meters", "Correct the column that the run was trained on.")
+        _report_column(where, record, out, show, figures, as_text, as_json, seed)
+        return
     subject = Subject.read(where, split, seed=seed, report=echo)
     if corrections is not None:
         subject = subject.corrected_by(corrections, seed=seed)
@@ -338,6 +348,29 @@ def report(
     drawn = run_figures(subject, seed)
     locate = _locate(subject.evaluation.predictions, audio, where, seconds)
     write_text(out, run_page(subject, locate, seconds, _command(), drawn))
+    if figures is not None:
+        echo(f"{count(len(write_figures([d for group in drawn.values() for d in group], figures)), 'figure')} in {figures}")
+    click.echo(str(out))
+    if show:
+        import webbrowser
+
+        webbrowser.open(out.resolve().as_uri())
+
+
+def _report_column(where: Path, record: Items, out: Path | None, show: bool, figures: Path | None, as_text: bool, as_json: bool, seed: int) -> None:
+    """The report of a record that is none of meter."""
+    from beatmeter.evaluation.report import assessment_text
+    from beatmeter.evaluation.report.assessment_page import assess_file, assessment_figures, assessment_page, history_of
+    from beatmeter.evaluation.report.run_figures import write_figures
+    from beatmeter.runtime.atomic import write_text
+
+    found = assess_file(where, record, seed)
+    if as_text or as_json:
+        click.echo(to_json(found.to_json()) if as_json else assessment_text(found), nl=as_json)
+        return
+    out = out or (where / "report.html" if where.is_dir() else where.with_suffix(".report.html"))
+    drawn = assessment_figures(found, history_of(where))
+    write_text(out, assessment_page(where, found, _command(), drawn))
     if figures is not None:
         echo(f"{count(len(write_figures([d for group in drawn.values() for d in group], figures)), 'figure')} in {figures}")
     click.echo(str(out))

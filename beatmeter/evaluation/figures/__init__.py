@@ -7,6 +7,7 @@ from beatmeter.evaluation.figures.behaviour import correlations, noise_floor, pl
 from beatmeter.evaluation.figures.history import layers, timeline, training
 from beatmeter.evaluation.figures.quality import answer_reliability, class_reliability, confusion, per_class, selective
 from beatmeter.evaluation.figures.style import PALETTE, to_inline, to_png, to_svg
+from beatmeter.evaluation.figures.values import values
 
 __all__ = [
     "PALETTE",
@@ -25,4 +26,5 @@ __all__ = [
     "to_png",
     "to_svg",
     "training",
+    "values",
 ]

@@ -17,7 +17,7 @@ from beatmeter.evaluation.metrics import primary as acc
 from beatmeter.evaluation.metrics import values as val
 from beatmeter.evaluation.metrics.checks import Array, Value, ratio, unbox, weigh
 from beatmeter.evaluation.metrics.confidence import primary_ece
-from beatmeter.evaluation.metrics.intervals import REPLICATES, Estimate, bootstrap, interval
+from beatmeter.evaluation.metrics.intervals import REPLICATES, Estimate, bootstrap, interval, share
 from beatmeter.schema import ClassPredictions, Items, ValuePredictions
 
 SHUFFLES = 100  # permutations behind the null system that answers at random
@@ -36,6 +36,7 @@ class FamilyMetric:
     per_item: Callable[[Any], Array] | None = None
     unit: str = ""
     of: str = ""
+    share: bool = False  # of items: `per_item` gives 0, 1 and nan
 
 
 def _of_items(per_item: Callable[[Any], Array]) -> Callable[[Any, Array | None], Value]:
@@ -64,7 +65,7 @@ def _cross_entropy(p: ClassPredictions) -> Array:
 
 
 MULTICLASS = (
-    FamilyMetric("accuracy", "accuracy", "higher", _of_items(_right), _labelled, _right),
+    FamilyMetric("accuracy", "accuracy", "higher", _of_items(_right), _labelled, _right, share=True),
     FamilyMetric("balanced_accuracy", "balanced accuracy", "higher", lambda p, w: acc.balanced_accuracy(p.scores, p.primary, w), _labelled),
     FamilyMetric("cross_entropy", "cross-entropy", "lower", _of_items(_cross_entropy), _labelled, _cross_entropy, "nats"),
     FamilyMetric("primary_ece", "ECE of the answer", "lower", lambda p, w: primary_ece(p.scores, p.primary, w), _labelled),
@@ -80,6 +81,7 @@ MULTILABEL = (
         lambda p, w: multi.subset_accuracy(p.scores, p.targets, 0.5, w),
         _labelled,
         lambda p: multi.exact(p.scores, p.targets, 0.5),
+        share=True,
     ),
 )
 
@@ -118,7 +120,10 @@ def metrics_of(record: Items) -> tuple[FamilyMetric, ...]:
 
 
 def estimate_of(metric: FamilyMetric, record: Items, replicates: int = REPLICATES, seed: int = 0) -> Estimate:
-    """The metric with its 95 % interval by the bootstrap over groups; nan and n = 0 where it is not defined."""
+    """The metric with its 95 % interval: Wilson's for shares of items, else the bootstrap over groups. nan and n = 0 where it is not
+    defined."""
+    if metric.share and metric.per_item is not None:
+        return share(metric.per_item(record), record.groups)
     value, draws = bootstrap(lambda w: metric.value(record, w), record.groups, replicates, seed)
     if math.isnan(float(value)):
         return Estimate(math.nan, math.nan, math.nan, 0, "bootstrap over groups")

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from beatmeter.errors import EvaluationError
-from beatmeter.evaluation.diagnostics.answers import calibration, performance, sources
+from beatmeter.evaluation.diagnostics.answers import performance, sources
 from beatmeter.evaluation.diagnostics.limits import LIMITS, Limits, plain
-from beatmeter.evaluation.metrics import ClassRow, Estimate, per_class
+from beatmeter.evaluation.metrics import ClassRow, Estimate, correct, per_class, share
 from beatmeter.evaluation.metrics.families import FamilyMetric, estimate_of, metrics_of, null_systems, null_values
 from beatmeter.evaluation.metrics.primary import confusion_matrix
 from beatmeter.evaluation.report.evaluation import Evaluation, findings_json
@@ -116,15 +116,39 @@ def assess(record: Items, validation: Items | None = None, limits: Limits = LIMI
     if isinstance(record, ClassPredictions):
         reference = validation if isinstance(validation, ClassPredictions) and validation.classes == record.classes else None
         findings = [performance(record, limits, seed), sources(record, reference)] if record.exclusive else []
-        findings += [calibration(record, limits, seed)] if record.exclusive else []
+        findings += [_reliability(record, rows, limits)] if record.exclusive else []
     exclusive = isinstance(record, ClassPredictions) and record.exclusive
     return Assessment(
         record,
         rows,
         tuple(f for f in (_summary(rows), *findings) if f is not None),
-        tuple(per_class(record)) if isinstance(record, ClassPredictions) else (),
+        _classes(record) if isinstance(record, ClassPredictions) else (),
         confusion_matrix(record.scores, record.primary).astype(np.int64) if exclusive and isinstance(record, ClassPredictions) else None,
     )
+
+
+def _classes(p: ClassPredictions) -> tuple[ClassRow, ...]:
+    """Recall and precision of the answer where one class is right, of every score above 0.5 where several may be."""
+    rows = per_class(p)
+    if p.exclusive:
+        return tuple(rows)
+    found, known = [], p.primary >= 0
+    for k, row in enumerate(rows):
+        there, said = known & (p.targets[:, k] > 0), known & (p.scores[:, k] > 0.5)
+        recall, precision = (share(np.where(of, there & said, np.nan), p.groups) for of in (there, said))
+        found.append(replace(row, items=int(there.sum()), answers=int(said.sum()), recall=recall, precision=precision))
+    return tuple(found)
+
+
+def _reliability(p: ClassPredictions, rows: tuple[MetricRow, ...], limits: Limits) -> Finding | None:
+    """Whether answers are as often right as their scores say."""
+    error = next((row.estimate for row in rows if row.metric.name == "primary_ece"), None)
+    if error is None:
+        return None
+    surplus = float(p.scores.max(axis=1)[p.primary >= 0].mean() - np.nanmean(correct(p.scores, p.primary)))
+    word = "over-confident" if surplus > limits.ece / 2 else "under-confident" if surplus < -limits.ece / 2 else "neither over- nor under-confident"
+    text = f"calibration error of the answer {error}, {word} (mean score minus accuracy {surplus:+.2f})."
+    return Finding("reliability", "warning" if error.value > limits.ece else "ok", text, {"surplus": surplus, "primary_ece": plain(error)})
 
 
 def _constant(record: Items, validation: Items | None) -> np.ndarray | None:
