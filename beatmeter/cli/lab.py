@@ -159,8 +159,7 @@ def calibrate(
     from beatmeter.serving.models import hears
 
     validation = open_predictions(where, split)
-    if validation.exclusive or validation.meta.get("task", "meter") != "meter":
-        raise EvaluationError(f"{where} answers {validation.meta.get('task', 'one class of several')}, and only scores of meter are calibrated")
+    _require_meter(where, validation, "calibrated")
     calibration = Calibration.fit(validation, kind, seed=seed)
     labelled = validation.take(np.flatnonzero(validation.primary >= 0))
     groups = len(set(labelled.groups))
@@ -388,12 +387,21 @@ def _open(path: Path, split: str | None, corrections: Path | None) -> ClassPredi
     return Corrections.read(corrections).apply(predictions)[0] if corrections else predictions
 
 
+def _require_meter(where: Path, predictions: ClassPredictions, what: str) -> None:
+    """Raise EvaluationError for scores of a task over a column."""
+    from beatmeter.evaluation.report.assessment import of_meter
+
+    if not of_meter(predictions):
+        raise EvaluationError(f"{where} answers a column ({predictions.meta.get('task', 'multiclass')}), and only scores of meter are {what}")
+
+
 def _member(path: Path, split: str, calibrated: bool) -> ClassPredictions:
     """A member's predictions of one split, through its calibration when asked."""
     from beatmeter.evaluation.calibration import Calibration
     from beatmeter.evaluation.predictions import open_predictions
 
     predictions = open_predictions(path, split)
+    _require_meter(path, predictions, "joined")
     if not calibrated:
         return predictions
     file = path / "calibration.json" if path.is_dir() else path.with_suffix(".calibration.json")

@@ -77,7 +77,8 @@ def test_from_training_to_answers(beatmeter: Callable[..., str], music: Path, tm
     assert len(line) == len(header)
     elsewhere = beatmeter("evaluate", run, "--data", music / "clips" / "manifest.csv", "--json")
     assert json.loads(elsewhere[elsewhere.index("{") :])["test"]["items"] == len(record)
-    for refused in (["timeline", run, song], ["calibrate", run], ["predict", run, song, "--abstain", "0.2"]):
+    joined = ["ensemble", f"a={run}", f"b={run}", "--out", tmp_path / "joined"]
+    for refused in (["timeline", run, song], ["calibrate", run], joined, ["predict", run, song, "--abstain", "0.2"]):
         said = beatmeter(*refused, status=2)
         assert "Traceback" not in said
         assert said.startswith("error: "), said
