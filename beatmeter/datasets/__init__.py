@@ -68,9 +68,6 @@ def _open_folder(path: Path, config: DataConfig, classes: Sequence[str]) -> Data
         if None not in splits and len(set(splits)) == len(splits) and all(_is_label_table(p) for p in named):
             return meter2800.read(path, named, classes)
         raise DataError(f"{shown(path)} holds several tables: {', '.join(shown(p.name) for p in named)}", "Name the one to read.")
-    unlabelled = [p for p in tables if manifest.names_files(read_columns(p))]
-    if len(unlabelled) == 1 and not (files.find_audio(path) and any(t.labels for t in folder.read(path, classes).tracks)):
-        return _open_table(unlabelled[0], classes)
     if not files.find_audio(path):
         raise DataError(f"{shown(path)} holds neither audio files nor a table that names some", _KINDS)
     return folder.read(path, classes)

@@ -24,11 +24,6 @@ def fits(columns: Sequence[str]) -> bool:
     return any(name in columns for name in FILE) and any(name in columns for name in CLASS)
 
 
-def names_files(columns: Sequence[str]) -> bool:
-    """Whether a table with these columns names files, with their classes or without."""
-    return any(name in columns for name in FILE)
-
-
 def read(path: Path, classes: Sequence[str]) -> Dataset:
     """Read a manifest whose files are relative to its folder.
 

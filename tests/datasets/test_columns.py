@@ -32,23 +32,15 @@ def songs(tmp_path: Path) -> Path:
     for i in range(8):
         soundfile.write(tmp_path / f"{i}.wav", np.random.default_rng(i).normal(size=24_000) * 0.1, 24_000)
         rows.append(f"{i}.wav,{'Bach' if i < 4 else 'Satie'},{'ABCD'[i // 2]}")
-    (tmp_path / "songs.csv").write_text("\n".join(rows) + "\n")
+    (tmp_path / "manifest.csv").write_text("\n".join(rows) + "\n")
     return tmp_path
 
 
 def test_a_manifest_without_a_class_is_a_manifest(songs: Path) -> None:
-    for place in (songs, songs / "songs.csv"):
+    for place in (songs, songs / "manifest.csv"):
         found = open_dataset(place, DataConfig(), METERS, labelled=False)
         assert (found.kind, len(found.tracks)) == ("manifest", 8)
         assert found.tracks[0].extra["composer"] == "Bach"
-
-
-def test_folders_that_name_meters_go_before_such_a_table(tmp_path: Path) -> None:
-    (tmp_path / "3").mkdir()
-    soundfile.write(tmp_path / "3" / "a.wav", np.zeros(24_000), 24_000)
-    (tmp_path / "notes.csv").write_text("file,remark\n3/a.wav,nice\n")
-    found = open_dataset(tmp_path, DataConfig(), METERS)
-    assert (found.kind, found.tracks[0].primary) == ("folder", "3")
 
 
 def test_classes_of_a_column_become_labels_and_unknown_ones_are_listed() -> None:

@@ -185,6 +185,9 @@ def test_the_command_hears_a_file_by_the_answers_of_its_run(tmp_path: Path, monk
             assert run == tmp_path
             return cls()
 
+        def require_meter(self, what: str) -> None:
+            pass
+
         @property
         def thresholds(self) -> np.ndarray:
             return calibration.threshold("production")
