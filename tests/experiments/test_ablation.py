@@ -236,16 +236,16 @@ def test_a_killed_ablation_goes_on_and_ends_as_one_that_was_not(plan: Path, conf
 
 def test_a_cell_that_fails_costs_itself(plan: Path, config: RunConfig) -> None:
     plan.write_text(
-        plan.read_text().replace('"head.dropout" = [0.1, 0.5]', '"training.head_lr" = [1e-3, 1e38]').replace("dropout 0.5", "head_lr 0.001")
+        plan.read_text().replace('"head.dropout" = [0.1, 0.5]', '"training.head_lr" = [1e-3, 1e30]').replace("dropout 0.5", "head_lr 0.001")
     )
     plan.write_text(plan.read_text() + '\n[[system]]\nname = "rough"\nsettings.head = { noise = 0.5 }\n')
     result = ablate(plan, config)
     assert result.exit_code == 1, result.output
-    assert "head_lr-1e+38_seed-0: the loss" in result.stderr
+    assert "head_lr-1e+30_seed-0: the loss" in result.stderr
     table = json.loads((plan.parent / "out" / "table-val.json").read_text())
-    assert set(table["missing"]) == {"head_lr-1e+38_seed-0", "head_lr-1e+38_seed-1"}
+    assert set(table["missing"]) == {"head_lr-1e+30_seed-0", "head_lr-1e+30_seed-1"}
     assert set(table["systems"]) == {"head_lr 0.001", "rough"}
-    assert "Traceback" in (plan.parent / "out" / "head_lr-1e+38_seed-0" / FAILED).read_text()
+    assert "Traceback" in (plan.parent / "out" / "head_lr-1e+30_seed-0" / FAILED).read_text()
     assert "Failed and left out" in result.stdout
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from beatmeter.datasets import open_dataset
-from beatmeter.learning.sources import LongTrack, Streamed, open_source
+from beatmeter.learning.sources import Excerpt, LongTrack, Streamed, open_source
 from beatmeter.runtime.config import change
 from beatmeter.settings import RunConfig
 
@@ -55,11 +55,11 @@ def test_many_chunks_are_encoded_a_few_at_a_time(config: RunConfig, tmp_path: Pa
     sizes: list[int] = []
     source.backbone.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
     with torch.inference_mode():
-        once = source.encoder([wave, wave[: 24_000 * 31]])["lag"]
+        once = source.encoder([Excerpt(wave), Excerpt(wave[: 24_000 * 31])])["lag"]
         assert sizes == [16], "few chunks go together"
         sizes.clear()
         monkeypatch.setattr("beatmeter.learning.sources.TOGETHER", 6)
-        found = source.encoder([wave, wave[: 24_000 * 31]])["lag"]
+        found = source.encoder([Excerpt(wave), Excerpt(wave[: 24_000 * 31])])["lag"]
     assert sum(sizes) == 16
     assert max(sizes) <= 6
     torch.testing.assert_close(found, once, rtol=1e-4, atol=1e-4)
