@@ -237,7 +237,12 @@ def test_ctrl_c_in_the_middle_of_a_long_file_ends_cleanly(command: str, tmp_path
     main, end = terminal(80)
     env = {**os.environ, "TERM": "xterm"}
     process = subprocess.Popen(
-        [sys.executable, "-m", "beatmeter", command, MODEL, song], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=end, env=env
+        [sys.executable, "-m", "beatmeter", command, MODEL, song],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=end,
+        env=env,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
     )
     os.close(end)
     seen = b""

@@ -34,7 +34,7 @@ def clips() -> list[Clip]:
 
 def test_same_bytes_in_another_process_and_order() -> None:
     here = [digest(seed) for seed in (3, 4, 5)]
-    code = "import sys; sys.path.insert(0, 'tests/audio'); from test_synth import digest; print(digest(5), digest(4), digest(3))"
+    code = "import sys; sys.path.insert(0, 'tests/datasets'); from test_synth import digest; print(digest(5), digest(4), digest(3))"
     there = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
     assert here == there[::-1]
     assert len(set(here)) == 3

@@ -52,7 +52,7 @@ def opened(lengths: Path, cache: Path, regime: str, **augment: float) -> tuple[R
         "augment": {"crop": 1.0, "shift": 0.0, "noise": 0.0, "gain": 0.0, **augment},
     }
     config = change(RunConfig(), values)
-    tracks = list(open_dataset(lengths, config.data, config.task.classes).tracks)
+    tracks = list(open_dataset(lengths, config.data, config.task.meters).tracks)
     source = open_source(config, CPU, lambda text: None)
     assert source.prepare(tracks, lambda text: None) == {}
     source.encoder.eval()
@@ -130,7 +130,7 @@ def test_a_run_reads_frames_and_predicts_what_it_evaluates(config: RunConfig, tm
     )
     run(config, tmp_path / "run", CPU, report=lambda text: None)
     evaluated = read_predictions(RunFolder(tmp_path / "run").predictions("test"))
-    tracks = {t.id: t for t in open_dataset(Path(config.data.path), config.data, config.task.classes).tracks}
+    tracks = {t.id: t for t in open_dataset(Path(config.data.path), config.data, config.task.meters).tracks}
     scorer = RunScorer(tmp_path / "run", CPU)
     for i in range(3):
         heard = scorer.hear(load(tracks[evaluated.ids[i]].path)).scores
