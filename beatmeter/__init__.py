@@ -27,13 +27,23 @@ if TYPE_CHECKING:
 from beatmeter.runtime.cores import wait_passively
 
 __version__ = "0.1.0"
-_LATER = {"Answer": "beatmeter.serving.predictor", "BeatmeterError": "beatmeter.errors", "Predictor": "beatmeter.serving.predictor"}
+_LATER = {
+    "Answer": "beatmeter.serving.predictor",
+    "BeatmeterError": "beatmeter.errors",
+    "Predictor": "beatmeter.serving.predictor",
+}
 __all__ = ["Answer", "BeatmeterError", "Predictor", "__version__", "load", "predict"]
 
 wait_passively()  # before anything of ours loads torch
 
 
-def load(model: StrPath | None = None, *, device: str = "auto", priors: Mapping[str, float] | None = None, abstain: float = 0.0) -> Predictor:
+def load(
+    model: StrPath | None = None,
+    *,
+    device: str = "auto",
+    priors: Mapping[str, float] | None = None,
+    abstain: float = 0.0,
+) -> Predictor:
     """A model that answers: a run folder, the folder of an ensemble, or the name of a model that ships; None is the best that ships.
 
     `device` is auto, cpu or cuda; `priors` and `abstain` are those of `Predictor.load`. Raises BeatmeterError.
@@ -52,7 +62,9 @@ def predict(audio: np.ndarray, sample_rate: int, *, model: StrPath | Predictor |
 def predict(audio: Iterable[StrPath], *, model: StrPath | Predictor | None = None) -> list[Answer]: ...
 
 
-def predict(audio: Any, sample_rate: int | None = None, *, model: StrPath | Predictor | None = None) -> Answer | list[Answer]:
+def predict(
+    audio: Any, sample_rate: int | None = None, *, model: StrPath | Predictor | None = None
+) -> Answer | list[Answer]:
     """The answer for one audio file, for several (a list in the same order), or for samples: (sample,) or (sample, channel) at
     `sample_rate` Hz.
 
@@ -65,9 +77,15 @@ def predict(audio: Any, sample_rate: int | None = None, *, model: StrPath | Pred
 
     samples = hasattr(audio, "__array__")
     if samples and sample_rate is None:
-        raise AudioError("audio as an array needs its sample rate", "For instance: beatmeter.predict(samples, sample_rate=44_100).")
+        raise AudioError(
+            "audio as an array needs its sample rate",
+            "For instance: beatmeter.predict(samples, sample_rate=44_100).",
+        )
     if not samples and sample_rate is not None:
-        raise ConfigError("a sample rate belongs to an array of samples", "Files know their own: leave it out, or give a NumPy array.")
+        raise ConfigError(
+            "a sample rate belongs to an array of samples",
+            "Files know their own: leave it out, or give a NumPy array.",
+        )
     paths = [] if samples else as_paths(audio)
     predictor = model if isinstance(model, Predictor) else load(model)
     if sample_rate is not None:

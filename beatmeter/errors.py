@@ -74,7 +74,12 @@ class EvaluationError(BeatmeterError):
 
 def shown(name: object) -> str:
     """A path or name on one printable line: newlines, control characters and bytes that are not UTF-8 as escapes."""
-    return "".join(c if c.isprintable() or unicodedata.category(c) == "Zs" else c.encode("unicode_escape").decode("ascii") for c in str(name))
+    return "".join(
+        c
+        if c.isprintable() or unicodedata.category(c) == "Zs"
+        else c.encode("unicode_escape").decode("ascii")
+        for c in str(name)
+    )
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

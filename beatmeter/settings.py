@@ -44,8 +44,13 @@ class DataConfig:
 
     path: str = option("", "dataset folder or table; the command line's DATASET")
     extra: tuple[str, ...] = option((), "further datasets whose tracks join training only")
-    corrections: tuple[str, ...] = option((), "files of corrected labels, applied in order: reviews of `beatmeter data audit` (id, label, new label)")
-    classes: int = option(0, "METER2800 tables to read: 2 or 4 classes; 0 takes the 4-class ones when they are there")
+    corrections: tuple[str, ...] = option(
+        (),
+        "files of corrected labels, applied in order: reviews of `beatmeter data audit` (id, label, new label)",
+    )
+    classes: int = option(
+        0, "METER2800 tables to read: 2 or 4 classes; 0 takes the 4-class ones when they are there"
+    )
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,10 @@ class SplitConfig:
     test: float = option(0.15, "share of the groups for test")
     seed: int = option(0, "seed of the split, apart from the seed of training")
     file: str = option("", "a split file to use instead (id, group, split), as a run writes it")
-    groups: tuple[str, ...] = option((), "columns whose values never cross splits, together: `work,artist`; empty keeps the groups of the dataset")
+    groups: tuple[str, ...] = option(
+        (),
+        "columns whose values never cross splits, together: `work,artist`; empty keeps the groups of the dataset",
+    )
 
     def __post_init__(self) -> None:
         _fraction(self, "val", "test")
@@ -65,7 +73,9 @@ class SplitConfig:
 
 
 POOLING_KINDS = ("stats", "lag", "frames")
-_POOLING = re.compile(r"(?:(?P<name>[a-z][a-z0-9_-]*)=)?(?P<kind>[a-z]+)(?::(?P<layers>[^@:]+))?(?:@(?P<rate>[0-9.]+))?")
+_POOLING = re.compile(
+    r"(?:(?P<name>[a-z][a-z0-9_-]*)=)?(?P<kind>[a-z]+)(?::(?P<layers>[^@:]+))?(?:@(?P<rate>[0-9.]+))?"
+)
 
 
 @dataclass(frozen=True)
@@ -83,14 +93,24 @@ class NamedPooling:
         form = "Write it as frames, or as beats=frames:2+4@25 (name, kind, layers, Hz)."
         match = _POOLING.fullmatch(text.replace(" ", ""))
         if not match or match["kind"] not in POOLING_KINDS:
-            raise ConfigError(f"features.poolings: {text!r} is not possible", f"Choose from: {', '.join(POOLING_KINDS)}. {form}")
+            raise ConfigError(
+                f"features.poolings: {text!r} is not possible",
+                f"Choose from: {', '.join(POOLING_KINDS)}. {form}",
+            )
         try:
             rate = float(match["rate"]) if match["rate"] else None
         except ValueError:
-            raise ConfigError(f"features.poolings: {match['rate']!r} in {text!r} is not a rate", form) from None
+            raise ConfigError(
+                f"features.poolings: {match['rate']!r} in {text!r} is not a rate", form
+            ) from None
         if rate is not None and (match["kind"] != "frames" or not 0 < rate <= 1000):
-            raise ConfigError(f"features.poolings: {text!r} cannot have {rate:g} Hz", f"Frames alone have a rate, above 0 and up to 1000 Hz. {form}")
-        return cls(match["name"] or match["kind"], match["kind"], (match["layers"] or "").replace("+", ","), rate)
+            raise ConfigError(
+                f"features.poolings: {text!r} cannot have {rate:g} Hz",
+                f"Frames alone have a rate, above 0 and up to 1000 Hz. {form}",
+            )
+        return cls(
+            match["name"] or match["kind"], match["kind"], (match["layers"] or "").replace("+", ","), rate
+        )
 
 
 @dataclass(frozen=True)
@@ -107,8 +127,12 @@ class FeatureConfig:
     statistics: tuple[str, ...] = option(("mean", "max"), "what stats pooling keeps: mean, max, std")
     window: int = option(6, "chunks joined into one lag window; 6 chunks are 30 s")
     frame_rate: float = option(5.0, "Hz of frame pooling: 75, 25, 15, 5, 3 or 1")
-    normalise: Literal["auto", "yes", "no"] = option("auto", "zero mean and unit variance per chunk; auto does what the checkpoint says")
-    dtype: Literal["auto", "float32", "bfloat16"] = option("auto", "compute dtype; auto takes bfloat16 where the device is fast at it")
+    normalise: Literal["auto", "yes", "no"] = option(
+        "auto", "zero mean and unit variance per chunk; auto does what the checkpoint says"
+    )
+    dtype: Literal["auto", "float32", "bfloat16"] = option(
+        "auto", "compute dtype; auto takes bfloat16 where the device is fast at it"
+    )
     cache: str = option("cache", "folder of feature stores")
 
     def __post_init__(self) -> None:
@@ -116,10 +140,16 @@ class FeatureConfig:
         _at_most(self, window=1000, frame_rate=1000)
         unknown = [n for n in self.statistics if n not in ("mean", "max", "std")]
         if unknown or not self.statistics:
-            raise ConfigError(f"features.statistics = {list(self.statistics)} is not possible", "Choose from: mean, max, std.")
+            raise ConfigError(
+                f"features.statistics = {list(self.statistics)} is not possible",
+                "Choose from: mean, max, std.",
+            )
         names = [pooling.name for pooling in self.named_poolings]
         if not names or len(set(names)) < len(names):
-            raise ConfigError(f"features.poolings = {list(self.poolings)} is not possible", "Name one or more poolings, each once.")
+            raise ConfigError(
+                f"features.poolings = {list(self.poolings)} is not possible",
+                "Name one or more poolings, each once.",
+            )
 
     @property
     def named_poolings(self) -> tuple[NamedPooling, ...]:
@@ -138,7 +168,8 @@ class AdapterConfig:
     targets: tuple[str, ...] = option(("q_proj", "v_proj"), "names of the linear maps that get LoRA")
     layers: int = option(2, "how many of the last layers train, for last_layers")
     checkpointing: Literal["auto", "yes", "no"] = option(
-        "auto", "recompute activations in the backward pass: less memory, more time; auto measures whether they fit"
+        "auto",
+        "recompute activations in the backward pass: less memory, more time; auto measures whether they fit",
     )
 
     def __post_init__(self) -> None:
@@ -152,18 +183,28 @@ class TaskConfig:
     """What is learned."""
 
     name: str = option("meter", "task")
-    column: tuple[str, ...] = option((), "column that multiclass, multilabel or regression learn; regression takes several")
-    targets: str = option("", "table of further columns, a row per track id (CSV; Parquet where pyarrow is installed)")
+    column: tuple[str, ...] = option(
+        (), "column that multiclass, multilabel or regression learn; regression takes several"
+    )
+    targets: str = option(
+        "", "table of further columns, a row per track id (CSV; Parquet where pyarrow is installed)"
+    )
     classes: tuple[str, ...] = option(
-        (), "classes, in the order of the outputs; empty: 3, 4, 5, 7, 9, 11 for meter, the values found in the train split for a column"
+        (),
+        "classes, in the order of the outputs; empty: 3, 4, 5, 7, 9, 11 for meter, the values found in the train split for a column",
     )
     units: tuple[str, ...] = option((), "unit of every column of a regression, for people")
     error: Literal["huber", "squared"] = option("huber", "loss of a regression, on standardised targets")
-    smoothing: float = option(0.1, "target of a negative; for multiclass, how much of a target is spread over all classes")
-    loss: Literal["unbiased", "pos_weight"] = option(
-        "unbiased", "unbiased weights by the hard label; pos_weight is plain BCEWithLogitsLoss, kept to show its bias"
+    smoothing: float = option(
+        0.1, "target of a negative; for multiclass, how much of a target is spread over all classes"
     )
-    weighting: Literal["balanced", "none"] = option("balanced", "weight of a positive: negatives / positives of its class on the train split, or 1")
+    loss: Literal["unbiased", "pos_weight"] = option(
+        "unbiased",
+        "unbiased weights by the hard label; pos_weight is plain BCEWithLogitsLoss, kept to show its bias",
+    )
+    weighting: Literal["balanced", "none"] = option(
+        "balanced", "weight of a positive: negatives / positives of its class on the train split, or 1"
+    )
     weight_cap: float = option(100.0, "largest weight of a positive")
 
     def __post_init__(self) -> None:
@@ -190,7 +231,9 @@ class HeadConfig:
     )
     hidden: int = option(256, "width of the hidden layer over stats")
     dropout: float = option(0.3, "dropout before the last layer")
-    standardise: bool = option(True, "standardise every layer by the train split's mean and standard deviation before the mix")
+    standardise: bool = option(
+        True, "standardise every layer by the train split's mean and standard deviation before the mix"
+    )
     channels: int = option(64, "convolution channels over lag")
     kernel: int = option(5, "convolution kernel over lag")
     dilations: tuple[int, ...] = option((1, 2, 4, 8, 16), "dilations of the convolutions over lag")
@@ -205,15 +248,23 @@ class HeadConfig:
         if self.noise < 0:
             raise ConfigError(f"noise = {self.noise} must not be negative")
         if not self.poolings or len(set(self.poolings)) < len(self.poolings):
-            raise ConfigError(f"head.poolings = {list(self.poolings)} is not possible", "Name one or more of features.poolings, each once.")
+            raise ConfigError(
+                f"head.poolings = {list(self.poolings)} is not possible",
+                "Name one or more of features.poolings, each once.",
+            )
 
 
 @dataclass(frozen=True)
 class AugmentConfig:
     """What training varies. Waveform settings act where audio streams; crop and lag_shift act in both regimes."""
 
-    crop: float = option(0.5, "probability of a crop to at least half a track, by whole rows of each pooling: lag never crops a track of one window")
-    shift: float = option(0.5, "seconds, largest shift of the chunk grid inside the clip; audio never wraps around")
+    crop: float = option(
+        0.5,
+        "probability of a crop to at least half a track, by whole rows of each pooling: lag never crops a track of one window",
+    )
+    shift: float = option(
+        0.5, "seconds, largest shift of the chunk grid inside the clip; audio never wraps around"
+    )
     noise: float = option(0.005, "Gaussian noise, relative to the clip's rms")
     gain: float = option(6.0, "dB, largest change of level up or down")
     lag_shift: int = option(6, "bins, largest shift along the log-lag axis: a change of tempo")
@@ -233,19 +284,46 @@ class TrainingConfig:
     accumulation: int = option(8, "steps whose gradients are added up before the optimiser moves")
     head_lr: float = option(1e-4, "learning rate of the head")
     adapter_lr: float = option(1e-5, "learning rate of the backbone's adapter")
-    mix_lr: float = option(1e-2, "learning rate of the layer mix, without weight decay; 0 leaves all layers equal")
+    mix_lr: float = option(
+        1e-2, "learning rate of the layer mix, without weight decay; 0 leaves all layers equal"
+    )
     weight_decay: float = option(1e-4, "AdamW weight decay")
-    start: str = option("", "run folder whose best head (and adapter, if it has one) is where training starts; empty starts from the seed")
+    start: str = option(
+        "",
+        "run folder whose best head (and adapter, if it has one) is where training starts; empty starts from the seed",
+    )
     warmup: float = option(0.0, "share of the steps in which the learning rates rise to their peak")
     clip: float = option(1.0, "largest gradient norm")
-    select: str = option("auto", "validation figure that picks the best epoch, or loss; auto is the first of the task; ties go to the lower loss")
-    memory: float = option(0.6, "share of the free memory that stored features may take; where they do not fit they are read for every batch")
-    waves: float = option(32.0, "GB of decoded audio that streamed training may keep in the cache; 0 decodes in every epoch")
-    longest: float = option(600.0, "seconds; longer tracks are left out of streamed training, which holds a track and its activations whole")
+    select: str = option(
+        "auto",
+        "validation figure that picks the best epoch, or loss; auto is the first of the task; ties go to the lower loss",
+    )
+    memory: float = option(
+        0.6,
+        "share of the free memory that stored features may take; where they do not fit they are read for every batch",
+    )
+    waves: float = option(
+        32.0, "GB of decoded audio that streamed training may keep in the cache; 0 decodes in every epoch"
+    )
+    longest: float = option(
+        600.0,
+        "seconds; longer tracks are left out of streamed training, which holds a track and its activations whole",
+    )
     workers: int = option(1, "processes that decode audio")
 
     def __post_init__(self) -> None:
-        _positive(self, "epochs", "patience", "batch", "accumulation", "head_lr", "adapter_lr", "clip", "longest", "workers")
+        _positive(
+            self,
+            "epochs",
+            "patience",
+            "batch",
+            "accumulation",
+            "head_lr",
+            "adapter_lr",
+            "clip",
+            "longest",
+            "workers",
+        )
         _at_most(self, epochs=10**6, batch=65_536, accumulation=65_536, workers=1024, waves=1e6)
         _at_most(self, head_lr=1e30, adapter_lr=1e30, mix_lr=1e30, weight_decay=1e30)
         _fraction(self, "warmup", "memory")
@@ -259,7 +337,9 @@ class RunConfig:
     """Everything that makes a run, in one tree."""
 
     seed: int = option(0, "seed of initial weights, order and augmentation")
-    regime: Literal["frozen", "streamed"] = option("frozen", "frozen trains on stored features; streamed trains through the backbone")
+    regime: Literal["frozen", "streamed"] = option(
+        "frozen", "frozen trains on stored features; streamed trains through the backbone"
+    )
     limit: int = option(0, "tracks per split at most, for a smoke run; 0 takes all")
     data: DataConfig = section(DataConfig, "which tracks")
     split: SplitConfig = section(SplitConfig, "how they are split")
@@ -272,7 +352,9 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**63 or self.limit < 0:
-            raise ConfigError(f"seed = {self.seed} and limit = {self.limit} must not be negative, the seed below 2^63")
+            raise ConfigError(
+                f"seed = {self.seed} and limit = {self.limit} must not be negative, the seed below 2^63"
+            )
 
 
 @dataclass(frozen=True)
@@ -282,25 +364,35 @@ class PretrainConfig:
     seed: int = option(0, "seed of the first weights and of the stream of music")
     steps: int = option(2_200, "optimiser steps")
     clips: int = option(4, "clips per step")
-    chunks: int = option(6, "consecutive 5-s chunks per clip, joined for lag pooling: 1, 2 or 6 are windows of 5, 10, 30 s")
+    chunks: int = option(
+        6, "consecutive 5-s chunks per clip, joined for lag pooling: 1, 2 or 6 are windows of 5, 10, 30 s"
+    )
     lr: float = option(2e-3, "peak learning rate")
     warmup: int = option(300, "steps to the peak; cosine to zero afterwards")
     weight_decay: float = option(0.01, "AdamW weight decay of matrices")
     clip: float = option(1.0, "largest gradient norm")
-    frame_weight: float = option(1.0, "weight of the frame losses: beat, downbeat, bar phase, periods; 0 leaves them out")
+    frame_weight: float = option(
+        1.0, "weight of the frame losses: beat, downbeat, bar phase, periods; 0 leaves them out"
+    )
     lag_weight: float = option(2.0, "weight of the clip's meter through lag pooling; 0 leaves it out")
     mask_weight: float = option(0.5, "weight of masked spectral regression; 0 leaves it out")
     mask_share: float = option(0.4, "share of frames that masks start to cover, in chunks that are masked")
     mask_chunks: float = option(0.3, "share of chunks that are masked")
     mel_bands: int = option(40, "bands of the masked regression")
-    precision: Literal["auto", "float32", "bfloat16"] = option("auto", "autocast; auto takes bfloat16 where the device is fast at it")
+    precision: Literal["auto", "float32", "bfloat16"] = option(
+        "auto", "autocast; auto takes bfloat16 where the device is fast at it"
+    )
     workers: int = option(1, "processes that synthesise music")
     save_every: int = option(250, "steps between checkpoints")
 
     def __post_init__(self) -> None:
         _positive(self, "steps", "clips", "chunks", "lr", "warmup", "clip", "mel_bands", "save_every")
-        _at_most(self, steps=10**9, clips=4096, chunks=1000, lr=1e30, mel_bands=1000, workers=1024, seed=2**31 - 1)
+        _at_most(
+            self, steps=10**9, clips=4096, chunks=1000, lr=1e30, mel_bands=1000, workers=1024, seed=2**31 - 1
+        )
         if min(self.frame_weight, self.lag_weight, self.mask_weight, self.workers, self.weight_decay) < 0:
             raise ConfigError("weights and workers must not be negative")
         if self.frame_weight + self.lag_weight + self.mask_weight == 0:
-            raise ConfigError("pre-training needs at least one loss: frame_weight, lag_weight or mask_weight above 0")
+            raise ConfigError(
+                "pre-training needs at least one loss: frame_weight, lag_weight or mask_weight above 0"
+            )

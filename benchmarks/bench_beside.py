@@ -25,7 +25,10 @@ from beatmeter.store.timing import in_turn
 ROOT = Path(__file__).resolve().parents[1]
 ALONE, NEIGHBOURS = "alone", {"beside one busy process": 1, "beside two busy processes": 2}
 SPINNING = "beside one, threads that spin"
-SPIN = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "300000"}  # what GNU's runtime does when nobody tells it how to wait
+SPIN = {
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "GOMP_SPINCOUNT": "300000",
+}  # what GNU's runtime does when nobody tells it how to wait
 ROUNDS = 3
 Command = Callable[[Path, Path], list[str]]  # from the music and an empty folder
 
@@ -49,18 +52,49 @@ def beatmeter(*words: str | Path) -> list[str]:
 
 def lora(music: Path, out: Path) -> list[str]:
     settings = ("limit=24", "training.epochs=1", f"features.cache={out}")
-    return beatmeter("train", "--lora", music, "--recipe", "embedded-lora", *(w for s in settings for w in ("--set", s)), "--out", out / "run")
+    return beatmeter(
+        "train",
+        "--lora",
+        music,
+        "--recipe",
+        "embedded-lora",
+        *(w for s in settings for w in ("--set", s)),
+        "--out",
+        out / "run",
+    )
 
 
 def suite(music: Path, out: Path) -> list[str]:
-    parts = [str(ROOT / "tests" / name) for name in ("evaluation", "store/test_histories.py", "model/test_heads.py", "model/test_frozen_source.py")]
-    return [sys.executable, "-m", "pytest", "-n", "2", "--rootdir", str(ROOT), f"--basetemp={out / 'tests'}", *parts]
+    parts = [
+        str(ROOT / "tests" / name)
+        for name in (
+            "evaluation",
+            "store/test_histories.py",
+            "model/test_heads.py",
+            "model/test_frozen_source.py",
+        )
+    ]
+    return [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-n",
+        "2",
+        "--rootdir",
+        str(ROOT),
+        f"--basetemp={out / 'tests'}",
+        *parts,
+    ]
 
 
 PREDICT = Program("predict of 12 clips", lambda music, out: beatmeter("predict", music, "--json"), 12, 3.0)
 PROGRAMS = [
     PREDICT,
-    Program("extraction of 48 clips", lambda music, out: beatmeter("extract", music, "--recipe", "embedded-lag", "--cache", out), 48),
+    Program(
+        "extraction of 48 clips",
+        lambda music, out: beatmeter("extract", music, "--recipe", "embedded-lag", "--cache", out),
+        48,
+    ),
     Program("LoRA, one epoch of 24 clips", lora, 48),
     Program("demo of 36 clips", lambda music, out: beatmeter("demo", "--clips", "36", "--out", out), 0),
     Program("a part of the tests", suite, 0),
@@ -72,7 +106,9 @@ def busy(processes: int) -> Iterator[None]:
     """Endless loops, each in a session of its own: the scheduler shares cores among sessions first, then among their threads."""
     with contextlib.ExitStack() as stack:
         for _ in range(processes):
-            process = stack.enter_context(subprocess.Popen([sys.executable, "-c", "while True: pass"], start_new_session=True))
+            process = stack.enter_context(
+                subprocess.Popen([sys.executable, "-c", "while True: pass"], start_new_session=True)
+            )
             stack.callback(process.kill)
         yield
 
@@ -83,8 +119,17 @@ def test_beside_busy_processes(bench: Bench, tmp_path: Path, program: Program) -
         pytest.skip("one program is enough where nothing is timed")
     music, folders = tmp_path / "music", (tmp_path / f"out-{n}" for n in itertools.count())
     if program.clips:
-        synthesise(music, program.clips if bench.timed else 2, SynthPlan(seconds=30.0 if bench.timed else 3.0), usable_cores())
-    settled = {name: value for name, value in os.environ.items() if name not in (*SPIN, "KMP_BLOCKTIME", "OMP_NUM_THREADS")}
+        synthesise(
+            music,
+            program.clips if bench.timed else 2,
+            SynthPlan(seconds=30.0 if bench.timed else 3.0),
+            usable_cores(),
+        )
+    settled = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in (*SPIN, "KMP_BLOCKTIME", "OMP_NUM_THREADS")
+    }
 
     def way(processes: int, environment: dict[str, str]) -> Callable[[], None]:
         def run() -> None:
@@ -92,7 +137,12 @@ def test_beside_busy_processes(bench: Bench, tmp_path: Path, program: Program) -
             out.mkdir()
             with busy(processes):
                 done = subprocess.run(
-                    program.command(music, out), capture_output=True, text=True, env=settled | environment, start_new_session=True, check=False
+                    program.command(music, out),
+                    capture_output=True,
+                    text=True,
+                    env=settled | environment,
+                    start_new_session=True,
+                    check=False,
                 )
             assert done.returncode == 0, done.stdout + done.stderr
 
@@ -104,4 +154,6 @@ def test_beside_busy_processes(bench: Bench, tmp_path: Path, program: Program) -
     found = bench.judge(program.name, seconds, ALONE, list(NEIGHBOURS)[-1], note=f"{usable_cores()} cores.")
     for name, processes in NEIGHBOURS.items():
         times = statistics.median(1 / ratio for ratio in found.ratios(name))
-        bench.record(Fact("beside", f"{program.name}, {name}", times, "x its time alone", program.limit(processes)))
+        bench.record(
+            Fact("beside", f"{program.name}, {name}", times, "x its time alone", program.limit(processes))
+        )

@@ -29,8 +29,13 @@ from beatmeter.store import Store
 SECONDS = 30.0
 CLIPS = {"95M": {"cpu": 8, "cuda": 256}, "330M": {"cpu": 4, "cuda": 128}}  # enough to be worth timing
 WINDOWS = 5  # in which memory is looked at
-TARGETS = {"cpu": {"plain loop": 2.0, "bf16 products": 0.75}, "cuda": {"plain loop": 10.0, "bf16 products": 0.5}}
-pytestmark = pytest.mark.filterwarnings("ignore:.*slated for removal:DeprecationWarning")  # what librosa.load imports
+TARGETS = {
+    "cpu": {"plain loop": 2.0, "bf16 products": 0.75},
+    "cuda": {"plain loop": 10.0, "bf16 products": 0.5},
+}
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*slated for removal:DeprecationWarning"
+)  # what librosa.load imports
 
 
 class Ours:
@@ -94,7 +99,9 @@ def test_extraction(bench: Bench, tmp_path: Path, timed_size: str, small: str) -
 def resident_megabytes() -> float:
     """Memory of this process now (the most it ever had, where the system cannot tell)."""
     try:
-        line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS"))
+        line = next(
+            line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS")
+        )
         return int(line.split()[1]) / 1024
     except (OSError, StopIteration):
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -104,18 +111,35 @@ def test_memory_stays_flat(bench: Bench, tmp_path: Path) -> None:
     """Resident memory over many chunks, looked at after every track: 10,000 when timed (BEATMETER_CHUNKS changes that)."""
     plain.make_model("pre-LN", tmp_path / "weights")
     chunks = int(os.environ.get("BEATMETER_CHUNKS", "10000")) if bench.timed else 30
-    paths = plain.make_clips(tmp_path / "clips", 5 if bench.timed else 2, SECONDS if bench.timed else 6.0, "wav")
+    paths = plain.make_clips(
+        tmp_path / "clips", 5 if bench.timed else 2, SECONDS if bench.timed else 6.0, "wav"
+    )
     each = 6 if bench.timed else 2
     ours = Ours(tmp_path / "weights", tmp_path / "cache", jobs=1)
     store = Store.for_spec(tmp_path / "cache", ours.service.spec)
     n = chunks // each
     resident: list[float] = []
     todo = [(f"{i:064d}", Track(f"{i}", paths[i % len(paths)])) for i in range(n)]
-    Extractor(ours.encoder, store, ours.service.device).run(todo, lambda tracks: resident.append(resident_megabytes()))
+    Extractor(ours.encoder, store, ours.service.device).run(
+        todo, lambda tracks: resident.append(resident_megabytes())
+    )
     edges = [n * i // WINDOWS for i in range(WINDOWS + 1)]
     windows = [resident[a:b] for a, b in itertools.pairwise(edges)]
     seen = {"median": [statistics.median(w) for w in windows], "most": [max(w) for w in windows]}
-    bench.record(Growth("extraction", "memory of the process", tuple(float(b * each) for b in edges[1:]), "chunks", seen, "MB"))
+    bench.record(
+        Growth(
+            "extraction",
+            "memory of the process",
+            tuple(float(b * each) for b in edges[1:]),
+            "chunks",
+            seen,
+            "MB",
+        )
+    )
     if bench.timed:
-        stays = (seen["median"][-1] - seen["median"][WINDOWS // 2]) * 1e3 / (each * (edges[-1] - edges[WINDOWS // 2 + 1]))
+        stays = (
+            (seen["median"][-1] - seen["median"][WINDOWS // 2])
+            * 1e3
+            / (each * (edges[-1] - edges[WINDOWS // 2 + 1]))
+        )
         assert stays < 2, f"{stays:.1f} kB of every chunk stay"

@@ -26,7 +26,9 @@ ROUNDS = 3
 def test_timeline(bench: Bench, tmp_path: Path) -> None:
     seconds = SECONDS if bench.timed else 20.0
     synthesise(tmp_path, 6, SynthPlan(seconds=max(15.0, seconds / 6)))
-    wave = np.concatenate([load(path) for path in sorted((tmp_path / "audio").iterdir())])[: round(seconds * 24_000)]
+    wave = np.concatenate([load(path) for path in sorted((tmp_path / "audio").iterdir())])[
+        : round(seconds * 24_000)
+    ]
     song = tmp_path / "song.wav"
     soundfile.write(song, wave, 24_000)
     for model in ("ensemble", "spectral-lag") if bench.timed else ("spectral-lag",):
@@ -35,7 +37,12 @@ def test_timeline(bench: Bench, tmp_path: Path) -> None:
         def anew(predictor: Predictor = predictor) -> list[object]:
             wave = load(song)
             cuts = [wave[round(24_000 * a) : round(24_000 * b)] for a, b in windows(seconds)]
-            return [predictor.scorer.join({name: hear(run, cut) for name, run in predictor.scorer.members.items()}) for cut in cuts]
+            return [
+                predictor.scorer.join(
+                    {name: hear(run, cut) for name, run in predictor.scorer.members.items()}
+                )
+                for cut in cuts
+            ]
 
         def slid(predictor: Predictor = predictor) -> list[object]:
             return list(predictor.hear(song)[1])

@@ -26,7 +26,9 @@ from beatmeter.tasks import TASKS
 SECONDS = 30.0
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*slated for removal:DeprecationWarning"),  # what librosa.load imports
-    pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning"),  # what peft asks of transformers
+    pytest.mark.filterwarnings(
+        "ignore:.*is_gradient_checkpointing:FutureWarning"
+    ),  # what peft asks of transformers
 ]
 
 
@@ -48,7 +50,15 @@ class Ours:
     def step(self) -> float:
         """One step of the optimiser over all tracks; the mean loss."""
         self.epoch += 1
-        return train_epoch(self.model, self.optimiser, self.tracks, self.targets, self.config, self.epoch, self.config.training.batch)[0]
+        return train_epoch(
+            self.model,
+            self.optimiser,
+            self.tracks,
+            self.targets,
+            self.config,
+            self.epoch,
+            self.config.training.batch,
+        )[0]
 
     def features(self, path: Path) -> np.ndarray:
         """(layer, 2, dim) of one file."""
@@ -67,7 +77,9 @@ class Ours:
         times = [time.perf_counter()]
         batch = next(self.source.batches(self.tracks, [index], (0, 1)))
         times.append(time.perf_counter())
-        total, count = self.model.task.loss(self.model.head(self.source.features(batch)), *self.targets, self.model.state)
+        total, count = self.model.task.loss(
+            self.model.head(self.source.features(batch)), *self.targets, self.model.state
+        )
         loss = total / count
         times.append(time.perf_counter())
         loss.backward()
@@ -75,7 +87,11 @@ class Ours:
         self.optimiser.step()
         times.append(time.perf_counter())
         parts = zip(("waves", "forward", "backward", "optimiser"), np.diff(times), strict=True)
-        again = "layers computed twice (checkpointing)" if self.source.backbone.checkpointing else "activations kept"
+        again = (
+            "layers computed twice (checkpointing)"
+            if self.source.backbone.checkpointing
+            else "activations kept"
+        )
         return ", ".join(f"{name} {s:.2f} s" for name, s in parts) + f"; {again}"
 
 
@@ -83,12 +99,18 @@ def test_lora(bench: Bench, tmp_path: Path) -> None:
     size, n = ("95M", 4) if bench.timed else ("post-LN", 2)
     network = plain_extraction.make_model(size, tmp_path / "weights")
     paths = plain_extraction.make_clips(tmp_path / "clips", n, SECONDS if bench.timed else 6.0)
-    (short,) = plain_extraction.make_clips(tmp_path / "short", 1, 11.0)  # librosa makes some lengths one sample longer, not this one
+    (short,) = plain_extraction.make_clips(
+        tmp_path / "short", 1, 11.0
+    )  # librosa makes some lengths one sample longer, not this one
     classes = ("3", "4")
     tracks = [Track(str(i), path, {classes[i % 2]: 1.0}, split="train") for i, path in enumerate(paths)]
     values = {
         "regime": "streamed",
-        "features": {"backbone": str(tmp_path / "weights"), "cache": str(tmp_path / "cache"), "dtype": "auto" if bench.timed else "float32"},
+        "features": {
+            "backbone": str(tmp_path / "weights"),
+            "cache": str(tmp_path / "cache"),
+            "dtype": "auto" if bench.timed else "float32",
+        },
         "task": {"classes": classes},
         "head": {"standardise": False},
         "augment": {"crop": 0.0, "shift": 0.0},  # every clip whole in both

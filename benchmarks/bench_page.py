@@ -9,9 +9,33 @@ import pytest
 from harness import Bench, Comparison, Fact, Growth, Result, Target, from_line, to_line
 
 RESULTS: list[Result] = [
-    Comparison("store", "scan", {"memmap": [1.0, 2.0, 4.0], "store": [0.5, 1.0, 4.0]}, "memmap", "store", 8.0, "GB", (Target("memmap", 1.5),)),
-    Comparison("lora", "one step", {"plain": [3.0], "beatmeter": [2.0]}, "plain", "beatmeter", targets=(Target("plain", 2.0),), note="Because."),
-    Growth("store", "time as tracks grow", (1.0, 10.0, 100.0), "tracks", {"write": [1.0, 2.0, 3.0], "open": [0.0, 0.1, 0.1]}, "s"),
+    Comparison(
+        "store",
+        "scan",
+        {"memmap": [1.0, 2.0, 4.0], "store": [0.5, 1.0, 4.0]},
+        "memmap",
+        "store",
+        8.0,
+        "GB",
+        (Target("memmap", 1.5),),
+    ),
+    Comparison(
+        "lora",
+        "one step",
+        {"plain": [3.0], "beatmeter": [2.0]},
+        "plain",
+        "beatmeter",
+        targets=(Target("plain", 2.0),),
+        note="Because.",
+    ),
+    Growth(
+        "store",
+        "time as tracks grow",
+        (1.0, 10.0, 100.0),
+        "tracks",
+        {"write": [1.0, 2.0, 3.0], "open": [0.0, 0.1, 0.1]},
+        "s",
+    ),
     Fact("store", "opening", 0.2, "s", 1.0),
     Fact("training", "rate", 0.2, "clips/s", 1.0, "at least"),
 ]
@@ -52,12 +76,16 @@ def test_the_page_tells_targets_and_forgets_what_was_measured_again(tmp_path: Pa
     assert all(f"](plots/{name})" in text for name in plots)
 
 
-def test_nothing_is_recorded_unless_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_is_recorded_unless_timed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("BEATMETER_BENCH_LINES", str(tmp_path / "lines"))
     called: list[object] = []
     for timed in (False, True):
         bench = Bench(timed, "store", lambda way, **options: called.append(way))
-        result = bench.compare("copy", {"a": lambda: None, "b": lambda: None}, "a", "b", rounds=3, scale={"b": 2.0})
+        result = bench.compare(
+            "copy", {"a": lambda: None, "b": lambda: None}, "a", "b", rounds=3, scale={"b": 2.0}
+        )
         assert [len(s) for s in result.seconds.values()] == ([3, 3] if timed else [1, 1])
         assert len(called) == 1 + timed
         assert (tmp_path / "lines").exists() is timed

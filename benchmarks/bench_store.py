@@ -17,7 +17,15 @@ from beatmeter.store import timing as clock
 from beatmeter.store.timing import Timing
 from beatmeter.store.ways import FreshStore, Memcpy, Pread, Sample, Way
 
-STATS = PoolingSpec("stats", "stats", "chunk", tuple(range(1, 25)), ("pool", "dim"), (2, 1024), {"statistics": ["mean", "max"]})
+STATS = PoolingSpec(
+    "stats",
+    "stats",
+    "chunk",
+    tuple(range(1, 25)),
+    ("pool", "dim"),
+    (2, 1024),
+    {"statistics": ["mean", "max"]},
+)
 SPEC = FeatureSpec("benchmark/330M", "", "", 24, 1024, 320, 400, True, ChunkSpec(), (STATS,))
 KINDS: dict[str, type[Way]] = {
     "store": FreshStore,
@@ -27,7 +35,11 @@ KINDS: dict[str, type[Way]] = {
     "memcpy": Memcpy,
     **RIVALS,
 }
-WARM = {"scan": 0.8, "random": 0.8, "one": 1.0}  # least speed relative to a memmap, by the first word of the pattern
+WARM = {
+    "scan": 0.8,
+    "random": 0.8,
+    "one": 1.0,
+}  # least speed relative to a memmap, by the first word of the pattern
 FASTER = {"h5py chunked": 5.0, "zarr-python": 5.0}
 
 
@@ -39,15 +51,21 @@ def kept(folder: Path, tracks: int, *without: str) -> dict[str, Way]:
 
 def judged(bench: Bench, timing: Timing, targets: dict[str, float], note: str = "") -> Comparison:
     """Record a timing; beside targets, how far plain copies or the best pread of the same bytes get against the same rivals."""
-    for floor, what in (("memcpy", "copies from memory to memory, on as many threads,"), ("pread", "preads of the same bytes, all announced first,")):
+    for floor, what in (
+        ("memcpy", "copies from memory to memory, on as many threads,"),
+        ("pread", "preads of the same bytes, all announced first,"),
+    ):
         if targets and floor in timing.seconds:
             limits = [f"{timing.ratio(floor, name):.1f} x {name}" for name in targets if name != floor]
             spent = (
-                sorted(timing.seconds[floor])[len(timing.seconds[floor]) // 2] / sorted(timing.seconds["store"])[len(timing.seconds["store"]) // 2]
+                sorted(timing.seconds[floor])[len(timing.seconds[floor]) // 2]
+                / sorted(timing.seconds["store"])[len(timing.seconds["store"]) // 2]
             )
             note += f"Plain {what} reach {', '.join(limits)}, and take {spent:.0%} of the store's time. "
     title = f"{timing.pattern} ({timing.bytes / 1e6:.0f} MB)"
-    return bench.judge(title, timing.seconds, timing.base, "store", timing.bytes / 1e9, "GB", targets, note.strip())
+    return bench.judge(
+        title, timing.seconds, timing.base, "store", timing.bytes / 1e9, "GB", targets, note.strip()
+    )
 
 
 def test_warm_reads(bench: Bench, tmp_path: Path) -> None:
@@ -69,7 +87,9 @@ def test_cold_reads(bench: Bench, tmp_path: Path) -> None:
 
 
 def test_writing(bench: Bench, tmp_path: Path) -> None:
-    kinds = {name: KINDS[name] for name in ("memmap", "store", "h5py contiguous", "zarr-python", ".npy per track")}
+    kinds = {
+        name: KINDS[name] for name in ("memmap", "store", "h5py contiguous", "zarr-python", ".npy per track")
+    }
     sample = Sample.made(SPEC, 200 if bench.timed else 6)
     (tmp_path / "w").mkdir()
     judged(bench, clock.writing(kinds, "memmap", sample, tmp_path / "w", 5 if bench.timed else 1), {})
@@ -81,7 +101,9 @@ def test_growth_with_tracks(bench: Bench, tmp_path: Path) -> None:
     found = []
     for size in sizes:
         folder = tmp_path / str(size)
-        found.append({name: growth.step(name, folder, size, 10, bench.timed) for name in ("write", "open", "read")})
+        found.append(
+            {name: growth.step(name, folder, size, 10, bench.timed) for name in ("write", "open", "read")}
+        )
         shutil.rmtree(folder)
     names = {"write": "write and flush", "open": "open", "read": "open, 100 random batches of 32"}
     for what, unit in (("seconds", "s"), ("MB", "MB")):
@@ -103,9 +125,23 @@ def test_opening_grows_with_commits(bench: Bench, tmp_path: Path) -> None:
         growth.step("fill", folder, tracks, 11, bench.timed)
         for name, do in (("records alone", "records"), ("index", "index"), ("compacted", "compact")):
             growth.step(do, folder, tracks, 11, bench.timed)
-            found[name].append(min(growth.step("open", folder, tracks, 11, bench.timed)["seconds"] for _ in range(3 if bench.timed else 1)))
+            found[name].append(
+                min(
+                    growth.step("open", folder, tracks, 11, bench.timed)["seconds"]
+                    for _ in range(3 if bench.timed else 1)
+                )
+            )
         shutil.rmtree(folder)
-    bench.record(Growth("store", "opening as commits grow, 11 tracks a commit", tuple(map(float, sizes)), "commits", found, "s"))
+    bench.record(
+        Growth(
+            "store",
+            "opening as commits grow, 11 tracks a commit",
+            tuple(map(float, sizes)),
+            "commits",
+            found,
+            "s",
+        )
+    )
     bench.record(Fact("store", "opening 10,000 commits by the index", found["index"][-1], "s", 1.0))
 
 

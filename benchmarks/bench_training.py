@@ -27,7 +27,9 @@ from beatmeter.store import Store
 from beatmeter.tasks import TASKS
 
 EPOCHS = 30
-pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # two workers on one core
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:This DataLoader will create:UserWarning"
+)  # two workers on one core
 MEASURED = 1  # epochs of the plain loop that are timed; it is the same work in each
 
 
@@ -37,7 +39,10 @@ class Cache:
     def __init__(self, size: plain.Size, folder: Path, epochs: int) -> None:
         self.size, self.folder = size, folder
         self.store, self.tracks = plain.make(size, folder)
-        values = {"task": {"classes": plain.CLASSES}, "training": {"epochs": epochs, "patience": epochs, "head_lr": 1e-3}}
+        values = {
+            "task": {"classes": plain.CLASSES},
+            "training": {"epochs": epochs, "patience": epochs, "head_lr": 1e-3},
+        }
         self.config = change(RunConfig(), values)
         self.number = itertools.count()
 
@@ -83,12 +88,18 @@ def test_thirty_epochs(bench: Bench, cache: Cache) -> None:
     learned: dict[str, float] = {}
 
     def plainly(workers: int) -> None:
-        learned["plain"] = plain.plain_training(cache.size, cache.folder, cache.tracks, cache.config, epochs, workers)
+        learned["plain"] = plain.plain_training(
+            cache.size, cache.folder, cache.tracks, cache.config, epochs, workers
+        )
 
     def ours() -> None:
         learned["ours"] = cache.train(1)[0]
 
-    ways = {"plain, 2 workers": lambda: plainly(2), "plain, no workers": lambda: plainly(0), "beatmeter": ours}
+    ways = {
+        "plain, 2 workers": lambda: plainly(2),
+        "plain, no workers": lambda: plainly(0),
+        "beatmeter": ours,
+    }
     if not bench.timed:
         del ways["plain, 2 workers"]
     result = bench.compare(
@@ -104,7 +115,9 @@ def test_thirty_epochs(bench: Bench, cache: Cache) -> None:
         f"opening the store to the best epoch on disk; reading and aggregating everything took {cache.load():.1f} s of it. "
         "Not compiled: torch.compile takes 20 s of processor time for this head, and its steps are no faster here.",
     )
-    bench.record(Fact("training", "30 epochs of one head", float(np.median(result.seconds["beatmeter"])), "s", 60.0))
+    bench.record(
+        Fact("training", "30 epochs of one head", float(np.median(result.seconds["beatmeter"])), "s", 60.0)
+    )
     if bench.timed:
         assert learned["ours"] > 0.5, learned
 

@@ -63,19 +63,29 @@ class Comparison:
         told = []
         for target in self.targets:
             reached = self.ratio(self.ours, target.base)
-            told.append((f"{self.ours}: {reached:.2f} x {target.base} (target {target.least:g})", reached >= target.least))
+            told.append(
+                (
+                    f"{self.ours}: {reached:.2f} x {target.base} (target {target.least:g})",
+                    reached >= target.least,
+                )
+            )
         return told
 
     def text(self) -> str:
         """A table for the terminal: median milliseconds, 10th to 90th percentile, relative speed, rate."""
         rate = f"{self.unit}/s" if self.amount else ""
         width = max(len(n) for n in self.seconds) + 2
-        lines = [f"\n{self.part}: {self.title}", f"  {'':{width}}{'ms':>10}{'p10 - p90':>22}{'x ' + self.base:>16}{rate:>14}"]
+        lines = [
+            f"\n{self.part}: {self.title}",
+            f"  {'':{width}}{'ms':>10}{'p10 - p90':>22}{'x ' + self.base:>16}{rate:>14}",
+        ]
         for name, times in self.seconds.items():
             low, high = np.percentile(times, [10, 90]) * 1e3
             middle = statistics.median(times)
             per_second = f"{self.amount / middle:.4g}" if self.amount else ""
-            lines.append(f"  {name:{width}}{middle * 1e3:10.2f}{f'{low:.2f} - {high:.2f}':>22}{self.ratio(name):16.3f}{per_second:>14}")
+            lines.append(
+                f"  {name:{width}}{middle * 1e3:10.2f}{f'{low:.2f} - {high:.2f}':>22}{self.ratio(name):16.3f}{per_second:>14}"
+            )
         lines += [f"  {'met   ' if met else 'NOT MET'} {text}" for text, met in self.verdicts()]
         return "\n".join([*lines, *([f"  {self.note}"] if self.note else [])])
 
@@ -98,7 +108,12 @@ class Growth:
         rows = [names, *((size, *(s[i] for s in self.series.values())) for i, size in enumerate(self.sizes))]
         lines = [f"\n{self.part}: {self.title} ({self.unit})"]
         lines += [
-            "  " + "".join(f"{cell if isinstance(cell, str) else f'{cell:.4g}':>{w}}" for cell, w in zip(row, wide, strict=True)) for row in rows
+            "  "
+            + "".join(
+                f"{cell if isinstance(cell, str) else f'{cell:.4g}':>{w}}"
+                for cell, w in zip(row, wide, strict=True)
+            )
+            for row in rows
         ]
         return "\n".join([*lines, *([f"  {self.note}"] if self.note else [])])
 
@@ -117,11 +132,17 @@ class Fact:
 
     @property
     def met(self) -> bool:
-        return self.bound is None or (self.value <= self.bound if self.kind == "at most" else self.value >= self.bound)
+        return self.bound is None or (
+            self.value <= self.bound if self.kind == "at most" else self.value >= self.bound
+        )
 
     def text(self) -> str:
-        promise = "" if self.bound is None else f" ({self.kind} {self.bound:g}: {'met' if self.met else 'NOT MET'})"
-        return f"\n{self.part}: {self.title}: {self.value:.4g} {self.unit}{promise}" + (f"\n  {self.note}" if self.note else "")
+        promise = (
+            "" if self.bound is None else f" ({self.kind} {self.bound:g}: {'met' if self.met else 'NOT MET'})"
+        )
+        return f"\n{self.part}: {self.title}: {self.value:.4g} {self.unit}{promise}" + (
+            f"\n  {self.note}" if self.note else ""
+        )
 
 
 Result = Comparison | Growth | Fact
@@ -196,7 +217,9 @@ def to_line(result: Result) -> str:
     """One JSON line: the result, what kind it is, where and when it was measured, and how busy the machine was then."""
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     load = round(os.getloadavg()[0], 1)
-    return json.dumps({"result": type(result).__name__, **asdict(result), "machine": machine(), "time": now, "load": load})
+    return json.dumps(
+        {"result": type(result).__name__, **asdict(result), "machine": machine(), "time": now, "load": load}
+    )
 
 
 def from_line(line: str) -> tuple[Result, dict[str, Any]]:
@@ -218,16 +241,26 @@ def machine() -> dict[str, str]:
     import torch
     import zarr
 
-    cpu = next((line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), platform.processor())
+    cpu = next(
+        (line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
+        platform.processor(),
+    )
     flags = next((set(line.split()) for line in _lines("/proc/cpuinfo") if line.startswith("flags")), set())
     fast = ", ".join(f for f in ("avx512_bf16", "amx_bf16", "avx512f", "avx2") if f in flags)
-    memory = next((int(line.split()[1]) for line in _lines("/proc/meminfo") if line.startswith("MemTotal")), 0)
+    memory = next(
+        (int(line.split()[1]) for line in _lines("/proc/meminfo") if line.startswith("MemTotal")), 0
+    )
     return {
         "processor": f"{cpu}, {usable_cores()} cores ({fast}), {torch.get_num_threads()} threads in torch",
         "memory": f"{memory / 2**20:.0f} GiB",
         "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
         "system": f"{platform.system()} {platform.release()}",
-        "versions": ", ".join([f"Python {platform.python_version()}", *(f"{m.__name__} {m.__version__}" for m in (torch, np, zarr, h5py))]),
+        "versions": ", ".join(
+            [
+                f"Python {platform.python_version()}",
+                *(f"{m.__name__} {m.__version__}" for m in (torch, np, zarr, h5py)),
+            ]
+        ),
     }
 
 

@@ -80,9 +80,22 @@ def _targets(results: list[Result]) -> str:
             rows += [(result, text, met) for text, met in result.verdicts()]
         elif isinstance(result, Fact) and result.bound is not None:
             rows.append((result, f"{result.value:.4g} {result.unit}{_promise(result)}", result.met))
-    lines = [f"| {r.part} | {r.title} | {text} | {'yes' if met else f'**no**. {r.note}'} |" for r, text, met in rows]
+    lines = [
+        f"| {r.part} | {r.title} | {text} | {'yes' if met else f'**no**. {r.note}'} |"
+        for r, text, met in rows
+    ]
     met = sum(met for _, _, met in rows)
-    return "\n".join([f"## Targets: {met} of {len(rows)} met\n", "| part | what | measured | met |", "| --- | --- | --- | --- |", *lines]) + "\n"
+    return (
+        "\n".join(
+            [
+                f"## Targets: {met} of {len(rows)} met\n",
+                "| part | what | measured | met |",
+                "| --- | --- | --- | --- |",
+                *lines,
+            ]
+        )
+        + "\n"
+    )
 
 
 def _promise(fact: Fact) -> str:
@@ -103,8 +116,14 @@ def _comparison(c: Comparison) -> str:
 
 
 def _growth(g: Growth) -> str:
-    lines = [f"| {g.size_name} | {' | '.join(f'{name} ({g.unit})' for name in g.series)} |", "| --- " * (1 + len(g.series)) + "|"]
-    lines += [f"| {size:g} | {' | '.join(f'{values[i]:.4g}' for values in g.series.values())} |" for i, size in enumerate(g.sizes)]
+    lines = [
+        f"| {g.size_name} | {' | '.join(f'{name} ({g.unit})' for name in g.series)} |",
+        "| --- " * (1 + len(g.series)) + "|",
+    ]
+    lines += [
+        f"| {size:g} | {' | '.join(f'{values[i]:.4g}' for values in g.series.values())} |"
+        for i, size in enumerate(g.sizes)
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -114,11 +133,20 @@ def _bars(c: Comparison) -> Figure:
     figure, (axes,) = style.blank(0.7 + 0.3 * len(names), width=6.4)
     middle = np.array([c.ratio(name) for name in names])
     spread = np.array([np.percentile(c.ratios(name), [10, 90]) for name in names])
-    colours = [style.BLUE if name == c.ours else style.GRID if name == c.base else style.MUTED for name in names]
+    colours = [
+        style.BLUE if name == c.ours else style.GRID if name == c.base else style.MUTED for name in names
+    ]
     error = np.abs(spread.T - middle)
     axes.barh(names, middle, color=colours, xerr=error, error_kw={"ecolor": style.INK, "elinewidth": 0.8})
     for at, value, (_, high) in zip(range(len(names)), middle, spread, strict=True):
-        axes.annotate(f"{value:.2g}", (max(value, high), at), xytext=(4, 0), textcoords="offset points", va="center", fontsize=8)
+        axes.annotate(
+            f"{value:.2g}",
+            (max(value, high), at),
+            xytext=(4, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+        )
     axes.axvline(1, color=style.RED, linewidth=0.8)
     axes.invert_yaxis()
     axes.margins(x=0.12)
@@ -131,7 +159,14 @@ def _bars(c: Comparison) -> Figure:
 def _curves(g: Growth) -> Figure:
     figure, (axes,) = style.blank(2.8, width=6.4)
     for number, (name, values) in enumerate(g.series.items()):
-        axes.plot(g.sizes, values, "o-", color=(style.BLUE, style.RED, style.INK, style.MUTED)[number % 4], label=name, markersize=3)
+        axes.plot(
+            g.sizes,
+            values,
+            "o-",
+            color=(style.BLUE, style.RED, style.INK, style.MUTED)[number % 4],
+            label=name,
+            markersize=3,
+        )
     axes.set_xscale("log")
     if all(v > 0 for values in g.series.values() for v in values):
         axes.set_yscale("log")

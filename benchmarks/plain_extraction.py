@@ -30,7 +30,13 @@ SIZES: dict[str, dict[str, object]] = {
         "activation_dropout": 0.0,
         "feat_proj_dropout": 0.0,
     },
-    "post-LN": {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 128, "conv_dim": [32] * 7},
+    "post-LN": {
+        "hidden_size": 64,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "intermediate_size": 128,
+        "conv_dim": [32] * 7,
+    },
     "pre-LN": {
         "hidden_size": 64,
         "num_hidden_layers": 3,
@@ -48,9 +54,15 @@ def make_model(size: str, folder: Path) -> HubertModel:
     model = HubertModel(HubertConfig(apply_spec_augment=False, layerdrop=0.0, **SIZES[size])).eval()
     folder.mkdir(parents=True)
     config = model.config.to_dict()
-    kept = {name: config[name] for name in config if isinstance(config[name], str | int | float | bool | list | tuple)}
+    kept = {
+        name: config[name]
+        for name in config
+        if isinstance(config[name], str | int | float | bool | list | tuple)
+    }
     (folder / "config.json").write_text(json.dumps({**kept, "model_type": "mert_model"}))
-    (folder / "preprocessor_config.json").write_text(json.dumps({"sampling_rate": CHUNK.sample_rate, "do_normalize": True}))
+    (folder / "preprocessor_config.json").write_text(
+        json.dumps({"sampling_rate": CHUNK.sample_rate, "do_normalize": True})
+    )
     torch.save(model.state_dict(), folder / "pytorch_model.bin")
     return model
 
@@ -62,7 +74,9 @@ def make_clips(folder: Path, n: int, seconds: float, kind: str = "mp3") -> list[
     paths = []
     for i in range(n):
         t = np.arange(round(seconds * 44_100)) / 44_100
-        wave = 0.3 * np.sin(2 * np.pi * (200 + 40 * i) * t) * np.exp(-6 * (t % (0.3 + 0.02 * i))) + 0.02 * rng.standard_normal(len(t))
+        wave = 0.3 * np.sin(2 * np.pi * (200 + 40 * i) * t) * np.exp(
+            -6 * (t % (0.3 + 0.02 * i))
+        ) + 0.02 * rng.standard_normal(len(t))
         paths.append(folder / f"{i:03d}.{kind}")
         soundfile.write(paths[-1], np.stack([wave, 0.8 * wave], 1), 44_100)
     return paths
@@ -107,7 +121,9 @@ class Products:
     def __init__(self, multiply_adds: float, device: torch.device) -> None:
         self.device = device
         self.size, self.lanes = (8192, 1) if device.type == "cuda" else (2048, torch.get_num_threads())
-        self.a, self.b = (torch.randn(self.size, self.size, device=device).to(torch.bfloat16) for _ in range(2))
+        self.a, self.b = (
+            torch.randn(self.size, self.size, device=device).to(torch.bfloat16) for _ in range(2)
+        )
         self.each = max(1, round(multiply_adds / self.size**3 / self.lanes))
         self.threads = ThreadPoolExecutor(self.lanes)
 

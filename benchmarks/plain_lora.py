@@ -25,7 +25,10 @@ class PlainLora(nn.Module):
     def __init__(self, model: HubertModel, config: RunConfig, classes: int) -> None:
         super().__init__()
         a = config.adapter
-        self.model = get_peft_model(model, LoraConfig(r=a.r, lora_alpha=a.alpha, lora_dropout=a.dropout, target_modules=list(a.targets)))
+        self.model = get_peft_model(
+            model,
+            LoraConfig(r=a.r, lora_alpha=a.alpha, lora_dropout=a.dropout, target_modules=list(a.targets)),
+        )
         dim, layers = model.config.hidden_size, model.config.num_hidden_layers
         self.mix = nn.Parameter(torch.zeros(layers))
         self.head = nn.Sequential(
@@ -37,7 +40,9 @@ class PlainLora(nn.Module):
         )
         self.to(model.device)
         trained = [p for p in self.parameters() if p.requires_grad]
-        self.optimiser = torch.optim.AdamW(trained, config.training.head_lr, weight_decay=config.training.weight_decay)
+        self.optimiser = torch.optim.AdamW(
+            trained, config.training.head_lr, weight_decay=config.training.weight_decay
+        )
         self.clip = config.training.clip
 
     def features(self, path: Path) -> torch.Tensor:
@@ -60,7 +65,9 @@ class PlainLora(nn.Module):
         total = 0.0
         for path, target in zip(paths, targets, strict=True):
             mixed = torch.einsum("l,lpd->pd", self.mix.softmax(0), self.features(path))
-            loss = nn.functional.binary_cross_entropy_with_logits(self.head(mixed.flatten()[None])[0], target) / len(paths)
+            loss = nn.functional.binary_cross_entropy_with_logits(
+                self.head(mixed.flatten()[None])[0], target
+            ) / len(paths)
             loss.backward()
             total += float(loss.detach())
         nn.utils.clip_grad_norm_(self.parameters(), self.clip)

@@ -33,8 +33,12 @@ class Size:
     @property
     def spec(self) -> FeatureSpec:
         layers = tuple(range(1, self.layers + 1))
-        stats = PoolingSpec("stats", "stats", "chunk", layers, ("pool", "dim"), (2, self.dim), {"statistics": ["mean", "max"]})
-        return FeatureSpec("benchmark/frozen", "", "", self.layers, self.dim, 320, 400, True, ChunkSpec(), (stats,))
+        stats = PoolingSpec(
+            "stats", "stats", "chunk", layers, ("pool", "dim"), (2, self.dim), {"statistics": ["mean", "max"]}
+        )
+        return FeatureSpec(
+            "benchmark/frozen", "", "", self.layers, self.dim, 320, 400, True, ChunkSpec(), (stats,)
+        )
 
 
 METER2800 = Size(2800, 6, 24, 1024)
@@ -55,7 +59,9 @@ def make(size: Size, folder: Path) -> tuple[Store, list[Track]]:
         items = []
         for i in range(start, min(start + 64, size.tracks)):
             label = i % len(CLASSES)
-            values = rng.standard_normal((len(times), *spec["stats"].row_shape), np.float32).astype(np.float16)
+            values = rng.standard_normal((len(times), *spec["stats"].row_shape), np.float32).astype(
+                np.float16
+            )
             values[:, size.layers // 2, 0] += directions[label]
             key = f"{i:064x}"
             items.append((key, Features(spec, samples, {"stats": Pooled(values, times, frames)})))
@@ -109,7 +115,11 @@ class PlainHead(nn.Module):
         self.mix = nn.Parameter(torch.zeros(size.layers))
         width = 2 * size.dim
         self.layers = nn.Sequential(
-            nn.LayerNorm(width), nn.Linear(width, config.head.hidden), nn.GELU(), nn.Dropout(config.head.dropout), nn.Linear(config.head.hidden, 4)
+            nn.LayerNorm(width),
+            nn.Linear(width, config.head.hidden),
+            nn.GELU(),
+            nn.Dropout(config.head.dropout),
+            nn.Linear(config.head.hidden, 4),
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -118,18 +128,28 @@ class PlainHead(nn.Module):
         return y
 
 
-def plain_training(size: Size, folder: Path, tracks: Sequence[Track], config: RunConfig, epochs: int, workers: int) -> float:
+def plain_training(
+    size: Size, folder: Path, tracks: Sequence[Track], config: RunConfig, epochs: int, workers: int
+) -> float:
     """So many epochs with validation after each; the last accuracy on the validation split."""
     torch.manual_seed(config.seed)
     splits = {s: [t for t in tracks if t.split == s] for s in ("train", "val")}
     batch = config.training.batch * config.training.accumulation
     crops = {"train": config.augment.crop, "val": 0.0}
     loaders = {
-        s: DataLoader(Files(folder / "npy", some, crops[s]), batch, shuffle=s == "train", num_workers=workers, persistent_workers=workers > 0)
+        s: DataLoader(
+            Files(folder / "npy", some, crops[s]),
+            batch,
+            shuffle=s == "train",
+            num_workers=workers,
+            persistent_workers=workers > 0,
+        )
         for s, some in splits.items()
     }
     model, loss = PlainHead(size, config), nn.BCEWithLogitsLoss()
-    optimiser = torch.optim.AdamW(model.parameters(), config.training.head_lr, weight_decay=config.training.weight_decay)
+    optimiser = torch.optim.AdamW(
+        model.parameters(), config.training.head_lr, weight_decay=config.training.weight_decay
+    )
     right = 0
     for _ in range(epochs):
         model.train()

@@ -43,7 +43,9 @@ class Memmap(Indexed):
 
     def open(self) -> None:
         self.array = None  # lets go of the mapping before the next
-        self.array = np.memmap(self.folder / "flat", self.sample.values.dtype, "r", shape=self.sample.values.shape)
+        self.array = np.memmap(
+            self.folder / "flat", self.sample.values.dtype, "r", shape=self.sample.values.shape
+        )
 
     def scan(self) -> np.ndarray:
         return np.array(self.array)
@@ -94,7 +96,13 @@ class ZarrPython(Indexed):
         import zarr
 
         values = self.sample.values
-        array = zarr.create_array(self.folder / "z", shape=values.shape, chunks=(64, *values.shape[1:]), dtype=values.dtype, compressors=None)
+        array = zarr.create_array(
+            self.folder / "z",
+            shape=values.shape,
+            chunks=(64, *values.shape[1:]),
+            dtype=values.dtype,
+            compressors=None,
+        )
         array[:] = values
 
     def open(self) -> None:
@@ -121,7 +129,9 @@ class NpyPerTrack(Way):
         return np.concatenate([np.load(self._path(i)) for i in chosen])
 
     def layer(self, at: int) -> np.ndarray:
-        return np.concatenate([np.load(self._path(i), mmap_mode="r")[:, at : at + 1] for i in range(len(self.sample))])
+        return np.concatenate(
+            [np.load(self._path(i), mmap_mode="r")[:, at : at + 1] for i in range(len(self.sample))]
+        )
 
 
 RIVALS: dict[str, type[Way]] = {

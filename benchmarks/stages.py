@@ -53,7 +53,9 @@ def stages(encoder: Encoder, store: Store, path: Path, device: torch.device) -> 
     clock.mark("decode")
     wave = load(path, encoder.spec.chunk.sample_rate)
     clock.mark("resample")
-    clock.seconds["resample"] = max(0.0, clock.seconds["resample"] - clock.seconds["decode"])  # `load` decodes too
+    clock.seconds["resample"] = max(
+        0.0, clock.seconds["resample"] - clock.seconds["decode"]
+    )  # `load` decodes too
     layout = Layout.of(len(wave), encoder.spec)
     chunks = torch.from_numpy(np.stack([wave[s : s + layout.length] for s in layout.starts])).to(device)
     hooks = [
@@ -61,7 +63,10 @@ def stages(encoder: Encoder, store: Store, path: Path, device: torch.device) -> 
         backbone.feature_extractor.register_forward_hook(_marking(clock, "front end")),
         backbone.encoder.dropout.register_forward_hook(_marking(clock, "projection and positions")),
         *(layer.register_forward_hook(_marking(clock, "layers")) for layer in backbone.encoder.layers),
-        *(layer.register_forward_pre_hook(_marking(clock, "pooling")) for layer in backbone.encoder.layers[1:]),
+        *(
+            layer.register_forward_pre_hook(_marking(clock, "pooling"))
+            for layer in backbone.encoder.layers[1:]
+        ),
     ]
     clock.mark("normalise")
     with torch.inference_mode():
@@ -71,7 +76,9 @@ def stages(encoder: Encoder, store: Store, path: Path, device: torch.device) -> 
         hook.remove()
     kept = {}
     for p in encoder.spec.poolings:
-        kept[p.name] = Pooled(pooled[p.name].to(getattr(torch, encoder.spec.store_dtype)).cpu().numpy(), *rows(layout, p))
+        kept[p.name] = Pooled(
+            pooled[p.name].to(getattr(torch, encoder.spec.store_dtype)).cpu().numpy(), *rows(layout, p)
+        )
     store.commit([("f" * 64, Features(encoder.spec, layout.samples, kept))])
     clock.mark("write")
     return clock

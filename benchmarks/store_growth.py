@@ -22,7 +22,9 @@ from beatmeter.store import Store
 from beatmeter.store.commit import SegmentWriter, encode_track
 from beatmeter.store.compact import compact
 
-SMALL = PoolingSpec("stats", "stats", "chunk", (1, 2), ("pool", "dim"), (2, 8), {"statistics": ["mean", "max"]})
+SMALL = PoolingSpec(
+    "stats", "stats", "chunk", (1, 2), ("pool", "dim"), (2, 8), {"statistics": ["mean", "max"]}
+)
 SPEC = FeatureSpec("benchmark/small", "", "", 2, 8, 320, 400, True, ChunkSpec(), (SMALL,))
 CHUNKS = 3  # of every track
 
@@ -73,7 +75,9 @@ def read(folder: Path, tracks: int, _: int) -> None:
     snapshot, rng = Store.open(folder).snapshot(), np.random.default_rng(1)
     for _ in range(100):
         batch = [key for i in rng.integers(0, tracks, 32).tolist() for key in keys(i, 1)]
-        assert len(snapshot.load(batch, "stats").values) == 32 * len(rows(Layout.of(features().samples, SPEC), SMALL)[1])
+        assert len(snapshot.load(batch, "stats").values) == 32 * len(
+            rows(Layout.of(features().samples, SPEC), SMALL)[1]
+        )
 
 
 def opened(folder: Path, tracks: int, _: int) -> None:
@@ -93,7 +97,9 @@ STEPS = {
 
 def peak() -> float:
     """Megabytes that this process had in memory at most."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    line = next(
+        line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")
+    )
     return int(line.split()[1]) / 1e3
 
 

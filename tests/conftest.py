@@ -22,7 +22,9 @@ def real_data() -> Path:
     given = os.environ.get("BEATMETER_REAL_DATA")
     folder = Path(given) if given else Path(__file__).resolve().parents[2] / "shared" / "data"
     if not (folder / "meter-dev" / "manifest.csv").is_file():
-        pytest.skip("no real music here: set BEATMETER_REAL_DATA to a folder that holds meter-dev/manifest.csv")
+        pytest.skip(
+            "no real music here: set BEATMETER_REAL_DATA to a folder that holds meter-dev/manifest.csv"
+        )
     return folder
 
 

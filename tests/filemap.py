@@ -24,12 +24,25 @@ OTHERS = {
 def modules() -> list[Path]:
     """Python files of the package, tests and benchmarks that git knows or would add, sorted."""
     listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "beatmeter", "benchmarks", "tests", "tools"],
+        [
+            "git",
+            "ls-files",
+            "-z",
+            "--cached",
+            "--others",
+            "--exclude-standard",
+            "beatmeter",
+            "benchmarks",
+            "tests",
+            "tools",
+        ],
         cwd=ROOT,
         capture_output=True,
         check=True,
     ).stdout.decode()
-    return sorted(Path(name) for name in listed.split("\0") if name.endswith(".py") and (ROOT / name).exists())
+    return sorted(
+        Path(name) for name in listed.split("\0") if name.endswith(".py") and (ROOT / name).exists()
+    )
 
 
 def summary(path: Path) -> str:

@@ -15,7 +15,10 @@ from beatmeter.features.backbones.hubert import Hubert
 from beatmeter.features.backbones.hubert_config import HubertConfig
 
 Weights = Literal["pytorch_model.bin", "model.safetensors", "sharded.bin", "sharded.safetensors"]
-NORMS = {"old": ("weight_g", "weight_v"), "new": ("parametrizations.weight.original0", "parametrizations.weight.original1")}
+NORMS = {
+    "old": ("weight_g", "weight_v"),
+    "new": ("parametrizations.weight.original0", "parametrizations.weight.original1"),
+}
 
 MERT_FIELDS: dict[str, Any] = {  # what MERT's config.json holds beside HuBERT's settings
     "model_type": "mert_model",
@@ -57,14 +60,18 @@ def small_config(pre_norm: bool = True, **changes: Any) -> dict[str, Any]:
     return config | changes
 
 
-def small_state(config: dict[str, Any], seed: int = 0, norm: Literal["old", "new"] = "old") -> dict[str, Tensor]:
+def small_state(
+    config: dict[str, Any], seed: int = 0, norm: Literal["old", "new"] = "old"
+) -> dict[str, Tensor]:
     """Random tensors under the names of a published checkpoint, weight normalisation and mask embedding included."""
     torch.manual_seed(seed)
     model = Hubert(HubertConfig.from_json(config, "test"), Identity("", "", "", ""), 24_000, True)
     state = {name: value + 0.05 * torch.randn_like(value) for name, value in model.state_dict().items()}
     kernel = state.pop("encoder.pos_conv_embed.conv.weight")
     length, direction = NORMS[norm]
-    state[f"encoder.pos_conv_embed.conv.{length}"] = kernel.norm(dim=(0, 1), keepdim=True) * (1 + 0.1 * torch.rand(1, 1, kernel.shape[2]))
+    state[f"encoder.pos_conv_embed.conv.{length}"] = kernel.norm(dim=(0, 1), keepdim=True) * (
+        1 + 0.1 * torch.rand(1, 1, kernel.shape[2])
+    )
     state[f"encoder.pos_conv_embed.conv.{direction}"] = kernel
     state["masked_spec_embed"] = torch.rand(config["hidden_size"])
     return state
@@ -90,7 +97,11 @@ def write_hub_folder(
     folder.mkdir(parents=True, exist_ok=True)
     config = small_config(pre_norm, **changes)
     (folder / "config.json").write_text(json.dumps(config | (MERT_FIELDS if fields is None else fields)))
-    about = {"sampling_rate": 24_000, "do_normalize": True, "feature_size": 1} if preprocessor is None else preprocessor
+    about = (
+        {"sampling_rate": 24_000, "do_normalize": True, "feature_size": 1}
+        if preprocessor is None
+        else preprocessor
+    )
     if about:
         (folder / "preprocessor_config.json").write_text(json.dumps(about))
     state = {prefix + name: value for name, value in small_state(config, seed, norm).items()} | (heads or {})

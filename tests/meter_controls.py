@@ -11,7 +11,9 @@ SHARES = (0.30, 0.30, 0.12, 0.12, 0.08, 0.08)
 PAIRS = ((0, 1), (2, 3), (0, 3), (1, 2))  # meters that sound together
 
 
-def labels(random: np.random.Generator, songs: int, several: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def labels(
+    random: np.random.Generator, songs: int, several: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Targets (item, class), primary (item,) and song (item,) for songs of one to three segments, `several` of them with two meters."""
     song = np.repeat(np.arange(songs), random.integers(1, 4, songs))
     primary = random.choice(len(CLASSES), songs, p=SHARES)
@@ -24,7 +26,9 @@ def labels(random: np.random.Generator, songs: int, several: float) -> tuple[np.
     return targets[song], primary[song], song
 
 
-def build(scores: np.ndarray, targets: np.ndarray, primary: np.ndarray, song: np.ndarray, split: str = "test") -> ClassPredictions:
+def build(
+    scores: np.ndarray, targets: np.ndarray, primary: np.ndarray, song: np.ndarray, split: str = "test"
+) -> ClassPredictions:
     """Predictions of segments, grouped by song."""
     return ClassPredictions(
         classes=CLASSES,
@@ -80,7 +84,9 @@ def confused(seed: int, songs: int = 250, split: str = "test") -> ClassPredictio
     """A model that hardly hears anything: all outputs are near their mean."""
     random = np.random.default_rng(seed)
     targets, primary, song = labels(random, songs, 0.1)
-    return build(sigmoid(0.5 * targets + random.normal(-0.9, 0.5, targets.shape)), targets, primary, song, split)
+    return build(
+        sigmoid(0.5 * targets + random.normal(-0.9, 0.5, targets.shape)), targets, primary, song, split
+    )
 
 
 def raised_floor(seed: int, songs: int = 250, split: str = "test") -> ClassPredictions:

@@ -29,7 +29,9 @@ def music(seed: int, seconds: float = SECONDS, rate: int = RATE) -> np.ndarray:
     return (0.2 * tone * np.exp(-8 * (t % period)) + 0.003 * rng.standard_normal(len(t))).astype(np.float32)
 
 
-def encode(wave: np.ndarray, suffix: str, rate: int = RATE, subtype: str | None = None, **options: Any) -> bytes:
+def encode(
+    wave: np.ndarray, suffix: str, rate: int = RATE, subtype: str | None = None, **options: Any
+) -> bytes:
     """The wave as the bytes of a .wav, .flac, .ogg or .mp3 file; `options` are those of soundfile.write."""
     data = io.BytesIO()
     soundfile.write(data, wave, rate, format=suffix.lstrip(".").upper(), subtype=subtype, **options)
@@ -43,11 +45,15 @@ class MeterFolder:
     path: Path
     kept: dict[str, tuple[str, str]] = field(default_factory=dict)
     excluded: dict[str, str] = field(default_factory=dict)
-    rows: dict[str, list[tuple[str, str, str, str]]] = field(default_factory=lambda: {"train": [], "val": [], "test": []})
+    rows: dict[str, list[tuple[str, str, str, str]]] = field(
+        default_factory=lambda: {"train": [], "val": [], "test": []}
+    )
 
     def row(self, split: str, clip: str, meter: str, label: str | None = None) -> None:
         """A row of a table."""
-        self.rows[split].append((f"/{clip}.wav", WORDS.get(meter, meter) if label is None else label, meter, ALT.get(meter, "")))
+        self.rows[split].append(
+            (f"/{clip}.wav", WORDS.get(meter, meter) if label is None else label, meter, ALT.get(meter, ""))
+        )
 
     def file(self, name: str, data: bytes) -> None:
         """A file under the folder."""
@@ -61,7 +67,16 @@ class MeterFolder:
         self.file(clip + suffix, encode(music(seed), suffix))
         self.kept[clip] = (meter, split)
 
-    def bad(self, split: str, clip: str, kind: str, data: bytes | None, suffix: str = ".mp3", meter: str = "4", label: str | None = None) -> None:
+    def bad(
+        self,
+        split: str,
+        clip: str,
+        kind: str,
+        data: bytes | None,
+        suffix: str = ".mp3",
+        meter: str = "4",
+        label: str | None = None,
+    ) -> None:
         """A clip that must be excluded for the reason `kind`; no file when there is no `data`."""
         self.row(split, clip, meter, label)
         if data is not None:
@@ -73,7 +88,10 @@ class MeterFolder:
         for split, rows in self.rows.items():
             header = ("filename", "label", "meter", "alt_meter")
             if suffix == ".tab":
-                lines = ["\t".join(f'"{c}"' for c in header), *("\t".join([f'"{f}"', f'"{w}"', m, a]) for f, w, m, a in rows)]
+                lines = [
+                    "\t".join(f'"{c}"' for c in header),
+                    *("\t".join([f'"{f}"', f'"{w}"', m, a]) for f, w, m, a in rows),
+                ]
             else:
                 lines = [",".join(header), *(",".join(row) for row in rows)]
             self.file(f"data_{split}_{classes}_classes{suffix}", "\n".join([*lines, ""]).encode())

@@ -25,8 +25,12 @@ class Objects:
         self.lose_answers = 0  # so many conditional puts succeed, but the client never hears of it
         self.refuse = 0  # so many requests are answered with 503
         self.deny = False  # every write is answered with 403
-        self.forbidden: set[tuple[str, str]] = set()  # (kind of request, end of the name) that are answered with 403
-        self.before: Callable[[str, str], object] = lambda kind, name: None  # called with every request before it is looked at
+        self.forbidden: set[tuple[str, str]] = (
+            set()
+        )  # (kind of request, end of the name) that are answered with 403
+        self.before: Callable[[str, str], object] = lambda kind, name: (
+            None
+        )  # called with every request before it is looked at
         self.page = 1000  # names in an answer to a listing, as S3 gives
         self.closed: set[str] = set()  # names that are answered with 403 when they are read
         self.lock = threading.Lock()
@@ -34,7 +38,9 @@ class Objects:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    wbufsize = 1 << 16  # an answer in one piece: in two, the second waits for the client to acknowledge the first
+    wbufsize = (
+        1 << 16
+    )  # an answer in one piece: in two, the second waits for the client to acknowledge the first
     objects: Objects
 
     def log_message(self, format: str, *args: object) -> None:
@@ -42,7 +48,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _parse(self) -> tuple[str, dict[str, list[str]]]:
         parts = urlsplit(self.path)
-        return unquote(parts.path).lstrip("/").partition("/")[2], parse_qs(parts.query, keep_blank_values=True)
+        return unquote(parts.path).lstrip("/").partition("/")[2], parse_qs(
+            parts.query, keep_blank_values=True
+        )
 
     def _answer(self, status: int, body: bytes = b"", **headers: str) -> None:
         self.send_response(status)
@@ -65,7 +73,9 @@ class _Handler(BaseHTTPRequestHandler):
             o.refuse -= refused
         if refused:
             self._answer(503, b"<Error><Code>SlowDown</Code></Error>")
-        elif (o.deny and self.command in ("PUT", "POST", "DELETE")) or any(kind == k and name.endswith(end) for k, end in o.forbidden):
+        elif (o.deny and self.command in ("PUT", "POST", "DELETE")) or any(
+            kind == k and name.endswith(end) for k, end in o.forbidden
+        ):
             self._answer(403, b"<Error><Code>AccessDenied</Code></Error>")
             return False
         return not refused
@@ -91,7 +101,9 @@ class _Handler(BaseHTTPRequestHandler):
             return None
         if "list-type" in query:
             after = query.get("continuation-token", query.get("start-after", [""]))[0]
-            return self._answer(200, self._listing(query.get("prefix", [""])[0], query.get("delimiter", [""])[0], after))
+            return self._answer(
+                200, self._listing(query.get("prefix", [""])[0], query.get("delimiter", [""])[0], after)
+            )
         found = self.objects.held.get(name)
         if found is None:
             return self._answer(404, b"<Error><Code>NoSuchKey</Code></Error>")
@@ -103,14 +115,20 @@ class _Handler(BaseHTTPRequestHandler):
             if int(first) >= len(data):
                 return self._answer(416)
             part = data[int(first) : int(last) + 1]
-            return self._answer(206, part, Content_Range=f"bytes {first}-{int(first) + len(part) - 1}/{len(data)}", **about)
+            return self._answer(
+                206, part, Content_Range=f"bytes {first}-{int(first) + len(part) - 1}/{len(data)}", **about
+            )
         return self._answer(200, data, **about)
 
     def _listing(self, prefix: str, delimiter: str, after: str) -> bytes:
         """A page of names after a name: a folder is one entry, and the mark of the next page is the last entry of this."""
         entries: dict[str, str] = {}
         for name in sorted(self.objects.held):
-            if name <= after or not name.startswith(prefix) or (delimiter and after.endswith(delimiter) and name.startswith(after)):
+            if (
+                name <= after
+                or not name.startswith(prefix)
+                or (delimiter and after.endswith(delimiter) and name.startswith(after))
+            ):
                 continue
             if len(entries) > self.objects.page:
                 break
@@ -124,8 +142,15 @@ class _Handler(BaseHTTPRequestHandler):
             about = f"<LastModified>{when}</LastModified><Size>{len(data)}</Size>"
             entries[name] = f"<Contents><Key>{escape(name)}</Key>{about}</Contents>"
         shown = list(entries)[: self.objects.page]
-        more = f"<NextContinuationToken>{escape(shown[-1])}</NextContinuationToken>" if len(entries) > len(shown) else ""
-        body = "".join(entries[name] for name in shown) + f"<IsTruncated>{'true' if more else 'false'}</IsTruncated>{more}"
+        more = (
+            f"<NextContinuationToken>{escape(shown[-1])}</NextContinuationToken>"
+            if len(entries) > len(shown)
+            else ""
+        )
+        body = (
+            "".join(entries[name] for name in shown)
+            + f"<IsTruncated>{'true' if more else 'false'}</IsTruncated>{more}"
+        )
         return f"<ListBucketResult>{body}</ListBucketResult>".encode()
 
     def do_PUT(self) -> None:
@@ -139,7 +164,10 @@ class _Handler(BaseHTTPRequestHandler):
         if source := self.headers.get("x-amz-copy-source"):
             data = o.held[unquote(source).lstrip("/").partition("/")[2]][0]
             o.held[name] = (data, time.time())
-            return self._answer(200, b"<CopyObjectResult><ETag>x</ETag><LastModified>2026-01-01T00:00:00.000Z</LastModified></CopyObjectResult>")
+            return self._answer(
+                200,
+                b"<CopyObjectResult><ETag>x</ETag><LastModified>2026-01-01T00:00:00.000Z</LastModified></CopyObjectResult>",
+            )
         with o.lock:
             if self.headers.get("If-None-Match") == "*":
                 if name in o.held:
@@ -162,14 +190,22 @@ class _Handler(BaseHTTPRequestHandler):
             names = [e.text or "" for e in ElementTree.fromstring(body).iter() if e.tag.endswith("Key")]
             for gone in names:
                 o.held.pop(gone, None)
-            return self._answer(200, f"<DeleteResult>{''.join(f'<Deleted><Key>{escape(n)}</Key></Deleted>' for n in names)}</DeleteResult>".encode())
+            return self._answer(
+                200,
+                f"<DeleteResult>{''.join(f'<Deleted><Key>{escape(n)}</Key></Deleted>' for n in names)}</DeleteResult>".encode(),
+            )
         if "uploads" in query:
             upload = str(len(o.uploads))
             o.uploads[upload] = {}
-            return self._answer(200, f"<InitiateMultipartUploadResult><UploadId>{upload}</UploadId></InitiateMultipartUploadResult>".encode())
+            return self._answer(
+                200,
+                f"<InitiateMultipartUploadResult><UploadId>{upload}</UploadId></InitiateMultipartUploadResult>".encode(),
+            )
         parts = o.uploads.pop(query["uploadId"][0])
         o.held[name] = (b"".join(parts[n] for n in sorted(parts)), time.time())
-        return self._answer(200, b"<CompleteMultipartUploadResult><ETag>x</ETag></CompleteMultipartUploadResult>")
+        return self._answer(
+            200, b"<CompleteMultipartUploadResult><ETag>x</ETag></CompleteMultipartUploadResult>"
+        )
 
     def do_DELETE(self) -> None:
         if self._count("DELETE"):

@@ -37,7 +37,9 @@ class Shelf:
         return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
 
     def _items(self) -> dict[str, list[dict[str, Any]]]:
-        found: dict[str, list[dict[str, Any]]] = json.loads((self.folder / "shelf.json").read_text(encoding="utf-8"))
+        found: dict[str, list[dict[str, Any]]] = json.loads(
+            (self.folder / "shelf.json").read_text(encoding="utf-8")
+        )
         return found
 
     def require(self) -> None:

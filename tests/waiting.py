@@ -11,11 +11,17 @@ from typing import IO
 PATIENCE = 600.0  # seconds: the one limit of all tests; who reaches it hangs
 
 
-def until(happened: Callable[[], object], meanwhile: Callable[[], object] = lambda: None, process: subprocess.Popen[str] | None = None) -> None:
+def until(
+    happened: Callable[[], object],
+    meanwhile: Callable[[], object] = lambda: None,
+    process: subprocess.Popen[str] | None = None,
+) -> None:
     """Wait until `happened()` is true. `meanwhile()` is done between two looks; once `process` has ended it cannot happen any more."""
     end = time.monotonic() + PATIENCE
     while not happened():
-        assert process is None or process.poll() is None or happened(), f"the process ended with {process.returncode} before it happened"
+        assert process is None or process.poll() is None or happened(), (
+            f"the process ended with {process.returncode} before it happened"
+        )
         assert time.monotonic() < end, "it never happened"
         meanwhile()
         time.sleep(0.02)

@@ -26,7 +26,10 @@ CLIPS, MORE, SECONDS, SEEDS = 360, 240, "10", "0-2"
 def streams(plan: str) -> bool:
     """Whether audio goes through the backbone in a plan: there an epoch is dear."""
     loaded = load_plan(plan)
-    return "streamed" in {loaded.base.regime, *(str(settings.get("regime", "")) for settings in loaded.systems.values())}
+    return "streamed" in {
+        loaded.base.regime,
+        *(str(settings.get("regime", "")) for settings in loaded.systems.values()),
+    }
 
 
 def block(plan: str, content: str) -> str:
@@ -44,27 +47,64 @@ def renewed(page: str, plan: str, content: str) -> str:
 
 def main() -> None:
     """Make the music, run the plans, renew the page."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("plans", nargs="*", default=PLANS, metavar="PLAN")
     parser.add_argument("--out", type=Path, default=Path("runs") / "ablations")
-    parser.add_argument("--limit", type=int, default=96, help="tracks of each split where audio streams through the backbone")
+    parser.add_argument(
+        "--limit", type=int, default=96, help="tracks of each split where audio streams through the backbone"
+    )
     parser.add_argument("--epochs", type=int, default=2, help="epochs there")
     given = parser.parse_args()
     for name, clips, seed in (("music", CLIPS, 0), ("more", MORE, 1)):
-        call("data", "synth", str(given.out / name), "--clips", str(clips), "--seconds", SECONDS, "--seed", str(seed), "--jobs", "2")
+        call(
+            "data",
+            "synth",
+            str(given.out / name),
+            "--clips",
+            str(clips),
+            "--seconds",
+            SECONDS,
+            "--seed",
+            str(seed),
+            "--jobs",
+            "2",
+        )
     head = given.out / "head"
     if not (head / "run.json").exists() or "finished" not in (head / "run.json").read_text(encoding="utf-8"):
-        call("train", "--frozen", str(given.out / "music"), "--recipe", "embedded-lag", *cache(given.out), "--out", str(head))
+        call(
+            "train",
+            "--frozen",
+            str(given.out / "music"),
+            "--recipe",
+            "embedded-lag",
+            *cache(given.out),
+            "--out",
+            str(head),
+        )
     further = given.out / "more" / "further.csv"
     write_further(further)
     for plan in given.plans:
         extra = ["--extra-data", str(further)] if load_plan(plan).needs_extra else []
-        values = {"limit": given.limit, "training.epochs": given.epochs, "training.accumulation": 1, "training.head_lr": 3e-4, "training.start": head}
-        few = [word for name, value in values.items() for word in ("--set", f"{name}={value}")] if streams(plan) else []
+        values = {
+            "limit": given.limit,
+            "training.epochs": given.epochs,
+            "training.accumulation": 1,
+            "training.head_lr": 3e-4,
+            "training.start": head,
+        }
+        few = (
+            [word for name, value in values.items() for word in ("--set", f"{name}={value}")]
+            if streams(plan)
+            else []
+        )
         words = ["ablate", plan, str(given.out / "music"), *extra, "--seeds", SEEDS, *few]
         call(*words, "--cache", str(given.out / "cache"), "--out", str(given.out / plan))
         FIGURES.mkdir(exist_ok=True)
-        (FIGURES / f"{plan}.svg").write_text((given.out / plan / "figure-val.svg").read_text(encoding="utf-8"), encoding="utf-8")
+        (FIGURES / f"{plan}.svg").write_text(
+            (given.out / plan / "figure-val.svg").read_text(encoding="utf-8"), encoding="utf-8"
+        )
         table = (given.out / plan / "table-val.md").read_text(encoding="utf-8")
         content = f"{table.strip()}\n\n    beatmeter {' '.join(words)}\n\n![{load_plan(plan).title}](ablations/{plan}.svg)"
         PAGE.write_text(renewed(PAGE.read_text(encoding="utf-8"), plan, content), encoding="utf-8")

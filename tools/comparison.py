@@ -28,7 +28,9 @@ def main() -> None:
         (FIGURES / path.name).write_text(path.read_text(encoding="utf-8"), encoding="utf-8")
     shown = "\n".join(f"![{path.stem.removeprefix('figure-')}](comparison/{path.name})" for path in figures)
     table = (OUT / "table.md").read_text(encoding="utf-8").strip()
-    PAGE.write_text(renewed(PAGE.read_text(encoding="utf-8"), "tables", f"{shown}\n\n{table}"), encoding="utf-8")
+    PAGE.write_text(
+        renewed(PAGE.read_text(encoding="utf-8"), "tables", f"{shown}\n\n{table}"), encoding="utf-8"
+    )
 
 
 if __name__ == "__main__":

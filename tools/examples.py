@@ -23,8 +23,15 @@ SEED = 1
 
 def pieces() -> dict[str, np.ndarray]:
     """Name -> (sample,) float32 at RATE."""
-    waltz, seven, four = (render(SEED, meter=meter, kind="single", seconds=SECONDS, options=STEADY).audio for meter in (3, 7, 4))
-    return {"waltz": waltz, "seven": seven, "change": np.concatenate([four, seven]), "rain": render_meterless(SEED, "rain", seconds=SECONDS)}
+    waltz, seven, four = (
+        render(SEED, meter=meter, kind="single", seconds=SECONDS, options=STEADY).audio for meter in (3, 7, 4)
+    )
+    return {
+        "waltz": waltz,
+        "seven": seven,
+        "change": np.concatenate([four, seven]),
+        "rain": render_meterless(SEED, "rain", seconds=SECONDS),
+    }
 
 
 if __name__ == "__main__":

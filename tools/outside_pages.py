@@ -54,7 +54,9 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         return match[0]
 
     parts = FENCE.split(markdown)  # text, fence, its mark, text, ...
-    return "".join(LINK.sub(turned, part) if n % 3 == 0 else part if n % 3 == 1 else "" for n, part in enumerate(parts))
+    return "".join(
+        LINK.sub(turned, part) if n % 3 == 0 else part if n % 3 == 1 else "" for n, part in enumerate(parts)
+    )
 
 
 def _in_site(lies: str, source: str, place: str, outside: dict[str, str]) -> str | None:
@@ -64,4 +66,8 @@ def _in_site(lies: str, source: str, place: str, outside: dict[str, str]) -> str
     if lies.startswith("docs/"):
         return lies.removeprefix("docs/")
     folder = posixpath.dirname(source)
-    return posixpath.join(posixpath.dirname(place), posixpath.relpath(lies, folder)) if lies.startswith(f"{folder}/") else None
+    return (
+        posixpath.join(posixpath.dirname(place), posixpath.relpath(lies, folder))
+        if lies.startswith(f"{folder}/")
+        else None
+    )

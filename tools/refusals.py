@@ -41,7 +41,14 @@ def sounds() -> Iterator[tuple[str, str, str | None, Any]]:
     """Set, name, label and wave of every sound."""
     for kind in KINDS:
         for seed in SEEDS:
-            yield kind, str(seed), None, lambda kind=kind, seed=seed: render_meterless(seed, kind, seconds=LENGTHS[seed % len(LENGTHS)])
+            yield (
+                kind,
+                str(seed),
+                None,
+                lambda kind=kind, seed=seed: render_meterless(
+                    seed, kind, seconds=LENGTHS[seed % len(LENGTHS)]
+                ),
+            )
 
 
 def music(name: str, place: str, classes: tuple[str, ...]) -> Iterator[tuple[str, str, str | None, Any]]:
@@ -57,45 +64,83 @@ def main() -> None:
     """Hear what was not heard yet, then write the table."""
     folder = EnsembleFolder(shipped_model("ensemble"))
     joined = EnsembleScorer(folder, torch.device("cpu"))
-    calibrations = {name: Calibration.load(RunFolder(shipped_model(name)).calibration) for name in shipped_models()["models"]}
+    calibrations = {
+        name: Calibration.load(RunFolder(shipped_model(name)).calibration)
+        for name in shipped_models()["models"]
+    }
     judges = {name: Judge(calibration) for name, calibration in calibrations.items()}
-    sets = [sounds(), *(music(name, place, joined.classes) for name, _, place in (given.partition("=") for given in sys.argv[1:]))]
+    sets = [
+        sounds(),
+        *(
+            music(name, place, joined.classes)
+            for name, _, place in (given.partition("=") for given in sys.argv[1:])
+        ),
+    ]
     HEARD.parent.mkdir(parents=True, exist_ok=True)
-    rows = [json.loads(line) for line in HEARD.read_text(encoding="utf-8").splitlines()] if HEARD.exists() else []
+    rows = (
+        [json.loads(line) for line in HEARD.read_text(encoding="utf-8").splitlines()]
+        if HEARD.exists()
+        else []
+    )
     known = {(row["set"], row["id"]) for row in rows}
     with HEARD.open("a", encoding="utf-8") as file:
         for which, name, label, wave in (item for items in sets for item in items if item[:2] not in known):
             audio = wave()
             members = {member: scorer.hear(audio) for member, scorer in joined.members.items()}
             scored = {**members, "ensemble": joined.join(members)}
-            answers = {model: judge(joined.classes, scored[model], len(audio) / joined.sample_rate) for model, judge in judges.items()}
-            said = {model: {"heard": a.heard, "meter": a.meter, "sure": a.sure} for model, a in answers.items()}
+            answers = {
+                model: judge(joined.classes, scored[model], len(audio) / joined.sample_rate)
+                for model, judge in judges.items()
+            }
+            said = {
+                model: {"heard": a.heard, "meter": a.meter, "sure": a.sure} for model, a in answers.items()
+            }
             rows.append({"set": which, "id": name, "label": label, "said": said})
             file.write(json.dumps(rows[-1]) + "\n")
             file.flush()
-    PAGE.write_text(renewed(PAGE.read_text(encoding="utf-8"), "refusals", table(rows, list(judges))), encoding="utf-8")
+    PAGE.write_text(
+        renewed(PAGE.read_text(encoding="utf-8"), "refusals", table(rows, list(judges))), encoding="utf-8"
+    )
 
 
 def table(rows: list[dict[str, Any]], models: list[str]) -> str:
     """Shares of answers that no meter is heard, by set; and of sure answers, the share and how many of them are right."""
-    wholes = {"all kinds that calibration knows": FITTED, "all kinds that it does not know": UNSEEN, "all kinds": KINDS}
+    wholes = {
+        "all kinds that calibration knows": FITTED,
+        "all kinds that it does not know": UNSEEN,
+        "all kinds": KINDS,
+    }
     named = [(kind, (kind,)) for kind in KINDS] + list(wholes.items())
     named += [(name, (name,)) for name in dict.fromkeys(row["set"] for row in rows) if name not in KINDS]
-    lines = ["| no meter heard, % | n | " + " | ".join(f"`{m}`" for m in models) + " |", "|---|---:|" + "---:|" * len(models)]
+    lines = [
+        "| no meter heard, % | n | " + " | ".join(f"`{m}`" for m in models) + " |",
+        "|---|---:|" + "---:|" * len(models),
+    ]
     for title, sets in named:
         inside = [row for row in rows if row["set"] in sets]
         if inside:
             cells = [share([row["said"][m]["meter"] is None for row in inside]) for m in models]
             lines.append(f"| {title} | {len(inside)} | " + " | ".join(cells) + " |")
-    lines += ["", "| sure answers, % | n | " + " | ".join(f"`{m}`" for m in models) + " |", "|---|---:|" + "---:|" * len(models)]
+    lines += [
+        "",
+        "| sure answers, % | n | " + " | ".join(f"`{m}`" for m in models) + " |",
+        "|---|---:|" + "---:|" * len(models),
+    ]
     for title, sets in named:
         inside = [row for row in rows if row["set"] in sets]
         if title in KINDS or not inside:
             continue
-        lines.append(f"| {title} | {len(inside)} | " + " | ".join(share([row["said"][m]["sure"] for row in inside]) for m in models) + " |")
+        lines.append(
+            f"| {title} | {len(inside)} | "
+            + " | ".join(share([row["said"][m]["sure"] for row in inside]) for m in models)
+            + " |"
+        )
         labelled = [row for row in inside if row["label"] is not None]
         if labelled:
-            cells = [share([row["said"][m]["meter"] == row["label"] for row in labelled if row["said"][m]["sure"]]) for m in models]
+            cells = [
+                share([row["said"][m]["meter"] == row["label"] for row in labelled if row["said"][m]["sure"]])
+                for m in models
+            ]
             lines.append(f"| {title}: right of those | {len(labelled)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

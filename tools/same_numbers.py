@@ -45,7 +45,14 @@ def features(clips: Path) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         for backbone, poolings in BACKBONES.items():
             cache = Path(folder) / backbone
-            settings = ("--set", f"features.backbone={backbone}", "--set", f"features.poolings={poolings}", "--set", "features.dtype=float32")
+            settings = (
+                "--set",
+                f"features.backbone={backbone}",
+                "--set",
+                f"features.poolings={poolings}",
+                "--set",
+                "features.dtype=float32",
+            )
             beatmeter("extract", clips, "--cache", cache, *settings, "--limit", 6)
             store = next(p for p in sorted(cache.iterdir()) if (p / "zarr.json").exists())
             exported = Path(folder) / f"{backbone}.h5"
@@ -54,7 +61,9 @@ def features(clips: Path) -> dict[str, Any]:
                 found[f"{backbone}: fingerprint"] = str(file.attrs["fingerprint"])
                 for name in sorted(file):
                     if isinstance(file[name], h5py.Group):
-                        found[f"{backbone}: {name}"] = hashlib.sha256(np.ascontiguousarray(file[name]["values"][()]).tobytes()).hexdigest()
+                        found[f"{backbone}: {name}"] = hashlib.sha256(
+                            np.ascontiguousarray(file[name]["values"][()]).tobytes()
+                        ).hexdigest()
     return found
 
 
@@ -78,7 +87,11 @@ def metrics(run: Path, clips: Path) -> dict[str, Any]:
 
 def _numbers(value: Any, path: str = "") -> list[tuple[str, float]]:
     if isinstance(value, dict):
-        return [pair for key, item in value.items() for pair in _numbers(item, f"{path}/{key}" if path else str(key))]
+        return [
+            pair
+            for key, item in value.items()
+            for pair in _numbers(item, f"{path}/{key}" if path else str(key))
+        ]
     if isinstance(value, list):
         return [pair for i, item in enumerate(value) for pair in _numbers(item, f"{path}/{i}")]
     return [(path, float(value))] if isinstance(value, int | float) and not isinstance(value, bool) else []
@@ -123,7 +136,9 @@ def check(out: Path) -> int:
 
 def main() -> int:
     """The command line of this tool."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     first = commands.add_parser("capture", help="write down the numbers of this tree")
     first.add_argument("music", type=Path)

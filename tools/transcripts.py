@@ -25,9 +25,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-README, TUTORIAL, PLOT = ROOT / "README.md", ROOT / "docs" / "tutorial.md", ROOT / "docs" / "img" / "timeline.svg"
+README, TUTORIAL, PLOT = (
+    ROOT / "README.md",
+    ROOT / "docs" / "tutorial.md",
+    ROOT / "docs" / "img" / "timeline.svg",
+)
 VARIES = ' title="figures vary with the processor"'
-BLOCK = re.compile(rf"^```console(?P<title>{re.escape(VARIES)})?\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(
+    rf"^```console(?P<title>{re.escape(VARIES)})?\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL
+)
 NUMBER = re.compile(r"-?\d+\.\d+|\d+(?= ?%)|(?<=\[)\d+|\d+(?=\])")
 HASH = re.compile(r"\b[0-9a-f]{64}\b")
 LEFT_OUT = "..."
@@ -58,8 +64,21 @@ def printed_by(line: str, folder: Path) -> tuple[str, ...]:
     primary, secondary = pty.openpty()
     fcntl.ioctl(secondary, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    environment = {**os.environ, "PATH": path, "TERM": "dumb", "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-    process = subprocess.Popen(line, shell=True, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=secondary, stderr=secondary)
+    environment = {
+        **os.environ,
+        "PATH": path,
+        "TERM": "dumb",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+    }
+    process = subprocess.Popen(
+        line,
+        shell=True,
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=secondary,
+        stderr=secondary,
+    )
     os.close(secondary)
     printed = b""
     while True:
@@ -82,7 +101,10 @@ def shortened(command: Command, printed: tuple[str, ...]) -> tuple[str, ...]:
     if command.output[:1] != (LEFT_OUT,):
         return printed
     first = command.output[1].split()[0]
-    start = next((n for n, line in enumerate(printed) if line.split()[:1] == [first]), len(printed) - len(command.output) + 1)
+    start = next(
+        (n for n, line in enumerate(printed) if line.split()[:1] == [first]),
+        len(printed) - len(command.output) + 1,
+    )
     return (LEFT_OUT, *printed[start:])
 
 
@@ -90,9 +112,13 @@ def agree(command: Command, printed: tuple[str, ...]) -> bool:
     """Whether a page says of a command what it prints."""
     shown, wanted = shortened(command, printed), command.output
     if command.varies:
-        return [line.split()[:1] for line in (*shown[:2], *shown[-1:])] == [line.split()[:1] for line in (*wanted[:2], *wanted[-1:])]
+        return [line.split()[:1] for line in (*shown[:2], *shown[-1:])] == [
+            line.split()[:1] for line in (*wanted[:2], *wanted[-1:])
+        ]
     shown, wanted = (tuple(HASH.sub("hash", line) for line in lines) for lines in (shown, wanted))
-    if [NUMBER.sub("#", line).split() for line in shown] != [NUMBER.sub("#", line).split() for line in wanted]:
+    if [NUMBER.sub("#", line).split() for line in shown] != [
+        NUMBER.sub("#", line).split() for line in wanted
+    ]:
         return False
     pairs = zip(NUMBER.findall("\n".join(shown)), NUMBER.findall("\n".join(wanted)), strict=True)
     return all(abs(float(a) - float(b)) <= 0.06 + 0.02 * abs(float(b)) for a, b in pairs)
@@ -101,7 +127,10 @@ def agree(command: Command, printed: tuple[str, ...]) -> bool:
 def played(folder: Path) -> list[tuple[Command, tuple[str, ...]]]:
     """Every command of the tutorial, run in `folder`, with what it printed."""
     (folder / "tools").symlink_to(ROOT / "tools")
-    return [(command, printed_by(command.line, folder)) for command in commands(TUTORIAL.read_text(encoding="utf-8"))]
+    return [
+        (command, printed_by(command.line, folder))
+        for command in commands(TUTORIAL.read_text(encoding="utf-8"))
+    ]
 
 
 def rewritten(page: str, sessions: dict[str, tuple[str, ...]]) -> str:
@@ -124,11 +153,22 @@ def main(arguments: list[str]) -> int:
         if arguments == ["write"]:
             shutil.copy(Path(name) / "timeline.svg", PLOT)
             for page in (README, TUTORIAL):
-                page.write_text(rewritten(page.read_text(encoding="utf-8"), {c.line: lines for c, lines in sessions}), encoding="utf-8")
+                page.write_text(
+                    rewritten(page.read_text(encoding="utf-8"), {c.line: lines for c, lines in sessions}),
+                    encoding="utf-8",
+                )
             return 0
     wrong = [(command, lines) for command, lines in sessions if not agree(command, lines)]
     for command, lines in wrong:
-        print("\n".join([f"$ {command.line}", *(f"- {line}" for line in command.output), *(f"+ {line}" for line in shortened(command, lines))]))
+        print(
+            "\n".join(
+                [
+                    f"$ {command.line}",
+                    *(f"- {line}" for line in command.output),
+                    *(f"+ {line}" for line in shortened(command, lines)),
+                ]
+            )
+        )
     return 1 if wrong else 0
 
 

@@ -57,7 +57,9 @@ def _count(sample_rate: int, stop: threading.Event | None, path: Path) -> int | 
     return samples
 
 
-def decode_ahead(paths: Sequence[Path], sample_rate: int, jobs: int, longest: float = math.inf) -> Iterator[np.ndarray | AudioError]:
+def decode_ahead(
+    paths: Sequence[Path], sample_rate: int, jobs: int, longest: float = math.inf
+) -> Iterator[np.ndarray | AudioError]:
     """The wave (sample,) of every path, in order, or the AudioError that says why not; more than `longest` seconds are one.
 
     `jobs` processes work a few files ahead of the reader (1 or less: this process decodes), so memory stays bounded. A
@@ -69,16 +71,28 @@ def decode_ahead(paths: Sequence[Path], sample_rate: int, jobs: int, longest: fl
 
 
 def decode_or_count(
-    paths: Sequence[Path], sample_rate: int, jobs: int, long: float = LONG, *, longest: float = math.inf, stop: threading.Event | None = None
+    paths: Sequence[Path],
+    sample_rate: int,
+    jobs: int,
+    long: float = LONG,
+    *,
+    longest: float = math.inf,
+    stop: threading.Event | None = None,
 ) -> Generator[np.ndarray | LongAudio | AudioError, None, None]:
     """`decode_ahead`, but a file longer than `long` seconds gives a LongAudio: it is read through and not held. Ends early once
     `stop` is set."""
-    decode = partial(_decode, sample_rate, long, longest, stop if jobs <= 1 else None)  # other processes are ended, which needs no telling
+    decode = partial(
+        _decode, sample_rate, long, longest, stop if jobs <= 1 else None
+    )  # other processes are ended, which needs no telling
     for path, result in zip(paths, ordered(decode, paths, jobs, stop=stop), strict=stop is None):
         if result is None:
             return
         if isinstance(result, Crash):
-            yield AudioError(f"{shown(path)}: the decoder crashed on this file", "Convert it with another program, or leave it out.", "damaged")
+            yield AudioError(
+                f"{shown(path)}: the decoder crashed on this file",
+                "Convert it with another program, or leave it out.",
+                "damaged",
+            )
         elif isinstance(result, int):
             yield LongAudio(result)
         else:

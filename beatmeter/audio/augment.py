@@ -9,7 +9,9 @@ from beatmeter.schema import ChunkSpec
 from beatmeter.settings import AugmentConfig
 
 
-def shift(wave: Float32[np.ndarray, " sample"], rng: np.random.Generator, settings: AugmentConfig, chunk: ChunkSpec) -> Float32[np.ndarray, " rest"]:
+def shift(
+    wave: Float32[np.ndarray, " sample"], rng: np.random.Generator, settings: AugmentConfig, chunk: ChunkSpec
+) -> Float32[np.ndarray, " rest"]:
     """The wave without a random start of up to `settings.shift` seconds: the chunk grid falls elsewhere in the music.
 
     Nothing wraps around and nothing is padded; at least `chunk.minimum` samples are left.
@@ -18,16 +20,22 @@ def shift(wave: Float32[np.ndarray, " sample"], rng: np.random.Generator, settin
     return wave[int(rng.integers(0, most + 1)) :] if most > 0 else wave
 
 
-def noise(wave: Float32[np.ndarray, " sample"], rng: np.random.Generator, settings: AugmentConfig) -> Float32[np.ndarray, " sample"]:
+def noise(
+    wave: Float32[np.ndarray, " sample"], rng: np.random.Generator, settings: AugmentConfig
+) -> Float32[np.ndarray, " sample"]:
     """The wave plus white Gaussian noise whose rms is `settings.noise` times the wave's own."""
     if settings.noise == 0:
         return wave
     rms = np.sqrt(np.mean(np.square(wave, dtype=np.float64)))
-    result: np.ndarray = wave + np.float32(settings.noise * rms) * rng.standard_normal(len(wave), dtype=np.float32)
+    result: np.ndarray = wave + np.float32(settings.noise * rms) * rng.standard_normal(
+        len(wave), dtype=np.float32
+    )
     return result
 
 
-def gain(wave: Float32[np.ndarray, " sample"], rng: np.random.Generator, settings: AugmentConfig) -> Float32[np.ndarray, " sample"]:
+def gain(
+    wave: Float32[np.ndarray, " sample"], rng: np.random.Generator, settings: AugmentConfig
+) -> Float32[np.ndarray, " sample"]:
     """The wave at a level changed by up to `settings.gain` dB either way, never raised past full scale."""
     if settings.gain == 0:
         return wave

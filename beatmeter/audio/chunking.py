@@ -94,7 +94,10 @@ class Layout:
     @cached_property
     def skips(self) -> tuple[int, ...]:
         """Per chunk, how many leading frames the chunk before covers already."""
-        over = [before + self.frames * self.hop - here for before, here in zip(self.starts, self.starts[1:], strict=False)]
+        over = [
+            before + self.frames * self.hop - here
+            for before, here in zip(self.starts, self.starts[1:], strict=False)
+        ]
         return (0, *(max(0, round(o / self.hop)) for o in over))
 
     def window(self, first: int, last: int) -> Window:
@@ -130,7 +133,9 @@ class Cutter:
         while (start := self._cut * spec.hop) + spec.length <= self.samples:
             done.append(self._buffer[start - begin : start - begin + spec.length])
             self._cut += 1
-        self._buffer = self._buffer[max(0, min(start, self.samples - spec.length) - begin) :].copy()  # a view would hold all of it
+        self._buffer = self._buffer[
+            max(0, min(start, self.samples - spec.length) - begin) :
+        ].copy()  # a view would hold all of it
         return done
 
     def finish(self) -> list[np.ndarray]:
@@ -144,7 +149,9 @@ class Cutter:
         return [self._buffer[starts[-1] - (self.samples - len(self._buffer)) :]]
 
     def _changed(self) -> AudioError:
-        return AudioError("the file changed while it was read", "Run again when nothing writes it any more.", "changed")
+        return AudioError(
+            "the file changed while it was read", "Run again when nothing writes it any more.", "changed"
+        )
 
 
 class Rows(ABC):
@@ -179,8 +186,13 @@ class WindowRows(Rows):
 
     def of(self, layout: Layout, parameters: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         starts, windows = layout.starts, layout.windows(int(parameters["window"]))
-        times = np.array([[starts[w.chunks[0]], starts[w.chunks[1] - 1] + layout.length] for w in windows]) / layout.sample_rate
-        return times, np.array([(b - a) * layout.frames - sum(w.skip) for w in windows for a, b in [w.chunks]])
+        times = (
+            np.array([[starts[w.chunks[0]], starts[w.chunks[1] - 1] + layout.length] for w in windows])
+            / layout.sample_rate
+        )
+        return times, np.array(
+            [(b - a) * layout.frames - sum(w.skip) for w in windows for a, b in [w.chunks]]
+        )
 
 
 class FrameRows(Rows):
@@ -194,9 +206,22 @@ class FrameRows(Rows):
     def of(self, layout: Layout, parameters: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         step, rate = int(parameters["step"]), layout.sample_rate
         bins = -(-layout.frames // step)
-        at = [(start, b) for start, skip in zip(layout.starts, layout.skips, strict=True) for b in range(skip // step, bins)]
+        at = [
+            (start, b)
+            for start, skip in zip(layout.starts, layout.skips, strict=True)
+            for b in range(skip // step, bins)
+        ]
         edges = [(b * step, min((b + 1) * step, layout.frames)) for _, b in at]
-        times = np.array([[start + a * layout.hop, start + z * layout.hop] for (start, _), (a, z) in zip(at, edges, strict=True)], dtype=float) / rate
+        times = (
+            np.array(
+                [
+                    [start + a * layout.hop, start + z * layout.hop]
+                    for (start, _), (a, z) in zip(at, edges, strict=True)
+                ],
+                dtype=float,
+            )
+            / rate
+        )
         return times, np.array([z - a for a, z in edges])
 
 

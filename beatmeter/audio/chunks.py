@@ -11,9 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-_UNKNOWN = (1 << 31) - (1 << 20)  # 32-bit sizes from here on, of more than there is, mean: not known when the header was written
+_UNKNOWN = (1 << 31) - (
+    1 << 20
+)  # 32-bit sizes from here on, of more than there is, mean: not known when the header was written
 _AUDIO = (b"data", b"SSND")
-_FILES = (b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM", b"riff", b"caff")  # a file behind a file, not a chunk of the first
+_FILES = (
+    b"RIFF",
+    b"RIFX",
+    b"RF64",
+    b"BW64",
+    b"FORM",
+    b"riff",
+    b"caff",
+)  # a file behind a file, not a chunk of the first
 _TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN")  # what programs append to any file
 
 
@@ -64,7 +74,9 @@ def measure(path: Path) -> Extent | None:
             order = "big" if head[:4] == b".snd" else "little"
             start, counted = (int.from_bytes(head[at : at + 4], order) for at in (4, 8))  # type: ignore[arg-type]
             known = start <= end and counted < 0xFFFFFFFF
-            return Extent(counted, min(counted, end - start), max(0, end - start - counted)) if known else UNTOLD
+            return (
+                Extent(counted, min(counted, end - start), max(0, end - start - counted)) if known else UNTOLD
+            )
         layout = _layout(head)
         return None if layout is None else _walk(file, end, layout)
 
@@ -88,7 +100,9 @@ def _walk(file: BinaryIO, end: int, layout: _Layout) -> Extent:
             break  # these bytes are no chunk
         position = begin + size
         padded = position + -size % layout.align
-        if padded != position and (padded >= end or _chunk(file, padded, end, layout) or not _chunk(file, position, end, layout)):
+        if padded != position and (
+            padded >= end or _chunk(file, padded, end, layout) or not _chunk(file, position, end, layout)
+        ):
             position = padded
     if not counted:
         return UNTOLD

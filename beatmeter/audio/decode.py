@@ -23,7 +23,9 @@ from beatmeter.audio.sndfile import GaveUpError, ShortReadError, SoundFileReader
 from beatmeter.errors import AudioError, shown
 from beatmeter.schema import ChunkSpec
 
-DECODING_VERSION = 1  # part of every fingerprint and of kept waveforms: raise it when any file gives other samples
+DECODING_VERSION = (
+    1  # part of every fingerprint and of kept waveforms: raise it when any file gives other samples
+)
 SAMPLE_RATE = ChunkSpec().sample_rate  # Hz
 MINIMUM = ChunkSpec().minimum / ChunkSpec().sample_rate  # seconds
 _ARRAY = "Give samples as numbers: (sample,) or (sample, channel)."
@@ -53,13 +55,18 @@ def open_audio(path: str | os.PathLike[str]) -> Reader:
             raise
         return _open_with_ffmpeg(path, inspection, error)
     except OSError as error:
-        raise AudioError(f"cannot open {shown(path)}: {error.strerror or error}", "Check the path and its permissions.") from None
+        raise AudioError(
+            f"cannot open {shown(path)}: {error.strerror or error}", "Check the path and its permissions."
+        ) from None
 
 
 def _open_with_ffmpeg(path: Path, inspection: Inspection, first: AudioError) -> Reader:
     """What is left when libsndfile gave the error `first`."""
     if not ffmpeg.available():
-        hint = first.hint or "If it plays elsewhere, install ffmpeg (apt-get install ffmpeg) or convert it to FLAC."
+        hint = (
+            first.hint
+            or "If it plays elsewhere, install ffmpeg (apt-get install ffmpeg) or convert it to FLAC."
+        )
         raise AudioError(f"{first.what.rstrip('.')}; ffmpeg is not installed", hint)
     try:
         return ffmpeg.FFmpegReader(path, inspection)
@@ -68,7 +75,10 @@ def _open_with_ffmpeg(path: Path, inspection: Inspection, first: AudioError) -> 
             raise
         if isinstance(first, (ShortReadError, GaveUpError)):
             raise first from None
-        raise AudioError(f"{first.what.rstrip('.')}; {error.what}", "It is damaged or no audio: fetch it again or leave it out.") from None
+        raise AudioError(
+            f"{first.what.rstrip('.')}; {error.what}",
+            "It is damaged or no audio: fetch it again or leave it out.",
+        ) from None
 
 
 def probe(path: str | os.PathLike[str]) -> AudioInfo:
@@ -76,10 +86,14 @@ def probe(path: str | os.PathLike[str]) -> AudioInfo:
     the file cannot be opened; what is damaged further in goes unnoticed."""
     with open_audio(path) as reader:
         frames = reader.frames if reader.frames is not None else sum(len(block) for block in reader.blocks())
-        return AudioInfo(frames / reader.sample_rate, reader.sample_rate, reader.channels, reader.format, reader.name)
+        return AudioInfo(
+            frames / reader.sample_rate, reader.sample_rate, reader.channels, reader.format, reader.name
+        )
 
 
-def stream(path: str | os.PathLike[str], sample_rate: int = SAMPLE_RATE, block_seconds: float = 10.0) -> Iterator[Float32[np.ndarray, " sample"]]:
+def stream(
+    path: str | os.PathLike[str], sample_rate: int = SAMPLE_RATE, block_seconds: float = 10.0
+) -> Iterator[Float32[np.ndarray, " sample"]]:
     """Mono float32 at `sample_rate` Hz in blocks of `block_seconds`, the last one shorter.
 
     Memory does not grow with the file, and the samples are the same whatever the block length. Some faults show only at
@@ -126,7 +140,9 @@ def _measured(reader: Reader) -> float:
     return seconds
 
 
-def from_array(samples: Num[np.ndarray, ...], sample_rate: float, wanted: int = SAMPLE_RATE) -> Float32[np.ndarray, " sample"]:
+def from_array(
+    samples: Num[np.ndarray, ...], sample_rate: float, wanted: int = SAMPLE_RATE
+) -> Float32[np.ndarray, " sample"]:
     """Samples in memory, (sample,) or (sample, channel), as mono float32 at `wanted` Hz. Whole numbers are taken by their type,
     32767 of int16 as 1.0. Raises AudioError for what is no audio and below MINIMUM seconds; silence is taken, streams hold it."""
     try:
@@ -135,13 +151,22 @@ def from_array(samples: Num[np.ndarray, ...], sample_rate: float, wanted: int = 
     except (TypeError, ValueError, OverflowError) as error:
         raise AudioError(f"this is no audio: {error}", _ARRAY, kind="damaged") from None
     if wave.ndim not in (1, 2) or wave.dtype.kind not in "fi":
-        raise AudioError(f"an array of shape {wave.shape} and type {wave.dtype} is no audio", _ARRAY, kind="damaged")
+        raise AudioError(
+            f"an array of shape {wave.shape} and type {wave.dtype} is no audio", _ARRAY, kind="damaged"
+        )
     if rate != sample_rate or not LOWEST_RATE <= rate <= HIGHEST_RATE:
-        raise AudioError(f"a sample rate of {sample_rate} Hz is not possible", "Give the one that the samples were recorded at.")
+        raise AudioError(
+            f"a sample rate of {sample_rate} Hz is not possible",
+            "Give the one that the samples were recorded at.",
+        )
     if wave.dtype.kind == "i":
         wave = wave / np.float32(np.iinfo(wave.dtype).max)
     levels = Levels(Path("the array"), rate)
-    mono = levels.mix(wave.astype(np.float32, copy=False)[:, None] if wave.ndim == 1 else wave.astype(np.float32, copy=False))
+    mono = levels.mix(
+        wave.astype(np.float32, copy=False)[:, None]
+        if wave.ndim == 1
+        else wave.astype(np.float32, copy=False)
+    )
     _require_length(levels, len(mono) / rate)
     return np.ascontiguousarray(mono) if rate == wanted else soxr.resample(mono, rate, wanted, quality="HQ")
 
@@ -165,7 +190,11 @@ def _resampled(path: Path, sample_rate: int) -> Iterator[np.ndarray]:
 def _converted(reader: Reader, sample_rate: int) -> Iterator[np.ndarray]:
     levels = Levels(reader.path, reader.sample_rate)
     same = reader.sample_rate == sample_rate
-    resampler = None if same else soxr.ResampleStream(reader.sample_rate, sample_rate, 1, dtype="float32", quality="HQ")
+    resampler = (
+        None
+        if same
+        else soxr.ResampleStream(reader.sample_rate, sample_rate, 1, dtype="float32", quality="HQ")
+    )
     before = None
     for block in reader.blocks():
         mono = levels.mix(block)
@@ -184,7 +213,11 @@ def _finish(levels: Levels, seconds: float) -> None:
 
 def _require_length(levels: Levels, seconds: float) -> None:
     if seconds < MINIMUM:
-        amount = f"{seconds:.2f} s" if levels.samples > 99 else f"{levels.samples} sample{'s' * (levels.samples != 1)}"
+        amount = (
+            f"{seconds:.2f} s"
+            if levels.samples > 99
+            else f"{levels.samples} sample{'s' * (levels.samples != 1)}"
+        )
         raise AudioError(
             f"{shown(levels.path)} is too short: {amount} of audio, at least {MINIMUM:g} s are needed",
             "Leave it out or use a longer one.",

@@ -16,13 +16,20 @@ from jaxtyping import Float32
 from beatmeter.errors import AudioError, shown
 
 
-def encode(wave: Float32[np.ndarray, " sample"], sample_rate: int, format: str, subtype: str, **options: Any) -> bytes:
+def encode(
+    wave: Float32[np.ndarray, " sample"], sample_rate: int, format: str, subtype: str, **options: Any
+) -> bytes:
     """The file that libsndfile writes of a wave; `format`, `subtype` and `options` are those of `soundfile.write`. Raises
     AudioError (kind machine) when it cannot be written to a temporary file."""
     with _temporary() as file:
         try:
-            soundfile.write(file.fileno(), wave, sample_rate, format=format, subtype=subtype, closefd=False, **options)
-        except (soundfile.LibsndfileError, AssertionError) as error:  # AssertionError: fewer frames were written than given
+            soundfile.write(
+                file.fileno(), wave, sample_rate, format=format, subtype=subtype, closefd=False, **options
+            )
+        except (
+            soundfile.LibsndfileError,
+            AssertionError,
+        ) as error:  # AssertionError: fewer frames were written than given
             raise _no_room(getattr(error, "error_string", "not all of it could be written")) from None
         file.seek(0)
         data: bytes = file.read()

@@ -21,7 +21,12 @@ from beatmeter.audio.inspection import NOTHING, Inspection
 from beatmeter.audio.reader import Reader, require_rate
 from beatmeter.errors import AudioError, shown
 
-_TELLS_LENGTH = ("mov", "matroska", "asf", "flac")  # other containers have their length guessed from the bit rate
+_TELLS_LENGTH = (
+    "mov",
+    "matroska",
+    "asf",
+    "flac",
+)  # other containers have their length guessed from the bit rate
 _QUIET_AND_LOCAL = ("-v", "error", "-protocol_whitelist", "file")
 _AU_HEADER = 24  # bytes: magic, offset, size, encoding, rate, channels, each a big-endian 32-bit number
 
@@ -43,25 +48,54 @@ def cut(path: Path, pieces: Sequence[tuple[float, float, Path]]) -> None:
     overwritten. Raises AudioError when ffmpeg is not installed or fails; files may be half-written then.
     """
     if not available():
-        raise AudioError("ffmpeg is not installed, and audio is cut by it", "Install it: apt-get install ffmpeg.")
+        raise AudioError(
+            "ffmpeg is not installed, and audio is cut by it", "Install it: apt-get install ffmpeg."
+        )
     names = [f"s{i}" for i in range(len(pieces))]
     steps = [f"[0:a:0]asetpts=N/SR/TB,asplit={len(pieces)}" + "".join(f"[i{name}]" for name in names)]
     steps += [
-        f"[i{name}]atrim=start={start:.6f}:end={end:.6f},asetpts=PTS-STARTPTS[{name}]" for name, (start, end, _) in zip(names, pieces, strict=True)
+        f"[i{name}]atrim=start={start:.6f}:end={end:.6f},asetpts=PTS-STARTPTS[{name}]"
+        for name, (start, end, _) in zip(names, pieces, strict=True)
     ]
-    command: list[str | bytes] = ["ffmpeg", "-nostdin", *_QUIET_AND_LOCAL, "-i", _url(path), "-filter_complex", ";".join(steps)]
+    command: list[str | bytes] = [
+        "ffmpeg",
+        "-nostdin",
+        *_QUIET_AND_LOCAL,
+        "-i",
+        _url(path),
+        "-filter_complex",
+        ";".join(steps),
+    ]
     for name, (_, _, file) in zip(names, pieces, strict=True):
-        command += ["-map", f"[{name}]", "-map_metadata", "-1", "-c:a", "flac", "-sample_fmt", "s16", "-f", "flac", "-y", _url(file)]
+        command += [
+            "-map",
+            f"[{name}]",
+            "-map_metadata",
+            "-1",
+            "-c:a",
+            "flac",
+            "-sample_fmt",
+            "s16",
+            "-f",
+            "flac",
+            "-y",
+            _url(file),
+        ]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     if done.returncode != 0:
-        said = shown(done.stderr.decode("utf-8", "backslashreplace").strip().rpartition("\n")[2]) or f"status {done.returncode}"
+        said = (
+            shown(done.stderr.decode("utf-8", "backslashreplace").strip().rpartition("\n")[2])
+            or f"status {done.returncode}"
+        )
         raise AudioError(f"ffmpeg cannot cut {shown(path)}: {said}", "Is the disk full, or the file damaged?")
 
 
 def _not_started(program: str, path: Path, error: OSError) -> AudioError:
     """No fault of the file: the folder for temporary files is full or missing, or there are too many processes or open files."""
     what = f"{program} cannot be started for {shown(path)}: {shown(error.strerror or error)}"
-    return AudioError(what, "Make room in the folder for temporary files (TMPDIR), or for more processes.", kind="machine")
+    return AudioError(
+        what, "Make room in the folder for temporary files (TMPDIR), or for more processes.", kind="machine"
+    )
 
 
 class FFmpegReader(Reader):
@@ -75,10 +109,26 @@ class FFmpegReader(Reader):
     def __init__(self, path: Path, inspection: Inspection = NOTHING) -> None:
         self.path, self.bounds, self.hidden = path, inspection.bounds, inspection.hidden
         strict = ("-xerror",) if inspection == NOTHING else ()
-        command = ["ffmpeg", "-nostdin", *_QUIET_AND_LOCAL, *strict, "-i", _url(path), "-map", "0:a:0", "-c:a", "pcm_f32be", "-f", "au", "pipe:1"]
+        command = [
+            "ffmpeg",
+            "-nostdin",
+            *_QUIET_AND_LOCAL,
+            *strict,
+            "-i",
+            _url(path),
+            "-map",
+            "0:a:0",
+            "-c:a",
+            "pcm_f32be",
+            "-f",
+            "au",
+            "pipe:1",
+        ]
         with contextlib.ExitStack() as undo:
             try:
-                self._errors: IO[bytes] = undo.enter_context(tempfile.TemporaryFile())  # a pipe that nobody empties would block ffmpeg
+                self._errors: IO[bytes] = undo.enter_context(
+                    tempfile.TemporaryFile()
+                )  # a pipe that nobody empties would block ffmpeg
                 self._process = subprocess.Popen(
                     command,
                     stdin=subprocess.DEVNULL,
@@ -115,10 +165,17 @@ class FFmpegReader(Reader):
         """Container and codec, and the length in seconds where the container knows it."""
         if shutil.which("ffprobe") is None:
             return "ffmpeg", None
-        entries = ["-select_streams", "a:0", "-show_entries", "format=format_name,duration:stream=codec_name,duration"]
+        entries = [
+            "-select_streams",
+            "a:0",
+            "-show_entries",
+            "format=format_name,duration:stream=codec_name,duration",
+        ]
         command = ["ffprobe", *_QUIET_AND_LOCAL, *entries, "-of", "json", "-i", _url(self.path)]
         try:
-            answer = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False).stdout
+            answer = subprocess.run(
+                command, stdin=subprocess.DEVNULL, capture_output=True, check=False
+            ).stdout
         except OSError as error:
             raise _not_started("ffprobe", self.path, error) from None
         try:
@@ -128,7 +185,9 @@ class FFmpegReader(Reader):
         except (ValueError, KeyError, IndexError):
             return "ffmpeg", None
         names = str(container.get("format_name", "")).split(",")
-        return f"{names[0].upper()} {stream.get('codec_name', '')}".strip(), seconds if any(n in names for n in _TELLS_LENGTH) else None
+        return f"{names[0].upper()} {stream.get('codec_name', '')}".strip(), seconds if any(
+            n in names for n in _TELLS_LENGTH
+        ) else None
 
     def _last_error(self) -> str:
         self._errors.seek(0)
@@ -139,7 +198,11 @@ class FFmpegReader(Reader):
         data = self._out.read(frames * self.channels * 4)
         whole = len(data) // (4 * self.channels)
         if whole < frames and self._process.wait() != 0:
-            raise AudioError(f"ffmpeg stopped inside {shown(self.path)}: {self._last_error()}", "Fetch it again, or convert it.", kind="truncated")
+            raise AudioError(
+                f"ffmpeg stopped inside {shown(self.path)}: {self._last_error()}",
+                "Fetch it again, or convert it.",
+                kind="truncated",
+            )
         values = np.frombuffer(data, ">f4", count=whole * self.channels).reshape(whole, self.channels)
         return values.astype(np.float32)
 

@@ -21,7 +21,11 @@ _STREAMINFO = 34  # bytes
 _BEGINNING = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22")  # the marker and the header of STREAMINFO
 _BLOCK = 1 << 20
 _TAIL = 1 << 17  # bytes at the end in which the last frame is looked for, tags behind it included
-_SIZES = {1: 192, **{code: 576 << (code - 2) for code in range(2, 6)}, **{code: 256 << (code - 8) for code in range(8, 16)}}
+_SIZES = {
+    1: 192,
+    **{code: 576 << (code - 2) for code in range(2, 6)},
+    **{code: 256 << (code - 8) for code in range(8, 16)},
+}
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,11 @@ def inspect(path: Path, start: int = 0) -> StreamInfo:
         file.seek(start)
         head = file.read(8 + _STREAMINFO)
         if not _BEGINNING.match(head) or len(head) < 8 + _STREAMINFO:
-            raise AudioError(f"{shown(path)} is damaged: its FLAC header does not begin with STREAMINFO", FETCH_AGAIN, kind="damaged")
+            raise AudioError(
+                f"{shown(path)} is damaged: its FLAC header does not begin with STREAMINFO",
+                FETCH_AGAIN,
+                kind="damaged",
+            )
         held = b""
         while block := file.read(_BLOCK):
             held = held[-7:] + block
@@ -53,14 +61,21 @@ def inspect(path: Path, start: int = 0) -> StreamInfo:
         tail = file.read()
     info = head[8:]
     packed = int.from_bytes(info[10:18])
-    about = StreamInfo(packed & (1 << 36) - 1, packed >> 44, (packed >> 36 & 31) + 1, info[18:34] if any(info[18:34]) else None)
+    about = StreamInfo(
+        packed & (1 << 36) - 1,
+        packed >> 44,
+        (packed >> 36 & 31) + 1,
+        info[18:34] if any(info[18:34]) else None,
+    )
     ends = _ends_of_frames(tail, int.from_bytes(info[2:4]))
     if about.samples and about.sample_rate and ends and about.samples not in ends:
         found, counted = ends[-1] / about.sample_rate, about.samples / about.sample_rate
         if counted - found > TOLERANCE:
             raise truncated(path, found, counted)
         raise AudioError(
-            f"{shown(path)} is damaged: its header counts {counted:.2f} s of audio, its frames end at {found:.2f} s", "Re-encode it.", kind="damaged"
+            f"{shown(path)} is damaged: its header counts {counted:.2f} s of audio, its frames end at {found:.2f} s",
+            "Re-encode it.",
+            kind="damaged",
         )
     return about
 

@@ -66,10 +66,15 @@ def track_keys(
             result[i] = known.get(state) if state is not None else None
         unknown += [i for i in at if result[i] is None]
         tick(sum(result[i] is not None for i in at))
-    with ThreadPoolExecutor(max(1, jobs)) as pool, _set_on_error(stop):  # Ctrl-C does not wait for large files
+    with (
+        ThreadPoolExecutor(max(1, jobs)) as pool,
+        _set_on_error(stop),
+    ):  # Ctrl-C does not wait for large files
         for at in _batches(unknown, _WRITE):
             learned: list[tuple[_State, str]] = []
-            for i, outcome in zip(at, pool.map(partial(_try_hash, stop), [paths[i] for i in at]), strict=True):
+            for i, outcome in zip(
+                at, pool.map(partial(_try_hash, stop), [paths[i] for i in at]), strict=True
+            ):
                 if isinstance(outcome, AudioError):
                     result[i] = outcome
                 else:
@@ -93,7 +98,9 @@ def stamp(path: Path) -> Stamp | None:
 def require_unchanged(path: Path, before: Stamp | None) -> None:
     """Raise AudioError when the file is not what its stamp from before says: its bytes may not be those of its key."""
     if stamp(path) != before:
-        raise AudioError(f"{shown(path)} changed while it was read", "Run again when it is complete.", "changed")
+        raise AudioError(
+            f"{shown(path)} changed while it was read", "Run again when it is complete.", "changed"
+        )
 
 
 @dataclass(frozen=True)
@@ -139,7 +146,9 @@ def _hash(path: Path, stop: threading.Event | None = None) -> tuple[str, _State]
             file.stop = stop
             key = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise AudioError(f"cannot read {shown(path)}: {error.strerror or error}", "Check the disk and the permissions.") from None
+        raise AudioError(
+            f"cannot read {shown(path)}: {error.strerror or error}", "Check the disk and the permissions."
+        ) from None
     after = _state(path)
     if before is None or after != before:
         raise AudioError(f"{shown(path)} changed while it was read", "Run again when it is complete.")
@@ -175,7 +184,10 @@ class _Memory:
         marks = ",".join("?" * len(states))
         wanted = {_row(s): s for s in states}
         rows = self._run(
-            lambda db: db.execute(f"SELECT path, size, mtime, inode, key FROM keys WHERE path IN ({marks})", [s.path for s in states]).fetchall()
+            lambda db: db.execute(
+                f"SELECT path, size, mtime, inode, key FROM keys WHERE path IN ({marks})",
+                [s.path for s in states],
+            ).fetchall()
         )
         return {wanted[row[:4]]: row[4] for row in rows or [] if row[:4] in wanted}
 
@@ -184,9 +196,15 @@ class _Memory:
         now = time.time_ns()
         rows = [(*_row(s), key) for s, key in learned if now - s.mtime > _SETTLED]
         if rows:
-            self._run(lambda db: db.executemany("INSERT OR REPLACE INTO keys VALUES (?, ?, ?, ?, ?)", rows).fetchall())
+            self._run(
+                lambda db: db.executemany(
+                    "INSERT OR REPLACE INTO keys VALUES (?, ?, ?, ?, ?)", rows
+                ).fetchall()
+            )
 
-    def _run(self, work: Callable[[sqlite3.Connection], list[tuple[Any, ...]]]) -> list[tuple[Any, ...]] | None:
+    def _run(
+        self, work: Callable[[sqlite3.Connection], list[tuple[Any, ...]]]
+    ) -> list[tuple[Any, ...]] | None:
         for _ in range(2):
             if not self._usable:
                 return None

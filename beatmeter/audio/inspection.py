@@ -23,7 +23,10 @@ class Inspection:
     def bounds(self) -> tuple[float, float]:
         """Seconds of audio in the file, at least and at most."""
         if self.mpeg is not None:
-            return 0.995 * self.mpeg.seconds, 1.005 * self.mpeg.seconds  # padding is cut off, joined files have a frame without music each
+            return (
+                0.995 * self.mpeg.seconds,
+                1.005 * self.mpeg.seconds,
+            )  # padding is cut off, joined files have a frame without music each
         return (0.0, math.inf) if self.ogg is None else (self.ogg.least, self.ogg.most)
 
     @property
@@ -48,4 +51,7 @@ def inspect(path: Path) -> Inspection:
             return Inspection(flac=flac.inspect(path, start))
         return Inspection(chunks=chunks.measure(path))
     except OSError as error:
-        raise AudioError(f"cannot read {shown(path)}: {error.strerror or error}", "Check the path, its permissions and the disk.") from None
+        raise AudioError(
+            f"cannot read {shown(path)}: {error.strerror or error}",
+            "Check the path, its permissions and the disk.",
+        ) from None

@@ -10,7 +10,9 @@ from jaxtyping import Float32
 from beatmeter.audio.reader import decibels
 from beatmeter.errors import AudioError, shown
 
-SILENCE = 1e-4  # rms relative to full scale, -80 dB: above dither and 16-bit rounding, far below the quietest music
+SILENCE = (
+    1e-4  # rms relative to full scale, -80 dB: above dither and 16-bit rounding, far below the quietest music
+)
 SILENT_SHARE = 0.9  # a file in which more of its seconds are silent than this holds no music to speak of
 LOUDEST = 2.0**31  # floats that nobody scaled from 32-bit integers; beyond it they are no audio
 
@@ -43,8 +45,16 @@ class Levels:
     def _damaged(self, block: np.ndarray) -> AudioError:
         bad = ~(np.abs(block) <= LOUDEST).all(axis=1)
         at = (self.samples + int(bad.argmax())) / self.sample_rate
-        what = "samples far beyond full scale" if np.isfinite(block).all() else "samples that are not finite (NaN or infinite)"
-        return AudioError(f"{shown(self.path)} holds {what}, the first at {at:.3f} s", "Convert it again from its source.", kind="damaged")
+        what = (
+            "samples far beyond full scale"
+            if np.isfinite(block).all()
+            else "samples that are not finite (NaN or infinite)"
+        )
+        return AudioError(
+            f"{shown(self.path)} holds {what}, the first at {at:.3f} s",
+            "Convert it again from its source.",
+            kind="damaged",
+        )
 
     def _count(self, mono: np.ndarray) -> None:
         edges = np.arange(-self.samples % self.sample_rate, len(mono), self.sample_rate)
@@ -52,7 +62,9 @@ class Levels:
         if len(mono):
             sums, squares = np.add.reduceat(mono, starts), np.add.reduceat(mono * mono, starts)
             lengths = np.diff(starts, append=len(mono))
-            for start, total, square, n in zip(starts.tolist(), sums.tolist(), squares.tolist(), lengths.tolist(), strict=True):
+            for start, total, square, n in zip(
+                starts.tolist(), sums.tolist(), squares.tolist(), lengths.tolist(), strict=True
+            ):
                 if (self.samples + start) % self.sample_rate == 0 and self._open[2]:
                     self._seconds.append(self._open)
                     self._open = (0.0, 0.0, 0)
@@ -67,15 +79,25 @@ class Levels:
     @property
     def silent_share(self) -> float:
         """Share of the seconds whose rms around their mean is below SILENCE; a last part below half a second does not count."""
-        whole = self._seconds if self._seconds and self._open[2] < self.sample_rate / 2 else [*self._seconds, self._open]
+        whole = (
+            self._seconds
+            if self._seconds and self._open[2] < self.sample_rate / 2
+            else [*self._seconds, self._open]
+        )
         return sum(_rms([second]) < SILENCE for second in whole) / len(whole)
 
     def finish(self) -> None:
         """Raise AudioError (kind silent) when there was nothing to hear."""
         if self.rms < SILENCE:
-            raise AudioError(f"{shown(self.path)} is {self._kind_of_silence()}", "Leave it out, or fetch it again.", kind="silent")
+            raise AudioError(
+                f"{shown(self.path)} is {self._kind_of_silence()}",
+                "Leave it out, or fetch it again.",
+                kind="silent",
+            )
         if self.silent_share > SILENT_SHARE:
-            what = f"mostly silent: {self.silent_share:.0%} of its seconds are below {decibels(SILENCE):.0f} dB"
+            what = (
+                f"mostly silent: {self.silent_share:.0%} of its seconds are below {decibels(SILENCE):.0f} dB"
+            )
             raise AudioError(f"{shown(self.path)} is {what}", "Cut out the part with music.", kind="silent")
 
     def _kind_of_silence(self) -> str:
@@ -92,7 +114,9 @@ class Levels:
 def _mean_of_channels(block: Float32[np.ndarray, "frame channel"]) -> Float32[np.ndarray, " frame"]:
     if block.shape[1] == 1:
         return block[:, 0]
-    if block.shape[1] == 2:  # the same numbers, without a sum over an axis of two, which costs as much as decoding
+    if (
+        block.shape[1] == 2
+    ):  # the same numbers, without a sum over an axis of two, which costs as much as decoding
         both: np.ndarray = (block[:, 0] + block[:, 1]) * np.float32(0.5)
         return both
     mean: np.ndarray = block.mean(axis=1, dtype=np.float32)

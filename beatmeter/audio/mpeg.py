@@ -21,8 +21,23 @@ _KBPS = {  # (MPEG 1?, layer) -> kilobits per second by bit-rate index 1-14
     (False, 2): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
     (False, 3): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
-_RATES = {3: (44_100, 48_000, 32_000), 2: (22_050, 24_000, 16_000), 0: (11_025, 12_000, 8_000)}  # by version bits
-_OTHER_FORMATS = (b"RIFF", b"RF64", b"RIFX", b"fLaC", b"OggS", b"FORM", b".snd", b"caff", b"riff", b"\x1aE\xdf\xa3")
+_RATES = {
+    3: (44_100, 48_000, 32_000),
+    2: (22_050, 24_000, 16_000),
+    0: (11_025, 12_000, 8_000),
+}  # by version bits
+_OTHER_FORMATS = (
+    b"RIFF",
+    b"RF64",
+    b"RIFX",
+    b"fLaC",
+    b"OggS",
+    b"FORM",
+    b".snd",
+    b"caff",
+    b"riff",
+    b"\x1aE\xdf\xa3",
+)
 _BLOCK = 1 << 20
 _JUNK = 1 << 16  # bytes searched for the first frame, as libmpg123 does
 
@@ -59,7 +74,11 @@ def _parse(word: bytes) -> _Header | None:
     rate_index, bitrate_index = word[2] >> 2 & 3, word[2] >> 4
     if version == 1 or layer == 4 or rate_index == 3 or bitrate_index in (0, 15):
         return None
-    kbps, rate, padding = _KBPS[version == 3, layer][bitrate_index - 1], _RATES[version][rate_index], word[2] >> 1 & 1
+    kbps, rate, padding = (
+        _KBPS[version == 3, layer][bitrate_index - 1],
+        _RATES[version][rate_index],
+        word[2] >> 1 & 1,
+    )
     if layer == 1:
         length, samples = (12_000 * kbps // rate + padding) * 4, 384
     else:
@@ -102,7 +121,9 @@ def head(path: Path) -> tuple[bytes, int]:
 
 def looks_like_mpeg(path: Path, head: bytes) -> bool:
     """Whether to expect MPEG audio, by the first bytes after ID3 tags and the name."""
-    return _parse(head) is not None or (path.suffix.lower() in (".mp3", ".mp2", ".mpga") and not head.startswith(_OTHER_FORMATS))
+    return _parse(head) is not None or (
+        path.suffix.lower() in (".mp3", ".mp2", ".mpga") and not head.startswith(_OTHER_FORMATS)
+    )
 
 
 def measure(path: Path) -> Length:
@@ -112,7 +133,9 @@ def measure(path: Path) -> Length:
         position = _after_tags(data, 0)
         start = _next_frame(data, position, None, position + _JUNK)
         if start is None:
-            raise AudioError(f"{shown(path)} holds no MPEG audio", "It is damaged or another kind of file with this name.")
+            raise AudioError(
+                f"{shown(path)} holds no MPEG audio", "It is damaged or another kind of file with this name."
+            )
         first = _parse(data.at(start, 4))
         assert first is not None
         promised = _tag(data, start, first)
@@ -142,13 +165,19 @@ def _after_tags(data: _Bytes, position: int) -> int:
     return position
 
 
-def _next_frame(data: _Bytes, position: int, kind: tuple[int, int, int] | None, limit: int | None) -> int | None:
+def _next_frame(
+    data: _Bytes, position: int, kind: tuple[int, int, int] | None, limit: int | None
+) -> int | None:
     """The next position where a frame (of `kind`) is followed by another of the same kind, or None."""
     while limit is None or position < limit:
         block = data.at(position, _BLOCK)
         offset = block.find(b"\xff")
         while offset >= 0 and (limit is None or position + offset < limit):
-            header = _parse(block[offset : offset + 4]) if offset + 4 <= len(block) else _parse(data.at(position + offset, 4))
+            header = (
+                _parse(block[offset : offset + 4])
+                if offset + 4 <= len(block)
+                else _parse(data.at(position + offset, 4))
+            )
             if header is not None and kind in (None, header.kind):
                 after = _parse(data.at(position + offset + header.bytes, 4))
                 if after is not None and after.kind == header.kind:

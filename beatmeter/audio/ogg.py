@@ -71,7 +71,11 @@ def inspect(path: Path, start: int = 0) -> Streams:
                 stream = streams.get(serial) or _Stream(0, 0, number - 1)
                 missing = (number - stream.page - 1) & 0xFFFFFFFF
                 if missing and stream.rate:
-                    raise AudioError(f"{shown(path)} is damaged: Ogg pages are missing {_where(audio)}", _REMUX, kind="damaged")
+                    raise AudioError(
+                        f"{shown(path)} is damaged: Ogg pages are missing {_where(audio)}",
+                        _REMUX,
+                        kind="damaged",
+                    )
                 stream.page = number
             if granule > 0 and stream.rate:
                 stream.first, stream.last = granule if stream.first is None else stream.first, granule
@@ -94,9 +98,19 @@ def _next_page(file: BinaryIO, path: Path, audio: _Stream | None) -> tuple[bytes
     size = sum(table)
     body = file.read(size)
     if len(header) < _HEADER or len(table) < header[26] or len(body) < size:
-        raise AudioError(f"{shown(path)} is truncated: it ends inside an Ogg page {_where(audio)}", FETCH_AGAIN, kind="truncated")
-    if _checksum(b"".join((header[:22], bytes(4), header[26:], table, body))) != int.from_bytes(header[22:26].translate(_BITS_REVERSED)):
-        raise AudioError(f"{shown(path)} is damaged: the checksum of an Ogg page is wrong {_where(audio)}", FETCH_AGAIN, kind="damaged")
+        raise AudioError(
+            f"{shown(path)} is truncated: it ends inside an Ogg page {_where(audio)}",
+            FETCH_AGAIN,
+            kind="truncated",
+        )
+    if _checksum(b"".join((header[:22], bytes(4), header[26:], table, body))) != int.from_bytes(
+        header[22:26].translate(_BITS_REVERSED)
+    ):
+        raise AudioError(
+            f"{shown(path)} is damaged: the checksum of an Ogg page is wrong {_where(audio)}",
+            FETCH_AGAIN,
+            kind="damaged",
+        )
     return header, body
 
 
@@ -135,7 +149,11 @@ def _rate_and_skip(packet: bytes) -> tuple[int, int]:
 
 def _require_ended(path: Path, audio: _Stream | None) -> None:
     if audio is not None and not audio.ended:
-        raise AudioError(f"{shown(path)} is truncated: there is no last Ogg page, the audio stops {_where(audio)}", _REMUX, kind="truncated")
+        raise AudioError(
+            f"{shown(path)} is truncated: there is no last Ogg page, the audio stops {_where(audio)}",
+            _REMUX,
+            kind="truncated",
+        )
 
 
 def _where(audio: _Stream | None) -> str:

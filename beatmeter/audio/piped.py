@@ -24,18 +24,32 @@ def spooled(source: BinaryIO) -> Iterator[Path]:
     with contextlib.ExitStack() as undo:
         try:
             if source.isatty():
-                raise AudioError(f"{NAME} is a terminal", "Pipe a file into it: beatmeter predict - < song.mp3")
-            folder = undo.enter_context(tempfile.TemporaryDirectory(prefix="beatmeter-", ignore_cleanup_errors=True))
+                raise AudioError(
+                    f"{NAME} is a terminal", "Pipe a file into it: beatmeter predict - < song.mp3"
+                )
+            folder = undo.enter_context(
+                tempfile.TemporaryDirectory(prefix="beatmeter-", ignore_cleanup_errors=True)
+            )
             path = Path(folder, NAME)
             with path.open("xb") as file:
                 shutil.copyfileobj(source, file, 1 << 20)
                 size = file.tell()
         except (OSError, ValueError) as error:  # ValueError: somebody closed it
             reason = shown(getattr(error, "strerror", None) or error)
-            raise AudioError(f"cannot keep {NAME} in a file: {reason}", "Make room in the folder for temporary files (TMPDIR).", "machine") from None
+            raise AudioError(
+                f"cannot keep {NAME} in a file: {reason}",
+                "Make room in the folder for temporary files (TMPDIR).",
+                "machine",
+            ) from None
         if size == 0:
-            raise AudioError(f"{NAME} is empty (0 bytes)", "Pipe a file into it: beatmeter predict - < song.mp3", kind="empty")
+            raise AudioError(
+                f"{NAME} is empty (0 bytes)",
+                "Pipe a file into it: beatmeter predict - < song.mp3",
+                kind="empty",
+            )
         try:
             yield path
         except AudioError as error:
-            raise AudioError(error.what.replace(shown(path), NAME), error.hint, error.kind) from error.__cause__
+            raise AudioError(
+                error.what.replace(shown(path), NAME), error.hint, error.kind
+            ) from error.__cause__

@@ -21,7 +21,9 @@ TOLERANCE = 0.5  # seconds that may lack at the end: encoders pad, headers round
 FETCH_AGAIN = "Fetch it again; if the rest is lost, re-encode what there is."
 MEND = "Convert it again from its source, or repair its header."
 BLOCK_SECONDS = 4.0
-BLOCK_VALUES = 1 << 22  # most samples in a block, all channels together: memory stays flat for 192 kHz and many channels
+BLOCK_VALUES = (
+    1 << 22
+)  # most samples in a block, all channels together: memory stays flat for 192 kHz and many channels
 
 
 class Reader(ABC):
@@ -54,7 +56,9 @@ class Reader(ABC):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def blocks(self) -> Iterator[Float32[np.ndarray, "frame channel"]]:
@@ -97,7 +101,10 @@ def truncated(path: Path, found: float, promised: float) -> AudioError:
 def require_rate(path: Path, sample_rate: int, channels: int) -> None:
     """Refuse headers that no recording has: such files are damaged, and resampling them would fill the memory."""
     if not LOWEST_RATE <= sample_rate <= HIGHEST_RATE or not 1 <= channels <= 1024:
-        raise AudioError(f"{shown(path)} says it has {channels} channels at {sample_rate} Hz", "Its header is damaged: convert or fetch it again.")
+        raise AudioError(
+            f"{shown(path)} says it has {channels} channels at {sample_rate} Hz",
+            "Its header is damaged: convert or fetch it again.",
+        )
 
 
 def require_file(path: Path) -> int:
@@ -108,7 +115,9 @@ def require_file(path: Path) -> int:
         raise AudioError(f"there is no file {shown(path)}", "Check the path.", kind="missing") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise AudioError(f"cannot open {shown(path)}: {reason}", "Check the path and its permissions.") from None
+        raise AudioError(
+            f"cannot open {shown(path)}: {reason}", "Check the path and its permissions."
+        ) from None
     if stat.S_ISDIR(status.st_mode):
         raise AudioError(f"{shown(path)} is a folder", "Name an audio file.")
     if not stat.S_ISREG(status.st_mode):

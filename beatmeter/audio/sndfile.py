@@ -18,8 +18,12 @@ from beatmeter.audio.quiet import quiet
 from beatmeter.audio.reader import FETCH_AGAIN, MEND, TOLERANCE, Reader, require_rate, truncated
 from beatmeter.errors import AudioError, shown
 
-_LOG_SIZE = re.compile(r"^\s*(?:data\w*(?: size)?|riff)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE | re.IGNORECASE)
-_LOG_AIFF = re.compile(r"'COMM' chunk \((\d+)\) not equal to frame count\s*\*\*\* calculated from length of 'SSND' chunk \((\d+)\)")
+_LOG_SIZE = re.compile(
+    r"^\s*(?:data\w*(?: size)?|riff)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE | re.IGNORECASE
+)
+_LOG_AIFF = re.compile(
+    r"'COMM' chunk \((\d+)\) not equal to frame count\s*\*\*\* calculated from length of 'SSND' chunk \((\d+)\)"
+)
 _MALFORMED = 3  # SF_ERR_MALFORMED_FILE: a known format whose chunks make no sense
 _UNKNOWN = 1 << 62  # libsndfile's number of frames when a stream does not tell
 _LARGEST = 1 << 32  # bytes that the sizes in a RIFF or FORM header can count
@@ -46,7 +50,11 @@ class SoundFileReader(Reader):
         self.bounds, self.hidden = inspection.bounds, inspection.hidden
         self._quiet = contextlib.nullcontext if inspection.mpeg is None else quiet
         self._sound = inspection.ogg is not None  # damage would have been seen
-        length, extent, links = inspection.mpeg, inspection.chunks, 1 if inspection.ogg is None else inspection.ogg.links
+        length, extent, links = (
+            inspection.mpeg,
+            inspection.chunks,
+            1 if inspection.ogg is None else inspection.ogg.links,
+        )
         if length is not None and length.promised is not None:
             self._believe(length.promised / length.sample_rate, length.seconds)
         try:
@@ -54,10 +62,14 @@ class SoundFileReader(Reader):
             with self._quiet():
                 self._file = soundfile.SoundFile(str(path) if sys.platform == "win32" else os.fsencode(path))
         except soundfile.LibsndfileError as error:
-            if error.code == _MALFORMED and extent is not None and extent.counted > extent.present:  # another reader would take what is left
+            if (
+                error.code == _MALFORMED and extent is not None and extent.counted > extent.present
+            ):  # another reader would take what is left
                 what = f"{shown(path)} is truncated: its header counts {extent.counted} bytes of audio, {extent.present} are there"
                 raise AudioError(what, FETCH_AGAIN, kind="truncated") from None
-            if extent is not None and self.hidden > 0.05:  # two files in one, or two chunks of audio, of which others read the first
+            if (
+                extent is not None and self.hidden > 0.05
+            ):  # two files in one, or two chunks of audio, of which others read the first
                 what = f"{shown(path)} is damaged: its header counts {extent.present} bytes of audio, and another {extent.behind} lie behind them"
                 raise AudioError(what, MEND, kind="damaged") from None
             raise AudioError(f"libsndfile cannot read {shown(path)}: {error.error_string}") from None
@@ -72,14 +84,18 @@ class SoundFileReader(Reader):
         try:
             require_rate(path, self.sample_rate, self.channels)
             if self._file.frames == 0:
-                raise ShortReadError(f"libsndfile sees no samples in {shown(path)}", "Install ffmpeg, or re-encode the file.")
+                raise ShortReadError(
+                    f"libsndfile sees no samples in {shown(path)}", "Install ffmpeg, or re-encode the file."
+                )
             if length is None:
                 self._require_whole()
             elif length.promised is None:
                 self._believe(min(length.seconds, self._file.frames / self.sample_rate), length.seconds)
                 self.frames, self.promised = length.samples, False
             counted = self._file.frames / self.sample_rate
-            self.require_nothing_behind(counted / (1 + self.hidden) if self._file.format == "W64" else counted)  # of W64 it reads all bytes
+            self.require_nothing_behind(
+                counted / (1 + self.hidden) if self._file.format == "W64" else counted
+            )  # of W64 it reads all bytes
             if links > 1:
                 what = f"libsndfile would read only the first of the {links} Ogg streams that follow one another in {shown(path)}"
                 raise ShortReadError(what, "Install ffmpeg, or re-encode the file.")
@@ -113,11 +129,17 @@ class SoundFileReader(Reader):
     def read(self, frames: int) -> Float32[np.ndarray, "frame channel"]:
         try:
             with self._quiet():
-                block: np.ndarray = self._file.read(frames, dtype="float32" if self._checksum is None else self._checksum.dtype, always_2d=True)
+                block: np.ndarray = self._file.read(
+                    frames,
+                    dtype="float32" if self._checksum is None else self._checksum.dtype,
+                    always_2d=True,
+                )
         except soundfile.LibsndfileError as error:
             at, said = self._file.tell() / self.sample_rate, error.error_string.rstrip(".")
             if self._sound:
-                raise GaveUpError(f"libsndfile stops after {at:.1f} s of {shown(self.path)}, which is whole: {said}") from None
+                raise GaveUpError(
+                    f"libsndfile stops after {at:.1f} s of {shown(self.path)}, which is whole: {said}"
+                ) from None
             raise AudioError(
                 f"{shown(self.path)} is damaged or truncated: after {at:.1f} s libsndfile says {said}",
                 FETCH_AGAIN,

@@ -63,8 +63,12 @@ def decode(content: np.ndarray, sample_rate: int) -> Float32[np.ndarray, " sampl
         return None
     blocks = -(-samples // BLOCK)
     power = body[:blocks].view("i1")
-    values = body[blocks:].view("<i2").reshape(blocks, BLOCK)  # not aligned for odd numbers of blocks, which numpy takes
-    wave: np.ndarray = np.multiply(values, np.ldexp(np.float32(1), -power.astype(np.int32))[:, None], dtype=np.float32)
+    values = (
+        body[blocks:].view("<i2").reshape(blocks, BLOCK)
+    )  # not aligned for odd numbers of blocks, which numpy takes
+    wave: np.ndarray = np.multiply(
+        values, np.ldexp(np.float32(1), -power.astype(np.int32))[:, None], dtype=np.float32
+    )
     return wave.reshape(-1)[:samples]
 
 
@@ -74,7 +78,11 @@ def _length(header: bytes, size: int, sample_rate: int) -> int | None:
         return None
     magic, version, rate, samples, _ = _HEADER.unpack(header)
     blocks = -(-samples // BLOCK)
-    return samples if (magic, version, rate, size) == (_MAGIC, VERSION, sample_rate, _START + blocks * (2 * BLOCK + 1)) else None
+    return (
+        samples
+        if (magic, version, rate, size) == (_MAGIC, VERSION, sample_rate, _START + blocks * (2 * BLOCK + 1))
+        else None
+    )
 
 
 @dataclass(frozen=True)
@@ -131,7 +139,9 @@ class Waves:
         missing = {key: path for key, path in paths.items() if key not in samples and key not in failed}
         decoded = 0
         room = _Room(self.root, self.limit, {self.path(key) for key in paths})
-        for key, wave in zip(missing, decode_ahead(list(missing.values()), self.sample_rate, jobs, longest), strict=True):
+        for key, wave in zip(
+            missing, decode_ahead(list(missing.values()), self.sample_rate, jobs, longest), strict=True
+        ):
             try:
                 if stamps is not None:
                     require_unchanged(paths[key], stamps[key])

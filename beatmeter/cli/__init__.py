@@ -76,7 +76,11 @@ def main() -> None:
         status = _refuse(_explained(error), 2)
     except _BrokenPipe as error:
         ours = _stream(error.args[0])  # its reader went away: nothing is wrong
-        status = 0 if ours else _refuse(f"a process that works for this one is gone: {os.strerror(errno.EPIPE)}", 2)
+        status = (
+            0
+            if ours
+            else _refuse(f"a process that works for this one is gone: {os.strerror(errno.EPIPE)}", 2)
+        )
     except click.exceptions.Abort as error:
         terminated = isinstance(error.__cause__, _Terminated)
         _tell(lambda: click.echo("stopped by SIGTERM" if terminated else "stopped", err=True))
@@ -117,7 +121,11 @@ def _explained(error: OSError) -> str:
 def _open_streams() -> None:
     """Streams that were closed before we began: what is written to stdout is an error, and no file that is opened takes its number.
     A letter that the terminal cannot show becomes an escape."""
-    for number, name, flags in ((0, "stdin", os.O_RDONLY), (1, "stdout", os.O_RDONLY), (2, "stderr", os.O_WRONLY)):
+    for number, name, flags in (
+        (0, "stdin", os.O_RDONLY),
+        (1, "stdout", os.O_RDONLY),
+        (2, "stderr", os.O_WRONLY),
+    ):
         if getattr(sys, name) is None:
             handle = os.open(os.devnull, flags)
             if handle != number:
@@ -131,7 +139,9 @@ def _open_streams() -> None:
 
 def _stream(error: OSError) -> str | None:
     """The standard stream whose writing raised `error`, if one did; what still waits in it is thrown away."""
-    writes = [frame for frame, _ in traceback.walk_tb(error.__traceback__) if frame.f_code is click.echo.__code__]
+    writes = [
+        frame for frame, _ in traceback.walk_tb(error.__traceback__) if frame.f_code is click.echo.__code__
+    ]
     if not writes:
         return None
     number = writes[-1].f_locals["file"].fileno()

@@ -20,17 +20,39 @@ if TYPE_CHECKING:
 @click.argument("plan", required=False, metavar="PLAN")
 @click.argument("dataset", required=False, type=click.Path(path_type=Path))
 @click.option("--list", "listing", is_flag=True, help="Say which plans ship, and leave.")
-@click.option("--cache", type=click.Path(path_type=Path), default="cache", show_default=True, help="Folder of feature stores.")
-@click.option("--out", type=click.Path(path_type=Path), help="Where runs, tables and the figure go.  [default: runs/ablations/PLAN]")
 @click.option(
-    "--extra-data", "extra", multiple=True, type=click.Path(), help="The further data of plans that compare with and without; may be repeated."
+    "--cache",
+    type=click.Path(path_type=Path),
+    default="cache",
+    show_default=True,
+    help="Folder of feature stores.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Where runs, tables and the figure go.  [default: runs/ablations/PLAN]",
+)
+@click.option(
+    "--extra-data",
+    "extra",
+    multiple=True,
+    type=click.Path(),
+    help="The further data of plans that compare with and without; may be repeated.",
 )
 @click.option("--seeds", metavar="0-4", help="Seeds of every system.  [default: what the plan says]")
 @settings_options
 @click.option(
-    "--split", type=click.Choice(["val", "test"]), default="val", show_default=True, help="The split of the table; test is for reporting only."
+    "--split",
+    type=click.Choice(["val", "test"]),
+    default="val",
+    show_default=True,
+    help="The split of the table; test is for reporting only.",
 )
-@click.option("--jobs", type=click.IntRange(min=1), help="Processes that train at a time.  [default: one for each GPU, else for each core]")
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    help="Processes that train at a time.  [default: one for each GPU, else for each core]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 @device_option
 def ablate(
@@ -67,11 +89,14 @@ def ablate(
             shown = load_plan(name)
             names = [*shown.systems, *(["every single layer"] if shown.each_layer else [])]
             more = "; needs --extra-data" if shown.needs_extra else ""
-            click.echo(f"{name}: {shown.question}\n    {'; '.join(names)} ({count(len(shown.seeds), 'seed')}{more})")
+            click.echo(
+                f"{name}: {shown.question}\n    {'; '.join(names)} ({count(len(shown.seeds), 'seed')}{more})"
+            )
         return
     if plan is None or dataset is None:
         raise ConfigError(
-            "ablate needs a PLAN and a DATASET", f"Plans: {', '.join(shipped_plans())}. For instance: beatmeter ablate smoothing data/synth"
+            "ablate needs a PLAN and a DATASET",
+            f"Plans: {', '.join(shipped_plans())}. For instance: beatmeter ablate smoothing data/synth",
         )
     chosen = load_plan(plan)
     base = chosen.changed([read_recipe(name) for name in recipe], assignments)
@@ -95,7 +120,9 @@ def ablate(
         echo("stopped; the same command goes on from here")
         raise SystemExit(130) from None
     missing = {failure.cell: failure.reason for failure in done.failures}
-    features = dict.fromkeys(FeatureService(some[0].config.features, place).describe() for some in systems.values())
+    features = dict.fromkeys(
+        FeatureService(some[0].config.features, place).describe() for some in systems.values()
+    )
     found = conclude(chosen, done.runs, split, "; ".join(features), missing)
     text = _write(found, out)
     click.echo(to_json(found.to_json()) if as_json else text, nl=as_json)

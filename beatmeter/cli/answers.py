@@ -52,7 +52,11 @@ class Lines:
         """One answer; with scores, a second line of them."""
         how = f"{sureness(answer)} ({max(answer.scores):.2f})" if answer.meter is not None else ""
         said = f"{fill(words(answer), self.words)}  {how}".rstrip()
-        text = f"{cut(name, self.name)}\n  {said}" if self.narrow else f"{fill(cut(name, self.name), self.name)}  {said}"
+        text = (
+            f"{cut(name, self.name)}\n  {said}"
+            if self.narrow
+            else f"{fill(cut(name, self.name), self.name)}  {said}"
+        )
         if not self.scores:
             return text
         line, lines = " ", []
@@ -69,12 +73,16 @@ def columns(name: str, answer: Answer, scores: bool) -> str:
     `scores` one more column for every class, class=probability. A hyphen where there is nothing."""
     p = 1 - answer.heard if answer.meter is None and answer.heard is not None else max(answer.scores)
     cells = [name, answer.meter or "none", answer.second or "-", sureness(answer) or "-", f"{p:.3f}"]
-    return "\t".join([*cells, *(f"{c}={s:.3f}" for c, s in zip(answer.classes, answer.scores, strict=True) if scores)])
+    return "\t".join(
+        [*cells, *(f"{c}={s:.3f}" for c, s in zip(answer.classes, answer.scores, strict=True) if scores)]
+    )
 
 
 def csv_header(classes: Sequence[str]) -> str:
     """The first line of the CSV."""
-    return _row(["file", "meter", "second", "sure", "heard", "seconds", *(f"score_{c}" for c in classes), "error"])
+    return _row(
+        ["file", "meter", "second", "sure", "heard", "seconds", *(f"score_{c}" for c in classes), "error"]
+    )
 
 
 def csv_row(name: str, answer: Answer | BeatmeterError, classes: Sequence[str]) -> str:
@@ -82,7 +90,11 @@ def csv_row(name: str, answer: Answer | BeatmeterError, classes: Sequence[str]) 
     if isinstance(answer, BeatmeterError):
         return _row([name, *[""] * (5 + len(classes)), str(answer)])
     sure = "true" if answer.sure else "false"
-    numbers = ["" if answer.heard is None else f"{answer.heard:.4f}", f"{answer.seconds:.3f}", *(f"{s:.6f}" for s in answer.scores)]
+    numbers = [
+        "" if answer.heard is None else f"{answer.heard:.4f}",
+        f"{answer.seconds:.3f}",
+        *(f"{s:.6f}" for s in answer.scores),
+    ]
     return _row([name, answer.meter or "", answer.second or "", sure, *numbers, ""])
 
 

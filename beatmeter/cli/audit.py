@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from beatmeter.cli.dataset_options import class_names, classes_option, corrections_option, extra_option, jobs_option, tables_option
+from beatmeter.cli.dataset_options import (
+    class_names,
+    classes_option,
+    corrections_option,
+    extra_option,
+    jobs_option,
+    tables_option,
+)
 from beatmeter.cli.options import TERMINAL, configure, device_option, echo, recipes
 from beatmeter.errors import StoreError
 from beatmeter.settings import DataConfig
@@ -20,13 +27,42 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("dataset", type=click.Path())
-@click.option("--features", required=True, metavar="STORE|RECIPE", help=f"A feature store, or a recipe to extract with: {', '.join(recipes())}.")
+@click.option(
+    "--features",
+    required=True,
+    metavar="STORE|RECIPE",
+    help=f"A feature store, or a recipe to extract with: {', '.join(recipes())}.",
+)
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the review list.")
-@click.option("--top", type=click.IntRange(min=1), default=100, show_default=True, help="Suspicious labels to list at most.")
-@click.option("--controls", type=click.IntRange(min=0), default=0, show_default=True, help="Labels nothing is said against, to mix in at random.")
-@click.option("--show-guess", is_flag=True, help="Show what the model thinks. By default a reviewer listens without knowing.")
-@click.option("--cache", default="cache", show_default=True, type=click.Path(), help="Folder of feature stores, for a recipe.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of folds and controls.")
+@click.option(
+    "--top",
+    type=click.IntRange(min=1),
+    default=100,
+    show_default=True,
+    help="Suspicious labels to list at most.",
+)
+@click.option(
+    "--controls",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Labels nothing is said against, to mix in at random.",
+)
+@click.option(
+    "--show-guess",
+    is_flag=True,
+    help="Show what the model thinks. By default a reviewer listens without knowing.",
+)
+@click.option(
+    "--cache",
+    default="cache",
+    show_default=True,
+    type=click.Path(),
+    help="Folder of feature stores, for a recipe.",
+)
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of folds and controls."
+)
 @jobs_option
 @classes_option
 @tables_option
@@ -69,7 +105,9 @@ def audit(
 
     require_cleanlab()
     if (out / "review.csv").exists():
-        raise DataError(f"{shown(out)} holds a review already", "Name another folder with --out, or move it away.")
+        raise DataError(
+            f"{shown(out)} holds a review already", "Name another folder with --out, or move it away."
+        )
     names = class_names(classes)
     config = DataConfig(path=dataset, extra=extra, corrections=corrections, classes=int(tables or 0))
     opened = open_dataset(Path(dataset), config, names, labelled=False)
@@ -81,7 +119,9 @@ def audit(
     raise SystemExit(1 if review.items else 0)
 
 
-def _features(where: str, cache: str, tracks: tuple[Track, ...], jobs: int, device: str) -> tuple[Snapshot, dict[str, str]]:
+def _features(
+    where: str, cache: str, tracks: tuple[Track, ...], jobs: int, device: str
+) -> tuple[Snapshot, dict[str, str]]:
     """A snapshot that holds the tracks, and their track keys by id."""
     from beatmeter.datasets.splits import audio_keys
     from beatmeter.store import store_folders
@@ -105,7 +145,8 @@ def _store(where: str) -> Store:
     folders = store_folders(where)
     if len(folders) > 1:
         raise StoreError(
-            f"{where} holds {len(folders)} feature stores: {', '.join(f.name for f in folders[:6])}", f"Name one, for instance {folders[0]}."
+            f"{where} holds {len(folders)} feature stores: {', '.join(f.name for f in folders[:6])}",
+            f"Name one, for instance {folders[0]}.",
         )
     return Store.open(folders[0])
 
@@ -114,19 +155,32 @@ def _show(found: Audit, out: Path, top: int, show_guess: bool) -> None:
     s, about = found.suspects, found.summary()
     left = f", {about['left out']} left out" if about["left out"] else ""
     click.echo(f"{found.dataset.name}: {about['labelled']} labels of {about['tracks']} tracks audited{left}")
-    click.echo(f"head: {s.accuracy} right out of fold, {s.majority:.3f} by naming the most frequent class ({s.view} features)")
+    click.echo(
+        f"head: {s.accuracy} right out of fold, {s.majority:.3f} by naming the most frequent class ({s.view} features)"
+    )
     if found.weak:
-        echo("warning: these features hardly know the labels, so what is ranked first means little; try features with lag pooling")
+        echo(
+            "warning: these features hardly know the labels, so what is ranked first means little; try features with lag pooling"
+        )
     if s.unlearned:
         echo(f"note: too few groups to judge the classes {', '.join(s.unlearned)}")
     flagged = int(s.flagged.sum())
     click.echo(f"labels: {flagged} suspicious" + (f", the worst {top} are listed" if flagged > top else ""))
-    told = {split: sum(t.split == split for t, bad in zip(found.labelled, s.flagged, strict=True) if bad) for split in ("train", "val", "test")}
+    told = {
+        split: sum(t.split == split for t, bad in zip(found.labelled, s.flagged, strict=True) if bad)
+        for split in ("train", "val", "test")
+    }
     if any(told.values()):
         click.echo(f"        {', '.join(f'{n} in {split}' for split, n in told.items() if n)}")
     if told["test"]:
-        echo("note: test labels that are corrected where a model errs favour that model: report original and corrected labels side by side")
+        echo(
+            "note: test labels that are corrected where a model errs favour that model: report original and corrected labels side by side"
+        )
     if not found.limits:
         echo(f"note: {about['tracks']} tracks are too few to say what sounds alike")
-    click.echo(f"copies: {about['copies']['pairs']} pairs of clips sound alike, {about['copies']['across splits']} of them across splits")
-    click.echo(f"{out / 'review.html'}: listen and decide{'' if show_guess else ' (without the guesses)'}; or fill in {out / 'review.csv'}")
+    click.echo(
+        f"copies: {about['copies']['pairs']} pairs of clips sound alike, {about['copies']['across splits']} of them across splits"
+    )
+    click.echo(
+        f"{out / 'review.html'}: listen and decide{'' if show_guess else ' (without the guesses)'}; or fill in {out / 'review.csv'}"
+    )

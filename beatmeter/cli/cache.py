@@ -42,7 +42,9 @@ cache.add_command(bench)
 @cache.command()
 @_path
 @click.option(
-    "--status", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Show watchers too that were started with this --status."
+    "--status",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Show watchers too that were started with this --status.",
 )
 @_json
 def info(path: str, status: Path | None, as_json: bool) -> None:
@@ -72,7 +74,9 @@ def info(path: str, status: Path | None, as_json: bool) -> None:
 
 @cache.command()
 @_path
-@click.option("--clear", is_flag=True, help="Forget them, so that the next extraction tries these files again.")
+@click.option(
+    "--clear", is_flag=True, help="Forget them, so that the next extraction tries these files again."
+)
 @_json
 def failures(path: str, clear: bool, as_json: bool) -> None:
     """Files that could not be used, with the reason.
@@ -85,20 +89,29 @@ def failures(path: str, clear: bool, as_json: bool) -> None:
     listed: list[dict[str, str]] = []
     for store in _stores(path):
         found = store.failures()
-        listed += [{"store": store.where, "key": f.key, "path": f.path, "reason": f.reason, "time": f.time} for f in found.values()]
+        listed += [
+            {"store": store.where, "key": f.key, "path": f.path, "reason": f.reason, "time": f.time}
+            for f in found.values()
+        ]
         if clear:
             store.clear_failures(found)
     if as_json:
         click.echo(to_json(listed))
     else:
-        _table(("when", "file", "reason"), [(f["time"], shown(f["path"]), shown(f["reason"])) for f in listed])
+        _table(
+            ("when", "file", "reason"), [(f["time"], shown(f["path"]), shown(f["reason"])) for f in listed]
+        )
         click.echo(f"{count(len(listed), 'file')} {'are forgotten' if clear else 'could not be used'}")
     sys.exit(1 if listed and not clear else 0)
 
 
 @cache.command()
 @_path
-@click.option("--full", is_flag=True, help="Read every byte and compare every checksum; otherwise records and lengths only.")
+@click.option(
+    "--full",
+    is_flag=True,
+    help="Read every byte and compare every checksum; otherwise records and lengths only.",
+)
 @_json
 def verify(path: str, full: bool, as_json: bool) -> None:
     """Is every store sound? Names each fault, the file, and what to do about it. Changes nothing.
@@ -122,7 +135,16 @@ def verify(path: str, full: bool, as_json: bool) -> None:
                 "full": r.full,
                 "tracks": r.tracks,
                 "segments": r.segments,
-                "faults": [{"level": f.level, "file": f.file, "fault": f.fault, "remedy": f.remedy, "tracks": list(f.tracks)} for f in r.faults],
+                "faults": [
+                    {
+                        "level": f.level,
+                        "file": f.file,
+                        "fault": f.fault,
+                        "remedy": f.remedy,
+                        "tracks": list(f.tracks),
+                    }
+                    for f in r.faults
+                ],
             }
             for r in reports
         ]
@@ -161,13 +183,22 @@ def repair(path: str, as_json: bool) -> None:
         for name, r in done.items():
             for line in (*r.actions, *(f"lost: track {key}" for key in r.lost)):
                 click.echo(shown(line))
-            click.echo(f"{name}: {count(len(r.actions), 'repair')}, {count(len(r.lost), 'track')} lost{'; extract them again' if r.lost else ''}")
+            click.echo(
+                f"{name}: {count(len(r.actions), 'repair')}, {count(len(r.lost), 'track')} lost{'; extract them again' if r.lost else ''}"
+            )
     sys.exit(1 if any(r.lost for r in done.values()) else 0)
 
 
 @cache.command()
 @_path
-@click.option("--segment", "size", default="1G", show_default=True, callback=lambda *a: _bytes(a[2]), help="Bytes of a segment to aim at; K, M, G.")
+@click.option(
+    "--segment",
+    "size",
+    default="1G",
+    show_default=True,
+    callback=lambda *a: _bytes(a[2]),
+    help="Bytes of a segment to aim at; K, M, G.",
+)
 @_json
 def compact(path: str, size: int, as_json: bool) -> None:
     """Join small segments into large ones: stores with thousands of commits open and scan faster.
@@ -184,15 +215,27 @@ def compact(path: str, size: int, as_json: bool) -> None:
         with _Bar("compacting") as bar:
             done[store.where] = compact_store(store, size, bar)
     if as_json:
-        click.echo(to_json({name: {"before": c.before, "after": c.after, "copied": c.copied} for name, c in done.items()}))
+        click.echo(
+            to_json(
+                {name: {"before": c.before, "after": c.after, "copied": c.copied} for name, c in done.items()}
+            )
+        )
     else:
         for name, c in done.items():
-            click.echo(f"{name}: {count(c.before, 'segment')} became {c.after}, {count(c.copied, 'track')} copied")
+            click.echo(
+                f"{name}: {count(c.before, 'segment')} became {c.after}, {count(c.copied, 'track')} copied"
+            )
 
 
 @cache.command()
 @_path
-@click.option("--older-than", default="24h", show_default=True, callback=lambda *a: _seconds(a[2]), help="Grace period: s, m, h or d.")
+@click.option(
+    "--older-than",
+    default="24h",
+    show_default=True,
+    callback=lambda *a: _seconds(a[2]),
+    help="Grace period: s, m, h or d.",
+)
 @click.option("--dry-run", is_flag=True, help="Only tell what would go.")
 @_json
 def gc(path: str, older_than: float, dry_run: bool, as_json: bool) -> None:
@@ -207,7 +250,14 @@ def gc(path: str, older_than: float, dry_run: bool, as_json: bool) -> None:
 
     found = {store.where: collect(store, older_than, dry_run) for store in _stores(path)}
     if as_json:
-        click.echo(to_json({name: [{"file": g.file, "bytes": g.bytes, "why": g.why} for g in garbage] for name, garbage in found.items()}))
+        click.echo(
+            to_json(
+                {
+                    name: [{"file": g.file, "bytes": g.bytes, "why": g.why} for g in garbage]
+                    for name, garbage in found.items()
+                }
+            )
+        )
     else:
         for name, garbage in found.items():
             _table(("bytes", "file", "why"), [(_size(g.bytes), shown(g.file), g.why) for g in garbage])
@@ -216,7 +266,14 @@ def gc(path: str, older_than: float, dry_run: bool, as_json: bool) -> None:
 
 @cache.command()
 @_path
-@click.option("--format", "kind", type=click.Choice(["h5"]), default="h5", show_default=True, help="h5: one HDF5 file that explains itself.")
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["h5"]),
+    default="h5",
+    show_default=True,
+    help="h5: one HDF5 file that explains itself.",
+)
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="File to write.")
 @click.option("--pooling", "poolings", multiple=True, help="Only this pooling; may be repeated.")
 @click.option("--overwrite", is_flag=True, help="Replace the file if it is there.")
@@ -230,7 +287,10 @@ def export(path: str, kind: str, out: Path, poolings: tuple[str, ...], overwrite
 
     stores = list(_stores(path))
     if len(stores) != 1:
-        raise StoreError(f"{shown(path)} holds {len(stores)} stores", f"Choose one: {', '.join(shown(s.where) for s in stores)}.")
+        raise StoreError(
+            f"{shown(path)} holds {len(stores)} stores",
+            f"Choose one: {', '.join(shown(s.where) for s in stores)}.",
+        )
     snapshot = stores[0].snapshot()
     with _Bar("exporting") as bar:
         written = export_hdf5(snapshot, out, poolings or None, overwrite, bar)
@@ -242,9 +302,14 @@ def _places(path: str) -> list[Place]:
 
     places = stores_in(path)
     if not places and "://" not in path and not Path(path).exists():
-        raise StoreError(f"there is no folder {shown(path)}", "Name a feature store or a folder of stores; `beatmeter extract DATASET` makes one.")
+        raise StoreError(
+            f"there is no folder {shown(path)}",
+            "Name a feature store or a folder of stores; `beatmeter extract DATASET` makes one.",
+        )
     if not places:
-        raise StoreError(f"there is no feature store in {shown(path)}", "`beatmeter extract DATASET` makes one.")
+        raise StoreError(
+            f"there is no feature store in {shown(path)}", "`beatmeter extract DATASET` makes one."
+        )
     return places
 
 
@@ -300,7 +365,15 @@ def _watchers(place: Place, status: Path | None) -> list[dict[str, Any]]:
     if isinstance(place, Folder):
         folders.add((place.root.absolute().parent / FOLDER).resolve())
     found = [s for folder in sorted(folders) for s in read_in(folder)]
-    here = [s for s in found if (Path(s.store).resolve() == place.root.resolve() if isinstance(place, Folder) else s.store == place.where)]
+    here = [
+        s
+        for s in found
+        if (
+            Path(s.store).resolve() == place.root.resolve()
+            if isinstance(place, Folder)
+            else s.store == place.where
+        )
+    ]
     return [{**asdict(s), "running": s.alive(), "text": s.line()} for s in here]
 
 
@@ -310,19 +383,35 @@ def _print_description(one: Mapping[str, Any]) -> None:
         return
     click.echo(one["path"])
     lines = [
-        ("backbone", f"{one['backbone']} ({one['revision']}), computed in {one['compute_dtype']}, stored in {one['store_dtype']}"),
+        (
+            "backbone",
+            f"{one['backbone']} ({one['revision']}), computed in {one['compute_dtype']}, stored in {one['store_dtype']}",
+        ),
         ("fingerprint", one["fingerprint"]),
         ("snapshot", one["snapshot"]),
-        ("tracks", f"{one['tracks']} ({one['seconds'] / 3600:.1f} h of audio) in {one['commits']} commits, {_size(one['bytes'])} on disk"),
+        (
+            "tracks",
+            f"{one['tracks']} ({one['seconds'] / 3600:.1f} h of audio) in {one['commits']} commits, {_size(one['bytes'])} on disk",
+        ),
     ]
     lines += [
-        (p["name"], f"{p['rows']} rows, one per {p['unit']}, of ({', '.join(f'{a} {n}' for a, n in zip(p['axes'], p['row_shape'], strict=True))})")
+        (
+            p["name"],
+            f"{p['rows']} rows, one per {p['unit']}, of ({', '.join(f'{a} {n}' for a, n in zip(p['axes'], p['row_shape'], strict=True))})",
+        )
         for p in one["poolings"]
     ]
     if one["failures"]:
-        lines.append(("failures", f"{one['failures']} files could not be used; `beatmeter cache failures` lists them"))
+        lines.append(
+            ("failures", f"{one['failures']} files could not be used; `beatmeter cache failures` lists them")
+        )
     if one["damaged_commits"]:
-        lines.append(("DAMAGED", f"{one['damaged_commits']} commits cannot be used; `beatmeter cache verify` tells more"))
+        lines.append(
+            (
+                "DAMAGED",
+                f"{one['damaged_commits']} commits cannot be used; `beatmeter cache verify` tells more",
+            )
+        )
     lines += [("watcher", w["text"]) for w in one["watchers"]]
     width = max(len(name) for name, _ in lines)
     for name, text in lines:
@@ -333,7 +422,9 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     if rows:
         widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header) - 1)]
         for row in (header, *rows):
-            click.echo("  ".join([*(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)), row[-1]]))
+            click.echo(
+                "  ".join([*(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)), row[-1]])
+            )
 
 
 def _size(n: float) -> str:
@@ -355,7 +446,9 @@ def _seconds(text: str) -> float:
 def _scaled(text: str, units: Mapping[str, int]) -> float:
     number, unit = (text[:-1], text[-1]) if text and not text[-1].isdigit() else (text, "")
     if unit not in units or not number.replace(".", "", 1).isdigit():
-        raise click.BadParameter(f"{text!r} is not a number with one of the units {', '.join(u for u in units if u)}")
+        raise click.BadParameter(
+            f"{text!r} is not a number with one of the units {', '.join(u for u in units if u)}"
+        )
     return float(number) * units[unit]
 
 
@@ -373,7 +466,9 @@ class _Bar:
         if self.bar is None:
             from tqdm import tqdm
 
-            self.bar = tqdm(total=total, desc=self.label, leave=False, disable=not sys.stderr.isatty(), dynamic_ncols=True)
+            self.bar = tqdm(
+                total=total, desc=self.label, leave=False, disable=not sys.stderr.isatty(), dynamic_ncols=True
+            )
         self.bar.update(done - self.bar.n)
 
     def __exit__(self, *_: object) -> None:

@@ -31,10 +31,16 @@ BATCHES = 4  # in each round
 @click.argument("path", required=False)
 @click.option("--cache", "folder", help="The same as PATH.")
 @click.option("--pooling", help="Features to read.  [default: the first that the store has]")
-@click.option("--size", default=256, show_default=True, type=click.IntRange(1), help="MB of features to read.")
-@click.option("--rounds", default=5, show_default=True, type=click.IntRange(1), help="How often everything is timed.")
+@click.option(
+    "--size", default=256, show_default=True, type=click.IntRange(1), help="MB of features to read."
+)
+@click.option(
+    "--rounds", default=5, show_default=True, type=click.IntRange(1), help="How often everything is timed."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
-def bench(path: str | None, folder: str | None, pooling: str | None, size: int, rounds: int, as_json: bool) -> None:
+def bench(
+    path: str | None, folder: str | None, pooling: str | None, size: int, rounds: int, as_json: bool
+) -> None:
     """How fast is the cache, on this disk and in this store, next to plain reads of the same numbers?
 
     PATH is a store or a folder of stores, of which the largest is read; the default is ./cache. In a folder without any, features
@@ -49,14 +55,23 @@ def bench(path: str | None, folder: str | None, pooling: str | None, size: int, 
     given = folder or path
     place = Path(given or "cache")
     if "://" in (given or ""):
-        raise StoreError(f"{shown(place)} is no folder", "Only stores in a file system can be measured: object stores have no memory of their own.")
+        raise StoreError(
+            f"{shown(place)} is no folder",
+            "Only stores in a file system can be measured: object stores have no memory of their own.",
+        )
     if given and not place.is_dir():
-        raise StoreError(f"there is no folder {shown(place)}", "Give a store, a folder of stores, or any folder of a disk that is to be measured.")
+        raise StoreError(
+            f"there is no folder {shown(place)}",
+            "Give a store, a folder of stores, or any folder of a disk that is to be measured.",
+        )
     store, sample = _sample(place, pooling, size)
     beside = _beside(place if store is None else store.path.parent)
     free, need = shutil.disk_usage(beside).free, COPIES * sample.values.nbytes
     if free < need:
-        raise StoreError(f"{need / 1e6:.0f} MB are needed in {shown(beside)} for a while, {free / 1e6:.0f} MB are free", "Choose a smaller --size.")
+        raise StoreError(
+            f"{need / 1e6:.0f} MB are needed in {shown(beside)} for a while, {free / 1e6:.0f} MB are free",
+            "Choose a smaller --size.",
+        )
     what = f"{sample.pooling}: {count(len(sample), 'track')}, {len(sample.values)} rows of {sample.values.shape[1:]},"
     what += f" {sample.values.nbytes / 1e6:.0f} MB"
     echo(f"{shown(store.where) if store else 'made-up features'}: {what}")
@@ -66,8 +81,17 @@ def bench(path: str | None, folder: str | None, pooling: str | None, size: int, 
         if not as_json:
             click.echo(_text(timing))
     if as_json:
-        about = {"store": store.where if store else None, "folder": str(beside), "pooling": sample.pooling, "tracks": len(sample)}
-        click.echo(to_json({**about, "bytes": sample.values.nbytes, "patterns": [_plain(timing) for timing in found]}))
+        about = {
+            "store": store.where if store else None,
+            "folder": str(beside),
+            "pooling": sample.pooling,
+            "tracks": len(sample),
+        }
+        click.echo(
+            to_json(
+                {**about, "bytes": sample.values.nbytes, "patterns": [_plain(timing) for timing in found]}
+            )
+        )
 
 
 def _sample(place: Path, pooling: str | None, size: int) -> tuple[Store | None, Sample]:
@@ -89,9 +113,15 @@ def _sample(place: Path, pooling: str | None, size: int) -> tuple[Store | None, 
         store = max(stores, key=lambda s: s.place.bytes_below("segments"))
         return store, Sample.of(store.snapshot(), pooling or store.spec.poolings[0].name, size * 1_000_000)
     layers = tuple(range(1, 25))
-    stats = PoolingSpec("stats", "stats", "chunk", layers, ("pool", "dim"), (2, 1024), {"statistics": ["mean", "max"]})
-    spec = FeatureSpec("noise in the shape of a 330M model", "", "", 24, 1024, 320, 400, True, ChunkSpec(), (stats,))
-    return None, Sample.made(spec.only([pooling or "stats"]), max(1, round(size / 0.6)))  # a track has six rows of 98 kB
+    stats = PoolingSpec(
+        "stats", "stats", "chunk", layers, ("pool", "dim"), (2, 1024), {"statistics": ["mean", "max"]}
+    )
+    spec = FeatureSpec(
+        "noise in the shape of a 330M model", "", "", 24, 1024, 320, 400, True, ChunkSpec(), (stats,)
+    )
+    return None, Sample.made(
+        spec.only([pooling or "stats"]), max(1, round(size / 0.6))
+    )  # a track has six rows of 98 kB
 
 
 def _beside(place: Path) -> Path:
@@ -105,11 +135,15 @@ def _measured(store: Store | None, sample: Sample, beside: Path, rounds: int) ->
     from beatmeter.store.ways import FreshStore, Memcpy, OwnStore, Pread
 
     with explained("measuring", beside), timing.stoppable(), _workplace(beside) as folder:
-        yield timing.writing({"store": FreshStore, "one file": Pread}, "one file", sample, folder, min(rounds, 3))
+        yield timing.writing(
+            {"store": FreshStore, "one file": Pread}, "one file", sample, folder, min(rounds, 3)
+        )
         stores: dict[str, Way] = {"store": FreshStore(folder / "kept" / "store", sample)}
         if store:
             stores["this store"] = OwnStore(store.path, sample)
-        yield from timing.warm({"memcpy": Memcpy(folder / "kept" / "none", sample), **stores}, "memcpy", rounds, BATCHES)
+        yield from timing.warm(
+            {"memcpy": Memcpy(folder / "kept" / "none", sample), **stores}, "memcpy", rounds, BATCHES
+        )
         yield from timing.cold({"pread": Pread(folder / "kept" / "file", sample), **stores}, "pread", rounds)
 
 
@@ -142,10 +176,15 @@ def _text(timing: Timing) -> str:
     """A table: median and spread in milliseconds, GB/s, speed relative to the baseline."""
     import numpy as np
 
-    lines = [f"\n{timing.pattern} ({timing.bytes / 1e6:.0f} MB)", f"  {'':18}{'ms':>10}{'p10 - p90':>20}{'GB/s':>8}{'x ' + timing.base:>12}"]
+    lines = [
+        f"\n{timing.pattern} ({timing.bytes / 1e6:.0f} MB)",
+        f"  {'':18}{'ms':>10}{'p10 - p90':>20}{'GB/s':>8}{'x ' + timing.base:>12}",
+    ]
     for name, seconds in timing.seconds.items():
         low, high = np.percentile(seconds, [10, 90]) * 1e3
         middle = statistics.median(seconds)
         rate = timing.bytes / middle / 1e9
-        lines.append(f"  {name:18}{middle * 1e3:10.2f}{f'{low:.2f} - {high:.2f}':>20}{rate:8.2f}{timing.ratio(name):12.2f}")
+        lines.append(
+            f"  {name:18}{middle * 1e3:10.2f}{f'{low:.2f} - {high:.2f}':>20}{rate:8.2f}{timing.ratio(name):12.2f}"
+        )
     return "\n".join(lines)

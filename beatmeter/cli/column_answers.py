@@ -44,7 +44,15 @@ def printer(
         elif people:
             click.echo(f"{fill(cut(name, room), room)}  {answer.words}")
         else:
-            click.echo("\t".join([name, ";".join(answer.said) or "-", *(f"{c}={n}" for c, n in zip(outputs, numbers, strict=True))]))
+            click.echo(
+                "\t".join(
+                    [
+                        name,
+                        ";".join(answer.said) or "-",
+                        *(f"{c}={n}" for c, n in zip(outputs, numbers, strict=True)),
+                    ]
+                )
+            )
 
     if form == "csv":
         click.echo(_row(["file", "answer", "seconds", *outputs, "error"]))

@@ -45,7 +45,12 @@ for command in (wikimeter, audit):
 
 @data.command()
 @click.argument("dataset", type=click.Path())
-@click.option("--decode/--no-decode", default=True, show_default=True, help="Decode all audio, or only look whether the files are there.")
+@click.option(
+    "--decode/--no-decode",
+    default=True,
+    show_default=True,
+    help="Decode all audio, or only look whether the files are there.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of text.")
 @jobs_option
 @classes_option
@@ -89,11 +94,20 @@ def check(
 
 @data.command()
 @click.argument("dataset", type=click.Path())
-@click.option("--out", required=True, type=click.Path(), help="The split file to write (CSV: id, group, split).")
+@click.option(
+    "--out", required=True, type=click.Path(), help="The split file to write (CSV: id, group, split)."
+)
 @click.option("--val", default=SplitConfig().val, show_default=True, help="Share for validation.")
 @click.option("--test", default=SplitConfig().test, show_default=True, help="Share for test.")
 @click.option("--seed", default=SplitConfig().seed, show_default=True, help="Seed of the split.")
-@click.option("--cache", "cache_dir", type=click.Path(), default="cache", show_default=True, help="Folder that remembers the hashes of files.")
+@click.option(
+    "--cache",
+    "cache_dir",
+    type=click.Path(),
+    default="cache",
+    show_default=True,
+    help="Folder that remembers the hashes of files.",
+)
 @jobs_option
 @classes_option
 @tables_option
@@ -130,7 +144,9 @@ def split(
     config = DataConfig(path=dataset, extra=extra, corrections=corrections, classes=int(tables or 0))
     opened = open_dataset(Path(dataset), config, class_names(classes))
     with TERMINAL.track("reading", len(opened.tracks)) as tick:
-        result = split_dataset(opened, SplitConfig(val=val, test=test, seed=seed), Path(cache_dir), jobs, tick)
+        result = split_dataset(
+            opened, SplitConfig(val=val, test=test, seed=seed), Path(cache_dir), jobs, tick
+        )
     if not result.tracks:
         raise DataError(f"{dataset} has no tracks to split", f"`beatmeter data check {dataset}` says why.")
     show_excluded(result.excluded)
@@ -142,10 +158,25 @@ def split(
 
 @data.command()
 @click.argument("out", type=click.Path())
-@click.option("--clips", type=click.IntRange(min=1), default=600, show_default=True, help="Number of clips, the six classes in turn.")
+@click.option(
+    "--clips",
+    type=click.IntRange(min=1),
+    default=600,
+    show_default=True,
+    help="Number of clips, the six classes in turn.",
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the set.")
-@click.option("--seconds", type=click.FloatRange(1, 3600), default=30.0, show_default=True, help="Length of every clip.")
-@click.option("--format", "suffix", type=click.Choice(["flac", "wav"]), default="flac", show_default=True, help="Audio format.")
+@click.option(
+    "--seconds", type=click.FloatRange(1, 3600), default=30.0, show_default=True, help="Length of every clip."
+)
+@click.option(
+    "--format",
+    "suffix",
+    type=click.Choice(["flac", "wav"]),
+    default="flac",
+    show_default=True,
+    help="Audio format.",
+)
 @jobs_option
 def synth(out: str, clips: int, seed: int, seconds: float, suffix: str, jobs: int) -> None:
     """Synthesise a data set to the folder OUT: audio, a manifest, and the exact beats of every clip.
@@ -183,17 +214,25 @@ def _show(report: Report) -> None:
     click.echo(f"{dataset.name} ({dataset.kind}): {tracks}{several}{hours}, sha256 {dataset.sha256}")
     for done in dataset.corrections:
         told = ", ".join(f"{done[name]} {name}" for name in ("relabelled", "left out", "kept"))
-        stray = f", {len(done['not here'])} not of this dataset ({', '.join(done['not here'][:3])})" if done["not here"] else ""
+        stray = (
+            f", {len(done['not here'])} not of this dataset ({', '.join(done['not here'][:3])})"
+            if done["not here"]
+            else ""
+        )
         click.echo(f"corrected by {done['file']}: {told}{stray}")
     rows = report.counts()
     columns = [*report.classes, *(["-"] if any("-" in n for _, _, n in rows) else [])]
     width = max([len("source"), *(len(source) for source, _, _ in rows)])
     click.echo(f"{'source':{width}}  split  {'  '.join(f'{c:>5}' for c in columns)}  total")
     for source, split, n in rows:
-        click.echo(f"{source:{width}}  {split:5}  {'  '.join(f'{n.get(c, 0):5}' for c in columns)}  {sum(n.values()):5}")
+        click.echo(
+            f"{source:{width}}  {split:5}  {'  '.join(f'{n.get(c, 0):5}' for c in columns)}  {sum(n.values()):5}"
+        )
     for text in report.warnings():
         click.echo(f"note: {text}")
     if dataset.excluded:
-        click.echo(f"{len(dataset.excluded)} left out: {', '.join(f'{n} {kind}' for kind, n in report.reasons.most_common())}")
+        click.echo(
+            f"{len(dataset.excluded)} left out: {', '.join(f'{n} {kind}' for kind, n in report.reasons.most_common())}"
+        )
     if report.status == 2:
         echo("nothing is left to use")

@@ -13,14 +13,29 @@ from beatmeter.settings import METERS, TaskConfig
 if TYPE_CHECKING:
     from beatmeter.datasets import Exclusion
 
-jobs_option = click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Processes at work at a time.")
-classes_option = click.option("--classes", default=",".join(METERS), show_default=True, help="Labels that count, separated by commas.")
-tables_option = click.option("--tables", type=click.Choice(["2", "4"]), help="METER2800 tables to read: of 2 or of 4 classes.  [default: 4 if there]")
+jobs_option = click.option(
+    "--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Processes at work at a time."
+)
+classes_option = click.option(
+    "--classes", default=",".join(METERS), show_default=True, help="Labels that count, separated by commas."
+)
+tables_option = click.option(
+    "--tables",
+    type=click.Choice(["2", "4"]),
+    help="METER2800 tables to read: of 2 or of 4 classes.  [default: 4 if there]",
+)
 extra_option = click.option(
-    "--extra-data", "extra", multiple=True, type=click.Path(), help="A further dataset whose tracks join training only; may be repeated."
+    "--extra-data",
+    "extra",
+    multiple=True,
+    type=click.Path(),
+    help="A further dataset whose tracks join training only; may be repeated.",
 )
 corrections_option = click.option(
-    "--corrections", multiple=True, type=click.Path(), help="A file of corrected labels (id, label, new label), see data audit; may be repeated."
+    "--corrections",
+    multiple=True,
+    type=click.Path(),
+    help="A file of corrected labels (id, label, new label), see data audit; may be repeated.",
 )
 
 

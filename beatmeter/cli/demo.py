@@ -19,9 +19,19 @@ STARTS = {"lora-embedded-lag": "frozen-embedded-lag"}  # the head first, then th
 
 
 @click.command()
-@click.option("--out", type=click.Path(path_type=Path), default="runs/demo", show_default=True, help="Where music, features and runs go.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default="runs/demo",
+    show_default=True,
+    help="Where music, features and runs go.",
+)
 @click.option("--clips", default=180, show_default=True, help="Synthetic clips, the six classes in turn.")
-@click.option("--jobs", type=click.IntRange(min=1), help="Processes that synthesise music.  [default: one for each core]")
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    help="Processes that synthesise music.  [default: one for each core]",
+)
 @device_option
 def demo(out: Path, clips: int, jobs: int | None, device: str) -> None:
     """The whole line on synthetic music, offline, in a few minutes: data, features, frozen heads, LoRA, evaluation.
@@ -37,12 +47,26 @@ def demo(out: Path, clips: int, jobs: int | None, device: str) -> None:
     configs = []
     for name, recipe, regime in RUNS:
         training = {"accumulation": 2}  # few clips: small steps
-        values = {"regime": regime, "data": {"path": str(out / "data")}, "features": {"cache": str(out / "cache")}, "training": training}
+        values = {
+            "regime": regime,
+            "data": {"path": str(out / "data")},
+            "features": {"cache": str(out / "cache")},
+            "training": training,
+        }
         configs.append((name, configure((recipe,), (), **values)))
     entries, (clip, answer) = run_demo(
-        out, configs, choose_device(device), clips, STARTS, jobs=jobs or usable_cores(), report=echo, progress=TERMINAL
+        out,
+        configs,
+        choose_device(device),
+        clips,
+        STARTS,
+        jobs=jobs or usable_cores(),
+        report=echo,
+        progress=TERMINAL,
     )
     click.echo(f"\n{table(entries)}\n")
     order = ", ".join(f"{answer.classes[i]} {answer.scores[i]:.2f}" for i in answer.order[:3])
     click.echo(f"{clip} is heard in {answer.meter or 'no meter'} ({order})")
-    click.echo(f"chance is {100 / len(answer.classes):.0f} %; intervals are 95 %. Music: {out / 'data'}, features: {out / 'cache'}")
+    click.echo(
+        f"chance is {100 / len(answer.classes):.0f} %; intervals are 95 %. Music: {out / 'data'}, features: {out / 'cache'}"
+    )

@@ -35,12 +35,30 @@ def _shared(*options: Callable[[F], F]) -> Callable[[F], F]:
 _split = click.option("--split", help="Which split.  [default: test of a run, the only one of a file]")
 _common = click.option("--common", is_flag=True, help="Use the items that all have, leave the others out.")
 _json = click.option("--json", "as_json", is_flag=True, help="Everything as JSON.")
-_corrections = click.option("--corrections", type=PATH, metavar="FILE", help="Corrected labels: CSV with id, label (3 or 3,4; empty leaves out).")
-_audio = _shared(
-    click.option("--audio", type=PATH, metavar="DIR", help="Where the audio lies, for clips to listen to.  [default: the run's own data]"),
-    click.option("--seconds", type=float, default=10.0, show_default=True, help="Length of the excerpts inside the page; 0 leaves audio out."),
+_corrections = click.option(
+    "--corrections",
+    type=PATH,
+    metavar="FILE",
+    help="Corrected labels: CSV with id, label (3 or 3,4; empty leaves out).",
 )
-_seed = click.option("--seed", type=int, default=0, show_default=True, help="Seed of bootstrap and permutations.")
+_audio = _shared(
+    click.option(
+        "--audio",
+        type=PATH,
+        metavar="DIR",
+        help="Where the audio lies, for clips to listen to.  [default: the run's own data]",
+    ),
+    click.option(
+        "--seconds",
+        type=float,
+        default=10.0,
+        show_default=True,
+        help="Length of the excerpts inside the page; 0 leaves audio out.",
+    ),
+)
+_seed = click.option(
+    "--seed", type=int, default=0, show_default=True, help="Seed of bootstrap and permutations."
+)
 
 
 @click.command()
@@ -52,7 +70,9 @@ _seed = click.option("--seed", type=int, default=0, show_default=True, help="See
 @click.option("--separate", is_flag=True, help="Keep runs apart that differ in nothing but their seed.")
 @_corrections
 @click.option("--changes", type=int, default=10, show_default=True, help="How many changed clips to list.")
-@click.option("--html", type=PATH, metavar="FILE", help="Write a page with figures and the changed clips to listen to.")
+@click.option(
+    "--html", type=PATH, metavar="FILE", help="Write a page with figures and the changed clips to listen to."
+)
 @click.option("--figures", type=PATH, metavar="DIR", help="Write the figures as PNG and SVG.")
 @_audio
 @_json
@@ -110,10 +130,29 @@ def compare(
 
 @click.command()
 @click.argument("where", type=PATH, metavar="RUN")
-@click.option("--split", default="val", show_default=True, help="The split to fit on; it should be validation.")
-@click.option("--kind", default="auto", show_default=True, help="none, temperature, platt or isotonic; auto chooses for every class.")
-@click.option("--apply", "targets", type=PATH, multiple=True, metavar="FILE", help="Predictions to calibrate too; may be repeated.")
-@click.option("--out", type=PATH, metavar="FILE", help="Where to write.  [default: calibration.json in the run, FILE.calibration.json beside a file]")
+@click.option(
+    "--split", default="val", show_default=True, help="The split to fit on; it should be validation."
+)
+@click.option(
+    "--kind",
+    default="auto",
+    show_default=True,
+    help="none, temperature, platt or isotonic; auto chooses for every class.",
+)
+@click.option(
+    "--apply",
+    "targets",
+    type=PATH,
+    multiple=True,
+    metavar="FILE",
+    help="Predictions to calibrate too; may be repeated.",
+)
+@click.option(
+    "--out",
+    type=PATH,
+    metavar="FILE",
+    help="Where to write.  [default: calibration.json in the run, FILE.calibration.json beside a file]",
+)
 @click.option(
     "--sounds",
     type=click.IntRange(0),
@@ -121,7 +160,9 @@ def compare(
     show_default=True,
     help="Sounds without meter that RUN hears, to learn when no meter is heard; 0 leaves that out.",
 )
-@click.option("--data", type=PATH, metavar="DIR", help="Where the data set of RUN lies now.  [default: where it was]")
+@click.option(
+    "--data", type=PATH, metavar="DIR", help="Where the data set of RUN lies now.  [default: where it was]"
+)
 @device_option
 @_json
 @_seed
@@ -166,7 +207,8 @@ def calibrate(
     doubt = guessing_warning(performance(labelled)).strip()
     if doubt and groups < FEWEST:
         raise EvaluationError(
-            f"{groups} groups of labelled items teach nothing here. {doubt}", "Use a validation split with more songs, or train longer."
+            f"{groups} groups of labelled items teach nothing here. {doubt}",
+            "Use a validation split with more songs, or train longer.",
         )
     if doubt:
         echo(f"warning: {doubt}")
@@ -176,7 +218,10 @@ def calibrate(
         from beatmeter.runtime.device import choose_device
         from beatmeter.serving.presence import fit_presence
 
-        calibration = replace(calibration, presence=fit_presence(where, validation, choose_device(device), sounds, seed, data, TERMINAL))
+        calibration = replace(
+            calibration,
+            presence=fit_presence(where, validation, choose_device(device), sounds, seed, data, TERMINAL),
+        )
     elif sounds:
         echo(f"note: {where} holds no model that could hear sounds without meter, so none is told from music")
     calibration.save(out)
@@ -190,19 +235,35 @@ def calibrate(
         write_predictions(target.with_suffix(".calibrated.csv"), effects[target.name][1])
         echo(f"calibrated: {target.with_suffix('.calibrated.csv')}")
     effects = {name: pair for name, pair in effects.items() if (pair[0].primary >= 0).any()}
-    click.echo(to_json(calibration.to_json()) if as_json else calibration_text(calibration, effects), nl=as_json)
+    click.echo(
+        to_json(calibration.to_json()) if as_json else calibration_text(calibration, effects), nl=as_json
+    )
     echo(f"calibration: {out}")
 
 
 @click.command()
 @click.argument("run", type=PATH, metavar="RUN")
-@click.option("--against", type=PATH, required=True, metavar="RUN", help="What is there already: a run folder or a predictions file.")
+@click.option(
+    "--against",
+    type=PATH,
+    required=True,
+    metavar="RUN",
+    help="What is there already: a run folder or a predictions file.",
+)
 @_split
 @_common
 @_corrections
 @_json
 @_seed
-def gate(run: Path, against: Path, split: str | None, common: bool, corrections: Path | None, as_json: bool, seed: int) -> None:
+def gate(
+    run: Path,
+    against: Path,
+    split: str | None,
+    common: bool,
+    corrections: Path | None,
+    as_json: bool,
+    seed: int,
+) -> None:
     """Say whether RUN is worth joining an ensemble: different enough, and bringing more than it costs.
 
     It passes when both agree (both right or both wrong) on 65 to 80 % of the items, and its gains are more than 1.5 times its losses.
@@ -215,20 +276,52 @@ def gate(run: Path, against: Path, split: str | None, common: bool, corrections:
     from beatmeter.evaluation.report.lab_text import gate_text
 
     names = short_names([run, against])
-    found = measure(_open(run, split, corrections), _open(against, split, corrections), (names[0], names[1]), common, seed=seed)
+    found = measure(
+        _open(run, split, corrections),
+        _open(against, split, corrections),
+        (names[0], names[1]),
+        common,
+        seed=seed,
+    )
     click.echo(to_json(found.to_json()) if as_json else gate_text(found), nl=as_json)
     raise SystemExit(0 if found.passed else 1)
 
 
 @click.command()
 @click.argument("members", nargs=-1, required=True, metavar="RUN RUN ...")
-@click.option("--out", type=PATH, required=True, metavar="DIR", help="Where to write predictions and ensemble.json.")
-@click.option("--method", type=click.Choice(["mean", "stack"]), default="mean", show_default=True, help="How members are combined.")
-@click.option("--criterion", default="log_loss", show_default=True, help="Metric that the weights of the mean are tuned for.")
-@click.option("--weight", "weights", multiple=True, metavar="NAME=W", help="A weight by hand, instead of tuning; the others get 0.")
+@click.option(
+    "--out", type=PATH, required=True, metavar="DIR", help="Where to write predictions and ensemble.json."
+)
+@click.option(
+    "--method",
+    type=click.Choice(["mean", "stack"]),
+    default="mean",
+    show_default=True,
+    help="How members are combined.",
+)
+@click.option(
+    "--criterion",
+    default="log_loss",
+    show_default=True,
+    help="Metric that the weights of the mean are tuned for.",
+)
+@click.option(
+    "--weight",
+    "weights",
+    multiple=True,
+    metavar="NAME=W",
+    help="A weight by hand, instead of tuning; the others get 0.",
+)
 @click.option("--calibrated", is_flag=True, help="Calibrate every member by its own calibration.json first.")
 @click.option("--validation", default="val", show_default=True, help="The split to tune on.")
-@click.option("--split", "splits", multiple=True, default=("test",), show_default=True, help="Further splits to predict; may be repeated.")
+@click.option(
+    "--split",
+    "splits",
+    multiple=True,
+    default=("test",),
+    show_default=True,
+    help="Further splits to predict; may be repeated.",
+)
 @_common
 @_seed
 def ensemble(
@@ -258,20 +351,27 @@ def ensemble(
     from beatmeter.serving.models import EnsembleFolder, is_model
 
     paths = {name: found[0] for name, found in gather(members, group=False).items()}
-    loaded = {split: {name: _member(path, split, calibrated) for name, path in paths.items()} for split in dict.fromkeys([validation, *splits])}
+    loaded = {
+        split: {name: _member(path, split, calibrated) for name, path in paths.items()}
+        for split in dict.fromkeys([validation, *splits])
+    }
     if method == "stack":
         if weights:
             raise ConfigError("--weight belongs to --method mean", "Stacking finds its own coefficients.")
         fitted = fit_stack(loaded[validation], out.name, seed=seed, common=common)
     else:
-        fitted = fit_mean(loaded[validation], _weights(weights), criterion, out.name, seed=seed, common=common)
+        fitted = fit_mean(
+            loaded[validation], _weights(weights), criterion, out.name, seed=seed, common=common
+        )
     fitted.ensemble.save(out / "ensemble.json")
     if all(is_model(path) for path in paths.values()):
         EnsembleFolder(out).write_members(paths, calibrated)
     write_predictions(out / "predictions" / f"{validation}.csv", fitted.validation)
     click.echo(ensemble_text(fitted.ensemble))
     best, gain = fitted.best_member(), fitted.gain(seed=seed)
-    click.echo(f"{validation}, out of fold: {gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}] accuracy over {best}, its best member by log loss")
+    click.echo(
+        f"{validation}, out of fold: {gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}] accuracy over {best}, its best member by log loss"
+    )
     for split in splits:
         if split == validation:
             continue
@@ -279,14 +379,24 @@ def ensemble(
         write_predictions(out / "predictions" / f"{split}.csv", combined)
         if (combined.primary >= 0).any():
             click.echo(f"\n{split}: the ensemble against {best}")
-            click.echo(comparison_text(judge({best: [loaded[split][best]], out.name: [combined]}, common=common, seed=seed), 0), nl=False)
+            click.echo(
+                comparison_text(
+                    judge({best: [loaded[split][best]], out.name: [combined]}, common=common, seed=seed), 0
+                ),
+                nl=False,
+            )
     echo(f"ensemble: {out}")
 
 
 @click.command()
 @click.argument("where", type=PATH, metavar="RUN")
 @_split
-@click.option("--out", type=PATH, metavar="FILE", help="The page.  [default: report.html in the run, FILE.report.html beside a file]")
+@click.option(
+    "--out",
+    type=PATH,
+    metavar="FILE",
+    help="The page.  [default: report.html in the run, FILE.report.html beside a file]",
+)
 @click.option("--open", "show", is_flag=True, help="Open it in the browser.")
 @click.option("--figures", type=PATH, metavar="DIR", help="Write every figure as PNG and SVG too.")
 @_corrections
@@ -323,7 +433,9 @@ def report(
     record = open_records(where, split)
     if not of_meter(record):
         if corrections is not None:
-            raise ConfigError("--corrections hold labels of meters", "Correct the column that the run was trained on.")
+            raise ConfigError(
+                "--corrections hold labels of meters", "Correct the column that the run was trained on."
+            )
         _report_column(where, record, out, show, figures, as_text, as_json, seed)
         return
     subject = Subject.read(where, split, seed=seed, report=echo)
@@ -334,7 +446,11 @@ def report(
 
         shown = [subject.evaluation, *([subject.corrected] if subject.corrected else [])]
         if as_json:
-            value = {"original": shown[0].to_json(), "corrected": shown[1].to_json()} if len(shown) > 1 else shown[0].to_json()
+            value = (
+                {"original": shown[0].to_json(), "corrected": shown[1].to_json()}
+                if len(shown) > 1
+                else shown[0].to_json()
+            )
             click.echo(to_json(value))
         else:
             click.echo("\n".join(evaluation_text(e) for e in shown), nl=False)
@@ -348,7 +464,9 @@ def report(
     locate = _locate(subject.evaluation.predictions, audio, where, seconds)
     write_text(out, run_page(subject, locate, seconds, _command(), drawn))
     if figures is not None:
-        echo(f"{count(len(write_figures([d for group in drawn.values() for d in group], figures)), 'figure')} in {figures}")
+        echo(
+            f"{count(len(write_figures([d for group in drawn.values() for d in group], figures)), 'figure')} in {figures}"
+        )
     click.echo(str(out))
     if show:
         import webbrowser
@@ -356,10 +474,24 @@ def report(
         webbrowser.open(out.resolve().as_uri())
 
 
-def _report_column(where: Path, record: Items, out: Path | None, show: bool, figures: Path | None, as_text: bool, as_json: bool, seed: int) -> None:
+def _report_column(
+    where: Path,
+    record: Items,
+    out: Path | None,
+    show: bool,
+    figures: Path | None,
+    as_text: bool,
+    as_json: bool,
+    seed: int,
+) -> None:
     """The report of a record that is none of meter."""
     from beatmeter.evaluation.report import assessment_text
-    from beatmeter.evaluation.report.assessment_page import assess_file, assessment_figures, assessment_page, history_of
+    from beatmeter.evaluation.report.assessment_page import (
+        assess_file,
+        assessment_figures,
+        assessment_page,
+        history_of,
+    )
     from beatmeter.evaluation.report.run_figures import write_figures
     from beatmeter.runtime.atomic import write_text
 
@@ -371,7 +503,9 @@ def _report_column(where: Path, record: Items, out: Path | None, show: bool, fig
     drawn = assessment_figures(found, history_of(where))
     write_text(out, assessment_page(where, found, _command(), drawn))
     if figures is not None:
-        echo(f"{count(len(write_figures([d for group in drawn.values() for d in group], figures)), 'figure')} in {figures}")
+        echo(
+            f"{count(len(write_figures([d for group in drawn.values() for d in group], figures)), 'figure')} in {figures}"
+        )
     click.echo(str(out))
     if show:
         import webbrowser
@@ -392,7 +526,9 @@ def _require_meter(where: Path, predictions: ClassPredictions, what: str) -> Non
     from beatmeter.evaluation.report.assessment import of_meter
 
     if not of_meter(predictions):
-        raise EvaluationError(f"{where} answers a column ({predictions.meta.get('task', 'multiclass')}), and only scores of meter are {what}")
+        raise EvaluationError(
+            f"{where} answers a column ({predictions.meta.get('task', 'multiclass')}), and only scores of meter are {what}"
+        )
 
 
 def _member(path: Path, split: str, calibrated: bool) -> ClassPredictions:

@@ -34,13 +34,17 @@ def models(context: click.Context, as_json: bool) -> None:
     for name, about in index["models"].items():
         value, low, high = (100 * x for x in about["validation"]["balanced_accuracy"])
         mark = "  (the default)" if name == index["default"] else ""
-        click.echo(f"{name:{width}}  balanced accuracy {value:.1f} % [{low:.1f}, {high:.1f}] on {about['clips']} validation clips{mark}")
+        click.echo(
+            f"{name:{width}}  balanced accuracy {value:.1f} % [{low:.1f}, {high:.1f}] on {about['clips']} validation clips{mark}"
+        )
     echo(f"{len(index['models'])} models in {SHIPPED}")
 
 
 @models.command()
 @click.argument("runs", nargs=-1, required=True, type=PATH, metavar="RUN...")
-@click.option("--out", type=PATH, required=True, metavar="DIR", help="Where the small copies go, with an index of them.")
+@click.option(
+    "--out", type=PATH, required=True, metavar="DIR", help="Where the small copies go, with an index of them."
+)
 def pack(runs: tuple[Path, ...], out: Path) -> None:
     """Copy what `predict` needs of finished runs and ensembles, to hand it on; the best on validation becomes the default.
 

@@ -59,9 +59,27 @@ def _list_settings(context: click.Context, _: click.Parameter, value: bool) -> N
 def settings_options(command: F) -> F:
     """--recipe, --set, --settings."""
     for decorate in (
-        click.option("--settings", is_flag=True, is_eager=True, expose_value=False, callback=_list_settings, help="List every setting and leave."),
-        click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="Change one setting; may be repeated. See --settings."),
-        click.option("--recipe", multiple=True, metavar="NAME|FILE", help=f"Settings from a recipe: {', '.join(recipes())}, or a TOML file."),
+        click.option(
+            "--settings",
+            is_flag=True,
+            is_eager=True,
+            expose_value=False,
+            callback=_list_settings,
+            help="List every setting and leave.",
+        ),
+        click.option(
+            "--set",
+            "assignments",
+            multiple=True,
+            metavar="NAME=VALUE",
+            help="Change one setting; may be repeated. See --settings.",
+        ),
+        click.option(
+            "--recipe",
+            multiple=True,
+            metavar="NAME|FILE",
+            help=f"Settings from a recipe: {', '.join(recipes())}, or a TOML file.",
+        ),
     ):
         command = decorate(command)
     return command
@@ -69,7 +87,9 @@ def settings_options(command: F) -> F:
 
 def device_option(command: F) -> F:
     """--device."""
-    return click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:0 or auto.")(command)
+    return click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:0 or auto.")(
+        command
+    )
 
 
 def colourful() -> bool:
@@ -100,7 +120,15 @@ class Terminal:
         """A bar."""
         from tqdm import tqdm
 
-        with tqdm(total=total, desc=label, unit=f" {unit}", leave=False, disable=not bars(), dynamic_ncols=True, smoothing=0.1) as bar:
+        with tqdm(
+            total=total,
+            desc=label,
+            unit=f" {unit}",
+            leave=False,
+            disable=not bars(),
+            dynamic_ncols=True,
+            smoothing=0.1,
+        ) as bar:
             yield bar.update
 
 

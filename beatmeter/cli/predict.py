@@ -21,14 +21,36 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="[MODEL] FILE...")
-@click.option("--priors", metavar="3=0.4,4=0.5", help="How common the meters are in your music: the chance that a piece has each.")
-@click.option("--abstain", type=click.FloatRange(0, 1, max_open=True), default=0.0, help="Leave this share of answers open: the least sure ones.")
+@click.option(
+    "--priors",
+    metavar="3=0.4,4=0.5",
+    help="How common the meters are in your music: the chance that a piece has each.",
+)
+@click.option(
+    "--abstain",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.0,
+    help="Leave this share of answers open: the least sure ones.",
+)
 @click.option("--scores", is_flag=True, help="The probability of every meter too.")
-@click.option("--csv", "form", flag_value="csv", help="A table with a header: file, meter, second, sure, heard, seconds, score_<meter>, error.")
+@click.option(
+    "--csv",
+    "form",
+    flag_value="csv",
+    help="A table with a header: file, meter, second, sure, heard, seconds, score_<meter>, error.",
+)
 @click.option("--json", "form", flag_value="json", help="One JSON object per line, scores of every meter.")
 @click.option("--jobs", type=int, default=0, help="Processes that decode audio; worth it for many files.")
 @device_option
-def predict(paths: tuple[Path, ...], priors: str | None, abstain: float, scores: bool, form: str | None, jobs: int, device: str) -> None:
+def predict(
+    paths: tuple[Path, ...],
+    priors: str | None,
+    abstain: float,
+    scores: bool,
+    form: str | None,
+    jobs: int,
+    device: str,
+) -> None:
     """Say in which meter FILEs are, or what else MODEL was trained for. Folders are searched for audio, - is standard input.
 
     MODEL is a run folder, the folder of an ensemble, or the name of a model that ships (see `beatmeter models`); without it
@@ -76,7 +98,9 @@ def predict(paths: tuple[Path, ...], priors: str | None, abstain: float, scores:
     raise SystemExit(1 if failed else 0)
 
 
-def _printer(form: str | None, names: list[str], classes: tuple[str, ...], scores: bool) -> Callable[[Path, Answer | BeatmeterError], None]:
+def _printer(
+    form: str | None, names: list[str], classes: tuple[str, ...], scores: bool
+) -> Callable[[Path, Answer | BeatmeterError], None]:
     """What prints one answer in the form that was asked for, and on stderr why there is none."""
     lines = answers.Lines(names, classes, columns(), scores) if sys.stdout.isatty() else None
 
@@ -101,6 +125,8 @@ def parse_priors(text: str | None) -> dict[str, float] | None:
     if text is None:
         return None
     try:
-        return {name.strip(): float(value) for name, _, value in (part.partition("=") for part in text.split(","))}
+        return {
+            name.strip(): float(value) for name, _, value in (part.partition("=") for part in text.split(","))
+        }
     except ValueError:
         raise ConfigError(f"--priors {text!r} cannot be read", "Write --priors 3=0.4,4=0.5.") from None

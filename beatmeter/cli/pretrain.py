@@ -20,10 +20,32 @@ def _list_settings(context: click.Context, _: click.Parameter, value: bool) -> N
 
 
 @click.command()
-@click.option("--out", type=click.Path(path_type=Path), help="Folder of the attempt: log, checkpoint, and the backbone when it is done.")
-@click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="Change one setting; may be repeated. See --settings.")
-@click.option("--settings", is_flag=True, is_eager=True, expose_value=False, callback=_list_settings, help="List every setting and leave.")
-@click.option("--resume", type=click.Path(path_type=Path), metavar="DIR", help="Go on with an interrupted attempt, bit for bit.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder of the attempt: log, checkpoint, and the backbone when it is done.",
+)
+@click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Change one setting; may be repeated. See --settings.",
+)
+@click.option(
+    "--settings",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_list_settings,
+    help="List every setting and leave.",
+)
+@click.option(
+    "--resume",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Go on with an interrupted attempt, bit for bit.",
+)
 @device_option
 def pretrain(out: Path | None, assignments: tuple[str, ...], resume: Path | None, device: str) -> None:
     """Make the embedded backbone: train it on an endless stream of synthesised music to hear beats, bars, tempo and meter.
@@ -35,7 +57,10 @@ def pretrain(out: Path | None, assignments: tuple[str, ...], resume: Path | None
     The folder that comes out, DIR/backbone, serves everywhere as features.backbone.
     """
     if (out is None) == (resume is None) or (resume and assignments):
-        raise ConfigError("pretrain takes --out DIR with settings, or --resume DIR without", "beatmeter pretrain --out runs/pretrain")
+        raise ConfigError(
+            "pretrain takes --out DIR with settings, or --resume DIR without",
+            "beatmeter pretrain --out runs/pretrain",
+        )
     config = PretrainConfig()
     for text in assignments:
         config = change(config, parse_assignment(text, config), f"--set {text}")

@@ -16,13 +16,41 @@ PATH = click.Path(path_type=Path)
 
 @click.command()
 @click.argument("dataset", type=PATH)
-@click.option("--model", type=PATH, help="A run folder, an ensemble, or the name of a model that ships.  [default: the best that ships]")
-@click.option("--way", "ways", multiple=True, metavar="NAME", help="Only this change: noise, mp3, length, pitch, speed or gain; may be repeated.")
-@click.option("--split", type=click.Choice(["train", "val", "test"]), help="Only this split of DATASET.  [default: all labelled tracks]")
+@click.option(
+    "--model",
+    type=PATH,
+    help="A run folder, an ensemble, or the name of a model that ships.  [default: the best that ships]",
+)
+@click.option(
+    "--way",
+    "ways",
+    multiple=True,
+    metavar="NAME",
+    help="Only this change: noise, mp3, length, pitch, speed or gain; may be repeated.",
+)
+@click.option(
+    "--split",
+    type=click.Choice(["train", "val", "test"]),
+    help="Only this split of DATASET.  [default: all labelled tracks]",
+)
 @click.option("--limit", type=click.IntRange(min=1), help="At most this many tracks.")
-@click.option("--out", type=PATH, default="runs/robustness", show_default=True, help="Where robustness.json, .txt, .png and .svg go.")
+@click.option(
+    "--out",
+    type=PATH,
+    default="runs/robustness",
+    show_default=True,
+    help="Where robustness.json, .txt, .png and .svg go.",
+)
 @device_option
-def robustness(dataset: Path, model: Path | None, ways: tuple[str, ...], split: str | None, limit: int | None, out: Path, device: str) -> None:
+def robustness(
+    dataset: Path,
+    model: Path | None,
+    ways: tuple[str, ...],
+    split: str | None,
+    limit: int | None,
+    out: Path,
+    device: str,
+) -> None:
     """Measure how accuracy falls with noise, MP3, short clips, pitch, speed and level, and how it depends on tempo.
 
     \b
@@ -46,12 +74,21 @@ def robustness(dataset: Path, model: Path | None, ways: tuple[str, ...], split: 
     folder = find_model(model)
     predictor = Predictor.load(folder, choose_device(device))
     predictor.require_meter("robustness")
-    tracks = [t for t in open_dataset(dataset, DataConfig(), predictor.classes).tracks if t.labels and split in (None, t.split)][:limit]
+    tracks = [
+        t
+        for t in open_dataset(dataset, DataConfig(), predictor.classes).tracks
+        if t.labels and split in (None, t.split)
+    ][:limit]
     if not tracks:
-        raise DataError(f"{dataset} has no labelled tracks{f' in the split {split}' if split else ''}", f"beatmeter data check {dataset}")
+        raise DataError(
+            f"{dataset} has no labelled tracks{f' in the split {split}' if split else ''}",
+            f"beatmeter data check {dataset}",
+        )
     with TERMINAL.track("listening", len(tracks)) as tick:
         curves = measure(predictor, tracks, ways or tuple(WAYS), tick)
-    lines = [f"{folder.name} on {len(tracks)} tracks of {dataset.name}: accuracy in percent with 95 % intervals"]
+    lines = [
+        f"{folder.name} on {len(tracks)} tracks of {dataset.name}: accuracy in percent with 95 % intervals"
+    ]
     for curve in curves:
         lines += ["", f"{curve.title}, {curve.unit}"]
         lines += [

@@ -22,14 +22,45 @@ MODEL = "embedded, "  # the systems that a further backbone repeats
 
 @click.command()
 @click.argument("dataset", type=PATH)
-@click.option("--on", "others", multiple=True, type=PATH, metavar="DATASET", help="Further data to test on, never to choose by; may be repeated.")
-@click.option("--backbone", "backbones", multiple=True, metavar="NAME", help="A further backbone, in every setting of the embedded one.")
-@click.option("--only", "only", multiple=True, metavar="PATTERN", help="Only systems whose name matches, such as '*lag 30 s*'; may be repeated.")
+@click.option(
+    "--on",
+    "others",
+    multiple=True,
+    type=PATH,
+    metavar="DATASET",
+    help="Further data to test on, never to choose by; may be repeated.",
+)
+@click.option(
+    "--backbone",
+    "backbones",
+    multiple=True,
+    metavar="NAME",
+    help="A further backbone, in every setting of the embedded one.",
+)
+@click.option(
+    "--only",
+    "only",
+    multiple=True,
+    metavar="PATTERN",
+    help="Only systems whose name matches, such as '*lag 30 s*'; may be repeated.",
+)
 @click.option("--cache", type=PATH, default="cache", show_default=True, help="Folder of feature stores.")
-@click.option("--out", type=PATH, default="runs/study", show_default=True, help="Where runs, tables and figures go.")
+@click.option(
+    "--out", type=PATH, default="runs/study", show_default=True, help="Where runs, tables and figures go."
+)
 @click.option("--seeds", metavar="0-4", help="Seeds of every system.  [default: 0-2]")
-@click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="Change one setting of all systems; may be repeated.")
-@click.option("--jobs", type=click.IntRange(min=1), help="Processes that work at a time.  [default: one for each GPU, else for each core]")
+@click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Change one setting of all systems; may be repeated.",
+)
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    help="Processes that work at a time.  [default: one for each GPU, else for each core]",
+)
 @device_option
 def study(
     dataset: Path,
@@ -66,17 +97,24 @@ def study(
     plan = _chosen(load_plan("comparison"), backbones, only)
     base = plan.changed((), assignments)
     own = open_dataset(dataset, base.data, base.task.meters)
-    elsewhere = [open_dataset(path, replace(base.data, extra=(), corrections=()), base.task.meters) for path in others]
+    elsewhere = [
+        open_dataset(path, replace(base.data, extra=(), corrections=()), base.task.meters) for path in others
+    ]
     names = [other.name for other in elsewhere]
     if len(set(names)) < len(names) or OWN in names:
-        raise ConfigError(f"two of the data sets of --on have the same name, or one is called {OWN!r}", "Rename one of the folders.")
+        raise ConfigError(
+            f"two of the data sets of --on have the same name, or one is called {OWN!r}",
+            "Rename one of the folders.",
+        )
     cells = plan.cells(base, dataset, cache, out, seeds=parse_seeds(seeds) if seeds else ())
     place = choose_device(device)
     try:
         done = execute(cells, out, place, OWN, jobs or 0, echo, TERMINAL)
         runs = {name: some for name, some in done.runs.items() if some}
         if not runs:
-            raise ConfigError("no system came to its end", "The reasons are above; run the same command again to go on.")
+            raise ConfigError(
+                "no system came to its end", "The reasons are above; run the same command again to go on."
+            )
         for path, other in zip(others, elsewhere, strict=True):
             predict_elsewhere([run for some in runs.values() for run in some], path, other, place, echo)
         first = plan.baseline if plan.baseline in runs else next(iter(runs))
@@ -102,7 +140,11 @@ def _chosen(plan: Plan, backbones: tuple[str, ...], only: tuple[str, ...]) -> Pl
     """The plan with the systems of further backbones, and only those that match, with those that they start from."""
     systems, seeds, starts = dict(plan.systems), dict(plan.own_seeds), dict(plan.starts)
     for backbone in backbones:
-        new = {name: f"{Path(backbone).name}, {name.removeprefix(MODEL)}" for name in plan.systems if name.startswith(MODEL)}
+        new = {
+            name: f"{Path(backbone).name}, {name.removeprefix(MODEL)}"
+            for name in plan.systems
+            if name.startswith(MODEL)
+        }
         for name, its in new.items():
             values = plan.systems[name]
             systems[its] = {**values, "features": {**values.get("features", {}), "backbone": backbone}}

@@ -44,8 +44,15 @@ def gather(arguments: Sequence[str], group: bool) -> dict[str, list[Path]]:
         if name in found:
             raise ConfigError(f"the system {name!r} is named twice", "Give the systems names: NAME=RUN.")
         found[name] = paths
-    shared = {name: _in_common(paths) if len(paths) > 1 and name in first_of.values() else name for name, paths in found.items()}
-    return {shared[name]: paths for name, paths in found.items()} if len(set(shared.values())) == len(found) else found
+    shared = {
+        name: _in_common(paths) if len(paths) > 1 and name in first_of.values() else name
+        for name, paths in found.items()
+    }
+    return (
+        {shared[name]: paths for name, paths in found.items()}
+        if len(set(shared.values())) == len(found)
+        else found
+    )
 
 
 def model_and_files(paths: Sequence[Path]) -> tuple[Path, Sequence[Path]]:
@@ -59,7 +66,9 @@ def model_and_files(paths: Sequence[Path]) -> tuple[Path, Sequence[Path]]:
     first = paths[0]
     if is_model(first):
         files = paths[1:]
-    elif first == STDIN or first.exists() or is_audio(first.name):  # an audio file that is missing is told among the files
+    elif (
+        first == STDIN or first.exists() or is_audio(first.name)
+    ):  # an audio file that is missing is told among the files
         return find_model(), paths
     elif str(first) in shipped_models()["models"]:
         files = paths[1:]
@@ -87,7 +96,9 @@ def check_priors(model: Path, priors: Mapping[str, float] | None) -> None:
 
     file = RunFolder(model).calibration
     if not file.exists():
-        raise RunError("priors and abstention need calibrated scores", f"Run `beatmeter calibrate {model}` first.")
+        raise RunError(
+            "priors and abstention need calibrated scores", f"Run `beatmeter calibrate {model}` first."
+        )
     if priors:
         Calibration.load(file).require_priors(priors)
 
@@ -100,7 +111,9 @@ def files_of(given: Sequence[Path]) -> list[Path]:
     for path in given:
         inside = find_audio(path) if path.is_dir() and path != STDIN else [path]
         if not inside:
-            raise DataError(f"there are no audio files in {shown(path)}", "Give files, or folders that hold audio.")
+            raise DataError(
+                f"there are no audio files in {shown(path)}", "Give files, or folders that hold audio."
+            )
         found += inside
     return found
 
@@ -148,7 +161,14 @@ def _in_common(paths: Sequence[Path]) -> str:
 
 def short_names(paths: Sequence[Path]) -> list[str]:
     """A name for every path: its last part, with the part above it where that is not enough."""
-    short = [p.resolve().name if p.is_dir() else p.resolve().parent.parent.name if p.parent.name == "predictions" else p.stem for p in paths]
+    short = [
+        p.resolve().name
+        if p.is_dir()
+        else p.resolve().parent.parent.name
+        if p.parent.name == "predictions"
+        else p.stem
+        for p in paths
+    ]
     if len(set(short)) == len(short):
         return short
     longer = [f"{p.resolve().parent.name}/{s}" for p, s in zip(paths, short, strict=True)]
@@ -165,4 +185,8 @@ def _is_named(text: str) -> bool:
 def _settings(run: Path) -> str | None:
     """The settings of a run folder but for its seed, as text; None where there are none."""
     file = run / "config.toml"
-    return to_json_line({k: v for k, v in read_toml(file).items() if k != "seed"}, sort_keys=True) if file.exists() else None
+    return (
+        to_json_line({k: v for k, v in read_toml(file).items() if k != "seed"}, sort_keys=True)
+        if file.exists()
+        else None
+    )

@@ -20,13 +20,29 @@ PATH = click.Path(path_type=Path)
 
 @click.command()
 @click.argument("paths", type=PATH, nargs=-1, required=True, metavar="[MODEL] FILE")
-@click.option("--window", type=float, default=10.0, show_default=True, help="Seconds that the model hears at once.")
+@click.option(
+    "--window", type=float, default=10.0, show_default=True, help="Seconds that the model hears at once."
+)
 @click.option("--hop", type=float, default=2.5, show_default=True, help="Seconds between windows.")
-@click.option("--duration", type=float, default=30.0, show_default=True, help="Seconds that a meter is expected to last: more is smoother.")
+@click.option(
+    "--duration",
+    type=float,
+    default=30.0,
+    show_default=True,
+    help="Seconds that a meter is expected to last: more is smoother.",
+)
 @click.option("--plot", type=PATH, metavar="FILE", help="Draw it: a .png or .svg file.")
 @click.option("--json", "as_json", is_flag=True, help="Segments and windows as JSON.")
 @device_option
-def timeline(paths: tuple[Path, ...], window: float, hop: float, duration: float, plot: Path | None, as_json: bool, device: str) -> None:
+def timeline(
+    paths: tuple[Path, ...],
+    window: float,
+    hop: float,
+    duration: float,
+    plot: Path | None,
+    as_json: bool,
+    device: str,
+) -> None:
     """Say where in FILE which meter is heard, and when it changes.
 
     MODEL is a run folder, the folder of an ensemble, or the name of a model that ships; without it the best of those that
@@ -41,20 +57,30 @@ def timeline(paths: tuple[Path, ...], window: float, hop: float, duration: float
     if plot is not None and plot.suffix not in (".png", ".svg"):
         raise ConfigError(f"a plot is a .png or .svg file, not {plot.name}")
     windows = len(paths) == 1 and paths[0].suffix == ".csv"
-    found = _of_predictions(paths[0], duration) if windows else _of_audio(paths, window, hop, duration, device)
+    found = (
+        _of_predictions(paths[0], duration) if windows else _of_audio(paths, window, hop, duration, device)
+    )
     if plot is not None and len(found) > 1:
-        raise ConfigError(f"{paths[0]} holds {len(found)} pieces, a plot shows one", "Leave --plot out, or keep one piece in the file.")
+        raise ConfigError(
+            f"{paths[0]} holds {len(found)} pieces, a plot shows one",
+            "Leave --plot out, or keep one piece in the file.",
+        )
     if as_json:
         values = {name: t.to_json() for name, t in found.items()}
         click.echo(to_json(values if windows else next(iter(values.values()))))
     else:
-        click.echo("\n".join((f"{name}\n" if windows else "") + t.to_text() for name, t in found.items()), nl=False)
+        click.echo(
+            "\n".join((f"{name}\n" if windows else "") + t.to_text() for name, t in found.items()), nl=False
+        )
     if plot is not None:
         from beatmeter.evaluation import figures
         from beatmeter.runtime.atomic import write_bytes
 
         drawn = figures.timeline(next(iter(found.values())))
-        write_bytes(plot, figures.to_png(drawn) if plot.suffix == ".png" else figures.to_svg(drawn, "timeline").encode())
+        write_bytes(
+            plot,
+            figures.to_png(drawn) if plot.suffix == ".png" else figures.to_svg(drawn, "timeline").encode(),
+        )
         echo(f"plot: {plot}")
 
 
@@ -65,7 +91,9 @@ def _of_predictions(file: Path, duration: float) -> dict[str, Timeline]:
     return timelines(read_predictions(file), duration=duration)
 
 
-def _of_audio(paths: tuple[Path, ...], window: float, hop: float, duration: float, device: str) -> dict[str, Timeline]:
+def _of_audio(
+    paths: tuple[Path, ...], window: float, hop: float, duration: float, device: str
+) -> dict[str, Timeline]:
     import numpy as np
 
     from beatmeter.evaluation.timeline import timeline as build
@@ -74,7 +102,9 @@ def _of_audio(paths: tuple[Path, ...], window: float, hop: float, duration: floa
 
     model, files = model_and_files(paths)
     if len(files) > 1:
-        raise ConfigError(f"{len(files)} files were named", "A timeline is of one piece: beatmeter timeline MODEL FILE.")
+        raise ConfigError(
+            f"{len(files)} files were named", "A timeline is of one piece: beatmeter timeline MODEL FILE."
+        )
     predictor = Predictor.load(model, choose_device(device))
     predictor.require_meter("a timeline")
     with standard_input(files) as (file,), listening([file]) as (heard, _):

@@ -26,18 +26,59 @@ if TYPE_CHECKING:
 @click.option("--frozen", is_flag=True, help="Train a head on stored features.")
 @click.option("--lora", is_flag=True, help="Train through the backbone with LoRA adapters.")
 @settings_options
-@click.option("--out", type=click.Path(path_type=Path), help="Run folder.  [default: runs/<time>-<regime>-<backbone>]")
-@click.option("--extra-data", multiple=True, type=click.Path(), help="A further dataset that joins training only; may be repeated.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Run folder.  [default: runs/<time>-<regime>-<backbone>]"
+)
+@click.option(
+    "--extra-data",
+    multiple=True,
+    type=click.Path(),
+    help="A further dataset that joins training only; may be repeated.",
+)
 @corrections_option
 @click.option("--limit", type=int, help="At most this many tracks per split: a smoke run.")
 @click.option("--seed", type=int, help="Seed of weights, order and augmentation.")
-@click.option("--seeds", metavar="0-15", help="Several seeds, each a run: those that share features train together.")
-@click.option("--grid", multiple=True, metavar="NAME=V,V", help="Several values of a setting, each a run; may be repeated: all combinations.")
-@click.option("--predict", "splits", default="val,test", show_default=True, help="Splits to predict and diagnose at the end.")
-@click.option("--continue", "go_on", is_flag=True, help="Go on when --out holds an unfinished run of these settings; else begin.")
-@click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Continue an interrupted run, bit for bit, by its own settings.")
-@click.option("--data", "moved", type=click.Path(), metavar="DIR", help="With --resume: where the data set of the run lies now.")
-@click.option("--cache", type=click.Path(), metavar="DIR", help="Folder of feature stores; with --resume, where it lies now.  [default: cache]")
+@click.option(
+    "--seeds", metavar="0-15", help="Several seeds, each a run: those that share features train together."
+)
+@click.option(
+    "--grid",
+    multiple=True,
+    metavar="NAME=V,V",
+    help="Several values of a setting, each a run; may be repeated: all combinations.",
+)
+@click.option(
+    "--predict",
+    "splits",
+    default="val,test",
+    show_default=True,
+    help="Splits to predict and diagnose at the end.",
+)
+@click.option(
+    "--continue",
+    "go_on",
+    is_flag=True,
+    help="Go on when --out holds an unfinished run of these settings; else begin.",
+)
+@click.option(
+    "--resume",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="Continue an interrupted run, bit for bit, by its own settings.",
+)
+@click.option(
+    "--data",
+    "moved",
+    type=click.Path(),
+    metavar="DIR",
+    help="With --resume: where the data set of the run lies now.",
+)
+@click.option(
+    "--cache",
+    type=click.Path(),
+    metavar="DIR",
+    help="Folder of feature stores; with --resume, where it lies now.  [default: cache]",
+)
 @device_option
 def train(
     dataset: str | None,
@@ -73,19 +114,46 @@ def train(
     beatmeter train --resume runs/NAME
     """
     if moved is not None and resume is None:
-        raise ConfigError("--data says where the data of a run that is resumed lie now", "A new run takes DATASET: beatmeter train DATASET --frozen.")
+        raise ConfigError(
+            "--data says where the data of a run that is resumed lie now",
+            "A new run takes DATASET: beatmeter train DATASET --frozen.",
+        )
     if frozen and lora:
-        raise ConfigError("--frozen and --lora are two ways to train, and a run takes one", "Leave one out; compare two runs by `beatmeter compare`.")
+        raise ConfigError(
+            "--frozen and --lora are two ways to train, and a run takes one",
+            "Leave one out; compare two runs by `beatmeter compare`.",
+        )
     regime = "frozen" if frozen else "lora" if lora else None
     if resume is not None:
-        if dataset or regime or recipe or assignments or out or limit or seed or seeds or grid or extra_data or corrections or go_on:
-            raise ConfigError("--resume continues a run with its own settings and takes no others", f"beatmeter train --resume {resume}")
+        if (
+            dataset
+            or regime
+            or recipe
+            or assignments
+            or out
+            or limit
+            or seed
+            or seeds
+            or grid
+            or extra_data
+            or corrections
+            or go_on
+        ):
+            raise ConfigError(
+                "--resume continues a run with its own settings and takes no others",
+                f"beatmeter train --resume {resume}",
+            )
     elif dataset is None or regime is None:
         raise ConfigError(
-            "train needs a DATASET and one of --frozen, --lora", "For instance: beatmeter train --frozen data/demo --recipe spectral-lag"
+            "train needs a DATASET and one of --frozen, --lora",
+            "For instance: beatmeter train --frozen data/demo --recipe spectral-lag",
         )
     if resume is None:
-        data = {name: value for name, value in (("path", dataset), ("extra", extra_data), ("corrections", corrections)) if value}
+        data = {
+            name: value
+            for name, value in (("path", dataset), ("extra", extra_data), ("corrections", corrections))
+            if value
+        }
         values: dict[str, object] = {"data": data, "limit": limit, "seed": seed}
         if regime == "lora":
             values |= {"regime": "streamed"}
@@ -94,7 +162,10 @@ def train(
         if cache is not None:
             values["features"] = {"cache": cache}
         if go_on and out is None:
-            raise ConfigError("--continue needs the folder of the run", "Name it with --out, or use beatmeter train --resume RUN.")
+            raise ConfigError(
+                "--continue needs the folder of the run",
+                "Name it with --out, or use beatmeter train --resume RUN.",
+            )
         config = configure(recipe, assignments, **values)
         name = config.features.backbone.rstrip("/").split("/")[-1]
         out = out or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{regime}-{name}"
@@ -118,17 +189,37 @@ def train(
     going = resume is not None or (go_on and RunFolder(out).begun(config))
     ranks, place = distributed.join(choose_device(device))
     try:
-        outcome = run(config, out, place, going, _splits(splits), echo if ranks.main else _quiet, TERMINAL if ranks.main else SILENT, ranks)
+        outcome = run(
+            config,
+            out,
+            place,
+            going,
+            _splits(splits),
+            echo if ranks.main else _quiet,
+            TERMINAL if ranks.main else SILENT,
+            ranks,
+        )
     except KeyboardInterrupt:
         saved = RunFolder(out).last.exists()
-        echo(f"stopped; continue with: beatmeter train --resume {out}" if saved else "stopped before the first epoch was saved")
+        echo(
+            f"stopped; continue with: beatmeter train --resume {out}"
+            if saved
+            else "stopped before the first epoch was saved"
+        )
         raise SystemExit(130) from None
     distributed.leave()
     if ranks.main:
         _close(outcome)
 
 
-def _sweep(config: RunConfig, out: Path, seeds: str | None, grid: tuple[str, ...], device: torch.device, splits: list[str]) -> None:
+def _sweep(
+    config: RunConfig,
+    out: Path,
+    seeds: str | None,
+    grid: tuple[str, ...],
+    device: torch.device,
+    splits: list[str],
+) -> None:
     """Several runs, and a table of them."""
     from beatmeter.evaluation.runs import RunFolder
     from beatmeter.experiments.cells import expand, parse_axis, parse_seeds
@@ -136,8 +227,12 @@ def _sweep(config: RunConfig, out: Path, seeds: str | None, grid: tuple[str, ...
     from beatmeter.runtime import distributed
 
     if distributed.started():
-        raise ConfigError("--seeds and --grid train many heads in one process", "Start them without a launcher.")
-    cells = expand(config, [parse_axis(text, config) for text in grid], parse_seeds(seeds) if seeds else [config.seed])
+        raise ConfigError(
+            "--seeds and --grid train many heads in one process", "Start them without a launcher."
+        )
+    cells = expand(
+        config, [parse_axis(text, config) for text in grid], parse_seeds(seeds) if seeds else [config.seed]
+    )
     failed: FailedRunsError | None = None
     try:
         run_cells(cells, out, device, splits, echo, TERMINAL)
@@ -147,7 +242,9 @@ def _sweep(config: RunConfig, out: Path, seeds: str | None, grid: tuple[str, ...
     if cells:
         click.echo(summary(cells, [out / cell.name for cell in cells]))
     several = len({cell.system for cell in cells}) > 1
-    click.echo(f"runs: {out}" + (f"; which differences are real: beatmeter compare {out}/*" if several else ""))
+    click.echo(
+        f"runs: {out}" + (f"; which differences are real: beatmeter compare {out}/*" if several else "")
+    )
     if failed is not None:
         raise failed
 
@@ -158,13 +255,34 @@ def _quiet(text: str) -> None:
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--data", "dataset", type=click.Path(), help="Evaluate all labelled tracks of another dataset; or where the run's own lies now.")
-@click.option("--split", "splits", default="val,test", show_default=True, help="Splits of the run's own data to predict.")
-@click.option("--cache", type=click.Path(), metavar="DIR", help="Folder of feature stores.  [default: that of the run]")
+@click.option(
+    "--data",
+    "dataset",
+    type=click.Path(),
+    help="Evaluate all labelled tracks of another dataset; or where the run's own lies now.",
+)
+@click.option(
+    "--split",
+    "splits",
+    default="val,test",
+    show_default=True,
+    help="Splits of the run's own data to predict.",
+)
+@click.option(
+    "--cache", type=click.Path(), metavar="DIR", help="Folder of feature stores.  [default: that of the run]"
+)
 @corrections_option
 @click.option("--json", "as_json", is_flag=True, help="Figures and findings as JSON.")
 @device_option
-def evaluate(run: Path, dataset: str | None, splits: str, cache: str | None, corrections: tuple[str, ...], as_json: bool, device: str) -> None:
+def evaluate(
+    run: Path,
+    dataset: str | None,
+    splits: str,
+    cache: str | None,
+    corrections: tuple[str, ...],
+    as_json: bool,
+    device: str,
+) -> None:
     """Predict with the best epoch of RUN, and diagnose. Thresholds come from the validation split.
 
     With --corrections, predictions and evaluation under the corrected labels are written beside the others, named
@@ -178,7 +296,9 @@ def evaluate(run: Path, dataset: str | None, splits: str, cache: str | None, cor
     from beatmeter.learning.training import evaluate_run
     from beatmeter.runtime.device import choose_device
 
-    outcome = evaluate_run(run, choose_device(device), _splits(splits), dataset, echo, TERMINAL, corrections, cache)
+    outcome = evaluate_run(
+        run, choose_device(device), _splits(splits), dataset, echo, TERMINAL, corrections, cache
+    )
     _show(outcome, as_json)
 
 
@@ -208,5 +328,7 @@ def _splits(text: str) -> list[str]:
     names = [part.strip() for part in text.split(",") if part.strip()]
     unknown = [name for name in names if name not in ("train", "val", "test")]
     if unknown or not names:
-        raise ConfigError(f"no split {', '.join(map(repr, unknown)) or 'was named'}", "Splits are train, val, test.")
+        raise ConfigError(
+            f"no split {', '.join(map(repr, unknown)) or 'was named'}", "Splits are train, val, test."
+        )
     return names

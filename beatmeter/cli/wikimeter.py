@@ -17,15 +17,38 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("catalogue", type=click.Path())
 @click.argument("out", type=click.Path())
-@click.option("--dry-run", is_flag=True, help="Only list what would be searched, and which lengths would be accepted.")
-@click.option("--class", "only", multiple=True, metavar="METER", help="Only works with this meter; may be repeated.")
+@click.option(
+    "--dry-run", is_flag=True, help="Only list what would be searched, and which lengths would be accepted."
+)
+@click.option(
+    "--class", "only", multiple=True, metavar="METER", help="Only works with this meter; may be repeated."
+)
 @click.option("--limit", type=click.IntRange(min=1), help="At most this many works.")
-@click.option("--candidates", type=click.IntRange(min=1, max=50), default=5, show_default=True, help="Search results to try per work.")
-@click.option("--search", default="ytsearch", show_default=True, help="Where yt-dlp searches: its search prefix, for instance scsearch.")
+@click.option(
+    "--candidates",
+    type=click.IntRange(min=1, max=50),
+    default=5,
+    show_default=True,
+    help="Search results to try per work.",
+)
+@click.option(
+    "--search",
+    default="ytsearch",
+    show_default=True,
+    help="Where yt-dlp searches: its search prefix, for instance scsearch.",
+)
 @jobs_option
 @classes_option
 def wikimeter(
-    catalogue: str, out: str, dry_run: bool, only: tuple[str, ...], limit: int | None, candidates: int, search: str, jobs: int, classes: str
+    catalogue: str,
+    out: str,
+    dry_run: bool,
+    only: tuple[str, ...],
+    limit: int | None,
+    candidates: int,
+    search: str,
+    jobs: int,
+    classes: str,
 ) -> None:
     """Search and download the works of CATALOGUE, cut them into 30-s segments, and label them in the folder OUT.
 
@@ -49,7 +72,9 @@ def wikimeter(
 
     names = class_names(classes)
     wanted = {to_class(name, names) for name in only}
-    works = [work for work in read_catalogue(Path(catalogue), names) if not wanted or wanted & set(work.meters)][:limit]
+    works = [
+        work for work in read_catalogue(Path(catalogue), names) if not wanted or wanted & set(work.meters)
+    ][:limit]
     if not works:
         raise DataError(f"{catalogue} has no works with the meter {' or '.join(only)}")
     steps = plan(works, Path(out))
@@ -57,7 +82,9 @@ def wikimeter(
         for step in steps:
             click.echo(_line(step))
         waiting = [step for step in steps if not step.done]
-        click.echo(f"{len(waiting)} of {count(len(steps), 'work')} to do, about {count(sum(step.segments for step in waiting), 'segment')}")
+        click.echo(
+            f"{len(waiting)} of {count(len(steps), 'work')} to do, about {count(sum(step.segments for step in waiting), 'segment')}"
+        )
         return
     try:
         with TERMINAL.track("works", len(works)) as tick:
@@ -67,8 +94,12 @@ def wikimeter(
         raise SystemExit(130) from None
     for song, reason in outcome.without.items():
         click.echo(f"not there: {song}: {reason}")
-    there = f"{count(len(outcome.made), 'work')} made, {len(outcome.kept)} kept, {len(outcome.without)} not there"
-    click.echo(f"{Path(out) / 'wikimeter.tab'}: {there}; {count(outcome.segments, 'segment')}; every refusal is in {Path(out) / 'rejected.csv'}")
+    there = (
+        f"{count(len(outcome.made), 'work')} made, {len(outcome.kept)} kept, {len(outcome.without)} not there"
+    )
+    click.echo(
+        f"{Path(out) / 'wikimeter.tab'}: {there}; {count(outcome.segments, 'segment')}; every refusal is in {Path(out) / 'rejected.csv'}"
+    )
     raise SystemExit(0 if not outcome.without else 1 if outcome.made or outcome.kept else 2)
 
 
@@ -77,6 +108,8 @@ def _line(step: Step) -> str:
     from beatmeter.datasets.wikimeter.building import clock
 
     work = step.work
-    where = "there already" if step.done else f"take {work.source}" if work.source else f"search {work.query!r}"
+    where = (
+        "there already" if step.done else f"take {work.source}" if work.source else f"search {work.query!r}"
+    )
     lengths = " to ".join(clock(seconds) for seconds in step.accepted)
     return f"[{format_labels(work.meters, work.primary)}] {work.song}: {where}, accept {lengths}, {count(step.segments, 'segment')}"

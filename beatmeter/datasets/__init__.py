@@ -59,22 +59,35 @@ def _open_folder(path: Path, config: DataConfig, classes: Sequence[str]) -> Data
     official = meter2800.official_tables(path, config.classes)
     if official:
         return meter2800.read(path, official, classes)
-    tables = [p for p in files.listing(path) if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and p.is_file()]
-    named = [p for p in tables if p.stem.lower() == "manifest"] or [p for p in tables if manifest.fits(read_columns(p))]
+    tables = [
+        p
+        for p in files.listing(path)
+        if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and p.is_file()
+    ]
+    named = [p for p in tables if p.stem.lower() == "manifest"] or [
+        p for p in tables if manifest.fits(read_columns(p))
+    ]
     if len(named) == 1:
         return _open_table(named[0], classes)
     if named:
         splits = [meter2800.split_of(p) for p in named]
         if None not in splits and len(set(splits)) == len(splits) and all(_is_label_table(p) for p in named):
             return meter2800.read(path, named, classes)
-        raise DataError(f"{shown(path)} holds several tables: {', '.join(shown(p.name) for p in named)}", "Name the one to read.")
+        raise DataError(
+            f"{shown(path)} holds several tables: {', '.join(shown(p.name) for p in named)}",
+            "Name the one to read.",
+        )
     if not files.find_audio(path):
         raise DataError(f"{shown(path)} holds neither audio files nor a table that names some", _KINDS)
     return folder.read(path, classes)
 
 
 def _open_table(path: Path, classes: Sequence[str]) -> Dataset:
-    return meter2800.read(path.parent, [path], classes) if _is_label_table(path) else manifest.read(path, classes)
+    return (
+        meter2800.read(path.parent, [path], classes)
+        if _is_label_table(path)
+        else manifest.read(path, classes)
+    )
 
 
 def _is_label_table(path: Path) -> bool:
@@ -89,13 +102,23 @@ def _join(dataset: Dataset, extra: Dataset) -> Dataset:
     tracks: list[Track] = []
     excluded = [replace(e, source=e.source or extra.name) for e in extra.excluded]
     for track in extra.tracks:
-        joined = replace(track, split="train", source=track.source or extra.name, extra={**track.extra, JOINED: extra.name})
+        joined = replace(
+            track, split="train", source=track.source or extra.name, extra={**track.extra, JOINED: extra.name}
+        )
         if track.split in ("val", "test"):
-            excluded.append(Exclusion.of(track, "leak", f"extra data train only, and this row is in the {track.split} split of {extra.name}"))
+            excluded.append(
+                Exclusion.of(
+                    track,
+                    "leak",
+                    f"extra data train only, and this row is in the {track.split} split of {extra.name}",
+                )
+            )
         elif track.id in taken:
             excluded.append(Exclusion.of(joined, "duplicate", f"{dataset.name} has a row of the same id"))
         else:
             taken.add(track.id)
             tracks.append(joined)
     content = hashlib.sha256(f"{dataset.sha256}{extra.sha256}".encode()).hexdigest()
-    return replace(dataset, tracks=(*dataset.tracks, *tracks), excluded=(*dataset.excluded, *excluded), sha256=content)
+    return replace(
+        dataset, tracks=(*dataset.tracks, *tracks), excluded=(*dataset.excluded, *excluded), sha256=content
+    )

@@ -47,7 +47,12 @@ class Report:
         for track in self.dataset.tracks:
             found.setdefault((track.source or "-", track.split or "-"), Counter())[track.primary or "-"] += 1
         order = {split: i for i, split in enumerate(SPLITS)}
-        return [(source, split, dict(n)) for (source, split), n in sorted(found.items(), key=lambda item: (item[0][0], order.get(item[0][1], 9)))]
+        return [
+            (source, split, dict(n))
+            for (source, split), n in sorted(
+                found.items(), key=lambda item: (item[0][0], order.get(item[0][1], 9))
+            )
+        ]
 
     def warnings(self) -> list[str]:
         """What is worth a second look although no row is at fault."""
@@ -55,7 +60,9 @@ class Report:
         splits = [s for s in SPLITS if any(t.split == s for t in tracks)]
         primary = {(t.split, t.primary) for t in tracks}
         for split in splits:
-            absent = [c for c in self.classes if any(p == c for _, p in primary) and (split, c) not in primary]
+            absent = [
+                c for c in self.classes if any(p == c for _, p in primary) and (split, c) not in primary
+            ]
             if absent:
                 found.append(f"{split} has no track of class {', '.join(absent)}")
         sources = {t.source for t in tracks if t.primary}
@@ -63,7 +70,9 @@ class Report:
             labels = Counter(t.primary for t in tracks if t.source == source and t.primary)
             label, n = labels.most_common(1)[0]
             if sum(labels.values()) >= 20 and n / sum(labels.values()) > 0.8:
-                found.append(f"source {source} is {n / sum(labels.values()):.0%} class {label}: a model may learn the source instead of the meter")
+                found.append(
+                    f"source {source} is {n / sum(labels.values()):.0%} class {label}: a model may learn the source instead of the meter"
+                )
         return found
 
     def to_json(self) -> dict[str, Any]:
@@ -77,7 +86,9 @@ class Report:
             "groups": len({t.group for t in self.dataset.tracks}),
             "several_classes": sum(len(t.labels) > 1 for t in self.dataset.tracks),
             "seconds": self.seconds,
-            "counts": [{"source": source, "split": split, "classes": n} for source, split, n in self.counts()],
+            "counts": [
+                {"source": source, "split": split, "classes": n} for source, split, n in self.counts()
+            ],
             "corrections": [dict(c) for c in self.dataset.corrections],
             "reasons": dict(self.reasons),
             "excluded": [asdict(e) for e in self.dataset.excluded],
@@ -121,7 +132,10 @@ def _examine(tracks: Sequence[Track], decode: bool, jobs: int) -> Iterator[tuple
     outcomes = ordered(partial(_look, decode), (track.path for track in tracks), min(jobs, len(tracks)))
     for track, outcome in zip(tracks, outcomes, strict=True):
         if isinstance(outcome, Crash):
-            outcome = AudioError(f"{shown(track.path)} made the decoder crash", "Convert it with another program, or leave it out.")
+            outcome = AudioError(
+                f"{shown(track.path)} made the decoder crash",
+                "Convert it with another program, or leave it out.",
+            )
         yield track, outcome
 
 

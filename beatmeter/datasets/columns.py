@@ -29,10 +29,15 @@ def with_targets(dataset: Dataset, path: StrPath) -> Dataset:
     cells = _parquet(path) if path.suffix.lower() == ".parquet" else _text(path)
     if not any(t.id in cells for t in dataset.tracks):
         example = f", for instance not {dataset.tracks[0].id!r}" if dataset.tracks else ""
-        raise DataError(f"{shown(path)} names none of the {len(dataset.tracks)} tracks{example}", "Its column `id` must hold the ids of the tracks.")
+        raise DataError(
+            f"{shown(path)} names none of the {len(dataset.tracks)} tracks{example}",
+            "Its column `id` must hold the ids of the tracks.",
+        )
     tracks = tuple(replace(t, extra={**t.extra, **cells.get(t.id, {})}) for t in dataset.tracks)
     content = read_bytes(path, DataError)
-    return replace(dataset, tracks=tracks, sha256=hashlib.sha256(dataset.sha256.encode() + content).hexdigest())
+    return replace(
+        dataset, tracks=tracks, sha256=hashlib.sha256(dataset.sha256.encode() + content).hexdigest()
+    )
 
 
 def _text(path: Path) -> dict[str, dict[str, str]]:
@@ -50,7 +55,9 @@ def _parquet(path: Path) -> dict[str, dict[str, str]]:
     try:
         from pyarrow import ArrowException, parquet
     except ImportError:
-        raise DataError(f"{shown(path)}: reading Parquet needs pyarrow", "pip install pyarrow, or save the table as CSV.") from None
+        raise DataError(
+            f"{shown(path)}: reading Parquet needs pyarrow", "pip install pyarrow, or save the table as CSV."
+        ) from None
     try:
         table = parquet.read_table(path)
     except (OSError, ArrowException) as error:
@@ -60,13 +67,22 @@ def _parquet(path: Path) -> dict[str, dict[str, str]]:
     rows = zip(*(column.to_pylist() for column in table.columns), strict=True)
     return _by_id(
         path,
-        [(f"{shown(path.name)}:{i}", {n: "" if v is None else str(v) for n, v in zip(names, row, strict=True)}) for i, row in enumerate(rows, 1)],
+        [
+            (
+                f"{shown(path.name)}:{i}",
+                {n: "" if v is None else str(v) for n, v in zip(names, row, strict=True)},
+            )
+            for i, row in enumerate(rows, 1)
+        ],
     )
 
 
 def _require_ids(path: Path, columns: Sequence[str]) -> None:
     if "id" not in columns:
-        raise DataError(f"{shown(path)} has no column 'id'", f"A table of targets has a row per track id; it has: {', '.join(columns)}.")
+        raise DataError(
+            f"{shown(path)} has no column 'id'",
+            f"A table of targets has a row per track id; it has: {', '.join(columns)}.",
+        )
 
 
 def _by_id(path: Path, rows: Sequence[tuple[str, Mapping[str, str]]]) -> dict[str, dict[str, str]]:
@@ -84,7 +100,10 @@ def require_columns(tracks: Sequence[Track], columns: Sequence[str], what: str) 
     known = {name for t in tracks for name in t.extra} - {LABEL_PROBLEM, ROW, JOINED}
     for column in columns:
         if column not in known:
-            raise DataError(f"{what} = {column!r} is no column of this dataset", nearest(column, known) if known else "It has no columns.")
+            raise DataError(
+                f"{what} = {column!r} is no column of this dataset",
+                nearest(column, known) if known else "It has no columns.",
+            )
 
 
 def text_of(track: Track, column: str) -> str:
@@ -116,7 +135,10 @@ def number_of(track: Track, column: str) -> float:
         value = math.inf
     if math.isinf(value):
         where = track.extra.get(ROW, track.id)
-        raise DataError(f"{where}: {column} = {cell!r} is not a number", "Leave the cell empty where the value is not known.")
+        raise DataError(
+            f"{where}: {column} = {cell!r} is not a number",
+            "Leave the cell empty where the value is not known.",
+        )
     return value
 
 
@@ -139,7 +161,9 @@ def grouped_by(tracks: Sequence[Track], columns: Sequence[str]) -> list[Track]:
     column that no track has.
     """
     require_columns(tracks, columns, "split.groups")
-    values = [[f"{column}:{shown(cell)}" for column in columns if (cell := text_of(t, column))] for t in tracks]
+    values = [
+        [f"{column}:{shown(cell)}" for column in columns if (cell := text_of(t, column))] for t in tracks
+    ]
     parent: dict[str, str] = {}
 
     def root(name: str) -> str:

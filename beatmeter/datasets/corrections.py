@@ -62,13 +62,27 @@ class LabelFile:
             hint = "A corrections file has the columns id, label and new label (of a review), or id, label and reason."
             raise DataError(f"{shown(path)} has no column {missing[0]!r}", hint)
         review = DECISION in columns
-        labels, reasons, lines, before = dict[str, str](), dict[str, str](), dict[str, int](), dict[str, str]()
+        labels, reasons, lines, before = (
+            dict[str, str](),
+            dict[str, str](),
+            dict[str, int](),
+            dict[str, str](),
+        )
         kept: set[str] = set()
         for row in reader:
             id, label, line = row["id"] or "", (row["label"] or "").strip(), reader.line_num
             if not id or id in lines or None in row:
-                wrong = "has an empty id" if not id else f"names {id!r} again" if id in lines else "has more cells than the header"
-                raise DataError(f"{shown(path)}:{line}: this line {wrong}", 'Labels that hold commas must be quoted: "3,4".')
+                wrong = (
+                    "has an empty id"
+                    if not id
+                    else f"names {id!r} again"
+                    if id in lines
+                    else "has more cells than the header"
+                )
+                raise DataError(
+                    f"{shown(path)}:{line}: this line {wrong}",
+                    'Labels that hold commas must be quoted: "3,4".',
+                )
             lines[id] = line
             reasons[id] = (row.get("comment" if review else "reason") or "").strip()
             decision = (row[DECISION] or "").strip() if review else label
@@ -101,7 +115,10 @@ def apply_corrections(dataset: Dataset, file: LabelFile, classes: Sequence[str])
     strangers = sorted(id for id in named if id not in by_id and id not in gone)
     if named and len(strangers) == len(named):
         hint = nearest(strangers[0], by_id) if by_id else ""
-        raise DataError(f"{shown(file.path)} names no track of {dataset.name}", hint if hint.startswith("Did") else "It belongs to another dataset.")
+        raise DataError(
+            f"{shown(file.path)} names no track of {dataset.name}",
+            hint if hint.startswith("Did") else "It belongs to another dataset.",
+        )
     changed: dict[str, Track] = {}
     dropped: list[Exclusion] = []
     changes: dict[str, list[str]] = {}
@@ -112,7 +129,11 @@ def apply_corrections(dataset: Dataset, file: LabelFile, classes: Sequence[str])
             continue
         if not file.labels[id]:
             reason = file.reasons.get(id, "")
-            dropped.append(Exclusion.of(track, "correction", f"left out by {file.place(id)}" + (f": {reason}" if reason else "")))
+            dropped.append(
+                Exclusion.of(
+                    track, "correction", f"left out by {file.place(id)}" + (f": {reason}" if reason else "")
+                )
+            )
             continue
         new, old = _parse(file, id, file.labels[id], classes), written(track)
         if (new.weights, new.primary) != (dict(track.labels), track.primary):
@@ -141,7 +162,9 @@ def _require_as_reviewed(track: Track, file: LabelFile, classes: Sequence[str]) 
     then = file.reviewed.get(track.id, "")
     if then and _parse(file, track.id, then, classes).weights != dict(track.labels):
         what = f"{file.place(track.id)}: {track.id!r} was labelled {then} at the review, it is {written(track) or 'unlabelled'} now"
-        raise DataError(what, "Give the corrections that the review was made under before this one, or review it again.")
+        raise DataError(
+            what, "Give the corrections that the review was made under before this one, or review it again."
+        )
 
 
 def _parse(file: LabelFile, id: str, label: str, classes: Sequence[str]) -> Labels:

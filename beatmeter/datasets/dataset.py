@@ -33,7 +33,9 @@ class Exclusion:
     @classmethod
     def of(cls, track: Track, kind: str, reason: str) -> Exclusion:
         """The exclusion of a track that was accepted before."""
-        return cls(track.id, shown(track.path), track.extra.get(ROW, ""), kind, reason, track.split, track.source)
+        return cls(
+            track.id, shown(track.path), track.extra.get(ROW, ""), kind, reason, track.split, track.source
+        )
 
 
 @dataclass(frozen=True)
@@ -54,19 +56,28 @@ class Dataset:
     def __post_init__(self) -> None:
         twice = [name for name, n in Counter(t.id for t in self.tracks).items() if n > 1]
         if twice:
-            raise DataError(f"dataset {self.name} has {len(twice)} ids more than once, for instance {twice[0]!r}", "Give every row an id of its own.")
+            raise DataError(
+                f"dataset {self.name} has {len(twice)} ids more than once, for instance {twice[0]!r}",
+                "Give every row an id of its own.",
+            )
 
     def without(self, exclusions: Sequence[Exclusion]) -> Dataset:
         """The dataset after these exclusions: their tracks go, they join the list."""
         gone = {e.id for e in exclusions}
-        return replace(self, tracks=tuple(t for t in self.tracks if t.id not in gone), excluded=(*self.excluded, *exclusions))
+        return replace(
+            self,
+            tracks=tuple(t for t in self.tracks if t.id not in gone),
+            excluded=(*self.excluded, *exclusions),
+        )
 
     def labelled(self) -> Dataset:
         """Only the tracks that have a label."""
         problems = [t for t in self.tracks if not t.labels]
         return self.without(
             [
-                Exclusion.of(t, "label", t.extra[LABEL_PROBLEM]) if LABEL_PROBLEM in t.extra else Exclusion.of(t, "unlabelled", "it has no label")
+                Exclusion.of(t, "label", t.extra[LABEL_PROBLEM])
+                if LABEL_PROBLEM in t.extra
+                else Exclusion.of(t, "unlabelled", "it has no label")
                 for t in problems
             ]
         )
@@ -93,12 +104,19 @@ def merge_rows(tracks: Iterable[Track]) -> tuple[list[Track], list[Exclusion]]:
             rivals = [t for t in same if precedence(t) == best]
             if any(t.labels != first.labels for t in rivals):
                 places = ", ".join(t.extra[ROW] for t in same)
-                excluded += [Exclusion.of(t, "conflict", f"listed {len(same)} times with different labels: {places}") for t in same]
+                excluded += [
+                    Exclusion.of(t, "conflict", f"listed {len(same)} times with different labels: {places}")
+                    for t in same
+                ]
                 continue
             for other in same:
                 if other is not first:
                     leak = precedence(other) > best
-                    what = f"the same clip is in {first.split} ({first.extra[ROW]})" if leak else f"listed already in {first.extra[ROW]}"
+                    what = (
+                        f"the same clip is in {first.split} ({first.extra[ROW]})"
+                        if leak
+                        else f"listed already in {first.extra[ROW]}"
+                    )
                     excluded.append(Exclusion.of(other, "leak" if leak else "duplicate", what))
             kept.append(first)
         else:

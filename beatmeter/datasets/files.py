@@ -48,7 +48,10 @@ def audio_names(folder: Path, skip: Callable[[OSError], object] | None = None) -
 
     def refuse(error: OSError) -> None:
         if skip is None or error.filename == top:
-            raise DataError(f"cannot list {shown(error.filename)}: {error.strerror}", "Check its permissions, and that nobody moves it.") from None
+            raise DataError(
+                f"cannot list {shown(error.filename)}: {error.strerror}",
+                "Check its permissions, and that nobody moves it.",
+            ) from None
         skip(error)
 
     for here, folders, files in os.walk(top, onerror=refuse, followlinks=True):
@@ -165,7 +168,9 @@ class AudioFolder:
             return self.root / self._choose(name, found)
         if absolute.is_absolute() and os.path.exists(cell):  # noqa: PTH110 (false, not an error, for impossible names)
             raise MissingFileError(f"{shown(cell)} lies outside the dataset's folder", "outside")
-        raise MissingFileError(f"there is no audio file {shown(name)} (with any suffix) under {shown(self.root)}")
+        raise MissingFileError(
+            f"there is no audio file {shown(name)} (with any suffix) under {shown(self.root)}"
+        )
 
     def _candidates(self, name: PurePosixPath, anywhere: bool) -> list[PurePosixPath]:
         """Files that `name` could mean: those of the most exact way to look that finds any."""
@@ -188,6 +193,11 @@ class AudioFolder:
             chosen = [path for path in found if fits(path)]
             if len(chosen) == 1:
                 return chosen[0]
-        if len({stem(path) for path in found}) == 1:  # one clip in several formats: the first suffix of the alphabet, always
+        if (
+            len({stem(path) for path in found}) == 1
+        ):  # one clip in several formats: the first suffix of the alphabet, always
             return found[0]
-        raise MissingFileError(f"several files could be {shown(name)}: {', '.join(shown(path) for path in found[:4])}", "ambiguous")
+        raise MissingFileError(
+            f"several files could be {shown(name)}: {', '.join(shown(path) for path in found[:4])}",
+            "ambiguous",
+        )

@@ -36,7 +36,15 @@ def _track(file: Path, root: Path, name: str, classes: Sequence[str]) -> Track:
         elif not labels.weights:
             labels = _labels(part, classes)
     piece = song(stem(Path(place.name)).name)
-    return Track(shown(place.as_posix()), file, labels.weights, labels.primary or None, f"song:{shown(piece)}" if piece else "", name, split)
+    return Track(
+        shown(place.as_posix()),
+        file,
+        labels.weights,
+        labels.primary or None,
+        f"song:{shown(piece)}" if piece else "",
+        name,
+        split,
+    )
 
 
 def _labels(folder: str, classes: Sequence[str]) -> Labels:

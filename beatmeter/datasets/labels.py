@@ -55,8 +55,13 @@ def parse_labels(cell: str, classes: Sequence[str]) -> Labels:
     if text in classes:
         return Labels({text: 1.0}, text)
     if "+" in text:
-        raise DataError(f"label {text!r} is ambiguous: a grouping of one bar or two meters", "Write 7 for the one, 3,4 for the other.")
-    if _POLYRHYTHM.fullmatch(text) and not {"0", "1"} & {*(parts := [_plain(part) for part in text.split(":")])}:
+        raise DataError(
+            f"label {text!r} is ambiguous: a grouping of one bar or two meters",
+            "Write 7 for the one, 3,4 for the other.",
+        )
+    if _POLYRHYTHM.fullmatch(text) and not {"0", "1"} & {
+        *(parts := [_plain(part) for part in text.split(":")])
+    }:
         items = [(part, 1.0) for part in parts]
     else:
         items = [_weighted(item) for item in text.split(",")]

@@ -24,9 +24,15 @@ class Leak:
     def exclusion(self) -> Exclusion:
         """The exclusion of the track that has to go."""
         if self.what == "group":
-            return Exclusion.of(self.track, "leak", f"its group {self.track.group!r} is also in {self.keeper.split} ({self.keeper.id})")
+            return Exclusion.of(
+                self.track,
+                "leak",
+                f"its group {self.track.group!r} is also in {self.keeper.split} ({self.keeper.id})",
+            )
         labels = "" if self.track.labels == self.keeper.labels else ", labelled differently there"
-        return Exclusion.of(self.track, "leak", f"the same audio is in {self.keeper.split} ({self.keeper.id}){labels}")
+        return Exclusion.of(
+            self.track, "leak", f"the same audio is in {self.keeper.split} ({self.keeper.id}){labels}"
+        )
 
 
 def leaks(tracks: Iterable[Track], keys: Mapping[str, str] | None = None) -> list[Leak]:
@@ -73,17 +79,25 @@ def _copies(tracks: Sequence[Track], keys: Mapping[str, str]) -> list[Exclusion]
         labels = [t.labels for t in rivals if t.labels]
         if any(label != labels[0] for label in labels):
             places = ", ".join(f"{t.id} ({'+'.join(t.labels) or 'no label'})" for t in rivals)
-            excluded += [Exclusion.of(t, "conflict", f"the same audio has different labels: {places}") for t in rivals]
+            excluded += [
+                Exclusion.of(t, "conflict", f"the same audio has different labels: {places}") for t in rivals
+            ]
             keeper = None
         else:
             keeper = next((t for t in rivals if t.labels), rivals[0])
-            excluded += [Exclusion.of(t, "copy", f"the same audio as {_place(keeper)}") for t in rivals if t is not keeper]
+            excluded += [
+                Exclusion.of(t, "copy", f"the same audio as {_place(keeper)}")
+                for t in rivals
+                if t is not keeper
+            ]
         for other in same:
             if precedence(other) > best:
                 if best < 2 and keeper is not None:
                     excluded.append(Leak(other, keeper, "audio").exclusion())
                 else:
-                    excluded.append(Exclusion.of(other, "copy", f"the same audio as {_place(keeper or rivals[0])}"))
+                    excluded.append(
+                        Exclusion.of(other, "copy", f"the same audio as {_place(keeper or rivals[0])}")
+                    )
     return excluded
 
 

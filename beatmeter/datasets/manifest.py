@@ -15,7 +15,16 @@ from beatmeter.schema import Track
 FILE = ("file", "path", "filename", "audio")
 CLASS = ("class", "meter", "label")  # the first that is there
 GROUP = ("group", "tune", "song", "artist")
-_SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val", "test": "test", "testing": "test"}
+_SPLITS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+    "testing": "test",
+}
 _USED = {"id", "source", "split", "start", "end", *FILE}
 
 
@@ -33,7 +42,8 @@ def read(path: Path, classes: Sequence[str]) -> Dataset:
     table = read_table(path)
     if not any(name in table.columns for name in FILE):
         raise DataError(
-            f"{shown(path)} names no files", f"One column must be called {', '.join(FILE[:-1])} or {FILE[-1]}; it has: {', '.join(table.columns)}."
+            f"{shown(path)} names no files",
+            f"One column must be called {', '.join(FILE[:-1])} or {FILE[-1]}; it has: {', '.join(table.columns)}.",
         )
     audio = files.AudioFolder(path.parent)
     tracks: list[Track] = []
@@ -50,7 +60,15 @@ def _track(row: Row, audio: files.AudioFolder, classes: Sequence[str]) -> Track 
     source, split = shown(row.text("source")), row.text("split")
 
     def exclude(kind: str, reason: str) -> Exclusion:
-        return Exclusion(shown(row.text("id") or cell), shown(cell), row.where, kind, reason, _SPLITS.get(split.lower()), source)
+        return Exclusion(
+            shown(row.text("id") or cell),
+            shown(cell),
+            row.where,
+            kind,
+            reason,
+            _SPLITS.get(split.lower()),
+            source,
+        )
 
     if row.problem:
         return exclude("row", row.problem)
@@ -74,5 +92,12 @@ def _track(row: Row, audio: files.AudioFolder, classes: Sequence[str]) -> Track 
     group = shown(row.text(*GROUP)) or (f"song:{shown(piece)}" if piece else "")
     identity = shown(row.text("id") or place.as_posix())
     return Track(
-        identity, path, labels.weights, labels.primary or None, group, source or files.name_of(audio.root), _SPLITS.get(split.lower()), extra
+        identity,
+        path,
+        labels.weights,
+        labels.primary or None,
+        group,
+        source or files.name_of(audio.root),
+        _SPLITS.get(split.lower()),
+        extra,
     )

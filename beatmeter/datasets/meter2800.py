@@ -27,21 +27,28 @@ _SPLIT = re.compile(r"(?<![a-z])(train|val|test)(?![a-z])", re.IGNORECASE)
 NON_MUSIC = ("0143", "0144", "00361")
 
 # Sources that the public archives of METER2800 leave out, and what to do about it.
-NOT_IN_ARCHIVES = {"GTZAN": "GTZAN is not in the public archives of METER2800: get it by itself and put it under GTZAN/"}
+NOT_IN_ARCHIVES = {
+    "GTZAN": "GTZAN is not in the public archives of METER2800: get it by itself and put it under GTZAN/"
+}
 
 
 def official_tables(folder: Path, classes: int) -> list[Path]:
     """The tables `data_{train,val,test}_{2,4}_classes` of a folder, for `classes` (0: 4 where there are any, else 2);
     a `.tab` is taken before a `.csv` of the same name. Raises DataError when only the others are there."""
     found: dict[tuple[str, str], Path] = {}
-    for path in sorted(files.listing(folder), key=lambda p: (SUFFIXES.index(p.suffix.lower()) if p.suffix.lower() in SUFFIXES else 9, p.name)):
+    for path in sorted(
+        files.listing(folder),
+        key=lambda p: (SUFFIXES.index(p.suffix.lower()) if p.suffix.lower() in SUFFIXES else 9, p.name),
+    ):
         match = _OFFICIAL.fullmatch(path.stem)
         if match and path.suffix.lower() in SUFFIXES:
             found.setdefault((match[2], match[1].lower()), path)
     wanted = str(classes) if classes else ("4" if any(n == "4" for n, _ in found) else "2")
     tables = [found[wanted, split] for split in ("train", "val", "test") if (wanted, split) in found]
     if found and not tables:
-        raise DataError(f"{shown(folder)} has no tables of {wanted} classes", f"Set data.classes={next(iter(found))[0]}.")
+        raise DataError(
+            f"{shown(folder)} has no tables of {wanted} classes", f"Set data.classes={next(iter(found))[0]}."
+        )
     return tables
 
 
@@ -58,7 +65,10 @@ def read(root: Path, tables: Sequence[Path], classes: Sequence[str]) -> Dataset:
     for path, table in read_tables:
         lacking = [name for name in COLUMNS if name not in table.columns]
         if lacking:
-            raise DataError(f"{shown(path)} lacks the columns {', '.join(lacking)}", f"It has: {', '.join(table.columns)}.")
+            raise DataError(
+                f"{shown(path)} lacks the columns {', '.join(lacking)}",
+                f"It has: {', '.join(table.columns)}.",
+            )
     audio = files.AudioFolder(root)
     sources = {_source(row) for row, _ in rows} - {""}
     kind = "wikimeter" if sources and all("WIKI" in source.upper() for source in sources) else "meter2800"
@@ -80,7 +90,9 @@ def _source(row: Row) -> str:
     return parts[0] if len(parts) > 1 else ""
 
 
-def _track(row: Row, split: str | None, audio: files.AudioFolder, classes: Sequence[str], kind: str, anywhere: bool) -> Track | Exclusion:
+def _track(
+    row: Row, split: str | None, audio: files.AudioFolder, classes: Sequence[str], kind: str, anywhere: bool
+) -> Track | Exclusion:
     cell, source = row.cells.get("filename", ""), _source(row)
 
     def exclude(why: str, reason: str) -> Exclusion:

@@ -49,12 +49,19 @@ def split_dataset(
     if config.file:
         dataset = replace(dataset, tracks=tuple(_by_file(dataset.tracks, config.file)))
         strangers = [t for t in dataset.tracks if t.split is None]
-        dataset = dataset.without([Exclusion.of(t, "split", f"the split file {shown(config.file)} does not name it") for t in strangers])
+        dataset = dataset.without(
+            [
+                Exclusion.of(t, "split", f"the split file {shown(config.file)} does not name it")
+                for t in strangers
+            ]
+        )
     dataset = without_leaks(dataset, keys)
     return without_leaks(replace(dataset, tracks=tuple(assign_splits(dataset.tracks, config))), keys)
 
 
-def audio_keys(tracks: Sequence[Track], cache: Path | None = None, jobs: int = 1, tick: Tick = untold) -> tuple[dict[str, str], list[Exclusion]]:
+def audio_keys(
+    tracks: Sequence[Track], cache: Path | None = None, jobs: int = 1, tick: Tick = untold
+) -> tuple[dict[str, str], list[Exclusion]]:
     """Track key of every track by id, and the exclusions of those whose file cannot be read."""
     keys: dict[str, str] = {}
     unreadable: list[Exclusion] = []
@@ -107,7 +114,9 @@ def _choose(groups: Mapping[str, Sequence[Track]], config: SplitConfig) -> dict[
         return total
 
     def order(group: str) -> tuple[int, str]:
-        return -len(groups[group]), hashlib.sha256(f"{config.seed}:{group}".encode("utf-8", "surrogateescape")).hexdigest()
+        return -len(groups[group]), hashlib.sha256(
+            f"{config.seed}:{group}".encode("utf-8", "surrogateescape")
+        ).hexdigest()
 
     chosen: dict[str, str] = {}
     for group in sorted(groups, key=order):
@@ -133,12 +142,16 @@ def read_split(path: StrPath) -> dict[str, str]:
     path = as_path(path)
     table = read_table(path)
     if not {"id", "split"} <= set(table.columns):
-        raise DataError(f"{shown(path)} is no split file", f"It needs the columns id and split; it has: {', '.join(table.columns)}.")
+        raise DataError(
+            f"{shown(path)} is no split file",
+            f"It needs the columns id and split; it has: {', '.join(table.columns)}.",
+        )
     result: dict[str, str] = {}
     for row in table.rows:
         if row.problem or not row.cells["id"] or row.cells["split"] not in SPLITS:
             raise DataError(
-                f"{row.where}: {row.problem or 'every row needs an id and one of train, val, test'}", "Write it again with `beatmeter data split`."
+                f"{row.where}: {row.problem or 'every row needs an id and one of train, val, test'}",
+                "Write it again with `beatmeter data split`.",
             )
         if result.setdefault(row.cells["id"], row.cells["split"]) != row.cells["split"]:
             raise DataError(f"{row.where}: {row.cells['id']!r} is in two splits", "Keep one of the rows.")

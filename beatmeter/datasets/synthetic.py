@@ -32,7 +32,21 @@ from beatmeter.runtime.paths import StrPath, as_path
 from beatmeter.runtime.progress import Tick, untold
 from beatmeter.settings import SplitConfig
 
-COLUMNS = ("id", "file", "class", "group", "split", "source", "kind", "style", "grouping", "tempo", "seconds", "seed", "beats")
+COLUMNS = (
+    "id",
+    "file",
+    "class",
+    "group",
+    "split",
+    "source",
+    "kind",
+    "style",
+    "grouping",
+    "tempo",
+    "seconds",
+    "seed",
+    "beats",
+)
 _SETTINGS = "synthetic.json"
 
 
@@ -70,7 +84,10 @@ def synthesise(out: StrPath, clips: int, plan: SynthPlan, jobs: int = 1, tick: T
     made = 0
     for outcome in ordered(partial(_ensure, out, plan), _schedule(clips, plan), jobs):
         if isinstance(outcome, Crash):
-            raise DataError(f"a process died while it made clip {len(rows)}", "Run again: complete clips are kept. Is there enough memory?")
+            raise DataError(
+                f"a process died while it made clip {len(rows)}",
+                "Run again: complete clips are kept. Is there enough memory?",
+            )
         row, fresh = outcome
         rows.append(row)
         made += fresh
@@ -88,13 +105,22 @@ def _claim(out: Path, plan: SynthPlan) -> None:
     settings = out / _SETTINGS
     if not settings.exists():
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise DataError(f"{shown(out)} is not an empty folder", "Name a new folder for the synthetic set.")
+            raise DataError(
+                f"{shown(out)} is not an empty folder", "Name a new folder for the synthetic set."
+            )
         write_json(settings, asdict(plan))
         return
     there = read_json(settings, DataError, "Name a new folder for the synthetic set.")
-    differs = [f"{name} {there.get(name)!r}, not {value!r}" for name, value in asdict(plan).items() if there.get(name) != value]
+    differs = [
+        f"{name} {there.get(name)!r}, not {value!r}"
+        for name, value in asdict(plan).items()
+        if there.get(name) != value
+    ]
     if differs:
-        raise DataError(f"{shown(out)} holds a synthetic set of other settings: {', '.join(differs)}", "Name another folder, or use these settings.")
+        raise DataError(
+            f"{shown(out)} holds a synthetic set of other settings: {', '.join(differs)}",
+            "Name another folder, or use these settings.",
+        )
 
 
 def _schedule(clips: int, plan: SynthPlan) -> Iterator[tuple[int, int, str]]:
@@ -113,21 +139,34 @@ def _ensure(out: Path, plan: SynthPlan, clip_of: tuple[int, int, str]) -> tuple[
     """The manifest row of a clip of the schedule, and whether it had to be made."""
     index, meter, split = clip_of
     name = f"{index:06d}"
-    audio, beats, notes = out / "audio" / f"{name}.{plan.format}", out / "beats" / f"{name}.beats", out / "annotations" / f"{name}.json"
+    audio, beats, notes = (
+        out / "audio" / f"{name}.{plan.format}",
+        out / "beats" / f"{name}.beats",
+        out / "annotations" / f"{name}.json",
+    )
     about = _complete(audio, beats, notes)
     fresh = about is None
     if about is None:
-        clip = render((plan.seed << 32) + index, meter=meter, seconds=plan.seconds, sample_rate=plan.sample_rate)
+        clip = render(
+            (plan.seed << 32) + index, meter=meter, seconds=plan.seconds, sample_rate=plan.sample_rate
+        )
         content = encode(clip.audio, clip.sample_rate, plan.format.upper(), "PCM_16")
         atomic.write_bytes(audio, content)
-        atomic.write_text(beats, "".join(f"{time:.6f}\t{number}\n" for time, number in zip(clip.beats, clip.beat_numbers, strict=True)))
+        atomic.write_text(
+            beats,
+            "".join(
+                f"{time:.6f}\t{number}\n" for time, number in zip(clip.beats, clip.beat_numbers, strict=True)
+            ),
+        )
         about = _annotation(clip, len(content))
         write_json(notes, about)  # last: where it is, the clip is complete
     meters = about["meters"]
     row = {
         "id": f"synthetic-{about['seed']}",  # its own in every set, so that sets can be joined
         "file": f"audio/{audio.name}",
-        "class": next(iter(meters)) if len(meters) == 1 else ",".join(f"{name}:{weight:g}" for name, weight in meters.items()),
+        "class": next(iter(meters))
+        if len(meters) == 1
+        else ",".join(f"{name}:{weight:g}" for name, weight in meters.items()),
         "group": f"synthetic-{about['seed']}",
         "split": split,
         "source": "synthetic",

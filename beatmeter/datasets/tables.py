@@ -67,16 +67,26 @@ def read_table(path: Path) -> Table:
             if not columns:
                 columns = [name.strip().lower() for name in cells]
             elif len(cells) != len(columns):
-                rows.append(Row(where, dict(zip(columns, cells, strict=False)), f"{len(cells)} cells, the header has {len(columns)}"))
+                rows.append(
+                    Row(
+                        where,
+                        dict(zip(columns, cells, strict=False)),
+                        f"{len(cells)} cells, the header has {len(columns)}",
+                    )
+                )
             else:
                 rows.append(Row(where, dict(zip(columns, cells, strict=True))))
     except csv.Error as error:
-        raise DataError(f"{shown(path)}:{line}: {error}", "Look for a quote that never closes, or save the table again.") from None
+        raise DataError(
+            f"{shown(path)}:{line}: {error}", "Look for a quote that never closes, or save the table again."
+        ) from None
     if not columns:
         raise DataError(f"{shown(path)} is empty", "Its first line must name the columns.")
     twice = {name for name in columns if name and columns.count(name) > 1}
     if twice:
-        raise DataError(f"{shown(path)} names a column twice: {', '.join(sorted(twice))}", "Rename one of them.")
+        raise DataError(
+            f"{shown(path)} names a column twice: {', '.join(sorted(twice))}", "Rename one of them."
+        )
     return Table(path, tuple(columns), tuple(rows), hashlib.sha256(data).hexdigest())
 
 

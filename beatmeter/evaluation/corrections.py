@@ -25,7 +25,10 @@ class Corrections(LabelFile):
         if not touched:
             stranger = next(iter(self.labels), "")
             hint = nearest(stranger, p.ids) if stranger and len(p) else ""
-            raise DataError(f"{self.path} names no item of these predictions (split {p.split!r})", hint if hint.startswith("Did") else "")
+            raise DataError(
+                f"{self.path} names no item of these predictions (split {p.split!r})",
+                hint if hint.startswith("Did") else "",
+            )
         targets, primary = p.targets.copy(), p.primary.copy()
         for i, id in enumerate(p.ids):
             label = self.labels.get(id)
@@ -37,5 +40,7 @@ class Corrections(LabelFile):
                 targets[i] = [weights.get(c, 0.0) for c in p.classes]
                 primary[i] = p.classes.index(main)
         kept = np.array([self.labels.get(id, "kept") != "" for id in p.ids])
-        corrected = replace(p, targets=targets, primary=primary, meta={**p.meta, "corrections": self.path.name})
+        corrected = replace(
+            p, targets=targets, primary=primary, meta={**p.meta, "corrections": self.path.name}
+        )
         return corrected.take(np.flatnonzero(kept)), touched

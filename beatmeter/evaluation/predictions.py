@@ -44,12 +44,20 @@ def to_csv(predictions: ClassPredictions) -> str:
     if odd:
         raise SchemaError(f"the class name {odd[0]!r} cannot be a column", "Take away the spaces around it.")
     lines = [[*PLAIN, *(TARGET + c for c in classes), *(SCORE + c for c in classes)]]
-    numbers = [a.astype(np.float64).tolist() for a in (predictions.times, predictions.targets, predictions.scores)]
+    numbers = [
+        a.astype(np.float64).tolist() for a in (predictions.times, predictions.targets, predictions.scores)
+    ]
     for i, (times, targets, scores) in enumerate(zip(*numbers, strict=True)):
         k = int(predictions.primary[i])
         names = [predictions.ids[i], predictions.groups[i], predictions.sources[i], predictions.split]
         lines.append(
-            [*names, *("" if math.isnan(t) else repr(t) for t in times), classes[k] if k >= 0 else "", *map(repr, targets), *map(repr, scores)]
+            [
+                *names,
+                *("" if math.isnan(t) else repr(t) for t in times),
+                classes[k] if k >= 0 else "",
+                *map(repr, targets),
+                *map(repr, scores),
+            ]
         )
     return "".join(",".join(map(cell_text, line)) + "\n" for line in lines)
 
@@ -65,7 +73,12 @@ def write_predictions(path: StrPath, predictions: ClassPredictions) -> str:
     Both appear whole. The old JSON goes first, so no moment shows a CSV with the JSON of another.
     """
     exclusive = {"exclusive": True} if predictions.exclusive else {}
-    return write_table(as_path(path), predictions, lambda: to_csv(predictions), {"classes": list(predictions.classes), **exclusive})
+    return write_table(
+        as_path(path),
+        predictions,
+        lambda: to_csv(predictions),
+        {"classes": list(predictions.classes), **exclusive},
+    )
 
 
 def write_table(path: Path, record: Items, as_text: Callable[[], str], about: Mapping[str, Any]) -> str:
@@ -86,7 +99,9 @@ def write_table(path: Path, record: Items, as_text: Callable[[], str], about: Ma
         write_text(path, text)
         write_text(sidecar(path), described)
     except UnicodeEncodeError as error:
-        raise DataError(f"cannot write {path}: the name {error.object!r} is not valid UTF-8", "Rename that audio file.") from None
+        raise DataError(
+            f"cannot write {path}: the name {error.object!r} is not valid UTF-8", "Rename that audio file."
+        ) from None
     except (TypeError, ValueError) as error:
         raise SchemaError(f"the meta of these predictions cannot be written as JSON: {error}") from None
     except OSError as error:
@@ -104,7 +119,10 @@ def read_predictions(path: StrPath, split: str | None = None) -> ClassPrediction
     path = as_path(path)
     header, lines, about = read_lines(path)
     if about.get("record", "class") != "class":
-        raise DataError(f"{path} holds {about['record']}s, and scores of classes are needed here", "Only `report` and `evaluate` read other records.")
+        raise DataError(
+            f"{path} holds {about['record']}s, and scores of classes are needed here",
+            "Only `report` and `evaluate` read other records.",
+        )
     return _build(path, _columns(path, header), lines, split, about)
 
 
@@ -120,7 +138,10 @@ def read_lines(path: Path) -> tuple[list[str], Lines, dict[str, Any]]:
             if len(cells) == len(header):
                 lines.append((reader.line_num, cells))
             elif cells:
-                raise DataError(f"{path}:{reader.line_num}: {len(cells)} cells, the header has {len(header)}", "Quote cells that hold commas.")
+                raise DataError(
+                    f"{path}:{reader.line_num}: {len(cells)} cells, the header has {len(header)}",
+                    "Quote cells that hold commas.",
+                )
     except csv.Error as error:
         raise DataError(f"{path}:{reader.line_num}: not valid CSV: {error}") from None
     return header, lines, about
@@ -140,14 +161,20 @@ def file_of(where: StrPath, split: str | None = None) -> tuple[Path, str | None]
     path = where / "predictions" / f"{wanted}.csv"
     if not path.exists():
         there = sorted(p.stem for p in (where / "predictions").glob("*.csv"))
-        known = f"It has predictions for: {', '.join(there)}." if there else "A run folder holds predictions/<split>.csv; or name a predictions file."
+        known = (
+            f"It has predictions for: {', '.join(there)}."
+            if there
+            else "A run folder holds predictions/<split>.csv; or name a predictions file."
+        )
         raise DataError(f"{where} has no predictions for the split {wanted!r}", known)
     return path, wanted if wanted in SPLITS else None  # others are files about other data, or other labels
 
 
 def _read_text(path: Path) -> tuple[str, str]:
     if not os.path.lexists(path):
-        raise DataError(f"there is no file or folder {path}", "Name a run folder or a predictions file (CSV).")
+        raise DataError(
+            f"there is no file or folder {path}", "Name a run folder or a predictions file (CSV)."
+        )
     raw = read_bytes(path, DataError, largest=LARGEST)
     try:
         return raw.decode("utf-8-sig"), hashlib.sha256(raw).hexdigest()
@@ -165,7 +192,8 @@ def _read_sidecar(path: Path, digest: str) -> dict[str, Any]:
         return {}  # a JSON file of something else that happens to share the name
     if about["sha256"] != digest:
         raise DataError(
-            f"{path} was changed after {beside.name} was written for it", f"Delete {beside} to read the CSV as it is, or restore the CSV."
+            f"{path} was changed after {beside.name} was written for it",
+            f"Delete {beside} to read the CSV as it is, or restore the CSV.",
         )
     return about
 
@@ -182,8 +210,14 @@ class Columns:
 
 def _columns(path: Path, header: list[str]) -> Columns:
     if len(header) <= 1:
-        found = next((name for sep, name in ((";", "semicolons"), ("\t", "tabs")) if header and sep in header[0]), None)
-        what = f"{path} separates its columns by {found}" if found else f"{path} has no header with several columns"
+        found = next(
+            (name for sep, name in ((";", "semicolons"), ("\t", "tabs")) if header and sep in header[0]), None
+        )
+        what = (
+            f"{path} separates its columns by {found}"
+            if found
+            else f"{path} has no header with several columns"
+        )
         raise DataError(what, f"A predictions file is comma-separated. {DESCRIBED}")
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:
@@ -195,13 +229,23 @@ def _columns(path: Path, header: list[str]) -> Columns:
         raise DataError(f"{path} has no column 'id'", f"It has: {', '.join(header)}. {DESCRIBED}")
     if not classes:
         raise DataError(
-            f"{path} has no score columns", f"Name them score_<class>, for instance score_3, score_4. It has: {', '.join(header)}. {DESCRIBED}"
+            f"{path} has no score columns",
+            f"Name them score_<class>, for instance score_3, score_4. It has: {', '.join(header)}. {DESCRIBED}",
         )
-    for name in unknown:  # extra columns are the writer's own business, unless they look like a misspelt score or target
+    for name in (
+        unknown
+    ):  # extra columns are the writer's own business, unless they look like a misspelt score or target
         if name.lower().startswith(("score", "target", "prob", "logit")):
             lonely = name.startswith(TARGET)
-            hint = f"Add {SCORE}{name[len(TARGET) :]} (0 where the model does not know this class), or remove it." if lonely else nearest(name, known)
-            raise DataError(f"{path}: the column {name!r} {'has no score column beside it' if lonely else 'is not known'}", hint)
+            hint = (
+                f"Add {SCORE}{name[len(TARGET) :]} (0 where the model does not know this class), or remove it."
+                if lonely
+                else nearest(name, known)
+            )
+            raise DataError(
+                f"{path}: the column {name!r} {'has no score column beside it' if lonely else 'is not known'}",
+                hint,
+            )
     if "primary" not in header and not any(name.startswith(TARGET) for name in header):
         raise DataError(
             f"{path} has no labels: neither 'primary' nor target_<class> columns",
@@ -210,37 +254,59 @@ def _columns(path: Path, header: list[str]) -> Columns:
     return Columns({name: i for i, name in enumerate(header) if name in known}, classes)
 
 
-def of_split(path: Path, columns: Columns, lines: Lines, split: str | None, about: Mapping[str, Any]) -> tuple[Lines, str]:
+def of_split(
+    path: Path, columns: Columns, lines: Lines, split: str | None, about: Mapping[str, Any]
+) -> tuple[Lines, str]:
     """The lines of a split, and its name."""
     splits = sorted({columns.cell(cells, "split") for _, cells in lines})
     if split is not None:
         kept = [(at, cells) for at, cells in lines if columns.cell(cells, "split") in ("", split)]
         if lines and not kept:
-            raise DataError(f"{path} has no items of the split {split!r}", f"It has: {', '.join(map(repr, splits))}.")
+            raise DataError(
+                f"{path} has no items of the split {split!r}", f"It has: {', '.join(map(repr, splits))}."
+            )
         return kept, split
     if len(splits) > 1:
-        raise DataError(f"{path} holds several splits: {', '.join(map(repr, splits))}", "Say which one, or keep each in its own file.")
+        raise DataError(
+            f"{path} holds several splits: {', '.join(map(repr, splits))}",
+            "Say which one, or keep each in its own file.",
+        )
     return lines, splits[0] if splits else str(about.get("split", ""))
 
 
-def items_of_lines(path: Path, columns: Columns, lines: Lines, split: str, about: Mapping[str, Any]) -> dict[str, Any]:
+def items_of_lines(
+    path: Path, columns: Columns, lines: Lines, split: str, about: Mapping[str, Any]
+) -> dict[str, Any]:
     """The fields of `Items`."""
-    times = numbers(path, columns, lines, ["start", "end"], (0.0, math.inf), "Times are seconds; leave both empty for a whole track.", empty=math.nan)
+    times = numbers(
+        path,
+        columns,
+        lines,
+        ["start", "end"],
+        (0.0, math.inf),
+        "Times are seconds; leave both empty for a whole track.",
+        empty=math.nan,
+    )
     ids = [columns.cell(cells, "id") for _, cells in lines]
     seen: dict[tuple[str, str, str], int] = {}
     for (line, cells), id, (start, end) in zip(lines, ids, times.tolist(), strict=True):
         if not id:
             raise DataError(f"{path}:{line}: the id is empty")
         if math.isnan(start) != math.isnan(end) or end <= start:
-            raise DataError(f"{path}:{line}: start and end of {id!r} must both be empty, or end must follow start")
+            raise DataError(
+                f"{path}:{line}: start and end of {id!r} must both be empty, or end must follow start"
+            )
         key = (id, columns.cell(cells, "start"), columns.cell(cells, "end"))
         if seen.setdefault(key, line) != line:
             raise DataError(
-                f"{path}:{line}: {id!r} stands on line {seen[key]} already", "Ids are unique; windows of one track differ in start and end."
+                f"{path}:{line}: {id!r} stands on line {seen[key]} already",
+                "Ids are unique; windows of one track differ in start and end.",
             )
     return {
         "ids": tuple(ids),
-        "groups": tuple(columns.cell(cells, "group") or id for (_, cells), id in zip(lines, ids, strict=True)),
+        "groups": tuple(
+            columns.cell(cells, "group") or id for (_, cells), id in zip(lines, ids, strict=True)
+        ),
         "sources": tuple(columns.cell(cells, "source") for _, cells in lines),
         "split": split,
         "times": times,
@@ -248,41 +314,73 @@ def items_of_lines(path: Path, columns: Columns, lines: Lines, split: str, about
     }
 
 
-def _build(path: Path, columns: Columns, lines: Lines, split: str | None, about: dict[str, Any]) -> ClassPredictions:
+def _build(
+    path: Path, columns: Columns, lines: Lines, split: str | None, about: dict[str, Any]
+) -> ClassPredictions:
     lines, split = of_split(path, columns, lines, split, about)
     classes = columns.classes
-    scores = numbers(path, columns, lines, [SCORE + c for c in classes], (0.0, 1.0), "Scores are probabilities: apply a sigmoid to logits.")
+    scores = numbers(
+        path,
+        columns,
+        lines,
+        [SCORE + c for c in classes],
+        (0.0, 1.0),
+        "Scores are probabilities: apply a sigmoid to logits.",
+    )
     items = items_of_lines(path, columns, lines, split, about)
     primary, targets = _labels(path, columns, lines)
     try:
-        return ClassPredictions(classes=classes, targets=targets, scores=scores, primary=primary, exclusive=about.get("exclusive") is True, **items)
+        return ClassPredictions(
+            classes=classes,
+            targets=targets,
+            scores=scores,
+            primary=primary,
+            exclusive=about.get("exclusive") is True,
+            **items,
+        )
     except SchemaError as error:
         raise DataError(f"{path}: {error}") from None
 
 
-def _labels(path: Path, columns: Columns, lines: Lines) -> tuple[Int[np.ndarray, " item"], Float[np.ndarray, "item klass"]]:
+def _labels(
+    path: Path, columns: Columns, lines: Lines
+) -> tuple[Int[np.ndarray, " item"], Float[np.ndarray, "item klass"]]:
     """Primary class and target weights; each is filled from the other where only one of them is given."""
     classes = columns.classes
     targets = numbers(
-        path, columns, lines, [TARGET + c for c in classes], (0.0, 1.0), "Targets are weights of labels; 0 where a class is absent.", empty=0.0
+        path,
+        columns,
+        lines,
+        [TARGET + c for c in classes],
+        (0.0, 1.0),
+        "Targets are weights of labels; 0 where a class is absent.",
+        empty=0.0,
     )
     primary = np.full(len(lines), -1, dtype=np.int64)
     for i, (line, cells) in enumerate(lines):
         name = columns.cell(cells, "primary").strip()
         row = targets[i]
         if name and name not in classes:
-            raise DataError(f"{path}:{line}: the label {name!r} has no score column", f"{nearest(name, classes)} Or add {SCORE}{name}.")
+            raise DataError(
+                f"{path}:{line}: the label {name!r} has no score column",
+                f"{nearest(name, classes)} Or add {SCORE}{name}.",
+            )
         if name:
             primary[i] = classes.index(name)
             if not row.any():
                 targets[i, primary[i]] = 1.0
             elif not row[primary[i]]:
-                raise DataError(f"{path}:{line}: the primary class {name!r} has no weight in its target column")
+                raise DataError(
+                    f"{path}:{line}: the primary class {name!r} has no weight in its target column"
+                )
         elif row.any():
             best = np.flatnonzero(row == row.max())
             if len(best) > 1:
                 tied = ", ".join(classes[k] for k in best)
-                raise DataError(f"{path}:{line}: the classes {tied} have equal weight", "Say in a column `primary` which of them counts.")
+                raise DataError(
+                    f"{path}:{line}: the classes {tied} have equal weight",
+                    "Say in a column `primary` which of them counts.",
+                )
             primary[i] = best[0]
     return primary, targets
 
@@ -309,6 +407,8 @@ def numbers(
             except ValueError:
                 value = math.nan
             if not span[0] <= value <= span[1] or math.isinf(value):
-                raise DataError(f"{path}:{line}: {name} = {text!r} is not a number in [{span[0]:g}, {span[1]:g}]", hint)
+                raise DataError(
+                    f"{path}:{line}: {name} = {text!r} is not a number in [{span[0]:g}, {span[1]:g}]", hint
+                )
             values[i, j] = value
     return values

@@ -51,7 +51,10 @@ def read_records(path: StrPath, split: str | None = None) -> Items:
     kind = about.get("record", "value" if any(name.startswith(VALUE) for name in header) else "class")
     readers: dict[Any, Any] = {"class": read_predictions, "value": read_values}
     if kind not in readers:
-        raise DataError(f"{path} holds a record of the kind {kind!r}, which this version does not know", f"Known: {', '.join(readers)}.")
+        raise DataError(
+            f"{path} holds a record of the kind {kind!r}, which this version does not know",
+            f"Known: {', '.join(readers)}.",
+        )
     found: Items = readers[kind](path, split)
     return found
 
@@ -95,5 +98,7 @@ def _values_csv(p: ValuePredictions) -> str:
     rows = [[*plain, *(TARGET + n for n in p.names), *(VALUE + n for n in p.names)]]
     numbers_of = np.concatenate([p.times, p.targets, p.values], axis=1).astype(np.float64).tolist()
     for i, cells in enumerate(numbers_of):
-        rows.append([p.ids[i], p.groups[i], p.sources[i], p.split, *("" if math.isnan(x) else repr(x) for x in cells)])
+        rows.append(
+            [p.ids[i], p.groups[i], p.sources[i], p.split, *("" if math.isnan(x) else repr(x) for x in cells)]
+        )
     return "".join(",".join(map(cell_text, row)) + "\n" for row in rows)

@@ -22,7 +22,12 @@ from beatmeter.runtime.places import Places
 from beatmeter.settings import RunConfig
 
 HINT = "Restore it from a copy, or train anew with another --out."
-EPOCH = {"epoch": int, "?train": {"?loss": float}, "?val": {}, "?layer_weights": {"*": [float]}}  # a line of epochs.jsonl
+EPOCH = {
+    "epoch": int,
+    "?train": {"?loss": float},
+    "?val": {},
+    "?layer_weights": {"*": [float]},
+}  # a line of epochs.jsonl
 ABOUT = {  # run.json
     "?finished": str,
     "?fingerprint": str,
@@ -98,7 +103,10 @@ class RunFolder:
         if not os.path.lexists(self.config_file):
             return
         if self.finished:
-            raise RunError(f"{shown(self.path)} holds a finished run", f"See it with `beatmeter report {self.path}`, or choose another --out.")
+            raise RunError(
+                f"{shown(self.path)} holds a finished run",
+                f"See it with `beatmeter report {self.path}`, or choose another --out.",
+            )
         epochs = len(self.read_log())
         done = f"{epochs} epoch{'s' * (epochs != 1)} done" if epochs else "no epoch done"
         hint = f"Go on with it: the same command with --continue, or `beatmeter train --resume {self.path}`; or choose another --out."
@@ -109,7 +117,9 @@ class RunFolder:
         if not os.path.lexists(self.config_file):
             return False
         mine, wanted = flatten(self.config()), flatten(config)
-        differs = [f"{name} {mine[name]!r}, not {value!r}" for name, value in wanted.items() if mine[name] != value]
+        differs = [
+            f"{name} {mine[name]!r}, not {value!r}" for name, value in wanted.items() if mine[name] != value
+        ]
         if differs:
             more = f" and {len(differs) - 3} more" if len(differs) > 3 else ""
             raise RunError(
@@ -127,9 +137,13 @@ class RunFolder:
         """An existing run."""
         folder = cls(as_path(path))
         if not folder.path.is_dir():
-            raise RunError(f"there is no folder {shown(path)}", "Check the path; runs are made by `beatmeter train`.")
+            raise RunError(
+                f"there is no folder {shown(path)}", "Check the path; runs are made by `beatmeter train`."
+            )
         if not folder.config_file.exists():
-            raise RunError(f"{path} is not a run folder: it has no config.toml", "A run is made by `beatmeter train`.")
+            raise RunError(
+                f"{path} is not a run folder: it has no config.toml", "A run is made by `beatmeter train`."
+            )
         return folder
 
     def config(self) -> RunConfig:
@@ -153,7 +167,11 @@ class RunFolder:
         backbone = places.find(config.features.backbone, self.path)
         data = data or at(config.data.path)
         values: dict[str, dict[str, Any]] = {
-            "data": {"path": data, "extra": list(map(at, config.data.extra)), "corrections": list(map(at, config.data.corrections))},
+            "data": {
+                "path": data,
+                "extra": list(map(at, config.data.extra)),
+                "corrections": list(map(at, config.data.corrections)),
+            },
             "split": {"file": at(config.split.file)},
             "features": {"cache": cache or self._cache(config, places)},
             "training": {"start": at(config.training.start)},
@@ -165,7 +183,9 @@ class RunFolder:
     def _cache(self, config: RunConfig, places: Places) -> str:
         """Where the cache is, or may be made: where its folder's own folder is there."""
         candidates = places.candidates(config.features.cache, self.path)
-        there = [path for path in candidates if "://" in path or Path(path).exists()] or [p for p in candidates if Path(p).parent.is_dir()]
+        there = [path for path in candidates if "://" in path or Path(path).exists()] or [
+            p for p in candidates if Path(p).parent.is_dir()
+        ]
         return there[0] if there else config.features.cache
 
     def require_data(self, config: RunConfig, option: str = "--data DIR") -> None:
@@ -177,7 +197,11 @@ class RunFolder:
             if not Path(path).exists():
                 looked = ", ".join(dict.fromkeys(map(shown, self.places.candidates(path, self.path))))
                 what = "the data set" if path == given.path else "a file or folder of the data set"
-                hint = f"Say where it lies now: {option}." if path == given.path else "Put it back, or take it out of config.toml."
+                hint = (
+                    f"Say where it lies now: {option}."
+                    if path == given.path
+                    else "Put it back, or take it out of config.toml."
+                )
                 raise RunError(f"{what} of {shown(self.path)} is not there (looked for {looked})", hint)
 
     def require_split(self) -> None:
@@ -192,8 +216,12 @@ class RunFolder:
         cache = config.features.cache
         if "://" in cache or Path(cache).exists():
             return
-        looked = ", ".join(dict.fromkeys(map(shown, self.places.candidates(self.config().features.cache, self.path))))
-        report(f"the cache of {shown(self.path)} is not there (looked for {looked}): a new one is begun in {shown(cache)}; --cache DIR names another")
+        looked = ", ".join(
+            dict.fromkeys(map(shown, self.places.candidates(self.config().features.cache, self.path)))
+        )
+        report(
+            f"the cache of {shown(self.path)} is not there (looked for {looked}): a new one is begun in {shown(cache)}; --cache DIR names another"
+        )
 
     @property
     def finished(self) -> bool:

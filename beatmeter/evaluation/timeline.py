@@ -70,8 +70,16 @@ class Timeline:
             "changes": list(self.changes),
             "stability": self.stability,
             "windows": [
-                {"start": a, "end": b, "meter": self.classes[k] if k >= 0 else None, "scores": dict(zip(self.classes, row, strict=True)), **h}
-                for (a, b), k, row, h in zip(self.times.tolist(), self.path.tolist(), self.scores.tolist(), heard, strict=True)
+                {
+                    "start": a,
+                    "end": b,
+                    "meter": self.classes[k] if k >= 0 else None,
+                    "scores": dict(zip(self.classes, row, strict=True)),
+                    **h,
+                }
+                for (a, b), k, row, h in zip(
+                    self.times.tolist(), self.path.tolist(), self.scores.tolist(), heard, strict=True
+                )
             ],
         }
 
@@ -83,7 +91,10 @@ class Timeline:
             for s in self.segments
         ]
         noun = "change" if len(self.changes) == 1 else "changes"
-        return "\n".join([head, *rows, f"{len(self.changes)} {noun}, stability {100 * self.stability:.0f}%"]) + "\n"
+        return (
+            "\n".join([head, *rows, f"{len(self.changes)} {noun}, stability {100 * self.stability:.0f}%"])
+            + "\n"
+        )
 
 
 def clock(seconds: float) -> str:
@@ -108,27 +119,44 @@ def timeline(
     """
     times, scores = np.asarray(times, dtype=np.float64), np.asarray(scores, dtype=np.float64)
     n = len(scores)
-    if not n or times.shape != (n, 2) or not np.isfinite(times).all() or (np.diff(times[:, 0]) <= 0).any() or (times[:, 1] <= times[:, 0]).any():
-        raise EvaluationError(f"a timeline needs windows in order of time, not {n} with times of shape {times.shape}")
+    if (
+        not n
+        or times.shape != (n, 2)
+        or not np.isfinite(times).all()
+        or (np.diff(times[:, 0]) <= 0).any()
+        or (times[:, 1] <= times[:, 0]).any()
+    ):
+        raise EvaluationError(
+            f"a timeline needs windows in order of time, not {n} with times of shape {times.shape}"
+        )
     heard = None if heard is None else np.asarray(heard, dtype=np.float64)
     new = np.clip(np.diff(times[:, 1], prepend=times[0, 0]) / (times[:, 1] - times[:, 0]), 0, 1)
     evidence, stay = evidence_of(scores, new, heard), _stay(times, duration)
     path = _viterbi(evidence, stay)
     path[path == scores.shape[1]] = -1
     none = np.zeros(n) if heard is None else 1 - heard
-    segments = tuple(_segment(times, scores, none, path, tuple(classes), thresholds, a, b) for a, b in _runs(path))
+    segments = tuple(
+        _segment(times, scores, none, path, tuple(classes), thresholds, a, b) for a, b in _runs(path)
+    )
     own = np.where(none > 0.5, -1, scores.argmax(axis=1)) == path
-    return Timeline(tuple(classes), times, scores, heard, _smooth(evidence, stay), path, segments, float(own.mean()))
+    return Timeline(
+        tuple(classes), times, scores, heard, _smooth(evidence, stay), path, segments, float(own.mean())
+    )
 
 
-def timelines(p: ClassPredictions, thresholds: Array | None = None, duration: float = DURATION) -> dict[str, Timeline]:
+def timelines(
+    p: ClassPredictions, thresholds: Array | None = None, duration: float = DURATION
+) -> dict[str, Timeline]:
     """A timeline for every id whose items are windows. Raises EvaluationError when there are only whole tracks."""
     found: dict[str, list[int]] = {}
     for i, id in enumerate(p.ids):
         if not np.isnan(p.times[i, 0]):
             found.setdefault(id, []).append(i)
     if not found:
-        raise EvaluationError("these predictions are of whole tracks", "A timeline needs windows: the columns start and end must be filled.")
+        raise EvaluationError(
+            "these predictions are of whole tracks",
+            "A timeline needs windows: the columns start and end must be filled.",
+        )
     lines = {}
     for id, rows in found.items():
         at = np.array(rows)[np.argsort(p.times[rows, 0], kind="stable")]
@@ -139,12 +167,17 @@ def timelines(p: ClassPredictions, thresholds: Array | None = None, duration: fl
 def windows(seconds: float, window: float = WINDOW, hop: float = HOP) -> Float[np.ndarray, "window 2"]:
     """Start and end of every window, seconds; the last ends with the audio, audio shorter than a window is one window."""
     if not 0 < hop <= window:
-        raise EvaluationError(f"windows of {window:g} s every {hop:g} s leave gaps", "The hop must be above 0 and at most the window.")
+        raise EvaluationError(
+            f"windows of {window:g} s every {hop:g} s leave gaps",
+            "The hop must be above 0 and at most the window.",
+        )
     if seconds <= window:
         return np.array([[0.0, seconds]])
     last = seconds - window
     starts = np.arange(0.0, last, hop)
-    starts = np.append(starts[starts < last - 1e-6 * hop], last)  # rounding must not give the last window twice
+    starts = np.append(
+        starts[starts < last - 1e-6 * hop], last
+    )  # rounding must not give the last window twice
     return np.column_stack([starts, starts + window])
 
 
@@ -198,7 +231,9 @@ def _smooth(evidence: Array, stay: Array) -> Array:
         forward[t] += np.logaddexp.reduce(forward[t - 1][:, None] + _transition(float(stay[t]), c), axis=0)
         forward[t] -= np.logaddexp.reduce(forward[t])
     for t in range(n - 2, -1, -1):
-        backward[t] = np.logaddexp.reduce(_transition(float(stay[t + 1]), c) + (evidence[t + 1] + backward[t + 1])[None, :], axis=1)
+        backward[t] = np.logaddexp.reduce(
+            _transition(float(stay[t + 1]), c) + (evidence[t + 1] + backward[t + 1])[None, :], axis=1
+        )
         backward[t] -= np.logaddexp.reduce(backward[t])
     both = forward + backward
     result: Array = np.exp(both - np.logaddexp.reduce(both, axis=1, keepdims=True))
@@ -211,7 +246,16 @@ def _runs(path: Array) -> list[tuple[int, int]]:
     return [(a, b - 1) for a, b in pairwise(edges)]
 
 
-def _segment(times: Array, scores: Array, none: Array, path: Array, classes: tuple[str, ...], thresholds: Array | None, a: int, b: int) -> Segment:
+def _segment(
+    times: Array,
+    scores: Array,
+    none: Array,
+    path: Array,
+    classes: tuple[str, ...],
+    thresholds: Array | None,
+    a: int,
+    b: int,
+) -> Segment:
     """Windows `a` to `b`; the border to a neighbour lies half-way between the centres of the two windows around it."""
     centres = times.mean(axis=1)
     start = float(times[0, 0] if a == 0 else centres[a - 1 : a + 1].mean())

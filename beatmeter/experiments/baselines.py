@@ -30,10 +30,14 @@ class Baseline(ABC):
         """Learn from labelled tracks; of a track with two labels, the heavier counts."""
 
     @abstractmethod
-    def scores(self, tracks: Sequence[Track], jobs: int = 1, tick: Tick = untold) -> Float[np.ndarray, "track klass"]:
+    def scores(
+        self, tracks: Sequence[Track], jobs: int = 1, tick: Tick = untold
+    ) -> Float[np.ndarray, "track klass"]:
         """A probability per class, adding up to 1."""
 
-    def predictions(self, tracks: Sequence[Track], split: str, jobs: int = 1, tick: Tick = untold) -> ClassPredictions:
+    def predictions(
+        self, tracks: Sequence[Track], split: str, jobs: int = 1, tick: Tick = untold
+    ) -> ClassPredictions:
         """Predictions of labelled tracks."""
         return ClassPredictions.of_tracks(tracks, self.classes, self.scores(tracks, jobs, tick), split)
 
@@ -42,9 +46,13 @@ class Majority(Baseline):
     """Every class as often as in training, so the most frequent one is the answer."""
 
     def fit(self, train: Sequence[Track], jobs: int = 1, tick: Tick = untold) -> None:
-        self.shares = np.bincount(label_table(train, self.classes)[1], minlength=len(self.classes)) / len(train)
+        self.shares = np.bincount(label_table(train, self.classes)[1], minlength=len(self.classes)) / len(
+            train
+        )
 
-    def scores(self, tracks: Sequence[Track], jobs: int = 1, tick: Tick = untold) -> Float[np.ndarray, "track klass"]:
+    def scores(
+        self, tracks: Sequence[Track], jobs: int = 1, tick: Tick = untold
+    ) -> Float[np.ndarray, "track klass"]:
         return np.tile(self.shares, (len(tracks), 1))
 
 
@@ -60,12 +68,22 @@ class Tempogram(Baseline):
 
         groups = [t.group for t in train]
         if len(set(groups)) < 3:
-            raise DataError(f"the tempogram baseline chooses by 3 folds of groups; the train split has {len(set(groups))} groups", "Use more tracks.")
+            raise DataError(
+                f"the tempogram baseline chooses by 3 folds of groups; the train split has {len(set(groups))} groups",
+                "Use more tracks.",
+            )
         model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
-        self.model = GridSearchCV(model, {"logisticregression__C": [1e-4, 1e-3, 1e-2, 1e-1]}, cv=GroupKFold(3), scoring="balanced_accuracy")
+        self.model = GridSearchCV(
+            model,
+            {"logisticregression__C": [1e-4, 1e-3, 1e-2, 1e-1]},
+            cv=GroupKFold(3),
+            scoring="balanced_accuracy",
+        )
         self.model.fit(_tempograms(train, jobs, tick), label_table(train, self.classes)[1], groups=groups)
 
-    def scores(self, tracks: Sequence[Track], jobs: int = 1, tick: Tick = untold) -> Float[np.ndarray, "track klass"]:
+    def scores(
+        self, tracks: Sequence[Track], jobs: int = 1, tick: Tick = untold
+    ) -> Float[np.ndarray, "track klass"]:
         found = np.zeros((len(tracks), len(self.classes)))
         found[:, self.model.classes_] = self.model.predict_proba(_tempograms(tracks, jobs, tick))
         return found
@@ -78,7 +96,10 @@ def _tempograms(tracks: Sequence[Track], jobs: int, tick: Tick) -> Float[np.ndar
     rows = []
     for track, row in zip(tracks, ordered(_tempogram, [t.path for t in tracks], jobs), strict=True):
         if isinstance(row, Crash | str):
-            raise DataError(f"no tempogram of {track.id}: {'the decoder crashed' if isinstance(row, Crash) else row}", "See `beatmeter data check`.")
+            raise DataError(
+                f"no tempogram of {track.id}: {'the decoder crashed' if isinstance(row, Crash) else row}",
+                "See `beatmeter data check`.",
+            )
         rows.append(row)
         tick(1)
     return np.stack(rows)

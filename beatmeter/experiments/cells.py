@@ -43,7 +43,10 @@ def parse_axis(text: str, base: RunConfig) -> tuple[str, list[Any]]:
     """`training.head_lr=1e-4,1e-3` as the setting's name and its values; values that are lists are separated by `;`."""
     name, equals, values = text.partition("=")
     if not equals or not values.strip():
-        raise ConfigError(f"--grid {text!r} is not of the form name=value,value", "For instance: --grid training.head_lr=1e-4,1e-3")
+        raise ConfigError(
+            f"--grid {text!r} is not of the form name=value,value",
+            "For instance: --grid training.head_lr=1e-4,1e-3",
+        )
     parts = [part for part in values.split(";" if ";" in values else ",") if part.strip()]
     found = [_at(parse_assignment(f"{name}={part}", base), name.strip()) for part in parts]
     return name.strip(), found
@@ -64,9 +67,15 @@ def expand(base: RunConfig, axes: Sequence[tuple[str, Sequence[Any]]], seeds: Se
         config = base
         for (name, _), value in zip(axes, values, strict=True):
             config = change(config, nest(name, value), f"--grid {name}")
-        system = "_".join(f"{short}-{shown_value(value)}" for short, value in zip(names, values, strict=True))[:LONGEST]
+        system = "_".join(
+            f"{short}-{shown_value(value)}" for short, value in zip(names, values, strict=True)
+        )[:LONGEST]
         cells += [Cell(system, change(config, {"seed": seed})) for seed in seeds]
-    twins = {c.name for i, c in enumerate(cells) if any(c.name == other.name or c.config == other.config for other in cells[:i])}
+    twins = {
+        c.name
+        for i, c in enumerate(cells)
+        if any(c.name == other.name or c.config == other.config for other in cells[:i])
+    }
     if twins:
         raise ConfigError(f"the grid gives {min(twins)} twice", "Give every value once.")
     return cells

@@ -71,7 +71,14 @@ def demo(
         report(f"\n{name}")
         began = time.monotonic()
         if name in starts:
-            config = change(config, {"training": {"start": str(next(e for e in entries if e.name == starts[name]).outcome.folder.path)}})
+            config = change(
+                config,
+                {
+                    "training": {
+                        "start": str(next(e for e in entries if e.name == starts[name]).outcome.folder.path)
+                    }
+                },
+            )
         outcome = run(config, unused(out / "runs", name), device, report=brief, progress=progress)
         entries.append(Entry(name, outcome, time.monotonic() - began))
         report(f"{count(len(outcome.folder.read_log()), 'epoch')} in {outcome.folder.epochs}")

@@ -43,7 +43,12 @@ class FailedRunsError(RunError):
     def __init__(self, failed: Mapping[Path, RunError], of: int) -> None:
         self.failed = dict(failed)
         named = "; ".join(f"{path.name}: {e.what}" for path, e in failed.items())
-        hints = dict.fromkeys([*(e.hint for e in failed.values() if e.hint), "What is finished is kept; run again to try the others again."])
+        hints = dict.fromkeys(
+            [
+                *(e.hint for e in failed.values() if e.hint),
+                "What is finished is kept; run again to try the others again.",
+            ]
+        )
         super().__init__(f"{len(failed)} of {count(of, 'run')} failed: {named}", " ".join(hints))
 
 
@@ -68,7 +73,9 @@ def run_cells(
         if state == "begun":
             report(f"{path.name}: resuming")
     if len(cells) > 1:
-        report(f"{count(len(cells), 'run')} in {folder}: {len(cells) - len(todo)} finished, {len(todo)} to do")
+        report(
+            f"{count(len(cells), 'run')} in {folder}: {len(cells) - len(todo)} finished, {len(todo)} to do"
+        )
     failed: dict[Path, RunError] = {}
     for group in together(todo):
         if group[0][0].config.regime == "frozen":
@@ -77,7 +84,9 @@ def run_cells(
         for cell, path in group:
             report(f"\n{cell.name}")
             try:
-                run(cell.config, path, device, RunFolder(path).config_file.exists(), predict, report, progress)
+                run(
+                    cell.config, path, device, RunFolder(path).config_file.exists(), predict, report, progress
+                )
             except RunError as error:
                 failed[path] = error
                 report(f"{path.name}: failed: {error.what}")
@@ -108,7 +117,11 @@ def together(todo: Sequence[tuple[Cell, Path]]) -> list[list[tuple[Cell, Path]]]
 
 
 def _run_group(
-    group: Sequence[tuple[Cell, Path]], device: torch.device, predict: Sequence[str], report: Report, progress: Reporter
+    group: Sequence[tuple[Cell, Path]],
+    device: torch.device,
+    predict: Sequence[str],
+    report: Report,
+    progress: Reporter,
 ) -> dict[Path, RunError]:
     """Frozen cells from one preparation, those that have begun first; why some failed, by run folder. Cells that another process
     trains, or has finished by now, are left to it."""
@@ -128,13 +141,24 @@ def _run_group(
 
 
 def _train_group(
-    group: Sequence[tuple[Cell, Path]], device: torch.device, predict: Sequence[str], report: Report, progress: Reporter
+    group: Sequence[tuple[Cell, Path]],
+    device: torch.device,
+    predict: Sequence[str],
+    report: Report,
+    progress: Reporter,
 ) -> dict[Path, RunError]:
     """`_run_group`, of cells whose folders are held."""
     ready = prepare(group[0][0].config, device, report, progress)
     begun = [state_of(path, cell.config) == "begun" for cell, path in group]
     runs = [
-        begin(cell.config, ready, path, device, RunFolder(path).config_file.exists(), report if i == 0 else _silent)
+        begin(
+            cell.config,
+            ready,
+            path,
+            device,
+            RunFolder(path).config_file.exists(),
+            report if i == 0 else _silent,
+        )
         for i, (cell, path) in enumerate(group)
     ]
     failed: dict[Path, RunError] = {}
@@ -178,7 +202,11 @@ def fit_many(
             and all(hasattr(model.head, name) for name in ("mix", "readout", "poolings"))
             and (model.device.type != "cpu" or sum(p.numel() for p in model.head.parameters()) <= SMALL)
         )
-    failed = fit_stacked(runs, train, val, report, tick) if stack else _fit_on_threads(runs, train, val, report, tick, resume)
+    failed = (
+        fit_stacked(runs, train, val, report, tick)
+        if stack
+        else _fit_on_threads(runs, train, val, report, tick, resume)
+    )
     for path, error in failed.items():
         report(f"{path.name}: failed: {error.what}")
     if failed:
@@ -186,11 +214,18 @@ def fit_many(
 
 
 def _fit_on_threads(
-    runs: Sequence[Run], train: Sequence[Track], val: Sequence[Track], report: Report, tick: Tick, resume: bool
+    runs: Sequence[Run],
+    train: Sequence[Track],
+    val: Sequence[Track],
+    report: Report,
+    tick: Tick,
+    resume: bool,
 ) -> dict[Path, RunError]:
     """Each run by itself, as many at a time as there are cores; why some failed, by run folder."""
     model = runs[0].model
-    if runs[0].config.head.standardise and not runs[0].config.training.start and not resume:  # once, before the threads
+    if (
+        runs[0].config.head.standardise and not runs[0].config.training.start and not resume
+    ):  # once, before the threads
         fit_standardisation(model, train, model.source.step_size(runs[0].config.training))
     cores, stop = torch.get_num_threads(), threading.Event()
     workers = min(len(runs), cores)
@@ -203,7 +238,9 @@ def _fit_on_threads(
         except RunError as error:
             failed[each.folder.path] = error
             return None
-        return f"{each.folder.path.name}: best epoch {best['epoch']}: {each.model.task.epoch_line(best['val'])}"
+        return (
+            f"{each.folder.path.name}: best epoch {best['epoch']}: {each.model.task.epoch_line(best['val'])}"
+        )
 
     try:
         with ThreadPoolExecutor(workers) as pool:
@@ -252,10 +289,24 @@ def summary(cells: Sequence[Cell], paths: Sequence[Path]) -> str:
         for split in ("val", "test"):
             files = [f.predictions(split) for f in folders if f.predictions(split).exists()]
             values = [float(balanced_accuracy(p.scores, p.primary)) for p in map(read_predictions, files)]
-            figures.append((100 * float(np.mean(values)), 100 * float(np.std(values, ddof=1)) if len(values) > 1 else math.nan) if values else None)
+            figures.append(
+                (
+                    100 * float(np.mean(values)),
+                    100 * float(np.std(values, ddof=1)) if len(values) > 1 else math.nan,
+                )
+                if values
+                else None
+            )
         lines.append((figures[0][0] if figures[0] else -math.inf, name or "all", len(folders), figures))
     body = [
-        [name, str(seeds), *("-" if f is None else f"{f[0]:.1f}" + ("" if math.isnan(f[1]) else f" +- {f[1]:.1f}") for f in figures)]
+        [
+            name,
+            str(seeds),
+            *(
+                "-" if f is None else f"{f[0]:.1f}" + ("" if math.isnan(f[1]) else f" +- {f[1]:.1f}")
+                for f in figures
+            ),
+        ]
         for _, name, seeds, figures in sorted(lines, key=lambda line: -line[0])
     ]
     return "\n".join(table(["settings", "seeds", "val balanced %", "test balanced %"], body))

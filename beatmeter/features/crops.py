@@ -48,4 +48,6 @@ def report_uncropped(spec: FeatureSpec, samples: Iterable[int], report: Callable
         whole = sum(pooling_of(pooling).uncroppable(layout) for layout in layouts)
         if whole:
             seconds = int(pooling.parameters["window"]) * spec.chunk.hop / spec.chunk.sample_rate
-            report(f"augment.crop: {whole} of {len(layouts)} tracks have one {pooling.name} window of {seconds:g} s and are not cropped in it")
+            report(
+                f"augment.crop: {whole} of {len(layouts)} tracks have one {pooling.name} window of {seconds:g} s and are not cropped in it"
+            )

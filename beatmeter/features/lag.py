@@ -36,14 +36,18 @@ def lag_times(n: int = 160, shortest: float = 0.09, longest: float = 7.5) -> Flo
     return steps * shortest
 
 
-def bin_weights(frame_rate: float, lags: Float[Tensor, " lag"], dtype: torch.dtype = torch.float32) -> Float[Tensor, "frames_of_lag lag"]:
+def bin_weights(
+    frame_rate: float, lags: Float[Tensor, " lag"], dtype: torch.dtype = torch.float32
+) -> Float[Tensor, "frames_of_lag lag"]:
     """Columns of triangular weights over whole-frame lags 0, 1, ..., one for each lag in seconds; each sums to 1.
 
     A triangle reaches as far as the next bin, at least one frame: short lags are interpolated, long ones averaged.
     """
     at = lags.double() * frame_rate
     ratio = float(at[-1] / at[0]) ** (1 / max(1, len(at) - 1))
-    frames = torch.arange(math.ceil(float(at[-1] * max(ratio, 1 + 1 / float(at[-1])))) + 1, dtype=torch.float64)
+    frames = torch.arange(
+        math.ceil(float(at[-1] * max(ratio, 1 + 1 / float(at[-1])))) + 1, dtype=torch.float64
+    )
     reach = (at * (ratio - 1)).clamp_min(1.0)
     weights: Tensor = (1 - (frames[:, None] - at[None, :]).abs() / reach).clamp_min(0)
     return (weights / weights.sum(dim=0)).to(dtype)
@@ -60,7 +64,9 @@ def autocorrelation(
     return _of_power(_power(z, longest, groups), z.shape[1], longest)
 
 
-def _power(z: Float[Tensor, "sequence frame dim"], longest: int, groups: Sequence[int] | None) -> Float[Tensor, "sequence channel bin"]:
+def _power(
+    z: Float[Tensor, "sequence frame dim"], longest: int, groups: Sequence[int] | None
+) -> Float[Tensor, "sequence channel bin"]:
     """Power of the channels over zero-padded frequencies, the mean over time removed."""
     n, dims = z.shape[1], z.shape[2]
     sizes = list(groups) if groups is not None else [1] * dims
@@ -73,7 +79,9 @@ def _power(z: Float[Tensor, "sequence frame dim"], longest: int, groups: Sequenc
     return torch.cat([part if part.shape[1] == 1 else part.sum(dim=1, keepdim=True) for part in parts], dim=1)
 
 
-def _of_power(power: Float[Tensor, "sequence channel bin"], n: int, longest: int) -> Float[Tensor, "sequence channel lag"]:
+def _of_power(
+    power: Float[Tensor, "sequence channel bin"], n: int, longest: int
+) -> Float[Tensor, "sequence channel lag"]:
     """The autocorrelation of `n` frames whose power `_power` gave."""
     r = torch.fft.irfft(power, n=_fast_length(n + min(longest, n)))[..., : min(longest, n - 1) + 1]
     energy = r[..., :1]
@@ -97,7 +105,10 @@ def _fast_length(n: int) -> int:
 
 
 def log_lag_autocorrelation(
-    z: Float[Tensor, "sequence frame dim"], frame_rate: float, lags: Float[Tensor, " lag"], groups: Sequence[int] | None = None
+    z: Float[Tensor, "sequence frame dim"],
+    frame_rate: float,
+    lags: Float[Tensor, " lag"],
+    groups: Sequence[int] | None = None,
 ) -> Float[Tensor, "sequence channel lag"]:
     """Autocorrelation of each channel at `lags` seconds, frames at `frame_rate` Hz; see `autocorrelation` for `groups`."""
     weights = bin_weights(frame_rate, lags, z.dtype).to(z.device)
@@ -126,7 +137,9 @@ class Channels(nn.Module, ABC):
         """What decides the numbers, as JSON values."""
 
     @abstractmethod
-    def forward(self, states: Float[Tensor, "sequence frame dim"], first: int = 0) -> Float[Tensor, "sequence frame all_dims"]:
+    def forward(
+        self, states: Float[Tensor, "sequence frame dim"], first: int = 0
+    ) -> Float[Tensor, "sequence frame all_dims"]:
         """The channels' dimensions side by side, sum(groups) of them. `first` is how many frames after the beginning of a chunk
         the sequences begin."""
 
@@ -154,9 +167,17 @@ class ProjectionChannels(Channels):
     def settings(self) -> Mapping[str, Json]:
         exact = self.matrix.sign().to(torch.int8).cpu().contiguous()
         digest = hashlib.sha256(bytes(exact.flatten().add(1).tolist())).hexdigest()[:16]
-        return {"channels": "projection", "seed": self.seed, "n": self.n, "width": self.width, "matrix": digest}
+        return {
+            "channels": "projection",
+            "seed": self.seed,
+            "n": self.n,
+            "width": self.width,
+            "matrix": digest,
+        }
 
-    def forward(self, states: Float[Tensor, "sequence frame dim"], first: int = 0) -> Float[Tensor, "sequence frame all_dims"]:
+    def forward(
+        self, states: Float[Tensor, "sequence frame dim"], first: int = 0
+    ) -> Float[Tensor, "sequence frame all_dims"]:
         x = states - states.mean(dim=1, keepdim=True)
         deviation = (x.square().mean(dim=1, keepdim=True) + 1e-12).sqrt()
         x = x / (deviation + deviation.median(dim=2, keepdim=True).values)
@@ -195,9 +216,24 @@ class SpectralChannels(Channels):
 
     compression = 10.0
 
-    def __init__(self, mels: int = 64, bins: int = 84, chunk: int = 375, mel_edge: int = 1, bin_edge: int = 6, split: int = 36) -> None:
+    def __init__(
+        self,
+        mels: int = 64,
+        bins: int = 84,
+        chunk: int = 375,
+        mel_edge: int = 1,
+        bin_edge: int = 6,
+        split: int = 36,
+    ) -> None:
         super().__init__()
-        self.mels, self.bins, self.chunk, self.mel_edge, self.bin_edge, self.split = mels, bins, chunk, mel_edge, bin_edge, split
+        self.mels, self.bins, self.chunk, self.mel_edge, self.bin_edge, self.split = (
+            mels,
+            bins,
+            chunk,
+            mel_edge,
+            bin_edge,
+            split,
+        )
         self.groups = (1, 1, 1, 1, 1, 1, 1, mels, bins, mels)
         self.period = chunk
 
@@ -206,7 +242,9 @@ class SpectralChannels(Channels):
         layout = [self.mels, self.bins, self.chunk, self.mel_edge, self.bin_edge, self.split]
         return {"channels": "spectral", "layout": layout, "compression": self.compression}
 
-    def forward(self, states: Float[Tensor, "sequence frame dim"], first: int = 0) -> Float[Tensor, "sequence frame all_dims"]:
+    def forward(
+        self, states: Float[Tensor, "sequence frame dim"], first: int = 0
+    ) -> Float[Tensor, "sequence frame all_dims"]:
         mel = self._compress(states[..., : self.mels])
         cqt = self._compress(states[..., self.mels :])
         mel_rise = self._without_joins(rise(mel, 2), self.mel_edge, 2, first)
@@ -220,7 +258,9 @@ class SpectralChannels(Channels):
         level = 0.5 * (torch.logsumexp(2 * x, dim=(1, 2), keepdim=True) - math.log(x.shape[1] * x.shape[2]))
         return torch.log1p(self.compression * (x - level).exp())
 
-    def _without_joins(self, x: Float[Tensor, "sequence frame band"], edge: int, step: int, first: int) -> Float[Tensor, "sequence frame band"]:
+    def _without_joins(
+        self, x: Float[Tensor, "sequence frame band"], edge: int, step: int, first: int
+    ) -> Float[Tensor, "sequence frame band"]:
         at = torch.arange(x.shape[1], device=x.device)
         phase = (at + first) % self.chunk
         keep = (phase >= edge + step) & (phase < self.chunk - edge) & (at >= step)
@@ -235,11 +275,20 @@ class LagPooling(nn.Module):
 
     weights: Tensor
 
-    def __init__(self, channels: Channels, frame_rate: float, n_lags: int = 160, shortest: float = 0.09, longest: float = 7.5) -> None:
+    def __init__(
+        self,
+        channels: Channels,
+        frame_rate: float,
+        n_lags: int = 160,
+        shortest: float = 0.09,
+        longest: float = 7.5,
+    ) -> None:
         super().__init__()
         self.channels, self.frame_rate = channels, frame_rate
         self.n_lags, self.shortest, self.longest = n_lags, shortest, longest
-        self.register_buffer("weights", bin_weights(frame_rate, lag_times(n_lags, shortest, longest)), persistent=False)
+        self.register_buffer(
+            "weights", bin_weights(frame_rate, lag_times(n_lags, shortest, longest)), persistent=False
+        )
 
     @property
     def n_channels(self) -> int:
@@ -249,12 +298,23 @@ class LagPooling(nn.Module):
     @property
     def settings(self) -> dict[str, Json]:
         """JSON values that decide the numbers, for the FeatureSpec."""
-        lags: dict[str, Json] = {"n_lags": self.n_lags, "shortest": self.shortest, "longest": self.longest, "frame_rate": self.frame_rate}
+        lags: dict[str, Json] = {
+            "n_lags": self.n_lags,
+            "shortest": self.shortest,
+            "longest": self.longest,
+            "frame_rate": self.frame_rate,
+        }
         return {"lag_version": LAG_VERSION, **lags, **self.channels.settings}
 
-    def forward(self, states: Float[Tensor, "sequence frame dim"], first: int = 0) -> Float[Tensor, "sequence channel lag"]:
+    def forward(
+        self, states: Float[Tensor, "sequence frame dim"], first: int = 0
+    ) -> Float[Tensor, "sequence channel lag"]:
         """`first`: how many frames after the beginning of a chunk the sequences begin (0 where whole chunks are joined)."""
         longest, learning = len(self.weights) - 1, torch.is_grad_enabled() and states.requires_grad
-        parts = torch.split(states, 1) if states.device.type == "cpu" and not learning else [states]  # one by one they stay in a core's cache
-        power = torch.cat([_power(self.channels(part.float(), first), longest, self.channels.groups) for part in parts])
+        parts = (
+            torch.split(states, 1) if states.device.type == "cpu" and not learning else [states]
+        )  # one by one they stay in a core's cache
+        power = torch.cat(
+            [_power(self.channels(part.float(), first), longest, self.channels.groups) for part in parts]
+        )
         return _of_power(power, states.shape[1], longest) @ self.weights

@@ -20,7 +20,10 @@ from beatmeter.features.poolings import Arrangement, pooling_class
 from beatmeter.features.poolings.sequences import pad
 from beatmeter.schema import FeatureSpec
 
-CHUNKS = {"cpu": 6, "cuda": 96}  # that go through the backbone together: what stays in a core's cache; what fills a GPU
+CHUNKS = {
+    "cpu": 6,
+    "cuda": 96,
+}  # that go through the backbone together: what stays in a core's cache; what fills a GPU
 
 
 def batch_chunks(device: torch.device) -> int:
@@ -33,7 +36,9 @@ def listening_together(encoders: Mapping[str, Encoder]) -> list[dict[str, Encode
     groups: dict[Hashable, dict[str, Encoder]] = {}
     for name, encoder in encoders.items():
         spec = encoder.spec
-        groups.setdefault((spec.chunk, spec.frame_hop, spec.frame_span, window_chunks(spec)), {})[name] = encoder
+        groups.setdefault((spec.chunk, spec.frame_hop, spec.frame_span, window_chunks(spec)), {})[name] = (
+            encoder
+        )
     return list(groups.values())
 
 
@@ -51,7 +56,9 @@ class TrackListener:
         self._cutter = Cutter(self.spec.chunk, samples)
         self._waiting: list[np.ndarray] = []
         self._batches = self._batched(batch_chunks(device))
-        self._pooled = {name: _PooledRows(encoder.spec, self.layout, device) for name, encoder in encoders.items()}
+        self._pooled = {
+            name: _PooledRows(encoder.spec, self.layout, device) for name, encoder in encoders.items()
+        }
 
     def _batched(self, limit: int) -> list[list[Window]]:
         """The windows of the track, as many together as have `limit` chunks, one at least; the first ones last."""
@@ -76,7 +83,9 @@ class TrackListener:
 
     def _take(self, chunks: Sequence[np.ndarray]) -> None:
         self._waiting += chunks
-        while self._batches and len(self._waiting) >= (count := sum(w.chunks[1] - w.chunks[0] for w in self._batches[-1])):
+        while self._batches and len(self._waiting) >= (
+            count := sum(w.chunks[1] - w.chunks[0] for w in self._batches[-1])
+        ):
             windows = self._batches.pop()
             waves = torch.from_numpy(np.stack(self._waiting[:count])).to(self._device)
             del self._waiting[:count]
@@ -91,7 +100,9 @@ class _PooledRows:
     def __init__(self, spec: FeatureSpec, layout: Layout, device: torch.device) -> None:
         self._spec, self._layout = spec, layout
         self._sums = {p.name: Aggregation(p) for p in spec.poolings if pooling_class(p).per_track}
-        self._sequences: dict[str, list[Tensor]] = {p.name: [] for p in spec.poolings if not pooling_class(p).per_track}
+        self._sequences: dict[str, list[Tensor]] = {
+            p.name: [] for p in spec.poolings if not pooling_class(p).per_track
+        }
         self._frames = {p.name: torch.from_numpy(rows(layout, p)[1]).to(device) for p in spec.poolings}
         self._done = dict.fromkeys(self._frames, 0)
 
@@ -107,7 +118,9 @@ class _PooledRows:
     def result(self) -> dict[str, Float[Tensor, "1 layer ..."]]:
         features = {name: total.result()[None] for name, total in self._sums.items()}
         for name, parts in self._sequences.items():
-            features |= pad(name, [torch.cat(parts)], [torch.from_numpy(rows(self._layout, self._spec[name])[0])])
+            features |= pad(
+                name, [torch.cat(parts)], [torch.from_numpy(rows(self._layout, self._spec[name])[0])]
+            )
         return features
 
 
@@ -163,7 +176,9 @@ class WindowListener:
                     held[layer] = torch.cat([*([held[layer]] if layer in held else []), *joined])
                 self._end = self._begin + len(next(iter(held.values())))
 
-    def features(self, times: Float[np.ndarray, "window 2"]) -> dict[str, dict[str, Float[Tensor, "window layer ..."]]]:
+    def features(
+        self, times: Float[np.ndarray, "window 2"]
+    ) -> dict[str, dict[str, Float[Tensor, "window layer ..."]]]:
         """Features by encoder and pooling of windows between `begin` and `covered`; parts of them that lie outside are left out."""
         rate = self.spec.frame_rate
         windows = []
@@ -171,7 +186,10 @@ class WindowListener:
             last = min(round(b * rate), self._end)
             windows.append((min(max(self._begin, last - round((b - a) * rate)), last - 1), last))
         chunk = self._frames_of(np.empty(self.spec.chunk.length))
-        return {name: encoder.pool(self._states[name], windows, self._begin, chunk) for name, encoder in self.encoders.items()}
+        return {
+            name: encoder.pool(self._states[name], windows, self._begin, chunk)
+            for name, encoder in self.encoders.items()
+        }
 
     def forget(self, before: float) -> None:
         """Windows from now on begin at `before` seconds or later."""

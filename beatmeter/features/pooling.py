@@ -45,7 +45,13 @@ class Encoder(nn.Module):
         self.backbone(waves, visit, last=self.spec.last_layer)
         return found
 
-    def pool(self, states: Mapping[int, Float[Tensor, "frame dim"]], windows: Sequence[tuple[int, int]], first: int, chunk: int) -> dict[str, Tensor]:
+    def pool(
+        self,
+        states: Mapping[int, Float[Tensor, "frame dim"]],
+        windows: Sequence[tuple[int, int]],
+        first: int,
+        chunk: int,
+    ) -> dict[str, Tensor]:
         """One array (window, layer, *axes) of every pooling over runs of frames, half-open, of joined chunks.
 
         Frames are counted from the beginning of the track, `first` is the one that `states` begin with; a chunk has `chunk`.

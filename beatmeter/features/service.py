@@ -87,7 +87,9 @@ class FeatureService:
 
     def store(self, wanted: FeatureSpec | None = None) -> Store:
         """A store that holds `wanted` (default: all of the spec) already by its spec, or the store of the spec."""
-        return Store.find_covering(self.config.cache, wanted or self.spec) or Store.for_spec(self.config.cache, self.spec)
+        return Store.find_covering(self.config.cache, wanted or self.spec) or Store.for_spec(
+            self.config.cache, self.spec
+        )
 
     @cached_property
     def memory(self) -> Path | None:
@@ -134,8 +136,14 @@ class FeatureService:
                 extractor = Extractor(self._encoder(store.spec), store, self.device, self.jobs)
                 outcome = extractor.run(planned.todo, tick, stop, patience, planned.stamps, written)
             bad = {planned.keys[i]: reason for i, reason in outcome.failed.items()}
-            filled.failed.update({t.id: bad[planned.keys[t.id]] for t in tracks if planned.keys.get(t.id) in bad})
-            filled.done, filled.audio_seconds, filled.seconds = outcome.done, outcome.audio_seconds, outcome.seconds
+            filled.failed.update(
+                {t.id: bad[planned.keys[t.id]] for t in tracks if planned.keys.get(t.id) in bad}
+            )
+            filled.done, filled.audio_seconds, filled.seconds = (
+                outcome.done,
+                outcome.audio_seconds,
+                outcome.seconds,
+            )
             report(filled.speed())
             report(outcome.profile())
         return filled
@@ -150,9 +158,16 @@ def why_begun(store: Store) -> list[str]:
     """Why the features of the same backbone beside a new store do not serve, one line a store."""
     if len(store.keys()):
         return []
-    beside = [other for other in list_stores(around(store.where)) if isinstance(other, Store) and other.where != store.where]
+    beside = [
+        other
+        for other in list_stores(around(store.where))
+        if isinstance(other, Store) and other.where != store.where
+    ]
     same = [other for other in beside if other.spec.backbone == store.spec.backbone and len(other.keys())]
-    return [f"a new store is begun beside {other.where}, which stays readable: {other.spec.why_not(store.spec)} (there != wanted)" for other in same]
+    return [
+        f"a new store is begun beside {other.where}, which stays readable: {other.spec.why_not(store.spec)} (there != wanted)"
+        for other in same
+    ]
 
 
 def describe_plan(planned: Plan, store: Store) -> str:

@@ -28,8 +28,13 @@ def write(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -
     Raises RunError for tensors that are not finite: the file that is there stays.
     """
     text = artifacts.to_json({"format": FORMAT, **about}, sort_keys=True)
-    artifacts.require_finite(tensors, f"nothing was written to {path}", RunError, "Training diverged: lower the learning rates.")
-    data = save({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}, metadata={"beatmeter": text})
+    artifacts.require_finite(
+        tensors, f"nothing was written to {path}", RunError, "Training diverged: lower the learning rates."
+    )
+    data = save(
+        {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()},
+        metadata={"beatmeter": text},
+    )
     atomic.write_bytes(path, data)
     atomic.write_text(path.with_suffix(".json"), text + "\n")
 
@@ -45,7 +50,8 @@ def read(path: Path, shape: Mapping[str, Any] | None = None) -> tuple[dict[str, 
     about = artifacts.parse_json(texts["beatmeter"], f"the header of {path}", RunError, HINT)
     if about.get("format") != FORMAT:
         raise RunError(
-            f"{path} has checkpoint format {about.get('format')}, this version reads {FORMAT}", "Use the version that wrote it, or train again."
+            f"{path} has checkpoint format {about.get('format')}, this version reads {FORMAT}",
+            "Use the version that wrote it, or train again.",
         )
     artifacts.require(about, shape or {}, f"the header of {path}", RunError, HINT)
     return tensors, about
@@ -54,7 +60,11 @@ def read(path: Path, shape: Mapping[str, Any] | None = None) -> tuple[dict[str, 
 def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The optimiser's moments as flat tensors, `optimiser.<parameter>.<moment>`."""
     state = optimiser.state_dict()["state"]
-    return {f"optimiser.{i}.{name}": torch.as_tensor(value) for i, moments in state.items() for name, value in moments.items()}
+    return {
+        f"optimiser.{i}.{name}": torch.as_tensor(value)
+        for i, moments in state.items()
+        for name, value in moments.items()
+    }
 
 
 def load_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
@@ -65,8 +75,16 @@ def load_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tenso
     for key, value in tensors.items():
         if key.startswith("optimiser."):
             _, i, name = [*key.split(".", 2), ""][:3]
-            if not i.isdecimal() or int(i) >= len(shapes) or name not in MOMENTS or tuple(value.shape) not in ((), shapes[int(i)]):
-                raise RunError(f"the optimiser's moment {key} of shape {tuple(value.shape)} is not of these parameters", HINT)
+            if (
+                not i.isdecimal()
+                or int(i) >= len(shapes)
+                or name not in MOMENTS
+                or tuple(value.shape) not in ((), shapes[int(i)])
+            ):
+                raise RunError(
+                    f"the optimiser's moment {key} of shape {tuple(value.shape)} is not of these parameters",
+                    HINT,
+                )
             state.setdefault(int(i), {})[name] = value
     broken = sorted(i for i, moments in state.items() if set(moments) != MOMENTS)
     if broken:

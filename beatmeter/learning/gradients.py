@@ -30,7 +30,11 @@ class Step:
 
 
 def separable_step(
-    batches: Iterable[tuple[Any, Tensor]], outputs: Outputs[Any], loss: Loss, parameters: Sequence[nn.Parameter], ranks: Ranks = ALONE
+    batches: Iterable[tuple[Any, Tensor]],
+    outputs: Outputs[Any],
+    loss: Loss,
+    parameters: Sequence[nn.Parameter],
+    ranks: Ranks = ALONE,
 ) -> Step:
     """Leave the gradient of the step in `parameters`; one batch (and the positions of its tracks) is in memory at a time."""
     total, count = None, None
@@ -76,10 +80,17 @@ def joint_step(
     return _finish(total.detach() * share, count.detach() * share, parameters, ranks)
 
 
-def _finish(total: Tensor | None, count: Tensor | None, parameters: Sequence[nn.Parameter], ranks: Ranks) -> Step:
+def _finish(
+    total: Tensor | None, count: Tensor | None, parameters: Sequence[nn.Parameter], ranks: Ranks
+) -> Step:
     """Add up over processes, and divide by the count."""
     device = parameters[0].device
-    step = Step(*(torch.zeros((), device=device) if x is None else x.to(device, torch.float32).clone() for x in (total, count)))
+    step = Step(
+        *(
+            torch.zeros((), device=device) if x is None else x.to(device, torch.float32).clone()
+            for x in (total, count)
+        )
+    )
     if ranks.count > 1:
         for p in parameters:
             p.grad = torch.zeros_like(p) if p.grad is None else p.grad

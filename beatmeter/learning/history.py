@@ -28,7 +28,12 @@ class History:
     write) it only decides."""
 
     def __init__(
-        self, folder: RunFolder | None, about: Mapping[str, Any], training: TrainingConfig, choice: Choice, after: Mapping[str, Any] | None = None
+        self,
+        folder: RunFolder | None,
+        about: Mapping[str, Any],
+        training: TrainingConfig,
+        choice: Choice,
+        after: Mapping[str, Any] | None = None,
     ) -> None:
         """`choice` picks the best epoch; `after` is what `write` said of the epoch to go on from."""
         self.folder, self.about, self.training, self.choice = folder, about, training, choice
@@ -52,7 +57,13 @@ class History:
     def out_of_patience(self) -> bool:
         return self.best is not None and self.epoch - int(self.best["epoch"]) >= self.training.patience
 
-    def add(self, line: dict[str, Any], task: Mapping[str, Any], tensors: Callable[[], Tensors], optimiser: Callable[[], Tensors]) -> bool:
+    def add(
+        self,
+        line: dict[str, Any],
+        task: Mapping[str, Any],
+        tensors: Callable[[], Tensors],
+        optimiser: Callable[[], Tensors],
+    ) -> bool:
         """An epoch is over: whether it is the best so far. `tensors` and `optimiser` give the state as it is now."""
         better = self.best is None or rank(line, self.choice) > rank(self.best, self.choice)
         self.best, self.epoch = line if better else self.best, line["epoch"]
@@ -114,7 +125,12 @@ class Board:
 
 def _scalars(value: Any, path: str = "") -> list[tuple[str, float]]:
     if isinstance(value, dict):
-        return [pair for key, item in value.items() if key != "epoch" for pair in _scalars(item, f"{path}/{key}" if path else key)]
+        return [
+            pair
+            for key, item in value.items()
+            if key != "epoch"
+            for pair in _scalars(item, f"{path}/{key}" if path else key)
+        ]
     if isinstance(value, list) and value and isinstance(value[0], float):
         return [(f"{path}/{i + 1:02d}", item) for i, item in enumerate(value)]
     return [(path, float(value))] if isinstance(value, int | float) else []

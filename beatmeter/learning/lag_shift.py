@@ -20,14 +20,18 @@ def draw_shifts(tracks: int, seed: tuple[int, ...], most: int) -> Int[np.ndarray
     return np.random.default_rng((*seed, STREAM)).integers(-most, most + 1, tracks) if most else None
 
 
-def shift_lags(x: Float[Tensor, "track ... lag"], by: Int[np.ndarray, " track"]) -> Float[Tensor, "track ... lag"]:
+def shift_lags(
+    x: Float[Tensor, "track ... lag"], by: Int[np.ndarray, " track"]
+) -> Float[Tensor, "track ... lag"]:
     """Every track moved by its number of bins, edges repeated."""
     n = x.shape[-1]
     at = (torch.arange(n) + torch.from_numpy(by)[:, None]).clamp(0, n - 1).to(x.device)
     return x.gather(-1, at.view(len(x), *[1] * (x.ndim - 2), n).expand_as(x))
 
 
-def shifted(features: Mapping[str, Tensor], spec: FeatureSpec, by: Int[np.ndarray, " track"] | None) -> Mapping[str, Tensor]:
+def shifted(
+    features: Mapping[str, Tensor], spec: FeatureSpec, by: Int[np.ndarray, " track"] | None
+) -> Mapping[str, Tensor]:
     """Features by pooling, the lag poolings among them shifted."""
     if by is None:
         return features

@@ -54,13 +54,17 @@ class Model:
     def device(self) -> torch.device:
         return next(self.head.parameters()).device
 
-    def outputs(self, tracks: Sequence[Track], size: int, progress: Callable[[int], object] = lambda n: None) -> np.ndarray:
+    def outputs(
+        self, tracks: Sequence[Track], size: int, progress: Callable[[int], object] = lambda n: None
+    ) -> np.ndarray:
         """Outputs (track, name) without gradients, in evaluation mode; processes share the work."""
         found = torch.zeros((len(tracks), len(self.task.output.names)), device=self.device)
         self.head.eval()
         self.source.encoder.eval()
         with torch.inference_mode():
-            for batch in self.source.batches(tracks, in_order(len(tracks), size)[self.ranks.index :: self.ranks.count]):
+            for batch in self.source.batches(
+                tracks, in_order(len(tracks), size)[self.ranks.index :: self.ranks.count]
+            ):
                 found[torch.from_numpy(batch.index)] = self.head(self.source.features(batch)).float()
                 progress(len(batch.index))
         self.ranks.add([found])
@@ -68,11 +72,14 @@ class Model:
         if not np.isfinite(result).all():
             bad = tracks[int((~np.isfinite(result).all(axis=1)).argmax())]
             raise RunError(
-                f"the model gives values that are not finite, first for track {bad.id} (on {self.device})", "Use --set features.dtype=float32."
+                f"the model gives values that are not finite, first for track {bad.id} (on {self.device})",
+                "Use --set features.dtype=float32.",
             )
         return result
 
-    def predict(self, tracks: Sequence[Track], split: str, size: int, meta: dict[str, Any] | None = None) -> Items:
+    def predict(
+        self, tracks: Sequence[Track], split: str, size: int, meta: dict[str, Any] | None = None
+    ) -> Items:
         """Predictions of one split."""
         return self.task.decode(self.outputs(tracks, size), tracks, split, meta)
 
@@ -117,7 +124,9 @@ def fit_standardisation(model: Model, train: Sequence[Track], size: int) -> None
     model.source.encoder.eval()
     moments = {name: m for name, m in moments_of(model.source.spec).items() if name in model.task.reads}
     with torch.inference_mode():
-        for batch in model.source.batches(train, in_order(len(train), size)[model.ranks.index :: model.ranks.count]):
+        for batch in model.source.batches(
+            train, in_order(len(train), size)[model.ranks.index :: model.ranks.count]
+        ):
             features = model.source.features(batch)
             for name, moment in moments.items():
                 moment.add(real_rows(features, name))
@@ -131,7 +140,12 @@ def optimiser_for(model: Model, config: RunConfig) -> torch.optim.AdamW:
     t = config.training
     mix = mix_parameters(model.head)
     groups = [
-        {"params": own_parameters(model.head), "name": "head", "lr": t.head_lr, "weight_decay": t.weight_decay},
+        {
+            "params": own_parameters(model.head),
+            "name": "head",
+            "lr": t.head_lr,
+            "weight_decay": t.weight_decay,
+        },
         {"params": mix, "name": "mix", "lr": t.mix_lr, "weight_decay": 0.0},
         *({"lr": t.adapter_lr, "weight_decay": t.weight_decay, **g} for g in model.source.parameter_groups()),
     ]
@@ -156,7 +170,11 @@ def fit(
     after = None
     if resume and os.path.lexists(folder.last):
         tensors, after = checkpoints.read(
-            folder.last, {**HEADER, "best": {"epoch": int, "val": {"loss": float, chosen_by(model.task, t.select).name: float}}}
+            folder.last,
+            {
+                **HEADER,
+                "best": {"epoch": int, "val": {"loss": float, chosen_by(model.task, t.select).name: float}},
+            },
         )
         model.load(tensors, folder.last)
         with named(folder.last):
@@ -164,7 +182,9 @@ def fit(
         report(f"continuing after epoch {after['epoch']}")
     elif config.head.standardise and not t.start:
         fit_standardisation(model, train, size)
-    history = History(folder if model.ranks.main else None, run.about, t, chosen_by(model.task, t.select), after)
+    history = History(
+        folder if model.ranks.main else None, run.about, t, chosen_by(model.task, t.select), after
+    )
     began_at = history.epoch + 1
     try:
         while not history.over:
@@ -172,13 +192,19 @@ def fit(
             began = time.monotonic()
             with progress.track(f"epoch {epoch}/{t.epochs}", len(train)) as tick:
                 loss, norm = train_epoch(model, optimiser, train, targets, config, epoch, size, tick)
-                line = {"epoch": epoch, "train": {"loss": loss, "gradient_norm": norm}, "val": validate(model, val, size)}
+                line = {
+                    "epoch": epoch,
+                    "train": {"loss": loss, "gradient_norm": norm},
+                    "val": validate(model, val, size),
+                }
             line |= {
                 "layer_weights": layer_weights(model.head),
                 "learning_rates": {g["name"]: g["lr"] for g in optimiser.param_groups},
                 "seconds": round(time.monotonic() - began, 3),
             }
-            better = history.add(line, model.state, model.tensors, lambda: checkpoints.optimiser_tensors(optimiser))
+            better = history.add(
+                line, model.state, model.tensors, lambda: checkpoints.optimiser_tensors(optimiser)
+            )
             report(describe_epoch(model.task, line, t.epochs, better, first=epoch == began_at))
     finally:
         history.close()
@@ -213,7 +239,11 @@ def train_epoch(
     parameters = [p for g in optimiser.param_groups for p in g["params"]]
     steps = optimiser_steps(task, train, config, epoch)
     shares = [in_order(len(own), size) for own in (step[ranks.share(len(step))] for step in steps)]
-    parts = [step[ranks.share(len(step))][rows] for step, share in zip(steps, shares, strict=True) for rows in share]
+    parts = [
+        step[ranks.share(len(step))][rows]
+        for step, share in zip(steps, shares, strict=True)
+        for rows in share
+    ]
     batches = source.batches(train, parts, seed=(config.seed, epoch))
     shifts = draw_shifts(len(train), (config.seed, epoch), config.augment.lag_shift)
 
@@ -232,7 +262,10 @@ def train_epoch(
         first = ranks.share(size).start
         for rows in shares[step]:
             batch = next(batches)
-            yield Part(batch, step, (slice(first + int(rows[0]), first + int(rows[-1]) + 1), size)), torch.from_numpy(batch.index)
+            yield (
+                Part(batch, step, (slice(first + int(rows[0]), first + int(rows[-1]) + 1), size)),
+                torch.from_numpy(batch.index),
+            )
             progress(len(batch.index) * ranks.count)
 
     total, count = (torch.zeros((), device=model.device) for _ in range(2))
@@ -242,11 +275,16 @@ def train_epoch(
         for g in optimiser.param_groups:
             g["lr"] = g["base_lr"] * schedule(done / (t.epochs * len(steps)), t.warmup)
         optimiser.zero_grad(set_to_none=True)
-        step = (separable_step if task.separable else joint_step)(parts_of(number), outputs, loss, parameters, ranks)
+        step = (separable_step if task.separable else joint_step)(
+            parts_of(number), outputs, loss, parameters, ranks
+        )
         total, count = total + step.total, count + step.count
         norms.append(float(nn.utils.clip_grad_norm_(parameters, t.clip)))
         if not math.isfinite(norms[-1]):
-            raise RunError(f"the loss is not finite in epoch {epoch}", "Lower the learning rates, or use --set features.dtype=float32.")
+            raise RunError(
+                f"the loss is not finite in epoch {epoch}",
+                "Lower the learning rates, or use --set features.dtype=float32.",
+            )
         optimiser.step()
     return float(total) / max(float(count), 1e-12), sum(norms) / len(norms)
 
@@ -267,7 +305,9 @@ def head_seed(seed: int, epoch: int, step: int) -> int:
 
 def tensors_of(targets: Targets, device: torch.device) -> tuple[Tensor, Tensor]:
     """Targets and their mask (track, name) on a device."""
-    return torch.from_numpy(targets.values).float().to(device), torch.from_numpy(np.ascontiguousarray(targets.mask)).to(device)
+    return torch.from_numpy(targets.values).float().to(device), torch.from_numpy(
+        np.ascontiguousarray(targets.mask)
+    ).to(device)
 
 
 def optimiser_steps(task: Task, train: Sequence[Track], config: RunConfig, epoch: int) -> list[np.ndarray]:
@@ -290,7 +330,9 @@ def validate(model: Model, val: Sequence[Track], size: int) -> dict[str, Any]:
 
 def judge(task: Task, state: State, val: Sequence[Track], outputs: np.ndarray) -> dict[str, Any]:
     """The same from outputs (track, name)."""
-    total, count = task.loss(torch.from_numpy(outputs), *tensors_of(task.targets(val), torch.device("cpu")), state)
+    total, count = task.loss(
+        torch.from_numpy(outputs), *tensors_of(task.targets(val), torch.device("cpu")), state
+    )
     return {"loss": float(total) / max(float(count), 1e-12), **task.figures(task.decode(outputs, val, "val"))}
 
 
@@ -305,7 +347,15 @@ def describe_epoch(task: Task, line: dict[str, Any], epochs: int, better: bool, 
     }
     least = {"epoch": 7, "s": 6}
     widths = [max(len(heading), len(cell), least.get(heading, 0)) for heading, cell in cells.items()]
-    row = "  ".join(cell.rjust(width) for cell, width in zip(cells.values(), widths, strict=True)) + ("  best" if better else "")
+    row = "  ".join(cell.rjust(width) for cell, width in zip(cells.values(), widths, strict=True)) + (
+        "  best" if better else ""
+    )
     if not first:
         return row
-    return "\n".join([task.legend, "  ".join(heading.rjust(width) for heading, width in zip(cells, widths, strict=True)), row])
+    return "\n".join(
+        [
+            task.legend,
+            "  ".join(heading.rjust(width) for heading, width in zip(cells, widths, strict=True)),
+            row,
+        ]
+    )

@@ -19,7 +19,12 @@ from beatmeter.schema import FeatureSpec
 from beatmeter.settings import RunConfig
 from beatmeter.tasks import State, Task, open_task
 
-HEADER: Mapping[str, Any] = {"epoch": int, "best": {"epoch": int, "val": {"loss": float}}, "spec": {}, "task": {}}
+HEADER: Mapping[str, Any] = {
+    "epoch": int,
+    "best": {"epoch": int, "val": {"loss": float}},
+    "spec": {},
+    "task": {},
+}
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,9 @@ def restore(run: Path) -> Restored:
             raise RunError("it holds no adapter, and its run trained one")
         if not head_tensors(tensors):
             raise RunError("it holds no head")
-    return Restored(folder, config, spec, task, about["task"], Standardiser.from_tensors(tensors), tensors, about["epoch"])
+    return Restored(
+        folder, config, spec, task, about["task"], Standardiser.from_tensors(tensors), tensors, about["epoch"]
+    )
 
 
 def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -78,7 +85,11 @@ def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 def head_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The head's part of a checkpoint; earlier versions kept the standardiser in it."""
-    return {k.removeprefix("head."): v for k, v in tensors.items() if k.startswith("head.") and not k.startswith(PREFIXES)}
+    return {
+        k.removeprefix("head."): v
+        for k, v in tensors.items()
+        if k.startswith("head.") and not k.startswith(PREFIXES)
+    }
 
 
 def require_fit(module: nn.Module, found: Mapping[str, Tensor], where: Path) -> None:
@@ -86,10 +97,15 @@ def require_fit(module: nn.Module, found: Mapping[str, Tensor], where: Path) -> 
     wanted = module.state_dict()
     odd = sorted(wanted.keys() ^ found.keys())
     if odd:
-        raise RunError(f"{where}: the tensor {odd[0]} is {'missing' if odd[0] in wanted else 'unknown'}", _HINT)
+        raise RunError(
+            f"{where}: the tensor {odd[0]} is {'missing' if odd[0] in wanted else 'unknown'}", _HINT
+        )
     for name, value in wanted.items():
         if value.shape != found[name].shape or value.is_floating_point() != found[name].is_floating_point():
-            raise RunError(f"{where}: the tensor {name} has the shape {tuple(found[name].shape)}, not {tuple(value.shape)}", _HINT)
+            raise RunError(
+                f"{where}: the tensor {name} has the shape {tuple(found[name].shape)}, not {tuple(value.shape)}",
+                _HINT,
+            )
 
 
 _HINT = "It belongs to other settings than the config.toml beside it: restore both, or train again."

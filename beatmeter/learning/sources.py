@@ -44,7 +44,9 @@ from beatmeter.settings import AdapterConfig, AugmentConfig, RunConfig, Training
 from beatmeter.store import Snapshot
 
 BLOCK = 8 << 20  # bytes of rows that are aggregated at a time: they stay in the processor's cache
-TOGETHER = 24  # chunks that are encoded together though nothing learns: four tracks of 30 s, a step of training
+TOGETHER = (
+    24  # chunks that are encoded together though nothing learns: four tracks of 30 s, a step of training
+)
 FULL = 0.8  # share of the free memory that the activations of a step may take before they are computed twice instead
 
 T = TypeVar("T")
@@ -75,11 +77,15 @@ class Source(ABC):
     standardiser: Standardiser = IDENTITY
 
     @abstractmethod
-    def prepare(self, tracks: Sequence[Track], report: Report = print, progress: Reporter = SILENT) -> dict[str, str]:
+    def prepare(
+        self, tracks: Sequence[Track], report: Report = print, progress: Reporter = SILENT
+    ) -> dict[str, str]:
         """Make sure that every track can be served; the reason for each that cannot, by track id."""
 
     @abstractmethod
-    def batches(self, tracks: Sequence[Track], parts: Iterable[np.ndarray], seed: tuple[int, ...] | None = None) -> Iterator[Batch]:
+    def batches(
+        self, tracks: Sequence[Track], parts: Iterable[np.ndarray], seed: tuple[int, ...] | None = None
+    ) -> Iterator[Batch]:
         """One batch for each of `parts`, positions in `tracks`: untouched, or augmented by `seed`. What happens to a track
         depends on the seed and its position alone, whatever the parts are."""
 
@@ -98,7 +104,9 @@ class Source(ABC):
     def standardise(self, standardiser: Standardiser) -> None:
         """Serve features standardised from now on. Raises RunError when they are standardised in another way already."""
         if self.standardiser.means and not self.standardiser.same(standardiser):
-            raise RunError("these features are standardised by another train split already", "Open them once more.")
+            raise RunError(
+                "these features are standardised by another train split already", "Open them once more."
+            )
         self.standardiser = standardiser
 
     def adapter_state(self) -> dict[str, Tensor]:
@@ -108,7 +116,10 @@ class Source(ABC):
     def load_adapter_state(self, state: Mapping[str, Tensor]) -> None:
         """Put back what `adapter_state` gave."""
         if state:
-            raise RunError(f"the checkpoint holds {len(state)} adapter tensors, these features are frozen", "Load it with the settings of its run.")
+            raise RunError(
+                f"the checkpoint holds {len(state)} adapter tensors, these features are frozen",
+                "Load it with the settings of its run.",
+            )
 
     def provenance(self) -> dict[str, Any]:
         """What a run should record of this source, as plain JSON."""
@@ -151,7 +162,14 @@ class Frozen(Source):
     """Stored features, aggregated once per track, crops too: a few views of each. They are kept in memory, standardised, or
     where they do not fit made anew for every batch."""
 
-    def __init__(self, service: FeatureService, poolings: Sequence[str], augment: AugmentConfig, device: torch.device, share: float) -> None:
+    def __init__(
+        self,
+        service: FeatureService,
+        poolings: Sequence[str],
+        augment: AugmentConfig,
+        device: torch.device,
+        share: float,
+    ) -> None:
         self.service, self.augment, self.device, self.share = service, augment, device, share
         self.spec = service.spec.only(poolings)
         self.encoder = nn.Identity()
@@ -161,11 +179,17 @@ class Frozen(Source):
         self._lock = threading.Lock()
         self._report: Report = print
 
-    def prepare(self, tracks: Sequence[Track], report: Report = print, progress: Reporter = SILENT) -> dict[str, str]:
+    def prepare(
+        self, tracks: Sequence[Track], report: Report = print, progress: Reporter = SILENT
+    ) -> dict[str, str]:
         store, keys, failed = self.service.ensure(tracks, self.spec, report, progress)
         self.keys, self.snapshot, self._report = dict(keys), store.snapshot(), report
         if self.augment.crop > 0:
-            report_uncropped(self.spec, self.snapshot.lengths([self.keys[t.id] for t in tracks if t.id not in failed]), report)
+            report_uncropped(
+                self.spec,
+                self.snapshot.lengths([self.keys[t.id] for t in tracks if t.id not in failed]),
+                report,
+            )
         return failed
 
     def parameter_groups(self) -> list[dict[str, Any]]:
@@ -188,9 +212,15 @@ class Frozen(Source):
                 for name, values in (table.values if table else {}).items():
                     standardiser.apply(name, values, in_place=True)
 
-    def batches(self, tracks: Sequence[Track], parts: Iterable[np.ndarray], seed: tuple[int, ...] | None = None) -> Iterator[Batch]:
+    def batches(
+        self, tracks: Sequence[Track], parts: Iterable[np.ndarray], seed: tuple[int, ...] | None = None
+    ) -> Iterator[Batch]:
         cropped = self.augment.crop > 0 and (seed is not None or all(t.split == "train" for t in tracks))
-        chosen = np.zeros(len(tracks), dtype=int) if seed is None else draw_views(len(tracks), self.augment.crop, seed)
+        chosen = (
+            np.zeros(len(tracks), dtype=int)
+            if seed is None
+            else draw_views(len(tracks), self.augment.crop, seed)
+        )
         table = self._table(tracks, 1 + (VIEWS if cropped else 0))
         made = self._read(tracks, parts, chosen) if table is None else self._gather(table, parts, chosen)
         sequences = self._names(per_track=False)
@@ -200,11 +230,19 @@ class Frozen(Source):
 
     def _gather(self, table: Table, parts: Iterable[np.ndarray], chosen: np.ndarray) -> Iterator[Batch]:
         for index in parts:
-            at = {name: torch.from_numpy(table.at[name][index, chosen[index]]).to(values.device) for name, values in table.values.items()}
-            some = {name: values.index_select(0, at[name]).to(self.device) for name, values in table.values.items()}
+            at = {
+                name: torch.from_numpy(table.at[name][index, chosen[index]]).to(values.device)
+                for name, values in table.values.items()
+            }
+            some = {
+                name: values.index_select(0, at[name]).to(self.device)
+                for name, values in table.values.items()
+            }
             yield Batch(index, some)
 
-    def _read(self, tracks: Sequence[Track], parts: Iterable[np.ndarray], chosen: np.ndarray) -> Iterator[Batch]:
+    def _read(
+        self, tracks: Sequence[Track], parts: Iterable[np.ndarray], chosen: np.ndarray
+    ) -> Iterator[Batch]:
         for index in parts:
             keys = [self.keys[tracks[i].id] for i in index]
             some = {name: torch.empty((len(keys), *self.spec[name].row_shape)) for name in self._names()}
@@ -214,7 +252,9 @@ class Frozen(Source):
                 self.standardiser.apply(name, values, in_place=True)
             yield Batch(index, {name: values.to(self.device) for name, values in some.items()})
 
-    def _with_sequences(self, batches: Iterator[Batch], tracks: Sequence[Track], chosen: np.ndarray, names: Sequence[str]) -> Iterator[Batch]:
+    def _with_sequences(
+        self, batches: Iterator[Batch], tracks: Sequence[Track], chosen: np.ndarray, names: Sequence[str]
+    ) -> Iterator[Batch]:
         snapshot = self._snapshot()
         for batch in batches:
             keys = [self.keys[tracks[i].id] for i in batch.index]
@@ -225,7 +265,11 @@ class Frozen(Source):
                 values, offsets = snapshot.load(keys, name, layers=pooling.spec.layers)
                 own, times = [], []
                 for (a, b), first, n in zip(bounds, offsets, snapshot.lengths(keys), strict=False):
-                    own.append(self.standardiser.apply(name, torch.from_numpy(values[first + a : first + b]).float()).to(self.device))
+                    own.append(
+                        self.standardiser.apply(
+                            name, torch.from_numpy(values[first + a : first + b]).float()
+                        ).to(self.device)
+                    )
                     times.append(torch.from_numpy(pooling.rows(Layout.of(int(n), self.spec))[0][a:b]))
                 inputs |= pad(name, own, times)
             yield Batch(batch.index, inputs)
@@ -252,7 +296,9 @@ class Frozen(Source):
             may = int(self.share * free_bytes(home))
             if need <= may:
                 return home
-        self._report(f"features: {need / 1e9:.1f} GB would be needed, {may / 1e9:.1f} GB of memory may be taken: reading them for every batch")
+        self._report(
+            f"features: {need / 1e9:.1f} GB would be needed, {may / 1e9:.1f} GB of memory may be taken: reading them for every batch"
+        )
         return None
 
     def _build(self, keys: Sequence[str], cuts: Mapping[str, Cuts], home: torch.device) -> Table:
@@ -263,10 +309,17 @@ class Frozen(Source):
             host = home.type == "cpu"  # where numpy, unlike torch, asks for huge pages
             values = torch.from_numpy(np.empty(size, np.float32)) if host else torch.empty(size, device=home)
             first_cut = cut.at[:, 0]  # of each track: its cuts follow each other
-            for part in in_order(len(keys), max(1, 2 * BLOCK * len(keys) // int(4 * len(cut.bounds) * np.prod(shape)))):
-                a, b = first_cut[part[0]], first_cut[part[-1] + 1] if part[-1] + 1 < len(keys) else len(cut.bounds)
+            for part in in_order(
+                len(keys), max(1, 2 * BLOCK * len(keys) // int(4 * len(cut.bounds) * np.prod(shape)))
+            ):
+                a, b = (
+                    first_cut[part[0]],
+                    first_cut[part[-1] + 1] if part[-1] + 1 < len(keys) else len(cut.bounds),
+                )
                 out = values[a:b]
-                self._aggregate([keys[i] for i in part], cut.tracks[a:b] - part[0], cut.bounds[a:b], name, out)
+                self._aggregate(
+                    [keys[i] for i in part], cut.tracks[a:b] - part[0], cut.bounds[a:b], name, out
+                )
                 self.standardiser.apply(name, out, in_place=True)
             table.values[name] = values
         return table
@@ -287,10 +340,16 @@ class Frozen(Source):
 
     def _bounds(self, keys: Sequence[str], views: np.ndarray, name: str) -> np.ndarray:
         """The rows (track, view, 2), half-open, that `views` (track, view) of tracks take from a pooling."""
-        lengths, rate, pooling = self._snapshot().lengths(keys), self.spec.chunk.sample_rate, pooling_of(self.spec[name])
+        lengths, rate, pooling = (
+            self._snapshot().lengths(keys),
+            self.spec.chunk.sample_rate,
+            pooling_of(self.spec[name]),
+        )
         times = {int(n): pooling.rows(Layout.of(int(n), self.spec))[0] for n in np.unique(lengths)}
         found = [
-            (0, len(times[n])) if view == 0 or len(times[n]) == 1 else pooling.crop(times[n], crop_of(key, view, n / rate))
+            (0, len(times[n]))
+            if view == 0 or len(times[n]) == 1
+            else pooling.crop(times[n], crop_of(key, view, n / rate))
             for key, n, its in zip(keys, lengths.tolist(), views.tolist(), strict=True)
             for view in its
         ]
@@ -301,7 +360,9 @@ class Frozen(Source):
             raise RunError("features were asked for before `prepare`")
         return self.snapshot
 
-    def _aggregate(self, keys: Sequence[str], at: np.ndarray, bounds: np.ndarray, name: str, out: Tensor) -> None:
+    def _aggregate(
+        self, keys: Sequence[str], at: np.ndarray, bounds: np.ndarray, name: str, out: Tensor
+    ) -> None:
         """Fill `out` (item, layer, *axes): item i is the rows `bounds[i]` of the track `keys[at[i]]`."""
         pooling, snapshot = pooling_of(self.spec[name]), self._snapshot()
         values, offsets = snapshot.load(keys, name, layers=pooling.spec.layers)
@@ -315,7 +376,9 @@ class Frozen(Source):
                 first = offsets[at[some]] + bounds[some, 0]
                 weights = np.stack([frames[int(lengths[at[i]])][slice(*bounds[i])] for i in some])
                 chosen = torch.from_numpy(values[first[:, None] + np.arange(n)]).float()
-                out[torch.from_numpy(some).to(out.device)] = pooling.aggregate(chosen, torch.from_numpy(weights)).to(out.device)
+                out[torch.from_numpy(some).to(out.device)] = pooling.aggregate(
+                    chosen, torch.from_numpy(weights)
+                ).to(out.device)
 
 
 @dataclass(frozen=True)
@@ -335,7 +398,9 @@ class LongTrack:
 
 def unreadable(track: Track, error: AudioError) -> RunError:
     """The error of a track that was sound when it was first read."""
-    return RunError(f"track {track.id} could be read before and cannot be now: {error}", "See `beatmeter data check`.")
+    return RunError(
+        f"track {track.id} could be read before and cannot be now: {error}", "See `beatmeter data check`."
+    )
 
 
 class TrackEncoder(nn.Module):
@@ -346,21 +411,36 @@ class TrackEncoder(nn.Module):
 
     def __init__(self, backbone: Backbone, spec: FeatureSpec, device: torch.device) -> None:
         super().__init__()
-        self.encode, self.spec, self.window, self.device = Encoder(backbone, spec), spec, window_chunks(spec), device
+        self.encode, self.spec, self.window, self.device = (
+            Encoder(backbone, spec),
+            spec,
+            window_chunks(spec),
+            device,
+        )
 
     def forward(self, tracks: Sequence[Excerpt | LongTrack]) -> dict[str, Tensor]:
         held = [track for track in tracks if isinstance(track, Excerpt)]
         if torch.is_grad_enabled():
             return self._together(held)
-        chunks = [len(Layout.of(len(track.wave), self.spec).starts) if isinstance(track, Excerpt) else math.inf for track in tracks]
+        chunks = [
+            len(Layout.of(len(track.wave), self.spec).starts) if isinstance(track, Excerpt) else math.inf
+            for track in tracks
+        ]
         if sum(chunks) <= max(TOGETHER, batch_chunks(self.device)):
             return self._together(held)
-        alone = [self._together([track]) if isinstance(track, Excerpt) and track.crop else self._alone(track) for track in tracks]
+        alone = [
+            self._together([track]) if isinstance(track, Excerpt) and track.crop else self._alone(track)
+            for track in tracks
+        ]
         return join(alone, [p.name for p in self.spec.poolings])
 
     def _alone(self, track: Excerpt | LongTrack) -> dict[str, Tensor]:
-        listener = TrackListener({"": self.encode}, track.samples if isinstance(track, LongTrack) else len(track.wave), self.device)
-        for block in track.blocks(self.spec.chunk.sample_rate) if isinstance(track, LongTrack) else [track.wave]:
+        listener = TrackListener(
+            {"": self.encode}, track.samples if isinstance(track, LongTrack) else len(track.wave), self.device
+        )
+        for block in (
+            track.blocks(self.spec.chunk.sample_rate) if isinstance(track, LongTrack) else [track.wave]
+        ):
             listener.push(block)
         return listener.finish()[""]
 
@@ -368,7 +448,9 @@ class TrackEncoder(nn.Module):
         layouts = [Layout.of(len(e.wave), self.spec) for e in excerpts]
         result: list[dict[str, Tensor]] = [{} for _ in excerpts]
         moments: list[dict[str, Tensor]] = [{} for _ in excerpts]  # of the rows of sequences
-        for length in sorted({layout.length for layout in layouts}):  # never padded: padding would change every frame
+        for length in sorted(
+            {layout.length for layout in layouts}
+        ):  # never padded: padding would change every frame
             at = [i for i, layout in enumerate(layouts) if layout.length == length]
             chunks = np.stack([excerpts[i].wave[s : s + length] for i in at for s in layouts[i].starts])
             arrangement = Arrangement.join([Arrangement.of(layouts[i], self.window) for i in at])
@@ -381,11 +463,18 @@ class TrackEncoder(nn.Module):
                     a, b = (0, len(frames)) if crop is None else pooling.crop(times, crop)
                     own = values[first + a : first + b]
                     if pooling.per_track:
-                        result[i][name] = pooling.aggregate(own, torch.from_numpy(frames[a:b]).to(self.device))
+                        result[i][name] = pooling.aggregate(
+                            own, torch.from_numpy(frames[a:b]).to(self.device)
+                        )
                     else:
-                        result[i][name], moments[i][name] = own, torch.from_numpy(times[a:b] + excerpts[i].start)
+                        result[i][name], moments[i][name] = (
+                            own,
+                            torch.from_numpy(times[a:b] + excerpts[i].start),
+                        )
                     first += len(frames)
-        features = {name: torch.stack([r[name] for r in result]) for name in result[0] if name not in moments[0]}
+        features = {
+            name: torch.stack([r[name] for r in result]) for name in result[0] if name not in moments[0]
+        }
         for name in moments[0]:
             features |= pad(name, [r[name] for r in result], [m[name] for m in moments])
         return features
@@ -404,7 +493,13 @@ class Streamed(Source):
         device: torch.device,
         cache: Path,
     ) -> None:
-        self.spec, self.augment, self.training, self.adapter, self.cache = spec, augment, training, adapter, cache
+        self.spec, self.augment, self.training, self.adapter, self.cache = (
+            spec,
+            augment,
+            training,
+            adapter,
+            cache,
+        )
         self.trainable = attach(backbone, adapter)
         self.backbone = cast(Hubert, backbone.to(device))  # no other backbone takes an adapter
         self.encoder = TrackEncoder(self.backbone, spec, device)
@@ -415,7 +510,9 @@ class Streamed(Source):
         self._chunks = 0  # of the longest track
         self._report: Report = print
 
-    def prepare(self, tracks: Sequence[Track], report: Report = print, progress: Reporter = SILENT) -> dict[str, str]:
+    def prepare(
+        self, tracks: Sequence[Track], report: Report = print, progress: Reporter = SILENT
+    ) -> dict[str, str]:
         self._report = report
         failed: dict[str, str] = {}
         stamps = {t.path: stamp(t.path) for t in tracks}
@@ -429,7 +526,10 @@ class Streamed(Source):
         with progress.track("reading audio", len(paths)) as tick:
             filled = self.waves.fill(paths, self.training.workers, tick, before, self.training.longest)
         if self.streams_long:
-            self._count_long([t for t in tracks if (e := filled.failed.get(self.keys.get(t.id, ""))) and e.kind == "long"], failed)
+            self._count_long(
+                [t for t in tracks if (e := filled.failed.get(self.keys.get(t.id, ""))) and e.kind == "long"],
+                failed,
+            )
         for track in tracks:
             key = self.keys.get(track.id, "")
             if track.id in self._long or track.id in failed:
@@ -442,17 +542,31 @@ class Streamed(Source):
             except AudioError as error:
                 failed[track.id] = str(error)
         anew = len(filled.samples) - filled.kept
-        why = f"the folder cannot be written: {filled.unwritable}" if filled.unwritable else f"training.waves = {self.training.waves:g} GB"
+        why = (
+            f"the folder cannot be written: {filled.unwritable}"
+            if filled.unwritable
+            else f"training.waves = {self.training.waves:g} GB"
+        )
         more = f"; {anew} are decoded in every epoch ({why})" if anew else ""
         if self.augment.crop > 0:
-            report_uncropped(self.spec, [filled.samples[key] for t in tracks if (key := self.keys.get(t.id, "")) in filled.samples], report)
-        report(f"waveforms: {filled.decoded} decoded, {filled.kept} kept in {self.waves.folder} ({filled.bytes / 1e9:.2f} GB){more}")
+            report_uncropped(
+                self.spec,
+                [filled.samples[key] for t in tracks if (key := self.keys.get(t.id, "")) in filled.samples],
+                report,
+            )
+        report(
+            f"waveforms: {filled.decoded} decoded, {filled.kept} kept in {self.waves.folder} ({filled.bytes / 1e9:.2f} GB){more}"
+        )
         return failed
 
     def _count_long(self, tracks: Sequence[Track], failed: dict[str, str]) -> None:
         """Read tracks that are too long to be held once, to know how long they are and that they are sound."""
         for track, audio in zip(
-            tracks, decode_or_count([t.path for t in tracks], self.spec.chunk.sample_rate, self.training.workers, 0.0), strict=True
+            tracks,
+            decode_or_count(
+                [t.path for t in tracks], self.spec.chunk.sample_rate, self.training.workers, 0.0
+            ),
+            strict=True,
         ):
             if isinstance(audio, LongAudio):
                 self._long[track.id] = LongTrack(track, audio.samples)
@@ -474,14 +588,22 @@ class Streamed(Source):
     def provenance(self) -> dict[str, Any]:
         return {"adapter": {"kind": self.adapter.kind, "parameters": sum(p.numel() for p in self.trainable)}}
 
-    def batches(self, tracks: Sequence[Track], parts: Iterable[np.ndarray], seed: tuple[int, ...] | None = None) -> Iterator[Batch]:
+    def batches(
+        self, tracks: Sequence[Track], parts: Iterable[np.ndarray], seed: tuple[int, ...] | None = None
+    ) -> Iterator[Batch]:
         if seed is not None and self.adapter.checkpointing == "auto":
             self.backbone.checkpointing = self._too_large
         parts = list(parts)
-        return one_ahead(self._batches(tracks, parts, self._waves([tracks[i] for part in parts for i in part]), seed))
+        return one_ahead(
+            self._batches(tracks, parts, self._waves([tracks[i] for part in parts for i in part]), seed)
+        )
 
     def _batches(
-        self, tracks: Sequence[Track], parts: Sequence[np.ndarray], waves: Iterator[np.ndarray | LongTrack], seed: tuple[int, ...] | None
+        self,
+        tracks: Sequence[Track],
+        parts: Sequence[np.ndarray],
+        waves: Iterator[np.ndarray | LongTrack],
+        seed: tuple[int, ...] | None,
     ) -> Iterator[Batch]:
         views = None if seed is None else draw_views(len(tracks), self.augment.crop, seed)
         for index in parts:
@@ -491,14 +613,20 @@ class Streamed(Source):
                 if isinstance(wave, LongTrack):
                     own.append(wave)
                 else:
-                    own.append(Excerpt(wave) if seed is None or views is None else self._augmented(wave, key, int(views[i]), (*seed, int(i))))
+                    own.append(
+                        Excerpt(wave)
+                        if seed is None or views is None
+                        else self._augmented(wave, key, int(views[i]), (*seed, int(i)))
+                    )
             yield Batch(index, own)
 
     def _waves(self, tracks: Sequence[Track]) -> Iterator[np.ndarray | LongTrack]:
         """The waves of tracks, in order: kept ones from the cache, others decoded a few ahead."""
         kept = [self.waves.samples(self.keys[t.id]) is not None for t in tracks]
         rate = self.spec.chunk.sample_rate
-        missing = [t.path for t, here in zip(tracks, kept, strict=True) if not here and t.id not in self._long]
+        missing = [
+            t.path for t, here in zip(tracks, kept, strict=True) if not here and t.id not in self._long
+        ]
         others = decode_ahead(missing, rate, jobs=self.training.workers)
         for track, here in zip(tracks, kept, strict=True):
             if track.id in self._long:
@@ -527,7 +655,9 @@ class Streamed(Source):
             chunk = saved_bytes(self.encoder, [Excerpt(wave)])
         need, free = chunk * self._chunks * self.training.batch, FULL * free_bytes(device)
         if need > free:
-            self._report(f"a batch would keep {need / 1e9:.1f} GB of activations, {free / 1e9:.1f} GB are free: checkpointing layers instead")
+            self._report(
+                f"a batch would keep {need / 1e9:.1f} GB of activations, {free / 1e9:.1f} GB are free: checkpointing layers instead"
+            )
         return need > free
 
 
@@ -548,7 +678,9 @@ def saved_bytes(module: nn.Module, inputs: Any) -> int:
     return sum(held.values())
 
 
-def open_source(config: RunConfig, device: torch.device, report: Report = print, spec: FeatureSpec | None = None) -> Source:
+def open_source(
+    config: RunConfig, device: torch.device, report: Report = print, spec: FeatureSpec | None = None
+) -> Source:
     """The source that the settings ask for. `spec`, from a saved run that is to be heard and not to be trained, must be what these
     settings give."""
     service = FeatureService(config.features, device)
@@ -558,9 +690,12 @@ def open_source(config: RunConfig, device: torch.device, report: Report = print,
         wanted = service.spec.only(config.head.poolings)
         if service.memory is None:
             raise ConfigError(
-                f"streamed training keeps waveforms in the cache, and {config.features.cache} is no folder", "Use --set features.cache=FOLDER."
+                f"streamed training keeps waveforms in the cache, and {config.features.cache} is no folder",
+                "Use --set features.cache=FOLDER.",
             )
-        source = streamed = Streamed(service.backbone, wanted, config.adapter, config.augment, config.training, device, service.memory)
+        source = streamed = Streamed(
+            service.backbone, wanted, config.adapter, config.augment, config.training, device, service.memory
+        )
         streamed.streams_long = spec is not None
     if spec is not None:
         source.spec.require_agreement(spec, "this run")

@@ -24,17 +24,37 @@ from beatmeter.errors import RunError
 from beatmeter.learning import checkpoints
 from beatmeter.learning.history import History
 from beatmeter.learning.lag_shift import draw_shifts, shifted
-from beatmeter.learning.loop import Model, Run, fit_standardisation, head_seed, judge, optimiser_steps, schedule, tensors_of
+from beatmeter.learning.loop import (
+    Model,
+    Run,
+    fit_standardisation,
+    head_seed,
+    judge,
+    optimiser_steps,
+    schedule,
+    tensors_of,
+)
 from beatmeter.learning.sources import Source, in_order
 from beatmeter.runtime.progress import Tick, untold
 from beatmeter.schema import Track
 from beatmeter.tasks import chosen_by
-from beatmeter.tasks.heads import Stackable, draw_apart, draw_from, layer_weights, mix_parameters, own_parameters, weighted_sum
+from beatmeter.tasks.heads import (
+    Stackable,
+    draw_apart,
+    draw_from,
+    layer_weights,
+    mix_parameters,
+    own_parameters,
+    weighted_sum,
+)
 
 VALIDATION = 256  # tracks at a time
 FREE = (  # settings in which heads of one stack may differ
     "seed",
-    *(f"training.{name}" for name in ("epochs", "patience", "head_lr", "mix_lr", "weight_decay", "warmup", "clip", "select")),
+    *(
+        f"training.{name}"
+        for name in ("epochs", "patience", "head_lr", "mix_lr", "weight_decay", "warmup", "clip", "select")
+    ),
     *(f"task.{name}" for name in ("smoothing", "loss", "weighting", "weight_cap")),
     *(f"head.{name}" for name in ("dropout", "noise")),
     "augment.lag_shift",
@@ -62,11 +82,16 @@ class Stack:
         self.frame = _Readout(copy.deepcopy(first)).train()
         self.poolings = cast(Stackable, first).poolings
         at = {id(p): name for name, p in first.named_parameters()}
-        self.names = {"head": [at[id(p)] for p in own_parameters(first)], "mix": [at[id(p)] for p in mix_parameters(first)]}
+        self.names = {
+            "head": [at[id(p)] for p in own_parameters(first)],
+            "mix": [at[id(p)] for p in mix_parameters(first)],
+        }
         self.shapes = {name: p.shape for name, p in first.named_parameters()}
         heads = [dict(m.model.head.named_parameters()) for m in self.members]
         self.flat = {
-            group: torch.stack([torch.cat([h[name].detach().reshape(-1) for name in names]) for h in heads]).requires_grad_()
+            group: torch.stack(
+                [torch.cat([h[name].detach().reshape(-1) for name in names]) for h in heads]
+            ).requires_grad_()
             for group, names in self.names.items()
         }
         self.optimiser = self._optimiser()
@@ -87,9 +112,14 @@ class Stack:
 
     def keep(self, rows: Sequence[int]) -> None:
         """Only these heads from now on."""
-        before = {(g["name"], g["row"]): self.optimiser.state[g["params"][0]] for g in self.optimiser.param_groups}
+        before = {
+            (g["name"], g["row"]): self.optimiser.state[g["params"][0]] for g in self.optimiser.param_groups
+        }
         self.members = [self.members[i] for i in rows]
-        self.flat = {group: x.detach()[torch.tensor(rows, dtype=torch.long, device=self.device)].requires_grad_() for group, x in self.flat.items()}
+        self.flat = {
+            group: x.detach()[torch.tensor(rows, dtype=torch.long, device=self.device)].requires_grad_()
+            for group, x in self.flat.items()
+        }
         self.optimiser = self._optimiser()
         for g in self.optimiser.param_groups:
             self.optimiser.state[g["params"][0]] = before[g["name"], rows[g["row"]]]
@@ -99,7 +129,9 @@ class Stack:
         found: dict[str, Tensor] = {}
         for group, names in self.names.items():
             parts = torch.split(self.flat[group], [self.shapes[name].numel() for name in names], dim=1)
-            found |= {name: part.reshape(-1, *self.shapes[name]) for name, part in zip(names, parts, strict=True)}
+            found |= {
+                name: part.reshape(-1, *self.shapes[name]) for name, part in zip(names, parts, strict=True)
+            }
         return found
 
     def outputs(self, features: Sequence[tuple[slice, Mapping[str, Tensor]]]) -> Tensor:
@@ -108,15 +140,22 @@ class Stack:
         mixed = {}
         for name in self.poolings:
             weights = parameters[f"mix.{name}.logits"].softmax(dim=-1)
-            mixed[name] = torch.cat([weighted_sum(weights[which], some[name].float()).transpose(0, 1) for which, some in features])
+            mixed[name] = torch.cat(
+                [weighted_sum(weights[which], some[name].float()).transpose(0, 1) for which, some in features]
+            )
         own = {f"head.{name}": value for name, value in parameters.items()}
-        found: Tensor = vmap(lambda p, x: functional_call(self.frame, p, (x,)), randomness="error")(own, mixed)
+        found: Tensor = vmap(lambda p, x: functional_call(self.frame, p, (x,)), randomness="error")(
+            own, mixed
+        )
         return found
 
     def step(self, count: Float[Tensor, " head"], share: Sequence[float]) -> Tensor:
         """One step of AdamW for every head, at this share of its peak rates, after dividing the gradient of its summed loss by
         the `count` of losses and clipping it; the norms (head,) before clipping. Gradients are gone afterwards."""
-        gradients = {group: cast(Tensor, x.grad).mul_(1 / count.clamp_min(1e-12)[:, None]) for group, x in self.flat.items()}
+        gradients = {
+            group: cast(Tensor, x.grad).mul_(1 / count.clamp_min(1e-12)[:, None])
+            for group, x in self.flat.items()
+        }
         norms = torch.stack([g.square().sum(1) for g in gradients.values()]).sum(0).sqrt()
         clip = torch.tensor([m.config.training.clip for m in self.members], device=self.device)
         factor = (clip / (norms + 1e-6)).clamp(max=1.0)[:, None]
@@ -138,7 +177,11 @@ class Stack:
     def give(self, row: int) -> dict[str, Tensor]:
         """Put a head's parameters into its own model; its moments as `checkpoints.optimiser_tensors` has them."""
         own, moments, i = dict(self.members[row].model.head.named_parameters()), {}, 0
-        state = {g["name"]: self.optimiser.state[g["params"][0]] for g in self.optimiser.param_groups if g["row"] == row}
+        state = {
+            g["name"]: self.optimiser.state[g["params"][0]]
+            for g in self.optimiser.param_groups
+            if g["row"] == row
+        }
         with torch.no_grad():
             for group, names in self.names.items():
                 at = 0
@@ -147,7 +190,9 @@ class Stack:
                     part = slice(at, at := at + shape.numel())
                     own[name].copy_(self.flat[group][row, part].view(shape))
                     for kind, value in state[group].items():
-                        moments[f"optimiser.{i}.{kind}"] = value if kind == "step" else value[part].view(shape)
+                        moments[f"optimiser.{i}.{kind}"] = (
+                            value if kind == "step" else value[part].view(shape)
+                        )
                     i += 1
         return moments
 
@@ -170,7 +215,10 @@ def fit_stacked(
             fit_standardisation(member.model, train, source.step_size(member.config.training))
     stack = Stack(sorted(members, key=lambda m: (m.config.seed, m.config.augment.lag_shift)))
     targets = tensors_of(members[0].model.task.targets(train), stack.device)
-    histories = [History(m.folder, m.about, m.config.training, chosen_by(m.model.task, m.config.training.select)) for m in stack.members]
+    histories = [
+        History(m.folder, m.about, m.config.training, chosen_by(m.model.task, m.config.training.select))
+        for m in stack.members
+    ]
     every = list(zip(stack.members, histories, strict=True))
     failed: dict[Path, RunError] = {}
     epoch = 0
@@ -184,7 +232,9 @@ def fit_stacked(
             for row, (member, history) in enumerate(zip(stack.members, histories, strict=True)):
                 if not sound[row]:
                     path = member.folder.path
-                    failed[path] = RunError(f"the loss of {path.name} is not finite in epoch {epoch}", "Lower the learning rates.")
+                    failed[path] = RunError(
+                        f"the loss of {path.name} is not finite in epoch {epoch}", "Lower the learning rates."
+                    )
                     continue
                 moments = stack.give(row)
                 model = member.model
@@ -198,7 +248,10 @@ def fit_stacked(
                 }
                 history.add(line, model.state, model.tensors, lambda moments=moments: moments)  # type: ignore[misc]
             going = [i for i, history in enumerate(histories) if sound[i] and not history.over]
-            tick(len(histories) + sum(c.training.epochs - epoch for i, c in enumerate(histories) if i not in going))
+            tick(
+                len(histories)
+                + sum(c.training.epochs - epoch for i, c in enumerate(histories) if i not in going)
+            )
             if len(going) < len(histories):
                 for i, history in enumerate(histories):
                     if i not in going:
@@ -219,7 +272,9 @@ def fit_stacked(
     return failed
 
 
-def _epoch(stack: Stack, source: Source, train: Sequence[Track], targets: tuple[Tensor, Tensor], epoch: int) -> tuple[Tensor, Tensor]:
+def _epoch(
+    stack: Stack, source: Source, train: Sequence[Track], targets: tuple[Tensor, Tensor], epoch: int
+) -> tuple[Tensor, Tensor]:
     """One pass of every head over the train split: mean losses (head,) and mean gradient norms (head,)."""
     members = stack.members
     generators = [torch.Generator(stack.device) for _ in members]
@@ -231,7 +286,13 @@ def _epoch(stack: Stack, source: Source, train: Sequence[Track], targets: tuple[
         config = members[which.start].config
         seed = (config.seed, epoch)
         plans.append(optimiser_steps(members[which.start].model.task, train, config, epoch))
-        streams.append((which, source.batches(train, plans[-1], seed=seed), draw_shifts(len(train), seed, config.augment.lag_shift)))
+        streams.append(
+            (
+                which,
+                source.batches(train, plans[-1], seed=seed),
+                draw_shifts(len(train), seed, config.augment.lag_shift),
+            )
+        )
     tasks = _runs_of_tasks(members)
     steps = len(plans[0])
     total, count, norms = (torch.zeros(len(members), device=stack.device) for _ in range(3))
@@ -240,7 +301,10 @@ def _epoch(stack: Stack, source: Source, train: Sequence[Track], targets: tuple[
         for m, generator in zip(members, generators, strict=True):
             generator.manual_seed(head_seed(m.config.seed, epoch, number))
         batches = [(which, next(stream), shifts) for which, stream, shifts in streams]
-        features = [(w, shifted(source.features(b), source.spec, None if by is None else by[b.index])) for w, b, by in batches]
+        features = [
+            (w, shifted(source.features(b), source.spec, None if by is None else by[b.index]))
+            for w, b, by in batches
+        ]
         found = stack.outputs(features)
         at = [torch.from_numpy(b.index).to(stack.device).expand(w.stop - w.start, -1) for w, b, _ in batches]
         wanted, known = (x[torch.cat(at)] for x in targets)
@@ -252,7 +316,10 @@ def _epoch(stack: Stack, source: Source, train: Sequence[Track], targets: tuple[
         losses.sum().backward()  # type: ignore[no-untyped-call]
         total, count = total + losses.detach(), count + n
         done = (epoch - 1) * steps + number
-        norms += stack.step(n, [schedule(done / (m.config.training.epochs * steps), m.config.training.warmup) for m in members])
+        norms += stack.step(
+            n,
+            [schedule(done / (m.config.training.epochs * steps), m.config.training.warmup) for m in members],
+        )
     return total / count.clamp_min(1e-12), norms / steps
 
 
@@ -261,7 +328,10 @@ def _validation(stack: Stack, source: Source, val: Sequence[Track]) -> np.ndarra
     stack.frame.eval()
     everyone = slice(0, len(stack.members))
     with torch.no_grad():
-        found = [stack.outputs([(everyone, source.features(batch))]).cpu() for batch in source.batches(val, in_order(len(val), VALIDATION))]
+        found = [
+            stack.outputs([(everyone, source.features(batch))]).cpu()
+            for batch in source.batches(val, in_order(len(val), VALIDATION))
+        ]
     return torch.cat(found, dim=1).numpy()
 
 

@@ -18,7 +18,10 @@ from beatmeter.features.poolings import pooling_class
 from beatmeter.features.poolings.sequences import MASK, TIMES, mask_of
 from beatmeter.schema import FeatureSpec, PoolingSpec
 
-PREFIXES = ("standardise.", "head.standardise.")  # of its tensors in a checkpoint: today's, and that of checkpoints before it
+PREFIXES = (
+    "standardise.",
+    "head.standardise.",
+)  # of its tensors in a checkpoint: today's, and that of checkpoints before it
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,9 @@ class Standardiser:
     def tensors(self) -> dict[str, Tensor]:
         """As a checkpoint keeps them."""
         parts = (("mean", self.means), ("scale", self.scales))
-        return {f"{PREFIXES[0]}{name}.{part}": value for part, values in parts for name, value in values.items()}
+        return {
+            f"{PREFIXES[0]}{name}.{part}": value for part, values in parts for name, value in values.items()
+        }
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Standardiser:
@@ -68,7 +73,9 @@ class Standardiser:
     def same(self, other: Standardiser) -> bool:
         """Whether both change features in the same way."""
         mine, theirs = self.tensors(), other.tensors()
-        return mine.keys() == theirs.keys() and all(torch.equal(value, theirs[key]) for key, value in mine.items())
+        return mine.keys() == theirs.keys() and all(
+            torch.equal(value, theirs[key]) for key, value in mine.items()
+        )
 
 
 IDENTITY = Standardiser({}, {})
@@ -122,7 +129,9 @@ class Moments:
 
 def standardiser_of(moments: Mapping[str, Moments]) -> Standardiser:
     """The standardiser of features with these moments, by pooling."""
-    return Standardiser({n: m.mean.float() for n, m in moments.items()}, {n: m.scale() for n, m in moments.items()})
+    return Standardiser(
+        {n: m.mean.float() for n, m in moments.items()}, {n: m.scale() for n, m in moments.items()}
+    )
 
 
 def moments_of(spec: FeatureSpec) -> dict[str, Moments]:

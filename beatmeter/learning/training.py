@@ -79,13 +79,17 @@ def prepare(
         report(f"new cache: {memory}")
     dataset = split_dataset(dataset, config.split, memory)
     if config.limit:
-        dataset = replace(dataset, tracks=tuple(t for split in SPLITS for t in dataset.of_split(split)[: config.limit]))
+        dataset = replace(
+            dataset, tracks=tuple(t for split in SPLITS for t in dataset.of_split(split)[: config.limit])
+        )
     task = trained or task.settled(dataset.of_split("train"))
     unknown = [(t, reason) for t in dataset.tracks if (reason := task.usable(t)) is not None]
     dataset = dataset.without([Exclusion.of(t, "label", reason) for t, reason in unknown])
     source = open_source(config, device, report, spec)
     failed = source.prepare(dataset.tracks, report, progress)
-    dataset = dataset.without([Exclusion.of(t, "unusable", failed[t.id]) for t in dataset.tracks if t.id in failed])
+    dataset = dataset.without(
+        [Exclusion.of(t, "unusable", failed[t.id]) for t in dataset.tracks if t.id in failed]
+    )
     return Prepared(dataset, source, task)
 
 
@@ -108,7 +112,9 @@ def run(
     with RunFolder(out).held(report) if ranks.main else nullcontext():
         if ranks.main and not resume:
             RunFolder(out).require_new()  # before hours of extraction
-        torch.manual_seed(config.seed)  # an adapter's first weights, and then the head's, depend on the seed alone
+        torch.manual_seed(
+            config.seed
+        )  # an adapter's first weights, and then the head's, depend on the seed alone
         with ranks.first():
             ready = prepare(config, device, report, progress)
         begun = begin(config, ready, out, device, resume, report, ranks)
@@ -117,7 +123,13 @@ def run(
 
 
 def begin(
-    config: RunConfig, ready: Prepared, out: Path, device: torch.device, resume: bool = False, report: Report = print, ranks: Ranks = ALONE
+    config: RunConfig,
+    ready: Prepared,
+    out: Path,
+    device: torch.device,
+    resume: bool = False,
+    report: Report = print,
+    ranks: Ranks = ALONE,
 ) -> Run:
     """Make the run folder, which the caller holds, and a fresh model. Raises DataError when there is nothing to train on or to
     validate with."""
@@ -132,7 +144,9 @@ def begin(
         folder = RunFolder.open(out) if resume else RunFolder.create(out, config)
         about = _about(config, ready, folder)
     report(_counts(ready, folder))
-    task = open_task(config).settled(train)  # of this run: cells of a sweep share what is prepared, not their settings
+    task = open_task(config).settled(
+        train
+    )  # of this run: cells of a sweep share what is prepared, not their settings
     state = task.study(train)
     for finding in task.remarks(state, train):
         if finding.level == "warning":
@@ -152,7 +166,8 @@ def _start(model: Model, run: Path) -> str:
         model.load(saved.tensors, saved.folder.best, partly=True)
     except RunError as error:
         raise RunError(
-            f"the head of {run} is not of the shape of this one: {error.what}", "Use the same head and task settings, or no training.start."
+            f"the head of {run} is not of the shape of this one: {error.what}",
+            "Use the same head and task settings, or no training.start.",
         ) from None
     return f"starting from epoch {saved.epoch} of {run}"
 
@@ -181,9 +196,16 @@ def evaluate_run(
     `cache` takes the place of the run's own. `corrections` are files of corrected labels, after those of the run. What is
     written then is named `corrected-`, so that the evaluation under the run's own labels stays beside it.
     """
-    saved, splits, corrections = restore(as_path(path)), as_names(splits), tuple(map(str, as_paths(corrections)))
+    saved, splits, corrections = (
+        restore(as_path(path)),
+        as_names(splits),
+        tuple(map(str, as_paths(corrections))),
+    )
     dataset = None if dataset is None else str(as_path(dataset))
-    folder, config = saved.folder, saved.folder.placed(dataset, None if cache is None else str(as_path(cache)))
+    folder, config = (
+        saved.folder,
+        saved.folder.placed(dataset, None if cache is None else str(as_path(cache))),
+    )
     if dataset is not None and _is_own(folder, config, saved.task):
         report(f"{dataset} is the data set of this run: its own splits are used")
         dataset = None
@@ -192,9 +214,15 @@ def evaluate_run(
         folder.require_data(config, f"beatmeter evaluate {path} --data DIR")
         folder.require_split()
         files = (*config.data.corrections, *corrections)
-        config = change(config, {"split": {"file": str(folder.split_file)}, "data": {"corrections": files}}, str(path))
+        config = change(
+            config, {"split": {"file": str(folder.split_file)}, "data": {"corrections": files}}, str(path)
+        )
     else:
-        config = change(config, {"data": {"path": dataset, "extra": (), "corrections": corrections}, "limit": 0}, str(path))
+        config = change(
+            config,
+            {"data": {"path": dataset, "extra": (), "corrections": corrections}, "limit": 0},
+            str(path),
+        )
     head = saved.head(device)
     ready = prepare(config, device, report, progress, saved.spec, saved.task)
     model = Model(saved.task, saved.state, ready.source, head)
@@ -218,7 +246,9 @@ def _is_own(folder: RunFolder, config: RunConfig, task: Task) -> bool:
         return False
 
 
-def evaluate(model: Model, ready: Prepared, folder: RunFolder, splits: Sequence[str], prefix: str = "") -> Outcome:
+def evaluate(
+    model: Model, ready: Prepared, folder: RunFolder, splits: Sequence[str], prefix: str = ""
+) -> Outcome:
     """Predict the splits and diagnose each, with thresholds from the run's own validation split; write everything down.
 
     `prefix` marks the files of predictions on other data, or under other labels, than the run's own.
@@ -237,7 +267,9 @@ def evaluate(model: Model, ready: Prepared, folder: RunFolder, splits: Sequence[
     for split in splits:
         if folder.predictions(prefix + split).exists():
             predictions = read_records(folder.predictions(prefix + split))
-            found[split] = model.task.evaluate(predictions, None if split == "val" and not prefix else validation)
+            found[split] = model.task.evaluate(
+                predictions, None if split == "val" and not prefix else validation
+            )
             artifacts.write_json(folder.evaluation(prefix + split), found[split].to_json())
             atomic.write_text(folder.evaluation(prefix + split).with_suffix(".txt"), text_of(found[split]))
     return Outcome(folder, found)
@@ -248,7 +280,9 @@ def _about(config: RunConfig, ready: Prepared, folder: RunFolder) -> dict[str, A
     rows = io.StringIO()
     writer = csv.writer(rows, lineterminator="\n")
     writer.writerow(["id", "path", "row", "kind", "reason", "split", "source"])
-    writer.writerows([e.id, e.path, e.row, e.kind, e.reason, e.split or "", e.source] for e in ready.dataset.excluded)
+    writer.writerows(
+        [e.id, e.path, e.row, e.kind, e.reason, e.split or "", e.source] for e in ready.dataset.excluded
+    )
     atomic.write_text(folder.excluded_file, rows.getvalue())
     before = folder.about()
     about: dict[str, Any] = {
@@ -261,17 +295,29 @@ def _about(config: RunConfig, ready: Prepared, folder: RunFolder) -> dict[str, A
             "sha256": ready.dataset.sha256,
             "corrections": list(ready.dataset.corrections),
         },
-        "split": {"sha256": write_split(folder.split_file, ready.dataset.tracks), "tracks": {s: len(ready.split(s)) for s in SPLITS}},
+        "split": {
+            "sha256": write_split(folder.split_file, ready.dataset.tracks),
+            "tracks": {s: len(ready.split(s)) for s in SPLITS},
+        },
         "excluded": dict(Counter(e.kind for e in ready.dataset.excluded)),
         "seed": config.seed,
         **ready.source.provenance(),
         **provenance(),
     }
-    for name, what in (("spec", "the features"), ("data", "the data set or its corrections"), ("split", "the usable tracks or their splits")):
-        if name in before and _content(before[name]) != _content(about[name]):  # a resumed run is the same run, or none
+    for name, what in (
+        ("spec", "the features"),
+        ("data", "the data set or its corrections"),
+        ("split", "the usable tracks or their splits"),
+    ):
+        if name in before and _content(before[name]) != _content(
+            about[name]
+        ):  # a resumed run is the same run, or none
             if name == "spec" and ready.source.spec.agrees(FeatureSpec.from_json(before[name])):
                 continue  # begun before all that is recorded today was
-            raise RunError(f"{what} changed since {folder.path} was begun", "Put back what it was begun with, or train anew with another --out.")
+            raise RunError(
+                f"{what} changed since {folder.path} was begun",
+                "Put back what it was begun with, or train anew with another --out.",
+            )
     about["data"]["path"] = before.get("data", {}).get("path", config.data.path)
     folder.write_about(about)
     return about
@@ -290,4 +336,6 @@ def _counts(ready: Prepared, folder: RunFolder) -> str:
     kinds = ", ".join(f"{n} {kind}" for kind, n in left.most_common())
     corrected = sum(c["relabelled"] for c in ready.dataset.corrections)
     numbers += f", {count(corrected, 'label')} corrected" if ready.dataset.corrections else ""
-    return f"tracks: {numbers}" + (f"; {sum(left.values())} left out ({kinds}), listed in {folder.excluded_file}" if left else "")
+    return f"tracks: {numbers}" + (
+        f"; {sum(left.values())} left out ({kinds}), listed in {folder.excluded_file}" if left else ""
+    )

@@ -44,7 +44,10 @@ def read_bytes(path: Path, error: Kind = RunError, hint: str = "", largest: int 
         with regular.open_file(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
             if size > largest:
-                raise error(f"{shown(path)} has {size} bytes, more than the {largest} that such a file may have", hint or DAMAGED)
+                raise error(
+                    f"{shown(path)} has {size} bytes, more than the {largest} that such a file may have",
+                    hint or DAMAGED,
+                )
             data: bytes = file.read()
             return data
     except OSError as problem:
@@ -73,12 +76,16 @@ def read_json(path: Path, error: Kind = RunError, hint: str = "", names: bool = 
     return parse_json(read_text(path, error, hint), shown(path), error, hint, names)
 
 
-def parse_json(text: str, where: str, error: Kind = RunError, hint: str = "", names: bool = False) -> dict[str, Any]:
+def parse_json(
+    text: str, where: str, error: Kind = RunError, hint: str = "", names: bool = False
+) -> dict[str, Any]:
     """`read_json`, of a text that was found at `where`."""
     try:
         value = json.loads(text, parse_constant=_refuse, parse_float=_finite)
         if "\\u" in text and not names:
-            json.dumps(value, ensure_ascii=False).encode("utf-8")  # half of a surrogate pair cannot be printed or written
+            json.dumps(value, ensure_ascii=False).encode(
+                "utf-8"
+            )  # half of a surrogate pair cannot be printed or written
     except UnicodeEncodeError:
         raise error(f"{where}: a text holds half a character", hint or DAMAGED) from None
     except json.JSONDecodeError as problem:
@@ -116,7 +123,9 @@ def read_json_lines(path: Path, error: Kind = RunError, hint: str = "") -> JsonL
     values = []
     for number, line in enumerate(lines, 1):
         if line.strip():
-            values.append(_line(path, number, line, error, hint or f"Delete line {number} to go on without it."))
+            values.append(
+                _line(path, number, line, error, hint or f"Delete line {number} to go on without it.")
+            )
     if not half.strip():
         return JsonLines(values)
     try:
@@ -145,7 +154,9 @@ def read_toml(path: Path, error: Kind = ConfigError, hint: str = "") -> dict[str
     return value
 
 
-def read_tensors(path: Path, error: Kind = RunError, hint: str = "") -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_tensors(
+    path: Path, error: Kind = RunError, hint: str = ""
+) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors of a safetensors file by name, and the texts of its header. Raises `error` for a file that is not whole and for
     tensors that hold NaN or infinity, by name."""
     from safetensors import SafetensorError, safe_open
@@ -193,22 +204,39 @@ def require(value: Any, shape: Any, where: str, error: Kind = RunError, hint: st
         require(value, list, where, error, hint)
         for i, item in enumerate(value):
             require(item, shape[0], f"{where}[{i}]", error, hint)
-    elif not isinstance(value, (int, float) if shape is float else shape) or (isinstance(value, bool) and shape is not bool):
-        names: dict[Any, str] = {float: "a number", int: "a whole number", str: "a text", list: "a list", bool: "true or false"}
+    elif not isinstance(value, (int, float) if shape is float else shape) or (
+        isinstance(value, bool) and shape is not bool
+    ):
+        names: dict[Any, str] = {
+            float: "a number",
+            int: "a whole number",
+            str: "a text",
+            list: "a list",
+            bool: "true or false",
+        }
         wanted = names.get(shape, "an object")
         raise error(f"{where} must be {wanted}, not {_said(value)}", hint or DAMAGED)
 
 
 def _said(value: Any) -> str:
     """A value of JSON in a few words."""
-    text = "an object" if isinstance(value, dict) else "a list" if isinstance(value, list) else json.dumps(value)
+    text = (
+        "an object" if isinstance(value, dict) else "a list" if isinstance(value, list) else json.dumps(value)
+    )
     return text if len(text) <= 40 else text[:37] + "..."
 
 
 def not_finite(value: Any, path: str = "") -> str:
     """`a.b = nan` for the first number inside nested values that is not finite; empty when there is none."""
     if isinstance(value, Mapping):
-        return next((bad for key, item in value.items() if (bad := not_finite(item, f"{path}.{key}" if path else str(key)))), "")
+        return next(
+            (
+                bad
+                for key, item in value.items()
+                if (bad := not_finite(item, f"{path}.{key}" if path else str(key)))
+            ),
+            "",
+        )
     if isinstance(value, list | tuple):
         return next((bad for i, item in enumerate(value) if (bad := not_finite(item, f"{path}[{i}]"))), "")
     return f"{path} = {value}" if isinstance(value, float) and not math.isfinite(value) else ""
@@ -219,7 +247,10 @@ def to_json(value: Any, indent: int | None = 1, **how: Any) -> str:
     try:
         return json.dumps(value, indent=indent, allow_nan=False, **how)
     except ValueError:
-        raise SchemaError(f"a value is not finite and cannot be said in JSON: {not_finite(value)}", "The model or its data are damaged.") from None
+        raise SchemaError(
+            f"a value is not finite and cannot be said in JSON: {not_finite(value)}",
+            "The model or its data are damaged.",
+        ) from None
 
 
 def to_json_line(value: Any, **how: Any) -> str:

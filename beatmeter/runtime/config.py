@@ -48,7 +48,10 @@ def change(config: C, values: Mapping[str, Any], where: str = "settings", prefix
         current = getattr(config, key)
         if dataclasses.is_dataclass(current):
             if not isinstance(value, Mapping):
-                raise ConfigError(f"{where}: {path!r} is a group of settings, not the value {value!r}", f"Set {path}.<name>.")
+                raise ConfigError(
+                    f"{where}: {path!r} is a group of settings, not the value {value!r}",
+                    f"Set {path}.<name>.",
+                )
             new[key] = change(current, value, where, f"{path}.")
         else:
             new[key] = _convert(value, hints[key], path, where)
@@ -73,7 +76,9 @@ def _convert(value: Any, hint: Any, path: str, where: str) -> Any:
     if origin is Literal:
         if value in args:
             return value
-        raise ConfigError(f"{where}: {path} = {value!r} is not possible", f"Choose one of: {', '.join(map(str, args))}.")
+        raise ConfigError(
+            f"{where}: {path} = {value!r} is not possible", f"Choose one of: {', '.join(map(str, args))}."
+        )
     if origin is tuple:
         if isinstance(value, str) or not isinstance(value, list | tuple):
             value = [value]
@@ -90,14 +95,18 @@ def _convert(value: Any, hint: Any, path: str, where: str) -> Any:
         return str(value)  # `--set task.classes=3,4` and `layers = 6`
     if hint is Any or (isinstance(value, hint) and not (hint is int and isinstance(value, bool))):
         return value
-    raise ConfigError(f"{where}: {path} must be {_KINDS.get(hint, hint.__name__)}, got {json.dumps(value, default=str)}")
+    raise ConfigError(
+        f"{where}: {path} must be {_KINDS.get(hint, hint.__name__)}, got {json.dumps(value, default=str)}"
+    )
 
 
 def parse_assignment(text: str, config: Any) -> dict[str, Any]:
     """`a.b=c` as nested values. `c` is read as a TOML value; bare words are strings; `none` clears an optional setting."""
     path, equals, raw = text.partition("=")
     if not equals or not path.strip():
-        raise ConfigError(f"--set {text!r} is not of the form name.name=value", "For instance: --set training.epochs=5")
+        raise ConfigError(
+            f"--set {text!r} is not of the form name.name=value", "For instance: --set training.epochs=5"
+        )
     raw = raw.strip()
     if raw.lower() == "none":
         value: Any = None
@@ -174,16 +183,27 @@ def differences(config: Any, base: Any) -> dict[str, Any]:
 def to_toml(nested: Mapping[str, Any], prefix: str = "") -> str:
     """Nested plain values as TOML (strings, numbers, booleans, lists); None is left out."""
     lines = [
-        f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in nested.items() if value is not None and not isinstance(value, Mapping)
+        f"{key} = {json.dumps(value, ensure_ascii=False)}"
+        for key, value in nested.items()
+        if value is not None and not isinstance(value, Mapping)
     ]
     for key, value in nested.items():
         if isinstance(value, Mapping):
             body = to_toml(value, f"{prefix}{key}.")
             lines += ["", f"[{prefix}{key}]", body.strip()] if body.strip() else []
     text = "\n".join(lines).strip() + "\n"
-    odd = next((line for line in text.splitlines() if not line.isprintable() or "\udc80" <= max(line, default="") <= "\udcff"), "")
+    odd = next(
+        (
+            line
+            for line in text.splitlines()
+            if not line.isprintable() or "\udc80" <= max(line, default="") <= "\udcff"
+        ),
+        "",
+    )
     if odd:
-        raise ConfigError(f"a setting is not valid UTF-8 and cannot be kept: {shown(odd)}", "Rename that file or folder.")
+        raise ConfigError(
+            f"a setting is not valid UTF-8 and cannot be kept: {shown(odd)}", "Rename that file or folder."
+        )
     return text
 
 

@@ -8,14 +8,19 @@ from collections.abc import Iterator, MutableMapping
 from functools import cache
 from pathlib import Path
 
-GROUPS, OWN = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")  # where the kernel tells of control groups, and which are this process's
+GROUPS, OWN = (
+    Path("/sys/fs/cgroup"),
+    Path("/proc/self/cgroup"),
+)  # where the kernel tells of control groups, and which are this process's
 
 
 def usable_cores() -> int:
     """Cores that this process may keep busy: those it may run on (affinity), and no more than the CPU quota of its control
     groups (containers, batch systems) pays for."""
     allowed = quota()
-    return _affinity() if math.isinf(allowed) else min(_affinity(), max(1, math.ceil(allowed)))  # one thread cannot use one and a half
+    return (
+        _affinity() if math.isinf(allowed) else min(_affinity(), max(1, math.ceil(allowed)))
+    )  # one thread cannot use one and a half
 
 
 def wait_passively(environment: MutableMapping[str, str] = os.environ) -> None:
@@ -29,8 +34,12 @@ def wait_passively(environment: MutableMapping[str, str] = os.environ) -> None:
     """
     if "OMP_WAIT_POLICY" not in environment:
         environment["OMP_WAIT_POLICY"] = "PASSIVE"
-        environment.setdefault("GOMP_SPINCOUNT", "1000")  # some 20 us; the default of 300,000 is longer than a time slice
-        environment.setdefault("KMP_BLOCKTIME", "0")  # LLVM's and Intel's runtimes spin for 0.2 s all the same
+        environment.setdefault(
+            "GOMP_SPINCOUNT", "1000"
+        )  # some 20 us; the default of 300,000 is longer than a time slice
+        environment.setdefault(
+            "KMP_BLOCKTIME", "0"
+        )  # LLVM's and Intel's runtimes spin for 0.2 s all the same
     if usable_cores() < _affinity():
         environment.setdefault("OMP_NUM_THREADS", str(usable_cores()))
 
@@ -57,7 +66,9 @@ def quota() -> float:
     for folder, unified in control_groups("cpu"):
         names = ("cpu.max",) if unified else ("cpu.cfs_quota_us", "cpu.cfs_period_us")
         words = " ".join(line for name in names for line in lines(folder / name)).split()
-        if len(words) == 2 and all(word.isdigit() and int(word) for word in words):  # else "max", -1, or nothing there
+        if len(words) == 2 and all(
+            word.isdigit() and int(word) for word in words
+        ):  # else "max", -1, or nothing there
             least = min(least, int(words[0]) / int(words[1]))
     return least
 

@@ -12,7 +12,10 @@ def width_of(text: str) -> int:
     (Unicode Standard Annex 11)."""
     if text.isascii():
         return len(text)
-    return sum(0 if unicodedata.category(c) in _ZERO else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+    return sum(
+        0 if unicodedata.category(c) in _ZERO else 2 if unicodedata.east_asian_width(c) in "WF" else 1
+        for c in text
+    )
 
 
 def fill(text: str, width: int, right: bool = False) -> str:

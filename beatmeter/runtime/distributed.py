@@ -16,7 +16,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-PATIENCE = timedelta(days=30)  # the others wait while the first extracts; a launcher ends them when one of them dies
+PATIENCE = timedelta(
+    days=30
+)  # the others wait while the first extracts; a launcher ends them when one of them dies
 
 
 class Ranks:
@@ -65,7 +67,10 @@ ALONE = Ranks()
 
 def started() -> bool:
     """Whether a launcher (torchrun, `accelerate launch`, mpirun) made this process one of several."""
-    return any(int(os.environ.get(name, "1")) > 1 for name in ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE"))
+    return any(
+        int(os.environ.get(name, "1")) > 1
+        for name in ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+    )
 
 
 def join(device: torch.device) -> tuple[Ranks, torch.device]:

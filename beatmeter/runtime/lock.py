@@ -59,10 +59,14 @@ def _taken(path: Path, doing: str, report: Callable[[str], object]) -> int:
         except BlockingIOError:
             holder = os.pread(handle, 500, 0).decode(errors="replace") or "another process"
             os.close(handle)
-            raise RunError(f"{shown(holder)} is {doing}", "Wait until it has ended, or choose another --out.") from None
+            raise RunError(
+                f"{shown(holder)} is {doing}", "Wait until it has ended, or choose another --out."
+            ) from None
         except FileNotFoundError:
             pass
         except OSError as error:
-            report(f"warning: {shown(path)} cannot be locked ({error.strerror}): start nothing else that works in this folder")
+            report(
+                f"warning: {shown(path)} cannot be locked ({error.strerror}): start nothing else that works in this folder"
+            )
             return handle
         os.close(handle)

@@ -33,7 +33,14 @@ def _group() -> int:
         names = _NEW if unified else _OLD
         limit, used = (_number(folder / name) for name in names[:2])
         if limit is not None and used is not None:
-            idle = next((int(row.split()[1]) for row in lines(folder / "memory.stat") if row.startswith(f"{names[2]} ")), 0)
+            idle = next(
+                (
+                    int(row.split()[1])
+                    for row in lines(folder / "memory.stat")
+                    if row.startswith(f"{names[2]} ")
+                ),
+                0,
+            )
             left = min(left, limit - used + idle)
     return max(left, 0)
 

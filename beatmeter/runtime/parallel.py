@@ -19,7 +19,9 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _LOOK = 0.5  # seconds between two looks: of a process for its parent, of a reader for a stop
-_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")  # the processes are the threads
+_ONE_THREAD = dict.fromkeys(
+    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"
+)  # the processes are the threads
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,13 @@ class Crash:
     """Stands for the result of an item whose process died while it worked on it alone."""
 
 
-def ordered(function: Callable[[T], R], items: Iterable[T], jobs: int, depth: int = 0, stop: threading.Event | None = None) -> Iterator[R | Crash]:
+def ordered(
+    function: Callable[[T], R],
+    items: Iterable[T],
+    jobs: int,
+    depth: int = 0,
+    stop: threading.Event | None = None,
+) -> Iterator[R | Crash]:
     """`function` of every item, in their order, by `jobs` processes that work at most `depth` items ahead of the reader
     (default: 2 per job and 2 more).
 
@@ -55,7 +63,9 @@ def ordered(function: Callable[[T], R], items: Iterable[T], jobs: int, depth: in
                     break
                 try:
                     waiting.append((item, pool.submit(function, item)))
-                except BrokenProcessPool:  # died since the last result: `item` waits for its turn like the others
+                except (
+                    BrokenProcessPool
+                ):  # died since the last result: `item` waits for its turn like the others
                     waiting.append((item, _broken()))
             if not waiting:
                 return
@@ -75,9 +85,13 @@ def ordered(function: Callable[[T], R], items: Iterable[T], jobs: int, depth: in
 
 
 def _pool(jobs: int) -> ProcessPoolExecutor:
-    pool = ProcessPoolExecutor(max_workers=jobs, env=_ONE_THREAD, initializer=_belong_to, initargs=(os.getpid(),))
+    pool = ProcessPoolExecutor(
+        max_workers=jobs, env=_ONE_THREAD, initializer=_belong_to, initargs=(os.getpid(),)
+    )
     end = pool._result_queue._writer
-    end.close = _one_at_a_time(end.close)  # `_stop` and the pool's own thread close it, perhaps at the same moment
+    end.close = _one_at_a_time(
+        end.close
+    )  # `_stop` and the pool's own thread close it, perhaps at the same moment
     return pool
 
 
@@ -131,7 +145,9 @@ def _result(future: Future[R], pool: ProcessPoolExecutor, stop: threading.Event)
     while not wait([future], _LOOK).done:
         if stop.is_set():
             raise _StoppedError
-        if died:  # and the pool has not said so: it waits for the rest of a result that the process was sending
+        if (
+            died
+        ):  # and the pool has not said so: it waits for the rest of a result that the process was sending
             _stop(pool)
         died = any(not process.is_alive() for process in list(pool._processes.values()))
     return future.result()

@@ -24,7 +24,9 @@ def as_paths(value: StrPath | Iterable[StrPath]) -> list[Path]:
     if isinstance(value, str | os.PathLike):
         return [as_path(value)]
     if not isinstance(value, Iterable):
-        raise ConfigError(f"{value!r} is neither a path nor several", "Give text, a pathlib.Path, or a list of them.")
+        raise ConfigError(
+            f"{value!r} is neither a path nor several", "Give text, a pathlib.Path, or a list of them."
+        )
     return [as_path(one) for one in value]
 
 

@@ -19,7 +19,12 @@ def render(package: str, template: str, **values: Any) -> str:
 def environment(package: str) -> Environment:
     """How templates of a package are read."""
     templates = Environment(
-        loader=PackageLoader(package), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+        loader=PackageLoader(package),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
 
     def verbatim(name: str) -> Markup:

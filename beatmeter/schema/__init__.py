@@ -4,7 +4,16 @@ Nothing here knows torch, files or tasks. Arrays are numpy; times are seconds; a
 """
 
 from beatmeter.schema.checks import canonical_json, sha256_json
-from beatmeter.schema.features import RECORDED, SCHEMA_VERSION, ChunkSpec, Features, FeatureSpec, Pooled, PoolingSpec, Unit
+from beatmeter.schema.features import (
+    RECORDED,
+    SCHEMA_VERSION,
+    ChunkSpec,
+    Features,
+    FeatureSpec,
+    Pooled,
+    PoolingSpec,
+    Unit,
+)
 from beatmeter.schema.finding import Finding
 from beatmeter.schema.records import ClassPredictions, Items, ValuePredictions, as_classes, as_values
 from beatmeter.schema.track import SPLITS, Track, label_table

@@ -14,7 +14,10 @@ from beatmeter.errors import FingerprintError, SchemaError
 from beatmeter.schema.checks import canonical_json, require, sha256_json
 
 SCHEMA_VERSION = 2  # of FeatureSpec; part of every fingerprint
-RECORDED = {"encoder": 2, "code": 2}  # fields of FeatureSpec that came later, and the schema since which they are recorded
+RECORDED = {
+    "encoder": 2,
+    "code": 2,
+}  # fields of FeatureSpec that came later, and the schema since which they are recorded
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,10 @@ class PoolingSpec:
             len(self.layers) > 0 and list(self.layers) == sorted(set(self.layers)) and self.layers[0] >= 1,
             f"pooling {self.name!r}: layers must be distinct, ascending and 1-based, not {self.layers}",
         )
-        require(len(self.axes) == len(self.shape), f"pooling {self.name!r}: axes {self.axes} do not name the shape {self.shape}")
+        require(
+            len(self.axes) == len(self.shape),
+            f"pooling {self.name!r}: axes {self.axes} do not name the shape {self.shape}",
+        )
 
     @property
     def row_shape(self) -> tuple[int, ...]:
@@ -104,22 +110,34 @@ class FeatureSpec:
         object.__setattr__(self, "poolings", tuple(sorted(self.poolings, key=lambda p: p.name)))
         if self.schema not in range(1, SCHEMA_VERSION + 1):
             raise SchemaError(
-                f"feature spec of schema {self.schema!r}; this version knows 1 to {SCHEMA_VERSION}", "Update beatmeter, or extract again."
+                f"feature spec of schema {self.schema!r}; this version knows 1 to {SCHEMA_VERSION}",
+                "Update beatmeter, or extract again.",
             )
         for name, since in RECORDED.items():
-            object.__setattr__(self, name, json.loads(canonical_json(dict(getattr(self, name)))))  # as it comes back from a file
-            require(since <= self.schema or not getattr(self, name), f"a feature spec of schema {self.schema} has no field {name!r}")
+            object.__setattr__(
+                self, name, json.loads(canonical_json(dict(getattr(self, name))))
+            )  # as it comes back from a file
+            require(
+                since <= self.schema or not getattr(self, name),
+                f"a feature spec of schema {self.schema} has no field {name!r}",
+            )
         names = [p.name for p in self.poolings]
         require(len(names) > 0, "a FeatureSpec needs at least one pooling")
         require(len(set(names)) == len(names), f"poolings named twice: {names}")
         for p in self.poolings:
-            require(p.layers[-1] <= self.n_layers, f"pooling {p.name!r} wants layer {p.layers[-1]}; {self.backbone} has {self.n_layers}")
+            require(
+                p.layers[-1] <= self.n_layers,
+                f"pooling {p.name!r} wants layer {p.layers[-1]}; {self.backbone} has {self.n_layers}",
+            )
 
     def __getitem__(self, pooling: str) -> PoolingSpec:
         for p in self.poolings:
             if p.name == pooling:
                 return p
-        raise SchemaError(f"no pooling {pooling!r} in these features", f"They hold: {', '.join(p.name for p in self.poolings)}.")
+        raise SchemaError(
+            f"no pooling {pooling!r} in these features",
+            f"They hold: {', '.join(p.name for p in self.poolings)}.",
+        )
 
     def only(self, poolings: Sequence[str]) -> FeatureSpec:
         """The same features with just these poolings."""
@@ -152,7 +170,13 @@ class FeatureSpec:
         if "schema" not in value:
             raise SchemaError("feature spec that cannot be read: it has no schema")
         try:
-            return cls(**{**value, "chunk": ChunkSpec(**value["chunk"]), "poolings": tuple(PoolingSpec(**p) for p in value["poolings"])})
+            return cls(
+                **{
+                    **value,
+                    "chunk": ChunkSpec(**value["chunk"]),
+                    "poolings": tuple(PoolingSpec(**p) for p in value["poolings"]),
+                }
+            )
         except (TypeError, KeyError, ValueError) as error:
             raise SchemaError(f"feature spec that cannot be read: {error}") from error
 
@@ -227,7 +251,11 @@ class FeatureSpec:
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
     if isinstance(value, dict):
-        return {k: v for name, item in value.items() for k, v in _flat(item, f"{prefix}.{name}" if prefix else name).items()}
+        return {
+            k: v
+            for name, item in value.items()
+            for k, v in _flat(item, f"{prefix}.{name}" if prefix else name).items()
+        }
     if isinstance(value, list) and value and isinstance(value[0], dict):  # poolings, by name
         return {k: v for item in value for k, v in _flat(item, f"{prefix}.{item['name']}").items()}
     return {prefix: value}
@@ -245,7 +273,8 @@ class Pooled:
     def __post_init__(self) -> None:
         n = len(self.values)
         require(
-            self.times.shape == (n, 2) and self.frames.shape == (n,), f"times {self.times.shape} or frames {self.frames.shape} do not match {n} rows"
+            self.times.shape == (n, 2) and self.frames.shape == (n,),
+            f"times {self.times.shape} or frames {self.frames.shape} do not match {n} rows",
         )
 
 
@@ -260,7 +289,12 @@ class Features:
 
     def __post_init__(self) -> None:
         wanted = {p.name for p in self.spec.poolings}
-        require(set(self.pooled) == wanted, f"features hold {sorted(self.pooled)}, the spec says {sorted(wanted)}")
+        require(
+            set(self.pooled) == wanted, f"features hold {sorted(self.pooled)}, the spec says {sorted(wanted)}"
+        )
         for name, rows in self.pooled.items():
             shape = self.spec[name].row_shape
-            require(rows.values.shape[1:] == shape, f"pooling {name!r} has rows of shape {rows.values.shape[1:]}, the spec says {shape}")
+            require(
+                rows.values.shape[1:] == shape,
+                f"pooling {name!r} has rows of shape {rows.values.shape[1:]}, the spec says {shape}",
+            )

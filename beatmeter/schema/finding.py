@@ -19,5 +19,7 @@ class Finding:
     values: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        require(self.level in ("ok", "note", "warning"), f"finding {self.name!r}: unknown level {self.level!r}")
+        require(
+            self.level in ("ok", "note", "warning"), f"finding {self.name!r}: unknown level {self.level!r}"
+        )
         canonical_json(dict(self.values))  # must be plain JSON

@@ -38,7 +38,10 @@ class Items:
         for name in ("ids", "groups", "sources"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         n = len(self.ids)
-        require(len(self.groups) == n and len(self.sources) == n, f"{n} ids, {len(self.groups)} groups, {len(self.sources)} sources")
+        require(
+            len(self.groups) == n and len(self.sources) == n,
+            f"{n} ids, {len(self.groups)} groups, {len(self.sources)} sources",
+        )
         require(self.times.shape == (n, 2), f"times {self.times.shape} do not match {n} items")
 
     def __len__(self) -> int:
@@ -54,7 +57,9 @@ class Items:
         """The items at `index` (positions or a boolean mask), in that order."""
         at = np.flatnonzero(index) if np.asarray(index).dtype == bool else np.asarray(index, dtype=int)
         values: dict[str, Any] = {name: getattr(self, name) for name in self.per_item}
-        taken: dict[str, Any] = {name: tuple(v[i] for i in at) if isinstance(v, tuple) else v[at] for name, v in values.items()}
+        taken: dict[str, Any] = {
+            name: tuple(v[i] for i in at) if isinstance(v, tuple) else v[at] for name, v in values.items()
+        }
         return replace(self, **taken)
 
     def align(self, keys: Sequence[Key]) -> Self:
@@ -63,7 +68,12 @@ class Items:
         return self.take([at[key] for key in keys])
 
 
-def items_of(tracks: Sequence[Track], split: str, groups: Sequence[str] | None = None, meta: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def items_of(
+    tracks: Sequence[Track],
+    split: str,
+    groups: Sequence[str] | None = None,
+    meta: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """The fields of `Items` for whole tracks; `groups` stand in for those of the tracks."""
     return {
         "ids": tuple(t.id for t in tracks),
@@ -101,10 +111,20 @@ class ClassPredictions(Items):
         require(self.scores.shape == (n, c), f"scores have shape {self.scores.shape}, not {(n, c)}")
         require(self.primary.shape == (n,), f"primary {self.primary.shape} does not match {n} items")
         if n:
-            bad = ~np.isfinite(self.scores).all(axis=1) | (self.scores < 0).any(axis=1) | (self.scores > 1).any(axis=1)
-            require(not bad.any(), f"{int(bad.sum())} items have scores outside [0, 1], first {self.ids[int(bad.argmax())]!r}")
+            bad = (
+                ~np.isfinite(self.scores).all(axis=1)
+                | (self.scores < 0).any(axis=1)
+                | (self.scores > 1).any(axis=1)
+            )
+            require(
+                not bad.any(),
+                f"{int(bad.sum())} items have scores outside [0, 1], first {self.ids[int(bad.argmax())]!r}",
+            )
             require(bool(((self.targets >= 0) & (self.targets <= 1)).all()), "targets are outside [0, 1]")
-            require(bool((self.primary >= -1).all() and (self.primary < c).all()), "primary is not an index of a class")
+            require(
+                bool((self.primary >= -1).all() and (self.primary < c).all()),
+                "primary is not an index of a class",
+            )
             labelled = self.primary >= 0
             said = self.targets[labelled, self.primary[labelled]] > 0
             require(bool(said.all()), "the primary class of an item has no target weight")
@@ -123,7 +143,14 @@ class ClassPredictions(Items):
         """Scores of whole tracks, with their labels. `groups` stand in for those of the tracks. Raises as `label_table`."""
         targets, primary = label_table(tracks, classes)
         items = items_of(tracks, split, groups, meta)
-        return cls(classes=tuple(classes), targets=targets, scores=scores, primary=primary, exclusive=exclusive, **items)
+        return cls(
+            classes=tuple(classes),
+            targets=targets,
+            scores=scores,
+            primary=primary,
+            exclusive=exclusive,
+            **items,
+        )
 
 
 def as_classes(record: Items) -> ClassPredictions:
@@ -162,5 +189,8 @@ class ValuePredictions(Items):
         require(self.values.shape == (n, c), f"values have shape {self.values.shape}, not {(n, c)}")
         require(self.targets.shape == (n, c), f"targets have shape {self.targets.shape}, not {(n, c)}")
         bad = ~np.isfinite(self.values).all(axis=1)
-        require(not bad.any(), f"{int(bad.sum())} items have values that are not finite, first {self.ids[int(bad.argmax())] if n else ''!r}")
+        require(
+            not bad.any(),
+            f"{int(bad.sum())} items have values that are not finite, first {self.ids[int(bad.argmax())] if n else ''!r}",
+        )
         require(not np.isinf(self.targets).any(), "targets are infinite")

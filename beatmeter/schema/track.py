@@ -40,15 +40,21 @@ class Track:
         if self.primary is None and len(self.labels) == 1:
             object.__setattr__(self, "primary", next(iter(self.labels)))
         require(
-            (self.primary is None) == (not self.labels) and (self.primary is None or self.primary in self.labels),
+            (self.primary is None) == (not self.labels)
+            and (self.primary is None or self.primary in self.labels),
             f"track {self.id}: primary {self.primary!r} is not one of its labels {sorted(self.labels)}",
         )
-        require(self.split is None or self.split in SPLITS, f"track {self.id}: split {self.split!r} is not one of {', '.join(SPLITS)}")
+        require(
+            self.split is None or self.split in SPLITS,
+            f"track {self.id}: split {self.split!r} is not one of {', '.join(SPLITS)}",
+        )
         if not self.group:
             object.__setattr__(self, "group", self.id)
 
 
-def label_table(tracks: Sequence[Track], classes: Sequence[str]) -> tuple[Float[np.ndarray, "track klass"], Int[np.ndarray, " track"]]:
+def label_table(
+    tracks: Sequence[Track], classes: Sequence[str]
+) -> tuple[Float[np.ndarray, "track klass"], Int[np.ndarray, " track"]]:
     """Label weights, 0 for absent, and the index of each primary class, -1 without one. Raises DataError for a label that is
     none of `classes`."""
     at = {name: i for i, name in enumerate(classes)}
@@ -56,7 +62,10 @@ def label_table(tracks: Sequence[Track], classes: Sequence[str]) -> tuple[Float[
     for row, track in enumerate(tracks):
         foreign = [name for name in track.labels if name not in at]
         if foreign:
-            raise DataError(f"track {track.id} has the label {foreign[0]!r}, the task knows {', '.join(classes)}", "See `beatmeter data check`.")
+            raise DataError(
+                f"track {track.id} has the label {foreign[0]!r}, the task knows {', '.join(classes)}",
+                "See `beatmeter data check`.",
+            )
         for name, weight in track.labels.items():
             targets[row, at[name]] = weight
         if track.primary is not None:

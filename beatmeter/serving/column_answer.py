@@ -27,7 +27,11 @@ class ColumnAnswer(Answer):
         """The class, or the labels above 0.5; nothing for values."""
         if self.kind == "multiclass":
             return (self.classes[self.order[0]],)
-        return tuple(self.classes[i] for i in self.order if self.scores[i] > SAID) if self.kind == "multilabel" else ()
+        return (
+            tuple(self.classes[i] for i in self.order if self.scores[i] > SAID)
+            if self.kind == "multilabel"
+            else ()
+        )
 
     @property
     def words(self) -> str:
@@ -37,7 +41,10 @@ class ColumnAnswer(Answer):
             return ", ".join(f"{name} {value:.4g} {unit}".rstrip() for name, value, unit in parts)
         if self.kind == "multiclass":
             return f"{self.said[0]} ({self.scores.max():.2f})"
-        return ", ".join(f"{name} ({self.scores[self.classes.index(name)]:.2f})" for name in self.said) or "none of the labels"
+        return (
+            ", ".join(f"{name} ({self.scores[self.classes.index(name)]:.2f})" for name in self.said)
+            or "none of the labels"
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -61,10 +68,14 @@ class ColumnJudge(Judge):
         return ColumnAnswer(classes, scored.scores, seconds, kind=self.kind, units=self.units)
 
 
-def judge_of(task: Task, calibration: Calibration | None, priors: Mapping[str, float] | None, abstain: float) -> Judge:
+def judge_of(
+    task: Task, calibration: Calibration | None, priors: Mapping[str, float] | None, abstain: float
+) -> Judge:
     """The judge of a task; one over a column has no calibration. Raises RunError for priors or abstention, which need one."""
     if task.config.task.name == "meter":
         return Judge(calibration, priors, abstain)
     if priors or abstain:
-        raise RunError(f"priors and abstention are for meters, and this model answers {task.config.task.name}")
+        raise RunError(
+            f"priors and abstention are for meters, and this model answers {task.config.task.name}"
+        )
     return ColumnJudge(kind=task.output.kind, units=task.output.units)

@@ -22,9 +22,13 @@ class Judge:
 
     def __post_init__(self) -> None:
         if (self.priors or self.abstain) and self.calibration is None:
-            raise RunError("priors and abstention need calibrated scores", "Run `beatmeter calibrate RUN` first.")
+            raise RunError(
+                "priors and abstention need calibrated scores", "Run `beatmeter calibrate RUN` first."
+            )
         if not 0 <= self.abstain < 1:
-            raise EvaluationError(f"a share of {self.abstain} of the answers cannot be left open", "Give one from 0 to below 1.")
+            raise EvaluationError(
+                f"a share of {self.abstain} of the answers cannot be left open", "Give one from 0 to below 1."
+            )
         if self.priors and self.calibration:
             self.calibration.require_priors(self.priors)
 
@@ -38,4 +42,6 @@ class Judge:
         floor = self.calibration.confident_above(coverage=1 - self.abstain) if self.abstain else 0.0
         stated = sure is not None and heard is not None and heard >= 0.5 and seconds >= SHORTEST
         certain = stated and bool(calibrated.max() >= max(sure.threshold if sure else 1.0, floor))
-        return Answer(classes, calibrated[0], seconds, classes[second] if second >= 0 else None, certain, heard)
+        return Answer(
+            classes, calibrated[0], seconds, classes[second] if second >= 0 else None, certain, heard
+        )

@@ -51,13 +51,16 @@ class MeterSignal:
         return {s: self.weight * v for s, v in self.scores(wave, sample_rate).items()} if self.weight else {}
 
 
-def signature_scores(probabilities: Mapping[str, float], signatures: Mapping[str, Mapping[Signature, float]] = SIGNATURES) -> dict[Signature, float]:
+def signature_scores(
+    probabilities: Mapping[str, float], signatures: Mapping[str, Mapping[Signature, float]] = SIGNATURES
+) -> dict[Signature, float]:
     """Class probabilities to shares of time signatures, adding up to 1, highest first. Raises EvaluationError for a class
     that has no signatures."""
     unknown = [c for c in probabilities if c not in signatures]
     if unknown:
         raise EvaluationError(
-            f"the class {unknown[0]!r} has no time signatures", f"Known: {', '.join(signatures)}. Give `signatures` for the others."
+            f"the class {unknown[0]!r} has no time signatures",
+            f"Known: {', '.join(signatures)}. Give `signatures` for the others.",
         )
     total = sum(probabilities.values())
     if not total > 0:

@@ -51,7 +51,9 @@ class EnsembleFolder:
         places = self._members()["runs"]
         missing = [name for name in self.ensemble().members if name not in places]
         if missing:
-            raise RunError(f"{self.path / 'members.json'} does not say where the member {missing[0]!r} lies", AGAIN)
+            raise RunError(
+                f"{self.path / 'members.json'} does not say where the member {missing[0]!r} lies", AGAIN
+            )
         return {name: self.path / place for name, place in places.items()}
 
     def write_members(self, runs: Mapping[str, Path], calibrated: bool) -> None:
@@ -63,7 +65,8 @@ class EnsembleFolder:
         file = self.path / "members.json"
         if not os.path.lexists(file):
             raise RunError(
-                f"{self.path} joins predictions that were made elsewhere: it cannot hear audio", "Join run folders: beatmeter ensemble RUN RUN."
+                f"{self.path} joins predictions that were made elsewhere: it cannot hear audio",
+                "Join run folders: beatmeter ensemble RUN RUN.",
             )
         value = read_json(file, RunError, AGAIN)
         require(value, {"runs": {"*": str}, "calibrated": bool}, str(file), RunError, AGAIN)
@@ -81,7 +84,9 @@ def hears(path: StrPath) -> bool:
     folder = EnsembleFolder(as_path(path))
     if not folder.exists():
         return RunFolder(as_path(path)).best.exists()
-    return (folder.path / "members.json").exists() and all(RunFolder(run).best.exists() for run in folder.runs().values())
+    return (folder.path / "members.json").exists() and all(
+        RunFolder(run).best.exists() for run in folder.runs().values()
+    )
 
 
 def find_model(model: StrPath | None = None) -> Path:
@@ -95,12 +100,21 @@ def find_model(model: StrPath | None = None) -> Path:
     if is_model(path):
         return path
     if path.is_dir():
-        raise RunError(f"{shown(path)} is not a model: it holds neither config.toml nor ensemble.json", "A run is made by `beatmeter train`.")
+        raise RunError(
+            f"{shown(path)} is not a model: it holds neither config.toml nor ensemble.json",
+            "A run is made by `beatmeter train`.",
+        )
     if path.exists():
-        raise RunError(f"{shown(path)} is a file, and a model is a folder", "Name the folder of a run, or a model of `beatmeter models`.")
+        raise RunError(
+            f"{shown(path)} is a file, and a model is a folder",
+            "Name the folder of a run, or a model of `beatmeter models`.",
+        )
     if path.name == str(path):
         return shipped_model(path.name)
-    raise RunError(f"there is no folder {shown(path)}", "Check the path; or name a model that ships: see `beatmeter models`.")
+    raise RunError(
+        f"there is no folder {shown(path)}",
+        "Check the path; or name a model that ships: see `beatmeter models`.",
+    )
 
 
 def shipped_models(where: Path = SHIPPED) -> dict[str, Any]:
@@ -109,9 +123,20 @@ def shipped_models(where: Path = SHIPPED) -> dict[str, Any]:
     if not file.exists():
         return {"default": None, "models": {}}
     value = read_json(file, RunError, UNPACKED)
-    require(value, {"models": {"*": {"clips": int, "validation": {CHOICE: [float]}}}}, str(file), RunError, UNPACKED)
-    if value.get("default") not in (None, *value["models"]) or any(len(m["validation"][CHOICE]) != 3 for m in value["models"].values()):
-        raise RunError(f"{file} does not fit itself: its default is none of its models, or an interval is not three numbers", UNPACKED)
+    require(
+        value,
+        {"models": {"*": {"clips": int, "validation": {CHOICE: [float]}}}},
+        str(file),
+        RunError,
+        UNPACKED,
+    )
+    if value.get("default") not in (None, *value["models"]) or any(
+        len(m["validation"][CHOICE]) != 3 for m in value["models"].values()
+    ):
+        raise RunError(
+            f"{file} does not fit itself: its default is none of its models, or an interval is not three numbers",
+            UNPACKED,
+        )
     return value
 
 
@@ -120,7 +145,10 @@ def shipped_model(name: str | None = None, where: Path = SHIPPED) -> Path:
     known = shipped_models(where)
     name = name or known["default"]
     if name is None:
-        raise RunError("no model ships with this copy of beatmeter", "Train one (`beatmeter train`) and name its folder, or run `make models`.")
+        raise RunError(
+            "no model ships with this copy of beatmeter",
+            "Train one (`beatmeter train`) and name its folder, or run `make models`.",
+        )
     if name not in known["models"]:
         raise RunError(f"there is no model {shown(name)!r}", nearest(name, known["models"]))
     return where / name
@@ -144,15 +172,23 @@ def pack(runs: StrPath | Iterable[StrPath], out: StrPath) -> dict[str, Any]:
         figures = {key: [round(x, 4) for x in (e.value, e.low, e.high)] for key, e in measured.items()}
         index["models"][name] = {"clips": len(validation), "validation": figures}
         for file in KEPT:
-            if file == "run.json" and (run / file).exists():  # what is handed on does not say where it was made
-                write_json(out / name / file, {k: v for k, v in RunFolder(run).about().items() if k != "places"}, sort_keys=True)
+            if (
+                file == "run.json" and (run / file).exists()
+            ):  # what is handed on does not say where it was made
+                write_json(
+                    out / name / file,
+                    {k: v for k, v in RunFolder(run).about().items() if k != "places"},
+                    sort_keys=True,
+                )
             elif (run / file).exists():
                 atomic.write_bytes(out / name / file, read_bytes(run / file, largest=LARGEST_MODEL))
             else:
                 (out / name / file).unlink(missing_ok=True)
         folder = EnsembleFolder(run)
         if folder.exists():
-            EnsembleFolder(out / name).write_members({m: out / place.resolve().name for m, place in folder.runs().items()}, folder.calibrated)
+            EnsembleFolder(out / name).write_members(
+                {m: out / place.resolve().name for m, place in folder.runs().items()}, folder.calibrated
+            )
     index["default"] = max(index["models"], key=lambda n: index["models"][n]["validation"][CHOICE][0])
     write_json(out / INDEX, index)
     return index
@@ -161,14 +197,28 @@ def pack(runs: StrPath | Iterable[StrPath], out: StrPath) -> dict[str, Any]:
 def _require_packable(name: str, run: Path, runs: Sequence[Path], out: Path) -> None:
     """Nothing is written before all of this holds: what there is to pack is whole, and nobody's run is written over."""
     if not run.is_dir():
-        raise RunError(f"there is no folder {shown(run)}", "Check the path; runs are made by `beatmeter train`.")
+        raise RunError(
+            f"there is no folder {shown(run)}", "Check the path; runs are made by `beatmeter train`."
+        )
     if not is_model(run):
-        raise RunError(f"{run} is neither a run folder nor an ensemble", "A run is made by `beatmeter train`.")
-    strangers = sorted(p.name for p in (out / name).iterdir() if p.name not in (*KEPT, "README.md")) if (out / name).exists() else []
+        raise RunError(
+            f"{run} is neither a run folder nor an ensemble", "A run is made by `beatmeter train`."
+        )
+    strangers = (
+        sorted(p.name for p in (out / name).iterdir() if p.name not in (*KEPT, "README.md"))
+        if (out / name).exists()
+        else []
+    )
     if strangers:
-        raise RunError(f"{out / name} is more than a packed model: it holds {strangers[0]}", "Choose another --out.")
+        raise RunError(
+            f"{out / name} is more than a packed model: it holds {strangers[0]}", "Choose another --out."
+        )
     folder = EnsembleFolder(run)
     there = [r.resolve() for r in runs]
-    away = [member for member, place in folder.runs().items() if place.resolve() not in there] if folder.exists() else []
+    away = (
+        [member for member, place in folder.runs().items() if place.resolve() not in there]
+        if folder.exists()
+        else []
+    )
     if away:
         raise RunError(f"{name} joins {away[0]}, which is not packed", "Pack its members with it.")

@@ -72,7 +72,11 @@ class RunScorer:
             load_merged(service.backbone, config.adapter, saved.adapter)
         self.task, self.standardise = task, saved.standardiser
         self.encoder = TrackEncoder(service.backbone, spec, device).eval()
-        self.classes, self.sample_rate, self.about = self.task.output.names, spec.chunk.sample_rate, service.describe()
+        self.classes, self.sample_rate, self.about = (
+            self.task.output.names,
+            spec.chunk.sample_rate,
+            service.describe(),
+        )
 
     @property
     def members(self) -> Mapping[str, RunScorer]:
@@ -106,7 +110,11 @@ class EnsembleScorer:
         used = self.ensemble.used
         self._members = {name: RunScorer(runs[name], device) for name in used}
         share_front_ends([member.encoder.encode.backbone for member in self._members.values()])
-        self.calibrations = {name: Calibration.load(RunFolder(runs[name]).calibration) for name in used} if folder.calibrated else {}
+        self.calibrations = (
+            {name: Calibration.load(RunFolder(runs[name]).calibration) for name in used}
+            if folder.calibrated
+            else {}
+        )
         first = next(iter(self.members.values()))
         self.classes, self.sample_rate = first.classes, first.sample_rate
         self.about = f"an ensemble of {', '.join(used)}"
@@ -116,7 +124,10 @@ class EnsembleScorer:
                 "Run `beatmeter ensemble` again.",
             )
         if len({(m.classes, m.sample_rate) for m in self.members.values()}) > 1:
-            raise RunError(f"the members of {folder.path} differ in their classes or sample rates", "Join runs of the same task.")
+            raise RunError(
+                f"the members of {folder.path} differ in their classes or sample rates",
+                "Join runs of the same task.",
+            )
 
     @property
     def members(self) -> Mapping[str, RunScorer]:
@@ -128,9 +139,14 @@ class EnsembleScorer:
     def join(self, members: Mapping[str, Scored]) -> Scored:
         """What the members say of the same audio as one; their evidence is laid end to end."""
         found = {name: s.scores[None] for name, s in members.items()}
-        found = {name: self.calibrations[name](value) if name in self.calibrations else value for name, value in found.items()}
+        found = {
+            name: self.calibrations[name](value) if name in self.calibrations else value
+            for name, value in found.items()
+        }
         silent = np.zeros((1, len(self.classes)))  # weight 0
-        joined: np.ndarray = self.ensemble.scores([found.get(name, silent) for name in self.ensemble.members])[0]
+        joined: np.ndarray = self.ensemble.scores(
+            [found.get(name, silent) for name in self.ensemble.members]
+        )[0]
         return Scored(joined, np.concatenate([members[name].evidence for name in self.members]))
 
 
@@ -150,8 +166,12 @@ class WholeTrack:
     def finish(self) -> Scored:
         """What is made of all of it. Raises AudioError when there was more or less of it than was said."""
         with torch.inference_mode():
-            features = {name: found for listener in self._listeners for name, found in listener.finish().items()}
-            return self._scorer.join({name: member.score(features[name]) for name, member in self._scorer.members.items()})
+            features = {
+                name: found for listener in self._listeners for name, found in listener.finish().items()
+            }
+            return self._scorer.join(
+                {name: member.score(features[name]) for name, member in self._scorer.members.items()}
+            )
 
 
 def _groups(scorer: Scorer) -> list[tuple[dict[str, Encoder], torch.device]]:
@@ -174,7 +194,11 @@ class Windows:
     """
 
     def __init__(self, predictor: Predictor) -> None:
-        self._predictor, self._scorer, self.sample_rate = predictor, predictor.scorer, predictor.scorer.sample_rate
+        self._predictor, self._scorer, self.sample_rate = (
+            predictor,
+            predictor.scorer,
+            predictor.scorer.sample_rate,
+        )
         self._listeners = [WindowListener(group, device) for group, device in _groups(self._scorer)]
 
     @property
@@ -204,10 +228,19 @@ class Windows:
         if not len(times):
             return []
         with torch.inference_mode():
-            features = {name: found for listener in self._listeners for name, found in listener.features(times).items()}
+            features = {
+                name: found
+                for listener in self._listeners
+                for name, found in listener.features(times).items()
+            }
             found = {name: member.score_each(features[name]) for name, member in self._scorer.members.items()}
-        joined = [self._scorer.join({name: scored[i] for name, scored in found.items()}) for i in range(len(times))]
-        return [self._predictor.judge(self._predictor.classes, s, float(b - a)) for s, (a, b) in zip(joined, times, strict=True)]
+        joined = [
+            self._scorer.join({name: scored[i] for name, scored in found.items()}) for i in range(len(times))
+        ]
+        return [
+            self._predictor.judge(self._predictor.classes, s, float(b - a))
+            for s, (a, b) in zip(joined, times, strict=True)
+        ]
 
     def forget(self, before: float) -> None:
         """No window that begins earlier will be asked for: let go of its states."""
@@ -223,7 +256,11 @@ class Predictor:
 
     @classmethod
     def load(
-        cls, model: StrPath | None = None, device: torch.device | None = None, priors: Mapping[str, float] | None = None, abstain: float = 0.0
+        cls,
+        model: StrPath | None = None,
+        device: torch.device | None = None,
+        priors: Mapping[str, float] | None = None,
+        abstain: float = 0.0,
     ) -> Predictor:
         """A run folder, the folder of an ensemble, or the name of a model that ships (None: the best), with its calibration when it
         has one.
@@ -232,7 +269,11 @@ class Predictor:
         validation) is marked as not sure. Raises RunError or FingerprintError when the parts do not fit together.
         """
         device, folder = device or torch.device("cpu"), find_model(model)
-        scorer = EnsembleScorer(EnsembleFolder(folder), device) if EnsembleFolder(folder).exists() else RunScorer(folder, device)
+        scorer = (
+            EnsembleScorer(EnsembleFolder(folder), device)
+            if EnsembleFolder(folder).exists()
+            else RunScorer(folder, device)
+        )
         file = RunFolder(folder).calibration
         calibration = Calibration.load(file) if os.path.lexists(file) else None
         if calibration is not None and calibration.classes != scorer.classes:
@@ -242,7 +283,10 @@ class Predictor:
             )
         tasks = {member.task.config.task.name: member.task for member in scorer.members.values()}
         if len(tasks) > 1 or (len(scorer.members) > 1 and "meter" not in tasks):
-            raise RunError(f"the members of {folder} learn {', '.join(sorted(tasks))}", "An ensemble joins runs of the task meter.")
+            raise RunError(
+                f"the members of {folder} learn {', '.join(sorted(tasks))}",
+                "An ensemble joins runs of the task meter.",
+            )
         (task,) = tasks.values()
         return cls(scorer, judge_of(task, calibration, priors, abstain))
 
@@ -254,7 +298,10 @@ class Predictor:
     def require_meter(self, what: str) -> None:
         """Raise RunError unless the model hears meter, which `what` needs."""
         if self.column is not None:
-            raise RunError(f"{what} needs a model of meter, and this one answers: {', '.join(self.classes[:6])}", "Use `beatmeter predict`.")
+            raise RunError(
+                f"{what} needs a model of meter, and this one answers: {', '.join(self.classes[:6])}",
+                "Use `beatmeter predict`.",
+            )
 
     @property
     def note(self) -> str | None:
@@ -294,7 +341,12 @@ class Predictor:
             except AudioError as error:
                 yield path, error
 
-    def predict_blocks(self, blocks: Iterable[Float[np.ndarray, " sample"]], samples: int, progress: Seconds = lambda seconds: None) -> Answer:
+    def predict_blocks(
+        self,
+        blocks: Iterable[Float[np.ndarray, " sample"]],
+        samples: int,
+        progress: Seconds = lambda seconds: None,
+    ) -> Answer:
         """The answer for audio that comes in blocks, mono at the model's rate, `samples` in all. Raises AudioError when there are more or
         fewer."""
         track, rate = WholeTrack(self.scorer, samples), self.scorer.sample_rate
@@ -308,7 +360,11 @@ class Predictor:
         return Windows(self)
 
     def hear(
-        self, path: StrPath, window: float = WINDOW, hop: float = HOP, progress: Seconds = lambda seconds: None
+        self,
+        path: StrPath,
+        window: float = WINDOW,
+        hop: float = HOP,
+        progress: Seconds = lambda seconds: None,
     ) -> tuple[Float[np.ndarray, "window 2"], list[Answer]]:
         """Start and end (seconds) of every window of a file, see `timeline.windows`, and the answer for it.
 
@@ -325,7 +381,9 @@ class Predictor:
             ready = 1 + math.floor((heard.covered - window) / hop + 1e-9) if heard.covered >= window else 0
             starts = hop * np.arange(first, ready)
             answers += heard.answers(np.column_stack([starts, starts + window]))
-            heard.forget(min(hop * len(answers), heard.covered - window))  # the last window may begin before the next one of the others
+            heard.forget(
+                min(hop * len(answers), heard.covered - window)
+            )  # the last window may begin before the next one of the others
             progress(len(block) / rate)
         heard.finish()
         times = windows(samples / rate, window, hop)

@@ -21,7 +21,14 @@ from beatmeter.serving.models import EnsembleFolder
 from beatmeter.serving.predictor import RunScorer, Scorer
 
 MUSIC = 600  # tracks of validation at most
-LENGTHS = (5.0, 7.5, 10.0, 15.0, 20.0, 30.0)  # seconds that are heard of music and sounds: whoever asks may have less than a clip
+LENGTHS = (
+    5.0,
+    7.5,
+    10.0,
+    15.0,
+    20.0,
+    30.0,
+)  # seconds that are heard of music and sounds: whoever asks may have less than a clip
 
 
 def fit_presence(
@@ -47,7 +54,12 @@ def fit_presence(
     kinds = [kind for kind in FITTED for _ in range(per_kind)]
     with progress.track("hearing music and sounds without meter", len(music) + len(kinds)) as tick:
         heard, groups = _hear_music(scorer, music, rng, tick)
-        noise = np.stack([_hear_sound(scorer, seed * per_kind + i % per_kind, kind, rng, tick) for i, kind in enumerate(kinds)])
+        noise = np.stack(
+            [
+                _hear_sound(scorer, seed * per_kind + i % per_kind, kind, rng, tick)
+                for i, kind in enumerate(kinds)
+            ]
+        )
     return Presence.fit(heard, groups, noise, kinds)
 
 
@@ -58,7 +70,10 @@ def _joined(folder: EnsembleFolder) -> Presence:
         file = RunFolder(runs[name]).calibration
         presence = Calibration.load(file).presence if file.exists() else None
         if presence is None:
-            raise RunError(f"the member {name} cannot tell music from sound without meter", f"Run `beatmeter calibrate {runs[name]}` first.")
+            raise RunError(
+                f"the member {name} cannot tell music from sound without meter",
+                f"Run `beatmeter calibrate {runs[name]}` first.",
+            )
         parts[name] = presence
     return Presence.join(parts, ensemble.weights or dict.fromkeys(parts, 1.0))
 
@@ -68,7 +83,9 @@ def _music(folder: RunFolder, validation: ClassPredictions, data: Path | None) -
     config = folder.placed(None if data is None else str(data))
     folder.require_data(config)
     wanted = {id for id, primary in zip(validation.ids, validation.primary, strict=True) if primary >= 0}
-    tracks = [t for t in open_dataset(config.data.path, config.data, validation.classes).tracks if t.id in wanted]
+    tracks = [
+        t for t in open_dataset(config.data.path, config.data, validation.classes).tracks if t.id in wanted
+    ]
     if not tracks:
         raise DataError(
             f"none of the {len(wanted)} validation tracks of {shown(folder.path)} is in {shown(config.data.path)}",
@@ -82,7 +99,9 @@ def _hear_music(
 ) -> tuple[Float[np.ndarray, "item value"], list[str]]:
     """Evidence of an excerpt of every track, and the groups of the tracks. Files that cannot be read are left out, as in training."""
     evidence, groups = [], []
-    for track, wave in zip(tracks, decode_ahead([t.path for t in tracks], scorer.sample_rate, jobs=0), strict=True):
+    for track, wave in zip(
+        tracks, decode_ahead([t.path for t in tracks], scorer.sample_rate, jobs=0), strict=True
+    ):
         size = int(rng.choice(LENGTHS) * scorer.sample_rate)
         place = rng.random()
         tick(1)
@@ -94,7 +113,9 @@ def _hear_music(
     return np.array(evidence), groups
 
 
-def _hear_sound(scorer: Scorer, seed: int, kind: str, rng: np.random.Generator, tick: Callable[[int], object]) -> Float[np.ndarray, " value"]:
+def _hear_sound(
+    scorer: Scorer, seed: int, kind: str, rng: np.random.Generator, tick: Callable[[int], object]
+) -> Float[np.ndarray, " value"]:
     sound = render_meterless(seed, kind, seconds=float(rng.choice(LENGTHS)), sample_rate=scorer.sample_rate)
     tick(1)
     return scorer.hear(sound).evidence

@@ -104,8 +104,14 @@ class _Samples:
 
     def answers(self, times: Float[np.ndarray, "window 2"]) -> Sequence[Said]:
         first = self._seen - len(self._kept)
-        at = [(max(0, round(a * self.sample_rate) - first), round(b * self.sample_rate) - first) for a, b in times]
-        return [_Plain(np.asarray(self._classify(self._kept[a:b], self.sample_rate), dtype=np.float64)) for a, b in at]
+        at = [
+            (max(0, round(a * self.sample_rate) - first), round(b * self.sample_rate) - first)
+            for a, b in times
+        ]
+        return [
+            _Plain(np.asarray(self._classify(self._kept[a:b], self.sample_rate), dtype=np.float64))
+            for a, b in at
+        ]
 
     def forget(self, before: float) -> None:
         self._kept = self._kept[max(0, round(before * self.sample_rate) - (self._seen - len(self._kept))) :]
@@ -142,16 +148,25 @@ class MeterStream:
             raise EvaluationError(
                 f"a stream cannot hear windows of {window:g} s every {hop:g} s from {minimum:g} s on at {sample_rate} Hz, {late:g} s late at most"
             )
-        self.model, self.sample_rate, self.classes, self.thresholds = model, sample_rate, tuple(classes), thresholds
+        self.model, self.sample_rate, self.classes, self.thresholds = (
+            model,
+            sample_rate,
+            tuple(classes),
+            thresholds,
+        )
         self.window, self.hop, self.minimum = (round(s * sample_rate) for s in (window, hop, minimum))
         self.duration, self.late, self._clock = duration, late, clock
         self.reset()
 
     def reset(self) -> None:
         """Forget everything: a new piece begins."""
-        self._ear: Ear = self.model.windows() if hasattr(self.model, "windows") else _Samples(self.model, self.sample_rate)
+        self._ear: Ear = (
+            self.model.windows() if hasattr(self.model, "windows") else _Samples(self.model, self.sample_rate)
+        )
         rates = self.sample_rate, self._ear.sample_rate
-        self._resampler = soxr.ResampleStream(*rates, 1, dtype="float32", quality="HQ") if rates[0] != rates[1] else None
+        self._resampler = (
+            soxr.ResampleStream(*rates, 1, dtype="float32", quality="HQ") if rates[0] != rates[1] else None
+        )
         self.skipped = 0
         self._behind = 0.0  # seconds
         self._seen = 0
@@ -165,7 +180,9 @@ class MeterStream:
         if block.ndim != 1 or not np.isfinite(block).all():
             raise EvaluationError(f"a block of shape {block.shape} must be mono (sample,), all finite")
         heard: list[Heard] = []
-        while len(block):  # a hop at a time, so that answers do not depend on the blocks, and what is late is known
+        while len(
+            block
+        ):  # a hop at a time, so that answers do not depend on the blocks, and what is late is known
             missing = self.hop - (self._seen - self.minimum) % self.hop
             now, block = block[:missing], block[missing:]
             self._seen += len(now)
@@ -189,7 +206,10 @@ class MeterStream:
         """Of the hops that end by then: none when the audio came `late`, else the newest one at least."""
         heard, last = [], math.floor(min(covered * self.sample_rate + 1e-3, self._seen))
         while self._next <= last:
-            end, begin = self._next / self.sample_rate, max(0.0, (self._next - self.window) / self.sample_rate)
+            end, begin = (
+                self._next / self.sample_rate,
+                max(0.0, (self._next - self.window) / self.sample_rate),
+            )
             self._since += 1
             passed = late or (self._behind > self.late and self._next + self.hop <= last)
             if passed or end - max(begin, self._ear.begin) < self.minimum / self.sample_rate - 1e-9:
@@ -209,19 +229,28 @@ class MeterStream:
         (said,) = self._ear.answers(np.array([[begin, end]]))
         scores = np.asarray(said.scores, dtype=np.float64)
         if scores.shape != (len(self.classes),):
-            raise EvaluationError(f"the model gave scores of shape {scores.shape} for {len(self.classes)} classes")
+            raise EvaluationError(
+                f"the model gave scores of shape {scores.shape} for {len(self.classes)} classes"
+            )
         states = len(scores) + (said.heard is not None)  # the last is that of no meter
         first, hops = self._belief is None, self._since
         stay = 1.0 if first else float(np.exp(-hops * self.hop / self.sample_rate / self.duration))
         before = np.full(states, 1 / states) if self._belief is None else self._belief
         moved = stay * before + (1 - stay) / max(1, states - 1) * (1 - before)
-        belief = moved * np.exp(evidence_of(scores, 1.0 if first else min(1.0, hops * self.hop / self.window), said.heard))
+        belief = moved * np.exp(
+            evidence_of(scores, 1.0 if first else min(1.0, hops * self.hop / self.window), said.heard)
+        )
         self._belief = belief = belief / belief.sum()
         self._since = 0
         k = int(belief.argmax())
         order = np.argsort(-scores, kind="stable")
         other = [int(i) for i in order if i != k][:1]
-        over = k < len(scores) and bool(other) and self.thresholds is not None and scores[other[0]] > self.thresholds[other[0]]
+        over = (
+            k < len(scores)
+            and bool(other)
+            and self.thresholds is not None
+            and scores[other[0]] > self.thresholds[other[0]]
+        )
         gap = float(scores[order[0]] - scores[order[1]]) if len(order) > 1 else 1.0
         return Heard(
             end,

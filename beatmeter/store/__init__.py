@@ -5,4 +5,15 @@ from beatmeter.store.failures import Failure
 from beatmeter.store.reader import MissingTracksError, Ragged, Snapshot
 from beatmeter.store.store import Receipt, Store, list_stores, store_folders, stores_in
 
-__all__ = ["Failure", "MissingTracksError", "Ragged", "Receipt", "Snapshot", "Store", "UnstorableError", "list_stores", "store_folders", "stores_in"]
+__all__ = [
+    "Failure",
+    "MissingTracksError",
+    "Ragged",
+    "Receipt",
+    "Snapshot",
+    "Store",
+    "UnstorableError",
+    "list_stores",
+    "store_folders",
+    "stores_in",
+]

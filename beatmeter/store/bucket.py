@@ -33,7 +33,9 @@ try:
     from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError, UnauthenticatedError
     from obstore.store import from_url
 except ImportError:
-    raise StoreError("object stores need the package obstore", "Install it: pip install 'beatmeter[cloud]'.") from None
+    raise StoreError(
+        "object stores need the package obstore", "Install it: pip install 'beatmeter[cloud]'."
+    ) from None
 
 _AT_ONCE = 32  # requests
 _LIST_FROM = 20  # sizes asked for together from which one listing is cheaper than a request each
@@ -82,7 +84,10 @@ class Bucket(Place):
         try:
             return cls(from_url(address), address.rstrip("/"))
         except (BaseError, ValueError, OSError) as error:
-            raise StoreError(f"{shown(address)} cannot be used as an object store: {_first_line(error)}", "Write s3://BUCKET/PREFIX.") from error
+            raise StoreError(
+                f"{shown(address)} cannot be used as an object store: {_first_line(error)}",
+                "Write s3://BUCKET/PREFIX.",
+            ) from error
 
     def __getstate__(self) -> dict[str, Any]:
         return {"where": self.where}
@@ -134,7 +139,9 @@ class Bucket(Place):
     def sizes(self, names: Sequence[str]) -> Sequence[int | None]:
         if len(names) < _LIST_FROM:
             return tuple(self.threads.map(self._size, names))
-        first = min(names)  # names of segments begin with their time: what is older than the wanted need not be listed
+        first = min(
+            names
+        )  # names of segments begin with their time: what is older than the wanted need not be listed
         with _explained("listing", f"{self.where}/{first}"):
             found = obstore.list(self.client, first.partition("/")[0], offset=first.rpartition("/")[0])
             known: dict[str, int] = {o["path"]: o["size"] for some in found for o in some}
@@ -144,7 +151,9 @@ class Bucket(Place):
         if len(names) < _LIST_FROM:
             return super().survey(folder, names)
         known: dict[str, int] = {o["path"]: o["size"] for o in self._below(folder)}  # one listing tells both
-        return {path.removeprefix(f"{folder}/").partition("/")[0] for path in known}, tuple(known.get(name) for name in names)
+        return {path.removeprefix(f"{folder}/").partition("/")[0] for path in known}, tuple(
+            known.get(name) for name in names
+        )
 
     def _size(self, name: str) -> int | None:
         try:
@@ -159,7 +168,9 @@ class Bucket(Place):
                 obstore.put(self.client, name, data, mode="create", use_multipart=False)
             except AlreadyExistsError:
                 with contextlib.suppress(FileNotFoundError):
-                    return self.read(name) == data  # an answer that got lost makes the client ask again: then it is ours
+                    return (
+                        self.read(name) == data
+                    )  # an answer that got lost makes the client ask again: then it is ours
                 return False
         return True
 
@@ -172,7 +183,9 @@ class Bucket(Place):
             self.replace(name, data)
 
     def stage(self) -> Path:
-        with explained("writing", f"the folder for temporary files (TMPDIR), where commits to {self.where} are prepared"):
+        with explained(
+            "writing", f"the folder for temporary files (TMPDIR), where commits to {self.where} are prepared"
+        ):
             return Path(tempfile.mkdtemp(prefix="beatmeter-"))
 
     def publish(self, staged: Path, name: str) -> None:
@@ -221,13 +234,17 @@ class Bucket(Place):
     @contextlib.contextmanager
     def lock(self, doing: str) -> Iterator[None]:
         """An object that holds whose it is; nothing frees it when that process dies."""
-        mine = json.dumps({"doing": doing, "host": platform.node(), "pid": os.getpid(), "token": secrets.token_hex(8)}).encode()
+        mine = json.dumps(
+            {"doing": doing, "host": platform.node(), "pid": os.getpid(), "token": secrets.token_hex(8)}
+        ).encode()
         self._take_lock(mine)
         try:
             yield
         finally:
             with _explained("unlocking", f"{self.where}/lock"), contextlib.suppress(FileNotFoundError):
-                if self.read("lock") == mine:  # somebody may have removed ours by hand, and another be at work
+                if (
+                    self.read("lock") == mine
+                ):  # somebody may have removed ours by hand, and another be at work
                     self.remove("lock")
 
     def _take_lock(self, mine: bytes) -> None:
@@ -241,9 +258,16 @@ class Bucket(Place):
                     continue  # its holder has just finished
             if holder == mine:  # the answer to the put got lost
                 return
-            hint = f"Wait until it has finished. If that process is gone, remove the object {self.where}/lock."
-            raise StoreError(f"{shown(self.where)} is being maintained by {holder.decode(errors='replace')}", hint)
-        raise StoreError(f"{shown(self.where)} is being maintained by one process after the other", "Wait until they have finished, then try again.")
+            hint = (
+                f"Wait until it has finished. If that process is gone, remove the object {self.where}/lock."
+            )
+            raise StoreError(
+                f"{shown(self.where)} is being maintained by {holder.decode(errors='replace')}", hint
+            )
+        raise StoreError(
+            f"{shown(self.where)} is being maintained by one process after the other",
+            "Wait until they have finished, then try again.",
+        )
 
 
 class _Object(Ranges):
@@ -273,7 +297,10 @@ class _Object(Ranges):
                 raise
             data = b""
         if len(data) != stop - start:
-            raise StoreError(f"{where} ends before byte {stop}, its record says {self.expected} bytes: it was cut or written over", REMEDY)
+            raise StoreError(
+                f"{where} ends before byte {stop}, its record says {self.expected} bytes: it was cut or written over",
+                REMEDY,
+            )
         return data
 
 

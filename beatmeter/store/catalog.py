@@ -61,7 +61,9 @@ class Catalog:
         self.last = 0  # highest number seen, sound or not
         self.covered = 0  # highest number in the saved index
         self._base: Columns | None = None  # tracks of the commits `_folded`, one entry per key, sorted
-        self._unnamed: set[str] = set()  # what else lay among the segments before the records were read, and none named
+        self._unnamed: set[str] = (
+            set()
+        )  # what else lay among the segments before the records were read, and none named
         self._folded: set[int] = set()
         self._held: set[int] = set()  # commits whose tracks are known here: folded, or read since
         self._tail: list[Columns] = []  # tracks of the commits since
@@ -116,7 +118,11 @@ class Catalog:
     def faults(self) -> dict[int, str]:
         """Numbers of commits that would count if they were not damaged, and what is wrong with them."""
         _, replaced = self._judge()
-        return dict(sorted((self.unsound | {n: text for n, text in self.misfits.items() if n not in replaced}).items()))
+        return dict(
+            sorted(
+                (self.unsound | {n: text for n, text in self.misfits.items() if n not in replaced}).items()
+            )
+        )
 
     def replaced(self) -> dict[int, int]:
         """Commits that do not count because another replaced them: number to the number of the replacement."""
@@ -125,7 +131,11 @@ class Catalog:
     def holds(self, keys: Sequence[str]) -> set[str]:
         """Those of `keys` that the store has now. Cheap to ask again and again while commits come in."""
         self.refresh()
-        if self._base is None or len(self._tail_keys) > max(_UNFOLDED, len(self._base) // 8) or self._replacing:
+        if (
+            self._base is None
+            or len(self._tail_keys) > max(_UNFOLDED, len(self._base) // 8)
+            or self._replacing
+        ):
             self.state()
         assert self._base is not None
         found = self._base.find(keys) >= 0
@@ -156,7 +166,11 @@ class Catalog:
             except RecordError as error:
                 self.unsound[number] = error.what
         commits = {
-            number: Commit(record.segment, tuple(record.extents[p].rows for p in self.layout.arrays if p in record.extents), record.replaces)
+            number: Commit(
+                record.segment,
+                tuple(record.extents[p].rows for p in self.layout.arrays if p in record.extents),
+                record.replaces,
+            )
             for number, record in records
         }
         misfits = self._misfits(commits)
@@ -177,23 +191,37 @@ class Catalog:
         wanted, expected = self._files(commits)
         numbers = [number for number, commit in commits.items() for _ in commit.rows]
         misfits: dict[int, str] = {}
-        for number, name, size, right in zip(numbers, wanted, self.place.sizes(wanted), expected, strict=True):
+        for number, name, size, right in zip(
+            numbers, wanted, self.place.sizes(wanted), expected, strict=True
+        ):
             if size != right and number not in misfits:
-                found = f"has {size} bytes" if size is not None else self.place.wrong_with(name) or "was missing"
+                found = (
+                    f"has {size} bytes" if size is not None else self.place.wrong_with(name) or "was missing"
+                )
                 misfits[number] = f"{name} {found}, its record says {right} bytes"
         return misfits
 
     def _files(self, commits: Mapping[int, Commit]) -> tuple[list[str], list[int]]:
         """Names of the shards of these commits, and the sizes that they should have."""
         arrays = self.layout.arrays.values()
-        names = [f"segments/{commit.segment}/{array.shard}" for commit in commits.values() for array, _ in zip(arrays, commit.rows, strict=False)]
-        return names, [array.size(rows) for commit in commits.values() for array, rows in zip(arrays, commit.rows, strict=False)]
+        names = [
+            f"segments/{commit.segment}/{array.shard}"
+            for commit in commits.values()
+            for array, _ in zip(arrays, commit.rows, strict=False)
+        ]
+        return names, [
+            array.size(rows)
+            for commit in commits.values()
+            for array, rows in zip(arrays, commit.rows, strict=False)
+        ]
 
     def _judge(self) -> tuple[dict[int, Commit], dict[int, int]]:
         """The commits that count, and those that another replaced. A replacement always has the higher number."""
         first: dict[str, int] = {}
         for number in sorted(self.commits):
-            first.setdefault(self.commits[number].segment or f"#{number}", number)  # a copied record names a segment twice
+            first.setdefault(
+                self.commits[number].segment or f"#{number}", number
+            )  # a copied record names a segment twice
         taken: dict[str, int] = {}
         live: dict[int, Commit] = {}
         replaced: dict[int, int] = {}
@@ -211,12 +239,20 @@ class Catalog:
 
     def _fold(self, live: Mapping[int, Commit]) -> None:
         if self._tail or self._base is None:
-            parts = [p for p in (self._base, *self._tail) if p is not None] or [Columns.of([], list(self.layout.arrays))]
+            parts = [p for p in (self._base, *self._tail) if p is not None] or [
+                Columns.of([], list(self.layout.arrays))
+            ]
             columns = Columns.join(parts)
             if any(number not in live for number in self.commits):
                 columns = columns.take(np.flatnonzero(np.isin(columns.number, np.fromiter(live, np.int64))))
             self._base = columns.winners(number for number, commit in live.items() if commit.replaces)
-        self._folded, self._held, self._tail, self._tail_keys, self._replacing = set(live), set(live), [], set(), False
+        self._folded, self._held, self._tail, self._tail_keys, self._replacing = (
+            set(live),
+            set(live),
+            [],
+            set(),
+            False,
+        )
         self._state = State(self._base, dict(live))
 
     def save_index(self) -> None:
@@ -233,7 +269,11 @@ class Catalog:
             "folded": sorted(self._folded),
             "unnamed": sorted(self._unnamed - self._named()),
             # misfits are not among them: their tracks are not in the columns, and count again when their files are back
-            "commits": [[n, c.segment, list(c.rows), list(c.replaces)] for n, c in sorted(self.commits.items()) if n not in self.misfits],
+            "commits": [
+                [n, c.segment, list(c.rows), list(c.replaces)]
+                for n, c in sorted(self.commits.items())
+                if n not in self.misfits
+            ],
         }
         data = dump(state.columns, about)
         name = f"{self.last:08d}-{google_crc32c.value(data):08x}.npz"
@@ -244,7 +284,9 @@ class Catalog:
 
     def indexes(self) -> list[str]:
         """Names of saved indexes, the one that covers most first."""
-        found = [(int(match[1]), match[0]) for match in map(_INDEX.fullmatch, self.place.list("index")) if match]
+        found = [
+            (int(match[1]), match[0]) for match in map(_INDEX.fullmatch, self.place.list("index")) if match
+        ]
         return [name for _, name in sorted(found, reverse=True)]
 
     def read_index(self, name: str) -> tuple[Columns, Any]:
@@ -252,7 +294,9 @@ class Catalog:
         try:
             data = self.place.read(f"index/{name}")
         except ABSENT as error:
-            raise RecordError(f"index/{name} {self.place.wrong_with(f'index/{name}') or 'went away'}") from error
+            raise RecordError(
+                f"index/{name} {self.place.wrong_with(f'index/{name}') or 'went away'}"
+            ) from error
         except UnreadableError as error:  # only a cache: the records themselves tell the same
             raise RecordError(error.what) from error
         if f"{google_crc32c.value(data):08x}" != name[-12:-4]:
@@ -270,17 +314,27 @@ class Catalog:
             columns, about = self.read_index(name)
         except RecordError:
             return False  # `verify` reports it
-        commits = {n: Commit(segment, tuple(rows), tuple(replaces)) for n, segment, rows, replaces in about["commits"]}
+        commits = {
+            n: Commit(segment, tuple(rows), tuple(replaces))
+            for n, segment, rows, replaces in about["commits"]
+        }
         folded = set(about["folded"])
         wanted, expected = self._files({n: commits[n] for n in folded})
-        there, sizes = self.place.survey("segments", wanted)  # before the journal: what is acknowledged meanwhile is read from it
+        there, sizes = self.place.survey(
+            "segments", wanted
+        )  # before the journal: what is acknowledged meanwhile is read from it
         numbers = self.journal.numbers()
         present = set(numbers)
         if list(sizes) != expected or not folded <= present:
             return False
         self._forget()  # also what is known of a store that had no commits
         self.commits = {n: commit for n, commit in commits.items() if n in present}
-        self._base, self._folded, self._held, self._unnamed = columns, folded, set(folded), {*about.get("unnamed", ()), "zarr.json"}
+        self._base, self._folded, self._held, self._unnamed = (
+            columns,
+            folded,
+            set(folded),
+            {*about.get("unnamed", ()), "zarr.json"},
+        )
         self.covered = self.last = max(self.commits, default=0)
         self._read_new(numbers)
         if there <= self._unnamed | self._named():

@@ -25,7 +25,9 @@ from beatmeter.store.layout import StoreLayout
 from beatmeter.store.place import Place, explained
 from beatmeter.store.record import KEY, RECEIPT, Extent, Record
 
-_BUFFER = 8 << 20  # large writes: the page cache then holds large pages, and a fresh mapping reads twice as fast
+_BUFFER = (
+    8 << 20
+)  # large writes: the page cache then holds large pages, and a fresh mapping reads twice as fast
 _LIBRARIES = ("beatmeter", "numpy", "torch", "transformers", "soxr", "librosa")
 
 
@@ -36,7 +38,10 @@ class UnstorableError(StoreError):
         self.tracks = dict(tracks)
         first = next(iter(tracks.items()))
         more = f" and {len(tracks) - 1} more tracks" if len(tracks) > 1 else ""
-        super().__init__(f"nothing was committed: track {first[0]}, {first[1]}{more}", "Leave these tracks out, or use float32 throughout.")
+        super().__init__(
+            f"nothing was committed: track {first[0]}, {first[1]}{more}",
+            "Leave these tracks out, or use float32 throughout.",
+        )
 
 
 @functools.cache
@@ -60,7 +65,9 @@ class SegmentWriter:
         self._counts: dict[str, list[int]] = {name: [] for name in layout.arrays}
         self._digests: dict[str, list[int]] = {name: [] for name in layout.arrays}
         self._checksums = dict.fromkeys(layout.arrays, 0)
-        self._open = dict.fromkeys(layout.arrays, (0, 0))  # rows of the track in the making, and their digest so far
+        self._open = dict.fromkeys(
+            layout.arrays, (0, 0)
+        )  # rows of the track in the making, and their digest so far
         self._files: dict[str, BinaryIO] = {}
         self._staged: Path | None = None
 
@@ -127,7 +134,14 @@ class SegmentWriter:
                 file.close()
                 write_synced(self._staged / array.metadata_name, array.metadata(total))
                 first = tuple(np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(int).tolist())
-                extents[name] = Extent(total, array.size(total), self._checksums[name], first, tuple(counts), tuple(self._digests[name]))
+                extents[name] = Extent(
+                    total,
+                    array.size(total),
+                    self._checksums[name],
+                    first,
+                    tuple(counts),
+                    tuple(self._digests[name]),
+                )
         record = Record(
             segment=self.name,
             fingerprint=self.layout.fingerprint,
@@ -172,7 +186,11 @@ def encode_track(key: str, features: Features, layout: StoreLayout) -> dict[str,
     for p in spec.poolings:
         pooled = features.pooled[p.name]
         times, frames = rows(chunks, p)
-        if len(pooled.values) != len(times) or not np.allclose(pooled.times, times, atol=1e-6) or not np.array_equal(pooled.frames, frames):
+        if (
+            len(pooled.values) != len(times)
+            or not np.allclose(pooled.times, times, atol=1e-6)
+            or not np.array_equal(pooled.frames, frames)
+        ):
             raise StoreError(
                 f"track {key}: {features.samples} samples give {len(times)} rows of {p.name!r} at known times; these {len(pooled.values)} differ",
                 "Times are not stored, they follow from the length: build features with beatmeter.audio.chunking.",
@@ -186,7 +204,10 @@ def encode_track(key: str, features: Features, layout: StoreLayout) -> dict[str,
 
 def _require_key(key: str) -> None:
     if not KEY.fullmatch(key):
-        raise StoreError(f"{key[:80]!r} cannot be a track key", "Keys are hashes of the audio file's bytes: letters, digits and . _ : + -")
+        raise StoreError(
+            f"{key[:80]!r} cannot be a track key",
+            "Keys are hashes of the audio file's bytes: letters, digits and . _ : + -",
+        )
 
 
 def _encode(layout: StoreLayout, name: str, values: np.ndarray) -> tuple[np.ndarray, list[str]]:
@@ -194,7 +215,11 @@ def _encode(layout: StoreLayout, name: str, values: np.ndarray) -> tuple[np.ndar
     array = layout.arrays[name]
     stored = array.encode(values)
     bad = zip(array.pooling.layers, array.unstorable(stored), strict=True)
-    return stored, [f"{n} values of {name!r} layer {layer} are not finite in {layout.spec.store_dtype}" for layer, n in bad if n]
+    return stored, [
+        f"{n} values of {name!r} layer {layer} are not finite in {layout.spec.store_dtype}"
+        for layer, n in bad
+        if n
+    ]
 
 
 class TrackDraft:
@@ -223,7 +248,9 @@ class TrackDraft:
     def publish(self, provenance: Mapping[str, Any] | None = None) -> Record:
         """The segment of this one track, not yet in the journal."""
         if any(self._missing.values()):
-            raise StoreError(f"track {self.key}: {self.samples} samples give other numbers of rows: {self._missing} are missing")
+            raise StoreError(
+                f"track {self.key}: {self.samples} samples give other numbers of rows: {self._missing} are missing"
+            )
         self._writer.end(self.key, self.samples)
         try:
             return self._writer.publish(provenance=provenance)
@@ -235,7 +262,12 @@ class TrackDraft:
         self._writer.__exit__()
 
 
-def write_tracks(place: Place, layout: StoreLayout, items: Iterable[tuple[str, Features]], provenance: Mapping[str, Any] | None) -> Record:
+def write_tracks(
+    place: Place,
+    layout: StoreLayout,
+    items: Iterable[tuple[str, Features]],
+    provenance: Mapping[str, Any] | None,
+) -> Record:
     """A published segment of these tracks, not yet in the journal. All or nothing: every unstorable track is named."""
     bad: dict[str, str] = {}
     with SegmentWriter(place, layout) as writer:

@@ -27,7 +27,9 @@ class Compaction:
     copied: int
 
 
-def compact(store: Store, target: int = TARGET, progress: Callable[[int, int], object] = lambda done, total: None) -> Compaction:
+def compact(
+    store: Store, target: int = TARGET, progress: Callable[[int, int], object] = lambda done, total: None
+) -> Compaction:
     """Join segments much smaller than `target` bytes, and rewrite those in which most rows lost to an earlier commit.
 
     Readers and writers may go on meanwhile: a new segment counts by one record that replaces the old ones, which `gc`
@@ -68,7 +70,11 @@ def _groups(store: Store, state: State, target: int) -> list[list[int]]:
     numbers, which = np.unique(state.columns.number, return_inverse=True)
     used = np.bincount(which, (state.columns.counts * strides).sum(axis=1), len(numbers)).astype(int)
     of = dict(zip(numbers.tolist(), used.tolist(), strict=True))
-    uses = [_Use(n, of.get(n, 0), int(np.dot(c.rows, strides))) for n, c in sorted(state.commits.items()) if c.segment]
+    uses = [
+        _Use(n, of.get(n, 0), int(np.dot(c.rows, strides)))
+        for n, c in sorted(state.commits.items())
+        if c.segment
+    ]
     groups: list[list[_Use]] = []
     for use in uses:
         if use.used > target // 2 and not use.wasteful:
@@ -86,18 +92,25 @@ def _join(store: Store, state: State, group: list[int]) -> int:
         for number in group:
             record = store.catalog.read(number)
             if wrong_tracks := disputed(store.place, store.layout, record):
-                raise StoreError(f"segments/{record.segment} and its record disagree about track {min(wrong_tracks)}", REMEDY)
+                raise StoreError(
+                    f"segments/{record.segment} and its record disagree about track {min(wrong_tracks)}",
+                    REMEDY,
+                )
             at = state.columns.find(record.keys)
             counts = (at >= 0) & (state.columns.number[at] == number)
             for i, (stored, wrong) in enumerate(read_tracks(store.place, record, store.layout)):
                 if counts[i]:
                     if wrong:
-                        raise StoreError(f"track {record.keys[i]} is damaged in {record.segment}: {wrong}", REMEDY)
+                        raise StoreError(
+                            f"track {record.keys[i]} is damaged in {record.segment}: {wrong}", REMEDY
+                        )
                     writer.add(record.keys[i], record.samples[i], stored)
         copied = len(writer)
         if copied:
             joined = writer.publish(replaces, {"made_by": "compaction"})
         else:
-            joined = Record("", store.layout.fingerprint, replaces=tuple(replaces), provenance={"made_by": "compaction"})
+            joined = Record(
+                "", store.layout.fingerprint, replaces=tuple(replaces), provenance={"made_by": "compaction"}
+            )
     store.catalog.append(joined)
     return copied

@@ -41,7 +41,11 @@ def export_hdf5(
     `times` (row, 2) in seconds, `frames` (row,) and `layers` (layer,). Raises StoreError.
     """
     out = Path(out)
-    names = [p.name for p in snapshot.spec.poolings] if poolings is None else [snapshot.spec[name].name for name in poolings]
+    names = (
+        [p.name for p in snapshot.spec.poolings]
+        if poolings is None
+        else [snapshot.spec[name].name for name in poolings]
+    )
     if out.exists() and not overwrite:
         raise StoreError(f"{shown(out)} exists", "Choose another name, or allow it to be overwritten.")
     draft = out.with_name(f".{out.name[:100]}.{secrets.token_hex(4)}.part")
@@ -68,8 +72,15 @@ def _write_root(file: h5py.File, snapshot: Snapshot) -> None:
     file.attrs["snapshot"] = snapshot.id
     file.attrs["spec"] = json.dumps(snapshot.spec.to_json(), indent=1, sort_keys=True)
     keys = snapshot.keys
-    file.create_dataset("keys", data=np.array(list(keys), dtype="S") if len(keys) else None, shape=(len(keys),), dtype=None if len(keys) else "S1")
-    file.create_dataset("samples", data=snapshot.lengths(), dtype="i8").attrs["unit"] = f"samples at {snapshot.spec.chunk.sample_rate} Hz"
+    file.create_dataset(
+        "keys",
+        data=np.array(list(keys), dtype="S") if len(keys) else None,
+        shape=(len(keys),),
+        dtype=None if len(keys) else "S1",
+    )
+    file.create_dataset("samples", data=snapshot.lengths(), dtype="i8").attrs["unit"] = (
+        f"samples at {snapshot.spec.chunk.sample_rate} Hz"
+    )
 
 
 def _write_pooling(group: h5py.Group, snapshot: Snapshot, name: str) -> None:
@@ -78,7 +89,11 @@ def _write_pooling(group: h5py.Group, snapshot: Snapshot, name: str) -> None:
     counts = snapshot.row_counts(None, name)
     offsets = np.concatenate([[0], np.cumsum(counts)])
     total = int(offsets[-1])
-    for attribute, value in (("kind", pooling.kind), ("unit", pooling.unit), ("parameters", json.dumps(dict(pooling.parameters), sort_keys=True))):
+    for attribute, value in (
+        ("kind", pooling.kind),
+        ("unit", pooling.unit),
+        ("parameters", json.dumps(dict(pooling.parameters), sort_keys=True)),
+    ):
         group.attrs[attribute] = value
     values = group.create_dataset("values", (total, *pooling.row_shape), DTYPES[snapshot.spec.store_dtype])
     for axis, label in enumerate(("row", "layer", *pooling.axes)):

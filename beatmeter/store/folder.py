@@ -91,11 +91,19 @@ class Folder(Place):
         except FileNotFoundError:
             return []
         except NotADirectoryError as error:
-            raise StoreError(f"{shown(path)} is no folder", "Move it out of the store, then run `beatmeter cache repair`.") from error
+            raise StoreError(
+                f"{shown(path)} is no folder", "Move it out of the store, then run `beatmeter cache repair`."
+            ) from error
         except OSError as error:
-            raise UnreadableError(f"{shown(path)} cannot be listed: {error.strerror}", "Check the folder's permissions and its disk.") from error
+            raise UnreadableError(
+                f"{shown(path)} cannot be listed: {error.strerror}",
+                "Check the folder's permissions and its disk.",
+            ) from error
         if not os.access(path, os.X_OK):  # names without the files behind them
-            raise UnreadableError(f"{shown(path)} cannot be entered: {os.strerror(errno.EACCES)}", "Check the folder's permissions.")
+            raise UnreadableError(
+                f"{shown(path)} cannot be entered: {os.strerror(errno.EACCES)}",
+                "Check the folder's permissions.",
+            )
         return names
 
     def read(self, name: str) -> bytes:
@@ -228,8 +236,15 @@ class Folder(Place):
         path = os.path.join(self.root, name)
         try:
             newest = os.stat(path).st_mtime
-            for folder, folders, files in os.walk(path, onerror=_refuse):  # a writer's shard grows below, and the folders know nothing of it
-                newest = max([newest, *(os.lstat(os.path.join(folder, inside)).st_mtime for inside in (*folders, *files))])
+            for folder, folders, files in os.walk(
+                path, onerror=_refuse
+            ):  # a writer's shard grows below, and the folders know nothing of it
+                newest = max(
+                    [
+                        newest,
+                        *(os.lstat(os.path.join(folder, inside)).st_mtime for inside in (*folders, *files)),
+                    ]
+                )
         except OSError:
             return 0.0
         return now - newest
@@ -249,7 +264,11 @@ class Folder(Place):
         with self._locked("lock", wait=False) as handle:
             with contextlib.suppress(OSError):  # a full disk: whose lock it is is only for messages
                 os.truncate(handle, 0)
-                os.pwrite(handle, json.dumps({"doing": doing, "host": platform.node(), "pid": os.getpid()}).encode(), 0)
+                os.pwrite(
+                    handle,
+                    json.dumps({"doing": doing, "host": platform.node(), "pid": os.getpid()}).encode(),
+                    0,
+                )
             yield
 
     @contextlib.contextmanager
@@ -257,13 +276,18 @@ class Folder(Place):
         """Hold the system's lock of the file `name`."""
         path = self.root / name
         with explained("locking", path):
-            handle = open_handle(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)  # it is cut to nothing: never a file somewhere else
+            handle = open_handle(
+                path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+            )  # it is cut to nothing: never a file somewhere else
         try:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 holder = os.pread(handle, 500, 0).decode(errors="replace") or "another process"
-                raise StoreError(f"{shown(self.root)} is being maintained by {holder}", "Wait until it has finished, then try again.") from None
+                raise StoreError(
+                    f"{shown(self.root)} is being maintained by {holder}",
+                    "Wait until it has finished, then try again.",
+                ) from None
             except OSError as error:
                 hint = "This needs a file system with locks (flock): mount it with them, or keep the cache on another. Reading works."
                 raise StoreError(f"{shown(path)} cannot be locked: {error.strerror}", hint) from error
@@ -279,7 +303,9 @@ class Folder(Place):
         except OSError as error:
             if error.errno not in _NO_LINKS:
                 raise
-            with self._locked("names.lock", wait=True):  # no hard links here: one writer at a time looks and renames
+            with self._locked(
+                "names.lock", wait=True
+            ):  # no hard links here: one writer at a time looks and renames
                 if os.path.lexists(path):
                     return False
                 draft.rename(path)

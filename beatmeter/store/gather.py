@@ -20,7 +20,9 @@ from beatmeter.store.place import Place, Ranges
 
 Check = Literal["first", "always", "never"]
 _AHEAD = 32 << 20  # bytes announced to the system before they are copied
-_RUN = 4 << 20  # bytes copied at a time, so that their checksums are computed while they are in the processor's cache
+_RUN = (
+    4 << 20
+)  # bytes copied at a time, so that their checksums are computed while they are in the processor's cache
 
 
 def _open_files_limit() -> int:
@@ -77,7 +79,11 @@ class PoolingRows:
         self._pool, self.layout, self.name = pool, layout, layout.pooling.name
         columns = state.columns
         self._keys, self._number = columns.keys, columns.number
-        self.first, self.counts, self._digests = columns.first[:, position], columns.counts[:, position], columns.digests[:, position]
+        self.first, self.counts, self._digests = (
+            columns.first[:, position],
+            columns.counts[:, position],
+            columns.digests[:, position],
+        )
         self._checked = np.zeros(len(columns), bool)
 
     @cached_property
@@ -89,16 +95,25 @@ class PoolingRows:
         """Names of the files that hold the rows of these tracks."""
         return [self._pool.name(int(number), self.name) for number in np.unique(self._number[at])]
 
-    def fill(self, at: np.ndarray, layers: Sequence[int] | None, out: np.ndarray | None, check: Check) -> tuple[np.ndarray, np.ndarray]:
+    def fill(
+        self, at: np.ndarray, layers: Sequence[int] | None, out: np.ndarray | None, check: Check
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Values (row, layer, *axes) and offsets (track + 1,) of the tracks `at`, in that order. See `Snapshot.load`."""
         layout = self.layout
         offsets = np.concatenate([[0], np.cumsum(self.counts[at])])
         select, begin, end = self._select(layers)
-        shape = (int(offsets[-1]), layout.row_shape[0] if layers is None else len(layers), *layout.row_shape[1:])
+        shape = (
+            int(offsets[-1]),
+            layout.row_shape[0] if layers is None else len(layers),
+            *layout.row_shape[1:],
+        )
         if out is None:
             out = np.empty(shape, layout.dtype)
         elif out.dtype != layout.dtype or out.shape[1:] != shape[1:] or len(out) < shape[0]:
-            raise StoreError(f"an array of {out.dtype} {out.shape} cannot take rows of {layout.dtype} {shape}", "Pass one with that dtype and shape.")
+            raise StoreError(
+                f"an array of {out.dtype} {out.shape} cannot take rows of {layout.dtype} {shape}",
+                "Pass one with that dtype and shape.",
+            )
         values = out[: shape[0]]
         fresh = np.full(len(at), check == "always") if check != "first" else ~self._checked[at]
         some_fresh = bool(fresh.any())
@@ -138,27 +153,48 @@ class PoolingRows:
             return slice(None), 0, self.layout.row_bytes
         absent = sorted(set(layers) - set(have))
         if absent or not layers:
-            raise StoreError(f"layers {absent or 'none'} of {self.name!r} were asked for", f"The store holds layers {', '.join(map(str, have))}.")
+            raise StoreError(
+                f"layers {absent or 'none'} of {self.name!r} were asked for",
+                f"The store holds layers {', '.join(map(str, have))}.",
+            )
         at = [have.index(layer) for layer in layers]
         layer_bytes = self.layout.row_bytes // len(have)
         step = at[1] - at[0] if len(at) > 1 else 1
         even = step > 0 and at == list(range(at[0], at[-1] + 1, step))
-        return slice(at[0], at[-1] + 1, step) if even else at, min(at) * layer_bytes, (max(at) + 1) * layer_bytes
+        return (
+            slice(at[0], at[-1] + 1, step) if even else at,
+            min(at) * layer_bytes,
+            (max(at) + 1) * layer_bytes,
+        )
 
     def _runs(self, at: np.ndarray, targets: np.ndarray, width: int) -> tuple[list[_Run], np.ndarray]:
         """Tracks that are neighbours both on disk and in the result, together, in the order of the disk, and that order.
         `width` is how many bytes of a row are read."""
         order = np.lexsort((self.first[at], self._number[at]))
-        number, first, count, target = (values[order] for values in (self._number[at], self.first[at], self.counts[at], targets))
+        number, first, count, target = (
+            values[order] for values in (self._number[at], self.first[at], self.counts[at], targets)
+        )
         if not len(order):
             return [], order
         group = np.cumsum(count) * width // _RUN
-        apart = (np.diff(number) != 0) | (np.diff(first) != count[:-1]) | (np.diff(target) != count[:-1]) | (np.diff(group) != 0)
+        apart = (
+            (np.diff(number) != 0)
+            | (np.diff(first) != count[:-1])
+            | (np.diff(target) != count[:-1])
+            | (np.diff(group) != 0)
+        )
         starts = np.concatenate([[0], np.flatnonzero(apart) + 1])
         stops = np.concatenate([starts[1:], [len(order)]])
         rows = np.add.reduceat(count, starts)
         which = [slice(a, b) for a, b in zip(starts.tolist(), stops.tolist(), strict=True)]
-        found = zip(number[starts].tolist(), first[starts].tolist(), rows.tolist(), target[starts].tolist(), which, strict=True)
+        found = zip(
+            number[starts].tolist(),
+            first[starts].tolist(),
+            rows.tolist(),
+            target[starts].tolist(),
+            which,
+            strict=True,
+        )
         return [_Run(*run) for run in found], order
 
     def _check(self, tracks: np.ndarray, run: _Run, stored: np.ndarray, copied: np.ndarray | None) -> None:
@@ -168,10 +204,16 @@ class PoolingRows:
         if copied is not None:
             rows = copied.reshape(run.rows, -1).view(np.uint8)
         for track in tracks.tolist():
-            mine = slice(int(self.first[track]) - run.first, int(self.first[track]) - run.first + int(self.counts[track]))
-            if digest(sums[mine]) != int(self._digests[track]) or not np.array_equal(checksums(rows[mine]), sums[mine]):
+            mine = slice(
+                int(self.first[track]) - run.first,
+                int(self.first[track]) - run.first + int(self.counts[track]),
+            )
+            if digest(sums[mine]) != int(self._digests[track]) or not np.array_equal(
+                checksums(rows[mine]), sums[mine]
+            ):
                 key = self._keys[track].decode("ascii")
                 raise StoreError(
-                    f"{self.name!r} rows of track {key} are damaged in {self._pool.name(run.number, self.name)}: checksums differ", REMEDY
+                    f"{self.name!r} rows of track {key} are damaged in {self._pool.name(run.number, self.name)}: checksums differ",
+                    REMEDY,
                 )
             self._checked[track] = True

@@ -12,7 +12,9 @@ from beatmeter.store.record import receipt_name
 from beatmeter.store.store import Store
 
 _FIRST = "Repair first: `beatmeter cache repair`."
-GRACE = 24 * 3600.0  # seconds; longer than any reader keeps an old snapshot and any writer takes for one commit
+GRACE = (
+    24 * 3600.0
+)  # seconds; longer than any reader keeps an old snapshot and any writer takes for one commit
 
 
 @dataclass(frozen=True)
@@ -41,14 +43,21 @@ def collect(store: Store, grace: float = GRACE, dry_run: bool = False) -> list[G
             )
         if lost := lost_commits(catalog):
             raise StoreError(
-                f"{count(len(lost), 'commit')} without a record, whose segments look like garbage: {lost[0].segment}: {lost[0].text}", _FIRST
+                f"{count(len(lost), 'commit')} without a record, whose segments look like garbage: {lost[0].segment}: {lost[0].text}",
+                _FIRST,
             )
         return _Collection(store, catalog, grace, dry_run).run()
 
 
 class _Collection:
     def __init__(self, store: Store, catalog: Catalog, grace: float, dry_run: bool) -> None:
-        self.place, self.store, self.catalog, self.grace, self.dry_run = store.place, store, catalog, grace, dry_run
+        self.place, self.store, self.catalog, self.grace, self.dry_run = (
+            store.place,
+            store,
+            catalog,
+            grace,
+            dry_run,
+        )
         self.now = store.place.now()
         self.state = catalog.state()
         self.found: list[Garbage] = []
@@ -60,13 +69,17 @@ class _Collection:
         for segment in orphans(self.catalog):
             if self._old(f"segments/{segment}"):
                 self._remove_orphan(segment)
-        needed = {commit.segment for commit in self.catalog.commits.values()} | set(self.place.list("segments"))
+        needed = {commit.segment for commit in self.catalog.commits.values()} | set(
+            self.place.list("segments")
+        )
         for segment in sorted(receipts(self.place) - needed):
             if self._old(receipt_name(segment)):
                 self._remove(receipt_name(segment), "of a segment that is gone")
         for folder, why in (("tmp", "left by a writer that died"), ("damaged", "set aside by a repair")):
             for name in sorted(self.place.list(folder)):
-                if folder == "tmp" and any(self.catalog.commits[number].segment == name for number in self.catalog.misfits):
+                if folder == "tmp" and any(
+                    self.catalog.commits[number].segment == name for number in self.catalog.misfits
+                ):
                     self._put_back(name)  # a collection died while it looked again
                 elif self._old(f"{folder}/{name}"):
                     self._remove(f"{folder}/{name}", why)

@@ -41,7 +41,9 @@ class Columns:
         keys: list[str] = []
         number: list[int] = []
         samples: list[int] = []
-        per_row: dict[str, list[list[int]]] = {name: [[] for _ in poolings] for name in ("first", "counts", "digests")}
+        per_row: dict[str, list[list[int]]] = {
+            name: [[] for _ in poolings] for name in ("first", "counts", "digests")
+        }
         for n, record in records:
             keys += record.keys
             number += [n] * len(record.keys)
@@ -64,7 +66,11 @@ class Columns:
     @classmethod
     def join(cls, parts: Sequence[Columns]) -> Columns:
         """All entries, one part after the other."""
-        return parts[0] if len(parts) == 1 else cls(*(np.concatenate([getattr(p, name) for p in parts]) for name in _COLUMNS))
+        return (
+            parts[0]
+            if len(parts) == 1
+            else cls(*(np.concatenate([getattr(p, name) for p in parts]) for name in _COLUMNS))
+        )
 
     def take(self, index: np.ndarray) -> Columns:
         """The entries at `index`."""
@@ -73,7 +79,9 @@ class Columns:
     def winners(self, compacted: Iterable[int]) -> Columns:
         """One entry per key, sorted by key: the one of the lowest commit number. Commits in `compacted`, which hold copies
         of entries that had won before, come before all others."""
-        rank = np.where(np.isin(self.number, np.fromiter(compacted, np.int64)), self.number - 2**62, self.number)
+        rank = np.where(
+            np.isin(self.number, np.fromiter(compacted, np.int64)), self.number - 2**62, self.number
+        )
         order = np.argsort(rank, kind="stable")
         order = order[np.argsort(self.keys[order], kind="stable")]
         keys = self.keys[order]
@@ -86,7 +94,9 @@ class Columns:
         if not len(keys) or not len(self):
             return np.full(len(keys), -1)
         width = self.keys.dtype.itemsize
-        if max(map(len, keys)) > width or not "".join(keys).isascii():  # such keys would be cut, or cannot be encoded
+        if (
+            max(map(len, keys)) > width or not "".join(keys).isascii()
+        ):  # such keys would be cut, or cannot be encoded
             keys = [k if k.isascii() and len(k) <= width else "" for k in keys]
         wanted = np.array(keys, dtype=self.keys.dtype)
         at = np.minimum(np.searchsorted(self.keys, wanted), len(self) - 1)

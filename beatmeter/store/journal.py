@@ -17,7 +17,9 @@ from beatmeter.errors import StoreError, shown
 from beatmeter.store.place import ABSENT, Place
 
 _LAST = 10**12 - 1  # number; a name with more digits was not made here
-_NAME = re.compile(r"([0-9]{8}|[1-9][0-9]{8,11})\.json")  # exactly what `path` gives: no other digits, no zeros beyond eight places
+_NAME = re.compile(
+    r"([0-9]{8}|[1-9][0-9]{8,11})\.json"
+)  # exactly what `path` gives: no other digits, no zeros beyond eight places
 _TAIL = re.compile(rb',"crc32c":"([0-9a-f]{8})"\}\n')
 _TAIL_LENGTH = len(',"crc32c":"00000000"}\n')
 
@@ -69,7 +71,9 @@ class Journal:
         try:
             return unseal(self.place.read(self.path(number)))
         except ABSENT as error:
-            raise RecordError(f"{self.path(number)} {self.place.wrong_with(self.path(number)) or 'went away'}") from error
+            raise RecordError(
+                f"{self.path(number)} {self.place.wrong_with(self.path(number)) or 'went away'}"
+            ) from error
         except (RecordError, ValueError) as error:
             raise RecordError(f"{self.path(number)} is damaged: {getattr(error, 'what', error)}") from error
 
@@ -80,7 +84,9 @@ class Journal:
             number = self._last() + 1
             if number > _LAST:
                 hint = "It cannot have been written here: move it out of the store, then run the same command again."
-                raise StoreError(f"{self.path(_LAST)} in {shown(self.place.where)} has the last number that there is", hint)
+                raise StoreError(
+                    f"{self.path(_LAST)} in {shown(self.place.where)} has the last number that there is", hint
+                )
             if self.place.put_if_absent(self.path(number), data):
                 return number
 

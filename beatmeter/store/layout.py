@@ -122,7 +122,9 @@ class ArrayLayout:
         rows = stored[:, : self.row_bytes]
         with np.errstate(over="ignore"):  # becomes infinite, which `unstorable` counts
             rows.view(self.dtype)[...] = values.reshape(n, -1)
-        stored[:, self.row_bytes : self.row_bytes + 4] = checksums(rows).astype("<u4").view(np.uint8).reshape(n, 4)
+        stored[:, self.row_bytes : self.row_bytes + 4] = (
+            checksums(rows).astype("<u4").view(np.uint8).reshape(n, 4)
+        )
         stored[:, self.row_bytes + 4 :] = 0
         return stored
 
@@ -132,7 +134,9 @@ class ArrayLayout:
 
     def split(self, stored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Stored rows (row, stride) as bytes of values (row, row_bytes), a view, and checksums (row,) uint32."""
-        return stored[:, : self.row_bytes], stored[:, self.row_bytes : self.row_bytes + 4].copy().view("<u4")[:, 0]
+        return stored[:, : self.row_bytes], stored[:, self.row_bytes : self.row_bytes + 4].copy().view("<u4")[
+            :, 0
+        ]
 
     def unstorable(self, stored: np.ndarray) -> np.ndarray:
         """How many values of each layer (layer,) are not finite as stored: they were not, or do not fit the dtype."""
@@ -166,10 +170,15 @@ class StoreLayout:
 
     def __init__(self, spec: FeatureSpec) -> None:
         if spec.store_dtype not in DTYPES:
-            raise StoreError(f"a store cannot keep {spec.store_dtype}", f"Choose store_dtype from: {', '.join(DTYPES)}.")
+            raise StoreError(
+                f"a store cannot keep {spec.store_dtype}", f"Choose store_dtype from: {', '.join(DTYPES)}."
+            )
         for p in spec.poolings:
             if not _SAFE_NAME.fullmatch(p.name) or math.prod(p.row_shape) < 1:
-                raise StoreError(f"pooling {p.name!r} of row shape {p.row_shape} cannot be stored", "Names are letters, digits, '_', '-' and '.'.")
+                raise StoreError(
+                    f"pooling {p.name!r} of row shape {p.row_shape} cannot be stored",
+                    "Names are letters, digits, '_', '-' and '.'.",
+                )
         self.spec, self.fingerprint = spec, spec.fingerprint
         self.arrays = {p.name: ArrayLayout(p, spec.store_dtype) for p in spec.poolings}
 
@@ -198,7 +207,10 @@ def read_spec(metadata: Mapping[str, Any]) -> FeatureSpec:
     if not isinstance(attributes, dict) or "spec" not in attributes:
         raise StoreError("the metadata hold no feature spec")
     if attributes.get("format", FORMAT) != FORMAT:
-        raise NewerFormatError(f"the store has format {attributes['format']!r}, this version reads {FORMAT}", "Update beatmeter, or extract again.")
+        raise NewerFormatError(
+            f"the store has format {attributes['format']!r}, this version reads {FORMAT}",
+            "Update beatmeter, or extract again.",
+        )
     spec = FeatureSpec.from_json(attributes["spec"])
     if spec.fingerprint != attributes.get("fingerprint"):
         raise StoreError("the feature spec does not match its fingerprint")

@@ -41,14 +41,19 @@ class MappedFile(Ranges):
 
     def _require_size(self, size: int) -> None:
         if size != self.expected:
-            raise StoreError(f"{shown(self.path)} has {size} bytes, its record says {self.expected}: it was cut or written over", REMEDY)
+            raise StoreError(
+                f"{shown(self.path)} has {size} bytes, its record says {self.expected}: it was cut or written over",
+                REMEDY,
+            )
 
     def fetch(self, first: int, count: int, stride: int, begin: int, end: int) -> Callable[[], np.ndarray]:
         self._announce(first, count, stride, begin, end)
         return partial(self._view, first, count, stride)
 
     def _view(self, first: int, count: int, stride: int) -> np.ndarray:
-        if self._map.size() != self.expected:  # touching a mapping beyond the end of its file kills the process
+        if (
+            self._map.size() != self.expected
+        ):  # touching a mapping beyond the end of its file kills the process
             self._require_size(self._map.size())
         view: np.ndarray = self._bytes[first * stride : (first + count) * stride].reshape(count, stride)
         return view
@@ -57,7 +62,11 @@ class MappedFile(Ranges):
         """Let the system fetch these bytes in the background, unless they are in memory. Long runs it reads ahead by itself, faster."""
         last = (first + count - 1) * stride + end - 1
         dense, long = 2 * (end - begin) >= stride, last - first * stride >= _LONG
-        if _WILL_NEED is None or (dense and long) or (self._resident(last) and (not long or self._resident(first * stride + begin))):
+        if (
+            _WILL_NEED is None
+            or (dense and long)
+            or (self._resident(last) and (not long or self._resident(first * stride + begin)))
+        ):
             return
         if dense:
             self._advise(first * stride + begin, (count - 1) * stride + end - begin)

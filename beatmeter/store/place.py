@@ -177,4 +177,7 @@ class Place(ABC):
 
 def removed(where: str) -> StoreError:
     """The error for a segment that was there when the snapshot was taken."""
-    return StoreError(f"{where} is gone", "It may have been replaced and collected since this snapshot was taken: open the store again.")
+    return StoreError(
+        f"{where} is gone",
+        "It may have been replaced and collected since this snapshot was taken: open the store again.",
+    )

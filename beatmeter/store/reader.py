@@ -25,7 +25,10 @@ class MissingTracksError(StoreError):
     def __init__(self, keys: Sequence[str], where: str) -> None:
         self.keys = tuple(keys)
         more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
-        super().__init__(f"track {keys[0]}{more} not in the snapshot of {where}", "Extract them first: `beatmeter extract DATASET`.")
+        super().__init__(
+            f"track {keys[0]}{more} not in the snapshot of {where}",
+            "Extract them first: `beatmeter extract DATASET`.",
+        )
 
 
 class Ragged(NamedTuple):
@@ -58,7 +61,9 @@ class Snapshot:
         self._layout, self._state = layout, state
         self._columns: Columns = state.columns
         pool = ShardPool(place, layout, state.commits)
-        self._poolings = {name: PoolingRows(pool, array, i, state) for i, (name, array) in enumerate(layout.arrays.items())}
+        self._poolings = {
+            name: PoolingRows(pool, array, i, state) for i, (name, array) in enumerate(layout.arrays.items())
+        }
 
     def __getstate__(self) -> dict[str, Any]:
         return {"place": self.place, "layout": self._layout, "state": self._state}
@@ -104,30 +109,55 @@ class Snapshot:
             values, _ = self.load([key], p.name, check=check)
             times, frames = rows(layout, p)
             if len(times) != len(values):
-                raise StoreError(f"track {key} has {len(values)} rows of {p.name!r}, its {samples} samples give {len(times)}", REMEDY)
+                raise StoreError(
+                    f"track {key} has {len(values)} rows of {p.name!r}, its {samples} samples give {len(times)}",
+                    REMEDY,
+                )
             pooled[p.name] = Pooled(values, times, frames)
         return Features(self.spec, samples, pooled)
 
     def load(
-        self, keys: Sequence[str] | None, pooling: str, layers: Sequence[int] | None = None, out: np.ndarray | None = None, check: Check = "first"
+        self,
+        keys: Sequence[str] | None,
+        pooling: str,
+        layers: Sequence[int] | None = None,
+        out: np.ndarray | None = None,
+        check: Check = "first",
     ) -> Ragged:
         """Rows of many tracks (default: all, sorted by key) in the order of `keys`, in the store's dtype.
 
         `layers` are the 1-based layer numbers to read, in that order; default all. `out`, if given, is filled and its
         beginning returned: shape (at least all rows, layer, *axes). Raises MissingTracksError, StoreError.
         """
-        return Ragged(*self._rows(pooling).fill(np.arange(len(self)) if keys is None else self._find(keys), layers, out, check))
+        return Ragged(
+            *self._rows(pooling).fill(
+                np.arange(len(self)) if keys is None else self._find(keys), layers, out, check
+            )
+        )
 
-    def scan(self, pooling: str, layers: Sequence[int] | None = None, block_bytes: int = 16 << 20, check: Check = "first") -> Iterator[Block]:
+    def scan(
+        self,
+        pooling: str,
+        layers: Sequence[int] | None = None,
+        block_bytes: int = 16 << 20,
+        check: Check = "first",
+    ) -> Iterator[Block]:
         """All tracks once, in the order in which they lie on disk, in blocks of about `block_bytes`: flat memory."""
         rows = self._rows(pooling)
         order = rows.disk_order
-        width = rows.layout.row_bytes if layers is None else rows.layout.row_bytes * len(layers) // rows.layout.row_shape[0]
+        width = (
+            rows.layout.row_bytes
+            if layers is None
+            else rows.layout.row_bytes * len(layers) // rows.layout.row_shape[0]
+        )
         counts = rows.counts[order]
         group = (np.cumsum(counts) - counts) * width // block_bytes
         for at in np.split(order, np.flatnonzero(np.diff(group)) + 1):
             if len(at):
-                yield Block([k.decode("ascii") for k in self._columns.keys[at].tolist()], *rows.fill(at, layers, None, check))
+                yield Block(
+                    [k.decode("ascii") for k in self._columns.keys[at].tolist()],
+                    *rows.fill(at, layers, None, check),
+                )
 
     def files(self, keys: Sequence[str], pooling: str) -> list[str]:
         """Names, below the store, of the files in which the rows of these tracks lie."""

@@ -103,7 +103,9 @@ def lost_commits(catalog: Catalog) -> list[LostCommit]:
 def orphans(catalog: Catalog) -> list[str]:
     """Segments that no sound record names."""
     known = {commit.segment for commit in catalog.commits.values()}
-    return sorted(name for name in catalog.place.list("segments") if name != "zarr.json" and name not in known)
+    return sorted(
+        name for name in catalog.place.list("segments") if name != "zarr.json" and name not in known
+    )
 
 
 def impostors(catalog: Catalog) -> dict[int, int]:
@@ -125,7 +127,11 @@ def given_up(catalog: Catalog, state: State, record: Record) -> list[str]:
         return []
     doubted = disputed(catalog.place, catalog.layout, record)
     rows = read_tracks(catalog.place, record, catalog.layout, at)
-    return [record.keys[i] for i, (_, wrong) in zip(at, rows, strict=True) if not wrong and record.keys[i] not in doubted]
+    return [
+        record.keys[i]
+        for i, (_, wrong) in zip(at, rows, strict=True)
+        if not wrong and record.keys[i] not in doubted
+    ]
 
 
 def _own_record(catalog: Catalog, segment: str) -> Record | None:
@@ -176,7 +182,9 @@ def weigh(catalog: Catalog, records: Iterable[Record]) -> Testimony:
         for i, mine in enumerate(told)
     ]
     best = max(range(len(witnesses)), key=lambda i: (len(told[i]) - len(doubted[i]), -i))
-    return Testimony(witnesses[best], doubted[best], frozenset(key for record in witnesses for key in record.keys))
+    return Testimony(
+        witnesses[best], doubted[best], frozenset(key for record in witnesses for key in record.keys)
+    )
 
 
 def _borne_out(catalog: Catalog, record: Record) -> dict[str, tuple[Any, ...]]:

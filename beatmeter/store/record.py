@@ -54,7 +54,9 @@ class Record:
 
     def statements(self) -> dict[str, tuple[Any, ...]]:
         """What it says of each track: its length, and per pooling its first row, its number of rows and their digest."""
-        columns = [column for _, e in sorted(self.extents.items()) for column in (e.first, e.counts, e.digests)]
+        columns = [
+            column for _, e in sorted(self.extents.items()) for column in (e.first, e.counts, e.digests)
+        ]
         return dict(zip(self.keys, zip(self.samples, *columns, strict=True), strict=True))
 
     def to_json(self) -> dict[str, Any]:
@@ -62,11 +64,17 @@ class Record:
         return {
             "segment": self.segment,
             "fingerprint": self.fingerprint,
-            "arrays": {name: {"rows": e.rows, "bytes": e.bytes, "crc32c": e.checksum} for name, e in self.extents.items()},
+            "arrays": {
+                name: {"rows": e.rows, "bytes": e.bytes, "crc32c": e.checksum}
+                for name, e in self.extents.items()
+            },
             "tracks": {
                 "key": self.keys,
                 "samples": self.samples,
-                "rows": {name: {"first": e.first, "count": e.counts, "crc32c": e.digests} for name, e in self.extents.items()},
+                "rows": {
+                    name: {"first": e.first, "count": e.counts, "crc32c": e.digests}
+                    for name, e in self.extents.items()
+                },
             },
             "replaces": self.replaces,
             "provenance": dict(self.provenance),
@@ -82,22 +90,40 @@ class Record:
             extents = {}
             for name, array in arrays.items():
                 at = tracks["rows"][name]
-                extents[name] = Extent(array["rows"], array["bytes"], array["crc32c"], tuple(at["first"]), tuple(at["count"]), tuple(at["crc32c"]))
+                extents[name] = Extent(
+                    array["rows"],
+                    array["bytes"],
+                    array["crc32c"],
+                    tuple(at["first"]),
+                    tuple(at["count"]),
+                    tuple(at["crc32c"]),
+                )
             record = cls(segment, fingerprint, keys, samples, extents, replaces, dict(value["provenance"]))
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise RecordError(f"a field is missing or has the wrong type: {error!r}") from error
         if fingerprint != layout.fingerprint:
-            raise RecordError(f"it belongs to features with fingerprint {str(fingerprint)[:16]}, this store holds {layout.fingerprint[:16]}")
+            raise RecordError(
+                f"it belongs to features with fingerprint {str(fingerprint)[:16]}, this store holds {layout.fingerprint[:16]}"
+            )
         record._check(layout)
         return record
 
     def _check(self, layout: StoreLayout) -> None:
-        _require(all(isinstance(s, str) and _SEGMENT.fullmatch(s) for s in self.replaces), "a name of a replaced segment is impossible")
+        _require(
+            all(isinstance(s, str) and _SEGMENT.fullmatch(s) for s in self.replaces),
+            "a name of a replaced segment is impossible",
+        )
         if self.segment == "" and not self.keys and not self.extents:
             return
         n = len(self.keys)
-        _require(isinstance(self.segment, str) and _SEGMENT.fullmatch(self.segment) is not None, "the segment's name is impossible")
-        _require(n > 0 and set(map(type, self.keys)) == {str} and all(map(KEY.fullmatch, self.keys)), "a track key is impossible")
+        _require(
+            isinstance(self.segment, str) and _SEGMENT.fullmatch(self.segment) is not None,
+            "the segment's name is impossible",
+        )
+        _require(
+            n > 0 and set(map(type, self.keys)) == {str} and all(map(KEY.fullmatch, self.keys)),
+            "a track key is impossible",
+        )
         _require(len(set(self.keys)) == n, "a track key occurs twice")
         _require(_whole(self.samples, n, 1), "a track length is impossible")
         _require(self.extents.keys() == layout.arrays.keys(), "its poolings are not the store's")
@@ -105,8 +131,12 @@ class Record:
         for name, e in self.extents.items():
             wrong = _wrong_with(e, n, layout.arrays[name])
             _require(not wrong, f"pooling {name!r}: {wrong}")
-            most = int(layout.arrays[name].pooling.parameters.get("window", 1)) * chunk.hop  # samples that one row can stand for
-            fits = max(s - c * most for s, c in zip(self.samples, e.counts, strict=True)) <= chunk.length + most
+            most = (
+                int(layout.arrays[name].pooling.parameters.get("window", 1)) * chunk.hop
+            )  # samples that one row can stand for
+            fits = (
+                max(s - c * most for s, c in zip(self.samples, e.counts, strict=True)) <= chunk.length + most
+            )
             _require(fits, f"pooling {name!r}: a track is longer than its rows can be")
 
 
@@ -132,7 +162,12 @@ def _require(condition: bool, what: str) -> None:
 
 
 def _whole(values: tuple[Any, ...], n: int, least: int) -> bool:
-    return len(values) == n and set(map(type, values)) == {int} and min(values) >= least and max(values) < _LARGEST
+    return (
+        len(values) == n
+        and set(map(type, values)) == {int}
+        and min(values) >= least
+        and max(values) < _LARGEST
+    )
 
 
 def _checksums(values: tuple[Any, ...], n: int) -> bool:

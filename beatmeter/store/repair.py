@@ -18,7 +18,15 @@ from beatmeter.store.commit import SegmentWriter
 from beatmeter.store.journal import Journal, RecordError, seal
 from beatmeter.store.layout import NewerFormatError, StoreLayout, read_spec
 from beatmeter.store.place import ABSENT, Place, UnreadableError
-from beatmeter.store.receipts import Testimony, given_up, lost_commits, orphans, read_receipt, receipt_fault, weigh
+from beatmeter.store.receipts import (
+    Testimony,
+    given_up,
+    lost_commits,
+    orphans,
+    read_receipt,
+    receipt_fault,
+    weigh,
+)
 from beatmeter.store.record import Record, receipt_name
 from beatmeter.store.segment import Condition, disputed, embedded_record, examine, holds_json, read_tracks
 from beatmeter.store.store import Store, Where, place_of
@@ -60,7 +68,10 @@ def repair(where: Where, progress: Callable[[int, int], object] = lambda done, t
     record is changed, when a file cannot be read: it may be as sound as ever."""
     place, done = place_of(where), Repair()
     if not place.exists("commits") and not place.exists("segments"):
-        raise StoreError(f"there is no feature store in {shown(place.where)}", "`beatmeter cache info` lists those there are.")
+        raise StoreError(
+            f"there is no feature store in {shown(place.where)}",
+            "`beatmeter cache info` lists those there are.",
+        )
     with place.lock("repair"):
         place.make("commits", "failures", "index", "receipts", "segments", "tmp")
         _repair_roots(place, done)
@@ -75,7 +86,12 @@ def repair(where: Where, progress: Callable[[int, int], object] = lambda done, t
         sources, elsewhere = _sources(store, catalog, damaged, strays), _elsewhere(catalog, damaged)
         for name in store.catalog.indexes():  # they may know records by numbers that will be used again
             place.remove(f"index/{name}")
-        before = {key for number in catalog.faults() if number in catalog.misfits for key in catalog.read(number).keys}
+        before = {
+            key
+            for number in catalog.faults()
+            if number in catalog.misfits
+            for key in catalog.read(number).keys
+        }
         before |= {*_all_keys(catalog), *(key for commit in gone for key in commit.keys)}
         before |= _adopt(store, catalog, strays, done)
         for number, broken in damaged.items():
@@ -91,7 +107,13 @@ def repair(where: Where, progress: Callable[[int, int], object] = lambda done, t
             place.note(receipt_name(record.segment), seal(record.to_json()))
             done.actions.append(f"wrote {receipt_name(record.segment)} again")
         forged = [number for number, broken in damaged.items() if broken.forged]
-        _set_aside(place, catalog.journal, [*catalog.unsound, *forged], Record("", store.layout.fingerprint, provenance=_MADE_BY).to_json(), done)
+        _set_aside(
+            place,
+            catalog.journal,
+            [*catalog.unsound, *forged],
+            Record("", store.layout.fingerprint, provenance=_MADE_BY).to_json(),
+            done,
+        )
         _set_aside(place, failures, unsound_failures, {"failed": [], "cleared": []}, done)
         doubtful = [damaged[number].record.segment for number in forged if not damaged[number].right_as_told]
         for segment in [*doubtful, *(commit.segment for commit in gone if not commit.there)]:
@@ -127,10 +149,14 @@ def _repair_roots(place: Place, done: Repair) -> None:
                 with contextlib.suppress(ValueError, RecursionError, BeatmeterError):
                     told = read_spec(json.loads(metadata))
                     found[told.fingerprint] = told
-        named = [told for fingerprint, told in found.items() if place.where.rstrip("/").endswith(fingerprint[:16])] or list(found.values())
+        named = [
+            told for fingerprint, told in found.items() if place.where.rstrip("/").endswith(fingerprint[:16])
+        ] or list(found.values())
         if len(named) != 1:
             which = "no segment tells" if not named else "segments disagree on"
-            raise StoreError(f"{error.what}; {which} which features these are", "Remove the folder and extract again.") from error
+            raise StoreError(
+                f"{error.what}; {which} which features these are", "Remove the folder and extract again."
+            ) from error
         spec = named[0]
     for name, content in StoreLayout(spec).group_metadata().items():
         if not holds_json(place, name, content):
@@ -139,7 +165,9 @@ def _repair_roots(place: Place, done: Repair) -> None:
             done.actions.append(f"wrote {name} again")
 
 
-def _damaged(store: Store, catalog: Catalog, progress: Callable[[int, int], object]) -> tuple[Damaged, list[Record]]:
+def _damaged(
+    store: Store, catalog: Catalog, progress: Callable[[int, int], object]
+) -> tuple[Damaged, list[Record]]:
     """Commits that were not replaced and whose segments are not as they say, after looking at every byte; and records of
     sound ones whose receipts are damaged."""
     found: Damaged = {}
@@ -160,13 +188,22 @@ def _damaged(store: Store, catalog: Catalog, progress: Callable[[int, int], obje
 
 def _judge(store: Store, catalog: Catalog, number: int, record: Record, condition: Condition) -> _Damaged:
     """What to make of a commit that is not sound."""
-    others = [catalog.read(n) for n, commit in catalog.commits.items() if n != number and commit.segment == record.segment]
+    others = [
+        catalog.read(n)
+        for n, commit in catalog.commits.items()
+        if n != number and commit.segment == record.segment
+    ]
     others = [other for other in others if other.to_json() != record.to_json()]
     witnesses = _witnesses(store, record.segment, record, *others)
     told = weigh(catalog, witnesses)
     seconds = sum(witness.to_json() == record.to_json() for witness in witnesses) - 1
     forged = seconds == 0 and len(witnesses) > 1
-    right = forged and not told.doubted and told.record is not record and examine(store.place, store.layout, told.record).sound
+    right = (
+        forged
+        and not told.doubted
+        and told.record is not record
+        and examine(store.place, store.layout, told.record).sound
+    )
     elsewhere = any(other.to_json() == told.record.to_json() for other in others)
     return _Damaged(told, frozenset(condition.tracks), forged, right, elsewhere)
 
@@ -199,7 +236,9 @@ def _strays(store: Store, catalog: Catalog) -> list[_Stray]:
     for segment in orphans(catalog):
         if witnesses := _witnesses(store, segment):
             told = weigh(catalog, witnesses)
-            found.append(_Stray(told, not told.doubted and examine(store.place, store.layout, told.record).sound))
+            found.append(
+                _Stray(told, not told.doubted and examine(store.place, store.layout, told.record).sound)
+            )
     return found
 
 
@@ -210,7 +249,11 @@ def _sources(store: Store, catalog: Catalog, damaged: Damaged, strays: Sequence[
         return []
     others = [catalog.read(n) for n, commit in sorted(catalog.commits.items()) if commit.segment]
     others += [stray.record for stray in strays if not stray.testimony.doubted]
-    return [record for record in others if not wanted.isdisjoint(record.keys) and not disputed(store.place, store.layout, record)]
+    return [
+        record
+        for record in others
+        if not wanted.isdisjoint(record.keys) and not disputed(store.place, store.layout, record)
+    ]
 
 
 def _elsewhere(catalog: Catalog, damaged: Damaged) -> dict[str, int]:
@@ -242,7 +285,9 @@ def _adopt(store: Store, catalog: Catalog, strays: Sequence[_Stray], done: Repai
 
 def _commit(catalog: Catalog, record: Record, done: Repair) -> None:
     number = catalog.append(record)
-    done.actions.append(f"committed segments/{record.segment} ({count(len(record.keys), 'track')}) as {catalog.journal.path(number)}")
+    done.actions.append(
+        f"committed segments/{record.segment} ({count(len(record.keys), 'track')}) as {catalog.journal.path(number)}"
+    )
 
 
 def _give_back(store: Store, catalog: Catalog, done: Repair) -> set[str]:
@@ -284,11 +329,17 @@ def _rescue(
         for source, at, stored in _sound_copies(store, record, lost, sources):
             writer.add(source.keys[at], source.samples[at], stored)
         saved = len(writer)
-        rescued = writer.publish(replaces, _MADE_BY) if saved else Record("", store.layout.fingerprint, replaces=replaces, provenance=_MADE_BY)
+        rescued = (
+            writer.publish(replaces, _MADE_BY)
+            if saved
+            else Record("", store.layout.fingerprint, replaces=replaces, provenance=_MADE_BY)
+        )
     if saved or replaces:
         catalog.append(rescued)
     copied = f", {saved - sound} of them from other segments" if saved > sound else ""
-    done.actions.append(f"saved {saved} of {count(len(record.keys), 'track')} of segments/{record.segment}{copied}")
+    done.actions.append(
+        f"saved {saved} of {count(len(record.keys), 'track')} of segments/{record.segment}{copied}"
+    )
 
 
 def _sound_copies(
@@ -300,13 +351,19 @@ def _sound_copies(
 
     def same(source: Record, at: int) -> bool:
         i = missing[source.keys[at]]
-        return all(source.extents[name].digests[at] == extent.digests[i] for name, extent in record.extents.items())
+        return all(
+            source.extents[name].digests[at] == extent.digests[i] for name, extent in record.extents.items()
+        )
 
     for wanted in (True, False):
         for source in sources:
             if source.segment != record.segment:
-                which = [at for at, key in enumerate(source.keys) if key in missing and same(source, at) == wanted]
-                for at, (stored, wrong) in zip(which, read_tracks(store.place, source, store.layout, which), strict=True):
+                which = [
+                    at for at, key in enumerate(source.keys) if key in missing and same(source, at) == wanted
+                ]
+                for at, (stored, wrong) in zip(
+                    which, read_tracks(store.place, source, store.layout, which), strict=True
+                ):
                     if not wrong:
                         del missing[source.keys[at]]
                         yield source, at, stored
@@ -322,7 +379,9 @@ def _unsound(journal: Journal) -> list[int]:
     return found
 
 
-def _set_aside(place: Place, journal: Journal, numbers: Iterable[int], empty: dict[str, Any], done: Repair) -> None:
+def _set_aside(
+    place: Place, journal: Journal, numbers: Iterable[int], empty: dict[str, Any], done: Repair
+) -> None:
     """Move damaged records out of their journal. Their numbers must not come again while somebody remembers them."""
     unsound = sorted(numbers)
     if unsound and journal.numbers()[-1] == unsound[-1]:

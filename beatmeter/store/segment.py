@@ -29,7 +29,9 @@ class Condition:
         return not self.files and not self.tracks
 
 
-def read_tracks(place: Place, record: Record, layout: StoreLayout, which: Sequence[int] | None = None) -> Iterator[tuple[dict[str, np.ndarray], str]]:
+def read_tracks(
+    place: Place, record: Record, layout: StoreLayout, which: Sequence[int] | None = None
+) -> Iterator[tuple[dict[str, np.ndarray], str]]:
     """Per track of the record (default: all, in order): its stored rows by pooling and "", or what is wrong with it in place
     of rows. Raises UnreadableError when that cannot be known."""
     with contextlib.ExitStack() as stack:
@@ -71,7 +73,10 @@ def examine(place: Place, layout: StoreLayout, record: Record) -> Condition:
     condition = Condition()
     base = f"segments/{record.segment}"
     expected = {f"{base}/zarr.json": layout.segment_metadata(seal(record.to_json()))}
-    expected |= {f"{base}/{array.metadata_name}": array.metadata(record.extents[name].rows) for name, array in layout.arrays.items()}
+    expected |= {
+        f"{base}/{array.metadata_name}": array.metadata(record.extents[name].rows)
+        for name, array in layout.arrays.items()
+    }
     for file, content in expected.items():
         if not holds_json(place, file, content):
             condition.files[file] = place.wrong_with(file) or "differs from what was committed"
@@ -86,18 +91,27 @@ def examine(place: Place, layout: StoreLayout, record: Record) -> Condition:
                 shard.seek(rows * array.stride)
                 if shard.read() == array.index(rows):
                     continue
-            condition.files[file] = "the shard's index is damaged: other Zarr readers would fail or read wrong rows"
+            condition.files[file] = (
+                "the shard's index is damaged: other Zarr readers would fail or read wrong rows"
+            )
     totals = dict.fromkeys(layout.arrays, 0)
     for key, (stored, wrong) in zip(record.keys, read_tracks(place, record, layout), strict=True):
         if wrong:
             condition.tracks[key] = wrong
         for name, rows_stored in stored.items():
-            totals[name] = google_crc32c.extend(totals[name], layout.arrays[name].split(rows_stored)[1].tobytes())
-    condition.tracks |= dict.fromkeys(disputed(place, layout, record), "its record and the segment's own copy of it disagree about this track")
+            totals[name] = google_crc32c.extend(
+                totals[name], layout.arrays[name].split(rows_stored)[1].tobytes()
+            )
+    condition.tracks |= dict.fromkeys(
+        disputed(place, layout, record),
+        "its record and the segment's own copy of it disagree about this track",
+    )
     if not condition.tracks:
         for name, total in totals.items():
             if total != record.extents[name].checksum:
-                condition.files[f"{base}/{layout.arrays[name].shard}"] = "the checksum of the whole array does not match its record"
+                condition.files[f"{base}/{layout.arrays[name].shard}"] = (
+                    "the checksum of the whole array does not match its record"
+                )
     return condition
 
 

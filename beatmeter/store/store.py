@@ -72,9 +72,13 @@ class Store:
         layout = StoreLayout(spec)  # refuses before anything is written
         if not place.exists("zarr.json"):
             if place.exists() and not (place.exists("commits") or place.exists("segments")):
-                raise StoreError(f"{shown(place.where)} exists and is not a feature store", "Choose another folder.")
+                raise StoreError(
+                    f"{shown(place.where)} exists and is not a feature store", "Choose another folder."
+                )
             place.make(*_FOLDERS)
-            for name, content in reversed(layout.group_metadata().items()):  # the root last: with it the store exists
+            for name, content in reversed(
+                layout.group_metadata().items()
+            ):  # the root last: with it the store exists
                 place.put_if_absent(name, content)
         return cls.open(place, spec)
 
@@ -91,7 +95,10 @@ class Store:
                 raise StoreError(f"{root} {place.wrong_with('zarr.json')}", repair) from None
             if place.exists("commits"):
                 raise StoreError(f"{root} is missing", repair) from None
-            raise StoreError(f"there is no feature store in {shown(place.where)}", "`beatmeter cache info` lists those there are.") from None
+            raise StoreError(
+                f"there is no feature store in {shown(place.where)}",
+                "`beatmeter cache info` lists those there are.",
+            ) from None
         try:
             found = read_spec(json.loads(metadata))
         except NewerFormatError as error:
@@ -116,7 +123,9 @@ class Store:
         own = place_of(_inside(cache, folder_name(wanted)))
         if own.exists("zarr.json"):
             return cls.open(own, wanted)
-        covering = [store for store in list_stores(cache) if isinstance(store, Store) and store.spec.covers(wanted)]
+        covering = [
+            store for store in list_stores(cache) if isinstance(store, Store) and store.spec.covers(wanted)
+        ]
         return max(covering, key=lambda store: (len(store.keys()), store.where), default=None)
 
     def keys(self) -> Keys:
@@ -136,7 +145,9 @@ class Store:
         """The store as it is now, to read from."""
         return Snapshot(self.place, self.layout, self.catalog.state())
 
-    def commit(self, items: Sequence[tuple[str, Features]], provenance: Mapping[str, Any] | None = None) -> Receipt:
+    def commit(
+        self, items: Sequence[tuple[str, Features]], provenance: Mapping[str, Any] | None = None
+    ) -> Receipt:
         """Add the features of some tracks: all of them or, when anything is wrong, none. On disk when it returns.
 
         The first commit of a key wins, whoever makes it; of a key given twice the first counts. `provenance` (plain JSON,
@@ -153,7 +164,12 @@ class Store:
         record = write_tracks(self.place, self.layout, todo, provenance)
         number, first = self._acknowledge(record, before)
         have |= first
-        return Receipt(record.segment, number, tuple(k for k, _ in todo if k not in have), tuple(k for k in order if k in have))
+        return Receipt(
+            record.segment,
+            number,
+            tuple(k for k, _ in todo if k not in have),
+            tuple(k for k in order if k in have),
+        )
 
     def draft(self, key: str, samples: int) -> TrackDraft:
         """A track of `samples` samples to be written part by part, because its features are too large to hold; then `commit_draft`."""
@@ -167,7 +183,9 @@ class Store:
         before = self.catalog.last
         record = draft.publish(provenance)
         number, first = self._acknowledge(record, before)
-        return Receipt(record.segment, number, *(((), (draft.key,)) if draft.key in first else ((draft.key,), ())))
+        return Receipt(
+            record.segment, number, *(((), (draft.key,)) if draft.key in first else ((draft.key,), ()))
+        )
 
     def _acknowledge(self, record: Record, before: int) -> tuple[int, set[str]]:
         """Put a published segment into the journal: its number, and the keys of commits after `before` that were first."""
@@ -194,7 +212,9 @@ class Store:
             gone = self.place.size(f"segments/{record.segment}/zarr.json") is None
         except StoreError as error:
             what = f"commit {number} stands in {shown(self.where)}, but whether its segment does could not be asked: {error}"
-            raise StoreError(what, "Run the same command again: what is there is not extracted again.") from error
+            raise StoreError(
+                what, "Run the same command again: what is there is not extracted again."
+            ) from error
         if gone:
             what = f"segment {record.segment} was collected as garbage while it was being committed"
             raise StoreError(what, "Commit these tracks again.")

@@ -38,7 +38,10 @@ def stoppable() -> Iterator[None]:
         _stopped.set()
         signal.default_int_handler(number, frame)
 
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+    ):
         yield  # Ctrl-C goes elsewhere, or is ignored
         return
     signal.signal(signal.SIGINT, stop)
@@ -49,7 +52,12 @@ def stoppable() -> Iterator[None]:
         _stopped.clear()
 
 
-def in_turn(calls: Mapping[str, Call], rounds: int, before: Callable[[str], object] | None = None, at_least: float = 0.0) -> dict[str, list[float]]:
+def in_turn(
+    calls: Mapping[str, Call],
+    rounds: int,
+    before: Callable[[str], object] | None = None,
+    at_least: float = 0.0,
+) -> dict[str, list[float]]:
     """Seconds of each call, `rounds` times, all of them in every round, in changing order. `before(name)` is not timed.
 
     Quick ways are repeated within a round until `at_least` seconds are over, and the fastest counts: what an interruption of
@@ -92,7 +100,9 @@ class Timing:
         return statistics.median(paired(self.seconds, name, base or self.base))
 
 
-def warm(ways: Mapping[str, Way], base: str, rounds: int, batches: int, at_least: float = 0.05) -> Iterator[Timing]:
+def warm(
+    ways: Mapping[str, Way], base: str, rounds: int, batches: int, at_least: float = 0.05
+) -> Iterator[Timing]:
     """Reads of what lies in memory. Raises StoreError when a way gives other numbers than the others do."""
     for pattern, size, read in _patterns(ways, batches, np.random.default_rng(1)):
         expected: np.ndarray | None = None
@@ -111,10 +121,14 @@ def cold(ways: Mapping[str, Way], base: str, rounds: int) -> Iterator[Timing]:
         return
     for pattern, size, read in _patterns(ways, 1, np.random.default_rng(2)):
         calls = {name: partial(read, name) for name in ways}
-        yield Timing(f"{pattern}, cold", base, size, in_turn(calls, rounds, before=lambda name: ways[name].drop()))
+        yield Timing(
+            f"{pattern}, cold", base, size, in_turn(calls, rounds, before=lambda name: ways[name].drop())
+        )
 
 
-def _patterns(ways: Mapping[str, Way], batches: int, rng: np.random.Generator) -> Iterator[tuple[str, int, Callable[[str], np.ndarray]]]:
+def _patterns(
+    ways: Mapping[str, Way], batches: int, rng: np.random.Generator
+) -> Iterator[tuple[str, int, Callable[[str], np.ndarray]]]:
     """Each pattern's name, the bytes it reads, and how to read by it in the way of a name."""
     sample = next(iter(ways.values())).sample
     row, layers = sample.values[0].nbytes, sample.values.shape[1]
@@ -122,8 +136,16 @@ def _patterns(ways: Mapping[str, Way], batches: int, rng: np.random.Generator) -
     chosen = [rng.choice(len(sample), n, replace=False).tolist() for _ in range(batches)]
     yield "scan of everything", sample.values.nbytes, lambda name: ways[name].scan()
     size = row * sum(sample.rows_of(batch) for batch in chosen)
-    yield f"random batches of {n} tracks", size, lambda name: [ways[name].batch(batch) for batch in chosen][-1]
-    yield "one layer of everything", sample.values.nbytes // layers, lambda name: ways[name].layer(layers // 3)
+    yield (
+        f"random batches of {n} tracks",
+        size,
+        lambda name: [ways[name].batch(batch) for batch in chosen][-1],
+    )
+    yield (
+        "one layer of everything",
+        sample.values.nbytes // layers,
+        lambda name: ways[name].layer(layers // 3),
+    )
 
 
 def writing(kinds: Mapping[str, type[Way]], base: str, sample: Sample, folder: Path, rounds: int) -> Timing:

@@ -50,10 +50,18 @@ class Report:
     @property
     def verdict(self) -> str:
         """In a word or three."""
-        return "sound" if self.sound else "DAMAGED" if any(fault.level == "error" for fault in self.faults) else "CANNOT BE CHECKED"
+        return (
+            "sound"
+            if self.sound
+            else "DAMAGED"
+            if any(fault.level == "error" for fault in self.faults)
+            else "CANNOT BE CHECKED"
+        )
 
 
-def verify(where: Where, full: bool = False, progress: Callable[[int, int], object] = lambda done, total: None) -> Report:
+def verify(
+    where: Where, full: bool = False, progress: Callable[[int, int], object] = lambda done, total: None
+) -> Report:
     """Check the store at `where`, reading only. `progress(done, total)` counts segments of a full check."""
     place = place_of(where)
     try:
@@ -68,14 +76,24 @@ def _verify(place: Place, full: bool, progress: Callable[[int, int], object]) ->
     except UnreadableError:
         raise
     except StoreError as error:
-        fault = Fault("error", "zarr.json", error.what, "`beatmeter cache repair` rebuilds it from a segment, if it was made by this version")
+        fault = Fault(
+            "error",
+            "zarr.json",
+            error.what,
+            "`beatmeter cache repair` rebuilds it from a segment, if it was made by this version",
+        )
         return Report(place.where, full, 0, 0, (fault,))
     catalog = Catalog(store.place, store.layout)
     catalog.refresh(use_index=False)  # an index may hide a record that was damaged since
     state = catalog.state()
     faults = [_commit_fault(catalog, number, text) for number, text in catalog.faults().items()]
     faults += [
-        Fault("error", name, place.wrong_with(name) or "differs from what it was: other Zarr readers may fail", REPAIR)
+        Fault(
+            "error",
+            name,
+            place.wrong_with(name) or "differs from what it was: other Zarr readers may fail",
+            REPAIR,
+        )
         for name, content in store.layout.group_metadata().items()
         if not holds_json(store.place, name, content)
     ]
@@ -87,10 +105,14 @@ def _verify(place: Place, full: bool, progress: Callable[[int, int], object]) ->
 
 
 def _fault(file: str, error: StoreError) -> Fault:
-    return Fault("unreadable" if isinstance(error, UnreadableError) else "error", file, error.what, error.hint)
+    return Fault(
+        "unreadable" if isinstance(error, UnreadableError) else "error", file, error.what, error.hint
+    )
 
 
-def _examined(store: Store, catalog: Catalog, segments: Mapping[int, Commit], progress: Callable[[int, int], object]) -> list[Fault]:
+def _examined(
+    store: Store, catalog: Catalog, segments: Mapping[int, Commit], progress: Callable[[int, int], object]
+) -> list[Fault]:
     """Every byte of these segments."""
     faults = []
     for done, number in enumerate(segments):
@@ -100,12 +122,22 @@ def _examined(store: Store, catalog: Catalog, segments: Mapping[int, Commit], pr
             record = catalog.read(number)
             condition = examine(store.place, store.layout, record)
             if text := receipt_fault(store.place, store.layout, record):
-                faults.append(Fault("garbage", receipt_name(record.segment), text, "`beatmeter cache repair` writes it again"))
+                faults.append(
+                    Fault(
+                        "garbage",
+                        receipt_name(record.segment),
+                        text,
+                        "`beatmeter cache repair` writes it again",
+                    )
+                )
         except UnreadableError as error:
             faults.append(_fault(name, error))
             continue
         faults += [Fault("error", file, text, REPAIR) for file, text in condition.files.items()]
-        faults += [Fault("error", name, f"track {key}: {text}", REPAIR, (key,)) for key, text in condition.tracks.items()]
+        faults += [
+            Fault("error", name, f"track {key}: {text}", REPAIR, (key,))
+            for key, text in condition.tracks.items()
+        ]
     progress(len(segments), len(segments))
     return faults
 
@@ -157,15 +189,30 @@ def _segments(place: Place, catalog: Catalog) -> list[Fault]:
     for segment in stray:
         if segment not in told:
             text = "no record names it: its writer died before it was acknowledged, or its record was lost"
-            faults.append(Fault("garbage", f"segments/{segment}", text, f"`beatmeter cache repair` adopts it if it is complete; {COLLECT}"))
+            faults.append(
+                Fault(
+                    "garbage",
+                    f"segments/{segment}",
+                    text,
+                    f"`beatmeter cache repair` adopts it if it is complete; {COLLECT}",
+                )
+            )
     known = told | {commit.segment for commit in catalog.commits.values()} | set(stray)
     text = "of a segment that is gone, whose tracks are in others"
-    return faults + [Fault("garbage", receipt_name(segment), text, COLLECT) for segment in sorted(receipts(place) - known)]
+    return faults + [
+        Fault("garbage", receipt_name(segment), text, COLLECT) for segment in sorted(receipts(place) - known)
+    ]
 
 
 def _leftovers(place: Place, catalog: Catalog) -> list[Fault]:
-    faults = [Fault("garbage", f"tmp/{name}", "work in progress, or left by a writer that died", COLLECT) for name in sorted(place.list("tmp"))]
-    return faults + [Fault("garbage", f"damaged/{name}", "set aside by a repair", COLLECT) for name in sorted(place.list("damaged"))]
+    faults = [
+        Fault("garbage", f"tmp/{name}", "work in progress, or left by a writer that died", COLLECT)
+        for name in sorted(place.list("tmp"))
+    ]
+    return faults + [
+        Fault("garbage", f"damaged/{name}", "set aside by a repair", COLLECT)
+        for name in sorted(place.list("damaged"))
+    ]
 
 
 def _indexes(place: Place, catalog: Catalog) -> list[Fault]:
@@ -174,7 +221,11 @@ def _indexes(place: Place, catalog: Catalog) -> list[Fault]:
         try:
             catalog.read_index(name)
         except RecordError as error:
-            faults.append(Fault("garbage", f"index/{name}", error.what, "It is not used; `beatmeter cache gc` removes it"))
+            faults.append(
+                Fault(
+                    "garbage", f"index/{name}", error.what, "It is not used; `beatmeter cache gc` removes it"
+                )
+            )
     return faults
 
 
@@ -185,7 +236,19 @@ def _journals(place: Place, catalog: Catalog) -> list[Fault]:
         try:
             failures.read(number)
         except RecordError as error:
-            faults.append(Fault("error", failures.path(number), error.what, "`beatmeter cache repair` sets it aside; its files are tried again"))
+            faults.append(
+                Fault(
+                    "error",
+                    failures.path(number),
+                    error.what,
+                    "`beatmeter cache repair` sets it aside; its files are tried again",
+                )
+            )
     for journal in (catalog.journal, failures):
-        faults += [Fault("note", f"{journal.name}/{name}", "not a record; ignored", "Remove it if you know what it is") for name in journal.foreign()]
+        faults += [
+            Fault(
+                "note", f"{journal.name}/{name}", "not a record; ignored", "Remove it if you know what it is"
+            )
+            for name in journal.foreign()
+        ]
     return faults

@@ -45,7 +45,9 @@ class Sample:
         lengths = rng.integers(3, 10, n) * spec.chunk.hop + spec.frame_span
         counts = [len(rows(Layout.of(int(m), spec), spec.poolings[0])[1]) for m in lengths]
         offsets = np.concatenate([[0], np.cumsum(counts)])
-        values = rng.standard_normal((int(offsets[-1]), *spec.poolings[0].row_shape), np.float32).astype(spec.store_dtype)
+        values = rng.standard_normal((int(offsets[-1]), *spec.poolings[0].row_shape), np.float32).astype(
+            spec.store_dtype
+        )
         return cls(spec, [f"{i:064x}" for i in range(n)], lengths, values, offsets)
 
     @classmethod
@@ -82,7 +84,9 @@ class Sample:
 
     def features(self, track: int) -> Features:
         times, frames = rows(Layout.of(int(self.samples[track]), self.spec), self.spec.poolings[0])
-        return Features(self.spec, int(self.samples[track]), {self.pooling: Pooled(self.of_track(track), times, frames)})
+        return Features(
+            self.spec, int(self.samples[track]), {self.pooling: Pooled(self.of_track(track), times, frames)}
+        )
 
 
 class Way(ABC):
@@ -147,11 +151,15 @@ class OwnStore(Way):
         return self.snapshot.load(self.sample.keys, self.sample.pooling, check=self.check).values
 
     def batch(self, chosen: Sequence[int]) -> np.ndarray:
-        return self.snapshot.load([self.sample.keys[i] for i in chosen], self.sample.pooling, check=self.check).values
+        return self.snapshot.load(
+            [self.sample.keys[i] for i in chosen], self.sample.pooling, check=self.check
+        ).values
 
     def layer(self, at: int) -> np.ndarray:
         layers = [self.sample.spec.poolings[0].layers[at]]
-        return self.snapshot.load(self.sample.keys, self.sample.pooling, layers=layers, check=self.check).values
+        return self.snapshot.load(
+            self.sample.keys, self.sample.pooling, layers=layers, check=self.check
+        ).values
 
     def files(self) -> list[Path]:
         return [self.folder / name for name in self.snapshot.files(self.sample.keys, self.sample.pooling)]

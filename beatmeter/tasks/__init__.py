@@ -30,7 +30,10 @@ def chosen_by(task: Task, select: str) -> Choice:
     if select == "auto":
         return task.selection[0]
     if select not in known:
-        raise ConfigError(f"training.select = {select!r} is no validation figure of the task {task.config.task.name}", nearest(select, known))
+        raise ConfigError(
+            f"training.select = {select!r} is no validation figure of the task {task.config.task.name}",
+            nearest(select, known),
+        )
     return known[select]
 
 

@@ -111,11 +111,17 @@ class Task(ABC):
 
     @abstractmethod
     def loss(
-        self, outputs: Float[Tensor, "track name"], targets: Float[Tensor, "track name"], mask: Bool[Tensor, "track name"], state: State
+        self,
+        outputs: Float[Tensor, "track name"],
+        targets: Float[Tensor, "track name"],
+        mask: Bool[Tensor, "track name"],
+        state: State,
     ) -> tuple[Tensor, Tensor]:
         """Sum of the losses, and how many there are; both are added up over an optimiser step before they are divided."""
 
-    def sampler(self, train: Sequence[Track], rng: np.random.Generator, size: int) -> list[Int[np.ndarray, " track"]]:
+    def sampler(
+        self, train: Sequence[Track], rng: np.random.Generator, size: int
+    ) -> list[Int[np.ndarray, " track"]]:
         """The optimiser steps of an epoch, `size` positions in `train` each: every track once, in a random order."""
         order = rng.permutation(len(train))
         return [order[start : start + size] for start in range(0, len(train), size)]

@@ -33,20 +33,27 @@ class ColumnTask(Task):
         self.columns = tuple(name.strip().lower() for name in config.task.column)
         name = config.task.name
         if not self.columns or not all(self.columns):
-            raise ConfigError(f"the task {name} needs a column to learn", "For instance: --set task.column=composer")
+            raise ConfigError(
+                f"the task {name} needs a column to learn", "For instance: --set task.column=composer"
+            )
         if len(set(self.columns)) != len(self.columns):
             raise ConfigError("task.column names a column twice")
         if self.most_columns is not None and len(self.columns) > self.most_columns:
             raise ConfigError(f"the task {name} learns one column, not {len(self.columns)}")
         if config.data.corrections:
-            raise ConfigError("data.corrections hold labels of meters", f"Correct the column itself, or its table of targets, for the task {name}.")
+            raise ConfigError(
+                "data.corrections hold labels of meters",
+                f"Correct the column itself, or its table of targets, for the task {name}.",
+            )
 
     def open(self, data: DataConfig) -> Dataset:
         dataset = open_dataset(data.path, data, self.config.task.meters, labelled=False)
         if self.config.task.targets:
             dataset = with_targets(dataset, self.config.task.targets)
         require_columns(dataset.tracks, self.columns, "task.column")
-        bare = tuple(replace(t, labels={}, primary=None) for t in dataset.tracks)  # their meters are another task's
+        bare = tuple(
+            replace(t, labels={}, primary=None) for t in dataset.tracks
+        )  # their meters are another task's
         return self.label(replace(dataset, tracks=bare))
 
     @abstractmethod
@@ -64,7 +71,10 @@ class ColumnTask(Task):
         groups = len({t.group for t in train})
         if groups < LEAST_GROUPS:
             what = f"{', '.join(self.columns)} is known of tracks of {groups} group{'s' * (groups != 1)} in the train split"
-            raise DataError(f"{what}: nothing can be told from one song", "See what was left out, or use other split.groups.")
+            raise DataError(
+                f"{what}: nothing can be told from one song",
+                "See what was left out, or use other split.groups.",
+            )
 
 
 class LabelTask(ColumnTask):
@@ -90,11 +100,17 @@ class LabelTask(ColumnTask):
         found = sorted({name for t in train for name in t.labels}, key=_order)
         if len(found) > MOST_CLASSES:
             hint = "Is it a number? Use task.name=regression."
-            raise DataError(f"{self.columns[0]} has {len(found)} values in the train split, more than {MOST_CLASSES} classes", hint)
+            raise DataError(
+                f"{self.columns[0]} has {len(found)} values in the train split, more than {MOST_CLASSES} classes",
+                hint,
+            )
         classes = self.config.task.classes or found
         if len([name for name in classes if name in found]) < 2 and (self.kind == "multiclass" or not found):
             said = f"only {found[0]!r}" if found else "none of the classes"
-            raise DataError(f"{self.columns[0]} has {said} in the train split: there is nothing to tell apart", "Choose another column or split.")
+            raise DataError(
+                f"{self.columns[0]} has {said} in the train split: there is nothing to tell apart",
+                "Choose another column or split.",
+            )
         task = type(self)(self.config, classes)
         task.require_contrast(train)
         return task
@@ -103,7 +119,9 @@ class LabelTask(ColumnTask):
         """Raise DataError when every track of the train split is labelled alike."""
         values = self.targets([t for t in train if self.usable(t) is None]).values
         if not len(values) or (values == values[0]).all():
-            raise DataError(f"{self.columns[0]} is the same for all tracks of the train split: there is nothing to tell apart")
+            raise DataError(
+                f"{self.columns[0]} is the same for all tracks of the train split: there is nothing to tell apart"
+            )
 
     def restored(self, state: State) -> Self:
         return type(self)(self.config, state["classes"])

@@ -40,10 +40,13 @@ class _WeightedSum(torch.autograd.Function):
         return torch.bmm(grad, x.transpose(1, 2)).sum(0), None
 
 
-def weighted_sum(weights: Float[Tensor, "c layer"], x: Float[Tensor, "track layer ..."]) -> Float[Tensor, "track c ..."]:
+def weighted_sum(
+    weights: Float[Tensor, "c layer"], x: Float[Tensor, "track layer ..."]
+) -> Float[Tensor, "track c ..."]:
     """`c` weighted sums over the layers of the same tracks."""
     flat = x.flatten(2)
-    y = torch.einsum("cl,blv->bcv", weights, flat) if x.requires_grad else cast(Tensor, _WeightedSum.apply(weights, flat))  # type: ignore[no-untyped-call]
+    total: Callable[[Tensor, Tensor], Tensor] = _WeightedSum.apply
+    y = torch.einsum("cl,blv->bcv", weights, flat) if x.requires_grad else total(weights, flat)
     return y.reshape(*y.shape[:2], *x.shape[2:])
 
 
@@ -74,7 +77,9 @@ class _PerHead(torch.autograd.Function):
         ctx.mark_non_differentiable(output)
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], x: Tensor, draws: Sequence[Callable[[Tensor], Tensor]]) -> tuple[Tensor, int]:
+    def vmap(
+        info: Any, in_dims: tuple[int | None, ...], x: Tensor, draws: Sequence[Callable[[Tensor], Tensor]]
+    ) -> tuple[Tensor, int]:
         heads = x.detach().movedim(in_dims[0] or 0, 0)
         return torch.stack([draw(values) for draw, values in zip(draws, heads, strict=True)]), 0
 
@@ -152,7 +157,9 @@ class StatsBranch(nn.Module):
         super().__init__()
         pools, dim = pooling.shape
         self.width = config.hidden
-        self.layers = nn.Sequential(nn.LayerNorm(pools * dim), nn.Linear(pools * dim, config.hidden), nn.GELU())
+        self.layers = nn.Sequential(
+            nn.LayerNorm(pools * dim), nn.Linear(pools * dim, config.hidden), nn.GELU()
+        )
 
     def forward(self, x: Float[Tensor, "track pool dim"]) -> Float[Tensor, "track hidden"]:
         return self.layers(x.flatten(1))  # type: ignore[no-any-return]
@@ -195,10 +202,13 @@ class FramesBranch(nn.Module):
         self.first = nn.Linear(pooling.shape[0], config.channels)
         self.norms = nn.ModuleList(nn.LayerNorm(config.channels) for _ in config.dilations)
         self.convolutions = nn.ModuleList(
-            nn.Conv1d(config.channels, config.channels, config.kernel, padding="same", dilation=d) for d in config.dilations
+            nn.Conv1d(config.channels, config.channels, config.kernel, padding="same", dilation=d)
+            for d in config.dilations
         )
 
-    def forward(self, x: Float[Tensor, "track time dim"], mask: Bool[Tensor, "track time"]) -> Float[Tensor, "track hidden"]:
+    def forward(
+        self, x: Float[Tensor, "track time dim"], mask: Bool[Tensor, "track time"]
+    ) -> Float[Tensor, "track hidden"]:
         kept = mask[:, :, None]
         x = self.first(x) * kept
         for norm, convolution in zip(self.norms, self.convolutions, strict=True):
@@ -207,7 +217,11 @@ class FramesBranch(nn.Module):
         return torch.cat([x.masked_fill(~kept, -torch.inf).amax(dim=1), mean], dim=1)
 
 
-BRANCHES: Mapping[str, type[StatsBranch] | type[LagBranch] | type[FramesBranch]] = {"stats": StatsBranch, "lag": LagBranch, "frames": FramesBranch}
+BRANCHES: Mapping[str, type[StatsBranch] | type[LagBranch] | type[FramesBranch]] = {
+    "stats": StatsBranch,
+    "lag": LagBranch,
+    "frames": FramesBranch,
+}
 
 
 class Stackable(Protocol):
@@ -234,11 +248,18 @@ class Head(nn.Module):
             )
         unread = [name for name in self.poolings if spec[name].kind not in BRANCHES]
         if unread:
-            raise ConfigError(f"this head cannot read {', '.join(unread)}", f"It reads poolings of the kinds {', '.join(BRANCHES)}.")
+            raise ConfigError(
+                f"this head cannot read {', '.join(unread)}",
+                f"It reads poolings of the kinds {', '.join(BRANCHES)}.",
+            )
         self.mix = nn.ModuleDict({name: LayerMix(len(spec[name].layers)) for name in self.poolings})
         self.noise = LayerNoise(config.noise)
-        self.branches = nn.ModuleDict({name: BRANCHES[spec[name].kind](spec[name], config) for name in self.poolings})
-        width = sum(cast(StatsBranch | LagBranch | FramesBranch, branch).width for branch in self.branches.values())
+        self.branches = nn.ModuleDict(
+            {name: BRANCHES[spec[name].kind](spec[name], config) for name in self.poolings}
+        )
+        width = sum(
+            cast(StatsBranch | LagBranch | FramesBranch, branch).width for branch in self.branches.values()
+        )
         self.dropout = Dropout(config.dropout)
         self.output = nn.Linear(width, n_outputs)
 
@@ -254,7 +275,10 @@ class Head(nn.Module):
             if mask is None:
                 mixed[name] = self.mix[name](x)
             else:
-                mixed[name], mixed[name + MASK] = self.mix[name](x.flatten(0, 1)).unflatten(0, x.shape[:2]), mask
+                mixed[name], mixed[name + MASK] = (
+                    self.mix[name](x.flatten(0, 1)).unflatten(0, x.shape[:2]),
+                    mask,
+                )
         return mixed
 
     def readout(self, mixed: Mapping[str, Tensor]) -> Float[Tensor, "track name"]:
@@ -269,7 +293,9 @@ class Head(nn.Module):
         weights = {name: cast(LayerMix, self.mix[name]).weights for name in self.poolings}
         return torch.cat(
             [
-                self.branches[name](mixed[name], mixed[name + MASK])  # no noise: what is drawn must not depend on the padding
+                self.branches[name](
+                    mixed[name], mixed[name + MASK]
+                )  # no noise: what is drawn must not depend on the padding
                 if name + MASK in mixed
                 else self.branches[name](self.noise(mixed[name], weights[name]))
                 for name in self.poolings
@@ -281,7 +307,9 @@ class Head(nn.Module):
 def layer_weights(head: nn.Module) -> dict[str, list[float]]:
     """The learned weight of every layer, by pooling; empty for a head that mixes none."""
     mix = getattr(head, "mix", {})
-    return {name: module.weights.detach().tolist() for name, module in mix.items() if isinstance(module, LayerMix)}
+    return {
+        name: module.weights.detach().tolist() for name, module in mix.items() if isinstance(module, LayerMix)
+    }
 
 
 def mix_parameters(head: nn.Module) -> list[nn.Parameter]:

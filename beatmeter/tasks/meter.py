@@ -25,7 +25,11 @@ class MeterTask(Task):
     """Multi-hot targets with smoothed negatives, one sigmoid per class, primary answer by argmax."""
 
     legend = "right, balanced: of validation clips; gap: first score minus second;\npair: the scores that rise together most"
-    selection: ClassVar[tuple[Choice, ...]] = (Choice("balanced_accuracy", "higher"), Choice("accuracy", "higher"), LOSS)
+    selection: ClassVar[tuple[Choice, ...]] = (
+        Choice("balanced_accuracy", "higher"),
+        Choice("accuracy", "higher"),
+        LOSS,
+    )
 
     def __init__(self, config: RunConfig) -> None:
         super().__init__(config)
@@ -55,7 +59,9 @@ class MeterTask(Task):
     def check_state(self, state: Any) -> None:
         require(state, {"weight": [float], "?floors": [float]}, "the state of the task")
         if len(state["weight"]) != len(self.classes):
-            raise RunError(f"the state of the task has {len(state['weight'])} weights for {len(self.classes)} classes")
+            raise RunError(
+                f"the state of the task has {len(state['weight'])} weights for {len(self.classes)} classes"
+            )
 
     def remarks(self, state: State, train: Sequence[Track]) -> list[Finding]:
         empty = [name for name, n in zip(self.classes, self._positives(train), strict=True) if n == 0]
@@ -74,11 +80,17 @@ class MeterTask(Task):
         return Head(spec, self.config.head, len(self.classes))
 
     def loss(
-        self, outputs: Float[Tensor, "track klass"], targets: Float[Tensor, "track klass"], mask: Bool[Tensor, "track klass"], state: State
+        self,
+        outputs: Float[Tensor, "track klass"],
+        targets: Float[Tensor, "track klass"],
+        mask: Bool[Tensor, "track klass"],
+        state: State,
     ) -> tuple[Tensor, Tensor]:
         """A track's loss is the mean over classes."""
         weight = torch.as_tensor(state["weight"], dtype=outputs.dtype, device=outputs.device)
-        losses = LOSSES[self.config.task.loss](outputs, targets, weight, self.config.task.smoothing).mean(dim=1)
+        losses = LOSSES[self.config.task.loss](outputs, targets, weight, self.config.task.smoothing).mean(
+            dim=1
+        )
         labelled = mask.any(dim=1)
         return (losses * labelled).sum(), labelled.sum()
 
@@ -89,7 +101,9 @@ class MeterTask(Task):
         split: str = "",
         meta: Mapping[str, Any] | None = None,
     ) -> ClassPredictions:
-        return ClassPredictions.of_tracks(tracks, self.classes, 1 / (1 + np.exp(-outputs.astype(float))), split, meta=meta)
+        return ClassPredictions.of_tracks(
+            tracks, self.classes, 1 / (1 + np.exp(-outputs.astype(float))), split, meta=meta
+        )
 
     def evaluate(self, predictions: Items, validation: Items | None = None) -> Evaluation:
         return Evaluation.of(as_classes(predictions), None if validation is None else as_classes(validation))

@@ -23,24 +23,40 @@ class MulticlassTask(LabelTask):
     kind = "multiclass"
     read = staticmethod(one_class)
     legend = "right, balanced: of validation clips; sure: mean score of the answer"
-    selection: ClassVar[tuple[Choice, ...]] = (Choice("balanced_accuracy", "higher"), Choice("accuracy", "higher"), LOSS)
+    selection: ClassVar[tuple[Choice, ...]] = (
+        Choice("balanced_accuracy", "higher"),
+        Choice("accuracy", "higher"),
+        LOSS,
+    )
 
     def study(self, train: Sequence[Track]) -> State:
         """Class weights n / (classes x tracks of the class), at most `task.weight_cap`, and the share of every class."""
         counts = self.counts(train)
         weight = np.ones(len(counts))
         if self.config.task.weighting == "balanced":
-            weight = np.minimum(len(train) / (len(counts) * np.maximum(counts, 1)), self.config.task.weight_cap)
-        return {"weight": weight.tolist(), "constant": (counts / counts.sum()).tolist(), "classes": list(self.classes)}
+            weight = np.minimum(
+                len(train) / (len(counts) * np.maximum(counts, 1)), self.config.task.weight_cap
+            )
+        return {
+            "weight": weight.tolist(),
+            "constant": (counts / counts.sum()).tolist(),
+            "classes": list(self.classes),
+        }
 
     def loss(
-        self, outputs: Float[Tensor, "track klass"], targets: Float[Tensor, "track klass"], mask: Bool[Tensor, "track klass"], state: State
+        self,
+        outputs: Float[Tensor, "track klass"],
+        targets: Float[Tensor, "track klass"],
+        mask: Bool[Tensor, "track klass"],
+        state: State,
     ) -> tuple[Tensor, Tensor]:
         """Weighted cross-entropy; the count is the sum of the weights, so that the mean is a weighted one."""
         weight = torch.as_tensor(state["weight"], dtype=outputs.dtype, device=outputs.device)
         known = mask.any(dim=1)
         of_track = weight[targets.argmax(dim=1)] * known
-        losses = nn.functional.cross_entropy(outputs, targets.argmax(dim=1), reduction="none", label_smoothing=self.config.task.smoothing)
+        losses = nn.functional.cross_entropy(
+            outputs, targets.argmax(dim=1), reduction="none", label_smoothing=self.config.task.smoothing
+        )
         return (losses * of_track).sum(), of_track.sum()
 
     def decode(
@@ -52,7 +68,9 @@ class MulticlassTask(LabelTask):
     ) -> ClassPredictions:
         raised = np.exp(outputs.astype(float) - outputs.astype(float).max(axis=1, keepdims=True))
         scores = raised / raised.sum(axis=1, keepdims=True)
-        return ClassPredictions.of_tracks(tracks, self.classes, scores, split, meta=self.about(meta), exclusive=True)
+        return ClassPredictions.of_tracks(
+            tracks, self.classes, scores, split, meta=self.about(meta), exclusive=True
+        )
 
     def figures(self, predictions: Items) -> dict[str, Any]:
         p = as_classes(predictions)

@@ -33,10 +33,18 @@ class MultilabelTask(LabelTask):
         if self.config.task.weighting == "balanced":
             balanced = (len(train) - positives) / np.maximum(positives, 1)
             weight = np.where(positives == 0, 1.0, np.clip(balanced, 1.0, self.config.task.weight_cap))
-        return {"weight": weight.tolist(), "constant": (positives / len(train)).tolist(), "classes": list(self.classes)}
+        return {
+            "weight": weight.tolist(),
+            "constant": (positives / len(train)).tolist(),
+            "classes": list(self.classes),
+        }
 
     def loss(
-        self, outputs: Float[Tensor, "track klass"], targets: Float[Tensor, "track klass"], mask: Bool[Tensor, "track klass"], state: State
+        self,
+        outputs: Float[Tensor, "track klass"],
+        targets: Float[Tensor, "track klass"],
+        mask: Bool[Tensor, "track klass"],
+        state: State,
     ) -> tuple[Tensor, Tensor]:
         """Mean over the labels of a track that are known."""
         weight = torch.as_tensor(state["weight"], dtype=outputs.dtype, device=outputs.device)

@@ -30,7 +30,9 @@ class RegressionTask(ColumnTask):
     legend = "error: mean absolute error in standard deviations; R2: share of the variance explained"
     selection: ClassVar[tuple[Choice, ...]] = (Choice("error", "lower"), Choice("r2", "higher"), LOSS)
 
-    def __init__(self, config: RunConfig, mean: Sequence[float] = (), deviation: Sequence[float] = ()) -> None:
+    def __init__(
+        self, config: RunConfig, mean: Sequence[float] = (), deviation: Sequence[float] = ()
+    ) -> None:
         super().__init__(config)
         units = config.task.units or ("",) * len(self.columns)
         if len(units) != len(self.columns):
@@ -41,16 +43,24 @@ class RegressionTask(ColumnTask):
     def label(self, dataset: Dataset) -> Dataset:
         known = (~np.isnan(self._numbers(dataset.tracks))).any(axis=1).tolist()
         reason = f"nothing is known of its {' or '.join(self.columns)}"
-        unknown = [Exclusion.of(t, "unlabelled", reason) for t, k in zip(dataset.tracks, known, strict=True) if not k]
+        unknown = [
+            Exclusion.of(t, "unlabelled", reason) for t, k in zip(dataset.tracks, known, strict=True) if not k
+        ]
         kept = tuple(t for t, k in zip(dataset.tracks, known, strict=True) if k)
         return replace(dataset, tracks=kept, excluded=(*dataset.excluded, *unknown))
 
     def usable(self, track: Track) -> str | None:
-        return None if any(not np.isnan(number_of(track, c)) for c in self.columns) else f"nothing is known of its {' or '.join(self.columns)}"
+        return (
+            None
+            if any(not np.isnan(number_of(track, c)) for c in self.columns)
+            else f"nothing is known of its {' or '.join(self.columns)}"
+        )
 
     def _numbers(self, tracks: Sequence[Track]) -> Float[np.ndarray, "track name"]:
         """Values as they stand in the columns, nan where nothing is known."""
-        return np.array([[number_of(t, c) if c in t.extra else np.nan for c in self.columns] for t in tracks]).reshape(len(tracks), -1)
+        return np.array(
+            [[number_of(t, c) if c in t.extra else np.nan for c in self.columns] for t in tracks]
+        ).reshape(len(tracks), -1)
 
     def settled(self, train: Sequence[Track]) -> Self:
         self.require_groups(train)
@@ -59,12 +69,17 @@ class RegressionTask(ColumnTask):
             known = ~np.isnan(values[:, k])
             groups = len({t.group for t, there in zip(train, known, strict=True) if there})
             if groups < LEAST_GROUPS:
-                raise DataError(f"{column} is known of {int(known.sum())} tracks of {groups} groups in the train split: too few to learn from")
+                raise DataError(
+                    f"{column} is known of {int(known.sum())} tracks of {groups} groups in the train split: too few to learn from"
+                )
             if np.ptp(values[known, k]) == 0:
                 raise DataError(
-                    f"{column} is {values[known, k][0]:g} for all tracks of the train split: there is nothing to learn", "Choose another column."
+                    f"{column} is {values[known, k][0]:g} for all tracks of the train split: there is nothing to learn",
+                    "Choose another column.",
                 )
-        return type(self)(self.config, np.nanmean(values, axis=0).tolist(), np.nanstd(values, axis=0).tolist())
+        return type(self)(
+            self.config, np.nanmean(values, axis=0).tolist(), np.nanstd(values, axis=0).tolist()
+        )
 
     def restored(self, state: State) -> Self:
         return type(self)(self.config, state["constant"], state["deviation"])
@@ -79,12 +94,18 @@ class RegressionTask(ColumnTask):
     def check_state(self, state: Any) -> None:
         require(state, {"constant": [float], "deviation": [float]}, "the state of the task")
         if not len(state["constant"]) == len(state["deviation"]) == len(self.columns):
-            raise RunError(f"the state of the task has {len(state['constant'])} means for {len(self.columns)} columns")
+            raise RunError(
+                f"the state of the task has {len(state['constant'])} means for {len(self.columns)} columns"
+            )
         if min(state["deviation"]) <= 0:
             raise RunError("the state of the task has a standard deviation that is not above zero")
 
     def loss(
-        self, outputs: Float[Tensor, "track name"], targets: Float[Tensor, "track name"], mask: Bool[Tensor, "track name"], state: State
+        self,
+        outputs: Float[Tensor, "track name"],
+        targets: Float[Tensor, "track name"],
+        mask: Bool[Tensor, "track name"],
+        state: State,
     ) -> tuple[Tensor, Tensor]:
         """Huber loss, or the squared error, over the values that are known."""
         each = nn.functional.huber_loss if self.config.task.error == "huber" else nn.functional.mse_loss
@@ -110,7 +131,10 @@ class RegressionTask(ColumnTask):
         p = as_values(predictions)
         errors = mean_absolute_error(p.values / self.deviation, p.targets / self.deviation)
         explained = r2(p.values, p.targets)
-        return {"error": float(np.nanmean(errors)), "r2": float(np.nanmean(explained)) if not np.isnan(explained).all() else 0.0}
+        return {
+            "error": float(np.nanmean(errors)),
+            "r2": float(np.nanmean(explained)) if not np.isnan(explained).all() else 0.0,
+        }
 
     def epoch_line(self, figures: Mapping[str, Any]) -> str:
         return f"error {figures['error']:.3f} standard deviations, R2 {figures['r2']:.3f}"

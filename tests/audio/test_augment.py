@@ -43,7 +43,9 @@ def test_noise_is_relative_to_the_wave(level: float) -> None:
     assert np.std(added) == pytest.approx(0.02 * np.sqrt(np.mean(wave**2)), rel=0.03)
     assert abs(np.mean(added)) < 0.03 * np.std(added)
     spectrum = np.abs(np.fft.rfft(added.astype(float))) ** 2
-    assert spectrum[: len(spectrum) // 2].mean() == pytest.approx(spectrum[len(spectrum) // 2 :].mean(), rel=0.05)
+    assert spectrum[: len(spectrum) // 2].mean() == pytest.approx(
+        spectrum[len(spectrum) // 2 :].mean(), rel=0.05
+    )
 
 
 @settings(max_examples=200)
@@ -59,7 +61,10 @@ def test_gain_never_clips(seed: int, decibels: float, peak: float) -> None:
 
 def test_gain_goes_both_ways() -> None:
     rng = np.random.default_rng(0)
-    factors = [20 * np.log10(np.abs(gain(0.1 * WAVE, rng, AugmentConfig(gain=6))).max() / np.abs(0.1 * WAVE).max()) for _ in range(300)]
+    factors = [
+        20 * np.log10(np.abs(gain(0.1 * WAVE, rng, AugmentConfig(gain=6))).max() / np.abs(0.1 * WAVE).max())
+        for _ in range(300)
+    ]
     assert min(factors) < -5.5
     assert max(factors) > 5.5
 
@@ -70,5 +75,7 @@ def test_all_together() -> None:
     assert np.array_equal(*again)
     assert again[0].dtype == np.float32
     assert np.array_equal(wave, WAVE)
-    assert not np.array_equal(again[0], augment_wave(wave, np.random.default_rng(8), AugmentConfig(), CHUNK)[: len(again[0])])
+    assert not np.array_equal(
+        again[0], augment_wave(wave, np.random.default_rng(8), AugmentConfig(), CHUNK)[: len(again[0])]
+    )
     assert augment_wave(wave, np.random.default_rng(7), NOTHING, CHUNK) is wave

@@ -16,7 +16,9 @@ CHUNK = ChunkSpec()
 
 def spec(window: int = 6, step: int = 15) -> FeatureSpec:
     poolings = (
-        PoolingSpec("stats", "stats", "chunk", (1, 2), ("pool", "dim"), (2, 8), {"statistics": ["mean", "max"]}),
+        PoolingSpec(
+            "stats", "stats", "chunk", (1, 2), ("pool", "dim"), (2, 8), {"statistics": ["mean", "max"]}
+        ),
         PoolingSpec("lag", "lag", "window", (1, 2), ("channel", "lag"), (3, 16), {"window": window}),
         PoolingSpec("frames", "frames", "frame", (2,), ("dim",), (8,), {"step": step}),
     )

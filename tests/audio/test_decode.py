@@ -35,7 +35,9 @@ FORMATS = {  # suffix -> (format, subtype, rate, largest difference of rms of th
 }
 
 
-def write(path: Path, wave: np.ndarray, rate: int, format: str = "WAV", subtype: str | None = "PCM_16") -> Path:
+def write(
+    path: Path, wave: np.ndarray, rate: int, format: str = "WAV", subtype: str | None = "PCM_16"
+) -> Path:
     soundfile.write(os.fsencode(path), wave, rate, format=format, subtype=subtype)
     return path
 
@@ -80,7 +82,9 @@ def test_every_format_gives_the_same_music(tmp_path: Path, name: str) -> None:
     block=st.floats(0.01, 12.0),
     seed=st.integers(0, 5),
 )
-def test_a_stream_is_the_whole_file_and_the_plain_way(tmp_path_factory, rate: int, channels: int, seconds: float, block: float, seed: int) -> None:
+def test_a_stream_is_the_whole_file_and_the_plain_way(
+    tmp_path_factory, rate: int, channels: int, seconds: float, block: float, seed: int
+) -> None:
     wave = np.stack([music(seed + c, seconds, rate) for c in range(channels)], 1)
     path = write(tmp_path_factory.mktemp("s") / "a.wav", wave, rate, subtype="FLOAT")
     if len(wave) / rate < 1:
@@ -125,7 +129,17 @@ def test_a_long_file_streams_in_flat_memory(tmp_path: Path) -> None:
     assert peak < 12e6  # the whole would be 172 MB
 
 
-NAMES = ["two words.wav", "new\nline.wav", b"caf\xe9-\xff.wav", "-i.wav", "http:colon.wav", "100%d.wav", "日本.wav", "no-suffix", "upper.WAV"]
+NAMES = [
+    "two words.wav",
+    "new\nline.wav",
+    b"caf\xe9-\xff.wav",
+    "-i.wav",
+    "http:colon.wav",
+    "100%d.wav",
+    "日本.wav",
+    "no-suffix",
+    "upper.WAV",
+]
 
 
 @pytest.mark.parametrize("name", NAMES, ids=repr)
@@ -156,7 +170,9 @@ def test_no_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", ["mp3", "wav", "flac", "ogg", "m4a", "raw"])
 @pytest.mark.parametrize(
-    "content", [b"hello, this is a text\n" * 300, bytes(9_000), b"\xff", b"ID3\x04\0\0\0\0\0\x0a"], ids=["text", "zeros", "byte", "tag"]
+    "content",
+    [b"hello, this is a text\n" * 300, bytes(9_000), b"\xff", b"ID3\x04\0\0\0\0\0\x0a"],
+    ids=["text", "zeros", "byte", "tag"],
 )
 def test_no_audio_inside(tmp_path: Path, suffix: str, content: bytes) -> None:
     path = tmp_path / f"a.{suffix}"
@@ -220,7 +236,13 @@ def test_a_wav_that_nobody_closed_needs_ffmpeg(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize(
-    ("value", "words"), [(np.nan, "not finite"), (np.inf, "not finite"), (-np.inf, "not finite"), (1e30, "far beyond full scale")]
+    ("value", "words"),
+    [
+        (np.nan, "not finite"),
+        (np.inf, "not finite"),
+        (-np.inf, "not finite"),
+        (1e30, "far beyond full scale"),
+    ],
 )
 def test_samples_that_are_no_audio(tmp_path: Path, value: float, words: str) -> None:
     wave = np.stack([music(1, 12.0, 22_050)] * 2, 1)
@@ -247,7 +269,11 @@ def test_silence(tmp_path: Path) -> None:
     refused(write(tmp_path / "dither.wav", rng.normal(0, SILENCE / 3, n), 24_000), "silent", "-80 dB")
     refused(write(tmp_path / "dc.wav", np.full(n, 0.5), 24_000), "silent", "constant level of 0.5")
     wave = music(1, 4.0, 24_000)
-    refused(write(tmp_path / "antiphase.wav", np.stack([wave, -wave], 1), 24_000, subtype="FLOAT"), "silent", "cancel")
+    refused(
+        write(tmp_path / "antiphase.wav", np.stack([wave, -wave], 1), 24_000, subtype="FLOAT"),
+        "silent",
+        "cancel",
+    )
     soft = music(1, 4.0, 24_000) * 0.003
     assert len(load(write(tmp_path / "soft.wav", soft, 24_000, subtype="FLOAT"))) == n
     assert len(load(write(tmp_path / "offset.wav", wave + 0.3, 24_000, subtype="FLOAT"))) == n
@@ -266,7 +292,9 @@ def test_mostly_silent(tmp_path: Path) -> None:
     assert len(load(write(tmp_path / "clicks.wav", clicks, 24_000))) == len(clicks)
 
 
-def test_without_ffmpeg_the_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_ffmpeg_the_error_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(ffmpeg, "available", lambda: False)
     path = tmp_path / "a.m4a"
     path.write_bytes(b"\0\0\0\x20ftypM4A " + bytes(4000))

@@ -26,7 +26,10 @@ from beatmeter.evaluation.report.players import excerpt
 from beatmeter.experiments.robustness.curves import encode_mp3
 
 
-@pytest.mark.parametrize(("format", "subtype"), [("WAV", "PCM_16"), ("FLAC", "PCM_16"), ("OGG", "VORBIS"), ("MP3", "MPEG_LAYER_III")])
+@pytest.mark.parametrize(
+    ("format", "subtype"),
+    [("WAV", "PCM_16"), ("FLAC", "PCM_16"), ("OGG", "VORBIS"), ("MP3", "MPEG_LAYER_III")],
+)
 def test_bytes_of_a_wave_and_back(format: str, subtype: str) -> None:
     wave = music(1, 2.0, 24_000)
     data = encode(wave, 24_000, format, subtype)
@@ -58,7 +61,11 @@ def test_ctrl_c_while_a_wave_is_encoded_is_not_lost(tmp_path: Path, work: Callab
 
     def watch(frame: FrameType, event: str, argument: object) -> None:
         name = frame.f_code.co_name
-        if not sent and frame.f_code.co_filename == soundfile.__file__ and ((event == "call" and name.startswith("vio_")) or name == "_cdata_io"):
+        if (
+            not sent
+            and frame.f_code.co_filename == soundfile.__file__
+            and ((event == "call" and name.startswith("vio_")) or name == "_cdata_io")
+        ):
             sent.append(name)
             signal.raise_signal(signal.SIGINT)
 
@@ -96,7 +103,9 @@ def test_a_stream_of_bytes_is_a_file_for_a_while(tmp_path: Path) -> None:
     assert not path.parent.exists()
 
 
-def test_errors_name_standard_input_and_leave_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_name_standard_input_and_leave_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with pytest.raises(AudioError) as error, spooled(io.BytesIO(b"no music" * 100)) as path:
         load(path)
@@ -117,5 +126,10 @@ def test_errors_name_standard_input_and_leave_nothing(tmp_path: Path, monkeypatc
 def test_a_terminal_is_not_waited_for() -> None:
     pty = pytest.importorskip("pty")
     outer, inner = pty.openpty()
-    with os.fdopen(outer, "rb"), os.fdopen(inner, "rb", buffering=0) as source, pytest.raises(AudioError, match="is a terminal"), spooled(source):
+    with (
+        os.fdopen(outer, "rb"),
+        os.fdopen(inner, "rb", buffering=0) as source,
+        pytest.raises(AudioError, match="is a terminal"),
+        spooled(source),
+    ):
         raise AssertionError

@@ -75,7 +75,9 @@ def test_a_changed_file_is_read_again(files: list[Path], tmp_path: Path, hashed:
     assert after[2:] == before[2:]
 
 
-def test_a_file_changed_just_now_is_not_remembered(files: list[Path], tmp_path: Path, hashed: list[Path]) -> None:
+def test_a_file_changed_just_now_is_not_remembered(
+    files: list[Path], tmp_path: Path, hashed: list[Path]
+) -> None:
     files[0].write_bytes(b"a")
     track_keys(files, tmp_path)
     hashed.clear()
@@ -88,7 +90,12 @@ def test_files_without_a_key_say_why(files: list[Path], tmp_path: Path) -> None:
     files[1].write_bytes(b"")
     keys = track_keys([*files, tmp_path / "absent", tmp_path, Path("a\0b")], tmp_path / "cache")
     problems = {i: key for i, key in enumerate(keys) if isinstance(key, AudioError)}
-    assert {i: e.kind for i, e in problems.items()} == {1: "empty", 4: "missing", 5: "unreadable", 6: "unreadable"}
+    assert {i: e.kind for i, e in problems.items()} == {
+        1: "empty",
+        4: "missing",
+        5: "unreadable",
+        6: "unreadable",
+    }
 
 
 def test_a_file_that_changes_meanwhile_has_no_key(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,7 +111,9 @@ def test_a_file_that_changes_meanwhile_has_no_key(files: list[Path], monkeypatch
         track_key(files[0])
 
 
-def test_reading_ends_in_the_middle_of_a_file_when_it_is_told_to(files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reading_ends_in_the_middle_of_a_file_when_it_is_told_to(
+    files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stop, original, begun = threading.Event(), hashlib.file_digest, []
 
     def halfway(file, name):
@@ -121,10 +130,22 @@ def test_reading_ends_in_the_middle_of_a_file_when_it_is_told_to(files: list[Pat
 
 
 @pytest.mark.parametrize(
-    "change", [{"inode": 2**64 - 3}, {"inode": 2**63}, {"inode": 2**100 + 7}, {"mtime": 2**62 - 2**64}, {"mtime": -(2**63) - 1}], ids=str
+    "change",
+    [
+        {"inode": 2**64 - 3},
+        {"inode": 2**63},
+        {"inode": 2**100 + 7},
+        {"mtime": 2**62 - 2**64},
+        {"mtime": -(2**63) - 1},
+    ],
+    ids=str,
 )
 def test_any_number_of_an_inode_or_a_time_is_remembered(
-    files: list[Path], tmp_path: Path, hashed: list[Path], monkeypatch: pytest.MonkeyPatch, change: dict[str, int]
+    files: list[Path],
+    tmp_path: Path,
+    hashed: list[Path],
+    monkeypatch: pytest.MonkeyPatch,
+    change: dict[str, int],
 ) -> None:
     expected = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
     assert track_keys(files[:1], tmp_path) == expected[:1]  # as ever
@@ -159,7 +180,9 @@ def test_a_memory_that_cannot_be_written_costs_only_time(files: list[Path], tmp_
     assert track_keys(files, tmp_path / "file") == [track_key(path) for path in files]
 
 
-def test_a_locked_memory_costs_only_time(files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_locked_memory_costs_only_time(
+    files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(identity, "_BUSY", 0.05)
     expected = track_keys(files, tmp_path)
     db = sqlite3.connect(tmp_path / CACHE_NAME, isolation_level=None)

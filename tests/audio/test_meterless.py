@@ -29,8 +29,12 @@ def test_a_sound_is_in_range_and_its_seeds_differ(kind: str) -> None:
 def test_a_sound_is_the_same_in_every_process() -> None:
     code = "import hashlib; from beatmeter.datasets.synth.meterless import *; "
     code += f"[print(hashlib.sha256(render_meterless(7, kind, seconds=2.0, sample_rate={RATE})).hexdigest()) for kind in KINDS]"
-    theirs = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert theirs == [hashlib.sha256(render_meterless(7, kind, seconds=2.0, sample_rate=RATE)).hexdigest() for kind in KINDS]
+    theirs = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert theirs == [
+        hashlib.sha256(render_meterless(7, kind, seconds=2.0, sample_rate=RATE)).hexdigest() for kind in KINDS
+    ]
 
 
 def test_kinds_to_learn_from_and_kinds_to_measure_with_are_apart() -> None:

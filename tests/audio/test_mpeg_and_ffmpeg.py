@@ -35,7 +35,9 @@ def mp3(tmp_path: Path, wave: np.ndarray, rate: int, tag: bool = True, **options
 def uneven(rate: int = 44_100) -> np.ndarray:
     """Silence, then noise: a bit rate guessed from the start is far off."""
     rng = np.random.default_rng(0)
-    return np.concatenate([1e-3 * rng.standard_normal(rate * 6), 0.3 * rng.standard_normal(rate * 6)]).astype(np.float32)
+    return np.concatenate([1e-3 * rng.standard_normal(rate * 6), 0.3 * rng.standard_normal(rate * 6)]).astype(
+        np.float32
+    )
 
 
 @pytest.mark.parametrize("rate", [8_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000])
@@ -56,7 +58,14 @@ def test_tags_and_junk_around_the_frames(tmp_path: Path) -> None:
     id3 = b"ID3\x04\0\0" + bytes([0, 0, 40, 5]) + b"\xff\xfb" * 2562 + b"\0"
     assert len(id3) == 10 + 40 * 128 + 5
     half = len(data) // 2
-    for other in (id3 + data, id3 + id3 + data, bytes(700) + data, b"\xff" * 5000 + data, data + b"TAG" + bytes(125), data + b"\xff" * 5000):
+    for other in (
+        id3 + data,
+        id3 + id3 + data,
+        bytes(700) + data,
+        b"\xff" * 5000 + data,
+        data + b"TAG" + bytes(125),
+        data + b"\xff" * 5000,
+    ):
         path.write_bytes(other)
         assert mpeg.looks_like_mpeg(path, mpeg.head(path)[0])
         assert abs(mpeg.measure(path).samples - samples) <= 1152
@@ -80,7 +89,9 @@ def test_less_than_the_header_tells(tmp_path: Path) -> None:
     path = mp3(tmp_path, music(1, 10.0, 44_100), 44_100)
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * 0.7)])
-    with pytest.raises(AudioError, match=r"truncated: 6\.9\d s of audio, its header promises 10\.0\d s") as error:
+    with pytest.raises(
+        AudioError, match=r"truncated: 6\.9\d s of audio, its header promises 10\.0\d s"
+    ) as error:
         load(path)
     assert error.value.kind == "truncated"
     path.write_bytes(data[:-300])  # less than the tolerance: encoders pad
@@ -89,7 +100,9 @@ def test_less_than_the_header_tells(tmp_path: Path) -> None:
 
 def joined(tmp_path: Path) -> Path:
     path = tmp_path / "joined.mp3"
-    path.write_bytes(encode(music(1, 4.0, 44_100), ".mp3", 44_100) + encode(music(2, 6.0, 44_100), ".mp3", 44_100))
+    path.write_bytes(
+        encode(music(1, 4.0, 44_100), ".mp3", 44_100) + encode(music(2, 6.0, 44_100), ".mp3", 44_100)
+    )
     return path
 
 
@@ -112,7 +125,9 @@ def test_more_than_the_header_tells_with_ffmpeg(tmp_path: Path) -> None:
     assert np.sqrt(np.mean(wave[-24_000 * 5 :] ** 2)) > 0.1
 
 
-def test_constant_bit_rate_without_a_tag_needs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_constant_bit_rate_without_a_tag_needs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(ffmpeg, "available", lambda: False)
     path = mp3(tmp_path, uneven(), 44_100, tag=False, bitrate_mode="CONSTANT", compression_level=0.5)
     assert len(load(path)) / 24_000 == pytest.approx(12.0, abs=0.1)
@@ -128,7 +143,8 @@ def convert(path: Path, wave: np.ndarray, *options: str) -> Path:
 
 @needs_ffmpeg
 @pytest.mark.parametrize(
-    ("suffix", "codec"), [("m4a", "aac"), ("m4a", "alac"), ("aac", "aac"), ("webm", "libopus"), ("wma", "wmav2"), ("mkv", "ac3")]
+    ("suffix", "codec"),
+    [("m4a", "aac"), ("m4a", "alac"), ("aac", "aac"), ("webm", "libopus"), ("wma", "wmav2"), ("mkv", "ac3")],
 )
 def test_formats_of_ffmpeg(tmp_path: Path, suffix: str, codec: str) -> None:
     wave = np.stack([music(1, 6.0, 44_100)] * 2, 1)

@@ -82,17 +82,29 @@ def test_a_header_of_one_second_over_twenty(suffix: str, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("suffix", ["wav", "aiff", "w64", "caf", "au"])
 def test_two_files_in_one(suffix: str, tmp_path: Path) -> None:
-    refused(write(tmp_path / f"a.{suffix}", chunk_format(suffix, 3.0) + chunk_format(suffix, 2.0)), "damaged", "lie behind them")
+    refused(
+        write(tmp_path / f"a.{suffix}", chunk_format(suffix, 3.0) + chunk_format(suffix, 2.0)),
+        "damaged",
+        "lie behind them",
+    )
 
 
 def test_a_second_chunk_of_audio(tmp_path: Path) -> None:
     data = chunk_format("wav", 2.0)
     size = len(data) - data.index(b"data") - 8
     both = data + b"data" + struct.pack("<I", size) + data[-size:]
-    refused(write(tmp_path / "a.wav", patched(both, 4, struct.pack("<I", len(both) - 8))), "damaged", "lie behind them")
+    refused(
+        write(tmp_path / "a.wav", patched(both, 4, struct.pack("<I", len(both) - 8))),
+        "damaged",
+        "lie behind them",
+    )
 
 
-CHUNKS = [b"LIST" + struct.pack("<I", 4) + b"INFO", b"id3 " + struct.pack("<I", 200_001) + bytes(200_001), b"cue " + struct.pack("<I", 4) + bytes(4)]
+CHUNKS = [
+    b"LIST" + struct.pack("<I", 4) + b"INFO",
+    b"id3 " + struct.pack("<I", 200_001) + bytes(200_001),
+    b"cue " + struct.pack("<I", 4) + bytes(4),
+]
 
 
 @pytest.mark.parametrize("padded", [True, False], ids=["padded", "not padded"])
@@ -158,12 +170,18 @@ def test_ogg_pages(tmp_path: Path, subtype: str) -> None:
     assert (found.links, found.most) == (1, pytest.approx(20, abs=0.01))
     assert 15 < found.least <= found.most
     for at in (len(parts[0]) + 40, len(data) // 2, len(data) - 10):
-        refused(write(path, patched(data, at, bytes([data[at] ^ 4]))), "damaged", "checksum of an Ogg page is wrong")
+        refused(
+            write(path, patched(data, at, bytes([data[at] ^ 4]))),
+            "damaged",
+            "checksum of an Ogg page is wrong",
+        )
     refused(write(path, b"".join(parts[:-4] + parts[-3:])), "damaged", "Ogg pages are missing after 1")
     refused(write(path, b"".join(parts[:-1])), "truncated", "no last Ogg page")
     refused(write(path, data[:-7]), "truncated", "ends inside an Ogg page")
     refused(write(path, b"".join([*parts[:-3], b"OggT" + parts[-3][4:], *parts[-2:]])), "damaged", "missing")
-    assert len(load(write(path, b"".join([*parts[:-2], b"junk", *parts[-2:], b"TAG", bytes(125)])))) == 480_000
+    assert (
+        len(load(write(path, b"".join([*parts[:-2], b"junk", *parts[-2:], b"TAG", bytes(125)])))) == 480_000
+    )
     write(path, b"ID3\x04\0\0\0\0\0\x0a" + bytes(10) + data)
     assert inspect(path).ogg == found
     if ffmpeg.available():  # libsndfile does not look behind tags here
@@ -171,11 +189,15 @@ def test_ogg_pages(tmp_path: Path, subtype: str) -> None:
 
 
 def chained(tmp_path: Path, subtype: str, rates: tuple[int, int] = (48_000, 48_000)) -> Path:
-    return write(tmp_path / "chained.ogg", ogg_file(1, 6.0, subtype, rates[0]) + ogg_file(2, 4.0, subtype, rates[1]))
+    return write(
+        tmp_path / "chained.ogg", ogg_file(1, 6.0, subtype, rates[0]) + ogg_file(2, 4.0, subtype, rates[1])
+    )
 
 
 @pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
-def test_ogg_streams_that_follow_one_another_need_ffmpeg(tmp_path: Path, subtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ogg_streams_that_follow_one_another_need_ffmpeg(
+    tmp_path: Path, subtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = chained(tmp_path, subtype)
     assert ogg.inspect(path).links == 2
     monkeypatch.setattr(ffmpeg, "available", lambda: False)
@@ -185,7 +207,9 @@ def test_ogg_streams_that_follow_one_another_need_ffmpeg(tmp_path: Path, subtype
 @needs_ffmpeg
 @pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
 @pytest.mark.parametrize("rates", [(48_000, 48_000), (48_000, 24_000), (16_000, 48_000)])
-def test_ogg_streams_that_follow_one_another_are_read_by_ffmpeg(tmp_path: Path, subtype: str, rates: tuple[int, int]) -> None:
+def test_ogg_streams_that_follow_one_another_are_read_by_ffmpeg(
+    tmp_path: Path, subtype: str, rates: tuple[int, int]
+) -> None:
     wave = load(chained(tmp_path, subtype, rates))
     assert len(wave) / 24_000 == pytest.approx(10, abs=0.1)
     second = load(write(tmp_path / "b.ogg", ogg_file(2, 4.0, subtype, rates[1])))
@@ -232,7 +256,9 @@ def gives_up_after(seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sndfile.soundfile.SoundFile, "read", read)
 
 
-def test_where_libsndfile_gives_up_ffmpeg_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fake_ffmpeg: Callable[[float], None]) -> None:
+def test_where_libsndfile_gives_up_ffmpeg_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fake_ffmpeg: Callable[[float], None]
+) -> None:
     path = write(tmp_path / "a.opus", ogg_file(1, 20.0, "OPUS"))
     whole = load(path)
     fake_ffmpeg(20.0)
@@ -262,8 +288,14 @@ def test_where_a_damaged_file_ends_ffmpeg_does_not_go_on(
 
 @needs_ffmpeg
 def test_opus_that_libsndfile_calls_malformed(tmp_path: Path) -> None:
-    source, path = write(tmp_path / "a.wav", encode(np.stack([music(1, 20.0, 44_100)] * 2, 1), ".wav", 44_100)), tmp_path / "a.opus"
-    subprocess.run(["ffmpeg", "-nostdin", "-v", "error", "-i", source, "-c:a", "libopus", "-b:a", "510k", path], check=True)
+    source, path = (
+        write(tmp_path / "a.wav", encode(np.stack([music(1, 20.0, 44_100)] * 2, 1), ".wav", 44_100)),
+        tmp_path / "a.opus",
+    )
+    subprocess.run(
+        ["ffmpeg", "-nostdin", "-v", "error", "-i", source, "-c:a", "libopus", "-b:a", "510k", path],
+        check=True,
+    )
     assert len(load(path)) == 480_000
     assert measure(path) == 20
 
@@ -280,20 +312,31 @@ def test_pictures_and_videos_beside_the_audio(tmp_path: Path) -> None:
     refused(write(path, bytes(other)), "unreadable", "without audio")
 
 
-@pytest.mark.parametrize(("subtype", "channels"), [("PCM_16", 1), ("PCM_16", 2), ("PCM_24", 1), ("PCM_24", 3), ("PCM_S8", 2)])
+@pytest.mark.parametrize(
+    ("subtype", "channels"), [("PCM_16", 1), ("PCM_16", 2), ("PCM_24", 1), ("PCM_24", 3), ("PCM_S8", 2)]
+)
 def test_flac_samples_are_those_that_were_encoded(tmp_path: Path, subtype: str, channels: int) -> None:
     wave = np.stack([music(n, 9.3, 22_051) for n in range(channels)], 1)[: 22_051 * 9 + 3]
     path = write(tmp_path / "a.flac", encode(wave, ".flac", 22_051, subtype))
     data = path.read_bytes()
     info = flac.inspect(path)
-    assert (info.samples, info.sample_rate, info.bits) == (len(wave), 22_051, {"PCM_16": 16, "PCM_24": 24, "PCM_S8": 8}[subtype])
+    assert (info.samples, info.sample_rate, info.bits) == (
+        len(wave),
+        22_051,
+        {"PCM_16": 16, "PCM_24": 24, "PCM_S8": 8}[subtype],
+    )
     whole = load(path)
-    with sndfile.SoundFileReader(path, inspect(path)) as checked, sndfile.SoundFileReader(path, Inspection()) as plain:
+    with (
+        sndfile.SoundFileReader(path, inspect(path)) as checked,
+        sndfile.SoundFileReader(path, Inspection()) as plain,
+    ):
         assert checked._checksum is not None
         assert plain._checksum is None
         for _ in range(4):
             assert np.array_equal(checked.read(60_000), plain.read(60_000))
-    assert np.array_equal(load(write(path, patched(data, 26, bytes(16)))), whole)  # no MD5: nothing to compare
+    assert np.array_equal(
+        load(write(path, patched(data, 26, bytes(16)))), whole
+    )  # no MD5: nothing to compare
     refused(write(path, patched(data, 26, bytes([data[26] ^ 1]))), "damaged", "MD5")
     at = len(data) // 2
     refused(write(path, patched(data, at, bytes([data[at] ^ 8]))), "truncated", "libsndfile says")
@@ -303,7 +346,10 @@ def test_flac_frames_that_the_header_does_not_count(tmp_path: Path) -> None:
     data = encode(music(1, 20.0), ".flac")
     packed = int.from_bytes(data[18:26])
     path = tmp_path / "a.flac"
-    for seconds, kind, words in ((1, "damaged", "counts 1.00 s of audio, its frames end at 20.00 s"), (30, "truncated", "promises 30.00 s")):
+    for seconds, kind, words in (
+        (1, "damaged", "counts 1.00 s of audio, its frames end at 20.00 s"),
+        (30, "truncated", "promises 30.00 s"),
+    ):
         counted = (packed & ~((1 << 36) - 1) | seconds * RATE).to_bytes(8)
         refused(write(path, patched(patched(data, 18, counted), 26, bytes(16))), kind, words)
     for second in (data, encode(music(2, 5.0), ".flac")):

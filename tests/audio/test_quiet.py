@@ -41,7 +41,9 @@ def test_an_mp3_with_bad_frames_prints_nothing(tmp_path: Path) -> None:
         data[at] ^= 0x55
     (tmp_path / "flipped.mp3").write_bytes(data)
     names = [tmp_path / "junk.mp3", tmp_path / "flipped.mp3"]
-    done = subprocess.run([sys.executable, "-c", DECODE, *names], capture_output=True, text=True, timeout=PATIENCE, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", DECODE, *names], capture_output=True, text=True, timeout=PATIENCE, check=True
+    )
     assert done.stderr.split() == ["before", "after", "end"]
 
 

@@ -75,7 +75,9 @@ def files(tmp_path: Path) -> dict[str, Path]:
     return found
 
 
-def test_a_file_is_decoded_once(files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_is_decoded_once(
+    files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = Waves(tmp_path / "cache", RATE, "soxr-hq", 1 << 30)
     first = store.fill(files, 1)
     assert (first.decoded, first.kept, len(first.samples), len(first.failed)) == (4, 4, 4, 0)
@@ -101,7 +103,9 @@ def test_a_damaged_file_is_removed_and_decoded_again(files: dict[str, Path], tmp
     assert store.read(key) is not None
 
 
-def test_there_is_room_for_so_much_and_what_was_not_used_for_longest_goes(files: dict[str, Path], tmp_path: Path) -> None:
+def test_there_is_room_for_so_much_and_what_was_not_used_for_longest_goes(
+    files: dict[str, Path], tmp_path: Path
+) -> None:
     cache = tmp_path / "cache"
     size = Waves(cache, RATE, "soxr-hq", 1 << 30).fill(files, 1).bytes // 4
     keys = list(files)
@@ -143,7 +147,9 @@ def test_usage_and_clear_tell_what_is_there(files: dict[str, Path], tmp_path: Pa
     assert usage(cache) == []
 
 
-def test_a_disk_that_cannot_be_written_costs_only_time(files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_cannot_be_written_costs_only_time(
+    files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(path: Path, data: bytes) -> None:
         raise OSError(28, "No space left on device")
 
@@ -153,7 +159,9 @@ def test_a_disk_that_cannot_be_written_costs_only_time(files: dict[str, Path], t
     assert filled.unwritable == "No space left on device"
 
 
-def test_a_folder_that_nothing_can_be_removed_from_costs_only_time(files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_nothing_can_be_removed_from_costs_only_time(
+    files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cache, keys = tmp_path / "cache", list(files)
     size = Waves(cache, RATE, "soxr-hq", 1 << 30).fill({key: files[key] for key in keys[:2]}, 1).bytes
 
@@ -163,15 +171,24 @@ def test_a_folder_that_nothing_can_be_removed_from_costs_only_time(files: dict[s
     store = Waves(cache, RATE, "soxr-hq", size)
     with monkeypatch.context() as folder:
         folder.setattr(Path, "unlink", refuse)
-        filled = store.fill({key: files[key] for key in keys[2:]}, 1)  # there is no room without removing the others
-        assert (filled.decoded, filled.kept, len(filled.samples), filled.unwritable) == (2, 0, 2, "Permission denied")
+        filled = store.fill(
+            {key: files[key] for key in keys[2:]}, 1
+        )  # there is no room without removing the others
+        assert (filled.decoded, filled.kept, len(filled.samples), filled.unwritable) == (
+            2,
+            0,
+            2,
+            "Permission denied",
+        )
         store.path(keys[0]).write_bytes(bytes(100))
         assert store.read(keys[0]) is None
         assert clear(cache) == (0, 0), "what went is counted, not what should have gone"
     assert usage(cache)[0].tracks == 2
 
 
-def test_a_folder_that_is_cleared_meanwhile_holds_nothing(files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_is_cleared_meanwhile_holds_nothing(
+    files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = Waves(tmp_path / "cache", RATE, "soxr-hq", 1 << 30)
     store.fill(files, 1)
     monkeypatch.setattr(Path, "exists", lambda path: True)  # as it was a moment ago
@@ -185,10 +202,14 @@ def streamed(config: RunConfig, tmp_path: Path) -> RunConfig:
     return change(config, {"regime": "streamed", "features": {"backbone": str(tmp_path / "hub")}})
 
 
-def test_streamed_batches_are_the_same_with_and_without_kept_waveforms(streamed: RunConfig, clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_streamed_batches_are_the_same_with_and_without_kept_waveforms(
+    streamed: RunConfig, clips: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tracks = list(open_dataset(clips, streamed.data, streamed.task.meters).tracks)[:5]
     said: list[str] = []
-    kept, anew = (open_source(change(streamed, {"training": {"waves": gb}}), CPU, said.append) for gb in (1.0, 0.0))
+    kept, anew = (
+        open_source(change(streamed, {"training": {"waves": gb}}), CPU, said.append) for gb in (1.0, 0.0)
+    )
     assert kept.prepare(tracks, said.append) == anew.prepare(tracks, said.append) == {}
     said = [line for line in said if line.startswith("waveforms:")]
     assert "5 decoded, 5 kept" in said[-2]
@@ -211,7 +232,9 @@ def test_streamed_batches_are_the_same_with_and_without_kept_waveforms(streamed:
         list(kept.batches(tracks, parts))
 
 
-def test_training_says_when_waveforms_cannot_be_kept(streamed: RunConfig, clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_says_when_waveforms_cannot_be_kept(
+    streamed: RunConfig, clips: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(path: Path, data: bytes) -> None:
         raise OSError(30, "Read-only file system")
 
@@ -220,14 +243,22 @@ def test_training_says_when_waveforms_cannot_be_kept(streamed: RunConfig, clips:
     said: list[str] = []
     source = open_source(streamed, CPU, said.append)
     assert source.prepare(tracks, said.append) == {}
-    assert said[-1].endswith("2 are decoded in every epoch (the folder cannot be written: Read-only file system)")
+    assert said[-1].endswith(
+        "2 are decoded in every epoch (the folder cannot be written: Read-only file system)"
+    )
     assert len(next(source.batches(tracks, [np.arange(2)])).inputs) == 2
 
 
-def test_a_track_that_cannot_be_decoded_is_named_before_training(streamed: RunConfig, clips: Path, tmp_path: Path) -> None:
+def test_a_track_that_cannot_be_decoded_is_named_before_training(
+    streamed: RunConfig, clips: Path, tmp_path: Path
+) -> None:
     tracks = list(open_dataset(clips, streamed.data, streamed.task.meters).tracks)[:2]
     (tmp_path / "broken.wav").write_text("no audio")
-    bad = [*tracks, type(tracks[0])("bad", tmp_path / "broken.wav", {"3": 1.0}), type(tracks[0])("gone", tmp_path / "gone.wav", {"3": 1.0})]
+    bad = [
+        *tracks,
+        type(tracks[0])("bad", tmp_path / "broken.wav", {"3": 1.0}),
+        type(tracks[0])("gone", tmp_path / "gone.wav", {"3": 1.0}),
+    ]
     source = open_source(streamed, CPU, lambda text: None)
     failed = source.prepare(bad, lambda text: None)
     assert set(failed) == {"bad", "gone"}
@@ -262,20 +293,29 @@ def test_a_track_too_long_to_be_held_is_left_out_with_its_reason(
 ) -> None:
     """Also one that is kept from a time when it was not too long; one that is not is never decoded."""
     table = open_dataset(clips, streamed.data, streamed.task.meters).tracks
-    soundfile.write(tmp_path / "long.wav", 0.1 * np.random.default_rng(0).standard_normal(11 * 16_000), 16_000)
+    soundfile.write(
+        tmp_path / "long.wav", 0.1 * np.random.default_rng(0).standard_normal(11 * 16_000), 16_000
+    )
     tracks = [*table[:2], Track("long", tmp_path / "long.wav", {"3": 1.0})]
     short = change(streamed, {"training": {"longest": 10.0}})
     with monkeypatch.context() as first:
-        first.setattr(ahead, "load", lambda path, rate: 1 / 0 if path.name == "long.wav" else load(path, rate))
+        first.setattr(
+            ahead, "load", lambda path, rate: 1 / 0 if path.name == "long.wav" else load(path, rate)
+        )
         failed = open_source(short, CPU, lambda text: None).prepare(tracks, lambda text: None)
     assert list(failed) == ["long"]
-    assert "long.wav lasts 11 s, and tracks of at most 10 s are held whole (training.longest). Cut it" in failed["long"]
+    assert (
+        "long.wav lasts 11 s, and tracks of at most 10 s are held whole (training.longest). Cut it"
+        in failed["long"]
+    )
     assert "--frozen" in failed["long"]
     assert open_source(streamed, CPU, lambda text: None).prepare(tracks, lambda text: None) == {}
     assert open_source(short, CPU, lambda text: None).prepare(tracks, lambda text: None) == failed
 
 
-def test_layers_are_checkpointed_when_their_activations_do_not_fit(streamed: RunConfig, clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_layers_are_checkpointed_when_their_activations_do_not_fit(
+    streamed: RunConfig, clips: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tracks = list(open_dataset(clips, streamed.data, streamed.task.meters).tracks)[:2]
     for free, expected in ((1 << 40, False), (1 << 20, True)):
         monkeypatch.setattr(features, "free_bytes", lambda device, free=free: free)

@@ -23,7 +23,9 @@ def music(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for i, row in enumerate(csv.DictReader((folder / "clips" / "manifest.csv").read_text().splitlines())):
         fast = float(row["tempo"]) > 140
         tags = ";".join(["fast"] * fast + ["odd"] * (row["class"] in ("5", "7", "9", "11")) + ["music"])
-        rows.append(f"{row['id']},{'fast' if fast else 'slow'},{tags},{'' if i % 3 == 0 else len(row['grouping'])}")
+        rows.append(
+            f"{row['id']},{'fast' if fast else 'slow'},{tags},{'' if i % 3 == 0 else len(row['grouping'])}"
+        )
     (folder / "targets.csv").write_text("\n".join(rows) + "\n")
     return folder
 
@@ -54,8 +56,12 @@ def train(music: Path, name: str, column: str, *more: str) -> list[str]:
     return ["train", "--frozen", str(music / "clips"), *chosen, *more]
 
 
-@pytest.mark.parametrize(("name", "column"), [("multiclass", "pulse"), ("multilabel", "tags"), ("regression", "size,tempo")])
-def test_from_training_to_answers(beatmeter: Callable[..., str], music: Path, tmp_path: Path, name: str, column: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "column"), [("multiclass", "pulse"), ("multilabel", "tags"), ("regression", "size,tempo")]
+)
+def test_from_training_to_answers(
+    beatmeter: Callable[..., str], music: Path, tmp_path: Path, name: str, column: str
+) -> None:
     run, song = tmp_path / "run", music / "clips" / "audio" / "000001.flac"
     ended = beatmeter(*train(music, name, column, "--out", str(run)), all=True)
     assert "1/2" in ended
@@ -65,7 +71,10 @@ def test_from_training_to_answers(beatmeter: Callable[..., str], music: Path, tm
     assert isinstance(record, ValuePredictions if name == "regression" else ClassPredictions)
     text = beatmeter("report", run, "--text")
     assert text == (run / "evaluation" / "test.txt").read_text()
-    assert json.loads(beatmeter("report", run, "--json"))["verdict"] == json.loads((run / "evaluation" / "test.json").read_text())["verdict"]
+    assert (
+        json.loads(beatmeter("report", run, "--json"))["verdict"]
+        == json.loads((run / "evaluation" / "test.json").read_text())["verdict"]
+    )
     page = Path(beatmeter("report", run, "--figures", tmp_path / "figures").splitlines()[-1]).read_text()
     assert "Metrics beside systems that heard nothing" in page
     assert list((tmp_path / "figures").glob("*.svg"))
@@ -78,13 +87,20 @@ def test_from_training_to_answers(beatmeter: Callable[..., str], music: Path, tm
     elsewhere = beatmeter("evaluate", run, "--data", music / "clips" / "manifest.csv", "--json")
     assert json.loads(elsewhere[elsewhere.index("{") :])["test"]["items"] == len(record)
     joined = ["ensemble", f"a={run}", f"b={run}", "--out", tmp_path / "joined"]
-    for refused in (["timeline", run, song], ["calibrate", run], joined, ["predict", run, song, "--abstain", "0.2"]):
+    for refused in (
+        ["timeline", run, song],
+        ["calibrate", run],
+        joined,
+        ["predict", run, song, "--abstain", "0.2"],
+    ):
         said = beatmeter(*refused, status=2)
         assert "Traceback" not in said
         assert said.startswith("error: "), said
 
 
-def test_an_answer_of_predict_is_that_of_the_evaluation(beatmeter: Callable[..., str], music: Path, tmp_path: Path) -> None:
+def test_an_answer_of_predict_is_that_of_the_evaluation(
+    beatmeter: Callable[..., str], music: Path, tmp_path: Path
+) -> None:
     run = tmp_path / "run"
     beatmeter(*train(music, "regression", "tempo", "--out", str(run)))
     record = read_records(run / "predictions" / "val.csv")
@@ -107,7 +123,9 @@ def test_an_answer_of_predict_is_that_of_the_evaluation(beatmeter: Callable[...,
         (("task.targets=none.csv",), "there is no file"),
     ],
 )
-def test_what_cannot_be_learned_is_one_line(beatmeter: Callable[..., str], music: Path, tmp_path: Path, settings: tuple[str, ...], what: str) -> None:
+def test_what_cannot_be_learned_is_one_line(
+    beatmeter: Callable[..., str], music: Path, tmp_path: Path, settings: tuple[str, ...], what: str
+) -> None:
     changes = [part for setting in settings for part in ("--set", setting)]
     said = beatmeter(*train(music, "multiclass", "pulse", *changes, "--out", str(tmp_path / "run")), status=2)
     assert what in " ".join(said.split())

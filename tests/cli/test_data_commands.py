@@ -91,7 +91,18 @@ def test_split(tmp_path: Path) -> None:
         path = music_folder / "34"[n % 2] / f"song{n // 4}_seg{n % 4:02d}.wav"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"%d" % min(n, 38))
-    result = run("split", music_folder, "--out", tmp_path / "s.csv", "--val", 0.2, "--test", 0.2, "--cache", tmp_path / "cache")
+    result = run(
+        "split",
+        music_folder,
+        "--out",
+        tmp_path / "s.csv",
+        "--val",
+        0.2,
+        "--test",
+        0.2,
+        "--cache",
+        tmp_path / "cache",
+    )
     assert result.exit_code == 1
     assert "left out: 4/song9_seg03.wav: conflict: the same audio has different labels" in result.stdout
     split = read_split(tmp_path / "s.csv")
@@ -100,7 +111,18 @@ def test_split(tmp_path: Path) -> None:
         assert len({s for name, s in split.items() if f"song{song}_" in name}) == 1
     assert set(split.values()) == {"train", "val", "test"}
     assert "sha256" in result.stdout
-    again = run("split", music_folder, "--out", tmp_path / "t.csv", "--val", 0.2, "--test", 0.2, "--cache", tmp_path / "cache")
+    again = run(
+        "split",
+        music_folder,
+        "--out",
+        tmp_path / "t.csv",
+        "--val",
+        0.2,
+        "--test",
+        0.2,
+        "--cache",
+        tmp_path / "cache",
+    )
     assert (tmp_path / "t.csv").read_bytes() == (tmp_path / "s.csv").read_bytes()
     assert again.exit_code == 1
 
@@ -114,8 +136,13 @@ def test_split_of_nothing(tmp_path: Path) -> None:
 
 def test_synth(tmp_path: Path) -> None:
     result = run("synth", tmp_path / "s", "--clips", 12, "--seconds", 1.5, "--seed", 5)
-    assert (result.exit_code, result.stdout) == (0, f"{tmp_path / 's' / 'manifest.csv'}: 12 clips made, 0 kept\n")
-    assert run("synth", tmp_path / "s", "--clips", 18, "--seconds", 1.5, "--seed", 5).stdout.endswith("6 clips made, 12 kept\n")
+    assert (result.exit_code, result.stdout) == (
+        0,
+        f"{tmp_path / 's' / 'manifest.csv'}: 12 clips made, 0 kept\n",
+    )
+    assert run("synth", tmp_path / "s", "--clips", 18, "--seconds", 1.5, "--seed", 5).stdout.endswith(
+        "6 clips made, 12 kept\n"
+    )
     assert run("check", tmp_path / "s").exit_code == 0
     with pytest.raises(DataError, match="other settings"):
         run("synth", tmp_path / "s", "--clips", 12, "--seconds", 1.5)

@@ -20,7 +20,15 @@ from beatmeter.store.verify import verify
 
 FULL = bool(int(os.environ.get("BEATMETER_FULL", "0")))
 SPECTRAL = ("--set", "features.backbone=spectral", "--set", "features.window=2", "--device", "cpu")
-ODD = [b"two  words.wav", b"new\nline.wav", b"caf\xe9-\xff.wav", b"-rf.wav", b"$(touch pwned).wav", b"100%s{0}.wav", "日本 \u202e.wav".encode()]
+ODD = [
+    b"two  words.wav",
+    b"new\nline.wav",
+    b"caf\xe9-\xff.wav",
+    b"-rf.wav",
+    b"$(touch pwned).wav",
+    b"100%s{0}.wav",
+    "日本 \u202e.wav".encode(),
+]
 
 
 def beatmeter(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[bytes]:
@@ -80,7 +88,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, dict[st
         "silence.wav": "silent",
         "pipe.wav": "not a regular",
     }
-    bad |= {"self.wav": "symbolic link", "dangling.wav": "no file", "bro\\udcffken\\n.ogg": "checksum of an Ogg page"}
+    bad |= {
+        "self.wav": "symbolic link",
+        "dangling.wav": "no file",
+        "bro\\udcffken\\n.ogg": "checksum of an Ogg page",
+    }
     return root, usable, bad
 
 
@@ -91,7 +103,11 @@ def test_everything_at_once(folder: tuple[Path, int, dict[str, str]], tmp_path: 
     assert done.returncode == 1, done.stderr.decode()
     assert b"Traceback" not in done.stderr
     assert f"{usable} of {usable + len(bad)} tracks have features" in said
-    reasons = {line.split(": ", 2)[1]: line.split(": ", 2)[2] for line in said.splitlines() if line.startswith("failed: ")}
+    reasons = {
+        line.split(": ", 2)[1]: line.split(": ", 2)[2]
+        for line in said.splitlines()
+        if line.startswith("failed: ")
+    }
     assert set(reasons) == set(bad)
     assert all(bad.values())
     for name, word in bad.items():
@@ -100,11 +116,15 @@ def test_everything_at_once(folder: tuple[Path, int, dict[str, str]], tmp_path: 
     (store,) = list_stores(tmp_path / "cache")
     assert verify(store.path, full=True).sound  # type: ignore[union-attr]
     snapshot = store.snapshot()  # type: ignore[union-attr]
-    assert all(np.isfinite(rows.values).all() for key in snapshot.keys for rows in snapshot.read(key).pooled.values())
+    assert all(
+        np.isfinite(rows.values).all() for key in snapshot.keys for rows in snapshot.read(key).pooled.values()
+    )
     again = beatmeter("extract", root, *SPECTRAL, "--cache", tmp_path / "cache", cwd=tmp_path)
     assert f"0 to extract, {usable} present".encode() in again.stderr
     listed = beatmeter("cache", "failures", tmp_path / "cache", "--json", cwd=tmp_path)
-    assert len(json.loads(listed.stdout)) == len(bad) - 4  # those without bytes have no key to remember them by
+    assert (
+        len(json.loads(listed.stdout)) == len(bad) - 4
+    )  # those without bytes have no key to remember them by
     assert b"Traceback" not in beatmeter("cache", "failures", tmp_path / "cache", cwd=tmp_path).stderr
 
 
@@ -113,9 +133,17 @@ def test_a_table_may_not_lead_out_of_its_folder(tmp_path: Path) -> None:
     for place in (home / "FMA", secret):
         place.mkdir(parents=True)
         write(place / "1.wav", music(1 if place == secret else 2, 2.0, 24_000), 24_000)
-    rows = ["filename,label,meter", "/FMA/1.wav,three,3", "/../secret/1.wav,three,3", f"{secret}/1.wav,four,4", "/FMA/../../secret/1.wav,four,4"]
+    rows = [
+        "filename,label,meter",
+        "/FMA/1.wav,three,3",
+        "/../secret/1.wav,three,3",
+        f"{secret}/1.wav,four,4",
+        "/FMA/../../secret/1.wav,four,4",
+    ]
     for split in ("train", "val", "test"):
-        (home / f"data_{split}_4_classes.tab").write_text("\n".join(rows if split == "train" else rows[:1]) + "\n")
+        (home / f"data_{split}_4_classes.tab").write_text(
+            "\n".join(rows if split == "train" else rows[:1]) + "\n"
+        )
     done = beatmeter("extract", home, *SPECTRAL, "--cache", tmp_path / "cache", cwd=tmp_path)
     assert b"Traceback" not in done.stderr
     assert b"1 of 1 track have features" in done.stdout, (done.stdout, done.stderr)
@@ -170,9 +198,18 @@ def write_minutes(path: Path, minutes: float) -> None:
 
 def growth(script: str, *arguments: str | Path) -> tuple[list[float], float]:
     """The first number of every line that a child prints, and by how many bytes its most memory grew from the first to the last."""
-    direct = {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "1000000"}  # freed blocks go back at once: what is counted is in use
+    direct = {
+        "OMP_NUM_THREADS": "1",
+        "MALLOC_MMAP_THRESHOLD_": "1000000",
+    }  # freed blocks go back at once: what is counted is in use
     command = [sys.executable, "-c", script, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=None if FULL else PATIENCE, env={**os.environ, **direct})
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=None if FULL else PATIENCE,
+        env={**os.environ, **direct},
+    )
     assert done.returncode == 0, done.stderr
     lines = [line.split() for line in done.stdout.splitlines()]
     return [float(line[0]) for line in lines], (int(lines[-1][1]) - int(lines[0][1])) * 1024
@@ -185,18 +222,34 @@ def test_a_file_of_hours_is_heard_in_the_memory_of_five_minutes(what: str, tmp_p
     write_minutes(tmp_path / "hours.wav", minutes)
     seconds, grown = growth(HEARD, what, tmp_path / "short.wav", tmp_path / "hours.wav")
     assert seconds == pytest.approx([300, 60 * minutes])
-    assert grown < (150e6 if FULL else 50e6), f"{grown / 1e6:.0f} MB more"  # its wave alone would be 115 MB more, or 2,736 MB
+    assert grown < (150e6 if FULL else 50e6), (
+        f"{grown / 1e6:.0f} MB more"
+    )  # its wave alone would be 115 MB more, or 2,736 MB
 
 
 def test_a_file_of_hours_is_streamed_in_flat_memory(tmp_path: Path) -> None:
     hours = 8.0 if FULL else 0.3
     write_minutes(tmp_path / "hours.wav", hours * 60)
     write(tmp_path / "short.wav", (music(1, 60.0, 8_000) * 3).clip(-1, 1)[:400_000], 8_000)
-    command = [sys.executable, "-c", LONG, str(tmp_path / "cache"), str(tmp_path / "short.wav"), str(tmp_path / "hours.wav")]
-    direct = {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "1000000"}  # freed blocks go back at once: what is counted is in use
-    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, env={**os.environ, **direct})
+    command = [
+        sys.executable,
+        "-c",
+        LONG,
+        str(tmp_path / "cache"),
+        str(tmp_path / "short.wav"),
+        str(tmp_path / "hours.wav"),
+    ]
+    direct = {
+        "OMP_NUM_THREADS": "1",
+        "MALLOC_MMAP_THRESHOLD_": "1000000",
+    }  # freed blocks go back at once: what is counted is in use
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=PATIENCE, env={**os.environ, **direct}
+    )
     assert done.returncode == 0, done.stderr
     before, after, last = done.stdout.splitlines()
     assert last == f"2 {round(hours * 3600 * 24_000)}"
     grown = (int(after.split()[1]) - int(before.split()[1])) * 1024
-    assert grown < 70e6, f"{grown / 1e6:.0f} MB more"  # whole, as float32 at 24 kHz, it would be 104 MB, or 2,765 MB
+    assert grown < 70e6, (
+        f"{grown / 1e6:.0f} MB more"
+    )  # whole, as float32 at 24 kHz, it would be 104 MB, or 2,765 MB

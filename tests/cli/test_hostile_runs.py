@@ -63,7 +63,19 @@ def whole(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     (home / "recipe.toml").write_text(to_toml(differences(change(RunConfig(), values), RunConfig())))
     for seed, name in enumerate("ab"):
-        order = ("train", clips, "--frozen", "--recipe", home / "recipe.toml", "--seed", str(seed), "--out", home / name, "--device", "cpu")
+        order = (
+            "train",
+            clips,
+            "--frozen",
+            "--recipe",
+            home / "recipe.toml",
+            "--seed",
+            str(seed),
+            "--out",
+            home / name,
+            "--device",
+            "cpu",
+        )
         status, _, err = said_by(*order)
         assert status == 0, err
         for split in ("val", "test"):
@@ -79,7 +91,9 @@ def clear(path: Path) -> None:
     """Make predictions ten times as many and nearly always right: those of so small a run are worth no calibration."""
     p = read_predictions(path)
     many = p.take([i for _ in range(10) for i in range(len(p))])
-    scores = 0.15 + 0.7 * (many.targets > 0) + np.random.default_rng(0).uniform(-0.14, 0.14, many.targets.shape)
+    scores = (
+        0.15 + 0.7 * (many.targets > 0) + np.random.default_rng(0).uniform(-0.14, 0.14, many.targets.shape)
+    )
     scores[::9] = scores[::9, ::-1]
     ids = tuple(f"{i}-{name}" for i, name in enumerate(many.ids))
     write_predictions(path, replace(many, ids=ids, groups=ids, scores=scores))
@@ -96,7 +110,14 @@ COMMANDS: dict[str, Callable[[Path, Path], tuple[str | Path, ...]]] = {
     "report": lambda home, clips: ("report", home / "a", "--seconds", "0", "--out", home / "page.html"),
     "calibrate": lambda home, clips: ("calibrate", home / "a", "--sounds", "0", "--json"),
     "resume": lambda home, clips: ("train", "--resume", home / "a", "--device", "cpu"),
-    "ensemble": lambda home, clips: ("ensemble", home / "a", home / "b", "--calibrated", "--out", home / "new"),
+    "ensemble": lambda home, clips: (
+        "ensemble",
+        home / "a",
+        home / "b",
+        "--calibrated",
+        "--out",
+        home / "new",
+    ),
     "compare": lambda home, clips: ("compare", home / "b", home / "a", "--json"),
     "pack": lambda home, clips: ("models", "pack", home / "a", "--out", home / "packed"),
     "joined": lambda home, clips: ("predict", home / "both", song(clips), "--json", "--device", "cpu"),
@@ -183,12 +204,17 @@ def field(name: str, value: object) -> Damage:
     return edit
 
 
-def tensor(change_it: Callable[[dict[str, torch.Tensor]], None], about: Callable[[dict[str, str]], None] = lambda about: None) -> Damage:
+def tensor(
+    change_it: Callable[[dict[str, torch.Tensor]], None],
+    about: Callable[[dict[str, str]], None] = lambda about: None,
+) -> Damage:
     """A safetensors file with other tensors, or another header."""
 
     def edit(path: Path) -> None:
         with safe_open(path, "pt") as file:
-            tensors, header = {name: file.get_tensor(name).clone() for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+            names = file.keys()
+            tensors = {name: file.get_tensor(name).clone() for name in names}
+            header = dict(file.metadata() or {})
         change_it(tensors)
         about(header)
         path.unlink()
@@ -249,7 +275,14 @@ def odd_moments(tensors: dict[str, torch.Tensor]) -> None:
     tensors["optimiser.999.exp_avg"] = torch.zeros(1)
 
 
-GENERIC = {"empty": empty, "half": half, "garbage": garbage, "a folder": folder, "a pipe": pipe, "a loop": loop}
+GENERIC = {
+    "empty": empty,
+    "half": half,
+    "garbage": garbage,
+    "a folder": folder,
+    "a pipe": pipe,
+    "a loop": loop,
+}
 LACKING = {  # what a file may be without harm: a log may be empty, a table cut between two rows still is one
     ("a/epochs.jsonl", "empty"),
     ("a/epochs.jsonl", "half"),
@@ -331,7 +364,11 @@ SPECIFIC: dict[str, dict[str, Damage]] = {
         "weights of text": swap('"layer_weights": {', '"layer_weights": {"a": ["b"], '),
     },
     "a/best.json": {"an epoch of text": field("epoch", "one"), "no epoch": field("epoch", ...)},
-    "a/split.csv": {"other columns": put("a,b\n1,2\n"), "another split": swap(",train", ",training"), "other ids": put("id,group,split\nx,x,test\n")},
+    "a/split.csv": {
+        "other columns": put("a,b\n1,2\n"),
+        "another split": swap(",train", ",training"),
+        "other ids": put("id,group,split\nx,x,test\n"),
+    },
     "a/calibration.json": {
         "nan": swap('"prevalence": {', '"prevalence": {"x": NaN,'),
         "infinity": swap('"prevalence": {', '"prevalence": {"x": 1e999,'),
@@ -354,7 +391,10 @@ SPECIFIC: dict[str, dict[str, Damage]] = {
         "a quote that never closes": append('"'),
         "another file": put("a;b;c\n1;2;3\n"),
     },
-    "a/predictions/test.meta.json": {"another hash": field("sha256", "0"), "nan": swap('"items":', '"nan": NaN, "items":')},
+    "a/predictions/test.meta.json": {
+        "another hash": field("sha256", "0"),
+        "nan": swap('"items":', '"nan": NaN, "items":'),
+    },
     "both/ensemble.json": {
         "nan": swap('"weights": {', '"weights": {"x": NaN,'),
         "another format": field("format", 99),
@@ -377,8 +417,14 @@ def _last_cell(text: str, cell: str) -> str:
     return text.rstrip("\n").rpartition(",")[0] + f",{cell}\n"
 
 
-DAMAGES = [(name, kind, make) for name in READS for kind, make in {**GENERIC, **SPECIFIC.get(name, {})}.items()]
-DAMAGES += [(name, f"json: {text[:6]}", put(text)) for name in JSON_FILES for text in ("null", '{"a": ' * 5000, '"text"')]
+DAMAGES = [
+    (name, kind, make) for name in READS for kind, make in {**GENERIC, **SPECIFIC.get(name, {})}.items()
+]
+DAMAGES += [
+    (name, f"json: {text[:6]}", put(text))
+    for name in JSON_FILES
+    for text in ("null", '{"a": ' * 5000, '"text"')
+]
 
 
 def cases() -> Iterator[object]:
@@ -412,16 +458,25 @@ def test_there_are_as_many_as_we_say() -> None:
 
 
 @pytest.mark.parametrize(("name", "kind", "make", "command"), list(cases()))
-def test_a_damaged_run_is_one_line(name: str, kind: str, make: Damage, command: str, whole: Path, clips: Path, tmp_path: Path) -> None:
+def test_a_damaged_run_is_one_line(
+    name: str, kind: str, make: Damage, command: str, whole: Path, clips: Path, tmp_path: Path
+) -> None:
     home = copied(whole, tmp_path)
     make(home / name)
     status, out, err = said_by(*COMMANDS[command](home, clips))
-    names = (Path(name).name, str(home / "a"), str(home / "both"), *(("MERT",) if (name, kind) in LACKING else ()))
+    names = (
+        Path(name).name,
+        str(home / "a"),
+        str(home / "both"),
+        *(("MERT",) if (name, kind) in LACKING else ()),
+    )
     require_told(status, out, err, names, (name, kind) not in LACKING)
 
 
 @pytest.mark.parametrize("name", READS)
-def test_what_a_command_does_not_read_does_not_hurt_it(name: str, whole: Path, clips: Path, tmp_path: Path) -> None:
+def test_what_a_command_does_not_read_does_not_hurt_it(
+    name: str, whole: Path, clips: Path, tmp_path: Path
+) -> None:
     others = [command for command in COMMANDS if command not in READS[name]]
     for n, command in enumerate(others if FULL else others[:1]):
         home = tmp_path / str(n)
@@ -431,7 +486,9 @@ def test_what_a_command_does_not_read_does_not_hurt_it(name: str, whole: Path, c
         require_told(*said_by(*COMMANDS[command](home, clips)), (Path(name).name, str(home)), refused=False)
 
 
-def test_a_half_line_at_the_end_of_the_log_is_left_out_and_said(whole: Path, clips: Path, tmp_path: Path) -> None:
+def test_a_half_line_at_the_end_of_the_log_is_left_out_and_said(
+    whole: Path, clips: Path, tmp_path: Path
+) -> None:
     home = copied(whole, tmp_path)
     log = home / "a" / "epochs.jsonl"
     before = log.read_text()
@@ -479,10 +536,24 @@ CHECKPOINT: dict[str, dict[str, Damage]] = {
 
 
 @pytest.mark.parametrize(
-    ("name", "make"), [pytest.param(name, make, id=f"{name}: {kind}") for name, damages in CHECKPOINT.items() for kind, make in damages.items()]
+    ("name", "make"),
+    [
+        pytest.param(name, make, id=f"{name}: {kind}")
+        for name, damages in CHECKPOINT.items()
+        for kind, make in damages.items()
+    ],
 )
 def test_a_damaged_checkpoint_is_one_line(name: str, make: Damage, clips: Path, tmp_path: Path) -> None:
     write_hub_folder(tmp_path / "hub", weights="model.safetensors")
     make(tmp_path / "hub" / name)
-    arguments = ("extract", song(clips), "--set", f"features.backbone={tmp_path / 'hub'}", "--cache", tmp_path / "cache", "--device", "cpu")
+    arguments = (
+        "extract",
+        song(clips),
+        "--set",
+        f"features.backbone={tmp_path / 'hub'}",
+        "--cache",
+        tmp_path / "cache",
+        "--device",
+        "cpu",
+    )
     require_told(*said_by(*arguments), (name, "hub"), refused=True)

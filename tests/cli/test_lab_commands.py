@@ -52,7 +52,11 @@ def foreign(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for split, base in (("val", 1), ("test", 2)):
         p = noisy(controls.selective(base, songs=120, split=split), base + 70, 2.5)
         for i, id in enumerate(p.ids):
-            lines.append(",".join([id, p.groups[i], split, p.classes[p.primary[i]], *(f"{s:.6f}" for s in p.scores[i])]))
+            lines.append(
+                ",".join(
+                    [id, p.groups[i], split, p.classes[p.primary[i]], *(f"{s:.6f}" for s in p.scores[i])]
+                )
+            )
     path.write_text("\n".join(lines) + "\n")
     return path
 
@@ -76,7 +80,19 @@ def test_compare_groups_seeds_and_says_who_is_better(runs: Path) -> None:
 
 def test_compare_takes_names_files_and_json(runs: Path, foreign: Path, tmp_path: Path) -> None:
     page, drawn = tmp_path / "c.html", tmp_path / "figures"
-    options = ["--split", "test", "--metric", "accuracy", "--json", "--html", page, "--figures", drawn, "--seconds", 0]
+    options = [
+        "--split",
+        "test",
+        "--metric",
+        "accuracy",
+        "--json",
+        "--html",
+        page,
+        "--figures",
+        drawn,
+        "--seconds",
+        0,
+    ]
     result = invoke(compare, f"ours={runs / 'lora-0'},{runs / 'lora-1'}", foreign, *options)
     value = json.loads(result.stdout)
     assert list(value["metrics"]) == ["ours", "theirs"]
@@ -89,9 +105,18 @@ def test_compare_takes_names_files_and_json(runs: Path, foreign: Path, tmp_path:
 
 def test_gather_names_systems(runs: Path) -> None:
     files = [str(runs / n / "predictions" / "test.csv") for n in ("frozen-0", "lora-0")]
-    assert list(gather(files, group=True)) == ["frozen-0", "lora-0"], "files in run folders are called after the run"
-    assert {k: len(v) for k, v in gather([str(runs / n) for n in ("lora-1", "frozen-0", "lora-0")], group=True).items()} == {"lora": 2, "frozen-0": 1}
-    for wrong, said in ((["a=", "b=x"], "names no run"), (["a=x", "a=y"], "named twice"), ([files[0], files[0]], "named twice")):
+    assert list(gather(files, group=True)) == ["frozen-0", "lora-0"], (
+        "files in run folders are called after the run"
+    )
+    assert {
+        k: len(v)
+        for k, v in gather([str(runs / n) for n in ("lora-1", "frozen-0", "lora-0")], group=True).items()
+    } == {"lora": 2, "frozen-0": 1}
+    for wrong, said in (
+        (["a=", "b=x"], "names no run"),
+        (["a=x", "a=y"], "named twice"),
+        ([files[0], files[0]], "named twice"),
+    ):
         with pytest.raises(ConfigError, match=said):
             gather(wrong, group=True)
 
@@ -104,7 +129,9 @@ def test_calibrate_a_run_and_a_file(runs: Path, foreign: Path, tmp_path: Path) -
     test = tmp_path / "test.csv"
     write_predictions(test, open_predictions(foreign, "test"))
     out = tmp_path / "theirs.json"
-    value = json.loads(invoke(calibrate, foreign, "--apply", test, "--out", out, "--kind", "platt", "--json").stdout)
+    value = json.loads(
+        invoke(calibrate, foreign, "--apply", test, "--out", out, "--kind", "platt", "--json").stdout
+    )
     assert {m["kind"] for m in value["maps"].values()} == {"platt"}
     calibrated = read_predictions(tmp_path / "test.calibrated.csv")
     assert calibrated.meta["calibrated"]["split"] == "val"
@@ -131,7 +158,9 @@ def test_calibrate_does_not_learn_from_guesses(tmp_path: Path, songs: int, refus
 
 def test_gate_tells_by_its_exit_status(runs: Path, foreign: Path) -> None:
     good = invoke(gate, runs / "lora-0", "--against", foreign, "--split", "test")
-    value = json.loads(invoke(gate, runs / "lora-0", "--against", foreign, "--split", "test", "--json").stdout)
+    value = json.loads(
+        invoke(gate, runs / "lora-0", "--against", foreign, "--split", "test", "--json").stdout
+    )
     assert good.exit_code == (0 if value["passed"] else 1)
     assert value["gains"] > value["losses"]
     bad = invoke(gate, runs / "frozen-0", "--against", runs / "lora-0")
@@ -140,7 +169,9 @@ def test_gate_tells_by_its_exit_status(runs: Path, foreign: Path) -> None:
 
 
 @pytest.mark.parametrize("method", ["mean", "stack"])
-def test_ensembles_are_runs_for_every_other_command(runs: Path, foreign: Path, tmp_path: Path, method: str) -> None:
+def test_ensembles_are_runs_for_every_other_command(
+    runs: Path, foreign: Path, tmp_path: Path, method: str
+) -> None:
     out = tmp_path / "both"
     result = invoke(ensemble, runs / "lora-0", foreign, "--out", out, "--method", method)
     assert "out of fold: " in result.stdout
@@ -151,18 +182,44 @@ def test_ensembles_are_runs_for_every_other_command(runs: Path, foreign: Path, t
     assert "both" in invoke(compare, runs / "lora-0", out).stdout
     invoke(calibrate, out, "--sounds", "0")
     assert invoke(report, out, "--text").exit_code == 0
-    assert json.loads(invoke(gate, out, "--against", runs / "frozen-0", "--json").stdout)["candidate"] == "both"
+    assert (
+        json.loads(invoke(gate, out, "--against", runs / "frozen-0", "--json").stdout)["candidate"] == "both"
+    )
 
 
 def test_ensemble_weights_by_hand_and_calibrated_members(runs: Path, tmp_path: Path) -> None:
     invoke(calibrate, runs / "lora-0", "--sounds", "0")
     invoke(calibrate, runs / "lora-1", "--sounds", "0")
-    invoke(ensemble, runs / "lora-0", runs / "lora-1", "--out", tmp_path / "e", "--weight", "lora-0=3", "--weight", "lora-1=1", "--calibrated")
-    assert json.loads((tmp_path / "e" / "ensemble.json").read_text())["weights"] == {"lora-0": 0.75, "lora-1": 0.25}
+    invoke(
+        ensemble,
+        runs / "lora-0",
+        runs / "lora-1",
+        "--out",
+        tmp_path / "e",
+        "--weight",
+        "lora-0=3",
+        "--weight",
+        "lora-1=1",
+        "--calibrated",
+    )
+    assert json.loads((tmp_path / "e" / "ensemble.json").read_text())["weights"] == {
+        "lora-0": 0.75,
+        "lora-1": 0.25,
+    }
     with pytest.raises(EvaluationError, match="NAME=NUMBER"):
         invoke(ensemble, runs / "lora-0", runs / "lora-1", "--out", tmp_path / "f", "--weight", "lora-0=x")
     with pytest.raises(ConfigError, match="belongs to --method mean"):
-        invoke(ensemble, runs / "lora-0", runs / "lora-1", "--out", tmp_path / "f", "--weight", "lora-0=1", "--method", "stack")
+        invoke(
+            ensemble,
+            runs / "lora-0",
+            runs / "lora-1",
+            "--out",
+            tmp_path / "f",
+            "--weight",
+            "lora-0=1",
+            "--method",
+            "stack",
+        )
 
 
 def test_report_as_page_text_and_json(runs: Path, foreign: Path, tmp_path: Path) -> None:
@@ -177,7 +234,9 @@ def test_report_as_page_text_and_json(runs: Path, foreign: Path, tmp_path: Path)
     p = open_predictions(foreign, "test")
     corrections = tmp_path / "corrections.csv"
     corrections.write_text(f"id,label\n{p.ids[0]},\n")
-    both = json.loads(invoke(report, foreign, "--split", "test", "--json", "--corrections", corrections).stdout)
+    both = json.loads(
+        invoke(report, foreign, "--split", "test", "--json", "--corrections", corrections).stdout
+    )
     assert both["original"]["split"] == "test"
     assert both["corrected"]["items"] == both["original"]["items"] - 1
     with pytest.raises(DataError, match="no predictions for the split 'train'"):
@@ -208,7 +267,9 @@ for command, arguments in calls:
     result = CliRunner().invoke(command, arguments)
     assert result.exit_code in (0, 1) and (result.exception is None or isinstance(result.exception, SystemExit)), (command.name, result.exception)
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert "<title>lora-0</title>" in (runs / "lora-0" / "report.html").read_text()
 

@@ -53,8 +53,14 @@ def terminal(columns: int) -> tuple[int, int]:
 def on_a_terminal(columns: int, *words: object, **environment: str) -> str:
     """What a person sees on a terminal of so many columns: stdout and stderr together."""
     main, end = terminal(columns)
-    env = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "COLUMNS", "LINES")} | {"TERM": "xterm-256color"} | environment
-    process = subprocess.Popen([sys.executable, "-m", "beatmeter", *map(str, words)], stdin=end, stdout=end, stderr=end, env=env)
+    env = (
+        {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "COLUMNS", "LINES")}
+        | {"TERM": "xterm-256color"}
+        | environment
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-m", "beatmeter", *map(str, words)], stdin=end, stdout=end, stderr=end, env=env
+    )
     os.close(end)
     seen = b""
     while True:
@@ -105,7 +111,11 @@ def test_csv_and_json_say_the_same(typed: Typed, album: Path) -> None:
             assert row["error"] == value["error"]
             assert not row["meter"]
             continue
-        assert (row["meter"] or None, row["second"] or None, row["sure"] == "true") == (value["meter"], value["second"], value["sure"])
+        assert (row["meter"] or None, row["second"] or None, row["sure"] == "true") == (
+            value["meter"],
+            value["second"],
+            value["sure"],
+        )
         for name, score in value["scores"].items():
             assert float(row[f"score_{name}"]) == pytest.approx(score, abs=1e-6)
 
@@ -119,14 +129,25 @@ def test_scores_in_columns(typed: Typed, album: Path) -> None:
 @pytest.mark.parametrize("columns", [40, 80, 120])
 def test_on_a_terminal_answers_are_words_that_fit(album: Path, columns: int) -> None:
     seen = lines_of(on_a_terminal(columns, "predict", MODEL, album, "--scores"))
-    answered = [line for line in seen if "in a bar" in line or "no meter heard" in line or "against it" in line]
+    answered = [
+        line for line in seen if "in a bar" in line or "no meter heard" in line or "against it" in line
+    ]
     assert len(answered) == 2
     own = [line for line in seen if "broken.wav" not in line]
     assert max(map(width_of, own)) <= columns, own
     assert sum("--csv, --json" in line for line in seen) <= 1
     assert any(line.startswith("bars of 3 4 5 7 9 11;") for line in seen), "a legend, once"
     if columns > 40:
-        assert len({width_of(line.split(" in a bar")[0].rstrip("0123456789")) for line in answered if " in a bar" in line}) == 1, "in one column"
+        assert (
+            len(
+                {
+                    width_of(line.split(" in a bar")[0].rstrip("0123456789"))
+                    for line in answered
+                    if " in a bar" in line
+                }
+            )
+            == 1
+        ), "in one column"
 
 
 def test_colours_only_where_they_are_wanted() -> None:
@@ -138,7 +159,12 @@ def test_colours_only_where_they_are_wanted() -> None:
 def test_progress_on_a_terminal_and_nowhere_else(album: Path) -> None:
     assert "listening" in on_a_terminal(80, "predict", MODEL, album, "--json")
     assert "listening" not in on_a_terminal(80, "predict", MODEL, album, "--json", TERM="dumb")
-    done = subprocess.run([sys.executable, "-m", "beatmeter", "predict", MODEL, album], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "beatmeter", "predict", MODEL, album],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert "listening" not in done.stderr
 
 
@@ -146,12 +172,20 @@ def test_standard_input(album: Path) -> None:
     song = next(path for path in album.iterdir() if "tab" in path.name)
     with song.open("rb") as file:
         done = subprocess.run(
-            [sys.executable, "-m", "beatmeter", "predict", MODEL, "-", song, "--json"], stdin=file, capture_output=True, check=False
+            [sys.executable, "-m", "beatmeter", "predict", MODEL, "-", song, "--json"],
+            stdin=file,
+            capture_output=True,
+            check=False,
         )
     piped, named = map(json.loads, done.stdout.splitlines())
     assert (piped.pop("file"), named.pop("file")) == ("-", str(song))
     assert piped == named
-    done = subprocess.run([sys.executable, "-m", "beatmeter", "predict", MODEL, "-"], input=b"no audio", capture_output=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "beatmeter", "predict", MODEL, "-"],
+        input=b"no audio",
+        capture_output=True,
+        check=False,
+    )
     assert done.returncode == 1
     assert done.stdout == b""
     assert b"standard input" in done.stderr
@@ -161,7 +195,10 @@ def test_standard_input(album: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("spectrallag", "a.wav"), "there is no model 'spectrallag', and no file or folder of that name. Did you mean 'spectral-lag'?"),
+        (
+            ("spectrallag", "a.wav"),
+            "there is no model 'spectrallag', and no file or folder of that name. Did you mean 'spectral-lag'?",
+        ),
         (("runs/frist", "a.wav"), "there is no file or folder runs/frist"),
         ((MODEL,), "is a model: name the files to hear"),
         ((MODEL, "a.wav", "--priors", "3:0.4"), "--priors '3:0.4' cannot be read"),
@@ -170,7 +207,9 @@ def test_standard_input(album: Path) -> None:
         ((MODEL, "EMPTY"), "there are no audio files in"),
     ],
 )
-def test_what_is_wrong_is_said_before_anything_heavy_is_loaded(tmp_path: Path, words: tuple[str, ...], said: str) -> None:
+def test_what_is_wrong_is_said_before_anything_heavy_is_loaded(
+    tmp_path: Path, words: tuple[str, ...], said: str
+) -> None:
     (tmp_path / "empty").mkdir()
     typed = [str(tmp_path / "empty") if word == "EMPTY" else word for word in words]
     code = (
@@ -201,7 +240,10 @@ def test_words() -> None:
     assert answers.words(made((0.9, 0.1, 0.1))) == "3 in a bar"
     assert answers.words(made((0.1, 0.9, 0.6), second="3")) == "4, with 3 against it"
     assert answers.words(made((0.1, 0.9, 0.6), heard=0.2)) == "no meter heard"
-    assert [answers.sureness(made((p, 0.1, 0.1), sure=sure)) for p, sure in ((0.9, True), (0.9, False), (0.4, False))] == [
+    assert [
+        answers.sureness(made((p, 0.1, 0.1), sure=sure))
+        for p, sure in ((0.9, True), (0.9, False), (0.4, False))
+    ] == [
         "sure",
         "likely",
         "a guess",
@@ -233,7 +275,9 @@ def test_a_timeline_takes_standard_input_and_shows_progress(album: Path) -> None
 @pytest.mark.parametrize("command", ["predict", "timeline"])
 def test_ctrl_c_in_the_middle_of_a_long_file_ends_cleanly(command: str, tmp_path: Path) -> None:
     song = tmp_path / "long.wav"
-    soundfile.write(song, np.tile(np.random.default_rng(0).integers(-9000, 9000, 800_000).astype(np.int16), 36), 8000)  # an hour
+    soundfile.write(
+        song, np.tile(np.random.default_rng(0).integers(-9000, 9000, 800_000).astype(np.int16), 36), 8000
+    )  # an hour
     main, end = terminal(80)
     env = {**os.environ, "TERM": "xterm"}
     process = subprocess.Popen(
@@ -242,7 +286,9 @@ def test_ctrl_c_in_the_middle_of_a_long_file_ends_cleanly(command: str, tmp_path
         stdout=subprocess.PIPE,
         stderr=end,
         env=env,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        ),  # a shell's background job ignores it
     )
     os.close(end)
     seen = b""

@@ -13,12 +13,27 @@ Typed = Callable[..., tuple[int, str, str]]
 @pytest.mark.parametrize(
     ("command", "said"),
     [
-        ("train --frozen --lora PLACE/music", "--frozen and --lora are two ways to train, and a run takes one"),
-        ("train --lora PLACE/music --frozen --out NOWHERE", "--frozen and --lora are two ways to train, and a run takes one"),
+        (
+            "train --frozen --lora PLACE/music",
+            "--frozen and --lora are two ways to train, and a run takes one",
+        ),
+        (
+            "train --lora PLACE/music --frozen --out NOWHERE",
+            "--frozen and --lora are two ways to train, and a run takes one",
+        ),
         ("train PLACE/music", "train needs a DATASET and one of --frozen, --lora"),
-        ("train --frozen PLACE/music --set training.epochs=ten", 'training.epochs must be a whole number, got "ten"'),
-        ("train --frozen PLACE/music --set training.head_lr=fast", 'training.head_lr must be a number, got "fast"'),
-        ("train --frozen PLACE/music --set head.standardise=1", "head.standardise must be true or false, got 1"),
+        (
+            "train --frozen PLACE/music --set training.epochs=ten",
+            'training.epochs must be a whole number, got "ten"',
+        ),
+        (
+            "train --frozen PLACE/music --set training.head_lr=fast",
+            'training.head_lr must be a number, got "fast"',
+        ),
+        (
+            "train --frozen PLACE/music --set head.standardise=1",
+            "head.standardise must be true or false, got 1",
+        ),
         ("train --resume NOWHERE", "there is no folder NOWHERE"),
         ("evaluate NOWHERE", "there is no folder NOWHERE"),
         ("report NOWHERE", "there is no file or folder NOWHERE"),
@@ -36,9 +51,13 @@ Typed = Callable[..., tuple[int, str, str]]
         ("cache info NOWHERE", "there is no folder NOWHERE"),
     ],
 )
-def test_one_line_that_says_what_is_wrong(typed: Typed, place: Path, tmp_path: Path, command: str, said: str) -> None:
+def test_one_line_that_says_what_is_wrong(
+    typed: Typed, place: Path, tmp_path: Path, command: str, said: str
+) -> None:
     nowhere = str(tmp_path / "nowhere")
-    status, out, error = typed(*(word.replace("PLACE", str(place)).replace("NOWHERE", nowhere) for word in command.split()))
+    status, out, error = typed(
+        *(word.replace("PLACE", str(place)).replace("NOWHERE", nowhere) for word in command.split())
+    )
     assert (status, out, error.count("\n")) == (2, "", 1), error
     assert said.replace("NOWHERE", nowhere) in error
     assert not (tmp_path / "nowhere").exists()

@@ -21,8 +21,17 @@ HISTORY = [{"epoch": n} for n in range(1, 25)]
 
 
 def test_train_ends_with_ten_lines(typed: Typed, place: Path, tmp_path: Path) -> None:
-    words = ["--set", "training.epochs=3", "--set", f"features.cache={place / 'other'}", "--set", "features.window=2"]
-    status, out, said = typed("train", "--frozen", place / "music", "--recipe", "spectral-lag", *words, "--out", tmp_path / "run")
+    words = [
+        "--set",
+        "training.epochs=3",
+        "--set",
+        f"features.cache={place / 'other'}",
+        "--set",
+        "features.window=2",
+    ]
+    status, out, said = typed(
+        "train", "--frozen", place / "music", "--recipe", "spectral-lag", *words, "--out", tmp_path / "run"
+    )
     assert status == 0
     lines = out.splitlines()
     assert len(lines) <= 14
@@ -30,7 +39,10 @@ def test_train_ends_with_ten_lines(typed: Typed, place: Path, tmp_path: Path) ->
         f"look          beatmeter report {tmp_path / 'run'} --open",
         f"use           beatmeter predict {tmp_path / 'run'} song.mp3",
     ]
-    assert any(line.startswith("test  ") and "% right [" in line and "of 12 clips" in line and "chance 17%" in line for line in lines)
+    assert any(
+        line.startswith("test  ") and "% right [" in line and "of 12 clips" in line and "chance 17%" in line
+        for line in lines
+    )
     for split in ("val", "test"):
         assert "metric" in (tmp_path / "run" / "evaluation" / f"{split}.txt").read_text()
     table = [line for line in said.splitlines() if "/3  " in line]
@@ -42,16 +54,23 @@ def test_train_ends_with_ten_lines(typed: Typed, place: Path, tmp_path: Path) ->
     assert max(map(len, [*table, heading])) <= 80
 
 
-@pytest.mark.parametrize("control", [controls.polymetric, controls.leaky, controls.confused, controls.selective])
+@pytest.mark.parametrize(
+    "control", [controls.polymetric, controls.leaky, controls.confused, controls.selective]
+)
 @pytest.mark.parametrize("width", [40, 80, 100])
 def test_the_end_says_what_the_evaluation_found(control: type, width: int) -> None:
     e = Evaluation.of(control(0, songs=80), control(9, songs=80, split="val"), FAST)
     text = closing_text(Path("runs/first"), e, HISTORY, 21, width)
-    assert max(width_of(line) for line in text.splitlines() if "runs/first" not in line) <= width, "only names and commands may be longer"
+    assert max(width_of(line) for line in text.splitlines() if "runs/first" not in line) <= width, (
+        "only names and commands may be longer"
+    )
     flat = " ".join(text.split())
     assert flat.startswith("runs/first finished, best epoch 21 of 24 ")
     accuracy = e.measures.overall["accuracy"]
-    assert f"{100 * accuracy.value:.0f}% right [{100 * accuracy.low:.0f}, {100 * accuracy.high:.0f}] of {accuracy.n} clips" in flat
+    assert (
+        f"{100 * accuracy.value:.0f}% right [{100 * accuracy.low:.0f}, {100 * accuracy.high:.0f}] of {accuracy.n} clips"
+        in flat
+    )
     confusion = e.measures.confusion - np.diag(np.diag(e.measures.confusion))
     if confusion.any():
         i, j = np.unravel_index(confusion.argmax(), confusion.shape)

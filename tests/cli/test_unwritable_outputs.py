@@ -56,7 +56,10 @@ def refused(typed: Typed, place: Path, folder: Path, command: str) -> str:
         (folder / name).mkdir()
     clip = next(iter(sorted((place / "music" / "audio").iterdir())))
     words = [
-        word.replace("PLACE", str(place)).replace("FILE", str(folder / "file")).replace("FOLDER", str(folder / "folder")).replace("CLIP", str(clip))
+        word.replace("PLACE", str(place))
+        .replace("FILE", str(folder / "file"))
+        .replace("FOLDER", str(folder / "folder"))
+        .replace("CLIP", str(clip))
         for word in command.split()
     ]
     status, _, said = typed(*words)
@@ -90,7 +93,9 @@ def test_a_folder_where_a_file_should_go(typed: Typed, place: Path, tmp_path: Pa
         ("train --resume RUN", "run.json"),
     ],
 )
-def test_the_files_of_a_run_that_cannot_be_replaced(typed: Typed, place: Path, tmp_path: Path, command: str, inside: str) -> None:
+def test_the_files_of_a_run_that_cannot_be_replaced(
+    typed: Typed, place: Path, tmp_path: Path, command: str, inside: str
+) -> None:
     shutil.copytree(place / "run", tmp_path / "run")
     (tmp_path / "run" / inside).unlink(missing_ok=True)
     (tmp_path / "run" / inside / "occupied").mkdir(parents=True)
@@ -99,9 +104,19 @@ def test_the_files_of_a_run_that_cannot_be_replaced(typed: Typed, place: Path, t
 
 
 @pytest.mark.parametrize(
-    "command", ["models", "models --json", "--help", "train --settings", "cache info PLACE/cache", "compare a=PLACE/run b=PLACE/run"]
+    "command",
+    [
+        "models",
+        "models --json",
+        "--help",
+        "train --settings",
+        "cache info PLACE/cache",
+        "compare a=PLACE/run b=PLACE/run",
+    ],
 )
-@pytest.mark.parametrize(("where", "reason"), [("/dev/full", "No space left on device"), ("closed", "Bad file descriptor")])
+@pytest.mark.parametrize(
+    ("where", "reason"), [("/dev/full", "No space left on device"), ("closed", "Bad file descriptor")]
+)
 def test_standard_output_that_takes_nothing(place: Path, command: str, where: str, reason: str) -> None:
     if where != "closed" and not Path(where).exists():
         pytest.skip(f"{where} is Linux's own")
@@ -115,7 +130,10 @@ def test_standard_output_that_takes_nothing(place: Path, command: str, where: st
 
 def test_a_misspelt_command_keeps_its_exit_status_where_stderr_takes_nothing() -> None:
     for redirect in ("2>&-", "2>/dev/full"):
-        done = subprocess.run(["sh", "-c", f'exec "$@" {redirect}', "sh", sys.executable, "-m", "beatmeter", "modls"], check=False)
+        done = subprocess.run(
+            ["sh", "-c", f'exec "$@" {redirect}', "sh", sys.executable, "-m", "beatmeter", "modls"],
+            check=False,
+        )
         assert done.returncode == 2, redirect
 
 

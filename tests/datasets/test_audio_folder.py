@@ -8,7 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from beatmeter.datasets.files import AudioFolder, MissingFileError, audio_names, clean, find_audio, is_audio, song, stem
+from beatmeter.datasets.files import (
+    AudioFolder,
+    MissingFileError,
+    audio_names,
+    clean,
+    find_audio,
+    is_audio,
+    song,
+    stem,
+)
 from beatmeter.errors import DataError
 
 
@@ -30,7 +39,17 @@ def test_what_counts_as_audio() -> None:
 
 
 def test_walk_is_sorted_and_leaves_junk_alone(tmp_path: Path) -> None:
-    make(tmp_path, "b/2.wav", "a/1.mp3", "B/3.flac", "a/._1.mp3", "__MACOSX/a/1.mp3", ".hidden/x.wav", "a/note.txt", "0.ogg")
+    make(
+        tmp_path,
+        "b/2.wav",
+        "a/1.mp3",
+        "B/3.flac",
+        "a/._1.mp3",
+        "__MACOSX/a/1.mp3",
+        ".hidden/x.wav",
+        "a/note.txt",
+        "0.ogg",
+    )
     assert names(tmp_path) == ["0.ogg", "B/3.flac", "a/1.mp3", "b/2.wav"]
 
 
@@ -78,7 +97,14 @@ def test_names_need_not_be_text(tmp_path: Path) -> None:
 def test_what_a_name_finds(tmp_path: Path, cell: str, found: str) -> None:
     folder = make(
         tmp_path,
-        *("FMA/062182.mp3", "FMA/._062182.mp3", "FMA/same.flac", "MAG/same.wav", "GTZAN/genres/blues/blues.00000.au", "OWN/OWN/nested.mp3"),
+        *(
+            "FMA/062182.mp3",
+            "FMA/._062182.mp3",
+            "FMA/same.flac",
+            "MAG/same.wav",
+            "GTZAN/genres/blues/blues.00000.au",
+            "OWN/OWN/nested.mp3",
+        ),
         *("OWN/both.mp3", "OWN/both.flac", "OWN/Case.mp3", "OWN/case.mp3", "top.ogg"),
     )
     assert folder.find(cell) == tmp_path / found
@@ -93,13 +119,18 @@ def test_a_stem_alone_is_enough_only_when_asked(tmp_path: Path) -> None:
     folder = make(tmp_path, "audio/artist_title_seg00.mp3", "a/twin.wav", "b/twin.wav")
     with pytest.raises(MissingFileError):
         folder.find("/WIKI/artist_title_seg00.wav")
-    assert folder.find("/WIKI/artist_title_seg00.wav", anywhere=True) == tmp_path / "audio/artist_title_seg00.mp3"
+    assert (
+        folder.find("/WIKI/artist_title_seg00.wav", anywhere=True)
+        == tmp_path / "audio/artist_title_seg00.mp3"
+    )
     with pytest.raises(MissingFileError, match="several files could be") as error:
         folder.find("/WIKI/twin.wav", anywhere=True)
     assert error.value.kind == "ambiguous"
 
 
-@pytest.mark.parametrize("cell", ["../x.wav", "/../x.wav", "a/../../x.wav", "..\\x.wav", "a/b/../../../x.wav", ".."])
+@pytest.mark.parametrize(
+    "cell", ["../x.wav", "/../x.wav", "a/../../x.wav", "..\\x.wav", "a/b/../../../x.wav", ".."]
+)
 def test_nothing_outside(tmp_path: Path, cell: str) -> None:
     make(tmp_path, "x.wav")
     folder = make(tmp_path / "root", "a/y.wav")

@@ -86,7 +86,9 @@ def test_a_file_that_kills_its_process_is_named(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(checking, "_look", look)
     report = checked(tmp_path, jobs=2)
-    assert {e.id: (e.kind, "made the decoder crash" in e.reason) for e in report.dataset.excluded} == {"3.wav": ("unreadable", True)}
+    assert {e.id: (e.kind, "made the decoder crash" in e.reason) for e in report.dataset.excluded} == {
+        "3.wav": ("unreadable", True)
+    }
     assert len(report.dataset.tracks) == 5
 
 
@@ -116,10 +118,15 @@ def test_warnings(tmp_path: Path) -> None:
     rows = ["file,class,split,source"]
     for n in range(44):
         (tmp_path / f"{n}.wav").write_bytes(b"%d" % n)
-        rows.append(f"{n}.wav,{4 if n < 22 else 3 + n % 2},{'val' if n == 0 else 'train'},{'one' if n < 22 else 'two'}")
+        rows.append(
+            f"{n}.wav,{4 if n < 22 else 3 + n % 2},{'val' if n == 0 else 'train'},{'one' if n < 22 else 'two'}"
+        )
     (tmp_path / "manifest.csv").write_text("\n".join(rows))
     report = checked(tmp_path, decode=False)
-    assert report.warnings() == ["val has no track of class 3", "source one is 100% class 4: a model may learn the source instead of the meter"]
+    assert report.warnings() == [
+        "val has no track of class 3",
+        "source one is 100% class 4: a model may learn the source instead of the meter",
+    ]
 
 
 # synthetic
@@ -136,7 +143,9 @@ def made(tmp_path_factory) -> Path:
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {
+        p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()
+    }
 
 
 def test_a_synthetic_set_is_a_dataset(made: Path) -> None:
@@ -155,7 +164,9 @@ def test_a_synthetic_set_is_a_dataset(made: Path) -> None:
 def test_clips_are_what_the_generator_renders(made: Path) -> None:
     rows = list(csv.DictReader((made / "manifest.csv").read_text().splitlines()))
     for row in rows[::7]:
-        clip = render(int(row["seed"]), meter=(3, 4, 5, 7, 9, 11)[rows.index(row) % 6], seconds=2.0, sample_rate=24_000)
+        clip = render(
+            int(row["seed"]), meter=(3, 4, 5, 7, 9, 11)[rows.index(row) % 6], seconds=2.0, sample_rate=24_000
+        )
         audio, rate = soundfile.read(made / row["file"], dtype="float32")
         assert rate == 24_000
         assert np.abs(audio - clip.audio).max() <= 1 / 32768 + 1e-7

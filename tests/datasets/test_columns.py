@@ -10,7 +10,15 @@ import pytest
 import soundfile
 
 from beatmeter.datasets import Dataset, open_dataset
-from beatmeter.datasets.columns import grouped_by, labelled_by, number_of, one_class, require_columns, several_labels, with_targets
+from beatmeter.datasets.columns import (
+    grouped_by,
+    labelled_by,
+    number_of,
+    one_class,
+    require_columns,
+    several_labels,
+    with_targets,
+)
 from beatmeter.datasets.splits import split_dataset
 from beatmeter.errors import DataError
 from beatmeter.schema import Track
@@ -44,9 +52,17 @@ def test_a_manifest_without_a_class_is_a_manifest(songs: Path) -> None:
 
 
 def test_classes_of_a_column_become_labels_and_unknown_ones_are_listed() -> None:
-    found = labelled_by(dataset(track("a", who="Bach "), track("b", who="?"), track("c", who="NaN"), track("d")), "who", one_class)
+    found = labelled_by(
+        dataset(track("a", who="Bach "), track("b", who="?"), track("c", who="NaN"), track("d")),
+        "who",
+        one_class,
+    )
     assert [(t.id, t.primary) for t in found.tracks] == [("a", "Bach")]
-    assert [(e.id, e.kind) for e in found.excluded] == [("b", "unlabelled"), ("c", "unlabelled"), ("d", "unlabelled")]
+    assert [(e.id, e.kind) for e in found.excluded] == [
+        ("b", "unlabelled"),
+        ("c", "unlabelled"),
+        ("d", "unlabelled"),
+    ]
     assert several_labels(track("a", tags="piano; strings|piano,"), "tags") == ("piano", "strings")
 
 
@@ -70,7 +86,11 @@ def test_targets_join_by_id(tmp_path: Path) -> None:
     found = with_targets(before, table)
     assert [t.extra["mood"] for t in found.tracks] == ["calm", "sad"]
     assert found.sha256 != before.sha256
-    for text, what in (("name,mood\na,x\n", "no column 'id'"), ("id,mood\na,x\na,y\n", "twice"), ("id,mood\nq,x\n", "names none of the 2 tracks")):
+    for text, what in (
+        ("name,mood\na,x\n", "no column 'id'"),
+        ("id,mood\na,x\na,y\n", "twice"),
+        ("id,mood\nq,x\n", "names none of the 2 tracks"),
+    ):
         table.write_text(text)
         with pytest.raises(DataError, match=what):
             with_targets(before, table)
@@ -85,7 +105,9 @@ def test_parquet_needs_pyarrow_and_says_so(tmp_path: Path, monkeypatch: pytest.M
 def test_parquet_is_read_where_pyarrow_is(tmp_path: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
-    parquet.write_table(pyarrow.table({"id": ["a", "b"], "tempo": [120.0, None]}), tmp_path / "targets.parquet")
+    parquet.write_table(
+        pyarrow.table({"id": ["a", "b"], "tempo": [120.0, None]}), tmp_path / "targets.parquet"
+    )
     found = with_targets(dataset(track("a"), track("b")), tmp_path / "targets.parquet")
     assert [t.extra["tempo"] for t in found.tracks] == ["120.0", ""]
 

@@ -68,8 +68,13 @@ def test_a_review(folder: Path, tmp_path: Path) -> None:
         "FMA/odd": {"11": 1.0},
     }
     assert tracks["FMA/4"].primary == "4"
-    assert {name: t.extra[ORIGINAL] for name, t in tracks.items() if ORIGINAL in t.extra} == {"FMA/4": "7", "FMA/odd": ""}
-    assert [(e.id, e.kind, e.reason, e.split) for e in found.excluded] == [("FMA/3", "correction", "left out by review0.csv:4: speech", "train")]
+    assert {name: t.extra[ORIGINAL] for name, t in tracks.items() if ORIGINAL in t.extra} == {
+        "FMA/4": "7",
+        "FMA/odd": "",
+    }
+    assert [(e.id, e.kind, e.reason, e.split) for e in found.excluded] == [
+        ("FMA/3", "correction", "left out by review0.csv:4: speech", "train")
+    ]
     (done,) = found.corrections
     assert done["sha256"] == hashlib.sha256(text.encode()).hexdigest()
     assert (done["relabelled"], done["left out"], done["kept"], done["not here"]) == (2, 1, 1, [])
@@ -80,7 +85,9 @@ def test_a_review(folder: Path, tmp_path: Path) -> None:
 def test_plain_corrections(folder: Path, tmp_path: Path) -> None:
     found = corrected(folder, tmp_path, 'id,label,reason\nFMA/1,"3,4",\nFMA/2,,noise\nelsewhere,3,\n')
     assert {t.id: dict(t.labels) for t in found.tracks}["FMA/1"] == {"3": 1.0, "4": 1.0}
-    assert ("FMA/2", "correction", "left out by review0.csv:3: noise") in {(e.id, e.kind, e.reason) for e in found.excluded}
+    assert ("FMA/2", "correction", "left out by review0.csv:3: noise") in {
+        (e.id, e.kind, e.reason) for e in found.excluded
+    }
     assert found.corrections[0]["not here"] == ["elsewhere"]
 
 
@@ -88,15 +95,24 @@ def test_corrections_of_corrections(folder: Path, tmp_path: Path) -> None:
     first, second = f"{REVIEW}FMA/1,3,9,\n", f"{REVIEW}FMA/1,9,11,\n"
     track = {t.id: t for t in corrected(folder, tmp_path, first, second).tracks}["FMA/1"]
     assert (track.primary, track.extra[ORIGINAL]) == ("11", "3")
-    with pytest.raises(DataError, match=r"review0\.csv:2: 'FMA/1' was labelled 9 at the review, it is 3 now\. Give the corrections"):
+    with pytest.raises(
+        DataError,
+        match=r"review0\.csv:2: 'FMA/1' was labelled 9 at the review, it is 3 now\. Give the corrections",
+    ):
         corrected(folder, tmp_path, second)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (f"{REVIEW}FMA/1,3,13,\n", r"review0\.csv:2: the label of 'FMA/1': meter '13' is not one of the classes"),
-        (f"{REVIEW}FMA/1,3,perhaps,\n", r"review0\.csv:2: .*'perhaps' is not one of the classes .*keep or drop"),
+        (
+            f"{REVIEW}FMA/1,3,13,\n",
+            r"review0\.csv:2: the label of 'FMA/1': meter '13' is not one of the classes",
+        ),
+        (
+            f"{REVIEW}FMA/1,3,perhaps,\n",
+            r"review0\.csv:2: .*'perhaps' is not one of the classes .*keep or drop",
+        ),
         (f"{REVIEW}FMA/1,4,keep,\n", "was labelled 4 at the review, it is 3 now"),
         (f"{REVIEW}FMA/1,3,4,\nFMA/1,3,5,\n", r"review0\.csv:3: this line names 'FMA/1' again"),
         (f"{REVIEW},3,4,\n", r"review0\.csv:2: this line has an empty id"),
@@ -133,17 +149,29 @@ def test_labels_survive_writing(weights: dict[str, float]) -> None:
 
 
 def test_corrections_are_a_setting() -> None:
-    assert parse_assignment("data.corrections=a.csv,b.csv", RunConfig()) == {"data": {"corrections": ["a.csv", "b.csv"]}}
+    assert parse_assignment("data.corrections=a.csv,b.csv", RunConfig()) == {
+        "data": {"corrections": ["a.csv", "b.csv"]}
+    }
 
 
 def test_data_check_and_split_apply_them(folder: Path, tmp_path: Path) -> None:
     review = tmp_path / "review.csv"
     review.write_text(f"{REVIEW}FMA/3,5,drop,\nFMA/2,4,3,\nFMA/1,3,keep,\nother,3,4,\n")
     result = CliRunner().invoke(data, ["check", str(folder), "--corrections", str(review)])
-    assert f"corrected by {review}: 1 relabelled, 1 left out, 1 kept, 1 not of this dataset (other)" in result.stdout
-    assert "left out: FMA/3 (data_train_4_classes.tab:4): correction: left out by review.csv:2" in result.stdout
-    value = json.loads(CliRunner().invoke(data, ["check", str(folder), "--corrections", str(review), "--json"]).stdout)
+    assert (
+        f"corrected by {review}: 1 relabelled, 1 left out, 1 kept, 1 not of this dataset (other)"
+        in result.stdout
+    )
+    assert (
+        "left out: FMA/3 (data_train_4_classes.tab:4): correction: left out by review.csv:2" in result.stdout
+    )
+    value = json.loads(
+        CliRunner().invoke(data, ["check", str(folder), "--corrections", str(review), "--json"]).stdout
+    )
     assert value["corrections"][0]["labels"] == {"FMA/2": ["4", "3"]}
     out = tmp_path / "split.csv"
-    CliRunner().invoke(data, ["split", str(folder), "--corrections", str(review), "--out", str(out), "--cache", str(tmp_path)])
+    CliRunner().invoke(
+        data,
+        ["split", str(folder), "--corrections", str(review), "--out", str(out), "--cache", str(tmp_path)],
+    )
     assert "FMA/3" not in out.read_text()

@@ -34,10 +34,21 @@ def music_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_under_corrected_labels(music_folder: Path, tmp_path: Path) -> None:
     first, second = tmp_path / "first.csv", tmp_path / "second.csv"
-    first.write_text("id,label,new label,comment\ntrain/3/0.flac,3,4,\ntrain/3/6.flac,3,drop,\ntest/3/2.flac,3,keep,\n")
+    first.write_text(
+        "id,label,new label,comment\ntrain/3/0.flac,3,4,\ntrain/3/6.flac,3,drop,\ntest/3/2.flac,3,keep,\n"
+    )
     second.write_text("id,label,new label,comment\ntest/3/8.flac,3,4,\ntest/4/5.flac,4,drop,\n")
     out = tmp_path / "run"
-    settings = ("--recipe", "spectral-lag", "--set", "training.epochs=1", "--set", f"features.cache={tmp_path / 'cache'}", "--device", "cpu")
+    settings = (
+        "--recipe",
+        "spectral-lag",
+        "--set",
+        "training.epochs=1",
+        "--set",
+        f"features.cache={tmp_path / 'cache'}",
+        "--device",
+        "cpu",
+    )
     told = run(train, music_folder, "--frozen", *settings, "--corrections", first, "--out", out)
     assert "9 train, 10 val, 10 test, 1 label corrected; 1 left out (1 correction)" in told.stderr
     (done,) = json.loads((out / "run.json").read_text())["data"]["corrections"]
@@ -48,7 +59,9 @@ def test_a_run_under_corrected_labels(music_folder: Path, tmp_path: Path) -> Non
     before = (out / "predictions" / "test.csv").read_bytes()
     run(evaluate, out, "--split", "test", "--corrections", second, "--device", "cpu")
     assert (out / "predictions" / "test.csv").read_bytes() == before
-    original, corrected = (read_predictions(out / "predictions" / f"{name}.csv") for name in ("test", "corrected-test"))
+    original, corrected = (
+        read_predictions(out / "predictions" / f"{name}.csv") for name in ("test", "corrected-test")
+    )
     assert set(original.ids) - set(corrected.ids) == {"test/4/5.flac"}
     labels = {p.ids[i]: p.classes[p.primary[i]] for p in (original,) for i in range(len(p))}
     now = {p.ids[i]: p.classes[p.primary[i]] for p in (corrected,) for i in range(len(p))}

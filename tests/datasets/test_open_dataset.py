@@ -19,7 +19,9 @@ FILE_KINDS = {"missing", "outside", "label", "non-music"}  # what shows without 
 
 
 def opened(path: Path, *extra: Path, labelled: bool = True, classes: int = 0) -> Dataset:
-    return open_dataset(path, DataConfig(path=str(path), extra=tuple(map(str, extra)), classes=classes), CLASSES, labelled)
+    return open_dataset(
+        path, DataConfig(path=str(path), extra=tuple(map(str, extra)), classes=classes), CLASSES, labelled
+    )
 
 
 def touch(root: Path, *names: str) -> None:
@@ -82,7 +84,9 @@ def test_tab_and_csv_say_the_same(tmp_path: Path) -> None:
             touch(f.path, f"FMA/{n}.mp3")
         f.write_tables(suffix)
         folders.append(opened(f.path))
-    assert [(t.id, t.labels, t.split) for t in folders[0].tracks] == [(t.id, t.labels, t.split) for t in folders[1].tracks]
+    assert [(t.id, t.labels, t.split) for t in folders[0].tracks] == [
+        (t.id, t.labels, t.split) for t in folders[1].tracks
+    ]
     assert len(folders[0].tracks) == 4
     assert folders[0].sha256 != folders[1].sha256
 
@@ -165,13 +169,18 @@ def wikimeter(root: Path, prefix: str = "WIKI", folder: str = "WIKI") -> Path:
         ("king_frame_seg00", "three", "3:0.7,4:1"),
         ("money_seg00", "seven", "7,4"),
     ]
-    lines = ["filename\tlabel\tmeter\talt_meter", *(f'"/{prefix}/{name}.wav"\t"{word}"\t{meter}\t0' for name, word, meter in rows)]
+    lines = [
+        "filename\tlabel\tmeter\talt_meter",
+        *(f'"/{prefix}/{name}.wav"\t"{word}"\t{meter}\t0' for name, word, meter in rows),
+    ]
     touch(root, *(f"{folder}/{name}.mp3" for name, _, _ in rows))
     (root / "data_wikimeter.tab").write_text("\n".join(lines))
     return root
 
 
-@pytest.mark.parametrize(("prefix", "folder"), [("WIKI", "WIKI"), ("WIKIMETER", "audio"), ("ODDMETER-WIKI", "x/y")])
+@pytest.mark.parametrize(
+    ("prefix", "folder"), [("WIKI", "WIKI"), ("WIKIMETER", "audio"), ("ODDMETER-WIKI", "x/y")]
+)
 def test_wikimeter(tmp_path: Path, prefix: str, folder: str) -> None:
     dataset = opened(wikimeter(tmp_path, prefix, folder))
     assert dataset.kind == "wikimeter"
@@ -193,7 +202,9 @@ def test_label_tables_with_their_split_in_the_name(tmp_path: Path) -> None:
     (tmp_path / "wiki-test.tab").write_text("\n".join([text.splitlines()[0], text.splitlines()[4]]))
     assert [t.split for t in opened(tmp_path).tracks] == ["test", "train", "train", "train"]
     (tmp_path / "more.tab").write_text(text)
-    with pytest.raises(DataError, match=r"several tables: more\.tab, wiki-test\.tab, wiki-train\.tab.*Name the one"):
+    with pytest.raises(
+        DataError, match=r"several tables: more\.tab, wiki-test\.tab, wiki-train\.tab.*Name the one"
+    ):
         opened(tmp_path)
     assert len(opened(tmp_path / "more.tab").tracks) == 4
 
@@ -237,17 +248,30 @@ def test_manifest(tmp_path: Path) -> None:
 
 
 def test_manifest_columns_by_other_names(tmp_path: Path) -> None:
-    for text in ("path\tmeter\tartist\na.wav\t5\tx\n", "filename;label;tune\na.wav;five;x\n", "id,audio,class,song\nz,a.wav,10,x\n"):
+    for text in (
+        "path\tmeter\tartist\na.wav\t5\tx\n",
+        "filename;label;tune\na.wav;five;x\n",
+        "id,audio,class,song\nz,a.wav,10,x\n",
+    ):
         dataset = manifest(tmp_path, text)
         assert [(t.primary, t.group) for t in dataset.tracks] == [("5", "x")]
     assert dataset.tracks[0].id == "z"
     assert [
-        t.group for t in manifest(tmp_path, "file,class\nx_seg01.wav,3\nx_seg02.wav,3\n", "manifest.csv", "x_seg01.wav", "x_seg02.wav").tracks
+        t.group
+        for t in manifest(
+            tmp_path,
+            "file,class\nx_seg01.wav,3\nx_seg02.wav,3\n",
+            "manifest.csv",
+            "x_seg01.wav",
+            "x_seg02.wav",
+        ).tracks
     ] == ["song:x"] * 2
 
 
 def test_parts_of_files_are_not_taken_for_files(tmp_path: Path) -> None:
-    dataset = manifest(tmp_path, "file,class,start,end\na.wav,3,0,\nb.wav,3,0.0,\nc/d.wav,3,5,\ne.wav,3,,30\n")
+    dataset = manifest(
+        tmp_path, "file,class,start,end\na.wav,3,0,\nb.wav,3,0.0,\nc/d.wav,3,5,\ne.wav,3,,30\n"
+    )
     assert {t.id for t in dataset.tracks} == {"a.wav", "b.flac"}
     assert all("cut that part" in e.reason for e in dataset.excluded)
 
@@ -255,7 +279,11 @@ def test_parts_of_files_are_not_taken_for_files(tmp_path: Path) -> None:
 def test_a_table_in_a_folder_of_music_is_found_or_left_alone(tmp_path: Path) -> None:
     assert manifest(tmp_path, "file,class\na.wav,3\n", "labels.csv").kind == "manifest"
     (tmp_path / "labels.csv").unlink()
-    for name, text in (("split.csv", "id,group,split\na.wav,x,train\n"), ("features.csv", "path,tempo\na.wav,120\n"), ("junk.csv", "\0,")):
+    for name, text in (
+        ("split.csv", "id,group,split\na.wav,x,train\n"),
+        ("features.csv", "path,tempo\na.wav,120\n"),
+        ("junk.csv", "\0,"),
+    ):
         (tmp_path / name).write_text(text)
     assert opened(tmp_path, labelled=False).kind == "folder"
     with pytest.raises(DataError, match="names no files"):
@@ -273,7 +301,9 @@ def test_an_unlabelled_manifest(tmp_path: Path) -> None:
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from(["a.wav", "b.wav", "c/d.ogg", "../x.wav", "none.wav", "", " e.mp3", "a.wav\0", "\udce9.wav"]),
+            st.sampled_from(
+                ["a.wav", "b.wav", "c/d.ogg", "../x.wav", "none.wav", "", " e.mp3", "a.wav\0", "\udce9.wav"]
+            ),
             st.sampled_from(["3", "4", "3:4", "3,11:0.5", "13", "", "x", "7/8"]),
             st.sampled_from(["", "train", "val", "test", "nowhere"]),
             st.sampled_from(["", "g", "h"]),
@@ -304,12 +334,25 @@ def test_a_flat_folder_is_unlabelled(tmp_path: Path) -> None:
     dataset = opened(tmp_path, labelled=False)
     assert dataset.kind == "folder"
     assert [t.id for t in dataset.tracks] == ["a.mp3", "b.wav", "sub/c.flac"]
-    assert all(not t.labels and t.split is None and t.group == t.id and t.source == tmp_path.name for t in dataset.tracks)
+    assert all(
+        not t.labels and t.split is None and t.group == t.id and t.source == tmp_path.name
+        for t in dataset.tracks
+    )
     assert set(why(opened(tmp_path)).values()) == {"unlabelled"}
 
 
 def test_folders_named_by_class(tmp_path: Path) -> None:
-    touch(tmp_path, "3/a.wav", "four/b.wav", "3+4/c.wav", "2/d.wav", "13/e.wav", "x/5/f.wav", "test/7/g_seg01.wav", "train/h.wav")
+    touch(
+        tmp_path,
+        "3/a.wav",
+        "four/b.wav",
+        "3+4/c.wav",
+        "2/d.wav",
+        "13/e.wav",
+        "x/5/f.wav",
+        "test/7/g_seg01.wav",
+        "train/h.wav",
+    )
     found = {t.id: (dict(t.labels), t.primary, t.split) for t in opened(tmp_path, labelled=False).tracks}
     assert found == {
         "3/a.wav": ({"3": 1}, "3", None),
@@ -352,7 +395,12 @@ def test_extra_data_join_training_only(tmp_path: Path) -> None:
     main, extra = tmp_path / "main", tmp_path / "extra"
     manifest(main, "file,class,split\na.wav,3,train\nb.wav,4,test\n")
     manifest(
-        extra, "file,class,split,group\nb.wav,4,,x\nc/d.wav,5,train,x\ne.mp3,7,test,y\nnone.wav,7,,\n", "manifest.csv", "b.wav", "c/d.wav", "e.mp3"
+        extra,
+        "file,class,split,group\nb.wav,4,,x\nc/d.wav,5,train,x\ne.mp3,7,test,y\nnone.wav,7,,\n",
+        "manifest.csv",
+        "b.wav",
+        "c/d.wav",
+        "e.mp3",
     )
     dataset = opened(main, extra)
     assert {t.id: (t.split, t.source) for t in dataset.tracks} == {

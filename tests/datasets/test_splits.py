@@ -19,8 +19,24 @@ from beatmeter.schema import SPLITS, Track
 from beatmeter.settings import SplitConfig
 
 
-def track(name: str, label: str = "3", group: str = "", split: str | None = None, joined: bool = False, path: Path = Path("x.wav")) -> Track:
-    return Track(name, path, {label: 1.0} if label else {}, label or None, group, "here", split, {JOINED: "more"} if joined else {})
+def track(
+    name: str,
+    label: str = "3",
+    group: str = "",
+    split: str | None = None,
+    joined: bool = False,
+    path: Path = Path("x.wav"),
+) -> Track:
+    return Track(
+        name,
+        path,
+        {label: 1.0} if label else {},
+        label or None,
+        group,
+        "here",
+        split,
+        {JOINED: "more"} if joined else {},
+    )
 
 
 def dataset(*tracks: Track) -> Dataset:
@@ -36,24 +52,34 @@ pool = st.lists(st.tuples(st.sampled_from("3457"), st.integers(0, 25)), min_size
 
 @settings(max_examples=60, deadline=None)
 @given(pool, st.integers(0, 3), st.sampled_from([(0.15, 0.15), (0.2, 0.0), (0.0, 0.3), (0.0, 0.0)]))
-def test_groups_stay_whole_and_the_seed_decides(rows: list[tuple[str, int]], seed: int, shares: tuple[float, float]) -> None:
+def test_groups_stay_whole_and_the_seed_decides(
+    rows: list[tuple[str, int]], seed: int, shares: tuple[float, float]
+) -> None:
     tracks = [track(f"t{i}", label, f"g{group}") for i, (label, group) in enumerate(rows)]
     config = SplitConfig(*shares, seed=seed)
     result = assign_splits(tracks, config)
     assert [replace(t, split=None) for t in result] == tracks
     assert all(len({t.split for t in result if t.group == group}) == 1 for group in {t.group for t in tracks})
-    assert {t.split for t in result} <= {"train", *(["val"] if shares[0] else []), *(["test"] if shares[1] else [])}
+    assert {t.split for t in result} <= {
+        "train",
+        *(["val"] if shares[0] else []),
+        *(["test"] if shares[1] else []),
+    }
     shuffled = assign_splits(tracks[::-1], config)
     assert {t.id: t.split for t in shuffled} == {t.id: t.split for t in result}
     assert leaks(result) == []
 
 
 def test_classes_are_balanced() -> None:
-    tracks = [track(f"{label}-{i}", label) for label, n in (("3", 400), ("4", 200), ("11", 20)) for i in range(n)]
+    tracks = [
+        track(f"{label}-{i}", label) for label, n in (("3", 400), ("4", 200), ("11", 20)) for i in range(n)
+    ]
     result = assign_splits(tracks, SplitConfig())
     counts = Counter((t.split, t.primary) for t in result)
     assert counts == {
-        (s, c): n * share // 100 for c, n in (("3", 400), ("4", 200), ("11", 20)) for s, share in (("train", 70), ("val", 15), ("test", 15))
+        (s, c): n * share // 100
+        for c, n in (("3", 400), ("4", 200), ("11", 20))
+        for s, share in (("train", 70), ("val", 15), ("test", 15))
     }
     other = assign_splits(tracks, SplitConfig(seed=1))
     assert Counter((t.split, t.primary) for t in other) == counts
@@ -70,12 +96,26 @@ def test_classes_are_balanced_over_uneven_groups() -> None:
 
 
 def test_a_lone_group_trains() -> None:
-    assert [t.split for t in assign_splits([track("a"), track("b", "4"), track("c", "4", "b")], SplitConfig())] == ["train"] * 3
+    assert [
+        t.split for t in assign_splits([track("a"), track("b", "4"), track("c", "4", "b")], SplitConfig())
+    ] == ["train"] * 3
 
 
 def test_tracks_keep_their_own_split_and_groups_follow() -> None:
-    tracks = [track("a", group="g", split="test"), track("b", group="g"), track("c", split="val"), track("d"), track("e", group="d")]
-    assert [t.split for t in assign_splits(tracks, SplitConfig())] == ["test", "test", "val", "train", "train"]
+    tracks = [
+        track("a", group="g", split="test"),
+        track("b", group="g"),
+        track("c", split="val"),
+        track("d"),
+        track("e", group="d"),
+    ]
+    assert [t.split for t in assign_splits(tracks, SplitConfig())] == [
+        "test",
+        "test",
+        "val",
+        "train",
+        "train",
+    ]
 
 
 # files
@@ -92,7 +132,9 @@ def test_split_file_round_trip(tmp_path: Path) -> None:
         t.path.write_bytes(t.id.encode())
     config = SplitConfig(seed=9, file=str(tmp_path / "s.csv"))
     for other in (None, "val"):  # the file goes before the table
-        assert split_dataset(dataset(*(replace(t, split=other) for t in files)), config).tracks == tuple(files)
+        assert split_dataset(dataset(*(replace(t, split=other) for t in files)), config).tracks == tuple(
+            files
+        )
 
 
 @pytest.mark.parametrize(
@@ -117,7 +159,9 @@ def test_a_split_file_of_other_tracks(tmp_path: Path, wavs: list[Path]) -> None:
     config = SplitConfig(file=str(tmp_path / "s.csv"))
     with pytest.raises(DataError, match="names none of these 1 track,"):
         split_dataset(dataset(track("z", path=wavs[0])), config)
-    result = split_dataset(dataset(track("a", path=wavs[0]), track("b", path=wavs[1]), track("z", path=wavs[2])), config)
+    result = split_dataset(
+        dataset(track("a", path=wavs[0]), track("b", path=wavs[1]), track("z", path=wavs[2])), config
+    )
     assert {t.id: t.split for t in result.tracks} == {"a": "train", "b": "test"}
     assert why(result) == {"z": "split"}
 
@@ -165,10 +209,16 @@ def test_training_gives_way_to_val_and_val_to_test() -> None:
         ([("a", "3", None), ("b", "3", "test")], ["b"], {"a": "leak"}),
         ([("a", "3", None), ("b", "3", "train")], ["a"], {"b": "copy"}),
         ([("a", "", None), ("b", "3", None)], ["b"], {"a": "copy"}),
-        ([("a", "3", "test"), ("b", "4", "test"), ("x", "3", "train")], [], {"a": "conflict", "b": "conflict", "x": "copy"}),
+        (
+            [("a", "3", "test"), ("b", "4", "test"), ("x", "3", "train")],
+            [],
+            {"a": "conflict", "b": "conflict", "x": "copy"},
+        ),
     ],
 )
-def test_copies_of_one_recording(rows: list[tuple[str, str, str | None]], kept: list[str], gone: dict[str, str]) -> None:
+def test_copies_of_one_recording(
+    rows: list[tuple[str, str, str | None]], kept: list[str], gone: dict[str, str]
+) -> None:
     result = without_leaks(dataset(*(track(*row[:2], split=row[2]) for row in rows)), {**KEYS, "x": "k1"})
     assert [t.id for t in result.tracks] == kept
     assert why(result) == gone
@@ -199,10 +249,14 @@ def test_split_dataset(wavs: list[Path], tmp_path: Path) -> None:
     wavs[3].write_bytes(wavs[0].read_bytes())
     wavs[2].unlink()
     tracks = [track(f"t{n}", "345"[n % 3], f"g{n // 2}", path=path) for n, path in enumerate(wavs)]
-    extra = [track(f"x{n}", "3", f"g{n}", "train", joined=True, path=tmp_path / f"x{n}.wav") for n in range(20)]
+    extra = [
+        track(f"x{n}", "3", f"g{n}", "train", joined=True, path=tmp_path / f"x{n}.wav") for n in range(20)
+    ]
     for t in extra:
         t.path.write_bytes(t.id.encode())
-    result = split_dataset(dataset(*tracks, *extra), SplitConfig(val=0.2, test=0.2), cache=tmp_path / "cache", jobs=2)
+    result = split_dataset(
+        dataset(*tracks, *extra), SplitConfig(val=0.2, test=0.2), cache=tmp_path / "cache", jobs=2
+    )
     assert all(t.split in SPLITS for t in result.tracks)
     assert leaks(result.tracks, audio_keys(result.tracks)[0]) == []
     reasons = why(result)
@@ -212,7 +266,9 @@ def test_split_dataset(wavs: list[Path], tmp_path: Path) -> None:
     assert 4 < len(held) < 12
     assert reasons == {t.id: "leak" for t in extra if t.group in held}
     assert len(result.tracks) + len(result.excluded) == 60
-    assert result == split_dataset(dataset(*tracks, *extra), SplitConfig(val=0.2, test=0.2), cache=tmp_path / "cache")
+    assert result == split_dataset(
+        dataset(*tracks, *extra), SplitConfig(val=0.2, test=0.2), cache=tmp_path / "cache"
+    )
 
 
 def test_ids_are_distinct() -> None:

@@ -18,12 +18,25 @@ from beatmeter.datasets.synth.players import ROLES
 from beatmeter.datasets.synth.styles import STYLES
 from beatmeter.errors import ConfigError, SchemaError
 
-CLEAN = SynthOptions(room=0, noise=0, equaliser=0, compressor=0, overdrive=0, codec=0, silence=0, polymeter=0, polyrhythm=0, hemiola=0)
+CLEAN = SynthOptions(
+    room=0,
+    noise=0,
+    equaliser=0,
+    compressor=0,
+    overdrive=0,
+    codec=0,
+    silence=0,
+    polymeter=0,
+    polyrhythm=0,
+    hemiola=0,
+)
 
 
 def digest(seed: int) -> str:
     clip = render(seed, seconds=6.0)
-    return hashlib.sha256(clip.audio.tobytes() + clip.beats.tobytes() + repr(clip.meters).encode()).hexdigest()
+    return hashlib.sha256(
+        clip.audio.tobytes() + clip.beats.tobytes() + repr(clip.meters).encode()
+    ).hexdigest()
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +48,9 @@ def clips() -> list[Clip]:
 def test_same_bytes_in_another_process_and_order() -> None:
     here = [digest(seed) for seed in (3, 4, 5)]
     code = "import sys; sys.path.insert(0, 'tests/datasets'); from test_synth import digest; print(digest(5), digest(4), digest(3))"
-    there = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    there = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+    ).stdout.split()
     assert here == there[::-1]
     assert len(set(here)) == 3
 
@@ -53,7 +68,12 @@ def test_every_clip_keeps_its_contract(clips: list[Clip]) -> None:
 
 
 def test_onsets_are_where_the_beats_are_said_to_be() -> None:
-    options = SynthOptions(**{**vars(CLEAN), "style_weights": (("click", 1.0), *((s.name, 0.0) for s in STYLES if s.name != "click"))})
+    options = SynthOptions(
+        **{
+            **vars(CLEAN),
+            "style_weights": (("click", 1.0), *((s.name, 0.0) for s in STYLES if s.name != "click")),
+        }
+    )
     for seed in range(8):
         clip = render(seed, seconds=12.0, options=options)
         envelope = np.abs(clip.audio)
@@ -79,7 +99,13 @@ def test_onset_energy_gathers_on_beats_in_music() -> None:
 
 
 def test_polymeters_carry_both_labels_and_both_grids() -> None:
-    for kind, meter in (("polymeter", 5), ("polymeter", 4), ("polyrhythm", 3), ("hemiola", 3), ("hemiola", 4)):
+    for kind, meter in (
+        ("polymeter", 5),
+        ("polymeter", 4),
+        ("polyrhythm", 3),
+        ("hemiola", 3),
+        ("hemiola", 4),
+    ):
         clip = render(11, meter=meter, kind=kind, seconds=20.0)
         assert clip.kind == kind
         assert clip.primary == meter

@@ -15,7 +15,11 @@ from beatmeter.datasets.tables import read_columns, read_table
 from beatmeter.errors import DataError
 
 cells = st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\0"), max_size=12)
-plain = st.text(st.characters(whitelist_categories=("L", "N", "P"), blacklist_characters='",\t;', max_codepoint=0x3000), min_size=1, max_size=8)
+plain = st.text(
+    st.characters(whitelist_categories=("L", "N", "P"), blacklist_characters='",\t;', max_codepoint=0x3000),
+    min_size=1,
+    max_size=8,
+)
 
 
 def table(folder: Path, text: str | bytes, name: str = "a.csv"):
@@ -24,8 +28,14 @@ def table(folder: Path, text: str | bytes, name: str = "a.csv"):
     return read_table(path)
 
 
-@given(st.lists(st.tuples(cells, cells, cells), max_size=6), st.sampled_from(["\t", ",", ";"]), st.sampled_from(["\n", "\r\n"]))
-def test_quoted_cells_survive(tmp_path_factory, rows: list[tuple[str, ...]], delimiter: str, ends: str) -> None:
+@given(
+    st.lists(st.tuples(cells, cells, cells), max_size=6),
+    st.sampled_from(["\t", ",", ";"]),
+    st.sampled_from(["\n", "\r\n"]),
+)
+def test_quoted_cells_survive(
+    tmp_path_factory, rows: list[tuple[str, ...]], delimiter: str, ends: str
+) -> None:
     text = io.StringIO()
     writer = csv.writer(text, delimiter=delimiter, lineterminator=ends, quoting=csv.QUOTE_ALL)
     writer.writerows([("filename", "Label", " meter "), *rows])
@@ -58,7 +68,11 @@ def test_any_bytes_are_read_or_refused(tmp_path_factory, data: bytes) -> None:
 
 def test_lines_are_counted_through_line_breaks_in_cells(tmp_path: Path) -> None:
     found = table(tmp_path, 'file,class\n"one\ntwo.wav",3\n\nthree.wav,4\nfour.wav\n')
-    assert [(r.where, r.cells["file"]) for r in found.rows] == [("a.csv:2", "one\ntwo.wav"), ("a.csv:5", "three.wav"), ("a.csv:6", "four.wav")]
+    assert [(r.where, r.cells["file"]) for r in found.rows] == [
+        ("a.csv:2", "one\ntwo.wav"),
+        ("a.csv:5", "three.wav"),
+        ("a.csv:6", "four.wav"),
+    ]
     assert found.rows[2].problem == "1 cells, the header has 2"
 
 
@@ -66,7 +80,9 @@ def test_encodings(tmp_path: Path) -> None:
     text = "file,class\ncafé.wav,3\n"
     for data in (text.encode(), text.encode("utf-8-sig"), text.encode("utf-16")):
         assert table(tmp_path, data).rows[0].cells["file"] == "café.wav"
-    assert table(tmp_path, text.encode("latin-1")).rows[0].cells["file"].encode("utf-8", "surrogateescape") == "café.wav".encode("latin-1")
+    assert table(tmp_path, text.encode("latin-1")).rows[0].cells["file"].encode(
+        "utf-8", "surrogateescape"
+    ) == "café.wav".encode("latin-1")
 
 
 def test_spaces_stay_in_cells(tmp_path: Path) -> None:

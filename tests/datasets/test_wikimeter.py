@@ -36,7 +36,13 @@ RATE = 8000
 needs_ffmpeg = pytest.mark.skipif(not ffmpeg.available(), reason="ffmpeg is not installed")
 
 
-def work(title: str, seconds: float = 60.0, meters: dict[str, float] | None = None, artist: str = "Band", **more: Any) -> Work:
+def work(
+    title: str,
+    seconds: float = 60.0,
+    meters: dict[str, float] | None = None,
+    artist: str = "Band",
+    **more: Any,
+) -> Work:
     return Work(artist, title, meters or {"7": 1.0}, seconds, **more)
 
 
@@ -95,8 +101,17 @@ def test_cut_is_exact_to_the_sample(tmp_path: Path, suffix: str) -> None:
     ffmpeg.cut(path, [(10.0, 40.0, tmp_path / "a.flac"), (40.0, 49.5, tmp_path / "b.flac")])
     a, b = load(tmp_path / "a.flac", 44_100), load(tmp_path / "b.flac", 44_100)
     assert (len(a), len(b)) == (30 * 44_100, round(9.5 * 44_100))
-    lag = int(np.argmax([np.dot(whole[441_000 + k : 441_000 + k + 44_100], a[:44_100]) for k in range(-3000, 3000)])) - 3000
-    assert lag in ((0,) if suffix == ".wav" else range(-2500, 2500))  # decoders may differ by the delay of the encoder
+    lag = (
+        int(
+            np.argmax(
+                [np.dot(whole[441_000 + k : 441_000 + k + 44_100], a[:44_100]) for k in range(-3000, 3000)]
+            )
+        )
+        - 3000
+    )
+    assert lag in (
+        (0,) if suffix == ".wav" else range(-2500, 2500)
+    )  # decoders may differ by the delay of the encoder
     joined = np.concatenate([a, b])
     assert np.abs(joined - whole[441_000 + lag : 441_000 + lag + len(joined)]).max() < 2e-3
     assert soundfile.info(tmp_path / "a.flac").channels == 2
@@ -119,7 +134,9 @@ def test_cut_says_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def stock(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Audio that the tests share."""
     folder = tmp_path_factory.mktemp("stock")
-    for seed, (name, seconds) in enumerate({"a": 75.0, "b": 62.0, "c": 41.0, "long": 130.0, "brief": 20.0}.items()):
+    for seed, (name, seconds) in enumerate(
+        {"a": 75.0, "b": 62.0, "c": 41.0, "long": 130.0, "brief": 20.0}.items()
+    ):
         put(folder, name, seed, seconds)
     (folder / "silence.flac").write_bytes(encode(np.zeros(RATE * 60, np.float32), ".flac", RATE))
     (folder / "text.mp3").write_bytes(b"This is no music.\n" * 999)
@@ -174,7 +191,13 @@ def test_a_catalogue_becomes_a_dataset(stock: Path, tmp_path: Path) -> None:
     licences = {r["file"]: r for r in rows(out / "licences.csv")}
     assert len(licences) == 4
     told = licences["WIKI/Ärzte-Söhne_Seven-8-live_seg01.flac"]
-    assert (told["licence"], told["uploader"], told["url"], told["start"], told["end"]) == ("CC BY 4.0", "Ärzte TV", "shelf:a", "40", "65")
+    assert (told["licence"], told["uploader"], told["url"], told["start"], told["end"]) == (
+        "CC BY 4.0",
+        "Ärzte TV",
+        "shelf:a",
+        "40",
+        "65",
+    )
     assert licences["WIKI/坂本_二つ_seg00.flac"]["licence"] == "not stated"
     assert rows(out / "rejected.csv") == []
     assert not (out / "tmp").exists()
@@ -192,14 +215,32 @@ def test_everything_that_does_not_fit_is_refused_with_its_reason(stock: Path, tm
         item("text", file="text.mp3"),
         item("a", 75),
     ]
-    source = shelf(stock, tmp_path, {"Band Song": found, "Band Tiny": [item("brief")], "Band None": [], "Band Offline": [item("x", fault="offline")]})
+    source = shelf(
+        stock,
+        tmp_path,
+        {
+            "Band Song": found,
+            "Band Tiny": [item("brief")],
+            "Band None": [],
+            "Band Offline": [item("x", fault="offline")],
+        },
+    )
     works = [work("Song"), work("Tiny", 12.0), work("None"), work("Offline")]
     out = tmp_path / "out"
     outcome = build(works, out, source, candidates=8)
     assert outcome.made == ["Band_Song", "Band_Tiny"]
-    assert outcome.without == {"Band_None": "the search found nothing", "Band_Offline": "the search failed: no route to host"}
-    said = {r["url"]: (r["title"], r["reason"], r["tried_again"]) for r in rows(out / "rejected.csv") if r["title"] == "Song"}
-    assert said.keys() == {f"shelf:{name}" for name in ("album", "long", "lies", "gone", "half", "silence", "text")}
+    assert outcome.without == {
+        "Band_None": "the search found nothing",
+        "Band_Offline": "the search failed: no route to host",
+    }
+    said = {
+        r["url"]: (r["title"], r["reason"], r["tried_again"])
+        for r in rows(out / "rejected.csv")
+        if r["title"] == "Song"
+    }
+    assert said.keys() == {
+        f"shelf:{name}" for name in ("album", "long", "lies", "gone", "half", "silence", "text")
+    }
     assert said["shelf:album"][1:] == ("it lasts 1:00:00, expected 1:00 (0:30 to 2:00)", "yes")
     assert said["shelf:long"][1:] == ("it lasts 2:10, expected 1:00 (0:30 to 2:00)", "no")
     assert said["shelf:lies"][1:] == ("it lasts 0:20, expected 1:00 (0:30 to 2:00)", "no")
@@ -216,7 +257,9 @@ def test_everything_that_does_not_fit_is_refused_with_its_reason(stock: Path, tm
 def test_what_was_refused_for_good_is_not_downloaded_again(stock: Path, tmp_path: Path) -> None:
     source = shelf(stock, tmp_path, {"Band Song": [item("long"), item("gone", fault="dead")]})
     out = tmp_path / "out"
-    assert build([work("Song")], out, source).without == {"Band_Song": "the download failed: HTTP Error 404: Not Found"}
+    assert build([work("Song")], out, source).without == {
+        "Band_Song": "the download failed: HTTP Error 404: Not Found"
+    }
     assert build([work("Song")], out, source).made == []
     assert source.log == ["shelf:long", "shelf:gone", "shelf:gone"]
     source = shelf(stock, tmp_path, {"Band Song": [item("long"), item("gone", fault="dead"), item("a")]})
@@ -247,7 +290,9 @@ def test_one_recording_is_taken_once(stock: Path, tmp_path: Path) -> None:
         ("Two", "shelf:b", "it is the same audio as Band_Three"),
         ("Four", "shelf:a1", "Band_One has it already"),
     }
-    assert len({path.read_bytes() for path in (out / "WIKI").iterdir()}) == len(list((out / "WIKI").iterdir()))
+    assert len({path.read_bytes() for path in (out / "WIKI").iterdir()}) == len(
+        list((out / "WIKI").iterdir())
+    )
 
 
 @needs_ffmpeg
@@ -267,7 +312,10 @@ def test_a_catalogue_that_changes(stock: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     build([work("One"), work("Two")], out, source)
     build([work("One", meters={"5": 1.0})], out, source)  # another meter, and the other work is not in it
-    assert {(r["filename"].split("_")[1], r["meter"]) for r in rows(out / "wikimeter.tab", "\t")} == {("One", "5"), ("Two", "7")}
+    assert {(r["filename"].split("_")[1], r["meter"]) for r in rows(out / "wikimeter.tab", "\t")} == {
+        ("One", "5"),
+        ("Two", "7"),
+    }
     assert len(source.log) == 2
     assert build([work("One", 200)], out, source).without.keys() == {"Band_One"}  # 75 s are too short now
     assert {path.name.split("_")[1] for path in (out / "WIKI").iterdir()} == {"Two"}
@@ -294,13 +342,19 @@ def test_groups_join_artist_tune_and_people(stock: Path, tmp_path: Path) -> None
     build(works, out, source)
     dataset = open_dataset(out, DataConfig(), CLASSES)
     found = {t.id.split("/")[1].rpartition("_seg")[0]: t.group for t in dataset.tracks}
-    assert found["Dave-Brubeck-Quartet_Take-Five"] == found["Al-Jarreau_Take-Five-live"] == found["al-jarreau_Mornin"]
+    assert (
+        found["Dave-Brubeck-Quartet_Take-Five"]
+        == found["Al-Jarreau_Take-Five-live"]
+        == found["al-jarreau_Mornin"]
+    )
     assert found["Trio-Ö_The-Dancing-Bear"] == found["The-Trio-O_Other"]
     assert len(set(found.values())) == 3
     for seed in range(5):
         split = split_dataset(dataset, SplitConfig(val=0.3, test=0.3, seed=seed))
         assert split.excluded == ()
-        assert all(len({t.split for t in split.tracks if t.group == group}) == 1 for group in set(found.values()))
+        assert all(
+            len({t.split for t in split.tracks if t.group == group}) == 1 for group in set(found.values())
+        )
 
 
 # stopped and taken up again
@@ -309,7 +363,10 @@ def test_groups_join_artist_tune_and_people(stock: Path, tmp_path: Path) -> None
 def many(stock: Path, tmp_path: Path, fault: str = "") -> tuple[list[Work], Shelf]:
     """Six works; the fault strikes at the fourth."""
     works = [work(f"Song {i}", 60) for i in range(6)]
-    queries = {w.query: [item(f"s{i}", **({"fault": fault} if fault and i == 3 else {}))] for i, w in enumerate(works)}
+    queries = {
+        w.query: [item(f"s{i}", **({"fault": fault} if fault and i == 3 else {}))]
+        for i, w in enumerate(works)
+    }
     source = shelf(stock, tmp_path, queries)
     for i in range(6):
         if not (source.folder / f"s{i}.flac").exists():
@@ -327,7 +384,10 @@ def test_interrupted_in_a_download(stock: Path, tmp_path: Path) -> None:
     assert len(open_dataset(out, DataConfig(), CLASSES).tracks) == 6  # three works of two segments, whole
     works, source = many(stock, tmp_path)
     outcome: Outcome = build(works, out, source)
-    assert (outcome.kept, outcome.made) == (["Band_Song-0", "Band_Song-1", "Band_Song-2"], ["Band_Song-3", "Band_Song-4", "Band_Song-5"])
+    assert (outcome.kept, outcome.made) == (
+        ["Band_Song-0", "Band_Song-1", "Band_Song-2"],
+        ["Band_Song-3", "Band_Song-4", "Band_Song-5"],
+    )
     undisturbed = tmp_path / "undisturbed"
     build(works, undisturbed, source)
     assert contents(out) == contents(undisturbed)
@@ -362,7 +422,9 @@ def test_killed_at_random_moments(stock: Path, tmp_path: Path) -> None:
     rng = np.random.default_rng(7)
     for _ in range(4):
         process = subprocess.Popen(
-            [sys.executable, "-c", code, str(Path(__file__).parents[1]), str(source.folder), str(out)], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", code, str(Path(__file__).parents[1]), str(source.folder), str(out)],
+            stdout=subprocess.PIPE,
+            text=True,
         )
         assert process.stdout is not None
         with process.stdout:
@@ -390,7 +452,11 @@ def test_half_written_files_of_an_earlier_run_do_no_harm(stock: Path, tmp_path: 
     (out / "tmp" / "123-abc").mkdir(parents=True)
     (out / "tmp" / "123-abc" / "audio.webm.part").write_bytes(b"half")
     build([work("Song")], out, source)
-    assert sorted(p.name for p in (out / "WIKI").iterdir()) == ["Band_Song_seg00.flac", "Band_Song_seg01.flac", "mine_seg00.flac"]
+    assert sorted(p.name for p in (out / "WIKI").iterdir()) == [
+        "Band_Song_seg00.flac",
+        "Band_Song_seg01.flac",
+        "mine_seg00.flac",
+    ]
     assert check(out, DataConfig(), CLASSES).status == 0
     (out / "WIKI" / "Band_Song_seg01.flac").write_bytes(b"cut short")
     assert not plan([work("Song")], out)[0].done
@@ -416,7 +482,9 @@ def test_a_folder_is_built_by_one_process_and_never_taken_from_others(stock: Pat
     assert len(list((out / "WIKI").iterdir())) == 2
 
 
-def test_nothing_is_tried_without_ffmpeg_or_a_downloader(stock: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_tried_without_ffmpeg_or_a_downloader(
+    stock: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(DataError, match="there is no shelf"):
         build([work("Song")], tmp_path / "out", Shelf(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -434,4 +502,6 @@ def test_records_say_all_of_it(stock: Path, tmp_path: Path) -> None:
     assert value["work"]["meters"] == {"3": 1.0, "4": 0.5}
     assert value["source"]["licence"] == "CC0"
     assert value["source"]["seconds"] == 75.0
-    assert [s["bytes"] for s in value["segments"]] == [p.stat().st_size for p in sorted((out / "WIKI").iterdir())]
+    assert [s["bytes"] for s in value["segments"]] == [
+        p.stat().st_size for p in sorted((out / "WIKI").iterdir())
+    ]

@@ -44,10 +44,21 @@ def write(path: Path, *lines: str) -> Path:
 
 
 def test_a_catalogue(tmp_path: Path) -> None:
-    path = write(tmp_path / "c.csv", "A,B,7/8,300,,X; Y ,https://example.org/b,yes,by ear", 'A,C,"3:0.7,4",61.5,Tune,,,,')
+    path = write(
+        tmp_path / "c.csv",
+        "A,B,7/8,300,,X; Y ,https://example.org/b,yes,by ear",
+        'A,C,"3:0.7,4",61.5,Tune,,,,',
+    )
     first, second = read_catalogue(path, CLASSES)
-    assert first == Work("A", "B", {"7": 1.0}, 300.0, "", ("X", "Y"), "https://example.org/b", True, "c.csv:2")
-    assert (dict(second.meters), second.seconds, second.tune, second.verified) == ({"3": 0.7, "4": 1.0}, 61.5, "Tune", False)
+    assert first == Work(
+        "A", "B", {"7": 1.0}, 300.0, "", ("X", "Y"), "https://example.org/b", True, "c.csv:2"
+    )
+    assert (dict(second.meters), second.seconds, second.tune, second.verified) == (
+        {"3": 0.7, "4": 1.0},
+        61.5,
+        "Tune",
+        False,
+    )
     assert [w.title for w in read_catalogue(tmp_path, CLASSES)] == ["B", "C"]
 
 
@@ -132,7 +143,9 @@ def test_groups_are_transitive() -> None:
         Work("Traditional (X)", "u", {"3": 1.0}, 60),
     ]
     same = dict.fromkeys(("A_x", "B_x", "B_y", "C_z"), "song:A_x")
-    assert groups(works) == same | {name: f"song:{name}" for name in ("D_w", "Traditional-X_v", "Traditional-X_u")}
+    assert groups(works) == same | {
+        name: f"song:{name}" for name in ("D_w", "Traditional-X_v", "Traditional-X_u")
+    }
 
 
 # the catalogues that ship
@@ -220,7 +233,9 @@ def server(tmp_path: Path) -> Iterator[str]:
     class Quiet(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *_: object) -> None: ...
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder))) as web:
+    with http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder))
+    ) as web:
         thread = threading.Thread(target=web.serve_forever)
         thread.start()
         yield f"http://127.0.0.1:{web.server_port}"
@@ -248,7 +263,14 @@ def test_ytdlp_answers_are_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     yt_dlp = pytest.importorskip("yt_dlp")
     asked: list[tuple[str, bool, dict[str, object]]] = []
     answers = {
-        False: {"entries": [{"url": "u1", "title": "One\n more", "duration": 61}, None, {"title": "no address"}, {"url": "u2", "duration": None}]},
+        False: {
+            "entries": [
+                {"url": "u1", "title": "One\n more", "duration": 61},
+                None,
+                {"title": "no address"},
+                {"url": "u2", "duration": None},
+            ]
+        },
         True: {
             "title": "One",
             "channel": "Somebody",
@@ -265,11 +287,18 @@ def test_ytdlp_answers_are_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     monkeypatch.setattr(yt_dlp, "YoutubeDL", Client)
     client = YtDlp("scsearch", pause=0)
     client.require()
-    assert [(c.url, c.title, c.seconds) for c in client.search("a b", 5)] == [("u1", "One more", 61.0), ("u2", "", None)]
+    assert [(c.url, c.title, c.seconds) for c in client.search("a b", 5)] == [
+        ("u1", "One more", 61.0),
+        ("u2", "", None),
+    ]
     assert asked[0][:2] == ("scsearch5:a b", False)
     (tmp_path / "audio.webm").write_bytes(b"x")
     found = client.fetch("u1", tmp_path, 100.0)
-    assert (found.path.name, found.uploader, found.licence) == ("audio.webm", "Somebody", "Creative Commons Attribution license (reuse allowed)")
+    assert (found.path.name, found.uploader, found.licence) == (
+        "audio.webm",
+        "Somebody",
+        "Creative Commons Attribution license (reuse allowed)",
+    )
     refuse = asked[1][2]["match_filter"]
     assert refuse({"duration": 101}) == "it lasts 101 s, at most 100 s were asked for"  # type: ignore[operator]
     assert refuse({"is_live": True}) == "it is a live stream"  # type: ignore[operator]

@@ -55,7 +55,9 @@ def test_platt_minimises_log_loss_of_soft_targets(slope: float, shift: float) ->
     n1, n0 = present.sum(), (~present).sum()
     t = np.where(present, (n1 + 1) / (n1 + 2), 1 / (n0 + 2))
     z = logit(scores)
-    best = optimize.minimize(lambda w: (np.logaddexp(0, w[0] * z + w[1]) - t * (w[0] * z + w[1])).sum(), [1.0, 0.0], tol=1e-12).x
+    best = optimize.minimize(
+        lambda w: (np.logaddexp(0, w[0] * z + w[1]) - t * (w[0] * z + w[1])).sum(), [1.0, 0.0], tol=1e-12
+    ).x
     found = fit_platt(scores, present)
     assert found is not None
     assert [found.parameters["slope"], found.parameters["intercept"]] == pytest.approx(list(best), abs=1e-4)
@@ -71,18 +73,26 @@ def test_platt_survives_separable_scores_and_refuses_reversed_ones() -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(hnp.arrays(float, st.integers(2, 40), elements=st.integers(0, 10).map(lambda k: k / 10)), st.randoms(use_true_random=False))
+@given(
+    hnp.arrays(float, st.integers(2, 40), elements=st.integers(0, 10).map(lambda k: k / 10)),
+    st.randoms(use_true_random=False),
+)
 def test_isotonic_is_the_best_curve_that_never_falls(scores: np.ndarray, random: object) -> None:
     """By the formula max over i <= k of min over j >= k of the mean outcome from i to j, which no algorithm computes."""
     present = np.random.default_rng(len(scores)).random(len(scores)) < scores
     points, at = np.unique(scores, return_inverse=True)
     items, hits = np.bincount(at), np.bincount(at, present)
-    means = [[hits[i : j + 1].sum() / items[i : j + 1].sum() if i <= j else np.nan for j in range(len(points))] for i in range(len(points))]
+    means = [
+        [hits[i : j + 1].sum() / items[i : j + 1].sum() if i <= j else np.nan for j in range(len(points))]
+        for i in range(len(points))
+    ]
     expected = np.array([max(min(means[i][k:]) for i in range(k + 1)) for k in range(len(points))])
     edge = 0.5 / (len(scores) + 1)
     everywhere = np.concatenate([scores, np.linspace(0, 1, 23)])
     fitted = fit_isotonic(scores, present)
-    np.testing.assert_allclose(fitted(everywhere), np.interp(everywhere, points, expected.clip(edge, 1 - edge)), atol=1e-12)
+    np.testing.assert_allclose(
+        fitted(everywhere), np.interp(everywhere, points, expected.clip(edge, 1 - edge)), atol=1e-12
+    )
 
 
 def bent(seed: int, slope: float, shift: float, n: int = 900) -> ClassPredictions:
@@ -96,7 +106,9 @@ def bent(seed: int, slope: float, shift: float, n: int = 900) -> ClassPrediction
     return controls.build(scores, present.astype(float), np.zeros(n), song, "val")
 
 
-@pytest.mark.parametrize(("slope", "shift", "chosen"), [(1.0, 0.0, "none"), (3.0, 0.0, "temperature"), (0.5, 2.0, "platt")])
+@pytest.mark.parametrize(
+    ("slope", "shift", "chosen"), [(1.0, 0.0, "none"), (3.0, 0.0, "temperature"), (0.5, 2.0, "platt")]
+)
 def test_the_simplest_kind_that_fits_is_chosen(slope: float, shift: float, chosen: str) -> None:
     votes = list(Calibration.fit(bent(1, slope, shift)).fitted_on["chosen"].values())[1:]
     assert votes.count(chosen) >= 4, votes
@@ -133,7 +145,9 @@ def test_folds_keep_groups_whole_and_share_out_classes() -> None:
     for k in (0, 1):
         assert len(set(fold[v.primary == k])) == 5
     seen: list[int] = []
-    scores = out_of_fold(v, 5, 0, lambda s, y: seen.append(len(s)) or (lambda new: np.full(new.shape, len(s) / 1000)))  # type: ignore[func-returns-value]
+    scores = out_of_fold(
+        v, 5, 0, lambda s, y: seen.append(len(s)) or (lambda new: np.full(new.shape, len(s) / 1000))
+    )  # type: ignore[func-returns-value]
     assert len(seen) == 5
     np.testing.assert_allclose(scores[:, 0] * 1000, [len(v) - (fold == f).sum() for f in fold])
     with pytest.raises(EvaluationError, match="too few to calibrate"):
@@ -156,7 +170,10 @@ def test_thresholds_of_calibrated_scores_hold_on_test() -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(hnp.arrays(float, st.integers(2, 25), elements=st.integers(0, 20).map(lambda k: k / 20)), st.integers(0, 9))
+@given(
+    hnp.arrays(float, st.integers(2, 25), elements=st.integers(0, 20).map(lambda k: k / 20)),
+    st.integers(0, 9),
+)
 def test_best_f1_is_the_best_of_all_thresholds(scores: np.ndarray, seed: int) -> None:
     present = np.random.default_rng(seed).random(len(scores)) < 0.4
     found = best_f1(scores, present)
@@ -236,7 +253,11 @@ def test_classes_in_another_order_are_calibrated_by_name() -> None:
     c = Calibration.fit(controls.leaky(1, split="val"))
     p = controls.leaky(2)
     turned = dataclasses.replace(
-        p, classes=p.classes[::-1], scores=p.scores[:, ::-1], targets=p.targets[:, ::-1], primary=len(p.classes) - 1 - p.primary
+        p,
+        classes=p.classes[::-1],
+        scores=p.scores[:, ::-1],
+        targets=p.targets[:, ::-1],
+        primary=len(p.classes) - 1 - p.primary,
     )
     np.testing.assert_array_equal(c.apply(turned).scores[:, ::-1], c.apply(p).scores)
     with pytest.raises(EvaluationError, match="calibration knows the classes"):

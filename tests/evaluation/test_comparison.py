@@ -46,7 +46,9 @@ def test_members_come_into_one_order() -> None:
 
 def test_what_does_not_fit_is_named() -> None:
     fewer = BASE.take(np.arange(3, len(BASE)))
-    with pytest.raises(EvaluationError, match=rf"b lacks 3 of the {len(BASE)} items of a, first 'test/0_0'.*--common"):
+    with pytest.raises(
+        EvaluationError, match=rf"b lacks 3 of the {len(BASE)} items of a, first 'test/0_0'.*--common"
+    ):
         align({"a": BASE, "b": fewer})
     aligned = align({"a": BASE, "b": fewer}, common=True)
     assert len(aligned.members["a"]) == len(fewer)
@@ -73,7 +75,9 @@ def test_a_comparison_says_what_counting_says() -> None:
     right_a, right_b = correct(a.scores, a.primary) == 1, correct(b.scores, b.primary) == 1
     assert (pair.gains, pair.losses) == ((right_b & ~right_a).sum(), (right_a & ~right_b).sum())
     assert pair.mcnemar == mcnemar(int(pair.gains), int(pair.losses))
-    assert pair.sign_flip == pytest.approx(pair.mcnemar, abs=0.02), "single items: sign flips are McNemar's test"
+    assert pair.sign_flip == pytest.approx(pair.mcnemar, abs=0.02), (
+        "single items: sign flips are McNemar's test"
+    )
     for t in pair.tests:
         value = METRICS[t.metric].value
         assert t.difference == pytest.approx(float(value(b, None)) - float(value(a, None)))
@@ -91,13 +95,23 @@ def test_a_comparison_says_what_counting_says() -> None:
 
 def test_equal_systems_are_not_distinguishable_and_unequal_ones_are() -> None:
     false_alarms = sum(
-        compare({"a": [noisy(BASE, 2 * s, 2.0)], "b": [noisy(BASE, 2 * s + 1, 2.0)]}, ["accuracy"], replicates=50, seed=s).pairs[0].tests[0].verdict
+        compare(
+            {"a": [noisy(BASE, 2 * s, 2.0)], "b": [noisy(BASE, 2 * s + 1, 2.0)]},
+            ["accuracy"],
+            replicates=50,
+            seed=s,
+        )
+        .pairs[0]
+        .tests[0]
+        .verdict
         != "not distinguishable"
         for s in range(60)
     )
     assert false_alarms <= 8
     found = compare({"a": [noisy(BASE, 1, 4.0)], "b": [noisy(BASE, 2, 1.5)]})
-    assert {t.verdict for t in found.pairs[0].tests if t.metric in ("accuracy", "map", "log_loss")} == {"better"}
+    assert {t.verdict for t in found.pairs[0].tests if t.metric in ("accuracy", "map", "log_loss")} == {
+        "better"
+    }
     back = compare({"b": [noisy(BASE, 2, 1.5)], "a": [noisy(BASE, 1, 4.0)]})
     assert back.pairs[0].tests[0].verdict == "worse"
     same = compare({"a": [BASE], "b": [BASE]})
@@ -126,14 +140,22 @@ def test_seeds_of_one_system_are_averaged_and_spread_is_shown() -> None:
     assert m.mean.value == pytest.approx(np.mean(values))
     assert m.spread == pytest.approx(np.std(values, ddof=1))
     pair = c.pairs[0]
-    assert pair.gains - pair.losses == pytest.approx(len(BASE) * pair.tests[0].difference), "gains and losses add up to the difference"
+    assert pair.gains - pair.losses == pytest.approx(len(BASE) * pair.tests[0].difference), (
+        "gains and losses add up to the difference"
+    )
     assert np.isnan(pair.mcnemar)
     text = comparison_text(c)
     assert "spread of seeds" in text
     assert f"±{m.spread:.3f}" in text
     assert max(map(len, text.splitlines())) <= 100
     # two lucky seeds and one bad: the interval over seeds is wider than over groups alone
-    uneven = compare({"a": [noisy(BASE, 0, 0.5), noisy(BASE, 1, 0.5), noisy(BASE, 2, 6.0)], "b": [BASE]}, ["accuracy"]).metrics["a"]["accuracy"].mean
+    uneven = (
+        compare(
+            {"a": [noisy(BASE, 0, 0.5), noisy(BASE, 1, 0.5), noisy(BASE, 2, 6.0)], "b": [BASE]}, ["accuracy"]
+        )
+        .metrics["a"]["accuracy"]
+        .mean
+    )
     assert uneven.high - uneven.low > 1.5 * (m.mean.high - m.mean.low)
 
 
@@ -164,10 +186,30 @@ def answers(right: str) -> ClassPredictions:
 @pytest.mark.parametrize(
     ("new", "old", "matrix", "passed"),
     [
-        ("1" * 60 + "1" * 20 + "0" * 10 + "0" * 10, "1" * 60 + "0" * 20 + "1" * 10 + "0" * 10, (60, 10, 20, 10), True),
-        ("1" * 60 + "1" * 15 + "0" * 15 + "0" * 10, "1" * 60 + "0" * 15 + "1" * 15 + "0" * 10, (60, 10, 15, 15), False),  # ratio 1
-        ("1" * 80 + "1" * 8 + "0" * 2 + "0" * 10, "1" * 80 + "0" * 8 + "1" * 2 + "0" * 10, (80, 10, 8, 2), False),  # agree on 90 %
-        ("1" * 30 + "1" * 40 + "0" * 10 + "0" * 20, "1" * 30 + "0" * 40 + "1" * 10 + "0" * 20, (30, 20, 40, 10), False),  # on 50 %
+        (
+            "1" * 60 + "1" * 20 + "0" * 10 + "0" * 10,
+            "1" * 60 + "0" * 20 + "1" * 10 + "0" * 10,
+            (60, 10, 20, 10),
+            True,
+        ),
+        (
+            "1" * 60 + "1" * 15 + "0" * 15 + "0" * 10,
+            "1" * 60 + "0" * 15 + "1" * 15 + "0" * 10,
+            (60, 10, 15, 15),
+            False,
+        ),  # ratio 1
+        (
+            "1" * 80 + "1" * 8 + "0" * 2 + "0" * 10,
+            "1" * 80 + "0" * 8 + "1" * 2 + "0" * 10,
+            (80, 10, 8, 2),
+            False,
+        ),  # agree on 90 %
+        (
+            "1" * 30 + "1" * 40 + "0" * 10 + "0" * 20,
+            "1" * 30 + "0" * 40 + "1" * 10 + "0" * 20,
+            (30, 20, 40, 10),
+            False,
+        ),  # on 50 %
     ],
 )
 def test_the_gate_by_hand(new: str, old: str, matrix: tuple[int, int, int, int], passed: bool) -> None:
@@ -207,7 +249,9 @@ def write(tmp_path: Path, text: str) -> Path:
 def test_corrections_change_labels_and_leave_out(tmp_path: Path) -> None:
     p = controls.selective(0, songs=10)
     a, b, c = p.ids[0], p.ids[1], p.ids[2]
-    found = Corrections.read(write(tmp_path, f'id,label,reason\n{a},"4:0.5,7",heard\n{b},,speech\n{c},12/8,\nunknown,3,\n'))
+    found = Corrections.read(
+        write(tmp_path, f'id,label,reason\n{a},"4:0.5,7",heard\n{b},,speech\n{c},12/8,\nunknown,3,\n')
+    )
     corrected, touched = found.apply(p)
     assert touched == [a, b, c]
     assert len(corrected) == len(p) - 1

@@ -62,11 +62,17 @@ def small(scores: list[list[float]], labels: list[str], groups: str | None = Non
 
 
 def test_co_occurrence_counts_items_with_two_classes_above_0_4() -> None:
-    f = co_occurrence(small([[0.9, 0.41, 0.1], [0.9, 0.4, 0.1], [0.5, 0.6, 0.7], [0.2, 0.3, 0.1]], ["3", "3", "5", "3,4"]))
+    f = co_occurrence(
+        small([[0.9, 0.41, 0.1], [0.9, 0.4, 0.1], [0.5, 0.6, 0.7], [0.2, 0.3, 0.1]], ["3", "3", "5", "3,4"])
+    )
     assert f.values["share"]["all"]["value"] == 0.5
     assert f.values["share"]["single_meter"]["value"] == pytest.approx(2 / 3)
     assert f.values["share"]["several_meters"]["value"] == 0.0
-    assert f.values["pairs"] == [{"pair": ["3", "4"], "items": 2}, {"pair": ["3", "5"], "items": 1}, {"pair": ["4", "5"], "items": 1}]
+    assert f.values["pairs"] == [
+        {"pair": ["3", "4"], "items": 2},
+        {"pair": ["3", "5"], "items": 1},
+        {"pair": ["4", "5"], "items": 1},
+    ]
     assert f.values["per_predicted_class"]["5"]["value"] == 1.0
     assert f.level == "warning"
 
@@ -93,7 +99,9 @@ def test_quadrants_are_fixed_or_fitted_and_never_medians() -> None:
     assert sum(c["share"] for c in cells.values()) == pytest.approx(1.0)
     assert sum(c["accuracy"]["n"] for c in cells.values()) == len(p)
     assert cells["clear"]["accuracy"]["value"] == pytest.approx(good[fixed.of(p) == 0].mean())
-    sure = dataclasses.replace(p, scores=np.where(p.targets == 1, 0.99, 0.01))  # all clear: medians would say half of them are not
+    sure = dataclasses.replace(
+        p, scores=np.where(p.targets == 1, 0.99, 0.01)
+    )  # all clear: medians would say half of them are not
     assert entropy(sure, fixed).values["quadrants"]["clear"]["share"] == 1.0
     assert not fit_quadrants(sure).fitted, "nothing is wrong, so nothing can be fitted"
 
@@ -152,7 +160,9 @@ def test_permutation_p_values_have_their_size_with_segments_of_songs() -> None:
         scores = controls.sigmoid(random.normal(0, 1, (50, 3))[songs] + random.normal(0, 0.3, (300, 3)))
         p = small(scores.tolist(), ["3"] * 300)
         p = dataclasses.replace(p, groups=tuple(map(str, songs)))
-        found += any(c.p < 0.05 for c in pair_correlations(p, dataclasses.replace(FAST, permutations=200), seed))
+        found += any(
+            c.p < 0.05 for c in pair_correlations(p, dataclasses.replace(FAST, permutations=200), seed)
+        )
     assert found / 60 < 0.15
 
 
@@ -189,7 +199,10 @@ def test_noise_floor_is_the_second_activation_of_clean_items() -> None:
 def test_thresholds_from_validation_hold_on_test() -> None:
     floor = fit_noise_floor(controls.polymetric(6, songs=800, split="val"), replicates=50)
     test = controls.polymetric(7, songs=800)
-    evaluation, production = detect(test, floor.thresholds(EVALUATION)), detect(test, floor.thresholds(PRODUCTION))
+    evaluation, production = (
+        detect(test, floor.thresholds(EVALUATION)),
+        detect(test, floor.thresholds(PRODUCTION)),
+    )
     assert evaluation.false_alarms.value == pytest.approx(0.05, abs=0.02)
     assert production.false_alarms.value == pytest.approx(0.01, abs=0.01)
     assert evaluation.found.value >= production.found.value > 0.7
@@ -208,7 +221,9 @@ def test_weighted_quantile_is_that_of_repeated_items() -> None:
     random = np.random.default_rng(0)
     values, weights = random.random(50), random.integers(0, 4, (20, 50)).astype(float)
     for level in (0.5, 0.9, 0.95, 0.99):
-        expected = [np.quantile(np.repeat(values, w.astype(int)), level, method="inverted_cdf") for w in weights]
+        expected = [
+            np.quantile(np.repeat(values, w.astype(int)), level, method="inverted_cdf") for w in weights
+        ]
         np.testing.assert_allclose(weighted_quantile(values, weights, level), expected)
 
 
@@ -216,7 +231,9 @@ def test_weighted_quantile_is_that_of_repeated_items() -> None:
 def test_floor_of_the_loss_is_its_minimum(w: float, e: float) -> None:
     """w e / (w e + 1 - e) minimises binary cross-entropy with pos_weight at the smoothed target of a negative."""
     loss = lambda q: -(w * e * np.log(q) + (1 - e) * np.log(1 - q))  # noqa: E731
-    best = optimize.minimize_scalar(loss, bounds=(1e-6, 1 - 1e-6), method="bounded", options={"xatol": 1e-10}).x
+    best = optimize.minimize_scalar(
+        loss, bounds=(1e-6, 1 - 1e-6), method="bounded", options={"xatol": 1e-10}
+    ).x
     assert negative_floor(w, e) == pytest.approx(best, abs=1e-6)
 
 
@@ -235,21 +252,29 @@ def test_floor_warning_names_the_classes() -> None:
 
 
 def verdicts(control: Callable[..., ClassPredictions], songs: int, seeds: int = 100) -> Counter[str]:
-    return Counter(str(diagnose(control(seed, songs=songs), limits=FAST)[0].values["verdict"]) for seed in range(seeds))
+    return Counter(
+        str(diagnose(control(seed, songs=songs), limits=FAST)[0].values["verdict"]) for seed in range(seeds)
+    )
 
 
 @pytest.mark.parametrize(
     ("control", "verdict"),
     [(controls.polymetric, "polyrhythm"), (controls.leaky, "leakage")],
 )
-def test_controls_are_told_apart_over_100_seeds(control: Callable[..., ClassPredictions], verdict: str) -> None:
+def test_controls_are_told_apart_over_100_seeds(
+    control: Callable[..., ClassPredictions], verdict: str
+) -> None:
     """Stated in docs/diagnostics.md: at most 1 % errors from 60 songs on, over 100 seeds."""
     assert verdicts(control, songs=60)[verdict] >= 99
 
 
 @pytest.mark.parametrize(
     ("control", "verdict"),
-    [(controls.selective, "selective"), (controls.confused, "confused"), (controls.raised_floor, "raised floor")],
+    [
+        (controls.selective, "selective"),
+        (controls.confused, "confused"),
+        (controls.raised_floor, "raised floor"),
+    ],
 )
 def test_other_controls_get_their_word(control: Callable[..., ClassPredictions], verdict: str) -> None:
     assert verdicts(control, songs=60, seeds=20)[verdict] >= 19
@@ -263,12 +288,19 @@ def test_a_model_that_guesses_is_not_accused_of_leakage() -> None:
     f = diagnose(dataclasses.replace(p, scores=scores), limits=FAST)
     assert f[0].values["verdict"] == "chance"
     assert "not surely above the 17% of guessing" in f[0].text
-    assert next(x for x in f if x.name == "leakage").values["verdict"] == "leakage", "the finding itself still says so"
+    assert next(x for x in f if x.name == "leakage").values["verdict"] == "leakage", (
+        "the finding itself still says so"
+    )
 
 
 def test_weak_leakage_needs_more_songs() -> None:
     """A leak that lifts the follower from 0.08 to 0.27 only is found from 150 songs on."""
-    assert verdicts(lambda seed, songs: controls.leaky(seed, songs, strength=1.5), songs=150, seeds=20)["leakage"] >= 19
+    assert (
+        verdicts(lambda seed, songs: controls.leaky(seed, songs, strength=1.5), songs=150, seeds=20)[
+            "leakage"
+        ]
+        >= 19
+    )
 
 
 def test_polyrhythm_area_is_the_rank_of_the_second_activation() -> None:
@@ -276,7 +308,9 @@ def test_polyrhythm_area_is_the_rank_of_the_second_activation() -> None:
     f = polyrhythm(p)
     assert isinstance(f, Finding)
     second, two = np.sort(p.scores, axis=1)[:, -2], (p.targets > 0).sum(axis=1) == 2
-    assert f.values["area"]["value"] == pytest.approx(stats.mannwhitneyu(second[two], second[~two]).statistic / two.sum() / (~two).sum())
+    assert f.values["area"]["value"] == pytest.approx(
+        stats.mannwhitneyu(second[two], second[~two]).statistic / two.sum() / (~two).sum()
+    )
     assert polyrhythm(controls.selective(0)) is None
 
 
@@ -285,7 +319,18 @@ def test_findings_are_plain_json_deterministic_and_complete() -> None:
     first, again = diagnose(p, v, FAST), diagnose(p, v, FAST)
     assert first == again
     names = [f.name for f in first]
-    assert names == ["summary", "performance", "co_occurrence", "gap", "entropy", "leakage", "noise_floor", "polyrhythm", "reliability", "sources"]
+    assert names == [
+        "summary",
+        "performance",
+        "co_occurrence",
+        "gap",
+        "entropy",
+        "leakage",
+        "noise_floor",
+        "polyrhythm",
+        "reliability",
+        "sources",
+    ]
     json.dumps([dict(f.values) for f in first], allow_nan=False)
     assert next(f for f in first if f.name == "noise_floor").values["fitted_on"] == "val"
     alone = next(f for f in diagnose(p, limits=FAST) if f.name == "noise_floor")

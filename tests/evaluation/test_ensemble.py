@@ -47,7 +47,9 @@ def test_ensembles_beat_their_members_on_songs_they_have_not_seen(fit: type) -> 
     combined = fitted.ensemble.combine(TEST)
     assert value("log_loss", combined) < min(value("log_loss", p) for p in TEST.values())
     assert value("accuracy", combined) > max(value("accuracy", p) for p in TEST.values()) + 0.03
-    assert value("log_loss", fitted.validation) == pytest.approx(value("log_loss", combined), abs=0.04), "out of fold: as good as on test, no better"
+    assert value("log_loss", fitted.validation) == pytest.approx(value("log_loss", combined), abs=0.04), (
+        "out of fold: as good as on test, no better"
+    )
     assert combined.ids == TEST["a"].ids
     assert combined.meta["ensemble"]["members"] == ["a", "b", "guess"]
 
@@ -72,7 +74,11 @@ def test_weights_rise_from_zero_to_the_optimum() -> None:
     members = [VAL["a"], VAL["b"]]
     criterion = METRICS["log_loss"]
     found = tune(members, criterion)
-    loss = lambda w: float(criterion.value(dataclasses.replace(members[0], scores=mean_of([m.scores for m in members], np.array([1 - w, w]))), None))  # noqa: E731
+
+    def loss(weight: float) -> float:
+        scores = mean_of([m.scores for m in members], np.array([1 - weight, weight]))
+        return float(criterion.value(dataclasses.replace(members[0], scores=scores), None))
+
     best = optimize.minimize_scalar(loss, bounds=(0, 1), method="bounded").x
     assert found[1] / found.sum() == pytest.approx(best, abs=0.03)
     same = tune([VAL["a"], VAL["a"]], criterion)
@@ -83,7 +89,11 @@ def test_weights_by_hand_are_taken_as_they_are() -> None:
     e = fit_mean(VAL, {"b": 3.0, "guess": 1.0}).ensemble
     assert e.weights == {"a": 0.0, "b": 0.75, "guess": 0.25}
     np.testing.assert_allclose(e.combine(TEST).scores, 0.75 * TEST["b"].scores + 0.25 * TEST["guess"].scores)
-    for wrong, said in (({"z": 1.0}, "no member 'z'"), ({"a": -1.0}, "must not be negative"), ({"a": 0.0}, "not all 0")):
+    for wrong, said in (
+        ({"z": 1.0}, "no member 'z'"),
+        ({"a": -1.0}, "must not be negative"),
+        ({"a": 0.0}, "not all 0"),
+    ):
         with pytest.raises(EvaluationError, match=said):
             fit_mean(VAL, wrong)
 
@@ -92,7 +102,9 @@ def test_stacking_is_logistic_regression_where_the_ridge_is_weak() -> None:
     z = np.stack([logit(VAL["a"].scores[:, 0]), logit(VAL["b"].scores[:, 0])], axis=1)
     y = VAL["a"].targets[:, 0] > 0
     theirs = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000).fit(z, y)
-    assert fit_weights(z, y.astype(float), 1e-9) == pytest.approx([theirs.intercept_[0], *theirs.coef_[0]], abs=1e-3)
+    assert fit_weights(z, y.astype(float), 1e-9) == pytest.approx(
+        [theirs.intercept_[0], *theirs.coef_[0]], abs=1e-3
+    )
     strong = fit_weights(z, y.astype(float), 1e9)
     assert strong[1:] == pytest.approx([0.5, 0.5], abs=1e-4)
 
@@ -106,7 +118,9 @@ def test_stacking_minimises_what_it_says() -> None:
         u = w[0] + z @ w[1:]
         return float((np.logaddexp(0, u) - y * u).sum() + ridge / 2 * np.square(w[1:] - 1 / 3).sum())
 
-    assert loss(fit_weights(z, y, ridge)) == pytest.approx(optimize.minimize(loss, np.zeros(4), tol=1e-12).fun, abs=1e-6)
+    assert loss(fit_weights(z, y, ridge)) == pytest.approx(
+        optimize.minimize(loss, np.zeros(4), tol=1e-12).fun, abs=1e-6
+    )
 
 
 def test_rare_classes_keep_the_plain_mean_of_logits() -> None:

@@ -15,7 +15,9 @@ def log(n: int, **figures: Any) -> list[dict[str, Any]]:
     lines = []
     for e in range(1, n + 1):
         train = {"loss": figures["train_loss"](e)} if "train_loss" in figures else {}
-        lines.append({"epoch": e, "train": train, "val": {k: f(e) for k, f in figures.items() if k != "train_loss"}})
+        lines.append(
+            {"epoch": e, "train": train, "val": {k: f(e) for k, f in figures.items() if k != "train_loss"}}
+        )
     return lines
 
 
@@ -49,10 +51,23 @@ def test_overfitting_is_said() -> None:
 
 
 def test_growing_correlation_is_said() -> None:
-    f = training(log(10, loss=lambda e: 1 / e, gap=lambda e: 0.05 * e, entropy=lambda e: 1 - 0.05 * e, worst_correlation=lambda e: 0.05 * e))
+    f = training(
+        log(
+            10,
+            loss=lambda e: 1 / e,
+            gap=lambda e: 0.05 * e,
+            entropy=lambda e: 1 - 0.05 * e,
+            worst_correlation=lambda e: 0.05 * e,
+        )
+    )
     assert f is not None
     assert f.level == "warning"
-    for words in ("gap rises from 0.05 to 0.50", "entropy falls", "worst correlation rises", "outputs grow together"):
+    for words in (
+        "gap rises from 0.05 to 0.50",
+        "entropy falls",
+        "worst correlation rises",
+        "outputs grow together",
+    ):
         assert words in f.text
     low = training(log(10, loss=lambda e: 1 / e, worst_correlation=lambda e: 0.02 * e))
     assert low is not None
@@ -61,7 +76,17 @@ def test_growing_correlation_is_said() -> None:
 
 def test_layers_say_what_is_read() -> None:
     peaked = np.exp(-np.abs(np.arange(12) - 4.0))
-    lines = [{"epoch": e, "layer_weights": {"stats": (np.ones(12) + e * peaked).tolist(), "lag": [1.0] * 12, "single": [1.0]}} for e in range(10)]
+    lines = [
+        {
+            "epoch": e,
+            "layer_weights": {
+                "stats": (np.ones(12) + e * peaked).tolist(),
+                "lag": [1.0] * 12,
+                "single": [1.0],
+            },
+        }
+        for e in range(10)
+    ]
     table = layer_weights(lines)
     assert set(table) == {"stats", "lag"}, "one layer is no choice"
     f = layers(lines)

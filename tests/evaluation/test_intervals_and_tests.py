@@ -35,7 +35,9 @@ def test_wilson_without_items_says_nothing_and_nonsense_is_refused() -> None:
 def songs(random: np.random.Generator, groups: int, size: int, alike: float) -> tuple[np.ndarray, list[str]]:
     """Outcomes of mean 0.8; with chance `alike` all segments of a song share one."""
     shared = random.random(groups) < 0.8
-    outcomes = np.where(random.random((groups, 1)) < alike, shared[:, None], random.random((groups, size)) < 0.8)
+    outcomes = np.where(
+        random.random((groups, 1)) < alike, shared[:, None], random.random((groups, size)) < 0.8
+    )
     return outcomes.astype(float).ravel(), [str(g) for g in range(groups) for _ in range(size)]
 
 
@@ -81,9 +83,13 @@ def test_bootstrap_interval_matches_scipys_for_single_items() -> None:
     random = np.random.default_rng(0)
     scores = random.random((200, 3))
     primary = np.where(random.random(200) < 0.7, scores.argmax(axis=1), 0)
-    ours = metrics.group_bootstrap(lambda w: metrics.accuracy(scores, primary, w), [str(i) for i in range(200)], 4000, seed=1)
+    ours = metrics.group_bootstrap(
+        lambda w: metrics.accuracy(scores, primary, w), [str(i) for i in range(200)], 4000, seed=1
+    )
     right = (scores.argmax(axis=1) == primary).astype(float)
-    theirs = stats.bootstrap((right,), np.mean, n_resamples=4000, method="percentile", rng=2).confidence_interval
+    theirs = stats.bootstrap(
+        (right,), np.mean, n_resamples=4000, method="percentile", rng=2
+    ).confidence_interval
     assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.012)
 
 
@@ -94,7 +100,11 @@ def test_bootstrap_interval_of_balanced_accuracy_covers_the_truth() -> None:
         primary = random.integers(0, 3, 150)
         right = random.random(150) < np.array([0.9, 0.7, 0.5])[primary]
         scores = np.eye(3)[np.where(right, primary, (primary + 1) % 3)]
-        e = metrics.group_bootstrap(lambda w, s=scores, y=primary: metrics.balanced_accuracy(s, y, w), [str(i) for i in range(150)], 300)
+        e = metrics.group_bootstrap(
+            lambda w, s=scores, y=primary: metrics.balanced_accuracy(s, y, w),
+            [str(i) for i in range(150)],
+            300,
+        )
         covered += e.low <= 0.7 <= e.high
     assert covered / 200 >= 0.9
 
@@ -122,7 +132,9 @@ def test_mcnemar_of_many_items() -> None:
 @pytest.mark.parametrize(("gains", "losses"), [(0, 0), (5, 1), (8, 7), (1, 9)])
 def test_sign_flips_of_single_items_are_mcnemar(gains: int, losses: int) -> None:
     differences = np.array([1.0] * gains + [-1.0] * losses + [0.0] * 30 + [np.nan])
-    assert metrics.sign_flip(differences, [str(i) for i in range(len(differences))]) == pytest.approx(metrics.mcnemar(gains, losses))
+    assert metrics.sign_flip(differences, [str(i) for i in range(len(differences))]) == pytest.approx(
+        metrics.mcnemar(gains, losses)
+    )
 
 
 def test_sign_flips_of_many_groups_approach_mcnemar() -> None:
@@ -152,11 +164,15 @@ def test_paired_bootstrap_sees_what_is_there_and_not_what_is_not() -> None:
         return np.eye(3)[np.where(random.random(300) < share, primary, (primary + 1) % 3)]
 
     poor, good = system(0.6), system(0.8)
-    d = metrics.paired_bootstrap(lambda w: metrics.accuracy(poor, primary, w), lambda w: metrics.accuracy(good, primary, w), groups)
+    d = metrics.paired_bootstrap(
+        lambda w: metrics.accuracy(poor, primary, w), lambda w: metrics.accuracy(good, primary, w), groups
+    )
     assert d.low < d.value < d.high
     assert d.p < 0.01
     assert d.value == pytest.approx(float(metrics.accuracy(good, primary) - metrics.accuracy(poor, primary)))
-    same = metrics.paired_bootstrap(lambda w: metrics.accuracy(poor, primary, w), lambda w: metrics.accuracy(poor, primary, w), groups)
+    same = metrics.paired_bootstrap(
+        lambda w: metrics.accuracy(poor, primary, w), lambda w: metrics.accuracy(poor, primary, w), groups
+    )
     assert (same.value, same.low, same.high, same.p) == (0.0, 0.0, 0.0, 1.0)
 
 

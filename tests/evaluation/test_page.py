@@ -42,7 +42,14 @@ HISTORY = [
     {
         "epoch": e,
         "train": {"loss": 1 / e},
-        "val": {"loss": 0.3 + 1 / e, "accuracy": 0.5, "balanced_accuracy": 0.4 + 0.01 * e, "entropy": 0.5, "gap": 0.3, "worst_correlation": 0.1},
+        "val": {
+            "loss": 0.3 + 1 / e,
+            "accuracy": 0.5,
+            "balanced_accuracy": 0.4 + 0.01 * e,
+            "entropy": 0.5,
+            "gap": 0.3,
+            "worst_correlation": 0.1,
+        },
         "layer_weights": {"stats": [1.0, 2.0, e]},
     }
     for e in range(1, 8)
@@ -86,9 +93,17 @@ def texts(svg: str) -> list[str]:
 @pytest.mark.parametrize("name", ["polymetric", "nine classes", "all wrong", "one item"])
 def test_every_figure_draws_and_keeps_its_text(name: str) -> None:
     drawn = [d for group in run_figures(subject(name)).values() for d in group]
-    assert {"confusion", "classes", "reliability", "selective", "class-reliability", "plane", "correlations", "training", "layers"} <= {
-        d.name for d in drawn
-    }
+    assert {
+        "confusion",
+        "classes",
+        "reliability",
+        "selective",
+        "class-reliability",
+        "plane",
+        "correlations",
+        "training",
+        "layers",
+    } <= {d.name for d in drawn}
     for d in drawn:
         svg, inline = figures.to_svg(d.figure, d.name), figures.to_inline(d.figure, d.name, d.title)
         assert texts(inline) == texts(svg), d.name
@@ -101,9 +116,9 @@ def test_every_figure_draws_and_keeps_its_text(name: str) -> None:
 def test_numbers_in_figures_are_those_of_the_evaluation() -> None:
     m = measure(SUBJECTS["leaky"], 50)
     inline = figures.to_inline(figures.confusion(SUBJECTS["leaky"].classes, m.confusion), "c", "")
-    assert sorted(int(t) for t in texts(inline) if t.isdigit() and t not in SUBJECTS["leaky"].classes) == sorted(
-        int(n) for n in m.confusion.ravel() if n and str(n) not in SUBJECTS["leaky"].classes
-    )
+    assert sorted(
+        int(t) for t in texts(inline) if t.isdigit() and t not in SUBJECTS["leaky"].classes
+    ) == sorted(int(n) for n in m.confusion.ravel() if n and str(n) not in SUBJECTS["leaky"].classes)
     c = compare({"a": [SUBJECTS["leaky"]], "b": [SUBJECTS["leaky"]]}, ["accuracy"], replicates=50)
     value = c.metrics["a"]["accuracy"].mean.value
     assert f"{value:.3f}" in texts(figures.to_inline(figures.comparison.systems(c), "s", ""))
@@ -136,15 +151,29 @@ def _contrast(a: str, b: str) -> float:
 # Machado, Oliveira and Fernandes 2009, full severity; OKLab distance
 BLIND = {
     "none": np.eye(3),
-    "protan": np.array([[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]),
-    "deutan": np.array([[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]]),
-    "tritan": np.array([[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]]),
+    "protan": np.array(
+        [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]
+    ),
+    "deutan": np.array(
+        [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]]
+    ),
+    "tritan": np.array(
+        [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]]
+    ),
 }
 
 
 def _oklab(rgb: np.ndarray) -> np.ndarray:
-    first = [[0.4122214708, 0.5363325363, 0.0514459929], [0.2119034982, 0.6806995451, 0.1073969566], [0.0883024619, 0.2817188376, 0.6299787005]]
-    second = [[0.2104542553, 0.7936177850, -0.0040720468], [1.9779984951, -2.4285922050, 0.4505937099], [0.0259040371, 0.7827717662, -0.8086757660]]
+    first = [
+        [0.4122214708, 0.5363325363, 0.0514459929],
+        [0.2119034982, 0.6806995451, 0.1073969566],
+        [0.0883024619, 0.2817188376, 0.6299787005],
+    ]
+    second = [
+        [0.2104542553, 0.7936177850, -0.0040720468],
+        [1.9779984951, -2.4285922050, 0.4505937099],
+        [0.0259040371, 0.7827717662, -0.8086757660],
+    ]
     return np.array(second) @ np.cbrt(np.array(first) @ np.clip(rgb, 0, 1))
 
 
@@ -182,7 +211,9 @@ class Page(HTMLParser):
             self.figures.append(values["id"] or "")
         if tag == "audio":
             self.sounds.append(values["src"] or "")
-        self.refers += [v or "" for k, v in attrs if k in ("src", "href") and not (v or "").startswith(("data:", "#"))]
+        self.refers += [
+            v or "" for k, v in attrs if k in ("src", "href") and not (v or "").startswith(("data:", "#"))
+        ]
         if "id" in values:
             self.ids.append(values["id"] or "")
 
@@ -207,16 +238,26 @@ def run(tmp_path: Path) -> Path:
     """A run folder as training leaves it, with a hostile name for one of its items."""
     folder = tmp_path / "runs" / "demo"
     test = controls.leaky(0, songs=60)
-    test = dataclasses.replace(test, ids=("<script>alert('x')</script>&", *test.ids[1:]), meta={"run": "demo", "fingerprint": "f" * 64})
+    test = dataclasses.replace(
+        test,
+        ids=("<script>alert('x')</script>&", *test.ids[1:]),
+        meta={"run": "demo", "fingerprint": "f" * 64},
+    )
     write_predictions(folder / "predictions" / "test.csv", test)
     write_predictions(folder / "predictions" / "val.csv", controls.leaky(1, songs=60, split="val"))
     (folder / "config.toml").write_text('seed = 3\n[data]\npath = "data/<demo>"\n')
     (folder / "epochs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in HISTORY))
-    about = {"data": {"path": "data/<demo>", "sha256": "a" * 64}, "split": {"sha256": "b" * 64, "tracks": {"train": 500}}, "seed": 3}
+    about = {
+        "data": {"path": "data/<demo>", "sha256": "a" * 64},
+        "split": {"sha256": "b" * 64, "tracks": {"train": 500}},
+        "seed": 3,
+    }
     about["command"] = "beatmeter train --frozen data"
     (folder / "run.json").write_text(json.dumps(about))
     (folder / "best.json").write_text('{"epoch": 5}')
-    (folder / "excluded.csv").write_text("id,path,row,kind,reason,split,source\nGTZAN/a,/GTZAN/a.wav,3,missing,there is no audio file,train,GTZAN\n")
+    (folder / "excluded.csv").write_text(
+        "id,path,row,kind,reason,split,source\nGTZAN/a,/GTZAN/a.wav,3,missing,there is no audio file,train,GTZAN\n"
+    )
     Calibration.fit(controls.leaky(1, songs=60, split="val")).save(folder / "calibration.json")
     return folder
 
@@ -267,7 +308,10 @@ def test_original_and_corrected_labels_stand_side_by_side(run: Path, tmp_path: P
     assert "original labels" in text
     assert "corrected labels" in text
     assert "corrections.csv" in text
-    assert corrected.evaluation.measures.overall["accuracy"].value == s.evaluation.measures.overall["accuracy"].value
+    assert (
+        corrected.evaluation.measures.overall["accuracy"].value
+        == s.evaluation.measures.overall["accuracy"].value
+    )
 
 
 @pytest.fixture
@@ -292,7 +336,12 @@ def test_worst_clips_can_be_heard(music: Path) -> None:
     assert len(sound) / rate == pytest.approx(2.0, abs=0.1)
     assert 0.3 < np.abs(sound).max() < 0.7
     told = dataclasses.replace(p, meta={"audio": {c.id: str(music / f"{c.id}.wav") for c in worst(p)}})
-    assert len(check(run_page(Subject("x", Evaluation.of(told, limits=FAST)), locator(told), seconds=1.0)).sounds) == 12
+    assert (
+        len(
+            check(run_page(Subject("x", Evaluation.of(told, limits=FAST)), locator(told), seconds=1.0)).sounds
+        )
+        == 12
+    )
 
 
 def test_excerpts_start_at_their_window(music: Path) -> None:
@@ -326,19 +375,30 @@ def test_the_worst_come_first_and_second_labels_last() -> None:
     p = controls.leaky(3, songs=60)
     clips = worst(p, 1000)
     at = {i: k for k, i in enumerate(p.ids)}
-    margins = [(p.targets[at[c.id], p.classes.index(c.answer)] > 0, -(c.scores[c.answer] - p.scores[at[c.id], p.primary[at[c.id]]])) for c in clips]
+    margins = [
+        (
+            p.targets[at[c.id], p.classes.index(c.answer)] > 0,
+            -(c.scores[c.answer] - p.scores[at[c.id], p.primary[at[c.id]]]),
+        )
+        for c in clips
+    ]
     assert margins == sorted(margins)
     assert len(clips) == (p.scores.argmax(axis=1) != p.primary).sum()
 
 
 def test_the_page_of_a_comparison(music: Path) -> None:
     base = controls.leaky(0, songs=60)
-    other = dataclasses.replace(base, scores=np.clip(base.scores + np.random.default_rng(0).normal(0, 0.15, base.scores.shape), 0.01, 0.99))
+    other = dataclasses.replace(
+        base,
+        scores=np.clip(base.scores + np.random.default_rng(0).normal(0, 0.15, base.scores.shape), 0.01, 0.99),
+    )
     c = compare({"first & best": [base], "second": [other], "third": [base, other]}, replicates=100)
     text = comparison_page(c, "a comparison", locator(base, music), 1.0, "beatmeter compare")
     parsed = check(text)
     assert len([f for f in parsed.figures if f.startswith("differences-")]) == 2
-    assert len([f for f in parsed.figures if f.startswith("agreement-")]) == 1, "the matrix needs single seeds"
+    assert len([f for f in parsed.figures if f.startswith("agreement-")]) == 1, (
+        "the matrix needs single seeds"
+    )
     assert "first &amp; best" in text
     assert "McNemar" in text
     assert len(pair_figures(c, c.pairs[0])) == 3
@@ -358,7 +418,9 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (Debian: apt-get install chromium)")
-def test_a_browser_shows_every_figure_and_a_phone_needs_no_sideways_scrolling(run: Path, tmp_path: Path) -> None:
+def test_a_browser_shows_every_figure_and_a_phone_needs_no_sideways_scrolling(
+    run: Path, tmp_path: Path
+) -> None:
     text = run_page(Subject.read(run, limits=FAST))
     ask = (
         "const f = document.querySelector('iframe'); f.onload = () => { const d = f.contentDocument;"
@@ -373,7 +435,14 @@ def test_a_browser_shows_every_figure_and_a_phone_needs_no_sideways_scrolling(ru
     options = f"--headless --no-sandbox --disable-gpu --enable-logging=stderr {quiet}"
     assert CHROMIUM is not None
     done = subprocess.run(
-        [CHROMIUM, *options.split(), f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=4000", "--dump-dom", wrapper.as_uri()],
+        [
+            CHROMIUM,
+            *options.split(),
+            f"--user-data-dir={tmp_path / 'profile'}",
+            "--virtual-time-budget=4000",
+            "--dump-dom",
+            wrapper.as_uri(),
+        ],
         capture_output=True,
         text=True,
         timeout=PATIENCE,

@@ -22,7 +22,14 @@ name = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12
 
 @st.composite
 def predictions(draw: st.DrawFn) -> ClassPredictions:
-    classes = draw(st.lists(st.sampled_from(["3", "4", "5", "7", "9", "11", "5/8", "free, slow"]), min_size=1, max_size=5, unique=True))
+    classes = draw(
+        st.lists(
+            st.sampled_from(["3", "4", "5", "7", "9", "11", "5/8", "free, slow"]),
+            min_size=1,
+            max_size=5,
+            unique=True,
+        )
+    )
     ids = draw(st.lists(name, max_size=6, unique=True))
     n, c = len(ids), len(classes)
     rows = st.lists(st.lists(unit, min_size=c, max_size=c), min_size=n, max_size=n)
@@ -30,7 +37,9 @@ def predictions(draw: st.DrawFn) -> ClassPredictions:
     scores = np.array(draw(rows), dtype=float).reshape(n, c)
     primary = np.array([int(row.argmax()) if row.any() else -1 for row in targets], dtype=int)
     starts = draw(st.lists(st.one_of(st.none(), st.floats(0, 1e6)), min_size=n, max_size=n))
-    times = np.array([(math.nan, math.nan) if s is None else (s, s + 5) for s in starts], dtype=float).reshape(n, 2)
+    times = np.array(
+        [(math.nan, math.nan) if s is None else (s, s + 5) for s in starts], dtype=float
+    ).reshape(n, 2)
     return ClassPredictions(
         classes=tuple(classes),
         ids=tuple(ids),
@@ -66,15 +75,25 @@ def write(tmp_path: Path, text: str) -> Path:
 
 
 def test_a_small_foreign_file_is_enough(tmp_path: Path) -> None:
-    p = read_predictions(write(tmp_path, "\ufeffid,artist,primary,score_3,score_4\r\na,X,3,0.9,.1\r\nb,Y,,0.5,5e-1\r\n\r\n"))
-    assert (p.classes, p.ids, p.groups, p.sources, p.split) == (("3", "4"), ("a", "b"), ("a", "b"), ("", ""), "")
+    p = read_predictions(
+        write(tmp_path, "\ufeffid,artist,primary,score_3,score_4\r\na,X,3,0.9,.1\r\nb,Y,,0.5,5e-1\r\n\r\n")
+    )
+    assert (p.classes, p.ids, p.groups, p.sources, p.split) == (
+        ("3", "4"),
+        ("a", "b"),
+        ("a", "b"),
+        ("", ""),
+        "",
+    )
     assert p.primary.tolist() == [0, -1]
     assert p.targets.tolist() == [[1.0, 0.0], [0.0, 0.0]]
     assert np.isnan(p.times).all()
 
 
 def test_primary_follows_from_targets(tmp_path: Path) -> None:
-    p = read_predictions(write(tmp_path, "id,target_3,target_4,score_3,score_4\na,0.5,1,0.2,0.3\nb,,0.2,0,1\n"))
+    p = read_predictions(
+        write(tmp_path, "id,target_3,target_4,score_3,score_4\na,0.5,1,0.2,0.3\nb,,0.2,0,1\n")
+    )
     assert p.primary.tolist() == [1, 1]
     assert p.targets.tolist() == [[0.5, 1.0], [0.0, 0.2]]
 
@@ -103,7 +122,10 @@ HEAD = "id,primary,score_3,score_4\n"
         (HEAD + ",3,0.5,0.5\n", "foreign.csv:2: the id is empty"),
         (HEAD + 'a,"3,0.5,0.5\n', "not valid CSV"),
         ("id,target_3,target_4,score_3,score_4\na,1,1,0.5,0.5\n", "classes 3, 4 have equal weight.*primary"),
-        ("id,primary,target_3,target_4,score_3,score_4\na,3,0,1,0.5,0.5\n", "primary class '3' has no weight"),
+        (
+            "id,primary,target_3,target_4,score_3,score_4\na,3,0,1,0.5,0.5\n",
+            "primary class '3' has no weight",
+        ),
         ("id,primary,start,end,score_3\na,3,5,,0.5\n", "start and end of 'a'"),
         ("id,primary,start,end,score_3\na,3,5,4,0.5\n", "end must follow start"),
         ("id,primary,split,score_3\na,3,val,0.5\nb,3,test,0.5\n", "several splits: 'test', 'val'"),
@@ -131,8 +153,21 @@ def test_a_split_is_picked(tmp_path: Path) -> None:
 
 
 def one(**changes: object) -> ClassPredictions:
-    values = {"classes": ("3",), "ids": ("a",), "groups": ("a",), "sources": ("",), "split": "test", "meta": {}} | changes
-    return ClassPredictions(targets=np.ones((1, 1)), scores=np.ones((1, 1)), primary=np.zeros(1, int), times=np.full((1, 2), np.nan), **values)  # type: ignore[arg-type]
+    values = {
+        "classes": ("3",),
+        "ids": ("a",),
+        "groups": ("a",),
+        "sources": ("",),
+        "split": "test",
+        "meta": {},
+    } | changes
+    return ClassPredictions(
+        targets=np.ones((1, 1)),
+        scores=np.ones((1, 1)),
+        primary=np.zeros(1, int),
+        times=np.full((1, 2), np.nan),
+        **values,
+    )  # type: ignore[arg-type]
 
 
 def test_a_csv_changed_alone_is_refused(tmp_path: Path) -> None:
@@ -158,7 +193,11 @@ def test_run_folders_and_files_open_alike(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no predictions for the split 'test'.*predictions/<split>.csv"):
         open_predictions(tmp_path)
     write_predictions(tmp_path / "predictions" / "test.csv", one())
-    assert open_predictions(tmp_path).ids == open_predictions(tmp_path / "predictions" / "test.csv").ids == ("a",)
+    assert (
+        open_predictions(tmp_path).ids
+        == open_predictions(tmp_path / "predictions" / "test.csv").ids
+        == ("a",)
+    )
     with pytest.raises(DataError, match=r"no predictions for the split 'val'.*It has predictions for: test"):
         open_predictions(tmp_path, "val")
     with pytest.raises(DataError, match="no items of the split 'val'"):

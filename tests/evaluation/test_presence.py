@@ -18,7 +18,9 @@ from beatmeter.evaluation.calibration.presence import REFUSED, RIDGE, _logistic
 KINDS = ("noise", "hum", "clicks")
 
 
-def evidence(seed: int, music: int = 400, sounds: int = 300, apart: float = 3.0) -> tuple[np.ndarray, list[str], np.ndarray, list[str]]:
+def evidence(
+    seed: int, music: int = 400, sounds: int = 300, apart: float = 3.0
+) -> tuple[np.ndarray, list[str], np.ndarray, list[str]]:
     """Two clouds of eight values on different scales; the kinds of sounds lie in a row."""
     rng = np.random.default_rng(seed)
     scale = np.array([1, 1, 10, 0.1, 1, 1, 1, 1])
@@ -33,7 +35,9 @@ def test_the_fit_is_that_of_scikit_learn() -> None:
     x, y = np.concatenate([music, sounds]), np.repeat([True, False], [len(music), len(sounds)])
     weights, intercept = _logistic(x, y)
     standard = (x - x.mean(axis=0)) / x.std(axis=0)
-    theirs = LogisticRegression(C=1 / RIDGE, class_weight="balanced", tol=1e-10, max_iter=1000).fit(standard, y)
+    theirs = LogisticRegression(C=1 / RIDGE, class_weight="balanced", tol=1e-10, max_iter=1000).fit(
+        standard, y
+    )
     np.testing.assert_allclose(x @ weights + intercept, theirs.decision_function(standard), atol=1e-3)
 
 
@@ -42,7 +46,11 @@ def test_the_threshold_holds_on_music_that_the_fit_does_not_know() -> None:
     music, _, sounds, _ = evidence(2, music=4000, sounds=3000)
     assert (presence(music) < 0.5).mean() == pytest.approx(REFUSED, abs=0.015)
     assert (presence(sounds) < 0.5).mean() > 0.8
-    assert presence.about["music"] == {"items": 400, "groups": 200, "refused": pytest.approx(REFUSED, abs=0.003)}
+    assert presence.about["music"] == {
+        "items": 400,
+        "groups": 200,
+        "refused": pytest.approx(REFUSED, abs=0.003),
+    }
     assert set(presence.about["sounds"]["refused"]) == set(KINDS)
 
 
@@ -76,7 +84,9 @@ def test_what_cannot_be_told_is_named() -> None:
 
 
 def test_a_calibration_keeps_it_and_one_without_it_still_loads(tmp_path: Path) -> None:
-    calibration = dataclasses.replace(Calibration.fit(controls.selective(0, split="val")), presence=Presence.fit(*evidence(9)))
+    calibration = dataclasses.replace(
+        Calibration.fit(controls.selective(0, split="val")), presence=Presence.fit(*evidence(9))
+    )
     calibration.save(tmp_path / "calibration.json")
     again = Calibration.load(tmp_path / "calibration.json")
     assert again.presence == calibration.presence

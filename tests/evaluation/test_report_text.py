@@ -26,7 +26,9 @@ def test_text_fits_and_agrees_with_json(control: type) -> None:
     found = json.loads(json.dumps(e.to_json(), allow_nan=False))
     assert f"verdict: {found['verdict']}" in text
     assert f"{found['metrics']['accuracy']['value']:.3f}" in text
-    assert found["confusion"] == [[int(((p.primary == i) & (p.scores.argmax(axis=1) == j)).sum()) for j in range(6)] for i in range(6)]
+    assert found["confusion"] == [
+        [int(((p.primary == i) & (p.scores.argmax(axis=1) == j)).sum()) for j in range(6)] for i in range(6)
+    ]
     assert {f["name"] for f in found["findings"]} == {f.name for f in e.findings}
     for f in e.findings:
         assert f.name == "summary" or f"{f.name}: " in text
@@ -34,8 +36,14 @@ def test_text_fits_and_agrees_with_json(control: type) -> None:
 
 def test_long_names_are_cut_and_wide_matrices_become_lists() -> None:
     p = controls.confused(0, songs=40)
-    long = dataclasses.replace(p, classes=tuple(f"a very long class name number {c}" for c in p.classes), sources=("a source " * 20,) * len(p))
-    long = dataclasses.replace(long, sources=tuple(f"{s} {i % 2}" for i, s in enumerate(long.sources)), meta={"run": "x" * 300})
+    long = dataclasses.replace(
+        p,
+        classes=tuple(f"a very long class name number {c}" for c in p.classes),
+        sources=("a source " * 20,) * len(p),
+    )
+    long = dataclasses.replace(
+        long, sources=tuple(f"{s} {i % 2}" for i, s in enumerate(long.sources)), meta={"run": "x" * 300}
+    )
     text = evaluation_text(Evaluation.of(long, limits=FAST))
     assert max(map(len, text.splitlines())) <= 100
     n = 16
@@ -61,10 +69,16 @@ def test_source_alone_is_counted_without_the_own_group() -> None:
     primary = np.array([0 if s == "FMA" else 1 for s in p.sources])
     betrayed = dataclasses.replace(p, primary=primary, targets=np.eye(6)[primary])
     assert np.nanmean(source_only(betrayed)) == 1.0
-    alone = dataclasses.replace(betrayed, sources=betrayed.groups)  # every song its own source: nothing can be known from it
-    everywhere = [np.bincount(primary[np.array(alone.groups) != g], minlength=6).argmax() for g in alone.groups]
+    alone = dataclasses.replace(
+        betrayed, sources=betrayed.groups
+    )  # every song its own source: nothing can be known from it
+    everywhere = [
+        np.bincount(primary[np.array(alone.groups) != g], minlength=6).argmax() for g in alone.groups
+    ]
     np.testing.assert_array_equal(source_only(alone), (np.array(everywhere) == primary).astype(float))
     rows = {r.source: r for r in by_source(betrayed)}
     assert (rows["FMA"].majority, rows["FMA"].majority_share, rows["FMA"].source_only) == ("3", 1.0, 1.0)
-    reference = dataclasses.replace(betrayed, primary=np.full(len(p), 5), targets=np.eye(6)[np.full(len(p), 5)])
+    reference = dataclasses.replace(
+        betrayed, primary=np.full(len(p), 5), targets=np.eye(6)[np.full(len(p), 5)]
+    )
     assert np.nanmean(source_only(betrayed, reference)) == 0.0

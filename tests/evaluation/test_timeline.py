@@ -44,7 +44,10 @@ def test_the_path_and_the_posterior_are_those_of_all_paths(seed: int, asked: boo
     total, best, marginal = 0.0, (-np.inf, ()), np.zeros_like(evidence)
     for path in product((0, 1, 2, -1)[:states], repeat=len(times)):
         logp = sum(evidence[i, k] for i, k in enumerate(path))
-        logp += sum(np.log(stay[i] if a == b else (1 - stay[i]) / (states - 1)) for i, (a, b) in enumerate(pairwise(path)))
+        logp += sum(
+            np.log(stay[i] if a == b else (1 - stay[i]) / (states - 1))
+            for i, (a, b) in enumerate(pairwise(path))
+        )
         total += np.exp(logp)
         best = max(best, (logp, path))
         for i, k in enumerate(path):
@@ -88,8 +91,13 @@ def test_where_no_meter_is_heard_the_timeline_names_none() -> None:
     assert value["windows"][-1]["heard"] == pytest.approx(0.05)
     assert "none" in t.to_text().splitlines()[2]
     heard[10] = 0.2
-    assert len(timeline(times, course([2] * len(times)), CLASSES, heard=heard).segments) == 2, "one unclear window is no gap"
-    assert {s.meter for s in timeline(times, course([2] * len(times)), CLASSES, heard=np.full(len(times), 0.6)).segments} == {"7"}
+    assert len(timeline(times, course([2] * len(times)), CLASSES, heard=heard).segments) == 2, (
+        "one unclear window is no gap"
+    )
+    assert {
+        s.meter
+        for s in timeline(times, course([2] * len(times)), CLASSES, heard=np.full(len(times), 0.6)).segments
+    } == {"7"}
 
 
 def test_a_second_meter_needs_most_windows_above_its_threshold() -> None:
@@ -118,7 +126,9 @@ def test_timelines_of_predictions_take_windows_in_order_of_time() -> None:
     p = controls.selective(0, songs=4)
     n = len(p)
     starts = np.arange(n, dtype=float)[::-1] * 5
-    windowed = dataclasses.replace(p, ids=tuple("ab"[i % 2] for i in range(n)), times=np.column_stack([starts, starts + 10]))
+    windowed = dataclasses.replace(
+        p, ids=tuple("ab"[i % 2] for i in range(n)), times=np.column_stack([starts, starts + 10])
+    )
     found = timelines(windowed)
     assert set(found) == {"a", "b"}
     assert found["a"].times[0, 0] < found["a"].times[-1, 0]
@@ -156,11 +166,15 @@ def test_a_stream_does_not_depend_on_its_blocks(sizes: list[int]) -> None:
     for size in [*sizes, len(wave)]:
         heard += stream.push(wave[at : at + size])
         at += size
-    assert [(h.time, h.meter, h.probability) for h in heard] == [(h.time, h.meter, h.probability) for h in whole]
+    assert [(h.time, h.meter, h.probability) for h in heard] == [
+        (h.time, h.meter, h.probability) for h in whole
+    ]
 
 
 def test_a_stream_answers_every_hop_and_follows_the_music() -> None:
-    stream = MeterStream(classify, RATE, CLASSES, window=10.0, hop=1.0, minimum=4.0, thresholds=np.array([0.3, 0.3, 0.3]))
+    stream = MeterStream(
+        classify, RATE, CLASSES, window=10.0, hop=1.0, minimum=4.0, thresholds=np.array([0.3, 0.3, 0.3])
+    )
     heard = stream.push(piece())
     assert [h.time for h in heard] == pytest.approx(np.arange(4.0, 91.0).tolist())
     at = {h.time: h for h in heard}
@@ -173,7 +187,9 @@ def test_a_stream_answers_every_hop_and_follows_the_music() -> None:
     assert stream.push(piece()[: 5 * RATE])[0].time == 4.0
 
 
-def test_the_command_hears_a_file_by_the_answers_of_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_hears_a_file_by_the_answers_of_its_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A stand-in for a trained model that tells low from high tones; all else is the real command."""
     import beatmeter.serving.predictor as module
 
@@ -192,11 +208,19 @@ def test_the_command_hears_a_file_by_the_answers_of_its_run(tmp_path: Path, monk
         def thresholds(self) -> np.ndarray:
             return calibration.threshold("production")
 
-        def hear(self, path: Path, window: float, hop: float, progress: object = None) -> tuple[np.ndarray, list[SimpleNamespace]]:
+        def hear(
+            self, path: Path, window: float, hop: float, progress: object = None
+        ) -> tuple[np.ndarray, list[SimpleNamespace]]:
             wave, rate = soundfile.read(path)
             times = windows(len(wave) / rate, window, hop)
-            pitch = [np.abs(np.fft.rfft(part)).argmax() * rate / len(part) for part in (wave[int(a * rate) : int(b * rate)] for a, b in times)]
-            return times, [SimpleNamespace(scores=np.where(np.arange(6) == (0 if p < 300 else 3), 0.9, 0.1), heard=None) for p in pitch]
+            pitch = [
+                np.abs(np.fft.rfft(part)).argmax() * rate / len(part)
+                for part in (wave[int(a * rate) : int(b * rate)] for a, b in times)
+            ]
+            return times, [
+                SimpleNamespace(scores=np.where(np.arange(6) == (0 if p < 300 else 3), 0.9, 0.1), heard=None)
+                for p in pitch
+            ]
 
     calibration = Calibration.fit(controls.selective(0, split="val"))
     monkeypatch.setattr(module, "Predictor", Model)
@@ -204,12 +228,27 @@ def test_the_command_hears_a_file_by_the_answers_of_its_run(tmp_path: Path, monk
     t = np.arange(40 * 8000) / 8000
     soundfile.write(tmp_path / "song.wav", 0.5 * np.sin(2 * np.pi * np.where(t < 20, 200, 400) * t), 8000)
     plot = tmp_path / "song.svg"
-    result = CliRunner().invoke(command, [str(tmp_path), str(tmp_path / "song.wav"), "--json", "--plot", str(plot), "--window", "5", "--hop", "1"])
+    result = CliRunner().invoke(
+        command,
+        [
+            str(tmp_path),
+            str(tmp_path / "song.wav"),
+            "--json",
+            "--plot",
+            str(plot),
+            "--window",
+            "5",
+            "--hop",
+            "1",
+        ],
+    )
     assert result.exception is None, result.exception
     value = json.loads(result.stdout)
     assert [s["meter"] for s in value["segments"]] == ["3", "7"]
     assert value["changes"] == pytest.approx([20], abs=1.5)
-    assert value["segments"][0]["score"] == pytest.approx(0.9), "answers are calibrated already: not once more"
+    assert value["segments"][0]["score"] == pytest.approx(0.9), (
+        "answers are calibrated already: not once more"
+    )
     assert "<svg" in plot.read_text()
     assert "2 changes" not in CliRunner().invoke(command, [str(tmp_path), str(tmp_path / "song.wav")]).stdout
     with pytest.raises(ConfigError, match=r"\.png or \.svg"):
@@ -219,7 +258,10 @@ def test_the_command_hears_a_file_by_the_answers_of_its_run(tmp_path: Path, monk
 def test_the_command_takes_windows_of_any_program(tmp_path: Path) -> None:
     lines = ["id,start,end,primary,score_3,score_4"]
     for piece, turn in (("a", 6), ("b", 99)):
-        lines += [f"{piece},{5 * i},{5 * i + 10},,{0.9 if i < turn else 0.1},{0.1 if i < turn else 0.9}" for i in range(16)]
+        lines += [
+            f"{piece},{5 * i},{5 * i + 10},,{0.9 if i < turn else 0.1},{0.1 if i < turn else 0.9}"
+            for i in range(16)
+        ]
     file = tmp_path / "windows.csv"
     file.write_text("\n".join(lines) + "\n")
     value = json.loads(CliRunner().invoke(command, [str(file), "--json"]).stdout)
@@ -227,7 +269,10 @@ def test_the_command_takes_windows_of_any_program(tmp_path: Path) -> None:
     assert value["b"]["changes"] == []
     assert CliRunner().invoke(command, [str(file)]).stdout.startswith("a\n")
     (tmp_path / "config.toml").write_text("")
-    for arguments, said in (([str(file), "--plot", "x.png"], "holds 2 pieces"), ([str(tmp_path)], "name the files to hear")):
+    for arguments, said in (
+        ([str(file), "--plot", "x.png"], "holds 2 pieces"),
+        ([str(tmp_path)], "name the files to hear"),
+    ):
         with pytest.raises(ConfigError, match=said):
             CliRunner().invoke(command, arguments, catch_exceptions=False)
 
@@ -251,10 +296,14 @@ def test_a_stream_that_is_too_slow_skips_hops_says_how_many_and_stays_near_the_m
     wave, work = piece(), Work(2.5)  # of answers for every second
     stream, heard = work.stream(late=2.0), []
     for second in range(90):
-        work.now = max(second + 1.0, work.now)  # the next second of audio is there, and the stream has time for it
+        work.now = max(
+            second + 1.0, work.now
+        )  # the next second of audio is there, and the stream has time for it
         for answer in stream.push(wave[second * RATE : (second + 1) * RATE]):
             heard.append(answer)
-            assert work.now - answer.time <= 2.0 + 2.5 + 1, "late by what is allowed, one answer and one hop at most"
+            assert work.now - answer.time <= 2.0 + 2.5 + 1, (
+                "late by what is allowed, one answer and one hop at most"
+            )
     assert len(heard) + stream.skipped == 87
     assert stream.skipped > 40
     assert sum(h.skipped for h in heard) + stream._since == stream.skipped

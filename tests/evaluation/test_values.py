@@ -56,7 +56,9 @@ def test_an_item_of_weight_two_counts_as_two_items() -> None:
     twice = p.take(np.repeat(np.arange(len(p)), counts))
     for metric in (mean_absolute_error, r2, spearman):
         weighted = metric(p.values, p.targets, np.stack([counts, np.ones(len(p))]).astype(float))
-        np.testing.assert_allclose(weighted, [metric(twice.values, twice.targets), metric(p.values, p.targets)], rtol=1e-9)
+        np.testing.assert_allclose(
+            weighted, [metric(twice.values, twice.targets), metric(p.values, p.targets)], rtol=1e-9
+        )
 
 
 def test_what_is_not_defined_is_nan() -> None:
@@ -99,7 +101,14 @@ def test_a_file_gives_back_what_was_written(tmp_path: Path) -> None:
     write_records(tmp_path / "test.csv", p)
     q = read_records(tmp_path / "test.csv")
     assert isinstance(q, ValuePredictions)
-    assert (q.ids, q.groups, q.names, q.units, q.split, q.meta) == (p.ids, p.groups, p.names, p.units, p.split, p.meta)
+    assert (q.ids, q.groups, q.names, q.units, q.split, q.meta) == (
+        p.ids,
+        p.groups,
+        p.names,
+        p.units,
+        p.split,
+        p.meta,
+    )
     assert np.array_equal(q.values, p.values)
     assert np.array_equal(q.targets, p.targets, equal_nan=True)
     sidecar(tmp_path / "test.csv").unlink()

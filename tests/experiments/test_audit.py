@@ -36,13 +36,17 @@ from beatmeter.settings import DataConfig
 from beatmeter.store import Store
 
 CLASSES = ("3", "4", "5", "7", "9", "11")
-STATS = PoolingSpec("stats", "stats", "chunk", (1, 2), ("pool", "dim"), (2, 6), {"statistics": ["mean", "max"]})
+STATS = PoolingSpec(
+    "stats", "stats", "chunk", (1, 2), ("pool", "dim"), (2, 6), {"statistics": ["mean", "max"]}
+)
 LAG = PoolingSpec("lag", "lag", "window", (1, 2), ("channel", "lag"), (3, 48), {"window": 3})
 CHUNK = ChunkSpec(sample_rate=1000, length=5000, hop=5000, tail_min=500, minimum=1000)
 
 
 def spec(*poolings: PoolingSpec) -> FeatureSpec:
-    return FeatureSpec("tiny", "r", "0" * 64, 2, 6, 20, 25, True, CHUNK, poolings or (STATS, LAG), store_dtype="float32")
+    return FeatureSpec(
+        "tiny", "r", "0" * 64, 2, 6, 20, 25, True, CHUNK, poolings or (STATS, LAG), store_dtype="float32"
+    )
 
 
 def features(of: FeatureSpec, meter: str, rng: np.random.Generator, like: Features | None = None) -> Features:
@@ -139,7 +143,13 @@ def test_kernels_are_those_of_all_columns_at_once(made: Made) -> None:
     got = kernels(made.store.snapshot(), [keys[n] for n in names])
     stats = np.stack(
         [
-            np.stack([made.features[n].pooled["stats"].values[:, :, 0].mean(0), made.features[n].pooled["stats"].values[:, :, 1].max(0)], 1)
+            np.stack(
+                [
+                    made.features[n].pooled["stats"].values[:, :, 0].mean(0),
+                    made.features[n].pooled["stats"].values[:, :, 1].max(0),
+                ],
+                1,
+            )
             for n in names
         ]
     )
@@ -167,7 +177,16 @@ def test_frames_alone_cannot_be_audited(made: Made, tmp_path: Path) -> None:
     store = Store.create(tmp_path / "s", of)
     times, frames = rows(Layout.of(15_000, of), of["frames"])
     key = next(iter(made.keys().values()))
-    store.commit([(key, Features(of, 15_000, {"frames": Pooled(np.zeros((len(times), 1, 6), np.float32), times, frames)}))])
+    store.commit(
+        [
+            (
+                key,
+                Features(
+                    of, 15_000, {"frames": Pooled(np.zeros((len(times), 1, 6), np.float32), times, frames)}
+                ),
+            )
+        ]
+    )
     with pytest.raises(StoreError, match=r"frames only\. Extract with --set features\.poolings=stats,lag"):
         audit(made.open(), CLASSES, store.snapshot(), made.keys())
 
@@ -181,7 +200,9 @@ def test_the_mislabelled_songs_are_found(made: Made, found: Audit) -> None:
     assert s.accuracy.low > 0.6 > s.majority
     assert not found.weak
     ranked = [found.labelled[i].id for i in s.ranked]
-    assert len(made.wrong & set(ranked)) / len(made.wrong) >= 0.8  # each song wrong in both clips: only other songs can tell
+    assert (
+        len(made.wrong & set(ranked)) / len(made.wrong) >= 0.8
+    )  # each song wrong in both clips: only other songs can tell
     assert len(made.wrong & set(ranked[: len(made.wrong)])) / len(made.wrong) >= 0.6
     assert len(ranked) < 40
     assert s.unlearned == ("9", "11")
@@ -193,7 +214,9 @@ def test_what_a_head_cannot_learn_is_said(made: Made) -> None:
     rng = np.random.default_rng(0)
     dataset = made.open()
     shuffled = rng.permutation([t.primary for t in dataset.tracks]).tolist()
-    tracks = tuple(Track(t.id, t.path, {c: 1.0}, c, t.group) for t, c in zip(dataset.tracks, shuffled, strict=True))
+    tracks = tuple(
+        Track(t.id, t.path, {c: 1.0}, c, t.group) for t, c in zip(dataset.tracks, shuffled, strict=True)
+    )
     nonsense = Dataset(tracks, (), "nonsense", "manifest", "")
     assert audit(nonsense, CLASSES, made.store.snapshot(), made.keys()).weak
     one = Dataset(tuple(t for t in tracks if t.primary == "3"), (), "one", "manifest", "")
@@ -204,7 +227,12 @@ def test_what_a_head_cannot_learn_is_said(made: Made) -> None:
 def test_a_copy_does_not_vouch_for_a_label(made: Made) -> None:
     """A wrong clip and its copy in another group, wrong as well, stay suspicious both: they are one group for the head."""
     dataset = made.open()
-    tracks = tuple(Track(t.id, t.path, {"7": 1.0}, "7", t.group, split=t.split) if t.id in ("s0c0", "s0c1", "copy0") else t for t in dataset.tracks)
+    tracks = tuple(
+        Track(t.id, t.path, {"7": 1.0}, "7", t.group, split=t.split)
+        if t.id in ("s0c0", "s0c1", "copy0")
+        else t
+        for t in dataset.tracks
+    )
     changed = audit(Dataset(tracks, (), "d", "manifest", ""), CLASSES, made.store.snapshot(), made.keys())
     assert {"s0c0", "copy0"} <= {changed.labelled[i].id for i in changed.suspects.ranked}
     groups = dict(zip(changed.suspects.predictions.ids, changed.suspects.predictions.groups, strict=True))
@@ -216,7 +244,9 @@ def test_a_copy_does_not_vouch_for_a_label(made: Made) -> None:
 
 def test_the_copies_are_found_and_nothing_else(made: Made, found: Audit) -> None:
     names = [t.id for t in found.dataset.tracks]
-    assert {(names[p.first], names[p.second]) for p in found.pairs} == {(original, copy) for copy, original in made.copies.items()}
+    assert {(names[p.first], names[p.second]) for p in found.pairs} == {
+        (original, copy) for copy, original in made.copies.items()
+    }
     assert all(p.cosine > max(found.limits.values()) for p in found.pairs)
     order = [names[p.second] for p in found.pairs]
     assert order[-1] == "copy2"  # both in train; the others are across splits and come first
@@ -227,7 +257,9 @@ def test_without_copies_about_one_pair_is_expected() -> None:
     false = []
     for seed in range(60):
         rng = np.random.default_rng(seed)
-        x = rng.normal(size=(80, 20)) @ rng.normal(size=(20, 200)) + 0.5 * rng.normal(size=(80, 200))  # few directions: high cosines
+        x = rng.normal(size=(80, 20)) @ rng.normal(size=(20, 200)) + 0.5 * rng.normal(
+            size=(80, 200)
+        )  # few directions: high cosines
         z = (x - x.mean(0)) / x.std(0)
         tracks = [Track(str(i), Path("x"), group=str(i // 2)) for i in range(80)]
         false.append(len(find_copies({"stats": (z @ z.T / 200).astype("f4")}, tracks)[0]))
@@ -316,7 +348,9 @@ def test_a_review_is_blind_and_complete(made: Made, found: Audit, tmp_path: Path
     }
     predictions = read_predictions(out / "guesses" / "predictions.csv")
     assert predictions.split == "out-of-fold"
-    assert {r["id"] for r in table(out / "guesses" / "labels.csv") if r["listed"] == "suspect"} == {i.track.id for i in review.labels}
+    assert {r["id"] for r in table(out / "guesses" / "labels.csv") if r["listed"] == "suspect"} == {
+        i.track.id for i in review.labels
+    }
     with pytest.raises(DataError, match="holds a review already"):
         write_audit(found, review, out)
 
@@ -346,7 +380,12 @@ def test_guesses_are_shown_on_request_and_controls_are_mixed_in(found: Audit, tm
 def test_hostile_names_do_no_harm(tmp_path: Path) -> None:
     folder = tmp_path / "a b"
     folder.mkdir()
-    for name in (b'x"><script>alert(1)</script>.wav', b"caf\xe9 #1?.wav", b"%41&amp;.wav", "二つ's.wav".encode()):
+    for name in (
+        b'x"><script>alert(1)</script>.wav',
+        b"caf\xe9 #1?.wav",
+        b"%41&amp;.wav",
+        "二つ's.wav".encode(),
+    ):
         path = folder / os.fsdecode(name).replace("/", "∕")
         path.write_bytes(b"x")
         assert (tmp_path / os.fsdecode(unquote_bytes(link(path, tmp_path)))).is_file()
@@ -371,7 +410,13 @@ def test_decisions_come_back_as_corrections(made: Made, found: Audit, tmp_path: 
     write_audit(found, found.review(top=12), out)
     lines = table(out / "review.csv")
     for line in lines:
-        line["new label"] = "drop" if line["id"] in made.copies else made.truth[line["id"]] if line["id"] in made.wrong else "keep"
+        line["new label"] = (
+            "drop"
+            if line["id"] in made.copies
+            else made.truth[line["id"]]
+            if line["id"] in made.wrong
+            else "keep"
+        )
     with (out / "review.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, ["id", "label", "new label", "comment"])
         writer.writeheader()
@@ -398,7 +443,9 @@ def test_the_command_over_a_store(made: Made, tmp_path: Path) -> None:
     out = tmp_path / "r"
     result = run(made.path, "--features", made.path / "cache", "--out", out, "--top", 5, "--controls", 1)
     assert result.exit_code == 1
-    assert re.search(r"audited: 195 labels of 195 tracks audited", result.stdout.replace(made.path.name, "audited"))
+    assert re.search(
+        r"audited: 195 labels of 195 tracks audited", result.stdout.replace(made.path.name, "audited")
+    )
     assert "the worst 5 are listed" in result.stdout
     assert "3 pairs of clips sound alike, 2 of them across splits" in result.stdout
     assert "note: too few groups to judge the classes 9, 11" in result.stderr
@@ -407,7 +454,9 @@ def test_the_command_over_a_store(made: Made, tmp_path: Path) -> None:
         run(made.path, "--features", made.path / "cache", "--out", out)
 
 
-def test_the_command_says_what_is_missing(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_says_what_is_missing(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     Store.create(tmp_path / "cache" / "one", spec())
     with pytest.raises(DataError, match=r"none of the 195 tracks .* has features in this store"):
         run(made.path, "--features", tmp_path / "cache", "--out", tmp_path / "r")
@@ -425,7 +474,11 @@ def test_the_command_says_what_is_missing(made: Made, tmp_path: Path, monkeypatc
 def test_tracks_without_features_are_named(made: Made) -> None:
     keys = {name: key for name, key in made.keys().items() if name not in ("s3c0", "s3c1")}
     found = audit(made.open(), CLASSES, made.store.snapshot(), keys | {"s4c0": "0" * 64})
-    assert [(e.id, e.kind) for e in found.dataset.excluded] == [("s3c0", "no features"), ("s3c1", "no features"), ("s4c0", "no features")]
+    assert [(e.id, e.kind) for e in found.dataset.excluded] == [
+        ("s3c0", "no features"),
+        ("s3c1", "no features"),
+        ("s4c0", "no features"),
+    ]
 
 
 def test_the_command_extracts_with_a_recipe(tmp_path: Path) -> None:
@@ -435,11 +488,21 @@ def test_the_command_extracts_with_a_recipe(tmp_path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(encode(music(n, 1.2), ".flac"))
     (folder / "3" / "again.flac").write_bytes(encode(music(1, 1.2) * 0.7, ".flac"))
-    arguments: Sequence[object] = (folder, "--features", "spectral-lag", "--cache", tmp_path / "cache", "--out", tmp_path / "r")
+    arguments: Sequence[object] = (
+        folder,
+        "--features",
+        "spectral-lag",
+        "--cache",
+        tmp_path / "cache",
+        "--out",
+        tmp_path / "r",
+    )
     result = run(*arguments)
     assert result.exit_code == 1
     assert "1 pairs of clips sound alike" in result.stdout
-    assert {(r["id"], r["twin"]) for r in table(tmp_path / "r" / "copies.csv")} == {("3/again.flac", "4/1.flac")}
+    assert {(r["id"], r["twin"]) for r in table(tmp_path / "r" / "copies.csv")} == {
+        ("3/again.flac", "4/1.flac")
+    }
     assert "33 to extract" in result.stderr
 
 

@@ -65,7 +65,15 @@ def tracks(tmp_path: Path) -> list[Track]:
     found = []
     for i in range(12):
         soundfile.write(tmp_path / f"{i}.wav", tone(12.0 if i else 6.0), RATE)
-        found.append(Track(str(i), tmp_path / f"{i}.wav", {"3": 1.0}, group=str(i), extra={"tempo": "60" if i < 6 else "121.5"}))
+        found.append(
+            Track(
+                str(i),
+                tmp_path / f"{i}.wav",
+                {"3": 1.0},
+                group=str(i),
+                extra={"tempo": "60" if i < 6 else "121.5"},
+            )
+        )
     return found
 
 
@@ -79,7 +87,9 @@ def test_points_count_the_clips_that_are_right(tracks: list[Track]) -> None:
     assert len(robustness_figure([gain, length, tempo]).axes) == 4
 
 
-def test_a_long_track_is_changed_and_heard_in_pieces(tracks: list[Track], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_track_is_changed_and_heard_in_pieces(
+    tracks: list[Track], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Pieces of 2 s in place of 300: the same answers, and no wave longer than a piece, but for the lengths that are asked for."""
     longest, heard = [], []
 

@@ -30,7 +30,9 @@ def out(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The outcome of a study of two systems with two seeds, on two sets."""
     folder = tmp_path_factory.mktemp("study")
     synthesise(folder / "others", 36, SynthPlan(seed=5, seconds=7.0))
-    (folder / "others" / "audio" / "000035.flac").write_bytes(b"no audio")  # what systems cannot hear, baselines do not count
+    (folder / "others" / "audio" / "000035.flac").write_bytes(
+        b"no audio"
+    )  # what systems cannot hear, baselines do not count
     order = [
         "study",
         str(clips),
@@ -43,12 +45,23 @@ def out(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "--seeds",
         "0-1",
     ]
-    order += ["--set", "training.epochs=2", "--cache", str(folder / "cache"), "--out", str(folder / "out"), "--jobs", "1"]
+    order += [
+        "--set",
+        "training.epochs=2",
+        "--cache",
+        str(folder / "cache"),
+        "--out",
+        str(folder / "out"),
+        "--jobs",
+        "1",
+    ]
     result = CliRunner().invoke(cli, order)
     assert result.exit_code == 0, result.output + str(result.exception)
     stamps = {p: p.stat().st_mtime_ns for p in (folder / "out").rglob("predictions/*.csv")}
     assert CliRunner().invoke(cli, order).exit_code == 0
-    assert {p: p.stat().st_mtime_ns for p in (folder / "out").rglob("predictions/*.csv")} == stamps, "finished work is kept"
+    assert {p: p.stat().st_mtime_ns for p in (folder / "out").rglob("predictions/*.csv")} == stamps, (
+        "finished work is kept"
+    )
     return folder / "out"
 
 
@@ -64,7 +77,9 @@ def test_every_figure_is_that_of_the_metrics(out: Path) -> None:
     assert found["others"]["items"] == 35
     with (out / "table.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert {"spectral, lag 30 s", "spectral, mean+max", "majority", "tempogram"} == {r["system"] for r in rows}
+    assert {"spectral, lag 30 s", "spectral, mean+max", "majority", "tempogram"} == {
+        r["system"] for r in rows
+    }
     assert {"class=3", "class=11"} <= {r["part"] for r in rows}
     assert all(float(r["low"]) <= float(r["mean"]) <= float(r["high"]) for r in rows if r["mean"] != "nan")
 
@@ -74,7 +89,12 @@ def test_tables_and_figures_are_there(out: Path) -> None:
     assert "clips test split" in text
     assert max(map(len, text.splitlines())) < 140
     assert (out / "table.md").read_text().count("| majority |") >= 2
-    assert {p.name for p in out.glob("figure-*")} == {"figure-test.png", "figure-test.svg", "figure-others.png", "figure-others.svg"}
+    assert {p.name for p in out.glob("figure-*")} == {
+        "figure-test.png",
+        "figure-test.svg",
+        "figure-others.png",
+        "figure-others.svg",
+    }
 
 
 def test_baselines_learn_from_training_alone(clips: Path) -> None:
@@ -88,7 +108,9 @@ def test_baselines_learn_from_training_alone(clips: Path) -> None:
     tempogram.fit(train)
     p = tempogram.predictions(train, "train")
     assert np.allclose(p.scores.sum(axis=1), 1)
-    assert float(METRICS["accuracy"].value(p, None)) > float(METRICS["accuracy"].value(majority.predictions(train, "train"), None))  # type: ignore[arg-type]
+    assert float(METRICS["accuracy"].value(p, None)) > float(
+        METRICS["accuracy"].value(majority.predictions(train, "train"), None)
+    )  # type: ignore[arg-type]
     with pytest.raises(DataError, match="folds of groups"):
         Tempogram(CLASSES).fit([Track("a", train[0].path, {"3": 1.0}, group="one")])
 
@@ -98,13 +120,21 @@ def test_the_plan_names_what_it_says_and_takes_other_backbones() -> None:
     assert {"spectral, lag 30 s", "embedded, lag 30 s, LoRA", "embedded untrained, lag 30 s"} <= set(systems)
     for name, values in systems.items():
         assert ("LoRA" in name) == (values.get("adapter", {}).get("kind") == "lora")
-        assert name.startswith("embedded") == values.get("features", {}).get("backbone", "spectral").startswith("embedded")
+        assert name.startswith("embedded") == values.get("features", {}).get(
+            "backbone", "spectral"
+        ).startswith("embedded")
         assert ("mean+max" in name) == ("stats" in values.get("head", {}).get("poolings", ["lag"]))
         window = {"5": 1, "10": 2, "30": 6}[name.split("lag ")[1].split()[0]] if "lag" in name else 6
         assert values.get("features", {}).get("window", 6) == window
 
 
-@pytest.mark.parametrize(("more", "says"), [(["--only", "nothing"], "no system matches"), (["--set", "features.window=2"], "varies features.window")])
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["--only", "nothing"], "no system matches"),
+        (["--set", "features.window=2"], "varies features.window"),
+    ],
+)
 def test_wrong_orders_are_refused_in_words(more: list[str], says: str, clips: Path) -> None:
     error = CliRunner().invoke(cli, ["study", str(clips), *more]).exception
     assert isinstance(error, BeatmeterError)
@@ -112,7 +142,9 @@ def test_wrong_orders_are_refused_in_words(more: list[str], says: str, clips: Pa
 
 
 def test_further_backbones_and_a_choice_keep_what_systems_start_from() -> None:
-    plan = _chosen(load_plan("comparison"), ("hub/Big-95M",), ("Big-95M, lag 30 s, full", "spectral, lag 30 s"))
+    plan = _chosen(
+        load_plan("comparison"), ("hub/Big-95M",), ("Big-95M, lag 30 s, full", "spectral, lag 30 s")
+    )
     assert set(plan.systems) == {"spectral, lag 30 s", "Big-95M, lag 30 s", "Big-95M, lag 30 s, full"}
     cells = plan.cells(plan.base, Path("data"), Path("cache"), Path("out"))
     (full,) = cells["Big-95M, lag 30 s, full"]
@@ -123,4 +155,7 @@ def test_further_backbones_and_a_choice_keep_what_systems_start_from() -> None:
 def test_a_choice_without_the_baseline_is_tested_against_its_first_system() -> None:
     plan = _chosen(load_plan("comparison"), (), ("embedded, lag 30 s, LoRA",))
     assert plan.baseline == "embedded, lag 30 s"
-    assert list(plan.cells(plan.base, Path("data"), Path("cache"), Path("out"))) == ["embedded, lag 30 s", "embedded, lag 30 s, LoRA"]
+    assert list(plan.cells(plan.base, Path("data"), Path("cache"), Path("out"))) == [
+        "embedded, lag 30 s",
+        "embedded, lag 30 s, LoRA",
+    ]

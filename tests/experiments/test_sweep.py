@@ -49,7 +49,9 @@ def test_a_grid_is_every_combination_with_every_seed() -> None:
 
 def test_impossible_grids_are_refused_by_name() -> None:
     base = RunConfig()
-    with pytest.raises(ConfigError, match=r"unknown setting 'training.haed_lr'. Did you mean 'training.head_lr'"):
+    with pytest.raises(
+        ConfigError, match=r"unknown setting 'training.haed_lr'. Did you mean 'training.head_lr'"
+    ):
         parse_axis("training.haed_lr=1,2", base)
     with pytest.raises(ConfigError, match="not of the form"):
         parse_axis("training.head_lr", base)
@@ -60,10 +62,16 @@ def test_impossible_grids_are_refused_by_name() -> None:
 
 
 def test_cells_share_a_pass_when_heads_have_one_shape_and_read_the_same() -> None:
-    cells = expand(RunConfig(), [("head.hidden", [32, 64]), ("head.dropout", [0.1, 0.2]), ("augment.crop", [0.0, 0.5])], [0, 1])
+    cells = expand(
+        RunConfig(),
+        [("head.hidden", [32, 64]), ("head.dropout", [0.1, 0.2]), ("augment.crop", [0.0, 0.5])],
+        [0, 1],
+    )
     groups = together([(c, Path(c.name)) for c in cells])
     assert [len(g) for g in groups] == [4, 4, 4, 4]
-    assert all(len({(c.config.head.hidden, c.config.augment.crop) for c, _ in group}) == 1 for group in groups)
+    assert all(
+        len({(c.config.head.hidden, c.config.augment.crop) for c, _ in group}) == 1 for group in groups
+    )
 
 
 def test_a_sweep_goes_on_where_it_was(config: RunConfig, tmp_path: Path) -> None:
@@ -80,7 +88,12 @@ def test_a_sweep_goes_on_where_it_was(config: RunConfig, tmp_path: Path) -> None
     assert all(RunFolder(path).finished for path in paths)
     assert half.predictions("test").exists()
     with pytest.raises(RunError, match=r"holds a run with other settings"):
-        run_cells([Cell(cells[0].system, change(cells[0].config, {"training": {"epochs": 3}}))], tmp_path / "runs", CPU, report=lines.append)
+        run_cells(
+            [Cell(cells[0].system, change(cells[0].config, {"training": {"epochs": 3}}))],
+            tmp_path / "runs",
+            CPU,
+            report=lines.append,
+        )
 
 
 def test_an_interrupted_cell_ends_as_if_it_had_not_been(config: RunConfig, tmp_path: Path) -> None:
@@ -110,16 +123,36 @@ def test_an_interrupted_cell_ends_as_if_it_had_not_been(config: RunConfig, tmp_p
     for path, folder in zip(whole, stopped, strict=True):
         one, two = RunFolder(path).read_log(), folder.read_log()
         assert [line["epoch"] for line in two] == [1, 2, 3, 4]
-        assert [line["train"]["loss"] for line in one] == pytest.approx([line["train"]["loss"] for line in two], rel=1e-4)
+        assert [line["train"]["loss"] for line in one] == pytest.approx(
+            [line["train"]["loss"] for line in two], rel=1e-4
+        )
 
 
 @pytest.mark.parametrize("hidden", [16, 8000], ids=["stacked", "threads"])
-def test_cells_that_diverge_leave_the_others_alone_and_are_tried_again(hidden: int, config: RunConfig, tmp_path: Path) -> None:
+def test_cells_that_diverge_leave_the_others_alone_and_are_tried_again(
+    hidden: int, config: RunConfig, tmp_path: Path
+) -> None:
     recipe = tmp_path / "recipe.toml"
-    recipe.write_text(to_toml(differences(change(config, {"head": {"hidden": hidden}, "training": {"epochs": 2}}), RunConfig())))
-    command = ["train", config.data.path, "--frozen", "--recipe", str(recipe), "--seeds", "0-1", "--out", str(tmp_path / "out")]
+    recipe.write_text(
+        to_toml(
+            differences(change(config, {"head": {"hidden": hidden}, "training": {"epochs": 2}}), RunConfig())
+        )
+    )
+    command = [
+        "train",
+        config.data.path,
+        "--frozen",
+        "--recipe",
+        str(recipe),
+        "--seeds",
+        "0-1",
+        "--out",
+        str(tmp_path / "out"),
+    ]
     command += ["--grid", "training.head_lr=1e-3,1e30"]
-    cells = [tmp_path / "out" / f"head_lr-{rate}_seed-{seed}" for rate in ("0.001", "1e+30") for seed in (0, 1)]
+    cells = [
+        tmp_path / "out" / f"head_lr-{rate}_seed-{seed}" for rate in ("0.001", "1e+30") for seed in (0, 1)
+    ]
     times = []
     for _ in range(2):
         result = CliRunner().invoke(cli, command)
@@ -139,7 +172,15 @@ def test_cells_that_diverge_leave_the_others_alone_and_are_tried_again(hidden: i
 
 def test_a_streamed_cell_that_diverges_leaves_the_others_alone(config: RunConfig, tmp_path: Path) -> None:
     write_hub_folder(tmp_path / "hub")
-    base = change(config, {"regime": "streamed", "limit": 4, "features": {"backbone": str(tmp_path / "hub")}, "training": {"epochs": 1}})
+    base = change(
+        config,
+        {
+            "regime": "streamed",
+            "limit": 4,
+            "features": {"backbone": str(tmp_path / "hub")},
+            "training": {"epochs": 1},
+        },
+    )
     cells = expand(base, [("training.head_lr", [1e30, 1e-3])], [0])
     with pytest.raises(FailedRunsError, match=r"1 of 2 runs failed: head_lr-1e\+30_seed-0: ") as told:
         run_cells(cells, tmp_path / "runs", CPU, report=lambda text: None)
@@ -147,7 +188,9 @@ def test_a_streamed_cell_that_diverges_leaves_the_others_alone(config: RunConfig
     assert RunFolder(tmp_path / "runs" / cells[1].name).finished
 
 
-def test_cells_that_were_interrupted_are_resumed_from_one_preparation(config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cells_that_were_interrupted_are_resumed_from_one_preparation(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cells = expand(change(config, {"training": {"epochs": 3}}), [], [0, 1, 2])
     add, done = History.add, []
 
@@ -167,20 +210,39 @@ def test_cells_that_were_interrupted_are_resumed_from_one_preparation(config: Ru
     with monkeypatch.context() as counted:
         counted.setattr(sweep, "prepare", lambda *args: prepared.append(args) or prepare(*args))
         counted.setattr("beatmeter.learning.training.prepare", sweep.prepare)
-        run_cells([*cells, Cell("", change(cells[0].config, {"seed": 9}))], tmp_path / "stopped", CPU, report=lambda text: None)
+        run_cells(
+            [*cells, Cell("", change(cells[0].config, {"seed": 9}))],
+            tmp_path / "stopped",
+            CPU,
+            report=lambda text: None,
+        )
     assert len(prepared) == 1
     whole = run_cells(cells, tmp_path / "whole", CPU, report=lambda text: None)
     for path, folder in zip(whole, stopped, strict=True):
         one, two = RunFolder(path).read_log(), folder.read_log()
         assert [line["epoch"] for line in two] == [1, 2, 3]
-        assert [line["train"]["loss"] for line in one] == pytest.approx([line["train"]["loss"] for line in two], rel=1e-4)
+        assert [line["train"]["loss"] for line in one] == pytest.approx(
+            [line["train"]["loss"] for line in two], rel=1e-4
+        )
         assert folder.finished
 
 
-def test_the_command_trains_a_grid_and_tells_the_best_by_validation(config: RunConfig, tmp_path: Path) -> None:
+def test_the_command_trains_a_grid_and_tells_the_best_by_validation(
+    config: RunConfig, tmp_path: Path
+) -> None:
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(to_toml(differences(change(config, {"training": {"epochs": 2}}), RunConfig())))
-    command = ["train", config.data.path, "--frozen", "--recipe", str(recipe), "--seeds", "0-1", "--out", str(tmp_path / "out")]
+    command = [
+        "train",
+        config.data.path,
+        "--frozen",
+        "--recipe",
+        str(recipe),
+        "--seeds",
+        "0-1",
+        "--out",
+        str(tmp_path / "out"),
+    ]
     result = CliRunner().invoke(cli, [*command, "--grid", "head.dropout=0.1,0.3"], catch_exceptions=False)
     assert result.exit_code == 0
     assert "dropout-0.1" in result.stdout

@@ -31,7 +31,9 @@ from beatmeter.store import Store
 from beatmeter.store.verify import verify
 
 CPU = torch.device("cpu")
-ALL = [pytest.param(name, marks=pytest.mark.xdist_group(f"engine-{name}")) for name in ("local", "dask", "ray")]
+ALL = [
+    pytest.param(name, marks=pytest.mark.xdist_group(f"engine-{name}")) for name in ("local", "dask", "ray")
+]
 MODULES = {"dask": "distributed", "ray": "ray"}
 
 
@@ -40,7 +42,9 @@ def quiet(text: str) -> None:
 
 
 def service_in(cache: Path) -> FeatureService:
-    return FeatureService(FeatureConfig(cache=str(cache), backbone="embedded", window=2, layers="1-2", dtype="float32"), CPU)
+    return FeatureService(
+        FeatureConfig(cache=str(cache), backbone="embedded", window=2, layers="1-2", dtype="float32"), CPU
+    )
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +53,9 @@ def tracks(tmp_path_factory: pytest.TempPathFactory) -> tuple[Track, ...]:
     folder = tmp_path_factory.mktemp("clips")
     rng = np.random.default_rng(3)
     for i in range(40):
-        soundfile.write(folder / f"{i:02}.wav", 0.1 * rng.standard_normal(rng.integers(24_000, 60_000)), 24_000)
+        soundfile.write(
+            folder / f"{i:02}.wav", 0.1 * rng.standard_normal(rng.integers(24_000, 60_000)), 24_000
+        )
     (folder / "07 again.wav").write_bytes((folder / "07.wav").read_bytes())
     (folder / "text.mp3").write_text("this is no music")
     return open_dataset(folder, DataConfig(), TaskConfig().meters, labelled=False).tracks
@@ -67,7 +73,9 @@ def require_same(store: Store, wanted: Store) -> None:
     assert verify(store.path, full=True).sound
     assert store.spec == wanted.spec
     assert store.keys() == wanted.keys()
-    assert {k: f.reason for k, f in store.failures().items()} == {k: f.reason for k, f in wanted.failures().items()}
+    assert {k: f.reason for k, f in store.failures().items()} == {
+        k: f.reason for k, f in wanted.failures().items()
+    }
     one, two = store.snapshot(), wanted.snapshot()
     for key in wanted.keys():  # noqa: SIM118
         for name, rows in two.read(key).pooled.items():
@@ -123,7 +131,9 @@ def test_what_kills_its_process_comes_back_as_a_crash_and_the_rest_is_done(engin
     results = dict(engine.run(square, range(12)))
     assert set(results) == set(range(12))
     assert results[3] == Crash()
-    done = {n: r for n, r in results.items() if r != Crash()}  # what waited for the same worker may be suspected too
+    done = {
+        n: r for n, r in results.items() if r != Crash()
+    }  # what waited for the same worker may be suspected too
     assert len(done) >= 8
     assert done == {n: n * n for n in done}
 
@@ -149,7 +159,9 @@ class Fragile(Engine):
     def __enter__(self) -> Fragile:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Nothing was started."""
 
     @property
@@ -164,7 +176,9 @@ class Fragile(Engine):
             yield item, Crash() if suspected else function(item)
 
 
-def test_a_file_that_takes_its_worker_down_is_found_and_listed(tracks: Sequence[Track], alone: Store, tmp_path: Path) -> None:
+def test_a_file_that_takes_its_worker_down_is_found_and_listed(
+    tracks: Sequence[Track], alone: Store, tmp_path: Path
+) -> None:
     engine = Fragile({"05.wav", "31.wav"})
     outcome = spread(service_in(tmp_path), tracks, engine, "cpu")
     assert sorted(outcome.failed) == ["05.wav", "31.wav", "text.mp3"]
@@ -186,7 +200,9 @@ def test_workers_that_all_die_are_not_the_fault_of_the_files(tracks: Sequence[Tr
     assert service_in(tmp_path).store().failures() == {}
 
 
-def test_trouble_of_the_store_stops_everything_and_names_the_worker(tracks: Sequence[Track], tmp_path: Path) -> None:
+def test_trouble_of_the_store_stops_everything_and_names_the_worker(
+    tracks: Sequence[Track], tmp_path: Path
+) -> None:
     service = service_in(tmp_path)
     order = order_for(service, service.store(), Fragile(set()), "cpu", False)
     other = change(order.features, {"layers": "1"})
@@ -210,29 +226,42 @@ def test_trouble_of_the_store_stops_everything_and_names_the_worker(tracks: Sequ
         ("dask", 2, "tcp://x:1", "Give one of them"),
     ],
 )
-def test_what_contradicts_itself_is_refused(name: str, workers: int, scheduler: str | None, words: str) -> None:
+def test_what_contradicts_itself_is_refused(
+    name: str, workers: int, scheduler: str | None, words: str
+) -> None:
     with pytest.raises(ConfigError, match=words):
         open_engine(name, workers, scheduler)
 
 
 @pytest.mark.parametrize("name", ["dask", "ray"])
-def test_a_missing_library_is_named_with_the_command_that_installs_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_library_is_named_with_the_command_that_installs_it(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, MODULES[name], None)
     with pytest.raises(EngineError, match=rf"pip install 'beatmeter\[{name}\]'"):
         open_engine(name)
 
 
-@pytest.mark.parametrize(("name", "address"), [("dask", "tcp://127.0.0.1:9"), ("ray", "127.0.0.1:9"), ("ray", "ray://127.0.0.1:9")])
-def test_a_scheduler_that_is_not_there_is_named_soon(name: str, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "address"), [("dask", "tcp://127.0.0.1:9"), ("ray", "127.0.0.1:9"), ("ray", "ray://127.0.0.1:9")]
+)
+def test_a_scheduler_that_is_not_there_is_named_soon(
+    name: str, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip(MODULES[name], reason=f"pip install 'beatmeter[{name}]'")
     monkeypatch.setattr(f"beatmeter.features.engines.{name}._CONNECT", 0.5)
-    with pytest.raises(EngineError, match=rf"no {name.title()} .*answers at {address}"), open_engine(name, scheduler=address):
+    with (
+        pytest.raises(EngineError, match=rf"no {name.title()} .*answers at {address}"),
+        open_engine(name, scheduler=address),
+    ):
         pass
 
 
 @pytest.mark.xdist_group("engine-dask")
 @pytest.mark.parametrize("fault", ["connect", "workers"])
-def test_a_cluster_of_our_own_is_ended_when_it_does_not_start(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cluster_of_our_own_is_ended_when_it_does_not_start(
+    fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("distributed", reason="pip install 'beatmeter[dask]'")
     from beatmeter.features.engines import dask
 
@@ -267,14 +296,40 @@ def test_a_cluster_of_our_own_is_ended_when_it_does_not_start(fault: str, monkey
 
 
 @pytest.mark.xdist_group("engine-dask")
-def test_the_command_uses_a_cluster_that_is_there(tracks: Sequence[Track], alone: Store, tmp_path: Path) -> None:
+def test_the_command_uses_a_cluster_that_is_there(
+    tracks: Sequence[Track], alone: Store, tmp_path: Path
+) -> None:
     distributed = pytest.importorskip("distributed", reason="pip install 'beatmeter[dask]'")
-    options = ["--set", "features.backbone=embedded", "--set", "features.window=2", "--set", "features.dtype=float32", "--layers", "1-2"]
+    options = [
+        "--set",
+        "features.backbone=embedded",
+        "--set",
+        "features.window=2",
+        "--set",
+        "features.dtype=float32",
+        "--layers",
+        "1-2",
+    ]
     with distributed.LocalCluster(
-        n_workers=1, threads_per_worker=2, processes=False, protocol="tcp://", host="127.0.0.1", dashboard_address="127.0.0.1:0"
+        n_workers=1,
+        threads_per_worker=2,
+        processes=False,
+        protocol="tcp://",
+        host="127.0.0.1",
+        dashboard_address="127.0.0.1:0",
     ) as cluster:
-        command = ["extract", str(tracks[0].path.parent), *options, "--device", "cpu", "--cache", str(tmp_path)]
-        done = CliRunner().invoke(cli, [*command, "--engine", "dask", "--scheduler", cluster.scheduler_address])
+        command = [
+            "extract",
+            str(tracks[0].path.parent),
+            *options,
+            "--device",
+            "cpu",
+            "--cache",
+            str(tmp_path),
+        ]
+        done = CliRunner().invoke(
+            cli, [*command, "--engine", "dask", "--scheduler", cluster.scheduler_address]
+        )
     assert done.exit_code == 1, done.output
     assert "41 of 42 tracks have features" in done.output
     require_same(service_in(tmp_path).store(), alone)

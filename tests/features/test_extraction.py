@@ -48,7 +48,12 @@ def quiet(text: str) -> None:
 
 
 def settings(cache: Path, **changes: object) -> FeatureConfig:
-    return change(FeatureConfig(cache=str(cache), poolings=("stats", "lag", "frames"), statistics=("mean", "max", "std"), window=2), changes)
+    return change(
+        FeatureConfig(
+            cache=str(cache), poolings=("stats", "lag", "frames"), statistics=("mean", "max", "std"), window=2
+        ),
+        changes,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -58,12 +63,16 @@ def music(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = np.random.default_rng(1)
     for i, seconds in enumerate([1.5, 5.0, 7.7, 12.1, 5.0, 33.0, 2.25, 20.5]):
         t = np.arange(round(seconds * 24_000)) / 24_000
-        wave = 0.3 * np.sin(2 * np.pi * (200 + 50 * i) * t) * np.exp(-5 * (t % (0.25 + 0.05 * i))) + 0.01 * rng.standard_normal(len(t))
+        wave = 0.3 * np.sin(2 * np.pi * (200 + 50 * i) * t) * np.exp(
+            -5 * (t % (0.25 + 0.05 * i))
+        ) + 0.01 * rng.standard_normal(len(t))
         soundfile.write(folder / f"{i}.wav", wave, 24_000)
     return folder
 
 
-def require_plain(service: FeatureService, store: Store, tracks: Sequence[Track], keys: Mapping[str, str]) -> None:
+def require_plain(
+    service: FeatureService, store: Store, tracks: Sequence[Track], keys: Mapping[str, str]
+) -> None:
     """The store holds what one track after the other gives."""
     snapshot = store.snapshot()
     encoder = Encoder(service.backbone, service.spec)
@@ -75,7 +84,10 @@ def require_plain(service: FeatureService, store: Store, tracks: Sequence[Track]
             wanted = encoder(chunks, Arrangement.of(layout, 2))
         found = snapshot.read(keys[track.id])
         for name, values in wanted.items():
-            assert np.allclose(found.pooled[name].values, values.numpy(), rtol=2e-3, atol=2e-3), (track.id, name)
+            assert np.allclose(found.pooled[name].values, values.numpy(), rtol=2e-3, atol=2e-3), (
+                track.id,
+                name,
+            )
 
 
 @pytest.mark.parametrize("backbone", ["spectral", "embedded"])
@@ -104,11 +116,15 @@ def keyed(tracks: Sequence[Track]) -> dict[str, str]:
 
 @pytest.mark.parametrize("chunks", [1, 3, 7, 64])
 @pytest.mark.parametrize("backbone", ARCHITECTURES)
-def test_batches_of_any_size_give_the_features_of_one_track_at_a_time(backbone: str, chunks: int, music: Path, tmp_path: Path) -> None:
+def test_batches_of_any_size_give_the_features_of_one_track_at_a_time(
+    backbone: str, chunks: int, music: Path, tmp_path: Path
+) -> None:
     service = small(backbone, tmp_path)
     tracks = open_dataset(music, DataConfig(), CLASSES, labelled=False).tracks
     store, keys = service.store(), keyed(tracks)
-    outcome = Extractor(Encoder(service.backbone, service.spec), store, CPU, batch_chunks=chunks).run([(keys[t.id], t) for t in tracks])
+    outcome = Extractor(Encoder(service.backbone, service.spec), store, CPU, batch_chunks=chunks).run(
+        [(keys[t.id], t) for t in tracks]
+    )
     assert outcome.failed == {}
     require_plain(service, store, tracks, keys)
 
@@ -128,7 +144,9 @@ class Scarce(Encoder):
 
 
 @pytest.mark.parametrize("backbone", ["spectral", "embedded"])
-def test_a_batch_that_does_not_fit_is_halved_until_it_does(backbone: str, music: Path, tmp_path: Path) -> None:
+def test_a_batch_that_does_not_fit_is_halved_until_it_does(
+    backbone: str, music: Path, tmp_path: Path
+) -> None:
     service = small(backbone, tmp_path)
     tracks = open_dataset(music, DataConfig(), CLASSES, labelled=False).tracks
     store, keys = service.store(), keyed(tracks)
@@ -136,16 +154,21 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does(backbone: str, music:
     outcome = Extractor(encoder, store, CPU, batch_chunks=64).run([(keys[t.id], t) for t in tracks])
     assert outcome.failed == {}
     assert 0 < max(encoder.sizes) <= 3
-    assert sum(encoder.sizes) == sum(len(Layout.of(len(load(t.path)), service.spec).starts) for t in tracks), "no chunk twice"
+    assert sum(encoder.sizes) == sum(
+        len(Layout.of(len(load(t.path)), service.spec).starts) for t in tracks
+    ), "no chunk twice"
     require_plain(service, store, tracks, keys)
 
 
 def test_what_does_not_fit_alone_is_an_error_with_its_remedy(music: Path, tmp_path: Path) -> None:
     service = small("spectral", tmp_path)
-    tracks = [t for t in open_dataset(music, DataConfig(), CLASSES, labelled=False).tracks if t.id == "2.wav"]  # one window
+    tracks = [
+        t for t in open_dataset(music, DataConfig(), CLASSES, labelled=False).tracks if t.id == "2.wav"
+    ]  # one window
     keys = keyed(tracks)
     with pytest.raises(
-        BackboneError, match=r"2 chunks of .*2\.wav do not fit into the memory of cpu\. .*features\.window.* a machine with more memory"
+        BackboneError,
+        match=r"2 chunks of .*2\.wav do not fit into the memory of cpu\. .*features\.window.* a machine with more memory",
     ):
         Extractor(Scarce(service, 1), service.store(), CPU).run([(keys[t.id], t) for t in tracks])
 
@@ -172,7 +195,9 @@ def test_a_store_that_holds_more_serves_less(music: Path, tmp_path: Path) -> Non
     assert "0 to extract, 3 present" in lines[0]
 
 
-def test_copies_are_extracted_once_and_broken_files_are_listed_and_not_tried_again(music: Path, tmp_path: Path) -> None:
+def test_copies_are_extracted_once_and_broken_files_are_listed_and_not_tried_again(
+    music: Path, tmp_path: Path
+) -> None:
     folder = tmp_path / "mixed"
     shutil.copytree(music, folder)
     shutil.copy(folder / "2.wav", folder / "copy of 2.wav")
@@ -196,12 +221,16 @@ def test_copies_are_extracted_once_and_broken_files_are_listed_and_not_tried_aga
     assert "to extract" in lines[0]
     assert "0 to extract" not in lines[0]
     soundfile.write(folder / "short.wav", 0.1 * np.random.default_rng(0).standard_normal(48_000), 24_000)
-    _, _, mended = service.ensure(open_dataset(folder, DataConfig(), CLASSES, labelled=False).tracks, report=quiet)
+    _, _, mended = service.ensure(
+        open_dataset(folder, DataConfig(), CLASSES, labelled=False).tracks, report=quiet
+    )
     assert "short.wav" not in mended
     assert store.path == service.store().path
 
 
-def test_long_files_are_streamed_and_give_the_same_features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_files_are_streamed_and_give_the_same_features(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "long"
     folder.mkdir()
     rng = np.random.default_rng(2)
@@ -273,7 +302,10 @@ service.ensure(tracks, report=lambda text: None)
 def test_killed_again_and_again_it_equals_an_undisturbed_run(clips: Path, tmp_path: Path) -> None:
     def extract(cache: Path) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [sys.executable, "-c", CHILD, str(clips), str(cache)], stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+            [sys.executable, "-c", CHILD, str(clips), str(cache)],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
@@ -295,7 +327,10 @@ def test_killed_again_and_again_it_equals_an_undisturbed_run(clips: Path, tmp_pa
     last = extract(tmp_path / "killed")
     last.communicate(timeout=PATIENCE)
     assert last.returncode == 0
-    one, two = (next(Store.open(p.parent) for p in cache.glob("*/commits")) for cache in (tmp_path / "whole", tmp_path / "killed"))
+    one, two = (
+        next(Store.open(p.parent) for p in cache.glob("*/commits"))
+        for cache in (tmp_path / "whole", tmp_path / "killed")
+    )
     assert verify(two.path, full=True).sound
     assert one.keys() == two.keys()
     assert len(one.keys()) == 48
@@ -304,7 +339,9 @@ def test_killed_again_and_again_it_equals_an_undisturbed_run(clips: Path, tmp_pa
             assert np.array_equal(rows.values, two.snapshot().read(key).pooled[name].values)
 
 
-def test_every_row_of_a_broken_meter_folder_is_accounted_for_and_nothing_silent_is_trained_on(tmp_path: Path) -> None:
+def test_every_row_of_a_broken_meter_folder_is_accounted_for_and_nothing_silent_is_trained_on(
+    tmp_path: Path,
+) -> None:
     folder = build(tmp_path / "meter")
     config = change(
         RunConfig(),
@@ -330,7 +367,9 @@ def test_every_row_of_a_broken_meter_folder_is_accounted_for_and_nothing_silent_
     assert predicted <= set(folder.kept)
 
 
-def test_values_that_cannot_be_stored_fail_their_track_and_no_other(music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_values_that_cannot_be_stored_fail_their_track_and_no_other(
+    music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     service = FeatureService(settings(tmp_path / "cache", backbone="spectral"), CPU)
     tracks = open_dataset(music, DataConfig(), CLASSES, labelled=False).tracks
     plain = service.backbone.forward
@@ -347,14 +386,24 @@ def test_values_that_cannot_be_stored_fail_their_track_and_no_other(music: Path,
     assert keys["0.wav"] in store.failures()
 
 
-def test_tracks_too_large_to_hold_are_written_as_they_are_computed(music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tracks_too_large_to_hold_are_written_as_they_are_computed(
+    music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tracks = open_dataset(music, DataConfig(), CLASSES, labelled=False).tracks
-    held, keys, _ = FeatureService(settings(tmp_path / "cache", backbone="spectral"), CPU).ensure(tracks, report=quiet)
-    sizes = sorted(held.layout.bytes_of(Layout.of(samples, held.spec)) for samples in held.snapshot().lengths())
+    held, keys, _ = FeatureService(settings(tmp_path / "cache", backbone="spectral"), CPU).ensure(
+        tracks, report=quiet
+    )
+    sizes = sorted(
+        held.layout.bytes_of(Layout.of(samples, held.spec)) for samples in held.snapshot().lengths()
+    )
     monkeypatch.setattr("beatmeter.features.extraction.committing.COMMIT_BYTES", sizes[3])
     begin, begun = Store.draft, []
-    monkeypatch.setattr(Store, "draft", lambda self, key, samples: begun.append(key) or begin(self, key, samples))
-    written, _, failed = FeatureService(settings(tmp_path / "cache2", backbone="spectral"), CPU).ensure(tracks, report=quiet)
+    monkeypatch.setattr(
+        Store, "draft", lambda self, key, samples: begun.append(key) or begin(self, key, samples)
+    )
+    written, _, failed = FeatureService(settings(tmp_path / "cache2", backbone="spectral"), CPU).ensure(
+        tracks, report=quiet
+    )
     assert not failed
     assert 0 < len(begun) < len(tracks)
     assert verify(written.path, full=True).sound
@@ -399,8 +448,12 @@ def test_a_disk_that_is_full_for_a_time_costs_a_track_too_large_to_hold_only_its
 
 def test_a_deeper_store_is_filled_for_one_that_wants_less(music: Path, tmp_path: Path) -> None:
     tracks = open_dataset(music, DataConfig(), CLASSES, labelled=False).tracks
-    deep, _, _ = FeatureService(settings(tmp_path / "cache", backbone="embedded"), CPU).ensure(tracks[:1], report=quiet)
-    store, keys, failed = FeatureService(settings(tmp_path / "cache", backbone="embedded", layers="1-2"), CPU).ensure(tracks[:2], report=quiet)
+    deep, _, _ = FeatureService(settings(tmp_path / "cache", backbone="embedded"), CPU).ensure(
+        tracks[:1], report=quiet
+    )
+    store, keys, failed = FeatureService(
+        settings(tmp_path / "cache", backbone="embedded", layers="1-2"), CPU
+    ).ensure(tracks[:2], report=quiet)
     assert (store.path, failed, len(store.keys())) == (deep.path, {}, 2)
     assert store.snapshot().read(keys[tracks[1].id]).pooled["stats"].values.shape[1] == deep.spec.n_layers
 
@@ -418,7 +471,9 @@ def test_a_file_that_changes_after_its_key_was_computed_gets_no_features_under_t
     store = service.store()
     planned = plan(tracks, store, None)
     shutil.copy(folder / "5.wav", folder / "3.wav")
-    outcome = Extractor(Encoder(service.backbone, service.spec), store, CPU).run(planned.todo, stamps=planned.stamps)
+    outcome = Extractor(Encoder(service.backbone, service.spec), store, CPU).run(
+        planned.todo, stamps=planned.stamps
+    )
     assert list(outcome.failed) == ["3.wav"]
     assert "changed while it was read" in outcome.failed["3.wav"]
     assert store.failures() == {}  # nothing is wrong with the bytes of that key
@@ -433,7 +488,9 @@ def test_a_cache_may_lie_in_an_object_store(music: Path, monkeypatch: pytest.Mon
     with objectserver.serving() as (_, environment):
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
-        service = FeatureService(change(settings(Path(), backbone="spectral"), {"cache": "s3://music/caches"}), CPU)
+        service = FeatureService(
+            change(settings(Path(), backbone="spectral"), {"cache": "s3://music/caches"}), CPU
+        )
         tracks = open_dataset(music, DataConfig(), CLASSES, labelled=False).tracks
         store, keys, failed = service.ensure(tracks, report=quiet)
         assert not failed

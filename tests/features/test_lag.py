@@ -32,7 +32,9 @@ def direct(z: Tensor, longest: int) -> Tensor:
     z = z.double() - z.double().mean(dim=0)
     n = len(z)
     energy = (z * z).sum()
-    return torch.stack([(z[: n - k] * z[k:]).sum() * min(4.0, n / (n - k)) / energy for k in range(longest + 1)])
+    return torch.stack(
+        [(z[: n - k] * z[k:]).sum() * min(4.0, n / (n - k)) / energy for k in range(longest + 1)]
+    )
 
 
 def test_lag_times_are_even_in_log_time() -> None:
@@ -54,7 +56,12 @@ def test_equals_the_direct_sum() -> None:
 
 @pytest.mark.parametrize("channels", [ProjectionChannels(128), SpectralChannels()])
 def test_sequences_one_by_one_give_what_all_at_once_give(channels: torch.nn.Module) -> None:
-    states = torch.randn(3, 400, 148 if isinstance(channels, SpectralChannels) else 128, generator=torch.Generator().manual_seed(0))
+    states = torch.randn(
+        3,
+        400,
+        148 if isinstance(channels, SpectralChannels) else 128,
+        generator=torch.Generator().manual_seed(0),
+    )
     pooling = LagPooling(channels, RATE)  # type: ignore[arg-type]
     together = pooling(states.requires_grad_())
     assert together.requires_grad
@@ -90,19 +97,27 @@ def test_a_change_of_tempo_is_a_shift() -> None:
     times = lag_times()
     step = torch.log(times[1] / times[0]).item()
     slow = log_lag_autocorrelation(clicks(0.8), RATE, times)[0, 0]
-    fast = log_lag_autocorrelation(clicks(0.8 * torch.exp(torch.tensor(-20 * step)).item()), RATE, times)[0, 0]
+    fast = log_lag_autocorrelation(clicks(0.8 * torch.exp(torch.tensor(-20 * step)).item()), RATE, times)[
+        0, 0
+    ]
     span = slice(60, 120)
     assert torch.corrcoef(torch.stack([slow[span], fast[40:100]]))[0, 1] > 0.9
     assert torch.corrcoef(torch.stack([slow[span], fast[span]]))[0, 1] < 0.6
 
 
 def test_gradients_are_right() -> None:
-    z = torch.randn(2, 40, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    z = torch.randn(
+        2, 40, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1), requires_grad=True
+    )
     times = lag_times(12, 0.04, 0.4)
     assert torch.autograd.gradcheck(lambda x: log_lag_autocorrelation(x, RATE, times, (1, 2)), (z,))
 
 
-@pytest.mark.parametrize("channels", [ProjectionChannels(48, n=4), SpectralChannels(mels=16, bins=32, split=12)], ids=["projection", "spectral"])
+@pytest.mark.parametrize(
+    "channels",
+    [ProjectionChannels(48, n=4), SpectralChannels(mels=16, bins=32, split=12)],
+    ids=["projection", "spectral"],
+)
 def test_poolings_train_and_describe_themselves(channels: ProjectionChannels | SpectralChannels) -> None:
     pooling = LagPooling(channels, RATE)
     assert not list(pooling.parameters())
@@ -117,7 +132,11 @@ def test_poolings_train_and_describe_themselves(channels: ProjectionChannels | S
     assert {"lag_version", "n_lags", "channels"} <= set(pooling.settings)
 
 
-@pytest.mark.parametrize("channels", [ProjectionChannels(48), SpectralChannels(mels=16, bins=32, split=12)], ids=["projection", "spectral"])
+@pytest.mark.parametrize(
+    "channels",
+    [ProjectionChannels(48), SpectralChannels(mels=16, bins=32, split=12)],
+    ids=["projection", "spectral"],
+)
 def test_a_batch_is_its_rows(channels: ProjectionChannels | SpectralChannels) -> None:
     pooling = LagPooling(channels, RATE)
     states = torch.randn(3, 900, 48)
@@ -144,8 +163,13 @@ def test_projection_is_orthogonal_seeded_and_pinned() -> None:
     for dim in (128, 768, 1024):
         matrix = ProjectionChannels(dim).matrix
         assert torch.allclose(matrix @ matrix.T, torch.eye(len(matrix)), atol=1e-5)
-    assert ProjectionChannels(128, seed=1).settings["matrix"] != ProjectionChannels(128, seed=2).settings["matrix"]
-    assert ProjectionChannels(768).settings["matrix"] == "295dc95226c32843", "other numbers: raise LAG_VERSION"
+    assert (
+        ProjectionChannels(128, seed=1).settings["matrix"]
+        != ProjectionChannels(128, seed=2).settings["matrix"]
+    )
+    assert ProjectionChannels(768).settings["matrix"] == "295dc95226c32843", (
+        "other numbers: raise LAG_VERSION"
+    )
 
 
 def test_joins_make_no_rhythm() -> None:

@@ -38,7 +38,9 @@ RATE = 24_000
 
 def encoder(name: str, window: int = 2) -> Encoder:
     backbone = load_backbone(name)
-    config = FeatureConfig(backbone=name, poolings=("stats", "lag"), statistics=("mean", "max", "std"), window=window)
+    config = FeatureConfig(
+        backbone=name, poolings=("stats", "lag"), statistics=("mean", "max", "std"), window=window
+    )
     return Encoder(backbone, feature_spec(backbone, config, "float32")).eval()
 
 
@@ -70,11 +72,21 @@ def test_another_length_than_was_said_is_told() -> None:
 
 
 @pytest.mark.parametrize("statistics", [("mean", "max", "std"), ("std",)])
-def test_rows_that_come_bit_by_bit_are_aggregated_as_all_at_once(statistics: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_that_come_bit_by_bit_are_aggregated_as_all_at_once(
+    statistics: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Aggregation, "most", 7)
     generator = torch.Generator().manual_seed(0)
     for p in (
-        PoolingSpec("stats", "stats", "chunk", (1, 2), ("pool", "dim"), (len(statistics), 5), {"statistics": list(statistics)}),
+        PoolingSpec(
+            "stats",
+            "stats",
+            "chunk",
+            (1, 2),
+            ("pool", "dim"),
+            (len(statistics), 5),
+            {"statistics": list(statistics)},
+        ),
         PoolingSpec("lag", "lag", "window", (1, 2), ("channel", "lag"), (3, 5), {}),
     ):
         values = torch.rand(100, *p.row_shape, generator=generator)
@@ -84,7 +96,9 @@ def test_rows_that_come_bit_by_bit_are_aggregated_as_all_at_once(statistics: tup
             total.add(values[at : at + size], frames[at : at + size])
             at += size
             assert len(total._rows) <= 7
-        torch.testing.assert_close(total.result(), pooling_of(p).aggregate(values, frames), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(
+            total.result(), pooling_of(p).aggregate(values, frames), rtol=1e-5, atol=1e-6
+        )
 
 
 @pytest.mark.parametrize("name", ["spectral", "embedded"])
@@ -113,14 +127,20 @@ def test_shipped_models_answer_as_they_do_for_the_whole_track_at_once(model: str
     for path, answer in predictor.predict_files(files):
         with torch.inference_mode():
             said = {
-                name: run.score(TrackEncoder(run.encoder.encode.backbone, run.encoder.spec, CPU).eval()._together([Excerpt(load(path))]))
+                name: run.score(
+                    TrackEncoder(run.encoder.encode.backbone, run.encoder.spec, CPU)
+                    .eval()
+                    ._together([Excerpt(load(path))])
+                )
                 for name, run in predictor.scorer.members.items()
             }
         expected = predictor.judge(predictor.classes, predictor.scorer.join(said), 1.0)
         assert np.abs(answer.scores - expected.scores).max() <= 1e-6  # type: ignore[union-attr]
 
 
-def test_members_of_one_checkpoint_hold_and_compute_its_front_end_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_members_of_one_checkpoint_hold_and_compute_its_front_end_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     heard: list[Tensor] = []
     embed = Hubert.embed
     monkeypatch.setattr(Hubert, "embed", lambda self, waves: (heard.append(waves), embed(self, waves))[1])
@@ -137,12 +157,16 @@ def test_members_of_one_checkpoint_hold_and_compute_its_front_end_once(monkeypat
         ear.push(wave)
         ear.finish()
         with torch.inference_mode():
-            features = {name: found for listener in ear._listeners for name, found in listener.features(times).items()}
+            features = {
+                name: found for listener in ear._listeners for name, found in listener.features(times).items()
+            }
         return {name: run.score_each(features[name]) for name, run in predictor.scorer.members.items()}
 
     found = windowed(together)
     whole = together.scorer.hear(wave)
-    assert sum(map(len, heard)) == 2 * len(chunk_starts(len(wave), ChunkSpec())), "every chunk once for the windows, once for the track"
+    assert sum(map(len, heard)) == 2 * len(chunk_starts(len(wave), ChunkSpec())), (
+        "every chunk once for the windows, once for the track"
+    )
     expected = {name: windowed(predictor)[""] for name, predictor in alone.items()}
     for name, scored in found.items():
         for ours, theirs in zip(scored, expected[name], strict=True):
@@ -198,12 +222,18 @@ def test_windows_of_whole_chunks_have_the_features_of_those_chunks(name: str) ->
         for first, last in ((0, 2), (1, 4), (4, 6), (0, 6)):
             times = np.array([[5.0 * first, min(5.0 * last, listener.covered)]])
             found = listener.features(times)["a"]
-            chunks = torch.from_numpy(np.stack([wave[s : s + layout.length] for s in layout.starts[first:last]]))
+            chunks = torch.from_numpy(
+                np.stack([wave[s : s + layout.length] for s in layout.starts[first:last]])
+            )
             window = layout.window(first, last)
             rows = ours(chunks, Arrangement.of_window(layout, window))
             torch.testing.assert_close(found["lag"][0], rows["lag"][0], rtol=1e-4, atol=1e-4)
-            if last < 6:  # where chunks overlap, windows count frames once, and rows of chunks count them twice
-                whole = pooling_of(ours.spec["stats"]).aggregate(rows["stats"], torch.full((last - first,), layout.frames))
+            if (
+                last < 6
+            ):  # where chunks overlap, windows count frames once, and rows of chunks count them twice
+                whole = pooling_of(ours.spec["stats"]).aggregate(
+                    rows["stats"], torch.full((last - first,), layout.frames)
+                )
                 torch.testing.assert_close(found["stats"][0], whole, rtol=1e-4, atol=1e-4)
 
 
@@ -240,7 +270,9 @@ def counted() -> tuple[Predictor, Counted]:
 
 
 @pytest.mark.parametrize("seconds", [3.0, 12.0, 44.4, 56.2])
-def test_a_timeline_encodes_every_chunk_once_and_hears_every_window(counted: tuple[Predictor, Counted], seconds: float, tmp_path: Path) -> None:
+def test_a_timeline_encodes_every_chunk_once_and_hears_every_window(
+    counted: tuple[Predictor, Counted], seconds: float, tmp_path: Path
+) -> None:
     predictor, counter = counted
     soundfile.write(tmp_path / "song.wav", music(7, seconds, RATE), RATE)
     ticks: list[float] = []
@@ -252,12 +284,19 @@ def test_a_timeline_encodes_every_chunk_once_and_hears_every_window(counted: tup
     everything = predictor.windows()  # nothing is forgotten
     everything.push(load(tmp_path / "song.wav"))
     everything.finish()
-    assert np.abs(np.stack([a.scores - b.scores for a, b in zip(answers, everything.answers(times), strict=True)])).max() < 1e-5
+    assert (
+        np.abs(
+            np.stack([a.scores - b.scores for a, b in zip(answers, everything.answers(times), strict=True)])
+        ).max()
+        < 1e-5
+    )
     with pytest.raises(EvaluationError, match="leave gaps"):
         predictor.hear(tmp_path / "song.wav", 2.0, 3.0)
 
 
-def test_progress_of_predict_is_told_in_seconds(counted: tuple[Predictor, Counted], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_of_predict_is_told_in_seconds(
+    counted: tuple[Predictor, Counted], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("beatmeter.audio.ahead.LONG", 20.0)
     monkeypatch.setattr("beatmeter.audio.ahead.decode_or_count.__defaults__", (20.0,))
     predictor, _ = counted
@@ -269,7 +308,9 @@ def test_progress_of_predict_is_told_in_seconds(counted: tuple[Predictor, Counte
 
 
 @pytest.mark.parametrize("rate", [RATE, 44_100])
-def test_a_stream_of_a_predictor_encodes_every_chunk_once_whatever_the_blocks(counted: tuple[Predictor, Counted], rate: int) -> None:
+def test_a_stream_of_a_predictor_encodes_every_chunk_once_whatever_the_blocks(
+    counted: tuple[Predictor, Counted], rate: int
+) -> None:
     predictor, counter = counted
     wave = music(8, 33.0, rate)
     found = []
@@ -278,7 +319,9 @@ def test_a_stream_of_a_predictor_encodes_every_chunk_once_whatever_the_blocks(co
         stream, heard = MeterStream(predictor, rate, predictor.classes, late=np.inf), []
         for block in blocks(wave, seed):
             heard += stream.push(block)
-            assert not heard or stream._seen / rate - heard[-1].time < 5.0 + 1.0 + 0.1, "a chunk and a hop behind at most"
+            assert not heard or stream._seen / rate - heard[-1].time < 5.0 + 1.0 + 0.1, (
+                "a chunk and a hop behind at most"
+            )
         heard += stream.finish()
         assert [h.time for h in heard] == pytest.approx(np.arange(4.0, 34.0).tolist())
         assert stream.skipped == 0
@@ -287,7 +330,9 @@ def test_a_stream_of_a_predictor_encodes_every_chunk_once_whatever_the_blocks(co
     assert np.abs(found[0] - found[1]).max() < 1e-5
 
 
-def test_a_stream_whose_encoder_is_too_slow_leaves_out_chunks_and_goes_on(counted: tuple[Predictor, Counted]) -> None:
+def test_a_stream_whose_encoder_is_too_slow_leaves_out_chunks_and_goes_on(
+    counted: tuple[Predictor, Counted],
+) -> None:
     predictor, counter = counted
     now = [0.0]
     forward = counter.forward

@@ -27,7 +27,9 @@ def wave_of(seconds: float) -> np.ndarray:
     """Decaying tones at a pulse that grows slower, in a little noise."""
     rng = np.random.default_rng(round(seconds * 10))
     t = np.arange(round(seconds * RATE)) / RATE
-    wave: np.ndarray = 0.3 * np.sin(2 * np.pi * 330 * t) * np.exp(-6 * (t % (0.3 + 0.02 * t))) + 0.02 * rng.standard_normal(len(t))
+    wave: np.ndarray = 0.3 * np.sin(2 * np.pi * 330 * t) * np.exp(
+        -6 * (t % (0.3 + 0.02 * t))
+    ) + 0.02 * rng.standard_normal(len(t))
     return wave.astype(np.float32)
 
 
@@ -36,13 +38,18 @@ def wave_of(seconds: float) -> np.ndarray:
 class TestPoolingContract:
     def made(self, kind: str, backbone: str) -> Encoder:
         model = load_backbone(backbone)
-        return Encoder(model, feature_spec(model, FeatureConfig(backbone=backbone, poolings=(kind,), window=2), "float32")).eval()
+        return Encoder(
+            model,
+            feature_spec(model, FeatureConfig(backbone=backbone, poolings=(kind,), window=2), "float32"),
+        ).eval()
 
     def rows_of(self, encoder: Encoder, wave: np.ndarray) -> torch.Tensor:
         layout = Layout.of(len(wave), encoder.spec)
         chunks = torch.from_numpy(np.stack([wave[s : s + layout.length] for s in layout.starts]))
         with torch.inference_mode():
-            return encoder(chunks, Arrangement.of(layout, window_chunks(encoder.spec)))[encoder.spec.poolings[0].name]
+            return encoder(chunks, Arrangement.of(layout, window_chunks(encoder.spec)))[
+                encoder.spec.poolings[0].name
+            ]
 
     def test_its_spec_comes_back_from_json_and_is_of_its_kind(self, kind: str, backbone: str) -> None:
         spec = self.made(kind, backbone).spec
@@ -60,17 +67,25 @@ class TestPoolingContract:
         assert found.shape == (len(times), *spec.row_shape)
         assert found.dtype == torch.float32
         assert bool(torch.isfinite(found).all())
-        assert len(frames) == row_count(layout, spec) == pooling.count(Arrangement.of(layout, window_chunks(encoder.spec)), layout.frames)
+        assert (
+            len(frames)
+            == row_count(layout, spec)
+            == pooling.count(Arrangement.of(layout, window_chunks(encoder.spec)), layout.frames)
+        )
         assert times[0, 0] == 0
         assert (times[:, 0] < times[:, 1]).all()
         assert times[-1, 1] <= layout.samples / RATE + 1e-9
         assert (np.diff(times, axis=0) > 0).all(), "rows are in order"
-        assert (times[1:, 0] <= times[:-1, 1] + 2 * encoder.spec.frame_span / RATE).all(), "no music between two rows is left out"
+        assert (times[1:, 0] <= times[:-1, 1] + 2 * encoder.spec.frame_span / RATE).all(), (
+            "no music between two rows is left out"
+        )
         assert (frames > 0).all()
 
     def test_the_same_audio_gives_the_same_rows(self, kind: str, backbone: str) -> None:
         wave = wave_of(9.2)
-        assert torch.equal(self.rows_of(self.made(kind, backbone), wave), self.rows_of(self.made(kind, backbone), wave))
+        assert torch.equal(
+            self.rows_of(self.made(kind, backbone), wave), self.rows_of(self.made(kind, backbone), wave)
+        )
 
     def test_parts_that_are_encoded_apart_join_to_the_whole(self, kind: str, backbone: str) -> None:
         encoder = self.made(kind, backbone)
@@ -81,7 +96,9 @@ class TestPoolingContract:
             arrangement = Arrangement.of_window(layout, window)
             with torch.inference_mode():
                 parts.append(
-                    encoder(torch.from_numpy(np.stack([wave[s : s + layout.length] for s in starts])), arrangement)[encoder.spec.poolings[0].name]
+                    encoder(
+                        torch.from_numpy(np.stack([wave[s : s + layout.length] for s in starts])), arrangement
+                    )[encoder.spec.poolings[0].name]
                 )
             assert len(parts[-1]) == pooling_of(encoder.spec.poolings[0]).count(arrangement, layout.frames)
         assert len(parts) > 1
@@ -99,7 +116,9 @@ class TestPoolingContract:
             a, b = pooling.crop(times, crop_of("a" * 64, view, 31.7))
             other = found.clone()
             other[:a], other[b:] = 7.0, -7.0
-            torch.testing.assert_close(pooling.aggregate(other[a:b], counts[a:b]), pooling.aggregate(found[a:b], counts[a:b]))
+            torch.testing.assert_close(
+                pooling.aggregate(other[a:b], counts[a:b]), pooling.aggregate(found[a:b], counts[a:b])
+            )
             cut.add((a, b))
         assert cut - {(0, len(times))}
 
@@ -107,7 +126,12 @@ class TestPoolingContract:
         encoder = self.made(kind, backbone)
         pooling, row = pooling_of(encoder.spec.poolings[0]), self.rows_of(encoder, wave_of(9.2))[:1]
         torch.testing.assert_close(pooling.aggregate(row, torch.tensor([375])), row[0])
-        torch.testing.assert_close(pooling.aggregate(row.expand(3, *row.shape[1:]), torch.tensor([1, 2, 3])), row[0], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            pooling.aggregate(row.expand(3, *row.shape[1:]), torch.tensor([1, 2, 3])),
+            row[0],
+            rtol=1e-4,
+            atol=1e-5,
+        )
 
     def test_a_store_gives_back_rows_times_and_frames(self, kind: str, backbone: str, tmp_path: Path) -> None:
         encoder = self.made(kind, backbone)
@@ -115,7 +139,9 @@ class TestPoolingContract:
         values = self.rows_of(encoder, wave).numpy().astype(np.float16)
         times, frames = rows(Layout.of(len(wave), encoder.spec), spec)
         store = Store.for_spec(str(tmp_path), encoder.spec)
-        store.commit([("a" * 64, Features(encoder.spec, len(wave), {spec.name: Pooled(values, times, frames)}))])
+        store.commit(
+            [("a" * 64, Features(encoder.spec, len(wave), {spec.name: Pooled(values, times, frames)}))]
+        )
         kept = store.snapshot().read("a" * 64).pooled[spec.name]
         assert np.array_equal(kept.values, values)
         assert np.array_equal(kept.times, times)
@@ -129,7 +155,11 @@ def test_the_words_of_the_settings_are_the_registry(kind: str) -> None:
 
 def test_several_poolings_of_a_kind_stand_in_one_spec_with_layers_and_rates_of_their_own() -> None:
     backbone = load_backbone("embedded")
-    config = FeatureConfig(backbone="embedded", poolings=("stats", "low=stats:1", "frames", "beats=frames:2+4@25", "form=frames:1-3@1"), layers="1-4")
+    config = FeatureConfig(
+        backbone="embedded",
+        poolings=("stats", "low=stats:1", "frames", "beats=frames:2+4@25", "form=frames:1-3@1"),
+        layers="1-4",
+    )
     spec = feature_spec(backbone, config, "float32")
     assert {p.name: p.layers for p in spec.poolings} == {
         "stats": (1, 2, 3, 4),
@@ -138,7 +168,11 @@ def test_several_poolings_of_a_kind_stand_in_one_spec_with_layers_and_rates_of_t
         "beats": (2, 4),
         "form": (1, 2, 3),
     }
-    assert {p.name: p.parameters["step"] for p in spec.poolings if p.kind == "frames"} == {"frames": 15, "beats": 3, "form": 75}
+    assert {p.name: p.parameters["step"] for p in spec.poolings if p.kind == "frames"} == {
+        "frames": 15,
+        "beats": 3,
+        "form": 75,
+    }
     wave = wave_of(9.2)
     layout = Layout.of(len(wave), spec)
     chunks = torch.from_numpy(np.stack([wave[s : s + layout.length] for s in layout.starts]))
@@ -151,7 +185,9 @@ def test_several_poolings_of_a_kind_stand_in_one_spec_with_layers_and_rates_of_t
 
 def test_poolings_under_their_own_names_do_not_move_the_fingerprint_of_plain_ones() -> None:
     backbone = load_backbone("spectral")
-    both = feature_spec(backbone, FeatureConfig(backbone="spectral", poolings=("stats", "lag", "beats=frames@25")), "float32")
+    both = feature_spec(
+        backbone, FeatureConfig(backbone="spectral", poolings=("stats", "lag", "beats=frames@25")), "float32"
+    )
     plain = feature_spec(backbone, FeatureConfig(backbone="spectral"), "float32")
     assert both.only(("stats", "lag")).fingerprint == plain.fingerprint
     assert both.covers(plain)
@@ -174,7 +210,12 @@ def test_a_pooling_that_cannot_be_read_is_refused_in_one_line(pooling: str, mess
         FeatureConfig(poolings=("stats", pooling))
 
 
-@pytest.mark.parametrize(("pooling", "message"), [("beats=frames@7", "'beats'"), ("beats=frames:9-30", "outside"), ("train=frames", "'train'")])
+@pytest.mark.parametrize(
+    ("pooling", "message"),
+    [("beats=frames@7", "'beats'"), ("beats=frames:9-30", "outside"), ("train=frames", "'train'")],
+)
 def test_what_a_backbone_cannot_give_is_refused(pooling: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        feature_spec(load_backbone("spectral"), FeatureConfig(backbone="spectral", poolings=(pooling,)), "float32")
+        feature_spec(
+            load_backbone("spectral"), FeatureConfig(backbone="spectral", poolings=(pooling,)), "float32"
+        )

@@ -40,7 +40,9 @@ def test_the_split_is_even_and_the_same_for_ever() -> None:
     assert Shard(1, 1).of(tracks) == tuple(tracks)
 
 
-@pytest.mark.parametrize("text", ["", "1", "1/", "/2", "0/2", "3/2", "1/0", "-1/2", "1.0/2", "a/b", "1/2/3", "1 2"])
+@pytest.mark.parametrize(
+    "text", ["", "1", "1/", "/2", "0/2", "3/2", "1/0", "-1/2", "1.0/2", "a/b", "1/2/3", "1 2"]
+)
 def test_other_forms_are_refused(text: str) -> None:
     with pytest.raises(ConfigError, match=r"2/8|numbered from 1"):
         Shard.parse(text)
@@ -53,7 +55,9 @@ def test_two_shards_are_one_whole_run(clips: Path, tmp_path: Path) -> None:
         shutil.copy(path, music)
     (music / "text.mp3").write_text("this is no music")
     for shard in ("1/2", "2/2"):
-        done = CliRunner().invoke(cli, ["extract", str(music), *SPECTRAL, "--cache", str(tmp_path / "parts"), "--shard", shard])
+        done = CliRunner().invoke(
+            cli, ["extract", str(music), *SPECTRAL, "--cache", str(tmp_path / "parts"), "--shard", shard]
+        )
         assert f"shard {shard}" in done.output, done.output
     config = FeatureConfig(cache=str(tmp_path / "whole"), backbone="spectral", window=2)
     tracks = open_dataset(music, DataConfig(), TaskConfig().meters, labelled=False).tracks

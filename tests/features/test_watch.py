@@ -58,8 +58,22 @@ class Running:
 
     def __init__(self, folder: Path, cache: Path, *options: str, **environment: str) -> None:
         self.cache = cache
-        self.said = cache.with_name(f"said-{secrets.token_hex(4)}.txt")  # a pipe that nobody reads fills up in a long day, and stops it
-        command = [sys.executable, "-m", "beatmeter", "extract", "--watch", str(folder), "--cache", str(cache), *SPECTRAL, *FAST, *options]
+        self.said = cache.with_name(
+            f"said-{secrets.token_hex(4)}.txt"
+        )  # a pipe that nobody reads fills up in a long day, and stops it
+        command = [
+            sys.executable,
+            "-m",
+            "beatmeter",
+            "extract",
+            "--watch",
+            str(folder),
+            "--cache",
+            str(cache),
+            *SPECTRAL,
+            *FAST,
+            *options,
+        ]
         with self.said.open("w") as said:
             self.process = subprocess.Popen(
                 command,
@@ -113,7 +127,12 @@ def test_a_day_of_arrivals_with_a_restart_and_a_crash_in_the_middle(tmp_path: Pa
                 assert running.process.returncode == (0 if number == signal.SIGTERM else -number)
                 assert len(store_in(cache).keys()) >= before
                 running = Running(inbox, cache)
-    until(lambda: running.status["done"] + running.status["failed"] == day.files() and running.status["waiting"] == 0)
+    until(
+        lambda: (
+            running.status["done"] + running.status["failed"] == day.files()
+            and running.status["waiting"] == 0
+        )
+    )
     last = running.status
     assert (last["failed"], last["done"], last["state"]) == (len(day.broken), len(day.places), "idle")
     running.end()
@@ -123,7 +142,9 @@ def test_a_day_of_arrivals_with_a_restart_and_a_crash_in_the_middle(tmp_path: Pa
     assert keys_of(set(day.places.values())) <= have  # every file that is there now
     assert have <= keys_of(day.wanted) | day.paused  # nothing of half a file
     assert verify(store.path, full=True).sound
-    alone = FeatureService(FeatureConfig(cache=str(tmp_path / "alone"), backbone="spectral", window=2), torch.device("cpu"))
+    alone = FeatureService(
+        FeatureConfig(cache=str(tmp_path / "alone"), backbone="spectral", window=2), torch.device("cpu")
+    )
     other, wanted, _ = alone.ensure(Arrivals(inbox, 0, Shard()).look(0.0), report=lambda text: None)
     for key in sorted(wanted.values())[:20]:
         for name, rows in other.snapshot().read(key).pooled.items() if key in other else ():
@@ -175,7 +196,9 @@ def test_a_full_disk_is_waited_for_and_nothing_is_lost(tmp_path: Path) -> None:
     running = Running(inbox, cache)
     pid = running.process.pid
     _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
-    resource.prlimit(pid, resource.RLIMIT_FSIZE, (3_000, hard))  # no file may grow beyond that: what a full disk is like
+    resource.prlimit(
+        pid, resource.RLIMIT_FSIZE, (3_000, hard)
+    )  # no file may grow beyond that: what a full disk is like
     for n in range(10):
         (inbox / f"{n}.wav").write_bytes(clip(n))
     until(lambda: "File too large" in running.status["last_error"])
@@ -208,7 +231,17 @@ def test_info_shows_watchers_and_whether_they_run(tmp_path: Path) -> None:
     assert "last error" in shown.output
     assert f"pid {running.process.pid}" in shown.output
     second = subprocess.run(
-        [sys.executable, "-m", "beatmeter", "extract", "--watch", str(inbox), "--cache", str(cache), *SPECTRAL],
+        [
+            sys.executable,
+            "-m",
+            "beatmeter",
+            "extract",
+            "--watch",
+            str(inbox),
+            "--cache",
+            str(cache),
+            *SPECTRAL,
+        ],
         capture_output=True,
         text=True,
         timeout=PATIENCE,
@@ -225,31 +258,49 @@ def test_info_shows_watchers_and_whether_they_run(tmp_path: Path) -> None:
 
 
 def test_info_shows_watchers_whose_status_lies_elsewhere(tmp_path: Path) -> None:
-    service = FeatureService(FeatureConfig(cache=str(tmp_path / "cache"), backbone="spectral", window=2), torch.device("cpu"))
+    service = FeatureService(
+        FeatureConfig(cache=str(tmp_path / "cache"), backbone="spectral", window=2), torch.device("cpu")
+    )
     store, elsewhere = service.store(), tmp_path / "status"
     (tmp_path / "link").symlink_to(tmp_path / "cache")
-    for folder, where in (("/music", str(tmp_path / "link" / store.path.name)), ("/other", "s3://bucket/caches/one")):
+    for folder, where in (
+        ("/music", str(tmp_path / "link" / store.path.name)),
+        ("/other", "s3://bucket/caches/one"),
+    ):
         StatusFile(elsewhere, Status(folder, where)).write()
 
     def shown(*options: str) -> list[str]:
-        (entry,) = json.loads(CliRunner().invoke(cli, ["cache", "info", str(tmp_path / "cache"), "--json", *options]).output)
+        (entry,) = json.loads(
+            CliRunner().invoke(cli, ["cache", "info", str(tmp_path / "cache"), "--json", *options]).output
+        )
         return [w["folder"] for w in entry["watchers"]]
 
     assert shown() == []
     assert shown("--status", str(elsewhere)) == ["/music"]
     (tmp_path / "cache" / "watch").symlink_to(elsewhere)
     assert shown("--status", str(elsewhere)) == ["/music"]  # once
-    assert "/music: starting" in CliRunner().invoke(cli, ["cache", "info", str(tmp_path / "cache"), "--status", str(elsewhere)]).output
-    absent = CliRunner().invoke(cli, ["cache", "info", str(tmp_path / "cache"), "--status", str(tmp_path / "absent")])
+    assert (
+        "/music: starting"
+        in CliRunner()
+        .invoke(cli, ["cache", "info", str(tmp_path / "cache"), "--status", str(elsewhere)])
+        .output
+    )
+    absent = CliRunner().invoke(
+        cli, ["cache", "info", str(tmp_path / "cache"), "--status", str(tmp_path / "absent")]
+    )
     assert absent.exit_code == 2
 
 
-def test_info_shows_watchers_of_a_store_at_an_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_info_shows_watchers_of_a_store_at_an_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("obstore", reason="object stores need obstore: pip install 'beatmeter[cloud]'")
     with objectserver.serving() as (_, environment):
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
-        service = FeatureService(FeatureConfig(cache="s3://music/caches", backbone="spectral", window=2), torch.device("cpu"))
+        service = FeatureService(
+            FeatureConfig(cache="s3://music/caches", backbone="spectral", window=2), torch.device("cpu")
+        )
         store = service.store()
         StatusFile(tmp_path, Status("/music", store.where)).write()
         done = CliRunner().invoke(cli, ["cache", "info", store.where, "--status", str(tmp_path), "--json"])
@@ -267,18 +318,43 @@ def processes_with(mark: str) -> dict[int, str]:
     return found
 
 
-@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="the list of processes is read from /proc")
+@pytest.mark.skipif(
+    not Path("/proc/self/environ").exists(), reason="the list of processes is read from /proc"
+)
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-@pytest.mark.parametrize("options", [["--watch"], ["--jobs", "2"], ["--jobs", "2", "--workers", "2"]], ids=" ".join)
-def test_no_process_is_left_when_it_is_killed(number: signal.Signals, options: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "options", [["--watch"], ["--jobs", "2"], ["--jobs", "2", "--workers", "2"]], ids=" ".join
+)
+def test_no_process_is_left_when_it_is_killed(
+    number: signal.Signals, options: list[str], tmp_path: Path
+) -> None:
     inbox, mark = tmp_path / "in", secrets.token_hex(16)
     inbox.mkdir()
     for n in range(400):
         (inbox / f"{n}.wav").write_bytes(clip(n))
-    command = [sys.executable, "-m", "beatmeter", "extract", str(inbox), "--cache", str(tmp_path / "cache"), *SPECTRAL, *options, "--settle", "0"]
+    command = [
+        sys.executable,
+        "-m",
+        "beatmeter",
+        "extract",
+        str(inbox),
+        "--cache",
+        str(tmp_path / "cache"),
+        *SPECTRAL,
+        *options,
+        "--settle",
+        "0",
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "BEATMETER_MARK": mark}
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment) as process:
-        until(lambda: sum("popen_loky" in line for line in processes_with(mark).values()) >= (6 if "--workers" in options else 2))
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        until(
+            lambda: (
+                sum("popen_loky" in line for line in processes_with(mark).values())
+                >= (6 if "--workers" in options else 2)
+            )
+        )
         process.send_signal(number)
         _, said = process.communicate(timeout=PATIENCE)
     try:
@@ -309,7 +385,9 @@ def arrivals(tmp_path: Path) -> tuple[Path, Callable[[float], list[str]]]:
     return folder, look
 
 
-def test_only_what_has_settled_is_complete_and_what_changes_is_new(arrivals: tuple[Path, Callable[[float], list[str]]]) -> None:
+def test_only_what_has_settled_is_complete_and_what_changes_is_new(
+    arrivals: tuple[Path, Callable[[float], list[str]]],
+) -> None:
     folder, look = arrivals
     (folder / "a.wav").write_bytes(b"1")
     assert look(10.0) == []
@@ -344,7 +422,9 @@ def test_a_folder_that_goes_away_is_waited_for(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr("beatmeter.features.watch.watcher._FIRST", 0.05)
     inbox = tmp_path / "in"
     inbox.mkdir()
-    service = FeatureService(FeatureConfig(cache=str(tmp_path / "cache"), backbone="spectral", window=2), torch.device("cpu"))
+    service = FeatureService(
+        FeatureConfig(cache=str(tmp_path / "cache"), backbone="spectral", window=2), torch.device("cpu")
+    )
     store, stop = service.store(), threading.Event()
     file = StatusFile(tmp_path / "cache" / "watch", Status(str(inbox), store.where))
     watcher = Watcher(service, store, Arrivals(inbox, 0.05, Shard()), file, stop, 0.02, False)
@@ -372,9 +452,13 @@ def test_a_folder_that_goes_away_is_waited_for(tmp_path: Path, monkeypatch: pyte
 def watching(inbox: Path, cache: Path) -> Iterator[Watcher]:
     """A watcher in a thread of this process, whose parts can be disturbed."""
     inbox.mkdir(exist_ok=True)
-    service = FeatureService(FeatureConfig(cache=str(cache), backbone="spectral", window=2), torch.device("cpu"))
+    service = FeatureService(
+        FeatureConfig(cache=str(cache), backbone="spectral", window=2), torch.device("cpu")
+    )
     file = StatusFile(cache / "watch", Status(str(inbox), service.store().where))
-    watcher = Watcher(service, service.store(), Arrivals(inbox, 0.05, Shard()), file, threading.Event(), 0.02, False)
+    watcher = Watcher(
+        service, service.store(), Arrivals(inbox, 0.05, Shard()), file, threading.Event(), 0.02, False
+    )
     with file.held(), logging_to(file.path.with_suffix(".log")):
         thread = threading.Thread(target=watcher.run, args=(lambda: None,))
         thread.start()
@@ -385,7 +469,9 @@ def watching(inbox: Path, cache: Path) -> Iterator[Watcher]:
             thread.join()
 
 
-def test_a_machine_without_room_for_temporary_files_is_not_the_fault_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_without_room_for_temporary_files_is_not_the_fault_of_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*arguments: object, **options: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -444,7 +530,9 @@ def test_the_status_is_written_while_a_long_file_a_hash_or_a_back_off_lasts(
         assert status_module.read(tmp_path / "cache")[0].state == "blocked"
 
 
-def test_trouble_with_the_store_is_over_when_it_takes_tracks_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: threading.Event) -> None:
+def test_trouble_with_the_store_is_over_when_it_takes_tracks_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: threading.Event
+) -> None:
     monkeypatch.setattr("beatmeter.features.watch.watcher._FIRST", 0.05)
     commit, full = Store.commit, iter([True, True])
 
@@ -463,7 +551,9 @@ def test_trouble_with_the_store_is_over_when_it_takes_tracks_again(tmp_path: Pat
         held.set()
 
 
-def test_it_says_that_it_stops_when_it_is_told_to_not_when_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: threading.Event) -> None:
+def test_it_says_that_it_stops_when_it_is_told_to_not_when_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: threading.Event
+) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
         manager.settimeout(PATIENCE)
@@ -479,12 +569,16 @@ def test_it_says_that_it_stops_when_it_is_told_to_not_when_it_has(tmp_path: Path
     assert status_module.read(tmp_path / "cache")[0].state == "stopped"
 
 
-def test_stopping_does_not_wait_for_hashing_or_for_a_long_file_to_be_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stopping_does_not_wait_for_hashing_or_for_a_long_file_to_be_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder, stop = tmp_path / "in", threading.Event()
     folder.mkdir()
     for n in range(3):
         (folder / f"{n}.wav").write_bytes(clip(n))
-    service = FeatureService(FeatureConfig(cache=str(tmp_path / "cache"), backbone="spectral", window=2), torch.device("cpu"))
+    service = FeatureService(
+        FeatureConfig(cache=str(tmp_path / "cache"), backbone="spectral", window=2), torch.device("cpu")
+    )
     tracks = Arrivals(folder, 0, Shard()).look(0.0)
     digest, told = hashlib.file_digest, []
 
@@ -509,7 +603,9 @@ def test_stopping_does_not_wait_for_hashing_or_for_a_long_file_to_be_counted(tmp
     assert service.store().failures() == {}
 
 
-def test_a_folder_below_it_that_cannot_be_listed_is_left_out_and_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_below_it_that_cannot_be_listed_is_left_out_and_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     original, locked = os.scandir, threading.Event()
 
     def refuse(path: Any) -> Any:
@@ -527,7 +623,9 @@ def test_a_folder_below_it_that_cannot_be_listed_is_left_out_and_told_once(tmp_p
         until(lambda: watcher.status.last_error)
         assert "lost+found" in watcher.status.last_error
         (inbox / "b.wav").write_bytes(clip(2))
-        until(lambda: (watcher.status.done, watcher.status.state) == (2, "idle"))  # the one that cannot be seen is still known
+        until(
+            lambda: (watcher.status.done, watcher.status.state) == (2, "idle")
+        )  # the one that cannot be seen is still known
         locked.clear()
         (inbox / "c.wav").write_bytes(clip(3))
         until(lambda: (watcher.status.done, watcher.status.state) == (3, "idle"))
@@ -537,7 +635,9 @@ def test_a_folder_below_it_that_cannot_be_listed_is_left_out_and_told_once(tmp_p
 
 @pytest.mark.parametrize("folder", ["/music", f"/{'long/' * 800}", "/音楽/" * 300])
 @pytest.mark.parametrize("reason", ["x" * 5000, "曲" * 5000, "🎵\n" * 5000])
-def test_on_a_full_disk_the_status_is_written_over_in_place(tmp_path: Path, folder: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_full_disk_the_status_is_written_over_in_place(
+    tmp_path: Path, folder: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(path: Path, text: str) -> None:
         raise OSError(28, "No space left on device")
 
@@ -556,7 +656,9 @@ def test_on_a_full_disk_the_status_is_written_over_in_place(tmp_path: Path, fold
     assert (file.path.stat().st_size, file.path.stat().st_ino) == (before.st_size, before.st_ino)
 
 
-def test_logs_rotate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_logs_rotate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr("beatmeter.features.watch.log._BYTES", 2_000)
     with logging_to(tmp_path / "a.log"):
         for n in range(300):
@@ -569,13 +671,21 @@ def test_logs_rotate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
 
 def test_what_cannot_be_watched_is_refused(tmp_path: Path) -> None:
     def error_of(*options: str) -> BaseException | None:
-        return CliRunner().invoke(cli, ["extract", str(tmp_path / "absent"), "--watch", *SPECTRAL, *options]).exception
+        return (
+            CliRunner()
+            .invoke(cli, ["extract", str(tmp_path / "absent"), "--watch", *SPECTRAL, *options])
+            .exception
+        )
 
     assert isinstance(error_of(), DataError)
     for extra in (["--limit", "3"], ["--engine", "dask"], ["--workers", "2"]):
         assert isinstance(error_of(*extra), ConfigError)
     held = StatusFile(tmp_path, Status("/music", "store"))
-    with held.held(), pytest.raises(EngineError, match="another process watches /music"), StatusFile(tmp_path, Status("/music", "store")).held():
+    with (
+        held.held(),
+        pytest.raises(EngineError, match="another process watches /music"),
+        StatusFile(tmp_path, Status("/music", "store")).held(),
+    ):
         pass
     with StatusFile(tmp_path, Status("/other", "store")).held():
         pass

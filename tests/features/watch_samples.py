@@ -16,7 +16,13 @@ def clip(number: int) -> bytes:
     """A WAV file of 1 to 1.2 s at 8 kHz that no other number gives."""
     rng = np.random.default_rng(number)
     file = io.BytesIO()
-    soundfile.write(file, 0.2 * rng.standard_normal(8_000 + int(rng.integers(0, 1_600))), 8_000, subtype="PCM_16", format="WAV")
+    soundfile.write(
+        file,
+        0.2 * rng.standard_normal(8_000 + int(rng.integers(0, 1_600))),
+        8_000,
+        subtype="PCM_16",
+        format="WAV",
+    )
     return file.getvalue()
 
 

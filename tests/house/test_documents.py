@@ -13,7 +13,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-ELSEWHERE = re.compile(r"<(?:script|link|img|iframe)\b[^>]*\b(?:src|href)=[\"']?(?:https?:)?//", re.IGNORECASE)
+ELSEWHERE = re.compile(
+    r"<(?:script|link|img|iframe)\b[^>]*\b(?:src|href)=[\"']?(?:https?:)?//", re.IGNORECASE
+)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +39,10 @@ def test_the_tutorial_prints_what_it_says(transcripts: ModuleType, tmp_path: Pat
 
 
 def test_the_readme_repeats_sessions_of_the_tutorial(transcripts: ModuleType) -> None:
-    shown = {command.line: command for command in transcripts.commands(transcripts.TUTORIAL.read_text(encoding="utf-8"))}
+    shown = {
+        command.line: command
+        for command in transcripts.commands(transcripts.TUTORIAL.read_text(encoding="utf-8"))
+    }
     repeated = transcripts.commands(README)
     assert len(repeated) == 3
     assert all(shown[command.line] == command for command in repeated)
@@ -57,7 +62,9 @@ def test_other_words_and_other_numbers_are_told(transcripts: ModuleType) -> None
     assert transcripts.agree(two, ("epoch", "right 61%", "more", "use me"))
     assert not transcripts.agree(two, ("epoch", "error", "use me"))
     assert transcripts.rewritten(page, {"a": ("5 in a bar",), "b": ("epoch", "right 61%", "use it")}) == (
-        page.replace("3 in a bar   sure (0.97)", "5 in a bar").replace("50%", "61%").replace("use me", "use it")
+        page.replace("3 in a bar   sure (0.97)", "5 in a bar")
+        .replace("50%", "61%")
+        .replace("use me", "use it")
     )
 
 
@@ -80,8 +87,12 @@ def test_the_site_builds_without_a_warning_and_asks_nobody(tmp_path: Path) -> No
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    pages = {page.relative_to(site).as_posix(): page.read_text(encoding="utf-8") for page in site.rglob("*.html")}
-    assert {"index.html", "tutorial.html", "store.html", "benchmarks/index.html", "api/hearing.html"} <= set(pages)
+    pages = {
+        page.relative_to(site).as_posix(): page.read_text(encoding="utf-8") for page in site.rglob("*.html")
+    }
+    assert {"index.html", "tutorial.html", "store.html", "benchmarks/index.html", "api/hearing.html"} <= set(
+        pages
+    )
     assert [name for name, text in pages.items() if ELSEWHERE.search(text)] == []
     assert "Predictor" in pages["api/hearing.html"]
     assert 'href="store.html' in pages["index.html"], "links out of docs/ lead to pages of the site"
@@ -91,7 +102,9 @@ def test_a_link_that_leads_nowhere_fails_the_build(tmp_path: Path) -> None:
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "page.md").write_text("[nowhere](nowhere.md)\n", encoding="utf-8")
     settings = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").split("\nnav:")[0]
-    (tmp_path / "mkdocs.yml").write_text(settings.replace("tools/outside_pages.py", str(ROOT / "tools" / "outside_pages.py")), encoding="utf-8")
+    (tmp_path / "mkdocs.yml").write_text(
+        settings.replace("tools/outside_pages.py", str(ROOT / "tools" / "outside_pages.py")), encoding="utf-8"
+    )
     done = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")],
         cwd=tmp_path,

@@ -22,15 +22,21 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_the_file_map_is_true() -> None:
-    assert filemap.file_map() == (ROOT / "docs" / "filemap.md").read_text(encoding="utf-8"), "run `make filemap`"
+    assert filemap.file_map() == (ROOT / "docs" / "filemap.md").read_text(encoding="utf-8"), (
+        "run `make filemap`"
+    )
 
 
 def test_every_module_says_in_one_line_what_it_is() -> None:
-    silent = [str(p) for p in filemap.modules() if not filemap.summary(p) and (filemap.ROOT / p).read_text().strip()]
+    silent = [
+        str(p) for p in filemap.modules() if not filemap.summary(p) and (filemap.ROOT / p).read_text().strip()
+    ]
     assert silent == []
 
 
-def commands(group: click.Group = cli, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], click.Command]]:
+def commands(
+    group: click.Group = cli, path: tuple[str, ...] = ()
+) -> list[tuple[tuple[str, ...], click.Command]]:
     found: list[tuple[tuple[str, ...], click.Command]] = []
     for name, command in sorted(group.commands.items()):
         found.append(((*path, name), command))
@@ -77,7 +83,12 @@ LIGHT = (
 @pytest.mark.parametrize("module", LIGHT)
 def test_right_of_the_second_waist_and_below_the_first_no_torch(module: str) -> None:
     code = f"import sys, beatmeter.{module}; print('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        == "False"
+    )
 
 
 @pytest.mark.parametrize("name", sorted(recipes()))
@@ -94,29 +105,54 @@ def test_the_settings_page_lists_every_setting() -> None:
         assert f"| `{name}` | `{default!r}` | {text} |" in page, f"{name}: run `make filemap`"
 
 
-PACES = ("tests/waiting.py", "tests/features/test_watch.py", "tests/features/watch_samples.py")  # the one place that waits, and a day's pace
+PACES = (
+    "tests/waiting.py",
+    "tests/features/test_watch.py",
+    "tests/features/watch_samples.py",
+)  # the one place that waits, and a day's pace
 
 
 def test_no_test_waits_by_the_clock() -> None:
-    clock = re.compile(r"timeout=[0-9]|settimeout\([0-9]|wait\([0-9]|join\([0-9]|monotonic\(\)|perf_counter\(\)|time\.sleep\(")
+    clock = re.compile(
+        r"timeout=[0-9]|settimeout\([0-9]|wait\([0-9]|join\([0-9]|monotonic\(\)|perf_counter\(\)|time\.sleep\("
+    )
     tests = [
-        path for path in sorted((ROOT / "tests").rglob("*.py")) if path.relative_to(ROOT).as_posix() not in (*PACES, "tests/house/test_house.py")
+        path
+        for path in sorted((ROOT / "tests").rglob("*.py"))
+        if path.relative_to(ROOT).as_posix() not in (*PACES, "tests/house/test_house.py")
     ]
-    found = [f"{path.name}:{n}: {line.strip()}" for path in tests for n, line in enumerate(path.read_text().splitlines(), 1) if clock.search(line)]
+    found = [
+        f"{path.name}:{n}: {line.strip()}"
+        for path in tests
+        for n, line in enumerate(path.read_text().splitlines(), 1)
+        if clock.search(line)
+    ]
     assert found == [], "wait for the event: tests/waiting.py"
 
 
 def test_constraints_pin_every_dependency() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    pinned = {re.split(r"==", line)[0].lower().replace("_", "-") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}
-    wanted = [*project["dependencies"], *(d for extra in project["optional-dependencies"].values() for d in extra)]
+    pinned = {
+        re.split(r"==", line)[0].lower().replace("_", "-")
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if "==" in line
+    }
+    wanted = [
+        *project["dependencies"],
+        *(d for extra in project["optional-dependencies"].values() for d in extra),
+    ]
     names = {re.split(r"[<>=\[; ]", w)[0].lower().replace("_", "-") for w in wanted} - {"beatmeter"}
     assert names - pinned == set()
 
 
 def test_links_in_the_documents_lead_somewhere() -> None:
     dead = []
-    for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "cache" / "README.md", ROOT / "data" / "README.md"]:
+    for page in [
+        ROOT / "README.md",
+        *sorted((ROOT / "docs").rglob("*.md")),
+        ROOT / "cache" / "README.md",
+        ROOT / "data" / "README.md",
+    ]:
         targets = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
         dead += [f"{page.name}: {t}" for t in targets if "://" not in t and not (page.parent / t).exists()]
     assert dead == []

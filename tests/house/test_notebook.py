@@ -16,7 +16,12 @@ FAST = {
     "SOURCE": "beatmeter",
     "CLIPS": 72,
     "SECONDS": 6,
-    "SETTINGS": {"features.backbone": "embedded", "head.poolings": "lag", "head.channels": 8, "features.window": 1},
+    "SETTINGS": {
+        "features.backbone": "embedded",
+        "head.poolings": "lag",
+        "head.channels": 8,
+        "features.window": 1,
+    },
     "FROZEN": {"training.epochs": 12, "training.head_lr": 3e-3, "training.batch": 2},
     "LORA": {"training.epochs": 3, "training.head_lr": 3e-3, "training.batch": 4, "training.accumulation": 1},
     "SEEDS": "0-1",
@@ -39,20 +44,36 @@ def test_the_notebook_is_committed_without_outputs(notebook: Any) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_the_notebook_runs_and_leaves_reports(notebook: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_notebook_runs_and_leaves_reports(
+    notebook: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     disk = tmp_path / "disk"
     at = next(i for i, cell in enumerate(notebook.cells) if cell.cell_type == "code")
     values = {**FAST, "DATA": "", "DISK": str(disk)}
     named = set(re.findall(r"^([A-Z]+)(?:, ([A-Z]+))? = ", notebook.cells[at].source, re.MULTILINE))
-    assert {name for pair in named for name in pair if name} == set(values), "what is set here are the parameters"
-    notebook.cells.insert(at + 1, nbformat.v4.new_code_cell("\n".join(f"{name} = {value!r}" for name, value in values.items())))
+    assert {name for pair in named for name in pair if name} == set(values), (
+        "what is set here are the parameters"
+    )
+    notebook.cells.insert(
+        at + 1, nbformat.v4.new_code_cell("\n".join(f"{name} = {value!r}" for name, value in values.items()))
+    )
     client = nbclient.NotebookClient(
-        notebook, timeout=int(PATIENCE), startup_timeout=int(PATIENCE), kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
+        notebook,
+        timeout=int(PATIENCE),
+        startup_timeout=int(PATIENCE),
+        kernel_name="python3",
+        resources={"metadata": {"path": str(tmp_path)}},
     )
     client.execute()
-    printed = "".join(out.text for cell in notebook.cells if cell.cell_type == "code" for out in cell.outputs if out.output_type == "stream")
+    printed = "".join(
+        out.text
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+        for out in cell.outputs
+        if out.output_type == "stream"
+    )
     assert "LoRA" in printed
     assert (disk / "comparison.html").stat().st_size > 10_000
     for run in (disk / "runs" / "lora", disk / "runs" / "frozen" / "seed-0"):

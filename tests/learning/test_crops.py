@@ -23,7 +23,9 @@ from beatmeter.settings import RunConfig
 CPU = torch.device("cpu")
 RATE = 24_000
 POOLINGS = (
-    PoolingSpec("stats", "stats", "chunk", (1,), ("pool", "dim"), (1, 4), {"statistics": ["mean"], "version": 1}),
+    PoolingSpec(
+        "stats", "stats", "chunk", (1,), ("pool", "dim"), (1, 4), {"statistics": ["mean"], "version": 1}
+    ),
     PoolingSpec("lag", "lag", "window", (1,), ("channel", "lag"), (1, 4), {"window": 2}),
     PoolingSpec("lag30", "lag", "window", (1,), ("channel", "lag"), (1, 4), {"window": 6}),
     PoolingSpec("frames", "frames", "frame", (1,), ("dim",), (4,), {"step": 15, "version": 1}),
@@ -50,10 +52,14 @@ def test_a_crop_takes_the_rows_that_lie_in_it_for_every_pooling_and_length(pooli
             assert 0 <= first < last <= len(times)
             if view == 0 or len(times) == 1:
                 assert (first, last) == (0, len(times))
-            assert times[first, 0] >= start - longest / 2 - 1e-9, "no row begins more than half of its length before the crop"
+            assert times[first, 0] >= start - longest / 2 - 1e-9, (
+                "no row begins more than half of its length before the crop"
+            )
             assert times[last - 1, 1] <= end + longest / 2 + 1e-9
             inside = (times[:, 0] >= start) & (times[:, 1] <= end)
-            assert set(np.flatnonzero(inside)) <= set(range(first, last)), "every row that lies in the crop is taken"
+            assert set(np.flatnonzero(inside)) <= set(range(first, last)), (
+                "every row that lies in the crop is taken"
+            )
             taken.add((first, last, len(times)))
     assert any((a, b) != (0, n) for a, b, n in taken), "some crop leaves rows out"
 
@@ -75,14 +81,27 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for i, seconds in enumerate((1.7, 5.1, 9.3, 16.0, 23.4, 31.2)):
         level = np.repeat(rng.uniform(0.05, 0.5, 40), RATE)[: round(seconds * RATE)]
         (folder / str((3, 4)[i % 2])).mkdir(exist_ok=True)
-        soundfile.write(folder / str((3, 4)[i % 2]) / f"{i}.wav", level * rng.standard_normal(len(level)) * 0.2, RATE, subtype="PCM_16")
+        soundfile.write(
+            folder / str((3, 4)[i % 2]) / f"{i}.wav",
+            level * rng.standard_normal(len(level)) * 0.2,
+            RATE,
+            subtype="PCM_16",
+        )
     return folder
 
 
-def both(clips: Path, cache: Path, window: int, **augment: float) -> tuple[RunConfig, list[Track], Frozen, Streamed]:
+def both(
+    clips: Path, cache: Path, window: int, **augment: float
+) -> tuple[RunConfig, list[Track], Frozen, Streamed]:
     values: dict[str, Any] = {
         "data": {"path": str(clips)},
-        "features": {"backbone": "embedded", "cache": str(cache), "window": window, "statistics": ("mean", "max", "std"), "layers": "1-2"},
+        "features": {
+            "backbone": "embedded",
+            "cache": str(cache),
+            "window": window,
+            "statistics": ("mean", "max", "std"),
+            "layers": "1-2",
+        },
         "head": {"poolings": ("stats", "lag")},
         "augment": {"crop": 1.0, "shift": 0.0, "noise": 0.0, "gain": 0.0, **augment},
     }
@@ -98,10 +117,14 @@ def both(clips: Path, cache: Path, window: int, **augment: float) -> tuple[RunCo
     return config, tracks, made[0], made[1]
 
 
-def features(source: Source, tracks: list[Track], seed: tuple[int, ...] | None, size: int) -> dict[str, np.ndarray]:
+def features(
+    source: Source, tracks: list[Track], seed: tuple[int, ...] | None, size: int
+) -> dict[str, np.ndarray]:
     source.encoder.eval()
     with torch.inference_mode():
-        batches = [source.encoder(b.inputs) for b in source.batches(tracks, in_order(len(tracks), size), seed)]
+        batches = [
+            source.encoder(b.inputs) for b in source.batches(tracks, in_order(len(tracks), size), seed)
+        ]
     return {name: torch.cat([b[name].float() for b in batches]).numpy() for name in batches[0]}
 
 
@@ -112,15 +135,22 @@ def test_both_regimes_crop_alike(window: int, clips: Path, tmp_path: Path) -> No
     for epoch in range(3):
         stored, made = features(frozen, tracks, (5, epoch), 6), features(streamed, tracks, (5, epoch), 4)
         for name in ("stats", "lag"):
-            assert np.abs(stored[name] - made[name]).max() < 5e-3 * max(1.0, np.abs(whole[name]).max()), (name, epoch)  # the store keeps float16
+            assert np.abs(stored[name] - made[name]).max() < 5e-3 * max(1.0, np.abs(whole[name]).max()), (
+                name,
+                epoch,
+            )  # the store keeps float16
             lengths = [frozen._snapshot().lengths([frozen.keys[t.id]])[0] for t in tracks]
-            several = np.array([len(rows(Layout.of(int(n), frozen.spec), frozen.spec[name])[0]) > 1 for n in lengths])
+            several = np.array(
+                [len(rows(Layout.of(int(n), frozen.spec), frozen.spec[name])[0]) > 1 for n in lengths]
+            )
             moved = np.abs(stored[name] - whole[name]).reshape(len(tracks), -1).max(axis=1) > 0
             assert not (moved & ~several).any(), "a track of one row stays whole"
             assert moved.any() == several.any(), "of several rows a crop takes fewer"
 
 
-def test_a_crop_stays_where_it_is_in_the_music_when_the_grid_moves(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_crop_stays_where_it_is_in_the_music_when_the_grid_moves(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _, tracks, _, streamed = both(clips, tmp_path / "cache", 2, shift=0.5)
     monkeypatch.setattr(augment, "shift", lambda wave, rng, settings, chunk: wave[6000:])
     batch = next(streamed.batches(tracks, [np.arange(len(tracks))], (5, 0)))

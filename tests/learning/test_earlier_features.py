@@ -44,7 +44,9 @@ def cache(*arguments: object, status: int = 0) -> str:
     return result.output
 
 
-def test_an_earlier_store_stays_readable_and_a_new_one_says_why_it_is_begun(config: RunConfig, tmp_path: Path) -> None:
+def test_an_earlier_store_stays_readable_and_a_new_one_says_why_it_is_begun(
+    config: RunConfig, tmp_path: Path
+) -> None:
     tracks = list(open_dataset(Path(config.data.path), config.data, config.task.meters).tracks)[:6]
     with earlier_version():
         old, keys, failed = FeatureService(config.features, CPU).ensure(tracks, report=lambda text: None)
@@ -70,7 +72,9 @@ def test_an_earlier_store_stays_readable_and_a_new_one_says_why_it_is_begun(conf
     assert len(Store.open(old.path).keys()) == 6
 
 
-def test_another_checkpoint_of_the_same_name_begins_a_store_that_names_the_field(config: RunConfig, tmp_path: Path) -> None:
+def test_another_checkpoint_of_the_same_name_begins_a_store_that_names_the_field(
+    config: RunConfig, tmp_path: Path
+) -> None:
     tracks = list(open_dataset(Path(config.data.path), config.data, config.task.meters).tracks)[:2]
     for heads in (4, 2):
         write_hub_folder(tmp_path / "hub", num_attention_heads=heads)

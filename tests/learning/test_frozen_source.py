@@ -54,7 +54,10 @@ def test_features_too_large_for_memory_are_read_for_every_batch_and_are_the_same
             assert all(torch.allclose(a.inputs[name], b.inputs[name], atol=1e-6) for name in ("stats", "lag"))
         if standardised:
             raw = [before[name] - 0.25 for name in ("stats", "lag")]
-            assert all(torch.allclose(a.inputs[name], 3 * x, atol=1e-5) for name, x in zip(("stats", "lag"), raw, strict=True))
+            assert all(
+                torch.allclose(a.inputs[name], 3 * x, atol=1e-5)
+                for name, x in zip(("stats", "lag"), raw, strict=True)
+            )
         before = a.inputs
         means = {name: torch.full_like(x[0], 0.25) for name, x in one[0].inputs.items()}
         standardiser = Standardiser(means, {name: torch.full_like(x, 3.0) for name, x in means.items()})
@@ -63,7 +66,9 @@ def test_features_too_large_for_memory_are_read_for_every_batch_and_are_the_same
     assert any("GB would be needed" in line for line in said)
 
 
-def test_what_happens_to_a_track_does_not_depend_on_its_neighbours(config: RunConfig, tracks: list[Track]) -> None:
+def test_what_happens_to_a_track_does_not_depend_on_its_neighbours(
+    config: RunConfig, tracks: list[Track]
+) -> None:
     source, _ = opened(change(config, {"augment": {"crop": 1.0}}), tracks)
     whole = next(source.batches(tracks, [np.arange(12)], (5, 1))).inputs["stats"]
     apart = [batch.inputs["stats"] for batch in source.batches(tracks, in_order(12, 5), (5, 1))]
@@ -82,10 +87,15 @@ def test_views_are_runs_of_rows_aggregated_like_the_whole(config: RunConfig, tra
     times, frames = rows(Layout.of(samples, source.spec), pooling)
     counts = torch.from_numpy(frames)
     table = cast(Table, source._table(tracks, 1 + VIEWS))
-    assert torch.allclose(table.values["stats"][table.at["stats"][4, 0]], pooling_of(pooling).aggregate(values, counts))
+    assert torch.allclose(
+        table.values["stats"][table.at["stats"][4, 0]], pooling_of(pooling).aggregate(values, counts)
+    )
     for view in range(1, 1 + VIEWS):
         a, b = pooling_of(pooling).crop(times, crop_of(key, view, samples / source.spec.chunk.sample_rate))
-        assert torch.allclose(table.values["stats"][table.at["stats"][4, view]], pooling_of(pooling).aggregate(values[a:b], counts[a:b]))
+        assert torch.allclose(
+            table.values["stats"][table.at["stats"][4, view]],
+            pooling_of(pooling).aggregate(values[a:b], counts[a:b]),
+        )
 
 
 def test_views_that_leave_all_rows_are_kept_once(config: RunConfig, tracks: list[Track]) -> None:
@@ -116,7 +126,9 @@ def test_many_tracks_are_aggregated_like_each_alone() -> None:
             assert torch.allclose(together[i], pooling_of(pooling).aggregate(values[i], frames[i]), atol=1e-6)
 
 
-def test_the_table_is_built_once(config: RunConfig, tracks: list[Track], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_table_is_built_once(
+    config: RunConfig, tracks: list[Track], monkeypatch: pytest.MonkeyPatch
+) -> None:
     built: list[int] = []
     build = Frozen._build
 
@@ -142,7 +154,11 @@ def test_another_train_split_is_not_standardised_by_the_first(config: RunConfig,
 
 def test_moments_of_parts_join_to_those_of_the_whole_however_large_the_mean() -> None:
     pooling = PoolingSpec("stats", "stats", "chunk", (1,), ("pool", "dim"), (1, 3), {"statistics": ["mean"]})
-    x = torch.randn(301, 1, 1, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * torch.tensor([1e-2, 1.0, 50.0]) + 3000
+    x = (
+        torch.randn(301, 1, 1, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        * torch.tensor([1e-2, 1.0, 50.0])
+        + 3000
+    )
     one, two = Moments(pooling), Moments(pooling)
     for part in x[:200].float().split(7):
         one.add(part)
@@ -168,7 +184,9 @@ def test_one_ahead_gives_everything_in_order_and_passes_errors_on() -> None:
         next(items)
 
 
-def test_a_run_trains_on_features_in_an_object_store(config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_trains_on_features_in_an_object_store(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("obstore", reason="object stores need obstore: pip install 'beatmeter[cloud]'")
     here = run(change(config, {"training": {"epochs": 2}}), tmp_path / "here", CPU, report=lambda text: None)
     with objectserver.serving() as (_, environment):
@@ -177,7 +195,11 @@ def test_a_run_trains_on_features_in_an_object_store(config: RunConfig, tmp_path
         away = change(config, {"training": {"epochs": 2}, "features": {"cache": "s3://music/caches"}})
         there = run(away, tmp_path / "there", CPU, report=lambda text: None)
         with pytest.raises(ConfigError, match="no folder"):
-            open_source(change(away, {"regime": "streamed", "features": {"backbone": "embedded"}}), CPU, lambda text: None)
+            open_source(
+                change(away, {"regime": "streamed", "features": {"backbone": "embedded"}}),
+                CPU,
+                lambda text: None,
+            )
     assert not list(Path().glob("s3:*"))
     one, other = (outcome.folder.predictions("test").read_text() for outcome in (here, there))
     assert one == other

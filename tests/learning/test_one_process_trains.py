@@ -66,7 +66,12 @@ for _ in range(count):
 
 
 def race(what: str, path: Path) -> str:
-    done = subprocess.run([sys.executable, "-c", RACE, what, str(path), str(RACERS)], capture_output=True, text=True, timeout=PATIENCE)
+    done = subprocess.run(
+        [sys.executable, "-c", RACE, what, str(path), str(RACERS)],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip() + done.stderr
 
@@ -85,12 +90,17 @@ def test_all_that_train_are_told_who_does(config: RunConfig, tmp_path: Path) -> 
     run(config, tmp_path / "run", CPU, report=lambda text: None)
     with RunFolder(tmp_path / "run").held(), pytest.raises(RunError, match=who):
         run(config, tmp_path / "run", CPU, resume=True, report=lambda text: None)
-    with lock.held(tmp_path / "music" / ".lock", "pre-training in music"), pytest.raises(RunError, match=f"process {os.getpid()} .*pre-training"):
+    with (
+        lock.held(tmp_path / "music" / ".lock", "pre-training in music"),
+        pytest.raises(RunError, match=f"process {os.getpid()} .*pre-training"),
+    ):
         pretrain(PretrainConfig(), tmp_path / "music", CPU, report=lambda text: None)
     assert not (tmp_path / "music").exists()
 
 
-def test_a_sweep_leaves_a_cell_that_another_trains_and_finishes_the_others(config: RunConfig, tmp_path: Path) -> None:
+def test_a_sweep_leaves_a_cell_that_another_trains_and_finishes_the_others(
+    config: RunConfig, tmp_path: Path
+) -> None:
     cells = expand(change(config, {"training": {"epochs": 1}}), [], [0, 1])
     with RunFolder(tmp_path / cells[0].name).held(), pytest.raises(FailedRunsError, match=r"seed-0.*process"):
         run_cells(cells, tmp_path, CPU, report=lambda text: None)

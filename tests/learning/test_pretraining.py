@@ -27,7 +27,17 @@ SPEC = StreamSpec(clips=2, chunks=1, length=120_080, hop=120_000, sample_rate=24
 
 
 def settings(**values: object) -> PretrainConfig:
-    return PretrainConfig(**{"steps": 4, "clips": 2, "chunks": 1, "warmup": 2, "save_every": 2, "precision": "float32", **values})  # type: ignore[arg-type]
+    return PretrainConfig(
+        **{
+            "steps": 4,
+            "clips": 2,
+            "chunks": 1,
+            "warmup": 2,
+            "save_every": 2,
+            "precision": "float32",
+            **values,
+        }
+    )  # type: ignore[arg-type]
 
 
 def quiet(text: str) -> None:
@@ -68,12 +78,19 @@ def test_the_stream_is_the_same_from_any_step_and_by_any_number_of_workers() -> 
         ({"mask_weight": 0.0, "lag_weight": 0.0}, {"beat", "downbeat", "phase", "beat_period", "bar_period"}),
     ],
 )
-def test_a_weight_of_zero_leaves_its_loss_out_and_the_rest_reaches_the_first_layer(values: dict[str, float], losses: set[str]) -> None:
+def test_a_weight_of_zero_leaves_its_loss_out_and_the_rest_reaches_the_first_layer(
+    values: dict[str, float], losses: set[str]
+) -> None:
     config = settings(mask_share=0.9, mask_chunks=1.0, **values)
     model = Objective(fresh(0), config, len(METERS))
     batch = make_batch(SPEC, 0)
     frames = {name: torch.from_numpy(v) for name, v in batch.frames.items()}
-    found = model(torch.from_numpy(batch.waves), torch.from_numpy(batch.meters), frames, torch.Generator().manual_seed(0))
+    found = model(
+        torch.from_numpy(batch.waves),
+        torch.from_numpy(batch.meters),
+        frames,
+        torch.Generator().manual_seed(0),
+    )
     assert set(found) == losses
     model.total(found).backward()
     gradient = model.backbone.encoder.layers[0].attention.q_proj.weight.grad
@@ -81,7 +98,9 @@ def test_a_weight_of_zero_leaves_its_loss_out_and_the_rest_reaches_the_first_lay
     assert float(gradient.abs().sum()) > 0
 
 
-def test_a_stopped_attempt_goes_on_bit_for_bit_and_gives_a_backbone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_attempt_goes_on_bit_for_bit_and_gives_a_backbone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("beatmeter.learning.pretraining.loop.CHECK_CLIPS", 4)
     whole = pretrain(settings(), tmp_path / "whole", CPU, report=quiet)
 
@@ -105,7 +124,9 @@ def test_a_stopped_attempt_goes_on_bit_for_bit_and_gives_a_backbone(tmp_path: Pa
     backbone = load_backbone(str(parts / "backbone"))
     assert backbone.identity.trained
     started = fresh(0).state_dict()["encoder.layers.0.attention.q_proj.weight"]
-    assert not torch.allclose(backbone.state_dict()["encoder.layers.0.attention.q_proj.weight"], started, atol=1e-4)
+    assert not torch.allclose(
+        backbone.state_dict()["encoder.layers.0.attention.q_proj.weight"], started, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize(
@@ -113,7 +134,10 @@ def test_a_stopped_attempt_goes_on_bit_for_bit_and_gives_a_backbone(tmp_path: Pa
     [
         ([], "--out DIR with settings, or --resume DIR"),
         (["--out", "x", "--set", "step=3"], "steps"),
-        (["--out", "x", "--set", "lag_weight=0", "--set", "mask_weight=0", "--set", "frame_weight=0"], "at least one loss"),
+        (
+            ["--out", "x", "--set", "lag_weight=0", "--set", "mask_weight=0", "--set", "frame_weight=0"],
+            "at least one loss",
+        ),
         (["--out", "x", "--set", "steps=0"], "steps"),
     ],
 )

@@ -39,17 +39,28 @@ main()
 """
 
 
-def train(*arguments: str, code: str = "from beatmeter.cli import main; main()") -> subprocess.CompletedProcess[str]:
+def train(
+    *arguments: str, code: str = "from beatmeter.cli import main; main()"
+) -> subprocess.CompletedProcess[str]:
     """In a process of its own."""
     command = [sys.executable, "-c", code, "train", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
+    return subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
 
 
 @pytest.mark.parametrize("regime", ["frozen", "streamed"])
 def test_a_killed_run_resumes_bit_for_bit(regime: str, config: RunConfig, tmp_path: Path) -> None:
     if regime == "streamed":
         write_hub_folder(tmp_path / "hub")
-        config = change(config, {"regime": regime, "limit": 6, "features": {"backbone": str(tmp_path / "hub")}})
+        config = change(
+            config, {"regime": regime, "limit": 6, "features": {"backbone": str(tmp_path / "hub")}}
+        )
     config = change(config, {"training": {"epochs": 5}})
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(to_toml(differences(config, RunConfig())))
@@ -68,7 +79,9 @@ def test_a_killed_run_resumes_bit_for_bit(regime: str, config: RunConfig, tmp_pa
         one, two = checkpoints.read(getattr(whole, name))[0], checkpoints.read(getattr(killed, name))[0]
         assert one.keys() == two.keys()
         assert all(torch.equal(one[key], two[key]) for key in one), name
-    assert [{**line, "seconds": 0} for line in whole.read_log()] == [{**line, "seconds": 0} for line in killed.read_log()]
+    assert [{**line, "seconds": 0} for line in whole.read_log()] == [
+        {**line, "seconds": 0} for line in killed.read_log()
+    ]
     for split in ("val", "test"):
         assert whole.predictions(split).read_bytes() == killed.predictions(split).read_bytes()
 
@@ -80,7 +93,9 @@ def test_another_run_is_never_overwritten(config: RunConfig, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(("change_it", "says"), [("label", "the data set"), ("audio", "the usable tracks")])
-def test_a_run_does_not_go_on_with_other_data(change_it: str, says: str, config: RunConfig, clips: Path, tmp_path: Path) -> None:
+def test_a_run_does_not_go_on_with_other_data(
+    change_it: str, says: str, config: RunConfig, clips: Path, tmp_path: Path
+) -> None:
     data = tmp_path / "data"
     shutil.copytree(clips, data)
     config = change(config, {"data": {"path": str(data)}, "training": {"epochs": 1}})

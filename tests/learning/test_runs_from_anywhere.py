@@ -30,14 +30,28 @@ def project(config: RunConfig, clips: Path, tmp_path: Path, monkeypatch: pytest.
     """A folder `here` with the data `music`, the cache `store` and the run `runs/a`, all given as relative paths."""
     here = tmp_path / "here"
     shutil.copytree(clips, here / "music")
-    (tmp_path / "recipe.toml").write_text(to_toml({k: v for k, v in differences(config, RunConfig()).items() if k in ("head", "training")}))
+    (tmp_path / "recipe.toml").write_text(
+        to_toml({k: v for k, v in differences(config, RunConfig()).items() if k in ("head", "training")})
+    )
     monkeypatch.chdir(here)
-    order = ("train", "music", "--frozen", "--recipe", "../recipe.toml", "--set", "features.backbone=spectral", "--set", "features.window=2")
+    order = (
+        "train",
+        "music",
+        "--frozen",
+        "--recipe",
+        "../recipe.toml",
+        "--set",
+        "features.backbone=spectral",
+        "--set",
+        "features.window=2",
+    )
     assert "new cache: store" in said_by(*order, "--cache", "store", "--out", "runs/a", "--device", "cpu")
     return here
 
 
-def test_from_another_folder_and_moved_with_its_data(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_from_another_folder_and_moved_with_its_data(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     for home in (project, project.rename(tmp_path / "moved")):
@@ -55,7 +69,10 @@ def test_from_another_folder_and_moved_with_its_data(project: Path, tmp_path: Pa
 def test_what_is_away_is_said_with_the_option_that_tells_where_it_is(project: Path, tmp_path: Path) -> None:
     run = project / "runs" / "a"
     (project / "music").rename(tmp_path / "songs")
-    for order, hint in ((("evaluate", run), "evaluate .* --data DIR"), (("train", "--resume", run), "--resume .* --data DIR")):
+    for order, hint in (
+        (("evaluate", run), "evaluate .* --data DIR"),
+        (("train", "--resume", run), "--resume .* --data DIR"),
+    ):
         done = CliRunner().invoke(cli, list(map(str, order)))
         assert isinstance(done.exception, RunError)
         with pytest.raises(RunError, match=f"the data set of .*music.*{hint}"):
@@ -75,7 +92,17 @@ def test_what_is_away_is_said_with_the_option_that_tells_where_it_is(project: Pa
 
 def test_an_unfinished_run_says_how_to_go_on_and_continue_does_it(config: RunConfig, tmp_path: Path) -> None:
     (tmp_path / "recipe.toml").write_text(to_toml(differences(config, RunConfig())))
-    order = ("train", config.data.path, "--frozen", "--recipe", tmp_path / "recipe.toml", "--out", tmp_path / "run", "--device", "cpu")
+    order = (
+        "train",
+        config.data.path,
+        "--frozen",
+        "--recipe",
+        tmp_path / "recipe.toml",
+        "--out",
+        tmp_path / "run",
+        "--device",
+        "cpu",
+    )
     said_by(*order, "--continue")  # nothing is there: it begins
     assert RunFolder(tmp_path / "run").finished
     again = CliRunner().invoke(cli, list(map(str, order)))

@@ -39,15 +39,27 @@ def lengths(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for i, seconds in enumerate((1.7, 5.1, 9.3, 16.0, 31.2, 12.0)):
         level = np.repeat(rng.uniform(0.05, 0.5, 40), RATE)[: round(seconds * RATE)]
         (folder / str((3, 4)[i % 2])).mkdir(exist_ok=True)
-        soundfile.write(folder / str((3, 4)[i % 2]) / f"{i}.wav", level * rng.standard_normal(len(level)) * 0.2, RATE, subtype="PCM_16")
+        soundfile.write(
+            folder / str((3, 4)[i % 2]) / f"{i}.wav",
+            level * rng.standard_normal(len(level)) * 0.2,
+            RATE,
+            subtype="PCM_16",
+        )
     return folder
 
 
-def opened(lengths: Path, cache: Path, regime: str, **augment: float) -> tuple[RunConfig, list[Track], Source]:
+def opened(
+    lengths: Path, cache: Path, regime: str, **augment: float
+) -> tuple[RunConfig, list[Track], Source]:
     values: dict[str, Any] = {
         "regime": regime,
         "data": {"path": str(lengths)},
-        "features": {"backbone": "embedded", "cache": str(cache), "poolings": ("stats", "beats=frames:2+4@25"), "layers": "1-2"},
+        "features": {
+            "backbone": "embedded",
+            "cache": str(cache),
+            "poolings": ("stats", "beats=frames:2+4@25"),
+            "layers": "1-2",
+        },
         "head": {"poolings": ("stats", "beats"), "channels": 8, "dilations": (1, 2), "hidden": 8},
         "augment": {"crop": 1.0, "shift": 0.0, "noise": 0.0, "gain": 0.0, **augment},
     }
@@ -59,13 +71,20 @@ def opened(lengths: Path, cache: Path, regime: str, **augment: float) -> tuple[R
     return config, tracks, source
 
 
-def features(source: Source, tracks: list[Track], seed: tuple[int, ...] | None, size: int) -> dict[str, Tensor]:
+def features(
+    source: Source, tracks: list[Track], seed: tuple[int, ...] | None, size: int
+) -> dict[str, Tensor]:
     with torch.inference_mode():
-        return join([source.features(b) for b in source.batches(tracks, in_order(len(tracks), size), seed)], ("stats", "beats"))
+        return join(
+            [source.features(b) for b in source.batches(tracks, in_order(len(tracks), size), seed)],
+            ("stats", "beats"),
+        )
 
 
 @pytest.mark.parametrize("seed", [None, (5, 1)])
-def test_a_store_and_audio_give_the_same_sequences(seed: tuple[int, ...] | None, lengths: Path, tmp_path: Path) -> None:
+def test_a_store_and_audio_give_the_same_sequences(
+    seed: tuple[int, ...] | None, lengths: Path, tmp_path: Path
+) -> None:
     _, tracks, frozen = opened(lengths, tmp_path, "frozen")
     _, _, streamed = opened(lengths, tmp_path, "streamed")
     stored, made = features(frozen, tracks, seed, 6), features(streamed, tracks, seed, 2)
@@ -73,7 +92,9 @@ def test_a_store_and_audio_give_the_same_sequences(seed: tuple[int, ...] | None,
     assert torch.equal(stored["beats.mask"], made["beats.mask"])
     mask = stored["beats.mask"]
     torch.testing.assert_close(stored["beats.times"][mask], made["beats.times"][mask])
-    assert (stored["beats"][mask] - made["beats"][mask]).abs().max() < 5e-3 * stored["beats"].abs().max()  # the store keeps float16
+    assert (stored["beats"][mask] - made["beats"][mask]).abs().max() < 5e-3 * stored[
+        "beats"
+    ].abs().max()  # the store keeps float16
     assert bool((stored["beats"][~mask] == 0).all())
     assert bool(stored["beats.times"][~mask].isnan().all())
     if seed is None:
@@ -90,13 +111,20 @@ def test_times_stay_those_of_the_track_when_the_grid_moves(lengths: Path, tmp_pa
     _, tracks, streamed = opened(lengths, tmp_path, "streamed", crop=0.0, shift=0.5)
     batch = next(streamed.batches(tracks, [np.arange(len(tracks))], (5, 0)))
     found = streamed.features(batch)
-    cut = torch.tensor([soundfile.info(t.path).duration - len(e.wave) / RATE for t, e in zip(tracks, batch.inputs, strict=True)])
+    cut = torch.tensor(
+        [
+            soundfile.info(t.path).duration - len(e.wave) / RATE
+            for t, e in zip(tracks, batch.inputs, strict=True)
+        ]
+    )
     assert cut.max() > 0.01
     torch.testing.assert_close(found["beats.times"][:, 0, 0], cut.float(), rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("regime", ["frozen", "streamed"])
-def test_sequences_are_standardised_over_all_rows_and_padding_stays_zero(regime: str, lengths: Path, tmp_path: Path) -> None:
+def test_sequences_are_standardised_over_all_rows_and_padding_stays_zero(
+    regime: str, lengths: Path, tmp_path: Path
+) -> None:
     config, tracks, source = opened(lengths, tmp_path, regime)
     task = TASKS["meter"](config)
     fit_standardisation(Model(task, task.study(tracks), source, task.head(source.spec)), tracks, 4)
@@ -126,7 +154,12 @@ def test_a_head_hears_the_rows_and_their_order_and_no_padding(lengths: Path, tmp
 
 def test_a_run_reads_frames_and_predicts_what_it_evaluates(config: RunConfig, tmp_path: Path) -> None:
     config = change(
-        config, {"features": {"poolings": ("lag", "beats=frames:1@5")}, "head": {"poolings": ("beats", "lag")}, "training": {"epochs": 2}}
+        config,
+        {
+            "features": {"poolings": ("lag", "beats=frames:1@5")},
+            "head": {"poolings": ("beats", "lag")},
+            "training": {"epochs": 2},
+        },
     )
     run(config, tmp_path / "run", CPU, report=lambda text: None)
     evaluated = read_predictions(RunFolder(tmp_path / "run").predictions("test"))

@@ -24,7 +24,11 @@ CELLS = [
     {"seed": 0, "head": {"dropout": 0.0}, "training": {"head_lr": 3e-3}},
     {"seed": 1, "head": {"noise": 0.2}, "training": {"epochs": 3, "warmup": 0.3}},
     {"seed": 2, "augment": {"lag_shift": 0}, "training": {"weight_decay": 0.1, "clip": 0.05}},
-    {"seed": 2, "task": {"smoothing": 0.02, "loss": "pos_weight"}, "training": {"mix_lr": 0.0, "patience": 1, "select": "loss", "head_lr": 2e-2}},
+    {
+        "seed": 2,
+        "task": {"smoothing": 0.02, "loss": "pos_weight"},
+        "training": {"mix_lr": 0.0, "patience": 1, "select": "loss", "head_lr": 2e-2},
+    },
 ]
 
 
@@ -63,7 +67,9 @@ def test_stacked_heads_are_what_each_would_be_alone(configs: list[RunConfig], tm
             assert mine.keys() == theirs.keys(), "the optimiser's moments are there too: it can be resumed"
             assert about["epoch"] == other["epoch"]
             for key, value in mine.items():
-                near = 0.01 * one.config().training.head_lr  # of a step of Adam: where a gradient cancels, its last digits decide
+                near = (
+                    0.01 * one.config().training.head_lr
+                )  # of a step of Adam: where a gradient cancels, its last digits decide
                 assert torch.allclose(value, theirs[key], atol=near, rtol=1e-4), (one.path.name, name, key)
         epochs.append(len(one.read_log()))
         for a, b in zip(one.read_log(), two.read_log(), strict=True):
@@ -71,7 +77,10 @@ def test_stacked_heads_are_what_each_would_be_alone(configs: list[RunConfig], tm
             assert a["train"] == pytest.approx(b["train"], rel=1e-4)
             assert a["val"]["accuracy"] == b["val"]["accuracy"]
         for split in ("val", "test"):
-            mine_said, theirs_said = read_predictions(one.predictions(split)), read_predictions(two.predictions(split))
+            mine_said, theirs_said = (
+                read_predictions(one.predictions(split)),
+                read_predictions(two.predictions(split)),
+            )
             assert mine_said.ids == theirs_said.ids
             assert np.abs(mine_said.scores - theirs_said.scores).max() < 1e-4
             assert two.evaluation(split).exists()
@@ -102,15 +111,23 @@ def test_a_loss_that_is_not_finite_names_its_cell(config: RunConfig, tmp_path: P
 
 @pytest.mark.parametrize("stack", [True, False], ids=["stacked", "threads"])
 def test_a_head_that_diverges_costs_only_itself(stack: bool, config: RunConfig, tmp_path: Path) -> None:
-    configs = [change(config, {"seed": s, "training": {"head_lr": lr}}) for s, lr in ((0, 1e-3), (1, 1e30), (2, 1e-3))]
+    configs = [
+        change(config, {"seed": s, "training": {"head_lr": lr}})
+        for s, lr in ((0, 1e-3), (1, 1e30), (2, 1e-3))
+    ]
     ready = prepare(configs[0], CPU, quiet, SILENT)
     alone = trained([configs[0], configs[2]], ready, tmp_path / "alone", None)
     runs = [begin(c, ready, tmp_path / "together" / str(i), CPU, report=quiet) for i, c in enumerate(configs)]
-    with pytest.raises(FailedRunsError, match=r"^1 of 3 runs failed: 1: the loss.* is not finite in epoch 1\. Lower the learning rates") as told:
+    with pytest.raises(
+        FailedRunsError,
+        match=r"^1 of 3 runs failed: 1: the loss.* is not finite in epoch 1\. Lower the learning rates",
+    ) as told:
         fit_many(runs, ready.split("train"), ready.split("val"), quiet, stack=stack)
     assert list(told.value.failed) == [runs[1].folder.path]
     for one, two in zip(alone, (runs[0].folder, runs[2].folder), strict=True):
         for name in ("best", "last"):
             mine, theirs = checkpoints.read(getattr(one, name))[0], checkpoints.read(getattr(two, name))[0]
-            assert all(torch.allclose(value, theirs[key], atol=1e-5, rtol=1e-4) for key, value in mine.items())
+            assert all(
+                torch.allclose(value, theirs[key], atol=1e-5, rtol=1e-4) for key, value in mine.items()
+            )
         assert len(one.read_log()) == len(two.read_log())

@@ -62,8 +62,22 @@ GARBAGE = {
         b'{"a": ' + b"9" * 5000,
     ],
     "lines": [b"{\n{}\n", b"[1]\n", b'{"a": -Infinity}\n{}\n', b"\xff\n"],
-    "toml": [b"a = ", b"\xff", b"a = nan", b"a = [1, inf]", b"a = " + b"9" * 5000, b"a = " + b"[" * 100_000, b"a = 1\na = 2"],
-    "tensors": [b"", b"{}", b"\xff" * 100, (2**62).to_bytes(8, "little") + b"{}", (8).to_bytes(8, "little") + b'{"a":{}}'],
+    "toml": [
+        b"a = ",
+        b"\xff",
+        b"a = nan",
+        b"a = [1, inf]",
+        b"a = " + b"9" * 5000,
+        b"a = " + b"[" * 100_000,
+        b"a = 1\na = 2",
+    ],
+    "tensors": [
+        b"",
+        b"{}",
+        b"\xff" * 100,
+        (2**62).to_bytes(8, "little") + b"{}",
+        (8).to_bytes(8, "little") + b'{"a":{}}',
+    ],
     "text": [b"\xff"],
 }
 
@@ -78,7 +92,9 @@ def test_what_is_not_such_a_file_is_refused_by_name(kind: str, tmp_path: Path) -
         assert "\n" not in str(told.value), make.__name__
 
 
-def test_a_line_that_was_cut_is_left_out_and_one_in_the_middle_is_refused_by_its_number(tmp_path: Path) -> None:
+def test_a_line_that_was_cut_is_left_out_and_one_in_the_middle_is_refused_by_its_number(
+    tmp_path: Path,
+) -> None:
     log = tmp_path / "epochs.jsonl"
     log.write_bytes(b'{"epoch": 1}\n{"epoch": 2}\n{"epo')
     found = artifacts.read_json_lines(log)
@@ -94,7 +110,9 @@ def test_a_line_that_was_cut_is_left_out_and_one_in_the_middle_is_refused_by_its
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
 def test_a_tensor_that_is_not_finite_is_named(dtype: torch.dtype, tmp_path: Path) -> None:
     path = tmp_path / "best.safetensors"
-    save_file({"good": torch.ones(3, dtype=dtype), "head.bad": torch.tensor([1.0, float("nan")], dtype=dtype)}, path)
+    save_file(
+        {"good": torch.ones(3, dtype=dtype), "head.bad": torch.tensor([1.0, float("nan")], dtype=dtype)}, path
+    )
     with pytest.raises(RunError, match=r"best\.safetensors.*head\.bad.*not finite"):
         artifacts.read_tensors(path)
     save_file({"good": torch.ones(3, dtype=dtype), "counts": torch.tensor([1])}, path, metadata={"a": "b"})

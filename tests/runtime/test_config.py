@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 
 from beatmeter.errors import ConfigError
 from beatmeter.runtime.artifacts import read_toml
-from beatmeter.runtime.config import build, change, describe, differences, flatten, parse_assignment, to_json, to_toml
+from beatmeter.runtime.config import (
+    build,
+    change,
+    describe,
+    differences,
+    flatten,
+    parse_assignment,
+    to_json,
+    to_toml,
+)
 from beatmeter.settings import RunConfig
 
 
@@ -73,9 +82,19 @@ values = st.fixed_dictionaries(
     {},
     optional={
         "seed": st.integers(0, 10),
-        "training": st.fixed_dictionaries({}, optional={"epochs": st.integers(1, 50), "head_lr": st.floats(1e-6, 1.0)}),
-        "features": st.fixed_dictionaries({}, optional={"backbone": st.sampled_from(NAMES), "poolings": st.just(("lag",))}),
-        "head": st.fixed_dictionaries({}, optional={"standardise": st.booleans(), "dilations": st.lists(st.integers(1, 9), min_size=1).map(tuple)}),
+        "training": st.fixed_dictionaries(
+            {}, optional={"epochs": st.integers(1, 50), "head_lr": st.floats(1e-6, 1.0)}
+        ),
+        "features": st.fixed_dictionaries(
+            {}, optional={"backbone": st.sampled_from(NAMES), "poolings": st.just(("lag",))}
+        ),
+        "head": st.fixed_dictionaries(
+            {},
+            optional={
+                "standardise": st.booleans(),
+                "dilations": st.lists(st.integers(1, 9), min_size=1).map(tuple),
+            },
+        ),
     },
 )
 
@@ -96,9 +115,28 @@ def test_every_setting_has_help_and_one_leaf_name() -> None:
 
 def test_mission_defaults() -> None:
     c = RunConfig()
-    assert (c.training.epochs, c.training.patience, c.training.batch, c.training.accumulation) == (30, 10, 4, 8)
-    assert (c.training.head_lr, c.training.adapter_lr, c.training.weight_decay, c.training.clip) == (1e-4, 1e-5, 1e-4, 1.0)
-    assert (c.adapter.r, c.adapter.alpha, c.adapter.dropout, c.adapter.targets) == (16, 32.0, 0.05, ("q_proj", "v_proj"))
+    assert (c.training.epochs, c.training.patience, c.training.batch, c.training.accumulation) == (
+        30,
+        10,
+        4,
+        8,
+    )
+    assert (c.training.head_lr, c.training.adapter_lr, c.training.weight_decay, c.training.clip) == (
+        1e-4,
+        1e-5,
+        1e-4,
+        1.0,
+    )
+    assert (c.adapter.r, c.adapter.alpha, c.adapter.dropout, c.adapter.targets) == (
+        16,
+        32.0,
+        0.05,
+        ("q_proj", "v_proj"),
+    )
     assert (c.head.hidden, c.head.dropout, c.head.standardise) == (256, 0.3, True)
-    assert (c.task.meters, c.task.smoothing, c.task.loss) == (("3", "4", "5", "7", "9", "11"), 0.1, "unbiased")
+    assert (c.task.meters, c.task.smoothing, c.task.loss) == (
+        ("3", "4", "5", "7", "9", "11"),
+        0.1,
+        "unbiased",
+    )
     assert c.features.backbone == "m-a-p/MERT-v1-330M"

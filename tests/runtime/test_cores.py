@@ -17,13 +17,22 @@ from beatmeter.runtime import cores
 ROOT = Path(__file__).resolve().parents[2]
 OF_OPENMP = ("OMP_WAIT_POLICY", "OMP_NUM_THREADS", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 ROOTS = ("tests/conftest.py", "benchmarks/conftest.py")
-WITH_THREADS = {"torch", "sklearn", "scipy", "librosa", "transformers", "peft"}  # what loads an OpenMP runtime, sooner or later
+WITH_THREADS = {
+    "torch",
+    "sklearn",
+    "scipy",
+    "librosa",
+    "transformers",
+    "peft",
+}  # what loads an OpenMP runtime, sooner or later
 
 
 def fresh(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Python code in a process that nobody told how to wait."""
     bare = {name: value for name, value in os.environ.items() if name not in OF_OPENMP}
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=bare | environment)
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=bare | environment
+    )
 
 
 def runtime(**environment: str) -> dict[str, str]:
@@ -41,7 +50,14 @@ def test_the_threads_of_torch_wait_passively() -> None:
     assert int(settled.get("GOMP_SPINCOUNT", "0")) <= 1000
 
 
-@pytest.mark.parametrize("own", [{"OMP_WAIT_POLICY": "ACTIVE"}, {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "77"}, {"GOMP_SPINCOUNT": "77"}])
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"OMP_WAIT_POLICY": "ACTIVE"},
+        {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "77"},
+        {"GOMP_SPINCOUNT": "77"},
+    ],
+)
 def test_the_settings_of_a_user_win(own: dict[str, str]) -> None:
     settled = runtime(**own)
     if not settled:
@@ -56,7 +72,11 @@ def test_nothing_else_is_settled_beside_a_policy_of_the_users() -> None:
 
 
 def test_importing_beatmeter_settles_it_before_any_library_is_there() -> None:
-    told = json.loads(fresh("import beatmeter, json, os, sys; print(json.dumps([os.environ['OMP_WAIT_POLICY'], sorted(sys.modules)]))").stdout)
+    told = json.loads(
+        fresh(
+            "import beatmeter, json, os, sys; print(json.dumps([os.environ['OMP_WAIT_POLICY'], sorted(sys.modules)]))"
+        ).stdout
+    )
     assert told[0] == "PASSIVE"
     assert not {*WITH_THREADS, "numpy"} & set(told[1])
 
@@ -80,11 +100,21 @@ def imported(source: str) -> list[str]:
 
 def entries() -> dict[str, str]:
     """Sources of everything that is started by itself and is no module of the package."""
-    listed = subprocess.run(["git", "ls-files", "*.py"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
-    sources = {name: (ROOT / name).read_text(encoding="utf-8") for name in listed if not name.startswith("beatmeter/")}
-    found = {name: text for name, text in sources.items() if name in ROOTS or '__name__ == "__main__"' in text}
+    listed = subprocess.run(
+        ["git", "ls-files", "*.py"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
+    sources = {
+        name: (ROOT / name).read_text(encoding="utf-8")
+        for name in listed
+        if not name.startswith("beatmeter/")
+    }
+    found = {
+        name: text for name, text in sources.items() if name in ROOTS or '__name__ == "__main__"' in text
+    }
     cells = json.loads((ROOT / "notebooks" / "experiment.ipynb").read_text(encoding="utf-8"))["cells"]
-    lines = "".join("".join(cell["source"]) + "\n" for cell in cells if cell["cell_type"] == "code").splitlines()
+    lines = "".join(
+        "".join(cell["source"]) + "\n" for cell in cells if cell["cell_type"] == "code"
+    ).splitlines()
     return found | {"the notebook": "\n".join(line.replace("%pip", "pass  #") for line in lines)}
 
 
@@ -116,10 +146,22 @@ def in_a_group(monkeypatch: pytest.MonkeyPatch, root: Path, groups: str, limits:
         ("0::/job\n", {"job/cpu.max": "max 100000\n"}, math.inf),
         ("0::/a/b\n", {"a/cpu.max": "200000 100000\n", "a/b/cpu.max": "max 100000\n"}, 2.0),
         ("0::/a/b\n", {"a/cpu.max": "200000 100000\n", "a/b/cpu.max": "400000 50000\n"}, 2.0),
-        ("0::/docker/1234\n", {"cpu.max": "50000 100000\n"}, 0.5),  # the path of the outside, seen from within
+        (
+            "0::/docker/1234\n",
+            {"cpu.max": "50000 100000\n"},
+            0.5,
+        ),  # the path of the outside, seen from within
         ("0::/\n", {}, math.inf),
-        ("3:cpu,cpuacct:/job\n", {"cpu/job/cpu.cfs_quota_us": "300000\n", "cpu/job/cpu.cfs_period_us": "100000\n"}, 3.0),
-        ("3:cpu,cpuacct:/job\n", {"cpu/job/cpu.cfs_quota_us": "-1\n", "cpu/job/cpu.cfs_period_us": "100000\n"}, math.inf),
+        (
+            "3:cpu,cpuacct:/job\n",
+            {"cpu/job/cpu.cfs_quota_us": "300000\n", "cpu/job/cpu.cfs_period_us": "100000\n"},
+            3.0,
+        ),
+        (
+            "3:cpu,cpuacct:/job\n",
+            {"cpu/job/cpu.cfs_quota_us": "-1\n", "cpu/job/cpu.cfs_period_us": "100000\n"},
+            math.inf,
+        ),
         ("3:cpuset:/job\n0::/\n", {"cpuset/job/cpu.cfs_quota_us": "1\n"}, math.inf),
         ("", {}, math.inf),
     ],
@@ -131,14 +173,20 @@ def test_a_quota_of_control_groups_is_read(
     assert cores.quota() == quota
 
 
-@pytest.mark.parametrize(("limit", "usable"), [("200000 100000", 2), ("150000 100000", 2), ("50000 100000", 1), ("max 100000", 4)])
-def test_no_more_threads_than_the_quota_pays_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, usable: int) -> None:
+@pytest.mark.parametrize(
+    ("limit", "usable"), [("200000 100000", 2), ("150000 100000", 2), ("50000 100000", 1), ("max 100000", 4)]
+)
+def test_no_more_threads_than_the_quota_pays_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, usable: int
+) -> None:
     in_a_group(monkeypatch, tmp_path, "0::/job\n", {"job/cpu.max": limit})
     monkeypatch.setattr(cores, "_affinity", lambda: 4)
     environment: dict[str, str] = {}
     cores.wait_passively(environment)
     assert cores.usable_cores() == usable
-    assert environment.get("OMP_NUM_THREADS") == (str(usable) if usable < 4 else None)  # the runtimes see the four themselves
+    assert environment.get("OMP_NUM_THREADS") == (
+        str(usable) if usable < 4 else None
+    )  # the runtimes see the four themselves
     own = {"OMP_NUM_THREADS": "3"}
     cores.wait_passively(own)
     assert own["OMP_NUM_THREADS"] == "3"

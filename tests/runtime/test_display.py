@@ -12,7 +12,19 @@ from beatmeter.runtime.display import count, cut, fill, width_of
 
 
 @pytest.mark.parametrize(
-    ("text", "width"), [("", 0), ("abc", 3), ("日本", 4), ("e\u0301", 1), ("é", 1), ("ｱ", 1), ("한국", 4), ("a\u200bb", 2), ("🎵", 2), ("…", 1)]
+    ("text", "width"),
+    [
+        ("", 0),
+        ("abc", 3),
+        ("日本", 4),
+        ("e\u0301", 1),
+        ("é", 1),
+        ("ｱ", 1),
+        ("한국", 4),
+        ("a\u200bb", 2),
+        ("🎵", 2),
+        ("…", 1),
+    ],
 )
 def test_columns(text: str, width: int) -> None:
     assert width_of(text) == width

@@ -21,11 +21,30 @@ from beatmeter.runtime.distributed import ALONE, Ranks, join
 from beatmeter.settings import RunConfig
 
 ONE = [sys.executable, "-m", "beatmeter"]
-TORCHRUN = [sys.executable, *["-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]]
+TORCHRUN = [
+    sys.executable,
+    *[
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "--rdzv-backend",
+        "c10d",
+        "--rdzv-endpoint",
+        "localhost:0",
+    ],
+]
 ACCELERATE = [
     sys.executable,
     *["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"],
-    *["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"],  # nothing is asked, and the port is a free one
+    *[
+        "--mixed_precision",
+        "no",
+        "--dynamo_backend",
+        "no",
+        "--main_process_port",
+        "0",
+    ],  # nothing is asked, and the port is a free one
 ]
 
 
@@ -35,14 +54,26 @@ def start(*command: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    ("regime", "launcher"), [("frozen", TORCHRUN), ("frozen", ACCELERATE), ("streamed", TORCHRUN)], ids=["frozen", "accelerate", "streamed"]
+    ("regime", "launcher"),
+    [("frozen", TORCHRUN), ("frozen", ACCELERATE), ("streamed", TORCHRUN)],
+    ids=["frozen", "accelerate", "streamed"],
 )
-def test_two_processes_learn_what_one_learns(regime: str, launcher: list[str], config: RunConfig, tmp_path: Path) -> None:
+def test_two_processes_learn_what_one_learns(
+    regime: str, launcher: list[str], config: RunConfig, tmp_path: Path
+) -> None:
     """Dropout of the head, noise, shifts and crops included; only the backbone's own dropout draws for each process."""
-    values: dict[str, object] = {"head": {"noise": 0.1}, "training": {"epochs": 3, "batch": 3, "accumulation": 3}}  # 9 tracks a step: 4 and 5
+    values: dict[str, object] = {
+        "head": {"noise": 0.1},
+        "training": {"epochs": 3, "batch": 3, "accumulation": 3},
+    }  # 9 tracks a step: 4 and 5
     if regime == "streamed":
         write_hub_folder(tmp_path / "hub", hidden_dropout=0.0, attention_dropout=0.0, feat_proj_dropout=0.0)
-        values |= {"regime": regime, "limit": 10, "features": {"backbone": str(tmp_path / "hub")}, "adapter": {"dropout": 0.0}}
+        values |= {
+            "regime": regime,
+            "limit": 10,
+            "features": {"backbone": str(tmp_path / "hub")},
+            "adapter": {"dropout": 0.0},
+        }
         values["training"] = {"epochs": 2, "batch": 2, "accumulation": 3, "adapter_lr": 1e-3}
     config = change(config, values)
     recipe = tmp_path / "recipe.toml"
@@ -114,7 +145,9 @@ def test_a_process_without_a_launcher_is_alone(monkeypatch: pytest.MonkeyPatch) 
     assert torch.equal(x, torch.ones(3))
 
 
-def test_many_heads_and_many_processes_are_refused_together(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_heads_and_many_processes_are_refused_together(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from click.testing import CliRunner
 
     from beatmeter.cli import cli

@@ -35,7 +35,12 @@ def test_what_is_no_file_is_refused_at_once(tmp_path: Path, how: int) -> None:
     with socket.socket(socket.AF_UNIX) as link:
         link.bind(str(tmp_path / "socket"))
         before = len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else 0  # noqa: PTH208
-        for name, kind in {"fifo": "FIFO", "to-fifo": "FIFO", "loop": "loop of links", "socket": "socket"}.items():
+        for name, kind in {
+            "fifo": "FIFO",
+            "to-fifo": "FIFO",
+            "loop": "loop of links",
+            "socket": "socket",
+        }.items():
             with pytest.raises(NotRegularError, match=rf"it is .*{kind}.*not a regular file") as error:
                 open_handle(tmp_path / name, how)
             assert error.value.filename == str(tmp_path / name)

@@ -26,7 +26,9 @@ def test_a_value_that_is_missing_is_an_error() -> None:
 
 
 def test_every_file_that_is_no_module_is_packed() -> None:
-    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["beatmeter"]
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"][
+        "beatmeter"
+    ]
     packed = {path for pattern in patterns for path in (ROOT / "beatmeter").glob(pattern)}
     others = {p for p in (ROOT / "beatmeter").rglob("*") if p.is_file() and p.suffix not in (".py", ".pyc")}
     assert others - packed == set()

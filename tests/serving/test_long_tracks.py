@@ -32,12 +32,16 @@ def streamed(config: RunConfig, folder: Path, saved: bool, longest: float) -> St
     return source
 
 
-def test_a_saved_run_hears_tracks_that_training_leaves_out(config: RunConfig, clips: Path, tmp_path: Path) -> None:
+def test_a_saved_run_hears_tracks_that_training_leaves_out(
+    config: RunConfig, clips: Path, tmp_path: Path
+) -> None:
     tracks = open_dataset(clips, config.data, config.task.meters).tracks[:3]
     broken = replace(tracks[2], id="broken", path=tmp_path / "broken.wav")
     broken.path.write_bytes(b"RIFF")
     training = streamed(config, tmp_path / "a", False, 5.0)
-    assert set(training.prepare([*tracks, broken], lambda text: None)) == {t.id for t in (*tracks, broken)}, "7 s are too long to train on"
+    assert set(training.prepare([*tracks, broken], lambda text: None)) == {t.id for t in (*tracks, broken)}, (
+        "7 s are too long to train on"
+    )
     features = []
     for longest in (600.0, 5.0):
         source = streamed(config, tmp_path / f"{longest}", True, longest)
@@ -46,10 +50,14 @@ def test_a_saved_run_hears_tracks_that_training_leaves_out(config: RunConfig, cl
             (batch,) = source.batches(tracks, [np.arange(3)])
             features.append(source.encoder(batch.inputs)["lag"])
         assert all(isinstance(x, LongTrack) == (longest == 5.0) for x in batch.inputs)
-    torch.testing.assert_close(features[0], features[1], rtol=1e-3, atol=1e-3)  # kept waves are rounded to 16 bits
+    torch.testing.assert_close(
+        features[0], features[1], rtol=1e-3, atol=1e-3
+    )  # kept waves are rounded to 16 bits
 
 
-def test_many_chunks_are_encoded_a_few_at_a_time(config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_chunks_are_encoded_a_few_at_a_time(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = streamed(config, tmp_path, True, 600.0)
     wave = (0.1 * np.random.default_rng(0).standard_normal(24_000 * 42)).astype(np.float32)
     sizes: list[int] = []

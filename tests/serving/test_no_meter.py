@@ -42,7 +42,12 @@ def shares(answers: list[Answer]) -> tuple[float, float]:
 
 def test_sounds_without_meter_are_refused(predictor: Predictor) -> None:
     each = range(2_000_000, 2_000_000 + (30 if FULL else 2))
-    answers = {kind: [predictor.predict(render_meterless(seed, kind, seconds=5.0 + seed % 3 * 5), RATE) for seed in each] for kind in KINDS}
+    answers = {
+        kind: [
+            predictor.predict(render_meterless(seed, kind, seconds=5.0 + seed % 3 * 5), RATE) for seed in each
+        ]
+        for kind in KINDS
+    }
     refused, sure = shares([a for of_kind in answers.values() for a in of_kind])
     assert refused >= (0.95 if FULL else 0.9), {kind: shares(of_kind)[0] for kind, of_kind in answers.items()}
     assert sure <= 0.02
@@ -59,7 +64,9 @@ def test_sounds_without_meter_are_refused(predictor: Predictor) -> None:
 
 
 def test_synthetic_music_is_heard(predictor: Predictor) -> None:
-    answers = [predictor.predict(render((9 << 32) + i, seconds=20.0).audio, RATE) for i in range(100 if FULL else 20)]
+    answers = [
+        predictor.predict(render((9 << 32) + i, seconds=20.0).audio, RATE) for i in range(100 if FULL else 20)
+    ]
     refused, sure = shares(answers)
     assert refused <= 0.05
     assert sure > 0.3, "else the statement is of no use"
@@ -68,7 +75,9 @@ def test_synthetic_music_is_heard(predictor: Predictor) -> None:
 def test_real_music_is_heard(predictor: Predictor, real_data: Path) -> None:
     tracks = open_dataset(real_data / "meter-dev", DataConfig(), predictor.classes).tracks
     answers = [predictor.predict(load(t.path), RATE) for t in (tracks if FULL else tracks[::8])]
-    at_most = 0.05 if predictor.scorer.about.startswith("an ensemble") else 0.08  # a single model refuses a little more (docs/models.md)
+    at_most = (
+        0.05 if predictor.scorer.about.startswith("an ensemble") else 0.08
+    )  # a single model refuses a little more (docs/models.md)
     assert shares(answers)[0] <= (at_most if FULL else 0.11)
 
 
@@ -87,4 +96,7 @@ def test_a_timeline_of_noise_hears_no_meter_anywhere(tmp_path: Path) -> None:
     assert len(value["windows"]) == 7
     assert all(window["meter"] is None and window["heard"] < 0.5 for window in value["windows"])
     assert [segment["meter"] for segment in value["segments"]] == [None]
-    assert CliRunner().invoke(cli, ["timeline", str(tmp_path / "noise.wav")]).stdout.splitlines()[1].split()[2] == "none"
+    assert (
+        CliRunner().invoke(cli, ["timeline", str(tmp_path / "noise.wav")]).stdout.splitlines()[1].split()[2]
+        == "none"
+    )

@@ -67,7 +67,9 @@ def runs(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, P
     return folder, folder / "both"
 
 
-def test_an_ensemble_hears_audio_as_it_joined_predictions(runs: tuple[Path, Path], clips: Path, config: RunConfig) -> None:
+def test_an_ensemble_hears_audio_as_it_joined_predictions(
+    runs: tuple[Path, Path], clips: Path, config: RunConfig
+) -> None:
     _, both = runs
     predictor = Predictor.load(both)
     test = open_predictions(both, "test")
@@ -78,7 +80,9 @@ def test_an_ensemble_hears_audio_as_it_joined_predictions(runs: tuple[Path, Path
     assert answer.classes == test.classes
 
 
-def test_packed_models_answer_like_their_runs_wherever_they_are_moved(runs: tuple[Path, Path], clips: Path, tmp_path: Path) -> None:
+def test_packed_models_answer_like_their_runs_wherever_they_are_moved(
+    runs: tuple[Path, Path], clips: Path, tmp_path: Path
+) -> None:
     folder, both = runs
     index = pack([folder / "lag", folder / "both-poolings", both], tmp_path / "packed")
     moved = (tmp_path / "packed").rename(tmp_path / "elsewhere")
@@ -105,7 +109,9 @@ def test_thresholds_of_a_second_meter_are_those_of_production(runs: tuple[Path, 
     assert Predictor.load(both).thresholds is None
 
 
-def test_predict_takes_a_model_or_the_default(runs: tuple[Path, Path], clips: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_predict_takes_a_model_or_the_default(
+    runs: tuple[Path, Path], clips: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     folder, _ = runs
     song = str(next(iter(sorted((clips / "audio").iterdir()))))
     by_run = CliRunner().invoke(cli, ["predict", str(folder / "lag"), song, "--json"])
@@ -116,7 +122,9 @@ def test_predict_takes_a_model_or_the_default(runs: tuple[Path, Path], clips: Pa
     by_name = CliRunner().invoke(cli, ["predict", "lag", song, "--json"])
     assert json.loads(by_run.stdout)["scores"] == json.loads(by_name.stdout)["scores"]
     by_default = CliRunner().invoke(cli, ["predict", song, "--json"])
-    default = CliRunner().invoke(cli, ["predict", str(tmp_path / shipped_models()["default"]), song, "--json"])
+    default = CliRunner().invoke(
+        cli, ["predict", str(tmp_path / shipped_models()["default"]), song, "--json"]
+    )
     assert json.loads(by_default.stdout) == json.loads(default.stdout)
     listed = CliRunner().invoke(cli, ["models"])
     assert listed.stdout.count("(the default)") == 1
@@ -132,7 +140,9 @@ def test_packing_never_writes_over_a_run(runs: tuple[Path, Path], tmp_path: Path
         pack([folder / "lag", both], tmp_path / "half")
     assert not (tmp_path / "half").exists()
     assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
-    once, twice = (pack([folder / "lag", folder / "both-poolings", both], tmp_path / "packed") for _ in range(2))
+    once, twice = (
+        pack([folder / "lag", folder / "both-poolings", both], tmp_path / "packed") for _ in range(2)
+    )
     assert once == twice
 
 
@@ -157,19 +167,33 @@ def test_a_model_without_files_is_told_so(runs: tuple[Path, Path]) -> None:
     assert "name the files" in str(error)
 
 
-def test_predictions_of_other_data_are_named_like_splits(runs: tuple[Path, Path], clips: Path, tmp_path: Path) -> None:
+def test_predictions_of_other_data_are_named_like_splits(
+    runs: tuple[Path, Path], clips: Path, tmp_path: Path
+) -> None:
     folder, _ = runs
     other = shutil.copytree(clips, tmp_path / "other")
     table = (other / "manifest.csv").read_text().splitlines(keepends=True)
     (other / "manifest.csv").write_text("".join(table[:-1]))
     for name in ("lag", "both-poolings"):
-        assert CliRunner().invoke(cli, ["evaluate", str(folder / name), "--data", str(other)]).exception is None
-    order = ["ensemble", str(folder / "lag"), str(folder / "both-poolings"), "--out", str(tmp_path / "out"), "--split", "other-test"]
+        assert (
+            CliRunner().invoke(cli, ["evaluate", str(folder / name), "--data", str(other)]).exception is None
+        )
+    order = [
+        "ensemble",
+        str(folder / "lag"),
+        str(folder / "both-poolings"),
+        "--out",
+        str(tmp_path / "out"),
+        "--split",
+        "other-test",
+    ]
     assert CliRunner().invoke(cli, order).exception is None
     assert len(open_predictions(tmp_path / "out", "other-test")) == 95
 
 
-def test_calibrate_teaches_a_run_when_no_meter_is_heard_and_its_ensemble_takes_the_mean(runs: tuple[Path, Path], clips: Path, tmp_path: Path) -> None:
+def test_calibrate_teaches_a_run_when_no_meter_is_heard_and_its_ensemble_takes_the_mean(
+    runs: tuple[Path, Path], clips: Path, tmp_path: Path
+) -> None:
     folder, both = runs
     about = Calibration.load(folder / "lag" / "calibration.json").presence
     assert about is not None
@@ -178,9 +202,14 @@ def test_calibrate_teaches_a_run_when_no_meter_is_heard_and_its_ensemble_takes_t
     shutil.copytree(folder / "lag", tmp_path / "lag")
     shutil.copytree(folder / "both-poolings", tmp_path / "both-poolings")
     shutil.copytree(both, tmp_path / "both")
-    assert CliRunner().invoke(cli, ["calibrate", str(tmp_path / "both")]).exception is None, "no audio is heard again"
+    assert CliRunner().invoke(cli, ["calibrate", str(tmp_path / "both")]).exception is None, (
+        "no audio is heard again"
+    )
     wave = load(next(iter(sorted((clips / "audio").iterdir()))))
-    heard = [Predictor.load(tmp_path / name).predict(wave, 24_000).heard for name in ("lag", "both-poolings", "both")]
+    heard = [
+        Predictor.load(tmp_path / name).predict(wave, 24_000).heard
+        for name in ("lag", "both-poolings", "both")
+    ]
     odds = [float(logit(np.array([h]))[0]) for h in heard]
     assert odds[2] == pytest.approx((odds[0] + odds[1]) / 2, abs=1e-3)
     assert Predictor.load(tmp_path / "both").note is None
@@ -191,7 +220,9 @@ def test_calibrate_teaches_a_run_when_no_meter_is_heard_and_its_ensemble_takes_t
     assert "the member lag cannot tell music from sound" in str(error)
 
 
-def test_calibrate_says_what_to_do_when_the_music_is_not_there(runs: tuple[Path, Path], tmp_path: Path) -> None:
+def test_calibrate_says_what_to_do_when_the_music_is_not_there(
+    runs: tuple[Path, Path], tmp_path: Path
+) -> None:
     shutil.copytree(runs[0] / "lag", tmp_path / "lag")
     order = ["calibrate", str(tmp_path / "lag"), "--data"]
     error = CliRunner().invoke(cli, [*order, str(tmp_path / "gone")]).exception
@@ -209,11 +240,17 @@ def test_calibrate_says_what_to_do_when_the_music_is_not_there(runs: tuple[Path,
 def judged(heard: float | None, score: float, seconds: float = 30.0, abstain: float = 0.0) -> Answer:
     """The answer to a score of 3 by a calibration that calls 0.6 sure, when a meter is heard with this probability."""
     presence = None if heard is None else Presence((1.0,), float(logit(np.array([heard]))[0]), {})
-    rows = (SelectiveRow(1.0, 0.0, 0.8, 0.7, 0.9), SelectiveRow(0.7, 0.6, 0.95, 0.9, 0.99), SelectiveRow(0.3, 0.8, 0.97, 0.9, 1.0))
+    rows = (
+        SelectiveRow(1.0, 0.0, 0.8, 0.7, 0.9),
+        SelectiveRow(0.7, 0.6, 0.95, 0.9, 0.99),
+        SelectiveRow(0.3, 0.8, 0.97, 0.9, 1.0),
+    )
     two = (ScoreMap("none"), ScoreMap("none"))
     limits = {"production": (0.3, 0.3)}
     calibration = Calibration(("3", "4"), two, limits, (0.5, 0.5), rows, {}, {}, rows[1], presence)
-    return Judge(calibration, abstain=abstain)(("3", "4"), Scored(np.array([score, 0.4]), np.zeros(1)), seconds)
+    return Judge(calibration, abstain=abstain)(
+        ("3", "4"), Scored(np.array([score, 0.4]), np.zeros(1)), seconds
+    )
 
 
 def test_sure_is_a_statement_that_needs_a_meter_a_score_and_time() -> None:

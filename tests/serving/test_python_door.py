@@ -41,7 +41,9 @@ def song(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_importing_is_light_and_shows_what_there_is() -> None:
     code = "import sys, beatmeter; print('numpy' in sys.modules, 'torch' in sys.modules, {'load', 'predict', 'Predictor'} <= set(dir(beatmeter)))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split() == ["False", "False", "True"]
+    assert subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split() == ["False", "False", "True"]
     assert beatmeter.Predictor.load.__name__ == "load"
     with pytest.raises(AttributeError, match="no attribute 'lod'"):
         beatmeter.lod  # noqa: B018
@@ -68,26 +70,66 @@ def test_a_song_by_text_by_path_in_a_list_and_as_samples(song: Path) -> None:
 
 
 def test_the_default_model_is_the_best_that_ships(song: Path) -> None:
-    assert np.allclose(beatmeter.predict(song).scores, beatmeter.load().predict(*soundfile.read(song, dtype="float32")).scores, atol=2e-3)
+    assert np.allclose(
+        beatmeter.predict(song).scores,
+        beatmeter.load().predict(*soundfile.read(song, dtype="float32")).scores,
+        atol=2e-3,
+    )
 
 
 @pytest.mark.parametrize(
     ("given", "kind", "said"),
     [
-        (lambda song: beatmeter.predict(song.with_name("sonk.wav"), model="spectral-lag"), AudioError, "there is no file .*sonk.wav"),
-        (lambda song: beatmeter.predict([song, "missing.wav"], model="spectral-lag"), AudioError, "there is no file missing.wav"),
+        (
+            lambda song: beatmeter.predict(song.with_name("sonk.wav"), model="spectral-lag"),
+            AudioError,
+            "there is no file .*sonk.wav",
+        ),
+        (
+            lambda song: beatmeter.predict([song, "missing.wav"], model="spectral-lag"),
+            AudioError,
+            "there is no file missing.wav",
+        ),
         (lambda song: beatmeter.predict(song.parent, model="spectral-lag"), AudioError, "is a folder"),
         (lambda song: beatmeter.predict("", model="spectral-lag"), ConfigError, "'' is not a path"),
-        (lambda song: beatmeter.predict(None, model="spectral-lag"), ConfigError, "None is neither a path nor several"),
+        (
+            lambda song: beatmeter.predict(None, model="spectral-lag"),
+            ConfigError,
+            "None is neither a path nor several",
+        ),
         (lambda song: beatmeter.predict([song, 3], model="spectral-lag"), ConfigError, "3 is not a path"),
         (lambda song: beatmeter.predict(np.zeros(24_000)), AudioError, "needs its sample rate"),
         (lambda song: beatmeter.predict(song, 24_000), ConfigError, "a sample rate belongs to"),
-        (lambda song: beatmeter.predict(np.zeros((2, 3, 4)), 24_000, model="spectral-lag"), AudioError, "shape .2, 3, 4."),
-        (lambda song: beatmeter.predict(np.array(["a", "b"]), 24_000, model="spectral-lag"), AudioError, "is no audio"),
-        (lambda song: beatmeter.predict(np.full(48_000, np.nan), 24_000, model="spectral-lag"), AudioError, "finite"),
-        (lambda song: beatmeter.predict(np.zeros(48_000), 0, model="spectral-lag"), AudioError, "a sample rate of 0 Hz"),
-        (lambda song: beatmeter.predict(np.zeros(0), 24_000, model="spectral-lag"), AudioError, "too short: 0 samples"),
-        (lambda song: beatmeter.load("spectrallag"), RunError, "there is no model 'spectrallag'. Did you mean 'spectral-lag'"),
+        (
+            lambda song: beatmeter.predict(np.zeros((2, 3, 4)), 24_000, model="spectral-lag"),
+            AudioError,
+            "shape .2, 3, 4.",
+        ),
+        (
+            lambda song: beatmeter.predict(np.array(["a", "b"]), 24_000, model="spectral-lag"),
+            AudioError,
+            "is no audio",
+        ),
+        (
+            lambda song: beatmeter.predict(np.full(48_000, np.nan), 24_000, model="spectral-lag"),
+            AudioError,
+            "finite",
+        ),
+        (
+            lambda song: beatmeter.predict(np.zeros(48_000), 0, model="spectral-lag"),
+            AudioError,
+            "a sample rate of 0 Hz",
+        ),
+        (
+            lambda song: beatmeter.predict(np.zeros(0), 24_000, model="spectral-lag"),
+            AudioError,
+            "too short: 0 samples",
+        ),
+        (
+            lambda song: beatmeter.load("spectrallag"),
+            RunError,
+            "there is no model 'spectrallag'. Did you mean 'spectral-lag'",
+        ),
         (lambda song: beatmeter.load("runs/frist"), RunError, "there is no folder runs/frist"),
         (lambda song: beatmeter.load(song), RunError, "is a file, and a model is a folder"),
         (lambda song: beatmeter.load(song.parent), RunError, "holds neither config.toml nor ensemble.json"),
@@ -97,7 +139,9 @@ def test_the_default_model_is_the_best_that_ships(song: Path) -> None:
         (lambda song: beatmeter.load("spectral-lag", abstain=1.5), BeatmeterError, "share"),
     ],
 )
-def test_what_is_wrong_is_an_error_of_ours(song: Path, given: object, kind: type[BeatmeterError], said: str) -> None:
+def test_what_is_wrong_is_an_error_of_ours(
+    song: Path, given: object, kind: type[BeatmeterError], said: str
+) -> None:
     with pytest.raises(kind, match=said):
         given(song)  # type: ignore[operator]
 
@@ -105,7 +149,11 @@ def test_what_is_wrong_is_an_error_of_ours(song: Path, given: object, kind: type
 def test_whole_numbers_are_taken_as_the_sound_that_they_are(song: Path) -> None:
     model = beatmeter.load("spectral-lag")
     loud, rate = soundfile.read(song, dtype="int16")
-    assert np.allclose(beatmeter.predict(loud, rate, model=model).scores, beatmeter.predict(song, model=model).scores, atol=2e-3)
+    assert np.allclose(
+        beatmeter.predict(loud, rate, model=model).scores,
+        beatmeter.predict(song, model=model).scores,
+        atol=2e-3,
+    )
 
 
 def test_paths_are_never_letters() -> None:
@@ -146,7 +194,9 @@ def test_text_and_path_alike_in_every_reader(tmp_path: Path, song: Path) -> None
         assert Subject.read(kind(file)).corrected_by(kind(tmp_path / "corrections.csv")).corrected
         assert read_split(kind(tmp_path / "split.csv")) == {"a": "test"}
         assert find_audio(kind(song.parent)) == [song]
-        assert open_dataset(kind(song), DataConfig(), TaskConfig().meters, labelled=False).tracks[0].path == song
+        assert (
+            open_dataset(kind(song), DataConfig(), TaskConfig().meters, labelled=False).tracks[0].path == song
+        )
         assert len(track_keys(kind(song), kind(tmp_path))) == 1
         assert list(list_stores(kind(tmp_path))) == []
         with pytest.raises(BeatmeterError, match="nowhere"):

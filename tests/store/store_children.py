@@ -52,7 +52,10 @@ def damage(store: Store, number: int) -> None:
     """Flip a bit in the last row of one pooling of a commit, and one in the record of the commit before it."""
     segment = store.catalog.read(number).segment
     layout = store.layout.arrays["stats"]
-    for file, at in ((store.path / f"segments/{segment}/{layout.shard}", -30), (store.path / store.catalog.journal.path(number - 1), 40)):
+    for file, at in (
+        (store.path / f"segments/{segment}/{layout.shard}", -30),
+        (store.path / store.catalog.journal.path(number - 1), 40),
+    ):
         data = bytearray(file.read_bytes())
         if at < 0:
             at = layout.stride * store.catalog.read(number).extents["stats"].rows + at

@@ -11,7 +11,9 @@ from beatmeter.audio.chunking import Layout, rows
 from beatmeter.schema import ChunkSpec, Features, FeatureSpec, Pooled, PoolingSpec
 
 CHUNK = ChunkSpec(sample_rate=1000, length=5000, hop=5000, tail_min=500, minimum=1000)
-STATS = PoolingSpec("stats", "stats", "chunk", (1, 2, 3), ("pool", "dim"), (2, 8), {"statistics": ["mean", "max"]})
+STATS = PoolingSpec(
+    "stats", "stats", "chunk", (1, 2, 3), ("pool", "dim"), (2, 8), {"statistics": ["mean", "max"]}
+)
 LAG = PoolingSpec("lag", "lag", "window", (2, 3), ("channel", "lag"), (2, 5), {"window": 3})
 FRAMES = PoolingSpec("frames", "frames", "frame", (3,), ("dim",), (8,), {"step": 25})
 

@@ -101,7 +101,11 @@ def test_requests_of_a_batch_a_commit_and_an_opening(store: Store, objects: obje
     writer.keys()
     objects.requests.clear()
     writer.commit(samples.tracks(store.spec, [20, 21]))
-    assert objects.requests == {"LIST": 2, "PUT": 7, "HEAD": 1}  # 2 shards, 2 arrays' metadata, the segment's, the record, its receipt
+    assert objects.requests == {
+        "LIST": 2,
+        "PUT": 7,
+        "HEAD": 1,
+    }  # 2 shards, 2 arrays' metadata, the segment's, the record, its receipt
     store.catalog.state()
     store.catalog.save_index()
     objects.requests.clear()
@@ -141,10 +145,14 @@ def test_requests_of_a_large_shard(objects: objectserver.Objects) -> None:
     assert size > 10 << 20
     assert objects.requests["PUT"] == math.ceil(size / (5 << 20)) + 4
     assert objects.requests["POST"] == 2
-    assert samples.same(Store.open(large.where).snapshot().read(samples.key(1)), samples.features(of, 1, 30_000))
+    assert samples.same(
+        Store.open(large.where).snapshot().read(samples.key(1)), samples.features(of, 1, 30_000)
+    )
 
 
-def test_listings_come_in_pages(store: Store, objects: objectserver.Objects, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_listings_come_in_pages(
+    store: Store, objects: objectserver.Objects, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An opening lists all commits and all that lies in segments; who is open already lists no segments older than the new ones."""
     for n in range(100, 130):
         store.commit(samples.tracks(store.spec, [n]))
@@ -154,7 +162,9 @@ def test_listings_come_in_pages(store: Store, objects: objectserver.Objects, mon
     reader = Store.open(store.where)
     assert len(reader.keys()) == 36
     assert objects.requests == {"GET": 2, "LIST": math.ceil(33 / 10) + math.ceil((33 * 5 + 1) / 10) + 1}
-    later = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=2)  # names of segments tell seconds
+    later = datetime.datetime.now(datetime.UTC) + datetime.timedelta(
+        seconds=2
+    )  # names of segments tell seconds
     clock = SimpleNamespace(UTC=datetime.UTC, datetime=SimpleNamespace(now=lambda zone: later))
     monkeypatch.setattr("beatmeter.store.commit.datetime", clock)
     for n in range(130, 145):
@@ -198,7 +208,9 @@ def test_a_server_that_refuses_to_write_is_named(store: Store, objects: objectse
     require_right(store, set(range(6)))
 
 
-def test_a_full_folder_for_temporary_files_is_named(store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_full_folder_for_temporary_files_is_named(
+    store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """Segments are prepared there. It is full before anything is begun, or in the middle."""
     with monkeypatch.context() as patch:
         patch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
@@ -216,7 +228,9 @@ def test_a_full_folder_for_temporary_files_is_named(store: Store, monkeypatch: p
     require_right(store, set(range(6)))
 
 
-def test_a_commit_whose_segment_cannot_be_asked_for_stands(store: Store, objects: objectserver.Objects) -> None:
+def test_a_commit_whose_segment_cannot_be_asked_for_stands(
+    store: Store, objects: objectserver.Objects
+) -> None:
     """Access that went away after the record was put is not garbage collection; and that is told when it happens."""
     objects.forbidden |= {("HEAD", "/zarr.json"), ("GET", "/zarr.json")}
     with pytest.raises(StoreError, match=r"commit 4 stands .*could not be asked.*same command again"):
@@ -280,7 +294,10 @@ def test_compaction_and_garbage(store: Store) -> None:
     with pytest.raises(StoreError, match="open the store again"):
         before.read(samples.key(1))
     place = place_of(store.where)
-    with place.lock("a test"), pytest.raises(StoreError, match=r'maintained by .*"doing": "a test".*remove the object'):
+    with (
+        place.lock("a test"),
+        pytest.raises(StoreError, match=r'maintained by .*"doing": "a test".*remove the object'),
+    ):
         compact(Store.open(store.where))
     compact(Store.open(store.where))
 
@@ -289,7 +306,9 @@ def lock_name(store: Store) -> str:
     return f"{store.where.removeprefix('s3://music/')}/lock"
 
 
-def test_a_lock_whose_holder_cannot_be_read_is_not_entered(store: Store, objects: objectserver.Objects) -> None:
+def test_a_lock_whose_holder_cannot_be_read_is_not_entered(
+    store: Store, objects: objectserver.Objects
+) -> None:
     objects.forbidden.add(("GET", "/lock"))
     objects.held[lock_name(store)] = (b"another", time.time())
     with pytest.raises(StoreError, match=r"failed at s3://.*/lock"), store.place.lock("a test"):
@@ -301,7 +320,9 @@ def test_a_lock_whose_holder_cannot_be_read_is_not_entered(store: Store, objects
 
 
 @pytest.mark.parametrize("times", [1, 100])
-def test_a_lock_whose_holder_has_just_finished_is_asked_for_again(store: Store, objects: objectserver.Objects, times: int) -> None:
+def test_a_lock_whose_holder_has_just_finished_is_asked_for_again(
+    store: Store, objects: objectserver.Objects, times: int
+) -> None:
     """The put finds a lock, the look at whose it is finds none: somebody else may be quicker with the next put."""
     left = [times]
 
@@ -343,7 +364,10 @@ def test_four_writers_at_once(objects: objectserver.Objects) -> None:
     search = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     children = [
         subprocess.Popen(
-            [sys.executable, "-c", WRITER, where, str(4 * (i % 2))], stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": search}
+            [sys.executable, "-c", WRITER, where, str(4 * (i % 2))],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": search},
         )
         for i in range(4)
     ]
@@ -355,7 +379,13 @@ def test_four_writers_at_once(objects: objectserver.Objects) -> None:
 
 
 def test_the_cache_commands_take_addresses(store: Store) -> None:
-    for command in (["info", ADDRESS], ["verify", ADDRESS, "--full"], ["compact", store.where], ["gc", ADDRESS], ["repair", ADDRESS]):
+    for command in (
+        ["info", ADDRESS],
+        ["verify", ADDRESS, "--full"],
+        ["compact", store.where],
+        ["gc", ADDRESS],
+        ["repair", ADDRESS],
+    ):
         result = CliRunner().invoke(cache, command)
         assert result.exit_code == 0, (command, result.output, result.exception)
         assert store.where in result.output

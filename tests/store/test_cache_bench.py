@@ -53,7 +53,9 @@ def test_every_way_of_keeping_gives_the_same_numbers(kind: type[FreshStore], tmp
     way = kind(tmp_path / "kept", sample)
     for _ in range(2):
         np.testing.assert_array_equal(way.scan(), sample.values)
-        np.testing.assert_array_equal(way.batch([3, 0, 2]), np.concatenate([sample.of_track(i) for i in (3, 0, 2)]))
+        np.testing.assert_array_equal(
+            way.batch([3, 0, 2]), np.concatenate([sample.of_track(i) for i in (3, 0, 2)])
+        )
         np.testing.assert_array_equal(way.layer(1), sample.values[:, 1:2])
         way.drop()
     assert way.scan().base is None or not np.shares_memory(way.scan(), sample.values)
@@ -72,9 +74,16 @@ def test_a_part_of_a_large_store_is_taken_as_it_lies_on_disk(folder: Path) -> No
 
 def test_the_largest_store_is_read_and_nothing_changes(folder: Path) -> None:
     before = contents(folder)
-    result = CliRunner().invoke(cache, ["bench", str(folder), "--rounds", "1", "--pooling", "stats"], catch_exceptions=False)
+    result = CliRunner().invoke(
+        cache, ["bench", str(folder), "--rounds", "1", "--pooling", "stats"], catch_exceptions=False
+    )
     assert result.exit_code == 0
-    for pattern in ("writing, durably", "scan of everything, warm", "random batches of 12 tracks, warm", "one layer of everything, cold"):
+    for pattern in (
+        "writing, durably",
+        "scan of everything, warm",
+        "random batches of 12 tracks, warm",
+        "one layer of everything, cold",
+    ):
         assert pattern in result.output
     assert "this store" in result.output
     assert contents(folder) == before
@@ -82,7 +91,9 @@ def test_the_largest_store_is_read_and_nothing_changes(folder: Path) -> None:
 
 
 def test_json_holds_what_the_table_shows(folder: Path) -> None:
-    found = CliRunner().invoke(cache, ["bench", "--cache", str(folder), "--rounds", "2", "--json"], catch_exceptions=False)
+    found = CliRunner().invoke(
+        cache, ["bench", "--cache", str(folder), "--rounds", "2", "--json"], catch_exceptions=False
+    )
     told = json.loads(found.stdout)
     assert told["store"] == str(Store.for_spec(folder, both()).path)
     assert told["pooling"] == "lag"
@@ -96,23 +107,34 @@ def test_json_holds_what_the_table_shows(folder: Path) -> None:
 
 
 def test_without_a_store_features_are_made_up(tmp_path: Path) -> None:
-    found = CliRunner().invoke(cache, ["bench", str(tmp_path), "--size", "1", "--rounds", "1", "--json"], catch_exceptions=False)
+    found = CliRunner().invoke(
+        cache, ["bench", str(tmp_path), "--size", "1", "--rounds", "1", "--json"], catch_exceptions=False
+    )
     told = json.loads(found.stdout)
     assert told["store"] is None
     assert told["folder"] == str(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_a_word_a_cache_that_is_yet_to_come_is_measured_where_it_would_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_word_a_cache_that_is_yet_to_come_is_measured_where_it_would_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    found = CliRunner().invoke(cache, ["bench", "--size", "1", "--rounds", "1", "--json"], catch_exceptions=False)
+    found = CliRunner().invoke(
+        cache, ["bench", "--size", "1", "--rounds", "1", "--json"], catch_exceptions=False
+    )
     assert json.loads(found.stdout)["folder"] == str(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_path_that_is_not_there_is_not_made_up_for(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    for arguments in ([f"{folder}-typo"], ["--cache", f"{folder}-typo"], [f"{next(folder.iterdir())}0"], [str(tmp_path / "file")]):
+    for arguments in (
+        [f"{folder}-typo"],
+        ["--cache", f"{folder}-typo"],
+        [f"{next(folder.iterdir())}0"],
+        [str(tmp_path / "file")],
+    ):
         with pytest.raises(StoreError, match=r"there is no folder .*Give a store"):
             CliRunner().invoke(cache, ["bench", *arguments], catch_exceptions=False)
 
@@ -120,7 +142,9 @@ def test_a_path_that_is_not_there_is_not_made_up_for(folder: Path, tmp_path: Pat
 def test_stores_that_cannot_be_opened_are_named(folder: Path) -> None:
     small, large = (Store.for_spec(folder, of).path for of in (samples.spec(samples.FRAMES), both()))
     (small / "zarr.json").write_text("{}")
-    found = CliRunner().invoke(cache, ["bench", str(folder), "--rounds", "1", "--json"], catch_exceptions=False)
+    found = CliRunner().invoke(
+        cache, ["bench", str(folder), "--rounds", "1", "--json"], catch_exceptions=False
+    )
     assert json.loads(found.stdout)["store"] == str(large)
     assert f"left out: {small}/zarr.json is damaged" in found.stderr
     (large / "zarr.json").write_text("{}")
@@ -135,8 +159,21 @@ def heed_interrupts() -> None:
 
 
 def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "beatmeter", "cache", "bench", str(tmp_path), "--size", "1", "--rounds", "100000"]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts) as process:
+    command = [
+        sys.executable,
+        "-m",
+        "beatmeter",
+        "cache",
+        "bench",
+        str(tmp_path),
+        "--size",
+        "1",
+        "--rounds",
+        "100000",
+    ]
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts
+    ) as process:
         until(lambda: list(tmp_path.glob(".bench-*/kept/*")), process=process)
         process.send_signal(signal.SIGINT)
         try:
@@ -190,7 +227,9 @@ def test_a_way_that_gives_other_numbers_is_not_timed(tmp_path: Path) -> None:
         list(timing.warm({"store": OwnStore(store.path, sample), "memcpy": wrong}, "memcpy", 1, 1))
 
 
-def test_the_fastest_of_quick_repeats_counts_and_every_way_has_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_fastest_of_quick_repeats_counts_and_every_way_has_its_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     order: list[str] = []
     slow = itertools.chain([0.03], itertools.repeat(0.001))
     clock = 0.0

@@ -50,7 +50,9 @@ def test_info(stores: Path) -> None:
     assert mine["snapshot"] == Store.for_spec(stores, spec).snapshot().id
     assert mine["commits"] == 2
     assert mine["bytes"] > 1000
-    assert [p["rows"] for p in mine["poolings"]] == [len(Store.for_spec(stores, spec).snapshot().load(None, p).values) for p in ("lag", "stats")]
+    assert [p["rows"] for p in mine["poolings"]] == [
+        len(Store.for_spec(stores, spec).snapshot().load(None, p).values) for p in ("lag", "stats")
+    ]
     (Path(mine["path"]) / "zarr.json").write_text("{}")
     assert "cannot be opened" in call("info", stores, status=1).output
     with pytest.raises(StoreError, match=r"there is no folder .*nowhere.*beatmeter extract"):
@@ -69,7 +71,9 @@ def test_verify_repair_compact_gc(stores: Path) -> None:
     assert report["sound"] is False
     assert report["faults"][0]["tracks"] == [samples.key(0), samples.key(1)]
     assert "damaged_commits" in json.loads(call("info", store.path, "--json").output)[0]
-    assert json.loads(call("repair", store.path, "--json", status=1).output)[str(store.path)]["lost"] == sorted(map(samples.key, (0, 1)))
+    assert json.loads(call("repair", store.path, "--json", status=1).output)[str(store.path)][
+        "lost"
+    ] == sorted(map(samples.key, (0, 1)))
     call("verify", store.path, "--full")
     assert "0 tracks lost" in call("repair", stores).output
     told = json.loads(call("compact", stores, "--segment", "1M", "--json").output)

@@ -27,7 +27,12 @@ NUMBERS = {samples.key(n): n for n in [*range(12_000), *range(1_000_000, 1_002_0
 
 
 def run(*arguments: object) -> list[str]:
-    done = subprocess.run([sys.executable, store_children.__file__, *map(str, arguments)], capture_output=True, text=True, timeout=PATIENCE)
+    done = subprocess.run(
+        [sys.executable, store_children.__file__, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
@@ -50,7 +55,9 @@ def test_killed_at_every_step(tmp_path: Path, action: str) -> None:
     steps = [int(line.split()[1]) for line in lines if line.startswith("steps")]
     assert len(steps) == 2  # before and after each operation
     assert min(steps) > 10
-    acknowledged = {key for line in lines if line.startswith(("acknowledged", "dying")) for key in line.split()[1:]}
+    acknowledged = {
+        key for line in lines if line.startswith(("acknowledged", "dying")) for key in line.split()[1:]
+    }
     assert any(line.startswith("dying") for line in lines) == (action == "commit")
     require_right(path, acknowledged)
     collect(Store.open(path), 0.0)
@@ -65,23 +72,34 @@ def test_killed_at_random_moments_while_others_read(tmp_path: Path) -> None:
     rng = random.Random(0)
     for number in range(KILLS):
         children = [
-            subprocess.Popen([sys.executable, store_children.__file__, "write", str(path), str(first), "2"], stdout=subprocess.PIPE, text=True)
+            subprocess.Popen(
+                [sys.executable, store_children.__file__, "write", str(path), str(first), "2"],
+                stdout=subprocess.PIPE,
+                text=True,
+            )
             for first in (200 * number, 200 * number + 1)
         ]
         if number % 2:
             children.append(
                 subprocess.Popen(
-                    [sys.executable, store_children.__file__, "compact", str(path)], stdout=subprocess.PIPE, text=True, stderr=subprocess.DEVNULL
+                    [sys.executable, store_children.__file__, "compact", str(path)],
+                    stdout=subprocess.PIPE,
+                    text=True,
+                    stderr=subprocess.DEVNULL,
                 )
             )
         told = [Lines(child) for child in children]
-        last = [rng.randint(4, 20) if i < 2 else rng.randint(1, 4) for i in range(len(children))]  # lines: commits, compactions
+        last = [
+            rng.randint(4, 20) if i < 2 else rng.randint(1, 4) for i in range(len(children))
+        ]  # lines: commits, compactions
 
         def kill_those_that_are_due(children: Any = children, told: Any = told, last: Any = last) -> bool:
             due = [len(lines.seen) > n for lines, n in zip(told, last, strict=True)]
             for child, over in zip(children, due, strict=True):
                 ended = child.poll() is not None
-                assert over or not ended or len(children) > 2, "it ended by itself"  # a collection without grace may take a live writer's draft
+                assert over or not ended or len(children) > 2, (
+                    "it ended by itself"
+                )  # a collection without grace may take a live writer's draft
                 if over:
                     child.kill()
             return all(over or child.poll() is not None for child, over in zip(children, due, strict=True))
@@ -89,7 +107,13 @@ def test_killed_at_random_moments_while_others_read(tmp_path: Path) -> None:
         until(kill_those_that_are_due, lambda: read_some(path, rng))
         for child, lines in zip(children, told, strict=True):
             child.wait()
-            acknowledged |= {key for line in lines.all() if line.startswith("acknowledged") for key in line.split()[1:] if key in NUMBERS}
+            acknowledged |= {
+                key
+                for line in lines.all()
+                if line.startswith("acknowledged")
+                for key in line.split()[1:]
+                if key in NUMBERS
+            }
         require_right(path, acknowledged)
     assert len(acknowledged) > 5 * KILLS
 

@@ -35,7 +35,9 @@ def happened(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, str]]:
     return events
 
 
-def test_a_commit_is_on_disk_before_it_counts_and_before_it_is_acknowledged(tmp_path: Path, happened: list[tuple[str, str, str]]) -> None:
+def test_a_commit_is_on_disk_before_it_counts_and_before_it_is_acknowledged(
+    tmp_path: Path, happened: list[tuple[str, str, str]]
+) -> None:
     store = Store.create(tmp_path / "store", samples.spec())
     created = [path for operation, path, _ in happened if operation == "fsync"]
     assert str(tmp_path) in created
@@ -49,7 +51,9 @@ def test_a_commit_is_on_disk_before_it_counts_and_before_it_is_acknowledged(tmp_
     published = Path(segment)
     everything = {published, *published.rglob("*")}
     flushed = {path for operation, path, _ in happened[:rename] if operation == "fsync"}
-    assert {path.replace(staged, segment) for path in flushed} == {str(path) for path in everything}  # every file and every folder
+    assert {path.replace(staged, segment) for path in flushed} == {
+        str(path) for path in everything
+    }  # every file and every folder
     assert ("fsync", str(store.path / "segments"), "") in happened[rename:link]
     _, draft, record = happened[link]
     assert ("fsync", draft, "") in happened[rename:link]
@@ -67,7 +71,9 @@ def test_failures_are_flushed_too(tmp_path: Path, happened: list[tuple[str, str,
     assert ("fsync", str(store.path / "failures")) in operations[linked:]
 
 
-def test_every_new_folder_above_a_store_is_flushed(tmp_path: Path, happened: list[tuple[str, str, str]]) -> None:
+def test_every_new_folder_above_a_store_is_flushed(
+    tmp_path: Path, happened: list[tuple[str, str, str]]
+) -> None:
     """Its name lies in the folder above it. A watcher's status may have made the cache's folder a moment before."""
     (tmp_path / "disk/cache").mkdir(parents=True)
     Store.create(tmp_path / "disk/cache/deep/store", samples.spec())
@@ -76,17 +82,23 @@ def test_every_new_folder_above_a_store_is_flushed(tmp_path: Path, happened: lis
     assert {str(tmp_path / name) for name in above} <= created
 
 
-def test_a_folder_that_a_repair_makes_is_flushed(tmp_path: Path, happened: list[tuple[str, str, str]]) -> None:
+def test_a_folder_that_a_repair_makes_is_flushed(
+    tmp_path: Path, happened: list[tuple[str, str, str]]
+) -> None:
     store = Store.create(tmp_path / "store", samples.spec())
     store.record_failure("k", "a.wav", "silent")
     (store.path / "failures/00000001.json").write_bytes(b"")
     happened.clear()
     store.place.move("failures/00000001.json", "damaged/failures-00000001.json")
-    flushed = [Path(path).relative_to(tmp_path).as_posix() for operation, path, _ in happened if operation == "fsync"]
+    flushed = [
+        Path(path).relative_to(tmp_path).as_posix() for operation, path, _ in happened if operation == "fsync"
+    ]
     assert flushed == ["store", "store/damaged", "store/failures"]
 
 
-def test_a_folder_above_that_cannot_be_read_is_nobodys_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_above_that_cannot_be_read_is_nobodys_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real = folder.sync_folder
 
     def refuse(path: Path) -> None:
@@ -99,7 +111,9 @@ def test_a_folder_above_that_cannot_be_read_is_nobodys_error(tmp_path: Path, mon
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_the_drive_is_flushed_where_the_system_has_to_be_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: bool) -> None:
+def test_the_drive_is_flushed_where_the_system_has_to_be_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
     """macOS: F_FULLFSYNC, and fsync on a file system that does not know it."""
     asked: list[str] = []
 

@@ -34,7 +34,9 @@ from beatmeter.store.record import Record
 from beatmeter.store.repair import repair
 from beatmeter.store.verify import verify
 
-FLIPS = int(os.environ.get("BEATMETER_FLIPS", "1000" if os.environ.get("BEATMETER_FULL", "0") != "0" else "100"))
+FLIPS = int(
+    os.environ.get("BEATMETER_FLIPS", "1000" if os.environ.get("BEATMETER_FULL", "0") != "0" else "100")
+)
 
 
 @pytest.fixture
@@ -74,7 +76,9 @@ def readable(path: Path) -> set[int]:
 def test_any_flipped_bit_is_found_and_mended(store: Store, tmp_path: Path) -> None:
     store.record_failure("k", "a.wav", "silent")
     store.catalog.save_index()
-    files = sorted(p.relative_to(store.path) for p in store.path.rglob("*") if p.is_file() and p.name != "lock")
+    files = sorted(
+        p.relative_to(store.path) for p in store.path.rglob("*") if p.is_file() and p.name != "lock"
+    )
     rng = random.Random(1)
     for i in range(FLIPS):
         copy = tmp_path / f"copy{i}" / store.path.name
@@ -120,7 +124,12 @@ def test_truncated_shard(store: Store, length: int) -> None:
     assert [(f.level, f.file) for f in report.faults] == [("error", "commits/00000002.json")]
     assert set(report.faults[0].tracks) == {samples.key(2), samples.key(3)}
     assert Store.open(store.path).missing(map(samples.key, range(6))) == [samples.key(2), samples.key(3)]
-    whole = {n for n in (2, 3) if length == -1 or (n == 2 and length == 500 and store.catalog.read(2).extents["stats"].counts[0] * 100 < 500)}
+    whole = {
+        n
+        for n in (2, 3)
+        if length == -1
+        or (n == 2 and length == 500 and store.catalog.read(2).extents["stats"].counts[0] * 100 < 500)
+    }
     done = repair(store.path)
     assert readable(store.path) == {0, 1, 4, 5} | whole
     assert set(done.lost) == {samples.key(n) for n in {2, 3} - whole}
@@ -163,12 +172,17 @@ def test_damage_outside_the_layers_that_are_read(store: Store) -> None:
     flip(shard(store, 1), 8 * 3)
     keys = [samples.key(0), samples.key(4)]
     expected = np.concatenate([samples.features(store.spec, n).pooled["stats"].values[:, 2:] for n in (0, 4)])
-    np.testing.assert_array_equal(store.snapshot().load(keys, "stats", layers=[3], check="never").values, expected)
+    np.testing.assert_array_equal(
+        store.snapshot().load(keys, "stats", layers=[3], check="never").values, expected
+    )
     snapshot = store.snapshot()
     for check in ("first", "always", "first"):
         with pytest.raises(StoreError, match=rf"'stats' rows of track {keys[0]} are damaged"):
             snapshot.load(keys, "stats", layers=[3], check=check)  # type: ignore[arg-type]
-    np.testing.assert_array_equal(snapshot.load(keys[1:], "stats", layers=[3]).values, expected[-len(snapshot.load(keys[1:], "stats").values) :])
+    np.testing.assert_array_equal(
+        snapshot.load(keys[1:], "stats", layers=[3]).values,
+        expected[-len(snapshot.load(keys[1:], "stats").values) :],
+    )
 
 
 def test_root_lost(store: Store) -> None:
@@ -202,7 +216,11 @@ def test_foreign_files_are_ignored_and_mentioned(store: Store) -> None:
     report = verify(store.path, full=True)
     assert report.sound
     assert report.tracks == 6
-    assert {f.file for f in report.faults if f.level == "note"} >= {"commits/.DS_Store", "commits/folder", "commits/1.json"}
+    assert {f.file for f in report.faults if f.level == "note"} >= {
+        "commits/.DS_Store",
+        "commits/folder",
+        "commits/1.json",
+    }
     assert Store.open(store.path).commit(samples.tracks(store.spec, [7])).number == 10
     assert readable(store.path) == {*range(6), 7}
 
@@ -224,7 +242,9 @@ def test_names_that_are_almost_a_records(store: Store) -> None:
 def test_files_nested_too_deeply_are_damaged(store: Store) -> None:
     """JSON that no reader's stack can hold, its checksum right: an error like any other."""
     body = b'{"a":' + b"[" * 100_000 + b"]" * 100_000
-    (store.path / "commits/00000002.json").write_bytes(body + b',"crc32c":"%08x"}\n' % google_crc32c.value(body))
+    (store.path / "commits/00000002.json").write_bytes(
+        body + b',"crc32c":"%08x"}\n' % google_crc32c.value(body)
+    )
     assert readable(store.path) == {0, 1, 4, 5}
     assert next((f.level, f.file) for f in verify(store.path).faults) == ("error", "commits/00000002.json")
     assert repair(store.path).lost == []
@@ -264,7 +284,9 @@ HOSTILE = st.one_of(
 
 @settings(max_examples=300, deadline=None)
 @given(data=st.data())
-def test_hostile_records_are_refused_or_harmless(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+def test_hostile_records_are_refused_or_harmless(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
     """Any value in the place of any other, the checksum made to fit: refused, or nothing that reading depends on changed."""
     of = samples.spec()
     layout = StoreLayout(of)
@@ -303,7 +325,10 @@ def _shared_store(factory: pytest.TempPathFactory) -> Path:
 @settings(deadline=None)
 @given(
     value=st.dictionaries(
-        st.text(max_size=9), st.none() | st.integers() | st.text(max_size=9) | st.lists(st.text(max_size=3), max_size=3), min_size=1, max_size=4
+        st.text(max_size=9),
+        st.none() | st.integers() | st.text(max_size=9) | st.lists(st.text(max_size=3), max_size=3),
+        min_size=1,
+        max_size=4,
     ),
     data=st.data(),
 )
@@ -326,7 +351,9 @@ def test_a_track_whose_length_contradicts_its_rows(store: Store) -> None:
     path = store.path / "commits/00000001.json"
     record = unseal(path.read_bytes())
     rows = record["tracks"]["rows"]["stats"]["count"][0]
-    record["tracks"]["samples"][0] = rows * samples.CHUNK.hop + (-samples.CHUNK.hop if rows > 2 else samples.CHUNK.hop)
+    record["tracks"]["samples"][0] = rows * samples.CHUNK.hop + (
+        -samples.CHUNK.hop if rows > 2 else samples.CHUNK.hop
+    )
     path.write_bytes(seal(record))
     snapshot = Store.open(store.path).snapshot()
     with pytest.raises(StoreError, match="samples give"):
@@ -363,14 +390,18 @@ def no_room_for(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     monkeypatch.setattr(folder, step, full)
 
 
-def test_a_disk_too_full_for_a_record_is_left_as_it_was(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_too_full_for_a_record_is_left_as_it_was(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = set(store.path.rglob("*"))
     no_room_for(monkeypatch, "write_synced")
     for _ in range(3):
         with pytest.raises(StoreError, match=r"No space left.*free space"):
             store.commit(samples.tracks(store.spec, range(10, 20)))
     draft = store.draft(samples.key(20), 5000)
-    draft.append({name: pooled.values for name, pooled in samples.features(store.spec, 20, 5000).pooled.items()})
+    draft.append(
+        {name: pooled.values for name, pooled in samples.features(store.spec, 20, 5000).pooled.items()}
+    )
     with pytest.raises(StoreError, match="No space left"):
         store.commit_draft(draft)
     assert {path for path in store.path.rglob("*") if path.name != "lock"} == before
@@ -380,7 +411,9 @@ def test_a_disk_too_full_for_a_record_is_left_as_it_was(store: Store, monkeypatc
 
 
 @pytest.mark.parametrize("seen_by", ["a record", "a record that cannot be read", "maintenance"])
-def test_a_segment_that_somebody_may_have_seen_stays(store: Store, monkeypatch: pytest.MonkeyPatch, seen_by: str) -> None:
+def test_a_segment_that_somebody_may_have_seen_stays(
+    store: Store, monkeypatch: pytest.MonkeyPatch, seen_by: str
+) -> None:
     with contextlib.ExitStack() as stack:
         if seen_by == "maintenance":
             stack.enter_context(store.place.lock("a test"))
@@ -407,7 +440,10 @@ def test_disk_full_at_the_record(store: Store, monkeypatch: pytest.MonkeyPatch) 
 
     with monkeypatch.context() as patch:
         patch.setattr("beatmeter.store.folder.write_synced", full)
-        with pytest.raises(StoreError, match=r"writing failed at .*commits/00000004.json: No space left on device.*free space"):
+        with pytest.raises(
+            StoreError,
+            match=r"writing failed at .*commits/00000004.json: No space left on device.*free space",
+        ):
             store.commit(samples.tracks(store.spec, range(10, 20)))
     assert len(store.place.list("segments")) == 1 + 3
     assert store.place.list("tmp") == []
@@ -447,7 +483,12 @@ def test_read_only_folder(store: Store) -> None:
         for path in (place, *place.rglob("*")):
             path.chmod(0o555 if path.is_dir() else 0o444)
         search = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-        done = subprocess.run([sys.executable, "-c", READ_ONLY, str(place)], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": search})
+        done = subprocess.run(
+            [sys.executable, "-c", READ_ONLY, str(place)],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONPATH": search},
+        )
         assert done.returncode == 0, done.stderr
         assert "cannot be written by this user" in done.stdout
         assert "Reading works" in done.stdout
@@ -484,7 +525,10 @@ def test_damage_in_compaction_stops_it(store: Store) -> None:
 
 
 def test_only_one_maintains_at_a_time(store: Store) -> None:
-    with store.place.lock("a test"), pytest.raises(StoreError, match=r'being maintained by .*"doing": "a test".*Wait'):
+    with (
+        store.place.lock("a test"),
+        pytest.raises(StoreError, match=r'being maintained by .*"doing": "a test".*Wait'),
+    ):
         compact(Store.open(store.path))
     compact(Store.open(store.path))
 

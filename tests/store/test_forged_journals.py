@@ -48,7 +48,9 @@ def right(path: Path) -> set[int]:
     """Numbers of the tracks that can be read, each of them compared with what was committed."""
     snapshot = Store.open(path).snapshot()
     for key in snapshot.keys:
-        assert samples.same(snapshot.read(key), samples.features(samples.spec(), KEYS[key], LENGTH)), KEYS[key]
+        assert samples.same(snapshot.read(key), samples.features(samples.spec(), KEYS[key], LENGTH)), KEYS[
+            key
+        ]
     return {KEYS[key] for key in snapshot.keys}
 
 
@@ -90,7 +92,9 @@ def swap_keys(record: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("indexed", [False, True])
 @pytest.mark.parametrize("gone", [[1], [2], [3], [2, 3], [1, 2, 3]])
-def test_deleted_records_are_damage_and_their_tracks_come_back(store: Store, gone: list[int], indexed: bool) -> None:
+def test_deleted_records_are_damage_and_their_tracks_come_back(
+    store: Store, gone: list[int], indexed: bool
+) -> None:
     """Whichever it is: the last one leaves no gap, and the next commit takes its number."""
     if indexed:
         store.catalog.save_index()
@@ -157,7 +161,9 @@ def test_what_was_never_acknowledged_is_no_damage(store: Store) -> None:
     compact(Store.open(store.path))
     collect(Store.open(store.path), 0.0)
     dead = write_tracks(store.place, store.layout, tracks(store, 30), None)
-    assert [(fault.level, fault.file) for fault in verify(store.path).faults] == [("garbage", f"segments/{dead.segment}")]
+    assert [(fault.level, fault.file) for fault in verify(store.path).faults] == [
+        ("garbage", f"segments/{dead.segment}")
+    ]
     assert [garbage.file for garbage in collect(Store.open(store.path), 0.0)] == [f"segments/{dead.segment}"]
     assert right(store.path) == set(range(9))
 
@@ -255,7 +261,12 @@ def test_a_record_that_replaces_what_it_does_not_hold(store: Store) -> None:
 
 
 def test_a_record_without_a_segment_that_replaces_others(store: Store) -> None:
-    nothing = {**store.catalog.read(1).to_json(), "segment": "", "arrays": {}, "replaces": [store.catalog.read(2).segment]}
+    nothing = {
+        **store.catalog.read(1).to_json(),
+        "segment": "",
+        "arrays": {},
+        "replaces": [store.catalog.read(2).segment],
+    }
     nothing["tracks"] = {"key": [], "samples": [], "rows": {}}
     (store.path / "commits/00000004.json").write_bytes(seal(nothing))
     assert right(store.path) == {0, 1, 2, 6, 7, 8}
@@ -272,14 +283,19 @@ def forgeries(record: dict[str, Any], other: dict[str, Any], rng: random.Random)
     forged = copy.deepcopy(record)
     told, pooling = forged["tracks"], rng.choice(sorted(forged["tracks"]["rows"]))
     column = rng.choice([told["key"], told["samples"], *told["rows"][pooling].values()])
-    kind = rng.choice(["swap", "reverse", "other's", "other's segment", "other's tracks", "all columns", "replaces"])
+    kind = rng.choice(
+        ["swap", "reverse", "other's", "other's segment", "other's tracks", "all columns", "replaces"]
+    )
     if kind == "swap":
         i, j = rng.sample(range(len(column)), 2)
         column[i], column[j] = column[j], column[i]
     elif kind == "reverse":
         column.reverse()
     elif kind == "other's":
-        column[0] = {id(told["key"]): other["tracks"]["key"], id(told["samples"]): other["tracks"]["samples"]}.get(id(column), column[1:])[0]
+        column[0] = {
+            id(told["key"]): other["tracks"]["key"],
+            id(told["samples"]): other["tracks"]["samples"],
+        }.get(id(column), column[1:])[0]
     elif kind == "other's segment":
         forged["segment"] = other["segment"]
     elif kind == "other's tracks":
@@ -293,7 +309,9 @@ def forgeries(record: dict[str, Any], other: dict[str, Any], rng: random.Random)
 
 
 @pytest.mark.parametrize("receipts", [True, False])
-def test_no_forged_record_survives_a_repair_with_wrong_rows(store: Store, tmp_path: Path, receipts: bool) -> None:
+def test_no_forged_record_survives_a_repair_with_wrong_rows(
+    store: Store, tmp_path: Path, receipts: bool
+) -> None:
     if not receipts:
         without_receipts(store)
     rng = random.Random(7)

@@ -36,7 +36,9 @@ class History(RuleBasedStateMachine):
         self.old = Store.create(self.folder / "store", samples.spec())
         self.path = self.old.path
         self.acknowledged: set[str] = set()
-        self.written_over: set[str] = set()  # tracks whose record another took the place of: only a repair promises them again
+        self.written_over: set[str] = (
+            set()
+        )  # tracks whose record another took the place of: only a repair promises them again
         self.next = 0
         self.away: dict[Path, Path] = {}  # where files were, and where they are
 
@@ -84,7 +86,11 @@ class History(RuleBasedStateMachine):
         """A segment, or a part of it, goes away."""
         catalog = Store.open(self.path).catalog
         catalog.refresh(use_index=False)
-        named = dict.fromkeys(self.path / "segments" / commit.segment for _, commit in sorted(catalog.commits.items()) if commit.segment)
+        named = dict.fromkeys(
+            self.path / "segments" / commit.segment
+            for _, commit in sorted(catalog.commits.items())
+            if commit.segment
+        )
         segments = [p for p in named if p.is_dir() and not any(p in f.parents for f in self.away)]
         if segments and len(self.away) < 2:
             file = segments[which % len(segments)] / part

@@ -37,12 +37,23 @@ def test_the_next_number_follows_all_that_are_there(names: list[str], expected: 
     assert journal.append({"a": 1}) == expected
     assert journal.read(expected) == {"a": 1}
     assert journal.numbers()[-1] == expected
-    assert all(journal.path(n) == f"commits/{n:08d}.json" and Path(journal.path(n)).name not in journal.foreign() for n in journal.numbers())
+    assert all(
+        journal.path(n) == f"commits/{n:08d}.json" and Path(journal.path(n)).name not in journal.foreign()
+        for n in journal.numbers()
+    )
 
 
 def test_every_name_is_a_record_or_foreign(tmp_path: Path) -> None:
     """A number stands for the file of that number and no other, or maintenance would look for files that are not there."""
-    names = ["00000001.json", "000000001.json", "123456789.json", "012345678.json", "٠٠٠٠٠٠٠٩.json", "9" * 12 + ".json", "9" * 13 + ".json"]
+    names = [
+        "00000001.json",
+        "000000001.json",
+        "123456789.json",
+        "012345678.json",
+        "٠٠٠٠٠٠٠٩.json",
+        "9" * 12 + ".json",
+        "9" * 13 + ".json",
+    ]
     (tmp_path / "commits").mkdir()
     for name in names:
         (tmp_path / "commits" / name).touch()
@@ -64,6 +75,8 @@ def test_numbers_that_are_used_up_are_an_error(tmp_path: Path) -> None:
 def test_a_record_nested_too_deeply_is_damaged(tmp_path: Path) -> None:
     body = b'{"a":' + b"[" * 100_000 + b"]" * 100_000
     (tmp_path / "commits").mkdir()
-    (tmp_path / "commits/00000001.json").write_bytes(body + b',"crc32c":"%08x"}\n' % google_crc32c.value(body))
+    (tmp_path / "commits/00000001.json").write_bytes(
+        body + b',"crc32c":"%08x"}\n' % google_crc32c.value(body)
+    )
     with pytest.raises(RecordError, match="nested deeper"):
         Journal(Folder(tmp_path), "commits").read(1)

@@ -49,7 +49,10 @@ def numbers(path: Path) -> set[int]:
     """Numbers of all tracks of a fresh snapshot, after comparing each with what was committed."""
     snapshot = Store.open(path).snapshot()
     known = {samples.key(n): n for n in range(100)}
-    assert all(samples.same(snapshot.read(key), samples.features(samples.spec(), known[key])) for key in snapshot.keys)
+    assert all(
+        samples.same(snapshot.read(key), samples.features(samples.spec(), known[key]))
+        for key in snapshot.keys
+    )
     return {known[key] for key in snapshot.keys}
 
 
@@ -101,7 +104,9 @@ def test_writers_save_the_index_now_and_then(tmp_path: Path, monkeypatch: pytest
     assert numbers(store.path) == set(range(11))
 
 
-def test_writers_save_no_index_with_every_commit_after_a_collection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_writers_save_no_index_with_every_commit_after_a_collection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Numbers go on where they were, while few commits are left."""
     monkeypatch.setattr(beatmeter.store.store, "_INDEX_EVERY", 4)
     store = Store.create(tmp_path / "s", samples.spec())
@@ -155,7 +160,9 @@ def test_compaction_changes_only_where_features_lie(store: Store, monkeypatch: p
     assert (done.before, done.after, done.copied) == (6, 1, 12)
     assert store.snapshot().id == reader.id
     assert records_read(store.path, monkeypatch) == 0  # it saved an index
-    assert samples.same(reader.read(samples.key(1)), samples.features(store.spec, 1))  # from the old segments, still there
+    assert samples.same(
+        reader.read(samples.key(1)), samples.features(store.spec, 1)
+    )  # from the old segments, still there
     assert len(other_writer.commit(samples.tracks(store.spec, [1, 40])).added) == 1
     assert numbers(store.path) == {*range(12), 40}
     assert [f.level for f in verify(store.path, full=True).faults] == ["garbage"] * 6
@@ -218,7 +225,9 @@ def test_what_is_being_written_is_no_garbage(store: Store) -> None:
     dead.discard()
 
 
-def test_a_segment_that_is_acknowledged_while_it_is_collected_is_put_back(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_segment_that_is_acknowledged_while_it_is_collected_is_put_back(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A writer slower than the grace period links its record after garbage collection has taken the segment away."""
     record = write_tracks(store.place, store.layout, samples.tracks(store.spec, [70]), None)
     dead = write_tracks(store.place, store.layout, samples.tracks(store.spec, [71]), None)
@@ -237,7 +246,9 @@ def test_a_segment_that_is_acknowledged_while_it_is_collected_is_put_back(store:
 
 
 @pytest.mark.parametrize("death", [KeyboardInterrupt, UnreadableError])
-def test_a_collection_that_cannot_look_again_takes_nothing_away(store: Store, monkeypatch: pytest.MonkeyPatch, death: type[BaseException]) -> None:
+def test_a_collection_that_cannot_look_again_takes_nothing_away(
+    store: Store, monkeypatch: pytest.MonkeyPatch, death: type[BaseException]
+) -> None:
     record = write_tracks(store.place, store.layout, samples.tracks(store.spec, [70]), None)
     move = Folder.move
 
@@ -255,12 +266,16 @@ def test_a_collection_that_cannot_look_again_takes_nothing_away(store: Store, mo
         collect(Store.open(store.path), 0.0)
     monkeypatch.undo()
     assert numbers(store.path) == {*range(12), 70}
-    store.place.move(f"segments/{record.segment}", f"tmp/{record.segment}")  # as one leaves it that was killed
+    store.place.move(
+        f"segments/{record.segment}", f"tmp/{record.segment}"
+    )  # as one leaves it that was killed
     assert collect(Store.open(store.path), 0.0) == []
     assert numbers(store.path) == {*range(12), 70}
 
 
-def test_a_commit_whose_segment_was_collected_is_not_acknowledged(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_commit_whose_segment_was_collected_is_not_acknowledged(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The other way round: the segment is gone for good when the slow writer links its record, and the writer notices."""
     append = Journal.append
 
@@ -270,7 +285,10 @@ def test_a_commit_whose_segment_was_collected_is_not_acknowledged(store: Store, 
 
     with monkeypatch.context() as patch:
         patch.setattr(Journal, "append", late)
-        with pytest.raises(StoreError, match=r"was collected as garbage while it was being committed\. Commit these tracks again"):
+        with pytest.raises(
+            StoreError,
+            match=r"was collected as garbage while it was being committed\. Commit these tracks again",
+        ):
             store.commit(samples.tracks(store.spec, [70]))
     assert numbers(store.path) == set(range(12))
     assert store.commit(samples.tracks(store.spec, [70])).added == (samples.key(70),)
@@ -295,7 +313,9 @@ def test_compaction_of_compactions(store: Store) -> None:
         store.commit(samples.tracks(store.spec, [n]))
         fresh = Catalog(store.place, store.layout)
         fresh.refresh(use_index=False)
-        np.testing.assert_array_equal(fresh.state().columns.number, Store.open(store.path).catalog.state().columns.number)
+        np.testing.assert_array_equal(
+            fresh.state().columns.number, Store.open(store.path).catalog.state().columns.number
+        )
     assert len(store.place.list("commits")) == 6 + 4 + 4
     collect(store, 0.0)
     assert numbers(store.path) == {*range(12), *range(20, 24)}
@@ -303,7 +323,9 @@ def test_compaction_of_compactions(store: Store) -> None:
     assert store.snapshot().id != before
 
 
-def test_many_open_shards_stay_within_the_limit_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_open_shards_stay_within_the_limit_of_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = Store.create(tmp_path / "s", samples.spec())
     for n in range(20):
         store.commit(samples.tracks(store.spec, [n]))
@@ -329,14 +351,20 @@ def test_threads_share_a_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     def read(seed: int) -> bool:
         order = np.random.default_rng(seed).permutation(20).tolist()
-        return all(samples.same(snapshot.read(samples.key(n), check="always"), samples.features(store.spec, n)) for n in order)
+        return all(
+            samples.same(snapshot.read(samples.key(n), check="always"), samples.features(store.spec, n))
+            for n in order
+        )
 
     with ThreadPoolExecutor(4) as threads:
         assert all(threads.map(read, range(12)))
 
 
 @given(
-    entries=st.lists(st.tuples(st.sampled_from(["a", "b", "cc", "ccc", "d" * 70]), st.integers(1, 5), st.integers(1, 9)), max_size=12),
+    entries=st.lists(
+        st.tuples(st.sampled_from(["a", "b", "cc", "ccc", "d" * 70]), st.integers(1, 5), st.integers(1, 9)),
+        max_size=12,
+    ),
     compacted=st.sets(st.integers(1, 5)),
 )
 def test_winners_are_the_first_of_each_key(entries: list[tuple[str, int, int]], compacted: set[int]) -> None:
@@ -355,14 +383,18 @@ def test_winners_are_the_first_of_each_key(entries: list[tuple[str, int, int]], 
         column.astype(np.uint32),
     ).winners(compacted)
     assert list(Keys(columns)) == sorted(expected)
-    for key, at in zip(["a", "zz", "b", "", "cc", "é"], columns.find(["a", "zz", "b", "", "cc", "é"]), strict=True):
+    for key, at in zip(
+        ["a", "zz", "b", "", "cc", "é"], columns.find(["a", "zz", "b", "", "cc", "é"]), strict=True
+    ):
         assert (at >= 0) == (key in expected)
         if at >= 0:
             assert (int(columns.number[at]), int(columns.samples[at])) == expected[key][1:]
 
 
 @pytest.mark.parametrize("kind", ["no hard links", "an answer that got lost"])
-def test_file_systems_with_manners_of_their_own(store: Store, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+def test_file_systems_with_manners_of_their_own(
+    store: Store, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
     """Without hard links a record is renamed under a lock; where a request is repeated, success may look like a conflict."""
     link = os.link
 
@@ -387,7 +419,9 @@ def no_links(source: Path, target: Path) -> None:
     raise PermissionError(errno.EPERM, "Operation not permitted")
 
 
-def test_without_hard_links_a_full_disk_leaves_no_torn_record(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_hard_links_a_full_disk_leaves_no_torn_record(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each file that is written beside the first of a record finds the disk full, with half of it written."""
     write = folder.write_synced
 
@@ -407,7 +441,9 @@ def test_without_hard_links_a_full_disk_leaves_no_torn_record(store: Store, monk
     assert collect(store, 0.0) == []
 
 
-def test_without_hard_links_one_writer_wins_and_readers_see_whole_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_hard_links_one_writer_wins_and_readers_see_whole_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(os, "link", no_links)
     place, names, size = Folder(tmp_path), [f"commits/{n:08d}.json" for n in range(1, 31)], 1 << 22
     place.make("commits", "tmp")
@@ -434,12 +470,16 @@ def test_without_hard_links_one_writer_wins_and_readers_see_whole_files(tmp_path
 
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK])
-def test_a_file_system_without_locks_is_not_one_that_somebody_maintains(store: Store, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+def test_a_file_system_without_locks_is_not_one_that_somebody_maintains(
+    store: Store, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
     def flock(handle: int, how: int) -> None:
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    with pytest.raises(StoreError, match=rf"lock cannot be locked: {os.strerror(number)}.*file system with locks"):
+    with pytest.raises(
+        StoreError, match=rf"lock cannot be locked: {os.strerror(number)}.*file system with locks"
+    ):
         compact(store)
     assert numbers(store.path) == set(range(12))
     monkeypatch.setattr(os, "link", no_links)
@@ -458,7 +498,9 @@ def test_maintenance_of_a_full_disk(store: Store, monkeypatch: pytest.MonkeyPatc
         compact(Store.open(store.path))
 
 
-def test_an_index_saved_while_files_were_away_hides_nothing_once_they_are_back(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_index_saved_while_files_were_away_hides_nothing_once_they_are_back(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     segment, away = store.path / "segments" / store.catalog.read(3).segment, store.path / "tmp" / "away"
     segment.rename(away)
     Store.open(store.path).catalog.save_index()
@@ -485,7 +527,9 @@ def test_an_index_that_counts_misfits_is_not_believed(store: Store, monkeypatch:
 
 
 @pytest.mark.parametrize("over", ["the copy over the store", "the store over the copy"])
-def test_an_index_hides_no_commit_of_a_copy_with_the_same_number(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, over: str) -> None:
+def test_an_index_hides_no_commit_of_a_copy_with_the_same_number(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, over: str
+) -> None:
     """A store and its copy go on for themselves and are copied into one another: what a record says counts, not what an
     index remembers of another record with its number."""
     shutil.copytree(store.path, tmp_path / "copy")
@@ -519,9 +563,13 @@ def test_an_index_hides_no_commit_of_a_copy_with_the_same_number(store: Store, t
     assert numbers(merged) == {*expected, 20, 21}
 
 
-def test_segments_without_a_record_do_not_slow_opening_for_good(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_segments_without_a_record_do_not_slow_opening_for_good(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store.catalog.save_index()
-    write_tracks(store.place, store.layout, samples.tracks(store.spec, [70]), None)  # a writer that died before it was acknowledged
+    write_tracks(
+        store.place, store.layout, samples.tracks(store.spec, [70]), None
+    )  # a writer that died before it was acknowledged
     assert records_read(store.path, monkeypatch) == 6
     store.catalog.save_index()  # by a handle that was open all the time
     assert records_read(store.path, monkeypatch) == 0

@@ -62,7 +62,10 @@ def there(path: Path) -> set[int]:
     """Numbers of the tracks that can be read, each of them right."""
     snapshot = Store.open(path).snapshot()
     known = {samples.key(n): n for n in range(20)}
-    assert all(samples.same(snapshot.read(key), samples.features(samples.spec(), known[key])) for key in snapshot.keys)
+    assert all(
+        samples.same(snapshot.read(key), samples.features(samples.spec(), known[key]))
+        for key in snapshot.keys
+    )
     return {known[key] for key in snapshot.keys}
 
 
@@ -93,7 +96,9 @@ def test_what_is_no_file_is_told_and_mended(store: Store, name: str, kind: str) 
         with pytest.raises(StoreError, match=rf"zarr.json is {KINDS[kind]}.*cache repair"):
             Store.open(store.path)
     else:
-        assert there(store.path) == {*range(6)} - ({2, 3} if name.endswith("0.0") else set())  # an index knows the records
+        assert there(store.path) == {*range(6)} - (
+            {2, 3} if name.endswith("0.0") else set()
+        )  # an index knows the records
     lost = repair(store.path).lost
     assert lost == (sorted([samples.key(2), samples.key(3)]) if name.endswith("0.0") else [])
     assert there(store.path) == {*range(6)} - ({2, 3} if lost else set())

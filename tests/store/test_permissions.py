@@ -67,14 +67,24 @@ def place() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def run_as_somebody(cases: list[Path], commands: list[list[str]], where: Path) -> list[tuple[str, list[str], int, str, str]]:
+def run_as_somebody(
+    cases: list[Path], commands: list[list[str]], where: Path
+) -> list[tuple[str, list[str], int, str, str]]:
     """What each command says of each path when another user calls it (this one, unless it is root): status, output, errors."""
     search = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     environment = {**os.environ, "PYTHONPATH": search, "HOME": str(where), "TMPDIR": str(where)}
     Store.create(where / "warm", samples.spec()).commit(samples.tracks(samples.spec(), [0]))
     open_to_all(where / "warm")
-    arguments = [json.dumps(value) for value in ([str(case) for case in cases], commands, str(where / "warm"))]
-    done = subprocess.run([sys.executable, "-c", AS_SOMEBODY, *arguments], capture_output=True, text=True, env=environment, cwd=where)
+    arguments = [
+        json.dumps(value) for value in ([str(case) for case in cases], commands, str(where / "warm"))
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", AS_SOMEBODY, *arguments],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=where,
+    )
     assert done.returncode == 0, done.stderr
     return [tuple(told) for told in json.loads(done.stdout.strip().splitlines()[-1])]
 
@@ -107,7 +117,11 @@ def test_what_may_not_be_entered_is_never_sound(place: Path) -> None:
     for case, command, _, out, _ in told:
         if command[0] == "verify" and not case.endswith("closed"):
             assert "CANNOT BE CHECKED" in out, (case, command, out)
-            assert "sound: 2 tracks in 1 segment," in out, (case, command, out)  # the other one is checked all the same
+            assert "sound: 2 tracks in 1 segment," in out, (
+                case,
+                command,
+                out,
+            )  # the other one is checked all the same
 
 
 def test_a_folder_of_stores_that_may_not_be_listed(place: Path) -> None:

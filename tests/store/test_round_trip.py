@@ -26,16 +26,45 @@ def specs(draw: st.DrawFn) -> FeatureSpec:
     names = tuple("abc"[: len(axes)])
     poolings = [PoolingSpec("chunks", "stats", "chunk", tuple(layers), names, tuple(axes), {})]
     if draw(st.booleans()):
-        poolings.append(PoolingSpec("windows", "lag", "window", (draw(st.integers(1, 5)),), ("lag",), (300,), {"window": draw(st.integers(1, 4))}))
+        poolings.append(
+            PoolingSpec(
+                "windows",
+                "lag",
+                "window",
+                (draw(st.integers(1, 5)),),
+                ("lag",),
+                (300,),
+                {"window": draw(st.integers(1, 4))},
+            )
+        )
     if draw(st.booleans()):
-        poolings.append(PoolingSpec("frames", "frames", "frame", (1, 2), ("dim",), (draw(st.integers(1, 3)),), {"step": draw(st.integers(1, 100))}))
+        poolings.append(
+            PoolingSpec(
+                "frames",
+                "frames",
+                "frame",
+                (1, 2),
+                ("dim",),
+                (draw(st.integers(1, 3)),),
+                {"step": draw(st.integers(1, 100))},
+            )
+        )
     return samples.spec(*poolings, store_dtype=draw(st.sampled_from(["float16", "float32"])), n_layers=5)
 
 
 @settings(max_examples=30, deadline=None)
-@given(of=specs(), lengths=st.lists(st.integers(1000, 40_000), min_size=1, max_size=7), cuts=st.sets(st.integers(1, 6)), data=st.data())
+@given(
+    of=specs(),
+    lengths=st.lists(st.integers(1000, 40_000), min_size=1, max_size=7),
+    cuts=st.sets(st.integers(1, 6)),
+    data=st.data(),
+)
 def test_any_features_come_back(
-    tmp_path_factory: pytest.TempPathFactory, of: FeatureSpec, lengths: list[int], cuts: set[int], data: st.DataObject
+    tmp_path_factory: pytest.TempPathFactory,
+    of: FeatureSpec,
+    lengths: list[int],
+    cuts: set[int],
+    data: st.DataObject,
 ) -> None:
     store = Store.for_spec(tmp_path_factory.mktemp("cache"), of)
     made = {samples.key(i): samples.features(of, i, n) for i, n in enumerate(lengths)}
@@ -54,10 +83,16 @@ def test_any_features_come_back(
         at = [pooling.layers.index(n) for n in layers or pooling.layers]
         assert len(offsets) == len(wanted) + 1
         for i, k in enumerate(wanted):
-            np.testing.assert_array_equal(values[offsets[i] : offsets[i + 1]], made[k].pooled[pooling.name].values[:, at])
+            np.testing.assert_array_equal(
+                values[offsets[i] : offsets[i + 1]], made[k].pooled[pooling.name].values[:, at]
+            )
         scanned = {}
-        for block in snapshot.scan(pooling.name, layers=layers, block_bytes=data.draw(st.sampled_from([1, 5000, 1 << 20]))):
-            scanned |= {k: block.values[block.offsets[i] : block.offsets[i + 1]] for i, k in enumerate(block.keys)}
+        for block in snapshot.scan(
+            pooling.name, layers=layers, block_bytes=data.draw(st.sampled_from([1, 5000, 1 << 20]))
+        ):
+            scanned |= {
+                k: block.values[block.offsets[i] : block.offsets[i + 1]] for i, k in enumerate(block.keys)
+            }
         assert scanned.keys() == made.keys()
         for k in keys:
             np.testing.assert_array_equal(scanned[k], made[k].pooled[pooling.name].values[:, at])
@@ -65,7 +100,9 @@ def test_any_features_come_back(
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 def test_zarr_python_reads_the_same(tmp_path: Path, dtype: str) -> None:
-    wide = PoolingSpec("wide", "stats", "chunk", (1, 2), ("dim",), (700,), {})  # long rows lie on cache lines, short ones dense
+    wide = PoolingSpec(
+        "wide", "stats", "chunk", (1, 2), ("dim",), (700,), {}
+    )  # long rows lie on cache lines, short ones dense
     of = samples.spec(samples.STATS, samples.FRAMES, wide, store_dtype=dtype)
     store = Store.create(tmp_path / "store", of)
     store.commit(samples.tracks(of, range(5)))
@@ -87,7 +124,10 @@ def test_zarr_python_reads_the_same(tmp_path: Path, dtype: str) -> None:
             ours, _ = snapshot.load([samples.key(n) for n in name], pooling.name)
             np.testing.assert_array_equal(ours, array[:])
             extent = record.extents[pooling.name]
-            np.testing.assert_array_equal(ours[extent.first[1] :][: extent.counts[1]], array[extent.first[1] : extent.first[1] + extent.counts[1]])
+            np.testing.assert_array_equal(
+                ours[extent.first[1] :][: extent.counts[1]],
+                array[extent.first[1] : extent.first[1] + extent.counts[1]],
+            )
             seen += 1
     assert seen == 6
 
@@ -101,7 +141,9 @@ def test_zarr_python_writes_what_we_read(tmp_path: Path) -> None:
     (tmp_path / "stats" / "zarr.json").write_bytes(layout.metadata(len(values)))
     array = zarr.open_array(tmp_path / "stats", mode="r+")
     array[:] = values
-    assert (tmp_path / layout.shard).read_bytes() == layout.encode(values).tobytes() + layout.index(len(values))
+    assert (tmp_path / layout.shard).read_bytes() == layout.encode(values).tobytes() + layout.index(
+        len(values)
+    )
 
 
 def test_first_commit_of_a_key_wins(tmp_path: Path) -> None:
@@ -130,7 +172,12 @@ def test_a_snapshot_is_frozen_and_named_by_its_contents(tmp_path: Path) -> None:
     assert before.id == pickle.loads(pickle.dumps(before)).id
     assert samples.same(pickle.loads(pickle.dumps(before)).read(samples.key(2)), samples.features(of, 2))
     changed = Store.create(tmp_path / "changed", of)
-    changed.commit([*samples.tracks(of, range(3)), (samples.key(3), samples.features(of, 99, samples.features(of, 3).samples))])
+    changed.commit(
+        [
+            *samples.tracks(of, range(3)),
+            (samples.key(3), samples.features(of, 99, samples.features(of, 3).samples)),
+        ]
+    )
     assert changed.snapshot().id != before.id
 
 
@@ -151,7 +198,10 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(MissingTracksError) as missing:
         snapshot.load([samples.key(1), "nö", samples.key(9)], "stats")
     assert missing.value.keys == ("nö", samples.key(9))
-    assert store.missing([samples.key(9), samples.key(1), samples.key(9), "x" * 500]) == [samples.key(9), "x" * 500]
+    assert store.missing([samples.key(9), samples.key(1), samples.key(9), "x" * 500]) == [
+        samples.key(9),
+        "x" * 500,
+    ]
     with pytest.raises(SchemaError, match=r"no pooling 'mean'.*lag, stats"):
         snapshot.load(None, "mean")
     with pytest.raises(StoreError, match=r"layers \[4\].*1, 2, 3"):
@@ -174,16 +224,24 @@ def test_read_into_a_given_array(tmp_path: Path) -> None:
             snapshot.load(None, "stats", layers=[3, 1], out=bad)
 
 
-@pytest.mark.parametrize(("value", "dtype"), [(np.inf, "float16"), (np.nan, "float32"), (70_000.0, "float16")])
+@pytest.mark.parametrize(
+    ("value", "dtype"), [(np.inf, "float16"), (np.nan, "float32"), (70_000.0, "float16")]
+)
 def test_values_that_do_not_fit_are_refused_by_name(tmp_path: Path, value: float, dtype: str) -> None:
     of = samples.spec(store_dtype=dtype)
     store = Store.create(tmp_path / "s", of)
     good, other = samples.features(of, 0, 20_000), samples.features(of, 1, 20_000)
     values = other.pooled["lag"].values.astype(np.float32)
     values[0, 1, 0, 2:4] = 1.0
-    bad = Features(of, other.samples, {**other.pooled, "lag": Pooled(values, other.pooled["lag"].times, other.pooled["lag"].frames)})
+    bad = Features(
+        of,
+        other.samples,
+        {**other.pooled, "lag": Pooled(values, other.pooled["lag"].times, other.pooled["lag"].frames)},
+    )
     values[0, 1, 0, 2:4] = value  # Features refuses what is not finite, but arrays can change afterwards
-    with pytest.raises(UnstorableError, match="track bad, 2 values of 'lag' layer 3 are not finite") as refused:
+    with pytest.raises(
+        UnstorableError, match="track bad, 2 values of 'lag' layer 3 are not finite"
+    ) as refused:
         store.commit([("good", good), ("bad", bad)])
     assert set(refused.value.tracks) == {"bad"}
     assert list(store.keys()) == []
@@ -198,7 +256,9 @@ def test_rows_that_do_not_follow_from_the_length_are_refused(tmp_path: Path) -> 
     with pytest.raises(StoreError, match="15000 samples give 1 rows of 'lag' at known times; these"):
         store.commit([("k", Features(of, 15_000, good.pooled))])
     stats = good.pooled["stats"]
-    shifted = Features(of, 20_000, {**good.pooled, "stats": Pooled(stats.values, stats.times + 0.5, stats.frames)})
+    shifted = Features(
+        of, 20_000, {**good.pooled, "stats": Pooled(stats.values, stats.times + 0.5, stats.frames)}
+    )
     with pytest.raises(StoreError, match="Times are not stored"):
         store.commit([("k", shifted)])
     with pytest.raises(StoreError, match="cannot be a track key"):
@@ -217,7 +277,9 @@ def test_another_fingerprint_is_refused_with_the_fields_that_differ(tmp_path: Pa
 
 
 def test_stores_are_found_by_what_they_hold(tmp_path: Path) -> None:
-    one_layer = PoolingSpec("stats", "stats", "chunk", (2,), ("pool", "dim"), (2, 8), {"statistics": ["mean", "max"]})
+    one_layer = PoolingSpec(
+        "stats", "stats", "chunk", (2,), ("pool", "dim"), (2, 8), {"statistics": ["mean", "max"]}
+    )
     wanted, large, foreign = samples.spec(one_layer), samples.spec(), samples.spec(revision="r2")
     assert Store.find_covering(tmp_path / "none", wanted) is None
     Store.for_spec(tmp_path, foreign)

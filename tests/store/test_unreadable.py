@@ -90,7 +90,9 @@ def failing(victim: Path, step: str, code: int = errno.EIO) -> Iterator[None]:
 
 def contents(path: Path) -> dict[str, bytes]:
     """All files that say something, by name."""
-    return {str(p.relative_to(path)): p.read_bytes() for p in path.rglob("*") if p.is_file() and p.name != "lock"}
+    return {
+        str(p.relative_to(path)): p.read_bytes() for p in path.rglob("*") if p.is_file() and p.name != "lock"
+    }
 
 
 @pytest.mark.parametrize("code", [errno.EIO, errno.EACCES, errno.ESTALE])
@@ -108,7 +110,9 @@ def test_repair_gives_up_nothing_that_it_cannot_read(store: Store, step: str, co
                 assert os.strerror(code) in error.what  # noqa: PT017
                 assert ("permissions" if code == errno.EACCES else "run the same command again") in error.hint  # noqa: PT017
                 failed.add(name)
-        assert {n: data for n, data in contents(store.path).items() if not n.startswith("index/")} == before, name
+        assert {
+            n: data for n, data in contents(store.path).items() if not n.startswith("index/")
+        } == before, name
     shards = {name for name in before if "/c.0" in name}
     assert failed == (shards if step == "stat" else set(before))
     assert repair(store.path).actions == []
@@ -117,7 +121,9 @@ def test_repair_gives_up_nothing_that_it_cannot_read(store: Store, step: str, co
 
 def test_repair_mends_damage_only_when_all_else_can_be_read(store: Store) -> None:
     """The first segment is damaged, the last cannot be read: nothing is replaced before all is known."""
-    first, last = (store.path / "segments" / store.catalog.read(n).segment / "stats/c.0.0.0.0" for n in (1, 3))
+    first, last = (
+        store.path / "segments" / store.catalog.read(n).segment / "stats/c.0.0.0.0" for n in (1, 3)
+    )
     os.truncate(first, 10)
     before = contents(store.path)
     with failing(last, "read"), pytest.raises(UnreadableError, match="Input/output error"):
@@ -128,7 +134,10 @@ def test_repair_mends_damage_only_when_all_else_can_be_read(store: Store) -> Non
 
 @pytest.mark.parametrize("code", [errno.EIO, errno.EACCES])
 def test_a_root_that_cannot_be_read_is_not_called_damaged(store: Store, code: int) -> None:
-    with failing(store.path / "zarr.json", "open", code), pytest.raises(StoreError, match=r"zarr.json cannot be read: ") as error:
+    with (
+        failing(store.path / "zarr.json", "open", code),
+        pytest.raises(StoreError, match=r"zarr.json cannot be read: ") as error,
+    ):
         Store.open(store.path)
     assert "damaged" not in str(error.value)
     assert "change them" in error.value.hint or "Check the disk" in error.value.hint
@@ -163,7 +172,9 @@ def test_a_handle_forgets_that_a_file_could_not_be_read(store: Store, step: str,
     for handle in (reader, Store.open(store.path)):
         with failing(victim, step):
             for ask in (handle.keys, handle.snapshot, lambda handle=handle: handle.missing([samples.key(8)])):
-                with pytest.raises(UnreadableError, match=r"cannot be read: Input/output error.*run the same command again"):
+                with pytest.raises(
+                    UnreadableError, match=r"cannot be read: Input/output error.*run the same command again"
+                ):
                     ask()
         assert handle.missing(map(samples.key, range(9))) == []
         assert len(handle.snapshot()) == 9

@@ -24,13 +24,23 @@ def task(name: str, column: str | tuple[str, ...], **settings: Any) -> Task:
 def tracks(*labels: str, **columns: tuple[str, ...]) -> list[Track]:
     """A track per label ("a,b" for two), or per cell of the columns, each its own group."""
     if labels:
-        return [Track(str(i), Path("x"), dict.fromkeys(x.split(","), 1.0), x.split(",")[0]) for i, x in enumerate(labels)]
+        return [
+            Track(str(i), Path("x"), dict.fromkeys(x.split(","), 1.0), x.split(",")[0])
+            for i, x in enumerate(labels)
+        ]
     n = len(next(iter(columns.values())))
-    return [Track(str(i), Path("x"), extra={name: cells[i] for name, cells in columns.items()}) for i in range(n)]
+    return [
+        Track(str(i), Path("x"), extra={name: cells[i] for name, cells in columns.items()}) for i in range(n)
+    ]
 
 
 def test_classes_are_those_of_the_train_split_numbers_by_size() -> None:
-    assert task("multiclass", "k").settled(tracks("10", "9", "b", "a", "9")).output.names == ("9", "10", "a", "b")
+    assert task("multiclass", "k").settled(tracks("10", "9", "b", "a", "9")).output.names == (
+        "9",
+        "10",
+        "a",
+        "b",
+    )
     given = task("multiclass", "k", classes=("b", "a")).settled(tracks("a", "b", "c"))
     assert given.output.names == ("b", "a")
     assert "is no class" in str(given.usable(tracks("c")[0]))
@@ -49,7 +59,9 @@ def test_a_settled_task_comes_back_from_its_state(name: str) -> None:
     for field in ("values", "targets") if isinstance(one, ValuePredictions) else ("scores", "targets"):
         np.testing.assert_array_equal(getattr(one, field), getattr(two, field))
     with pytest.raises(RunError):
-        fresh.check_state({**state, "constant": [0.5]}) if name != "regression" else fresh.check_state({**state, "constant": []})
+        fresh.check_state({**state, "constant": [0.5]}) if name != "regression" else fresh.check_state(
+            {**state, "constant": []}
+        )
 
 
 def test_multiclass_is_pytorchs_weighted_cross_entropy() -> None:
@@ -59,8 +71,12 @@ def test_multiclass_is_pytorchs_weighted_cross_entropy() -> None:
     assert state["weight"] == pytest.approx([2.0, 2 / 3])
     assert state["constant"] == [0.25, 0.75]
     outputs, targets = torch.randn(4, 2), t.targets(train)
-    total, count = t.loss(outputs, torch.from_numpy(targets.values), torch.from_numpy(targets.mask.copy()), state)
-    wanted = nn.functional.cross_entropy(outputs, torch.tensor([0, 1, 1, 1]), weight=torch.tensor(state["weight"]))
+    total, count = t.loss(
+        outputs, torch.from_numpy(targets.values), torch.from_numpy(targets.mask.copy()), state
+    )
+    wanted = nn.functional.cross_entropy(
+        outputs, torch.tensor([0, 1, 1, 1]), weight=torch.tensor(state["weight"])
+    )
     assert float(total / count) == pytest.approx(float(wanted), rel=1e-6)
     scores = t.decode(outputs.numpy() * 1000, train).scores  # type: ignore[attr-defined]
     assert np.isfinite(scores).all()
@@ -102,7 +118,12 @@ def test_settings_that_do_not_fit_are_refused(name: str, settings: dict[str, Any
 
 def test_corrections_of_meters_are_refused() -> None:
     with pytest.raises(ConfigError, match="labels of meters"):
-        open_task(change(RunConfig(), {"task": {"name": "multiclass", "column": "k"}, "data": {"corrections": ("x.csv",)}}))
+        open_task(
+            change(
+                RunConfig(),
+                {"task": {"name": "multiclass", "column": "k"}, "data": {"corrections": ("x.csv",)}},
+            )
+        )
 
 
 @pytest.mark.parametrize(
@@ -123,6 +144,10 @@ def test_what_cannot_be_learned_is_refused_with_the_reason(name: str, train: lis
 
 def test_a_damaged_state_is_refused() -> None:
     t = task("regression", "k")
-    for state in ({}, {"constant": [1.0], "deviation": [0.0]}, {"constant": [1.0, 2.0], "deviation": [1.0, 2.0]}):
+    for state in (
+        {},
+        {"constant": [1.0], "deviation": [0.0]},
+        {"constant": [1.0, 2.0], "deviation": [1.0, 2.0]},
+    ):
         with pytest.raises(BeatmeterError):
             t.check_state(state)

@@ -34,7 +34,9 @@ def gradient(split: tuple[int, ...], joint: bool, dropout: float = 0.0) -> tuple
     torch.manual_seed(2)
     batches = [(X[at], at) for at in torch.arange(12).split(list(split))]
     parameters = list(model.parameters())
-    step = (joint_step if joint else separable_step)(batches, model, contrastive if joint else per_track, parameters)
+    step = (joint_step if joint else separable_step)(
+        batches, model, contrastive if joint else per_track, parameters
+    )
     found = [p.grad.clone() for p in parameters if p.grad is not None]
     return found, float(step.total / step.count)
 
@@ -65,7 +67,11 @@ def test_dropout_draws_the_same_when_outputs_are_computed_again() -> None:
     model.zero_grad()
     torch.manual_seed(2)
     joint_step(batches, model, contrastive, list(model.parameters()))
-    assert all(torch.allclose(p.grad, e, atol=1e-6) for p, e in zip(model.parameters(), expected, strict=True) if p.grad is not None)
+    assert all(
+        torch.allclose(p.grad, e, atol=1e-6)
+        for p, e in zip(model.parameters(), expected, strict=True)
+        if p.grad is not None
+    )
 
 
 def test_a_step_without_anything_to_learn_leaves_the_gradient_zero() -> None:

@@ -24,7 +24,9 @@ SPEC = FeatureSpec(
     True,
     ChunkSpec(),
     (
-        PoolingSpec("stats", "stats", "chunk", (1, 2, 3), ("pool", "dim"), (2, DIM), {"statistics": ["mean", "max"]}),
+        PoolingSpec(
+            "stats", "stats", "chunk", (1, 2, 3), ("pool", "dim"), (2, DIM), {"statistics": ["mean", "max"]}
+        ),
         PoolingSpec("lag", "lag", "window", (1, 2, 3), ("channel", "lag"), (CHANNELS, LAGS), {"window": 6}),
     ),
 )
@@ -43,7 +45,10 @@ def test_the_stats_head_is_norm_linear_gelu_dropout_linear() -> None:
     head = Head(SPEC, HeadConfig(), 6)
     kinds = [type(m) for m in [*head.branches["stats"].layers, head.dropout, head.output]]
     assert kinds == [nn.LayerNorm, nn.Linear, nn.GELU, Dropout, nn.Linear]
-    assert (head.branches["stats"].layers[1].in_features, head.branches["stats"].layers[1].out_features) == (2 * DIM, 256)
+    assert (head.branches["stats"].layers[1].in_features, head.branches["stats"].layers[1].out_features) == (
+        2 * DIM,
+        256,
+    )
     assert head.dropout.p == 0.3
     assert head(features()).shape == (16, 6)
 
@@ -74,7 +79,9 @@ def test_lag_standardisation_is_shared_by_all_lags() -> None:
     assert standardiser.means["lag"].shape == (LAYERS, CHANNELS, 1)
     x = features(4)["lag"]
     moved = standardiser({"lag": x.roll(3, dims=-1)})["lag"]
-    assert torch.allclose(moved, standardiser({"lag": x})["lag"].roll(3, dims=-1)), "a tempo change must stay a shift"
+    assert torch.allclose(moved, standardiser({"lag": x})["lag"].roll(3, dims=-1)), (
+        "a tempo change must stay a shift"
+    )
 
 
 def test_a_constant_feature_stays_finite() -> None:
@@ -100,5 +107,7 @@ def test_both_branches_feed_one_output() -> None:
 
 
 def test_a_pooling_that_the_features_lack_is_named_with_the_remedy() -> None:
-    with pytest.raises(ConfigError, match=r"the head reads lag, the features hold stats.*features\.poolings=stats,lag"):
+    with pytest.raises(
+        ConfigError, match=r"the head reads lag, the features hold stats.*features\.poolings=stats,lag"
+    ):
         Head(SPEC.only(["stats"]), HeadConfig(poolings=("lag",)), 6)

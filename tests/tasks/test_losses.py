@@ -14,7 +14,9 @@ SMOOTHING = 0.1
 def settle(loss: str, targets: torch.Tensor, weight: torch.Tensor) -> np.ndarray:
     """The sigmoids at which gradient descent on free logits (one per class) comes to rest."""
     logits = torch.zeros(targets.shape[1], dtype=torch.float64, requires_grad=True)
-    optimiser = torch.optim.LBFGS([logits], max_iter=500, tolerance_grad=1e-13, tolerance_change=0, line_search_fn="strong_wolfe")
+    optimiser = torch.optim.LBFGS(
+        [logits], max_iter=500, tolerance_grad=1e-13, tolerance_change=0, line_search_fn="strong_wolfe"
+    )
 
     def closure() -> torch.Tensor:
         optimiser.zero_grad()

@@ -28,7 +28,12 @@ CASES: dict[str, dict[str, Any]] = {
     "meter": {"name": "meter"},
     "multiclass": {"name": "multiclass", "column": "pulse", "targets": "targets.csv"},
     "multilabel": {"name": "multilabel", "column": "tags", "targets": "targets.csv"},
-    "regression": {"name": "regression", "column": ("tempo", "size"), "units": ("bpm", ""), "targets": "targets.csv"},
+    "regression": {
+        "name": "regression",
+        "column": ("tempo", "size"),
+        "units": ("bpm", ""),
+        "targets": "targets.csv",
+    },
 }
 REGIMES = ("frozen", "streamed")
 
@@ -104,13 +109,17 @@ def test_a_saved_run_gives_its_predictions_again(settings: RunConfig, tmp_path: 
 def model_of(settings: RunConfig) -> tuple[Model, Prepared]:
     ready = prepare(settings, CPU, quiet, SILENT)
     torch.manual_seed(0)
-    return Model(ready.task, ready.task.study(ready.split("train")), ready.source, ready.task.head(ready.source.spec)), ready
+    return Model(
+        ready.task, ready.task.study(ready.split("train")), ready.source, ready.task.head(ready.source.spec)
+    ), ready
 
 
 def test_any_split_of_a_step_into_batches_gives_the_same_gradient(settings: RunConfig) -> None:
     """Compared before Adam, which blows the rounding of gradients near zero up to its rate."""
     gradients = []
-    cfg = change(settings, {"head": {"dropout": 0.3}, "training": {"batch": 8, "accumulation": 1, "clip": 1e9}})
+    cfg = change(
+        settings, {"head": {"dropout": 0.3}, "training": {"batch": 8, "accumulation": 1, "clip": 1e9}}
+    )
     for size in (8, 3, 1):
         model, ready = model_of(cfg)
         for module in model.source.encoder.modules():
@@ -119,11 +128,16 @@ def test_any_split_of_a_step_into_batches_gives_the_same_gradient(settings: RunC
         tracks = ready.split("train")[:8]
         optimiser = optimiser_for(model, cfg)
         train_epoch(model, optimiser, tracks, tensors_of(model.task.targets(tracks), CPU), cfg, 1, size)
-        gradients.append([p.grad.clone() for g in optimiser.param_groups for p in g["params"] if p.grad is not None])
+        gradients.append(
+            [p.grad.clone() for g in optimiser.param_groups for p in g["params"] if p.grad is not None]
+        )
     largest = max(float(g.abs().max()) for g in gradients[0])
     assert largest > 0
     for other in gradients[1:]:
-        assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-5 * max(1.0, largest)) for a, b in zip(gradients[0], other, strict=True))
+        assert all(
+            torch.allclose(a, b, rtol=1e-4, atol=1e-5 * max(1.0, largest))
+            for a, b in zip(gradients[0], other, strict=True)
+        )
 
 
 def test_outputs_become_predictions_with_the_ids_and_targets_of_the_tracks(settings: RunConfig) -> None:

@@ -15,7 +15,14 @@ from beatmeter.datasets.synth.structure import Phrase
 from beatmeter.datasets.synth.timing import Layout
 
 # Strings of a drone over the tonic, in the order in which they are plucked.
-STRINGS = (((-5, 0, 0, -12), 4.0), ((0, 7), 2.0), ((-5, 0, -12), 0.7), ((-5, 0, 0, 0, -12), 0.7), ((0, 7, 12, 7), 0.7), ((0,), 0.4))
+STRINGS = (
+    ((-5, 0, 0, -12), 4.0),
+    ((0, 7), 2.0),
+    ((-5, 0, -12), 0.7),
+    ((-5, 0, 0, 0, -12), 0.7),
+    ((0, 7, 12, 7), 0.7),
+    ((0,), 0.4),
+)
 # How a bass moves: held roots, roots on every group, root and fifth, a walk, its own rhythm, a pedal.
 BASSES = (("hold", 2.0), ("group", 3.0), ("fifth", 1.5), ("walk", 1.2), ("rhythm", 2.5), ("pedal", 1.0))
 
@@ -59,19 +66,29 @@ def figure_part(
             if bar == phrase.first + phrase.bars - 1 and rng.random() < stops:
                 _stop(rng, notes, layout, bar, harmony, centre, bass, size, dynamics)
             elif isinstance(texture, Figure):
-                _figure_bar(rng, notes, layout, bar, texture, harmony, dynamics, through, centre, bass, size, pedal)
+                _figure_bar(
+                    rng, notes, layout, bar, texture, harmony, dynamics, through, centre, bass, size, pedal
+                )
             else:
                 _contour_bar(rng, notes, layout, bar, texture, harmony, dynamics, through, centre, bass, size)
     return notes
 
 
-def _draw_texture(rng: np.random.Generator, layout: Layout, pulse: float, contours: float) -> Figure | tuple[str, int, str, str]:
+def _draw_texture(
+    rng: np.random.Generator, layout: Layout, pulse: float, contours: float
+) -> Figure | tuple[str, int, str, str]:
     if rng.random() < contours:
-        rates = [steps for steps in (1, 2, 3, 4) if 0.1 < pulse / steps < 0.75 and layout.division % steps == 0] or [1]
+        rates = [
+            steps for steps in (1, 2, 3, 4) if 0.1 < pulse / steps < 0.75 and layout.division % steps == 0
+        ] or [1]
         restart = pick(rng, (("group", 3.0), ("bar", 3.0), ("chord", 1.0)))
         bass = pick(rng, (("none", 1.5), ("bar", 3.0), ("group", 1.5), ("octave", 1.0)))
         return pick(rng, CONTOURS), one_of(rng, rates), restart, bass
-    fitting = [(figure, figure.weight) for figure in FIGURES if pulse / figure.steps > 0.095 and layout.division % figure.steps == 0]
+    fitting = [
+        (figure, figure.weight)
+        for figure in FIGURES
+        if pulse / figure.steps > 0.095 and layout.division % figure.steps == 0
+    ]
     return pick(rng, fitting)
 
 
@@ -179,7 +196,14 @@ def _contour_bar(
                 notes.add(position, layout.unit / rate * 0.95, pitch, level * 0.8)
 
 
-def pad_part(rng: np.random.Generator, layout: Layout, harmony: Harmony, dynamics: Dynamics, centre: int = 60, size: int = 3) -> Notes:
+def pad_part(
+    rng: np.random.Generator,
+    layout: Layout,
+    harmony: Harmony,
+    dynamics: Dynamics,
+    centre: int = 60,
+    size: int = 3,
+) -> Notes:
     """Held chords: one for each harmony, or struck again at every bar."""
     notes = Notes()
     again = rng.random() < 0.4
@@ -248,7 +272,9 @@ def bass_part(
     if kind == "hold":
         rhythm = [0.0]
     elif kind in {"group", "fifth"}:
-        rhythm = groups if len(groups) > 1 else [0.0, *([float(layout.pulses // 2)] if layout.pulses > 3 else [])]
+        rhythm = (
+            groups if len(groups) > 1 else [0.0, *([float(layout.pulses // 2)] if layout.pulses > 3 else [])]
+        )
     elif kind == "walk":
         rhythm = [float(at) for at in range(layout.pulses)] if pulse > 0.2 else groups
     elif kind == "pedal":
@@ -260,7 +286,9 @@ def bass_part(
     for phrase in phrases:
         for bar in range(phrase.first, phrase.first + phrase.bars):
             through = (bar - phrase.first + 0.5) / phrase.bars
-            for number, (here, after) in enumerate(zip(rhythm, [*rhythm[1:], float(layout.pulses)], strict=True)):
+            for number, (here, after) in enumerate(
+                zip(rhythm, [*rhythm[1:], float(layout.pulses)], strict=True)
+            ):
                 position = layout.at(bar, here * layout.division)
                 index = harmony.index(position)
                 pitch = harmony.bass(index, centre)

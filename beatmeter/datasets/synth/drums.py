@@ -85,7 +85,9 @@ def compose_pattern(rng: np.random.Generator, layout: Layout, ensemble: Ensemble
         low[1, 0] = low[0, 0] = 0.9
     voices[one_of(rng, ensemble.low)] = low
     if rng.random() < 0.88:
-        back = draw(0.04, rng.uniform(0.2, 1.0), rng.uniform(0, 0.5), rng.uniform(0, 0.2), rng.uniform(0, ticks))
+        back = draw(
+            0.04, rng.uniform(0.2, 1.0), rng.uniform(0, 0.5), rng.uniform(0, 0.2), rng.uniform(0, ticks)
+        )
         if rng.random() < 0.45:  # a backbeat: one fixed place, such as the last group or the second pulse
             back *= rng.uniform(0, 0.4)
             inner = np.flatnonzero(groups)[1:] if groups.sum() > 1 else np.flatnonzero(pulses)[1:]
@@ -112,7 +114,9 @@ def compose_pattern(rng: np.random.Generator, layout: Layout, ensemble: Ensemble
     if ensemble.color and rng.random() < 0.4:
         color = draw(rng.uniform(0, 0.5), 0.2, 0.2, 0.2, rng.uniform(0, ticks))
         voices[one_of(rng, ensemble.color)] = color * rng.uniform(0.4, 1.0)
-    if not any(voice.any() for voice in voices.values()):  # chance left every voice empty: one stroke a bar at least
+    if not any(
+        voice.any() for voice in voices.values()
+    ):  # chance left every voice empty: one stroke a bar at least
         low[:, 0] = 0.9
     return voices
 
@@ -166,7 +170,16 @@ def drum_part(
                     loose = weak if len(row) == len(weak) else np.arange(len(row)) % 2 == 1
                     flip = rng.random(len(row)) < mutation * np.where(loose, 1.5, 0.3)
                     row = np.where(flip, np.where(row > 0, 0.0, 0.4), row)
-                _place(rng, notes, layout, bar, row[: len(row) * 2 // 3] if fill else row, len(row), strokes[voice], dynamics)
+                _place(
+                    rng,
+                    notes,
+                    layout,
+                    bar,
+                    row[: len(row) * 2 // 3] if fill else row,
+                    len(row),
+                    strokes[voice],
+                    dynamics,
+                )
             if fill:
                 _fill(rng, notes, layout, bar, ensemble, strokes, pulse)
             if crash and bar == phrase.first and phrase.first and rng.random() < 0.7:
@@ -184,11 +197,22 @@ def _drawn(rng: np.random.Generator, layout: Layout, ensemble: Ensemble, pulse: 
     return compose_pattern(rng, layout, ensemble, pulse)
 
 
-def _place(rng: np.random.Generator, notes: Notes, layout: Layout, bar: int, row: FloatArray, steps: int, stroke: int, dynamics: Dynamics) -> None:
+def _place(
+    rng: np.random.Generator,
+    notes: Notes,
+    layout: Layout,
+    bar: int,
+    row: FloatArray,
+    steps: int,
+    stroke: int,
+    dynamics: Dynamics,
+) -> None:
     scale = layout.pulses * layout.division / steps
     for step in np.flatnonzero(row):
         jitter = 1 + dynamics.spread * float(rng.standard_normal())
-        notes.add(layout.at(bar, float(step) * scale), 1.0, stroke, max(0.05, min(1.0, float(row[step]) * jitter)))
+        notes.add(
+            layout.at(bar, float(step) * scale), 1.0, stroke, max(0.05, min(1.0, float(row[step]) * jitter))
+        )
 
 
 def _fill(
@@ -221,7 +245,9 @@ BOLS: tuple[tuple[tuple[str, ...], float], ...] = (
 )
 
 
-def theka_part(rng: np.random.Generator, layout: Layout, phrases: list[Phrase], pulse: float, strokes: dict[str, int]) -> Notes:
+def theka_part(
+    rng: np.random.Generator, layout: Layout, phrases: list[Phrase], pulse: float, strokes: dict[str, int]
+) -> Notes:
     """A cycle of named strokes, one or two a pulse, with a resonant stroke on the first and an empty (khali) group."""
     notes = Notes()
     groups = set(layout.group_starts().tolist())
@@ -237,7 +263,9 @@ def theka_part(rng: np.random.Generator, layout: Layout, phrases: list[Phrase], 
     place = 0
     palette = [pick(rng, BOLS) for _ in range(int(rng.integers(2, 5)))]
     lead = [pick(rng, BOLS[:4]) for _ in range(2)]
-    if rng.random() < 0.3:  # nearly one stroke throughout: only the empty groups and a turn at the end tell the cycle
+    if (
+        rng.random() < 0.3
+    ):  # nearly one stroke throughout: only the empty groups and a turn at the end tell the cycle
         palette, lead = [opening, opening, palette[0]], [opening, opening]
     empty = False
     for at in range(layout.pulses):
@@ -264,7 +292,9 @@ def theka_part(rng: np.random.Generator, layout: Layout, phrases: list[Phrase], 
                     level = 0.75 + accent * (at == 0) + 0.4 * accent * (at in groups) - 0.2 * (offset > 0)
                     for name in bol:
                         velocity = min(1.0, level * float(rng.uniform(0.85, 1.1)))
-                        notes.add(layout.at(bar, (at + offset) * layout.division), 1.0, strokes[name], velocity)
+                        notes.add(
+                            layout.at(bar, (at + offset) * layout.division), 1.0, strokes[name], velocity
+                        )
     return notes
 
 

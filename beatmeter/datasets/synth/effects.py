@@ -43,7 +43,11 @@ def apply_effects(audio: Audio, rng: np.random.Generator, options: SynthOptions,
         level = peak * 10 ** (rng.uniform(-75, -30) / 20)
         hiss = _hiss(1 << 20)
         start = int(rng.integers(0, len(hiss) // 4))
-        noise = np.resize(hiss[start:], len(audio)) if len(audio) > len(hiss) - start else hiss[start : start + len(audio)]
+        noise = (
+            np.resize(hiss[start:], len(audio))
+            if len(audio) > len(hiss) - start
+            else hiss[start : start + len(audio)]
+        )
         if rng.random() < 0.5:  # darker: a two-sample mean
             noise = 0.7 * (noise + np.roll(noise, 1))
         audio = audio + np.float32(level) * noise
@@ -56,7 +60,9 @@ def apply_effects(audio: Audio, rng: np.random.Generator, options: SynthOptions,
     return np.clip(audio, -1.0, 1.0).astype(np.float32)
 
 
-def _linear(audio: Audio, rng: np.random.Generator, rate: int, *, room: bool, equalise: bool, codec: bool) -> Audio:
+def _linear(
+    audio: Audio, rng: np.random.Generator, rate: int, *, room: bool, equalise: bool, codec: bool
+) -> Audio:
     taps = 1
     response = np.zeros(BLOCK, dtype=np.float32)
     response[0] = 1.0
@@ -79,11 +85,17 @@ def _linear(audio: Audio, rng: np.random.Generator, rate: int, *, room: bool, eq
         gain *= 10 ** (np.float32(rng.uniform(-3, 3) / 20) * octaves)
         for _ in range(int(rng.integers(0, 4))):
             centre, width = rng.uniform(-4, 3), rng.uniform(0.4, 2.0)
-            gain *= 10 ** (np.float32(rng.uniform(-10, 8) / 20) * np.exp(-(((octaves - centre) / width) ** 2)))
+            gain *= 10 ** (
+                np.float32(rng.uniform(-10, 8) / 20) * np.exp(-(((octaves - centre) / width) ** 2))
+            )
         if rng.random() < 0.35:
             gain /= np.sqrt(1 + (np.float32(rng.uniform(30, 180)) / np.maximum(hertz, 1.0)) ** 4)
     if codec:
-        edge = float(rng.uniform(3000, 0.48 * rate)) if rng.random() < 0.5 else float(rng.uniform(8000, 0.48 * rate))
+        edge = (
+            float(rng.uniform(3000, 0.48 * rate))
+            if rng.random() < 0.5
+            else float(rng.uniform(8000, 0.48 * rate))
+        )
         gain /= np.sqrt(1 + (hertz / np.float32(edge)) ** 24)
     spectrum *= gain
     # A zero-phase gain spreads a little to negative times: allow it as circular pre-ring of one block.
@@ -118,4 +130,6 @@ def _compress(audio: Audio, rng: np.random.Generator, rate: int) -> Audio:
     if len(ramp) < len(audio):
         ramp = np.pad(ramp, (0, len(audio) - len(ramp)), mode="edge")
     kernel = np.cumsum(np.concatenate([np.full(step, ramp[0]), ramp]), dtype=np.float64)
-    return (audio * ((kernel[step:] - kernel[:-step]) / step).astype(np.float32)[: len(audio)]).astype(np.float32)
+    return (audio * ((kernel[step:] - kernel[:-step]) / step).astype(np.float32)[: len(audio)]).astype(
+        np.float32
+    )

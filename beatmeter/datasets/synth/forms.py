@@ -71,7 +71,9 @@ FORMS: tuple[Form, ...] = (
     *_additive(9, "eighth", ("4+5", 0.5), ("5+4", 0.5), ("4+2+3", 0.4), ("2+3+4", 0.3), ("3+2+4", 0.3)),
     *_additive(11, "quarter", ("4+4+3", 0.4), ("6+5", 0.4), ("3+3+3+2", 0.4), ("4+3+4", 0.2)),
     *_additive(11, "eighth", ("2+2+3+2+2", 3.0), ("3+3+3+2", 1.2), ("2+2+2+2+3", 1.2), ("3+2+3+3", 1.0)),
-    *_additive(11, "eighth", ("3+2+2+2+2", 0.7), ("4+3+4", 0.6), ("4+4+3", 0.8), ("6+5", 0.4), ("2+3+3+3", 0.6)),
+    *_additive(
+        11, "eighth", ("3+2+2+2+2", 0.7), ("4+3+4", 0.6), ("4+4+3", 0.8), ("6+5", 0.4), ("2+3+3+3", 0.6)
+    ),
 )
 
 
@@ -87,7 +89,9 @@ def draw_form(rng: np.random.Generator, meter: int, options: SynthOptions) -> tu
         if fitting:
             form = pick(rng, fitting)
             return form, bar / form.pulses
-    raise ConfigError(f"no bar of meter {meter} fits tempo {options.tempo} and bar_seconds {options.bar_seconds}")
+    raise ConfigError(
+        f"no bar of meter {meter} fits tempo {options.tempo} and bar_seconds {options.bar_seconds}"
+    )
 
 
 def _admits(form: Form, bar: float, options: SynthOptions) -> bool:

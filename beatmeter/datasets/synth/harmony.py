@@ -51,7 +51,10 @@ class Harmony:
     def classes(self, index: int) -> tuple[int, ...]:
         """Pitch classes of a chord, its bass first."""
         degree = int(self.degrees[index])
-        tones = [self.key + self.scale[(degree + step) % 7] for step in ((0, 2, 4, 6) if self.sevenths else (0, 2, 4))]
+        tones = [
+            self.key + self.scale[(degree + step) % 7]
+            for step in ((0, 2, 4, 6) if self.sevenths else (0, 2, 4))
+        ]
         turn = int(self.inversions[index])
         return tuple(tone % 12 for tone in tones[turn:] + tones[:turn])
 
@@ -73,7 +76,9 @@ class Harmony:
         return [pitch for pitch in range(low, high + 1) if pitch % 12 in classes]
 
 
-def draw_harmony(rng: np.random.Generator, layout: Layout, phrases: list[Phrase], *, rhythm: str, loop: bool) -> Harmony:
+def draw_harmony(
+    rng: np.random.Generator, layout: Layout, phrases: list[Phrase], *, rhythm: str, loop: bool
+) -> Harmony:
     """Draw chords for a piece.
 
     rhythm: how often chords change: "static", "two_bars", "bar", "half" (sometimes also inside the bar), "group" or
@@ -109,7 +114,9 @@ def draw_harmony(rng: np.random.Generator, layout: Layout, phrases: list[Phrase]
     )
 
 
-def _phrase_chords(rng: np.random.Generator, layout: Layout, bars: int, rhythm: str, degree: int, loop: bool) -> list[tuple[float, int]]:
+def _phrase_chords(
+    rng: np.random.Generator, layout: Layout, bars: int, rhythm: str, degree: int, loop: bool
+) -> list[tuple[float, int]]:
     """[(offset in pulses, degree)] for one phrase."""
     unit = layout.unit
     groups = layout.group_starts()
@@ -126,7 +133,11 @@ def _phrase_chords(rng: np.random.Generator, layout: Layout, bars: int, rhythm: 
         closing = bar == bars - 1
         if bar == 0:
             rows.append((start, degree))
-        elif not (rhythm == "static" or (rhythm == "two_bars" and bar % 2) or (rhythm == "mixed" and rng.random() < 0.35)):
+        elif not (
+            rhythm == "static"
+            or (rhythm == "two_bars" and bar % 2)
+            or (rhythm == "mixed" and rng.random() < 0.35)
+        ):
             if closing and not loop:
                 degree = one_of(rng, (0, 4, 0, 5))
             else:
@@ -137,7 +148,9 @@ def _phrase_chords(rng: np.random.Generator, layout: Layout, bars: int, rhythm: 
             rows.append((start + float(inner) * unit, degree))
         elif rhythm == "mixed" and rng.random() < 0.3:
             move()
-            rows.append((start + float(one_of(rng, list(groups) if len(groups) > 1 else [inner])) * unit, degree))
+            rows.append(
+                (start + float(one_of(rng, list(groups) if len(groups) > 1 else [inner])) * unit, degree)
+            )
         elif rhythm == "group" and not closing:
             for group in groups[1:] if len(groups) > 1 else range(1, layout.pulses):
                 if rng.random() < often:

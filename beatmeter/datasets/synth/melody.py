@@ -14,7 +14,15 @@ from beatmeter.datasets.synth.structure import Phrase
 from beatmeter.datasets.synth.timing import Layout
 
 # Which bar motif each bar of a phrase takes; the last bar of a phrase may be a cadence instead.
-PHRASE_FORMS = (("aabc", 2.0), ("abac", 2.5), ("abab", 2.0), ("aaab", 1.5), ("abcd", 2.0), ("aaaa", 1.5), ("abcb", 1.0))
+PHRASE_FORMS = (
+    ("aabc", 2.0),
+    ("abac", 2.5),
+    ("abab", 2.0),
+    ("aaab", 1.5),
+    ("abcd", 2.0),
+    ("aaaa", 1.5),
+    ("abcb", 1.0),
+)
 STEPS = ((-1, 4.0), (1, 4.0), (0, 1.5), (-2, 1.3), (2, 1.5), (3, 0.5), (-3, 0.4), (4, 0.3))
 
 
@@ -36,7 +44,9 @@ class MelodyStyle:
     syncopation: float = 0.05
 
 
-def draw_rhythm(rng: np.random.Generator, layout: Layout, density: float, pulse: float, syncopation: float) -> list[float]:
+def draw_rhythm(
+    rng: np.random.Generator, layout: Layout, density: float, pulse: float, syncopation: float
+) -> list[float]:
     """Onsets of one bar in pulses of the layout, ascending, from cells or from metrical weights."""
     onsets: list[float] = []
     if layout.division != 3 and rng.random() < 0.6:
@@ -125,12 +135,18 @@ def melody_part(
                     position = layout.at(bar, -back * layout.division)
                     if position > free_until:
                         level = dynamics.velocity(rng, 1.0, 0.1)
-                        notes.add(position, layout.unit * style.legato, ladder[(place - back) % len(ladder)], level)
-            end = float(layout.pulses) if not (cadence and breath) else float(max(1, layout.pulses - lift - 1))
+                        notes.add(
+                            position, layout.unit * style.legato, ladder[(place - back) % len(ladder)], level
+                        )
+            end = (
+                float(layout.pulses) if not (cadence and breath) else float(max(1, layout.pulses - lift - 1))
+            )
             for index, (onset, step) in enumerate(zip(rhythm, steps, strict=False)):
                 position = layout.at(bar, onset * layout.division)
                 weight = _weight(layout, onset)
-                place = _step(rng, ladder, place, step, harmony, position, snap if weight >= 2 or cadence else 0.1)
+                place = _step(
+                    rng, ladder, place, step, harmony, position, snap if weight >= 2 or cadence else 0.1
+                )
                 until = rhythm[index + 1] if index + 1 < len(rhythm) else max(end, onset + 0.5)
                 length = (until - onset) * layout.unit * style.legato
                 level = dynamics.velocity(rng, weight, (count + 0.5) / phrase.bars)
@@ -149,7 +165,15 @@ def _weight(layout: Layout, onset: float) -> float:
     return 2.0 if onset in layout.group_starts() else 1.0
 
 
-def _step(rng: np.random.Generator, ladder: list[int], place: int, step: int, harmony: Harmony, position: float, snap: float) -> int:
+def _step(
+    rng: np.random.Generator,
+    ladder: list[int],
+    place: int,
+    step: int,
+    harmony: Harmony,
+    position: float,
+    snap: float,
+) -> int:
     place += step
     if place < 0:
         place = min(len(ladder) - 1, -place)

@@ -28,12 +28,18 @@ def render_meterless(seed: int, kind: str, *, seconds: float = 30.0, sample_rate
     if kind not in SOUNDS:
         raise ConfigError(f"there is no sound {kind!r} without meter", nearest(kind, KINDS))
     if not 0.5 <= seconds <= 3600 or not 8000 <= sample_rate <= 192000:
-        raise ConfigError(f"need 0.5 <= seconds <= 3600 and 8000 <= sample_rate <= 192000, got {seconds}, {sample_rate}")
+        raise ConfigError(
+            f"need 0.5 <= seconds <= 3600 and 8000 <= sample_rate <= 192000, got {seconds}, {sample_rate}"
+        )
     rng = stream(seed, f"meterless {kind}")
     sound = SOUNDS[kind](rng, round(seconds * sample_rate), sample_rate)
     low, high = QUIET.get(kind, (-30.0, -0.1))
     peak = 10 ** (rng.uniform(low, high) / 20)
-    hiss = peak * 10 ** (rng.uniform(-90, -35) / 20) * rng.standard_normal(len(sound)) if rng.random() < 0.6 else 0.0
+    hiss = (
+        peak * 10 ** (rng.uniform(-90, -35) / 20) * rng.standard_normal(len(sound))
+        if rng.random() < 0.6
+        else 0.0
+    )
     sound = sound * (peak / max(1e-9, float(np.abs(sound).max(initial=0.0)))) + hiss
     return np.clip(sound, -0.99, 0.99).astype(np.float32)
 
@@ -41,7 +47,11 @@ def render_meterless(seed: int, kind: str, *, seconds: float = 30.0, sample_rate
 def _noise(rng: np.random.Generator, n: int, rate: int) -> FloatArray:
     """White, pink, brown, blue or something between them; one in three is a band."""
     slope = float(one_of(rng, [0.0, -3.0, -6.0, 3.0, rng.uniform(-9, 3)]))
-    band = (float(rng.uniform(100, 2000)), float(rng.uniform(2500, 10000))) if rng.random() < 1 / 3 else (20.0, 0.5 * rate)
+    band = (
+        (float(rng.uniform(100, 2000)), float(rng.uniform(2500, 10000)))
+        if rng.random() < 1 / 3
+        else (20.0, 0.5 * rate)
+    )
     return _coloured(rng, n, rate, slope, band)
 
 
@@ -69,9 +79,19 @@ def _clicks(rng: np.random.Generator, n: int, rate: int) -> FloatArray:
     """Damped sines or bursts of noise at the times of a Poisson process, 0.5 to 12 a second."""
     length = int(rng.uniform(0.003, 0.08) * rate)
     t = np.arange(length) / rate
-    body = np.sin(2 * np.pi * np.exp(rng.uniform(np.log(200), np.log(5000))) * t) if rng.random() < 0.5 else rng.standard_normal(length)
+    body = (
+        np.sin(2 * np.pi * np.exp(rng.uniform(np.log(200), np.log(5000))) * t)
+        if rng.random() < 0.5
+        else rng.standard_normal(length)
+    )
     body = body * np.exp(-6.9 * t * rate / length)
-    return _scatter(rng, n, rate, float(np.exp(rng.uniform(np.log(0.5), np.log(12)))), lambda: body * 10 ** (rng.normal(0, 5) / 20))
+    return _scatter(
+        rng,
+        n,
+        rate,
+        float(np.exp(rng.uniform(np.log(0.5), np.log(12)))),
+        lambda: body * 10 ** (rng.normal(0, 5) / 20),
+    )
 
 
 def _notes(rng: np.random.Generator, n: int, rate: int) -> FloatArray:
@@ -100,7 +120,9 @@ def _speech(rng: np.random.Generator, n: int, rate: int) -> FloatArray:
         length = int(np.exp(rng.normal(np.log(0.16), 0.4)) * rate)
         hiss = int(rng.uniform(0, 0.12) * rate) if rng.random() < 0.7 else 0
         if hiss > 32:
-            consonant = _coloured(rng, hiss, rate, 3.0, (1500, 9000)) * np.hanning(hiss) * rng.uniform(0.1, 0.5)
+            consonant = (
+                _coloured(rng, hiss, rate, 3.0, (1500, 9000)) * np.hanning(hiss) * rng.uniform(0.1, 0.5)
+            )
             _add(sound, consonant, at)
         bent = pitch * np.exp(np.linspace(rng.normal(0, 0.12), rng.normal(0, 0.12), length))
         phase = np.cumsum(bent) / rate
@@ -126,7 +148,9 @@ def _hum(rng: np.random.Generator, n: int, rate: int) -> FloatArray:
 def _wind(rng: np.random.Generator, n: int, rate: int) -> FloatArray:
     """Gusts: dark noise and a band of it that swell at random."""
     low = _coloured(rng, n, rate, -6.0, (20, 2000)) * _swell(rng, n, rate, rng.uniform(1, 4), 1.0)
-    return low + rng.uniform(0.1, 1) * _coloured(rng, n, rate, -3.0, (300, rng.uniform(900, 4000))) * _swell(rng, n, rate, rng.uniform(1, 4), 1.0)
+    return low + rng.uniform(0.1, 1) * _coloured(rng, n, rate, -3.0, (300, rng.uniform(900, 4000))) * _swell(
+        rng, n, rate, rng.uniform(1, 4), 1.0
+    )
 
 
 def _sea(rng: np.random.Generator, n: int, rate: int) -> FloatArray:
@@ -146,10 +170,14 @@ def _rain(rng: np.random.Generator, n: int, rate: int) -> FloatArray:
 
     def drop() -> FloatArray:
         length = int(rng.uniform(0.002, 0.012) * rate)
-        burst: FloatArray = rng.standard_normal(length) * np.exp(-5 * np.arange(length) / length + rng.normal(0, 0.8))
+        burst: FloatArray = rng.standard_normal(length) * np.exp(
+            -5 * np.arange(length) / length + rng.normal(0, 0.8)
+        )
         return burst
 
-    return _scatter(rng, n, rate, float(rng.uniform(30, 200)), drop) + rng.uniform(0.02, 0.3) * _coloured(rng, n, rate, 0.0, (300, 10000))
+    return _scatter(rng, n, rate, float(rng.uniform(30, 200)), drop) + rng.uniform(0.02, 0.3) * _coloured(
+        rng, n, rate, 0.0, (300, 10000)
+    )
 
 
 def _applause(rng: np.random.Generator, n: int, rate: int) -> FloatArray:
@@ -157,7 +185,9 @@ def _applause(rng: np.random.Generator, n: int, rate: int) -> FloatArray:
     sound = np.zeros(n)
     for _ in range(int(rng.integers(5, 41))):
         length = int(rng.uniform(0.01, 0.04) * rate)
-        clap = _coloured(rng, length, rate, -1.0, (rng.uniform(400, 1200), 5000)) * np.exp(-6 * np.arange(length) / length)
+        clap = _coloured(rng, length, rate, -1.0, (rng.uniform(400, 1200), 5000)) * np.exp(
+            -6 * np.arange(length) / length
+        )
         gap, times, at = rng.uniform(0.2, 0.45), [], float(rng.uniform(0, 1))
         while at < n / rate:
             times.append(at)
@@ -192,7 +222,10 @@ def _birds(rng: np.random.Generator, n: int, rate: int) -> FloatArray:
                 t = np.arange(length) / rate
                 flutter = 0.05 * np.sin(2 * np.pi * rng.uniform(15, 60) * t)
                 hertz = base * np.exp(rng.normal(0, 0.15) + rng.normal(0, 0.3) * t * rate / length + flutter)
-                parts += [np.sin(2 * np.pi * np.cumsum(hertz) / rate) * np.hanning(length), np.zeros(int(rng.uniform(0.01, 0.15) * rate))]
+                parts += [
+                    np.sin(2 * np.pi * np.cumsum(hertz) / rate) * np.hanning(length),
+                    np.zeros(int(rng.uniform(0.01, 0.15) * rate)),
+                ]
             return np.concatenate(parts) * rng.uniform(0.2, 1)
 
         sound += _scatter(rng, n, rate, float(rng.uniform(0.15, 0.8)), call)
@@ -203,21 +236,31 @@ def _machine(rng: np.random.Generator, n: int, rate: int) -> FloatArray:
     """An engine or a fan: 12 to 120 strokes a second that waver, their harmonics, and air."""
     speed = np.exp(rng.uniform(np.log(12), np.log(120))) * (0.96 + 0.08 * _swell(rng, n, rate, 3.0, 1.0))
     phase = np.cumsum(speed) / rate
-    sound = sum((rng.uniform(0.1, 1) / k**0.7 * np.sin(2 * np.pi * k * phase + rng.uniform(0, 6)) for k in range(1, 13)), np.zeros(n))
+    sound = sum(
+        (
+            rng.uniform(0.1, 1) / k**0.7 * np.sin(2 * np.pi * k * phase + rng.uniform(0, 6))
+            for k in range(1, 13)
+        ),
+        np.zeros(n),
+    )
     return sound + rng.uniform(0.1, 1) * _coloured(rng, n, rate, -4.0, (50, 6000))
 
 
 def _chord(rng: np.random.Generator, n: int, rate: int) -> FloatArray:
     """One chord, held or left to ring."""
     player, sound = Instrument(one_of(rng, list(FAMILIES)), rng, rate), np.zeros(n)
-    for pitch in int(rng.integers(45, 62)) + rng.choice([0, 3, 4, 7, 10, 12, 16, 19], int(rng.integers(3, 6)), replace=False):
+    for pitch in int(rng.integers(45, 62)) + rng.choice(
+        [0, 3, 4, 7, 10, 12, 16, 19], int(rng.integers(3, 6)), replace=False
+    ):
         _add(sound, player.note(int(pitch), n / rate).astype(np.float64), int(rng.uniform(0, 0.02) * rate))
     return sound
 
 
 def _babble(rng: np.random.Generator, n: int, rate: int) -> FloatArray:
     """Three to eight people who talk at once."""
-    return sum((_speech(rng, n, rate) * rng.uniform(0.2, 1) for _ in range(int(rng.integers(3, 9)))), np.zeros(n))
+    return sum(
+        (_speech(rng, n, rate) * rng.uniform(0.2, 1) for _ in range(int(rng.integers(3, 9)))), np.zeros(n)
+    )
 
 
 def _bells(rng: np.random.Generator, n: int, rate: int) -> FloatArray:
@@ -227,17 +270,24 @@ def _bells(rng: np.random.Generator, n: int, rate: int) -> FloatArray:
     def stroke() -> FloatArray:
         t = np.arange(int(rng.uniform(0.5, 2.5) * rate)) / rate
         hertz = one_of(rng, tuned.tolist())
-        return np.asarray(sum(np.sin(2 * np.pi * hertz * m * t) * np.exp(-t * 3 * m) / m for m in (1, 2.76, 5.4)) * rng.uniform(0.2, 1))
+        return np.asarray(
+            sum(np.sin(2 * np.pi * hertz * m * t) * np.exp(-t * 3 * m) / m for m in (1, 2.76, 5.4))
+            * rng.uniform(0.2, 1)
+        )
 
     return _scatter(rng, n, rate, float(rng.uniform(0.5, 5)), stroke)
 
 
-def _coloured(rng: np.random.Generator, n: int, rate: int, slope: float, band: tuple[float, float]) -> FloatArray:
+def _coloured(
+    rng: np.random.Generator, n: int, rate: int, slope: float, band: tuple[float, float]
+) -> FloatArray:
     """Gaussian noise of standard deviation 1 with `slope` dB per octave, limited to `band` Hz."""
     size = fft.next_fast_len(max(n, 64), real=True)
     spectrum = fft.rfft(rng.standard_normal(size))
     hertz = np.maximum(np.arange(len(spectrum)) * rate / size, 10.0)
-    spectrum *= hertz ** (slope / 6.02) / np.sqrt(1 + (band[0] / hertz) ** 8) / np.sqrt(1 + (hertz / band[1]) ** 8)
+    spectrum *= (
+        hertz ** (slope / 6.02) / np.sqrt(1 + (band[0] / hertz) ** 8) / np.sqrt(1 + (hertz / band[1]) ** 8)
+    )
     sound: FloatArray = fft.irfft(spectrum, size)[:n]
     return sound / max(1e-12, float(sound.std()))
 
@@ -249,7 +299,9 @@ def _swell(rng: np.random.Generator, n: int, rate: int, seconds: float, depth: f
     return 1 - depth * np.interp(np.arange(n) / rate, at, rng.random(len(at)))
 
 
-def _scatter(rng: np.random.Generator, n: int, rate: int, density: float, make: Callable[[], FloatArray]) -> FloatArray:
+def _scatter(
+    rng: np.random.Generator, n: int, rate: int, density: float, make: Callable[[], FloatArray]
+) -> FloatArray:
     """Sounds at the times of a Poisson process of `density` a second; at least one."""
     sound = np.zeros(n)
     for time in rng.uniform(0, n, max(1, int(rng.poisson(density * n / rate)))):

@@ -26,9 +26,15 @@ class Meters:
     kind: str
 
 
-def draw_meters(rng: np.random.Generator, meter: int | None, kind: str | None, seconds: float, options: SynthOptions) -> Meters:
+def draw_meters(
+    rng: np.random.Generator, meter: int | None, kind: str | None, seconds: float, options: SynthOptions
+) -> Meters:
     if kind is None:
-        chances = (("polymeter", options.polymeter), ("polyrhythm", options.polyrhythm), ("hemiola", options.hemiola))
+        chances = (
+            ("polymeter", options.polymeter),
+            ("polyrhythm", options.polyrhythm),
+            ("hemiola", options.hemiola),
+        )
         rest = 1.0 - sum(chance for _, chance in chances)
         kind = pick(rng, (*chances, ("single", rest)))
     if kind == "hemiola":
@@ -45,13 +51,17 @@ def draw_meters(rng: np.random.Generator, meter: int | None, kind: str | None, s
     return Meters(form, pulse, first, second, {primary: 1.0, other: round(weight, 3)}, primary, kind)
 
 
-def _second_layout(rng: np.random.Generator, kind: str, primary: int, form: Form, pulse: float, first: Layout, span: float) -> tuple[int, Layout]:
+def _second_layout(
+    rng: np.random.Generator, kind: str, primary: int, form: Form, pulse: float, first: Layout, span: float
+) -> tuple[int, Layout]:
     """Another bar length over the same pulses, or another number of beats in the same bar."""
     groups = {3: (3,), 4: (4,), 5: (3, 2), 7: (4, 3), 9: (5, 4), 11: (4, 4, 3)}
     if kind == "hemiola":
         other = 4 if primary == 3 else 3
         bar: tuple[int, ...] = (2,) if other == 4 else (3,)
-        return other, make_layout(Form(other, "hemiola", bar, form.unit), pulses=span, division=first.division)
+        return other, make_layout(
+            Form(other, "hemiola", bar, form.unit), pulses=span, division=first.division
+        )
     others = [other for other in METERS if other != primary]
     if kind == "polyrhythm":
         beats = len(first.group_starts()) if form.unit == "eighth" else first.pulses
@@ -61,7 +71,9 @@ def _second_layout(rng: np.random.Generator, kind: str, primary: int, form: Form
         form2 = Form(other, "against", groups[other], "quarter")
         return other, make_layout(form2, pulses=span, division=1, unit=first.pulses / other)
     other = pick(rng, [(other, 1.0) for other in others])
-    return other, make_layout(Form(other, "over", groups[other], form.unit), pulses=span, division=first.division)
+    return other, make_layout(
+        Form(other, "over", groups[other], form.unit), pulses=span, division=first.division
+    )
 
 
 def _draw_division(rng: np.random.Generator, form: Form, pulse: float) -> int:

@@ -11,7 +11,9 @@ from beatmeter.datasets.synth.hits import STROKES, make_stroke
 from beatmeter.datasets.synth.timing import Timing
 from beatmeter.datasets.synth.tones import Instrument
 
-Sounding = Callable[[int, float], tuple[Audio, int]]  # (pitch or stroke, seconds) -> (samples, release in samples)
+Sounding = Callable[
+    [int, float], tuple[Audio, int]
+]  # (pitch or stroke, seconds) -> (samples, release in samples)
 
 
 def percussion(rng: np.random.Generator, table: FloatArray, rate: int) -> Sounding:
@@ -54,8 +56,14 @@ def mix(
     ramps: dict[int, Audio] = {}
     total = len(out)
     final = int(silence[1] * rate)
-    for onset, length, pitch, velocity in zip(onsets.tolist(), lengths.tolist(), table[:, 2].astype(int).tolist(), table[:, 3].tolist(), strict=True):
-        if onset + length < silence[0] or onset >= silence[1] or (silence[0] > 0 and onset < silence[0] - 0.02):
+    for onset, length, pitch, velocity in zip(
+        onsets.tolist(), lengths.tolist(), table[:, 2].astype(int).tolist(), table[:, 3].tolist(), strict=True
+    ):
+        if (
+            onset + length < silence[0]
+            or onset >= silence[1]
+            or (silence[0] > 0 and onset < silence[0] - 0.02)
+        ):
             continue
         wave, release = sounding(pitch, min(length, 8.0))
         start = int(onset * rate)

@@ -50,4 +50,6 @@ def draw_dynamics(rng: np.random.Generator, flat: bool) -> Dynamics:
     """Flat as a score rendered without expression, or played."""
     if flat:
         return Dynamics(0.0, 0.0, 0.0)
-    return Dynamics(float(rng.uniform(0.0, 0.6)), float(rng.uniform(0.02, 0.12)), float(rng.uniform(0.0, 0.4)))
+    return Dynamics(
+        float(rng.uniform(0.0, 0.6)), float(rng.uniform(0.02, 0.12)), float(rng.uniform(0.0, 0.4))
+    )

@@ -51,7 +51,9 @@ class Pattern:
             if voice not in STROKES:
                 raise ConfigError(f"pattern {name!r}: no stroke {voice!r} in hits.STROKES")
             if len(steps) % (pulses * bars) or set(steps) - set(LEVELS):
-                raise ConfigError(f"pattern {name!r}: {voice}={text!r} is no whole bar of {groups} in {''.join(LEVELS)}")
+                raise ConfigError(
+                    f"pattern {name!r}: {voice}={text!r} is no whole bar of {groups} in {''.join(LEVELS)}"
+                )
             levels = np.array([LEVELS[step] for step in steps]).reshape(bars, -1)
             self.division = max(self.division, levels.shape[1] // pulses)
             self.voices[voice] = levels
@@ -65,7 +67,14 @@ PATTERNS: tuple[Pattern, ...] = (
     Pattern("shuffle", "4", kick="x.....x.....", snare="...x.....x..", ride="x.xx.xx.xx.x"),
     Pattern("bossa", "2+2", kick="x..xx..x", rim="x..x..x. ..x.x...", hat="xxxxxxxx"),
     Pattern("breakbeat", "4", kick="x.x.......xx....", snare="....x..-.-..x..-", hat="x.x.x.x.x.x.x.x."),
-    Pattern("clave", "4", block="x..x..x...x.x...", conga_low="..........xx..xx", conga_high="x...x...x.......", shaker="x.x.x.x.x.x.x.x."),
+    Pattern(
+        "clave",
+        "4",
+        block="x..x..x...x.x...",
+        conga_low="..........xx..xx",
+        conga_high="x...x...x.......",
+        shaker="x.x.x.x.x.x.x.x.",
+    ),
     Pattern("rumba", "4", block="x..x...x..x.x...", conga_low="......x...x...xx", cowbell="x.x.xx.x.xx.x.x."),
     Pattern("tumbao", "4", slap="....x...", conga_low="......xx", shaker="xoxoxoxo"),
     Pattern("cascara", "4", rim="x.x.xx.x.xx.x.xx", cowbell="x...x...x...x...", kick="x.....x."),
@@ -124,7 +133,9 @@ class Figure:
         lanes = {cell.count("/") for _, cell in cells}
         symbols = {symbol for _, cell in cells for symbol in _clean(cell)} - set("bofc012345-./")
         if len(steps) != 1 or steps.pop() % 1 or len(lanes) != 1 or symbols:
-            raise ConfigError(f"figure {self.name!r}: lanes must agree in number and in whole steps per pulse {symbols or ''}")
+            raise ConfigError(
+                f"figure {self.name!r}: lanes must agree in number and in whole steps per pulse {symbols or ''}"
+            )
 
     @property
     def steps(self) -> int:
@@ -150,21 +161,47 @@ FIGURES: tuple[Figure, ...] = (
     Figure("octave oom-pah", {2: "o. / .c", 3: "o.. / .cc", 4: "o.o. / .c.c"}, weight=1.5),
     Figure("held bass", {2: "o- / .c", 3: "o-- / .cc", 4: "o--- / .ccc"}, {2: ".. / cc", 3: "... / ccc"}, 2),
     Figure("boom-chick", {1: "b. / .c", 2: "b.f. / .c.c", 3: "b.f.f. / .c.c.c"}, {1: "f. / .c"}),
-    Figure("bass and chord", {2: "b- / c-", 3: "b-- / c--", 4: "b-f- / c-c-"}, {2: "f- / c-", 3: "f-- / c--"}, 1.5),
+    Figure(
+        "bass and chord",
+        {2: "b- / c-", 3: "b-- / c--", 4: "b-f- / c-c-"},
+        {2: "f- / c-", 3: "f-- / c--"},
+        1.5,
+    ),
     Figure("long-short", {2: "b- / .c", 3: "b-f / c-c", 4: "b--f / c-.c"}, {3: "b.. / c-c"}, 1.5),
     Figure("alberti", {1: "02", 2: "0212", 3: "021212", 4: "02120212"}, weight=2),
     Figure("bass alberti", {1: "b. / .1", 2: "b--- / .212", 3: "b----- / .21212"}, {2: ".... / 0212"}, 1.5),
     Figure("rolled", {2: "b- / 02", 3: "b-- / 012", 4: "b--- / 0123"}, {2: ".. / 13", 3: "... / 321"}, 2),
-    Figure("rolled fast", {1: "b- / 02", 2: "b--- / 0123", 3: "b----- / 012345", 4: "b------- / 01234321"}, weight=2),
+    Figure(
+        "rolled fast",
+        {1: "b- / 02", 2: "b--- / 0123", 3: "b----- / 012345", 4: "b------- / 01234321"},
+        weight=2,
+    ),
     Figure("bass then roll", {2: "b-.. / .123", 3: "b-.... / .12321", 4: "b-...... / .1234321"}, weight=1.5),
     Figure("sarabande", {2: "b. / cc", 3: "b.. / cc-", 4: "b... / c.c-"}, weight=0.8),
     Figure("mazurka", {3: "b.... . / c.ccc.", 2: "b... / ..c.", 4: "b....... / ..c.c.c."}, weight=0.8),
-    Figure("polonaise", {3: "b........... / ..cccc.c.c..", 2: "b....... / ..ccc.c.", 4: "b... ........ .... / ..cc c.c.c.c.c..."}),
+    Figure(
+        "polonaise",
+        {
+            3: "b........... / ..cccc.c.c..",
+            2: "b....... / ..ccc.c.",
+            4: "b... ........ .... / ..cc c.c.c.c.c...",
+        },
+    ),
     Figure("habanera", {2: "b.bb / ..c.", 3: "b..bb. / ..c.cc", 4: "b..bb.b. / ..c...c."}, weight=0.8),
     Figure("siciliano", {3: "b-- / c.c", 2: "b- / c.", 4: "b--- / c.cc"}, weight=0.8),
     Figure("bass only", {2: "b-", 3: "b--", 4: "b-f-"}, {2: "f-", 3: "f--"}, 0.6),
-    Figure("downbeat chord", {2: "b- / c-", 3: "b-- / c--", 4: "b--- / c---"}, {2: "-- / --", 3: "--- / ---"}, 1.2),
-    Figure("after-beats", {1: ". / c", 2: "b. / .c", 3: "b.. / .cc", 4: "b... / .ccc"}, {2: ".. / .c", 3: "... / .cc"}, 1.2),
+    Figure(
+        "downbeat chord",
+        {2: "b- / c-", 3: "b-- / c--", 4: "b--- / c---"},
+        {2: "-- / --", 3: "--- / ---"},
+        1.2,
+    ),
+    Figure(
+        "after-beats",
+        {1: ". / c", 2: "b. / .c", 3: "b.. / .cc", 4: "b... / .ccc"},
+        {2: ".. / .c", 3: "... / .cc"},
+        1.2,
+    ),
 )
 
 # Chord tones by number, repeated from the start of every bar or group; "c" is the whole chord, "." a rest.
@@ -190,7 +227,16 @@ CONTOURS: tuple[tuple[str, float], ...] = (
 # Melodic rhythm inside a group, by its length in pulses; more steps than pulses subdivide.
 CELLS: dict[int, tuple[tuple[str, float], ...]] = {
     1: (("x", 3), ("xx", 1.2), ("x.xx", 0.2), ("x..x", 0.3)),
-    2: (("x.", 3), ("xx", 3), ("x.xx", 1.5), ("x..x", 1.2), ("xxx.", 0.8), (".x", 0.4), ("xxxx", 0.8), (".xxx", 0.3)),
+    2: (
+        ("x.", 3),
+        ("xx", 3),
+        ("x.xx", 1.5),
+        ("x..x", 1.2),
+        ("xxx.", 0.8),
+        (".x", 0.4),
+        ("xxxx", 0.8),
+        (".xxx", 0.3),
+    ),
     3: (
         ("x..", 2.5),
         ("x.x", 3),

@@ -47,12 +47,16 @@ def _melody(rng: np.random.Generator, player: Player, *, exact: bool = False) ->
         ornaments=0.0 if exact or rng.random() < 0.5 else float(rng.uniform(0, 0.1)),
         syncopation=0.15 if rng.random() < 0.2 else 0.0,
     )
-    return melody_part(rng, player.layout, player.phrases, player.harmony, style, player.pulse, player.dynamics)
+    return melody_part(
+        rng, player.layout, player.phrases, player.harmony, style, player.pulse, player.dynamics
+    )
 
 
 def _figure(rng: np.random.Generator, player: Player) -> Notes:
     p = player
-    return under.figure_part(rng, p.layout, p.phrases, p.harmony, p.pulse, p.dynamics, p.part.centre, wander=p.scored)
+    return under.figure_part(
+        rng, p.layout, p.phrases, p.harmony, p.pulse, p.dynamics, p.part.centre, wander=p.scored
+    )
 
 
 def _block(rng: np.random.Generator, player: Player) -> Notes:
@@ -107,7 +111,9 @@ ROLES: dict[str, Callable[[np.random.Generator, Player], Notes]] = {
 PERCUSSION = frozenset({"drums", "theka", "click"})
 
 
-def doubled(rng: np.random.Generator, twin: np.random.Generator, player: Player, parts: list[Part], number: int) -> Notes:
+def doubled(
+    rng: np.random.Generator, twin: np.random.Generator, player: Player, parts: list[Part], number: int
+) -> Notes:
     """The part before, an octave away and now and then without its short notes."""
     source = parts[number - 1] if number else player.part
     role = source.role if source.role in ROLES else "melody"
@@ -117,7 +123,9 @@ def doubled(rng: np.random.Generator, twin: np.random.Generator, player: Player,
     return Notes([(at, length, pitch + octave, level) for at, length, pitch, level in notes.rows])
 
 
-def resting(rng: np.random.Generator, table: FloatArray, phrases: list[Phrase], layout: Layout, part: Part, count: int) -> FloatArray:
+def resting(
+    rng: np.random.Generator, table: FloatArray, phrases: list[Phrase], layout: Layout, part: Part, count: int
+) -> FloatArray:
     """Parts of larger textures rest for whole phrases now and then."""
     if count < 3 or not len(table) or rng.random() < 0.5:
         return table

@@ -39,7 +39,9 @@ def render(
     if kind is not None and kind not in KINDS:
         raise ConfigError(f"kind must be one of {KINDS}, got {kind!r}")
     if not 0.5 <= seconds <= 3600 or not 8000 <= sample_rate <= 192000:
-        raise ConfigError(f"need 0.5 <= seconds <= 3600 and 8000 <= sample_rate <= 192000, got {seconds}, {sample_rate}")
+        raise ConfigError(
+            f"need 0.5 <= seconds <= 3600 and 8000 <= sample_rate <= 192000, got {seconds}, {sample_rate}"
+        )
     rng = stream(seed, "piece")
     style = _draw_style(stream(seed, "style"), options)
     meters = draw_meters(stream(seed, "meter"), meter, kind, seconds, options)
@@ -50,11 +52,15 @@ def render(
         feel = "human"
     cut = rng.random() < options.cut
     origin = float(rng.uniform(0, layout.pulses)) if cut else 0.0
-    swing = float(rng.uniform(0.52, 0.68)) if rng.random() < options.swing and layout.division % 2 == 0 else 0.5
+    swing = (
+        float(rng.uniform(0.52, 0.68)) if rng.random() < options.swing and layout.division % 2 == 0 else 0.5
+    )
     if meters.kind == "polyrhythm" or meters.pulse / 2 < 0.12:
         swing = 0.5
     ends = np.array([layout.starts[phrase.first + phrase.bars] for phrase in phrases])
-    timing = draw_timing(rng, feel=feel, pulse=meters.pulse, bars=layout.starts, phrases=ends, origin=origin, swing=swing)
+    timing = draw_timing(
+        rng, feel=feel, pulse=meters.pulse, bars=layout.starts, phrases=ends, origin=origin, swing=swing
+    )
     silence = (0.0, seconds)
     if rng.random() < options.silence:
         silence = (float(rng.uniform(0, 0.08)) * seconds, seconds * (1 - float(rng.uniform(0, 0.12))))
@@ -68,7 +74,10 @@ def _draw_style(rng: np.random.Generator, options: SynthOptions) -> Style:
     factors = dict(options.style_weights)
     unknown = set(factors) - {style.name for style in STYLES}
     if unknown:
-        raise ConfigError(f"style_weights names {sorted(unknown)}", nearest(sorted(unknown)[0], [style.name for style in STYLES]))
+        raise ConfigError(
+            f"style_weights names {sorted(unknown)}",
+            nearest(sorted(unknown)[0], [style.name for style in STYLES]),
+        )
     rows = [(style, style.weight * factors.get(style.name, 1.0)) for style in STYLES]
     if not any(weight for _, weight in rows):
         raise ConfigError("style_weights switch every style off", "Give at least one style a factor above 0.")

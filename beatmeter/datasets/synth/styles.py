@@ -8,13 +8,36 @@ Weights = tuple[tuple[str, float], ...]
 
 KEYS: Weights = (("piano", 6), ("old_piano", 2), ("electric_piano", 1), ("harpsichord", 0.8), ("organ", 0.6))
 PLUCKED: Weights = (("guitar", 3), ("harp", 1), ("plucked", 2), ("harpsichord", 0.5))
-SINGING: Weights = (("voice", 3), ("oboe", 2), ("choir", 1), ("flute", 1.5), ("clarinet", 1), ("bowed_solo", 1.5))
+SINGING: Weights = (
+    ("voice", 3),
+    ("oboe", 2),
+    ("choir", 1),
+    ("flute", 1.5),
+    ("clarinet", 1),
+    ("bowed_solo", 1.5),
+)
 BOWED: Weights = (("strings", 2), ("bowed_solo", 3), ("pizzicato", 0.6), ("piano", 0.6))
 BASSES: Weights = (("bass", 3), ("upright", 2), ("synth_bass", 1))
-SYNTHS: Weights = (("lead", 2), ("synth_pluck", 3), ("pad", 1), ("electric_piano", 1), ("mallet", 1), ("blip", 0.0))
+SYNTHS: Weights = (
+    ("lead", 2),
+    ("synth_pluck", 3),
+    ("pad", 1),
+    ("electric_piano", 1),
+    ("mallet", 1),
+    ("blip", 0.0),
+)
 PADS: Weights = (("pad", 2), ("strings", 2), ("organ", 1), ("choir", 1), ("reed", 0.5))
-FOLK: Weights = (("reed", 2), ("bowed_solo", 2), ("clarinet", 2), ("plucked", 2), ("flute", 1.5), ("voice", 1.5))
-ANY: Weights = tuple((name, 1.0) for name in ("piano", "guitar", "lead", "brass", "flute", "mallet", "oboe", "strings"))
+FOLK: Weights = (
+    ("reed", 2),
+    ("bowed_solo", 2),
+    ("clarinet", 2),
+    ("plucked", 2),
+    ("flute", 1.5),
+    ("voice", 1.5),
+)
+ANY: Weights = tuple(
+    (name, 1.0) for name in ("piano", "guitar", "lead", "brass", "flute", "mallet", "oboe", "strings")
+)
 
 
 @dataclass(frozen=True)
@@ -47,7 +70,14 @@ class Style:
     parts: tuple[Part, ...]
     feels: Weights = (("machine", 2), ("steady", 2), ("human", 2))
     flat: float = 0.15
-    harmony: Weights = (("bar", 5), ("two_bars", 1), ("half", 1.5), ("mixed", 1.5), ("group", 0.4), ("static", 0.6))
+    harmony: Weights = (
+        ("bar", 5),
+        ("two_bars", 1),
+        ("half", 1.5),
+        ("mixed", 1.5),
+        ("group", 0.4),
+        ("static", 0.6),
+    )
     loop: float = 0.5
     steady: float = 0.3
 

@@ -118,7 +118,9 @@ def draw_timing(
     lengths = np.exp(np.clip(curve, -0.5, 0.7))
     lengths *= pulse / lengths.mean()
     seconds = np.concatenate([[0.0], np.cumsum(lengths)])
-    timing = Timing(seconds, first, swing, {"machine": 0.0, "steady": 0.004, "human": 0.009, "rubato": 0.012}[feel])
+    timing = Timing(
+        seconds, first, swing, {"machine": 0.0, "steady": 0.004, "human": 0.009, "rubato": 0.012}[feel]
+    )
     shift = float(timing.at(np.array([origin]))[0])
     return Timing(seconds - shift, first, swing, timing.jitter * float(rng.uniform(0.4, 1.6)))
 

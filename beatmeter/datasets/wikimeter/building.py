@@ -55,7 +55,13 @@ def plan(works: Iterable[Work], out: Path) -> list[Step]:
     """What `build` would do, without doing it."""
     folder = WikiFolder(out)
     records = folder.records()
-    return [Step(work, (r := records.get(work.song)) is not None and folder.whole(r) and _still_fits(work, r.source)) for work in works]
+    return [
+        Step(
+            work,
+            (r := records.get(work.song)) is not None and folder.whole(r) and _still_fits(work, r.source),
+        )
+        for work in works
+    ]
 
 
 def build(
@@ -99,7 +105,11 @@ def build(
 
 def _still_fits(work: Work, source: Source | None) -> bool:
     """Whether what was downloaded earlier is what the catalogue asks for now."""
-    return source is not None and SHORTER * work.seconds <= source.seconds <= LONGER * work.seconds and work.source in ("", source.url)
+    return (
+        source is not None
+        and SHORTER * work.seconds <= source.seconds <= LONGER * work.seconds
+        and work.source in ("", source.url)
+    )
 
 
 def _round(
@@ -116,7 +126,11 @@ def _round(
     again: list[Record] = []
     tasks = ((record, folder.staging()) for record in todo)
     owners = _owners(records.values())
-    for record, found in zip(todo, ordered(partial(_acquire, downloader, candidates, owners), tasks, min(jobs, len(todo))), strict=True):
+    for record, found in zip(
+        todo,
+        ordered(partial(_acquire, downloader, candidates, owners), tasks, min(jobs, len(todo))),
+        strict=True,
+    ):
         if isinstance(found, Crash):
             found = Found((*record.refusals, _refusal("", "", "the process that worked on it died", True)))
         owner = _owners(records.values()).get(found.source.sha256) if found.source else None
@@ -125,7 +139,10 @@ def _round(
             again.append(replace(record, refusals=(*found.refusals, twin)))
             folder.commit(again[-1])
             continue
-        segments = tuple(Segment(f"{SOURCE}/{file.name}", start, end, file.stat().st_size) for start, end, file in found.pieces)
+        segments = tuple(
+            Segment(f"{SOURCE}/{file.name}", start, end, file.stat().st_size)
+            for start, end, file in found.pieces
+        )
         made = Record(record.work, found.source, segments, found.refusals)
         folder.commit(made, [file for _, _, file in found.pieces])
         records[record.work.song] = made
@@ -216,13 +233,18 @@ def _try(
         raise _UnfitError(f"{error.kind}: {said}", error.kind not in ("short", "silent", "damaged")) from None
     fetched.path.unlink(missing_ok=True)
     title = fetched.title or candidate.title
-    return Source(candidate.url, title, fetched.uploader, fetched.licence, round(seconds, 3), digest, _now()), pieces
+    return Source(
+        candidate.url, title, fetched.uploader, fetched.licence, round(seconds, 3), digest, _now()
+    ), pieces
 
 
 def _require_length(work: Work, seconds: float, again: bool) -> None:
     shortest, longest = SHORTER * work.seconds, LONGER * work.seconds
     if not shortest <= seconds <= longest:
-        raise _UnfitError(f"it lasts {clock(seconds)}, expected {clock(work.seconds)} ({clock(shortest)} to {clock(longest)})", again)
+        raise _UnfitError(
+            f"it lasts {clock(seconds)}, expected {clock(work.seconds)} ({clock(shortest)} to {clock(longest)})",
+            again,
+        )
     if not spans(seconds):
         raise _UnfitError(f"it lasts {seconds:.1f} s, a segment needs {SHORTEST:g} s", again)
 

@@ -60,7 +60,11 @@ class Work:
     def names(self) -> tuple[str, ...]:
         """Whatever this work shares with others that must stay in its split: artist, people, tune, in plain letters.
         `Traditional ...` is nobody."""
-        people = [f"artist {plain(name)}" for name in (self.artist, *self.people) if not plain(name).startswith("traditional")]
+        people = [
+            f"artist {plain(name)}"
+            for name in (self.artist, *self.people)
+            if not plain(name).startswith("traditional")
+        ]
         return (*people, f"tune {plain(self.tune or self.title)}")
 
 
@@ -77,7 +81,11 @@ def file_name(text: str) -> str:
 
 def plain(name: str) -> str:
     """A name for comparing: no case, accents, punctuation or leading article."""
-    letters = "".join(c for c in unicodedata.normalize("NFKD", name.casefold().replace("&", " and ")) if not unicodedata.combining(c))
+    letters = "".join(
+        c
+        for c in unicodedata.normalize("NFKD", name.casefold().replace("&", " and "))
+        if not unicodedata.combining(c)
+    )
     words = "".join(c if c.isalnum() else "" if c in "'’ʼ`" else " " for c in letters).split()
     return " ".join(words[1:] if len(words) > 1 and words[0] == "the" else words) or name.casefold()
 
@@ -86,18 +94,27 @@ def read_catalogue(path: Path, classes: Sequence[str]) -> list[Work]:
     """The works of a catalogue table, or of all tables in a folder. Raises DataError (file:line) for the first row that
     cannot be used, and for two works whose files would have the same names."""
     if not path.exists():
-        raise DataError(f"there is no catalogue {shown(path)}", "A catalogue is a CSV table, or a folder of them: data/catalogues/ has some.")
+        raise DataError(
+            f"there is no catalogue {shown(path)}",
+            "A catalogue is a CSV table, or a folder of them: data/catalogues/ has some.",
+        )
     tables = [p for p in listing(path) if p.suffix.lower() in SUFFIXES] if path.is_dir() else [path]
     works: dict[str, Work] = {}
     for table in map(read_table, tables):
         lacking = [name for name in COLUMNS if name not in table.columns]
         if lacking:
-            raise DataError(f"{shown(table.path)} lacks the columns {', '.join(lacking)}", f"It has: {', '.join(table.columns)}.")
+            raise DataError(
+                f"{shown(table.path)} lacks the columns {', '.join(lacking)}",
+                f"It has: {', '.join(table.columns)}.",
+            )
         for row in table.rows:
             work = _work(row, classes)
             first = works.setdefault(unicodedata.normalize("NFC", work.song).casefold(), work)
             if first is not work:
-                raise DataError(f"{work.where}: {work.artist} - {work.title} is named like {first.where}", "Keep one, or change its title.")
+                raise DataError(
+                    f"{work.where}: {work.artist} - {work.title} is named like {first.where}",
+                    "Keep one, or change its title.",
+                )
     if not works:
         raise DataError(f"{shown(path)} lists no works", f"Its columns are {', '.join(COLUMNS)}.")
     return list(works.values())
@@ -109,7 +126,9 @@ def _work(row: Row, classes: Sequence[str]) -> Work:
     empty = [name for name in COLUMNS if not row.text(name)]
     if empty:
         raise DataError(f"{row.where}: {empty[0]} is empty", f"Every work needs {', '.join(COLUMNS)}.")
-    if any(unicodedata.category(c) == "Cs" for cell in row.cells.values() for c in cell):  # what could not be decoded
+    if any(
+        unicodedata.category(c) == "Cs" for cell in row.cells.values() for c in cell
+    ):  # what could not be decoded
         raise DataError(f"{row.where}: these bytes are not UTF-8", "Save the table as UTF-8.")
     try:
         meters = parse_labels(row.text("meters"), classes).weights
@@ -117,14 +136,26 @@ def _work(row: Row, classes: Sequence[str]) -> Work:
     except DataError as error:
         raise DataError(f"{row.where}: {error.what}", error.hint) from None
     except ValueError:
-        raise DataError(f"{row.where}: seconds {row.text('seconds')!r} is not a number", "5:24 is 324.") from None
+        raise DataError(
+            f"{row.where}: seconds {row.text('seconds')!r} is not a number", "5:24 is 324."
+        ) from None
     if not (math.isfinite(seconds) and seconds > 0):
         raise DataError(f"{row.where}: seconds {row.text('seconds')} is not above zero")
     verified = row.text("verified").lower()
     if verified not in _VERIFIED:
         raise DataError(f"{row.where}: verified {verified!r} is neither yes nor no")
     people = tuple(name.strip() for name in row.text("people").split(";") if name.strip())
-    return Work(row.text("artist"), row.text("title"), meters, seconds, row.text("tune"), people, row.text("source"), _VERIFIED[verified], row.where)
+    return Work(
+        row.text("artist"),
+        row.text("title"),
+        meters,
+        seconds,
+        row.text("tune"),
+        people,
+        row.text("source"),
+        _VERIFIED[verified],
+        row.where,
+    )
 
 
 def groups(works: Iterable[Work]) -> dict[str, str]:

@@ -61,10 +61,15 @@ class YtDlp:
             import yt_dlp
             from yt_dlp.extractor import gen_extractor_classes
         except ImportError:
-            raise DataError("yt-dlp is not installed, and music is downloaded by it", "pip install 'beatmeter[wikimeter]'") from None
+            raise DataError(
+                "yt-dlp is not installed, and music is downloaded by it", "pip install 'beatmeter[wikimeter]'"
+            ) from None
         known = {e.SEARCH_KEY for e in gen_extractor_classes() if getattr(e, "SEARCH_KEY", None)}
         if self.where not in known:
-            raise DataError(f"yt-dlp {yt_dlp.version.__version__} has no search {self.where!r}", f"Known: {', '.join(sorted(known))}.")
+            raise DataError(
+                f"yt-dlp {yt_dlp.version.__version__} has no search {self.where!r}",
+                f"Known: {', '.join(sorted(known))}.",
+            )
 
     def search(self, query: str, limit: int) -> Sequence[Candidate]:
         """Titles and lengths only: no candidate is opened."""
@@ -86,7 +91,12 @@ class YtDlp:
             refusals.append(reason)
             return reason
 
-        options = {"paths": {"home": str(folder)}, "outtmpl": {"default": "audio.%(ext)s"}, "match_filter": refuse, "sleep_interval": self.pause}
+        options = {
+            "paths": {"home": str(folder)},
+            "outtmpl": {"default": "audio.%(ext)s"},
+            "match_filter": refuse,
+            "sleep_interval": self.pause,
+        }
         info = self._ask(url, True, options)
         files = [Path(d["filepath"]) for d in info.get("requested_downloads") or () if d.get("filepath")]
         if not files or not files[0].is_file():
@@ -134,7 +144,11 @@ class _Silence:
 
 def _said(error: Exception) -> str:
     """yt-dlp's message without its prefix and colours, on one line."""
-    return shown(re.sub(r"\x1b\[[0-9;]*m|^ERROR: ", "", re.sub(r"\s+", " ", str(error))).removeprefix("ERROR: ").strip())
+    return shown(
+        re.sub(r"\x1b\[[0-9;]*m|^ERROR: ", "", re.sub(r"\s+", " ", str(error)))
+        .removeprefix("ERROR: ")
+        .strip()
+    )
 
 
 def _text(value: object) -> str:

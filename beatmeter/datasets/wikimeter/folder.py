@@ -34,7 +34,18 @@ SOURCE = "WIKI"
 _WORDS = {"3": "three", "4": "four", "5": "five", "7": "seven", "9": "nine", "11": "eleven"}
 _ALTERNATIVE = {"3": "6", "4": "2", "5": "10", "7": "14"}  # as METER2800 pairs them
 _LABELS = ("filename", "label", "meter", "alt_meter", "group", "verified")
-_LICENCES = ("file", "artist", "title", "licence", "uploader", "url", "title_at_source", "start", "end", "fetched")
+_LICENCES = (
+    "file",
+    "artist",
+    "title",
+    "licence",
+    "uploader",
+    "url",
+    "title_at_source",
+    "start",
+    "end",
+    "fetched",
+)
 _REJECTED = ("artist", "title", "url", "candidate", "reason", "time", "tried_again")
 
 
@@ -89,7 +100,12 @@ class Record:
     def from_json(cls, value: dict[str, Any]) -> Record:
         work = Work(**{**value["work"], "people": tuple(value["work"]["people"])})
         source = None if value["source"] is None else Source(**value["source"])
-        return cls(work, source, tuple(Segment(**s) for s in value["segments"]), tuple(Refusal(**r) for r in value["refusals"]))
+        return cls(
+            work,
+            source,
+            tuple(Segment(**s) for s in value["segments"]),
+            tuple(Refusal(**r) for r in value["refusals"]),
+        )
 
 
 class WikiFolder:
@@ -97,26 +113,40 @@ class WikiFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.labels, self.licences, self.rejected = path / "wikimeter.tab", path / "licences.csv", path / "rejected.csv"
+        self.labels, self.licences, self.rejected = (
+            path / "wikimeter.tab",
+            path / "licences.csv",
+            path / "rejected.csv",
+        )
         self._works, self._tmp = path / "works", path / "tmp"
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the folder; what earlier runs left in flight is thrown away. Raises DataError when another process holds it."""
-        if self.path.exists() and (not self.path.is_dir() or (any(self.path.iterdir()) and not self._works.is_dir())):
-            raise DataError(f"{shown(self.path)} is not a folder that this command made", "Name a new folder.")
+        if self.path.exists() and (
+            not self.path.is_dir() or (any(self.path.iterdir()) and not self._works.is_dir())
+        ):
+            raise DataError(
+                f"{shown(self.path)} is not a folder that this command made", "Name a new folder."
+            )
         try:
             self._works.mkdir(parents=True, exist_ok=True)
             with (self.path / ".lock").open("a") as file:
                 if not _lock(file.fileno()):
-                    raise DataError(f"another process is building {shown(self.path)}", "Wait for it, or name another folder.")
+                    raise DataError(
+                        f"another process is building {shown(self.path)}",
+                        "Wait for it, or name another folder.",
+                    )
                 shutil.rmtree(self._tmp, ignore_errors=True)
                 try:
                     yield
                 finally:
                     shutil.rmtree(self._tmp, ignore_errors=True)
         except OSError as error:
-            raise DataError(f"cannot write {shown(error.filename or self.path)}: {error.strerror or error}", "Is the disk full? Run again.") from None
+            raise DataError(
+                f"cannot write {shown(error.filename or self.path)}: {error.strerror or error}",
+                "Is the disk full? Run again.",
+            ) from None
 
     def staging(self) -> Path:
         """A new empty folder on the same disk."""
@@ -131,13 +161,17 @@ class WikiFolder:
             try:
                 record = Record.from_json(read_json(path, DataError))
             except (DataError, ValueError, KeyError, TypeError, AttributeError) as error:
-                raise DataError(f"{shown(path)} is no record of a work: {error}", "Delete it, and its work is done again.") from None
+                raise DataError(
+                    f"{shown(path)} is no record of a work: {error}", "Delete it, and its work is done again."
+                ) from None
             found[record.work.song] = record
         return found
 
     def whole(self, record: Record) -> bool:
         """Whether a record is done and all of its segments are there as they were written."""
-        return record.source is not None and all(_size(self.path / s.file) == s.bytes for s in record.segments)
+        return record.source is not None and all(
+            _size(self.path / s.file) == s.bytes for s in record.segments
+        )
 
     def commit(self, record: Record, staged: Sequence[Path] = ()) -> None:
         """Move staged segments to their place, then write the record."""
@@ -162,7 +196,9 @@ class WikiFolder:
         licences = [_licence(r, s) for r in done for s in r.segments]
         atomic.write_text(self.licences, _table(_LICENCES, licences))
         rejected = [
-            (r.work.artist, r.work.title, x.url, x.candidate, x.reason, x.time, "yes" if x.again else "no") for r in every for x in r.refusals
+            (r.work.artist, r.work.title, x.url, x.candidate, x.reason, x.time, "yes" if x.again else "no")
+            for r in every
+            for x in r.refusals
         ]
         atomic.write_text(self.rejected, _table(_REJECTED, rejected))
 
@@ -171,17 +207,37 @@ def _label(record: Record, segment: Segment, group: str) -> tuple[str, ...]:
     work = record.work
     primary = work.primary
     alternative = _ALTERNATIVE.get(primary, "") if len(work.meters) == 1 else ""
-    return f"/{segment.file}", _WORDS.get(primary, primary), format_labels(work.meters, primary), alternative, group, "yes" if work.verified else "no"
+    return (
+        f"/{segment.file}",
+        _WORDS.get(primary, primary),
+        format_labels(work.meters, primary),
+        alternative,
+        group,
+        "yes" if work.verified else "no",
+    )
 
 
 def _licence(record: Record, segment: Segment) -> tuple[str, ...]:
     source = record.source
     assert source is not None
     told = (source.licence or "not stated", source.uploader or "not stated", source.url, source.title)
-    return segment.file, record.work.artist, record.work.title, *told, f"{segment.start:g}", f"{segment.end:g}", source.fetched
+    return (
+        segment.file,
+        record.work.artist,
+        record.work.title,
+        *told,
+        f"{segment.start:g}",
+        f"{segment.end:g}",
+        source.fetched,
+    )
 
 
-def _table(columns: Sequence[str], rows: Iterable[Sequence[str]], delimiter: str = ",", quoting: Any = csv.QUOTE_MINIMAL) -> str:
+def _table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    delimiter: str = ",",
+    quoting: Any = csv.QUOTE_MINIMAL,
+) -> str:
     text = io.StringIO()
     writer = csv.writer(text, delimiter=delimiter, quoting=quoting, lineterminator="\n")
     writer.writerow(columns)

@@ -26,16 +26,24 @@ def spans(seconds: float) -> list[tuple[float, float]]:
 
 def cut(audio: Path, seconds: float, song: str, folder: Path) -> list[tuple[float, float, Path]]:
     """Write the segments of a file of this length to `folder`: start, end (seconds) and file of each. Raises AudioError."""
-    pieces = [(start, end, folder / f"{song}_seg{i:02d}.flac") for i, (start, end) in enumerate(spans(seconds))]
+    pieces = [
+        (start, end, folder / f"{song}_seg{i:02d}.flac") for i, (start, end) in enumerate(spans(seconds))
+    ]
     ffmpeg.cut(audio, pieces)
     for start, end, file in pieces:
         found = probe(file).seconds
         if abs(found - (end - start)) > SLACK:
-            raise AudioError(f"ffmpeg cut {found:.2f} s of {shown(audio)} where {end - start:.2f} s were meant", "Convert it to FLAC first.")
+            raise AudioError(
+                f"ffmpeg cut {found:.2f} s of {shown(audio)} where {end - start:.2f} s were meant",
+                "Convert it to FLAC first.",
+            )
     return pieces
 
 
 def require_ffmpeg() -> None:
     """Raise DataError when segments cannot be cut here."""
     if not ffmpeg.available():
-        raise DataError("ffmpeg is not installed, and segments are cut by it", "Install it: apt-get install ffmpeg, or brew install ffmpeg.")
+        raise DataError(
+            "ffmpeg is not installed, and segments are cut by it",
+            "Install it: apt-get install ffmpeg, or brew install ffmpeg.",
+        )

@@ -66,7 +66,9 @@ class Calibration:
     presence: Presence | None = None
 
     @classmethod
-    def fit(cls, validation: ClassPredictions, kind: str = "auto", folds: int = 5, seed: int = 0) -> Calibration:
+    def fit(
+        cls, validation: ClassPredictions, kind: str = "auto", folds: int = 5, seed: int = 0
+    ) -> Calibration:
         """Choose the kind of map per class by cross-validated log loss over groups, then fit it on all of `validation`.
 
         The simplest kind within one standard error of the best is taken, so noise does not buy an isotonic curve.
@@ -81,9 +83,14 @@ class Calibration:
         scores = p.scores.astype(np.float64)
         tried = KINDS if kind == "auto" else (kind,)
         outside = {name: out_of_fold(p, folds, seed, partial(_fitted, name)) for name in tried}
-        chosen = [_choose({name: _losses(outside[name][:, k], present[:, k]) for name in tried}, p.groups) for k in range(len(p.classes))]
+        chosen = [
+            _choose({name: _losses(outside[name][:, k], present[:, k]) for name in tried}, p.groups)
+            for k in range(len(p.classes))
+        ]
         fitted = {name: fit_maps(scores, present, name, FEWEST) for name in tried}
-        honest = dataclasses.replace(p, scores=np.stack([outside[name][:, k] for k, name in enumerate(chosen)], axis=1))
+        honest = dataclasses.replace(
+            p, scores=np.stack([outside[name][:, k] for k, name in enumerate(chosen)], axis=1)
+        )
         floor = fit_noise_floor(honest, replicates=1)
         rows = tuple(selective_table(honest))
         return cls(
@@ -104,7 +111,10 @@ class Calibration:
                 "kind": kind,
                 "chosen": dict(zip(p.classes, chosen, strict=True)),
             },
-            sure=next((r for r in rows if r.accuracy >= SURE and r.coverage * (p.primary >= 0).sum() >= WITNESSES), None),
+            sure=next(
+                (r for r in rows if r.accuracy >= SURE and r.coverage * (p.primary >= 0).sum() >= WITNESSES),
+                None,
+            ),
         )
 
     def __call__(self, scores: Array, priors: Mapping[str, float] | None = None) -> Array:
@@ -126,14 +136,19 @@ class Calibration:
         """Raises EvaluationError unless `priors` are chances of classes that there are."""
         unknown = [c for c in priors if c not in self.classes]
         if unknown:
-            raise EvaluationError(f"there is no class {unknown[0]!r} to have a prior", nearest(unknown[0], self.classes))
+            raise EvaluationError(
+                f"there is no class {unknown[0]!r} to have a prior", nearest(unknown[0], self.classes)
+            )
         wrong = [c for c, v in priors.items() if not 0 < v < 1]
         if wrong:
             raise EvaluationError(
-                f"the prior of {wrong[0]} is {priors[wrong[0]]}, it must be between 0 and 1", "It is the chance that a piece has this meter."
+                f"the prior of {wrong[0]} is {priors[wrong[0]]}, it must be between 0 and 1",
+                "It is the chance that a piece has this meter.",
             )
 
-    def apply(self, predictions: ClassPredictions, priors: Mapping[str, float] | None = None) -> ClassPredictions:
+    def apply(
+        self, predictions: ClassPredictions, priors: Mapping[str, float] | None = None
+    ) -> ClassPredictions:
         """Predictions with calibrated scores; classes must be those of the calibration, in any order."""
         if set(predictions.classes) != set(self.classes):
             raise EvaluationError(
@@ -142,7 +157,9 @@ class Calibration:
             )
         at = [self.classes.index(c) for c in predictions.classes]
         scores = self(predictions.scores[:, np.argsort(at)], priors)[:, at]
-        return dataclasses.replace(predictions, scores=scores, meta={**predictions.meta, "calibrated": dict(self.fitted_on)})
+        return dataclasses.replace(
+            predictions, scores=scores, meta={**predictions.meta, "calibrated": dict(self.fitted_on)}
+        )
 
     def threshold(self, name: str) -> Array:
         """(class,) one of THRESHOLDS."""
@@ -200,7 +217,10 @@ class Calibration:
     def from_json(cls, value: Mapping[str, Any]) -> Calibration:
         """Raises EvaluationError for what is not a calibration of this format."""
         if value.get("format") != FORMAT:
-            raise EvaluationError(f"this is not a calibration of format {FORMAT}, but {value.get('format')!r}", "Run `beatmeter calibrate` again.")
+            raise EvaluationError(
+                f"this is not a calibration of format {FORMAT}, but {value.get('format')!r}",
+                "Run `beatmeter calibrate` again.",
+            )
         require(value, SHAPE, "the calibration", EvaluationError, AGAIN)
         try:
             classes = tuple(value["classes"])
@@ -218,10 +238,14 @@ class Calibration:
                 log_loss={name: in_order(named) for name, named in value["log_loss"].items()},
                 fitted_on=value["fitted_on"],
                 sure=SelectiveRow(**value["sure"]) if "sure" in value else None,
-                presence=Presence(**{**value["presence"], "weights": tuple(value["presence"]["weights"])}) if "presence" in value else None,
+                presence=Presence(**{**value["presence"], "weights": tuple(value["presence"]["weights"])})
+                if "presence" in value
+                else None,
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise EvaluationError(f"the calibration lacks or misnames {error}", "Run `beatmeter calibrate` again.") from None
+            raise EvaluationError(
+                f"the calibration lacks or misnames {error}", "Run `beatmeter calibrate` again."
+            ) from None
 
     def save(self, path: StrPath) -> None:
         """Write `path` whole."""

@@ -22,7 +22,10 @@ def fold_of(p: ClassPredictions, folds: int, seed: int = 0) -> Array:
     member = group_index(p.groups)
     n = int(member.max(initial=-1)) + 1
     if n < 2:
-        raise EvaluationError(f"{n} group of labelled items is too few to calibrate on", "Use a validation split with more songs.")
+        raise EvaluationError(
+            f"{n} group of labelled items is too few to calibrate on",
+            "Use a validation split with more songs.",
+        )
     primary = np.zeros(n, dtype=np.int64)
     primary[member] = p.primary
     order = np.lexsort((np.random.default_rng(seed).random(n), primary))
@@ -38,5 +41,7 @@ def out_of_fold(p: ClassPredictions, folds: int, seed: int, fit: Fit) -> Array:
     out = np.empty(p.scores.shape)
     for k in np.unique(fold):
         inside = fold != k
-        out[~inside] = fit(p.scores[inside].astype(np.float64), p.targets[inside] > 0)(p.scores[~inside].astype(np.float64))
+        out[~inside] = fit(p.scores[inside].astype(np.float64), p.targets[inside] > 0)(
+            p.scores[~inside].astype(np.float64)
+        )
     return out

@@ -33,12 +33,16 @@ def fit_logistic(
 
     def loss(w: Array) -> float:
         u = design @ w
-        return float((weight * (np.logaddexp(0, u) - targets * u)).sum() + (penalty * (w - centre) ** 2).sum() / 2)
+        return float(
+            (weight * (np.logaddexp(0, u) - targets * u)).sum() + (penalty * (w - centre) ** 2).sum() / 2
+        )
 
     for _ in range(MOST):
         p = expit(design @ w)
         gradient = design.T @ (weight * (p - targets)) + penalty * (w - centre)
-        step = np.linalg.solve(design.T @ (design * (weight * p * (1 - p))[:, None]) + np.diag(penalty), gradient)
+        step = np.linalg.solve(
+            design.T @ (design * (weight * p * (1 - p))[:, None]) + np.diag(penalty), gradient
+        )
         size, here = 1.0, loss(w)
         while size > NEAR and loss(w - size * step) > here - 1e-4 * size * float(gradient @ step):
             size /= 2

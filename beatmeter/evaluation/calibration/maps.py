@@ -38,16 +38,26 @@ class ScoreMap:
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        wanted = {"none": set(), "temperature": {"slope"}, "platt": {"slope", "intercept"}, "isotonic": {"at", "value"}}
+        wanted = {
+            "none": set(),
+            "temperature": {"slope"},
+            "platt": {"slope", "intercept"},
+            "isotonic": {"at", "value"},
+        }
         if self.kind not in wanted or set(self.parameters) != wanted[self.kind]:
             raise EvaluationError(
-                f"a calibration of the kind {self.kind!r} with {sorted(self.parameters)} is not known", f"Kinds: {', '.join(KINDS)}."
+                f"a calibration of the kind {self.kind!r} with {sorted(self.parameters)} is not known",
+                f"Kinds: {', '.join(KINDS)}.",
             )
         curve = self.kind == "isotonic"
         for name, numbers in self.parameters.items():
             numbers = numbers if curve and isinstance(numbers, list) else [numbers]
-            if not numbers or not all(isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x) for x in numbers):
-                raise EvaluationError(f"the {name} of a calibration of the kind {self.kind!r} must be finite numbers")
+            if not numbers or not all(
+                isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x) for x in numbers
+            ):
+                raise EvaluationError(
+                    f"the {name} of a calibration of the kind {self.kind!r} must be finite numbers"
+                )
         if curve and len(self.parameters["at"]) != len(self.parameters["value"]):
             raise EvaluationError("the curve of a calibration has points without a value")
 
@@ -84,7 +94,9 @@ def fit_platt(scores: Array, present: Array) -> ScoreMap | None:
     targets = np.where(y, (positives + 1) / (positives + 2), 1 / (negatives + 2))
     z = logit(scores)
     start = np.array([0.0, np.log((positives + 1) / (negatives + 1))])
-    slope, intercept = fit_logistic(np.column_stack([z, np.ones_like(z)]), targets, np.full(2, 1e-10), start=start).tolist()
+    slope, intercept = fit_logistic(
+        np.column_stack([z, np.ones_like(z)]), targets, np.full(2, 1e-10), start=start
+    ).tolist()
     return ScoreMap("platt", {"slope": slope, "intercept": intercept}) if slope > 0 else None
 
 

@@ -37,7 +37,10 @@ class Presence:
 
     def __post_init__(self) -> None:
         if not self.weights or not np.isfinite([*self.weights, self.intercept]).all():
-            raise EvaluationError("the weights that tell meter from none are not all numbers", "Run `beatmeter calibrate` again.")
+            raise EvaluationError(
+                "the weights that tell meter from none are not all numbers",
+                "Run `beatmeter calibrate` again.",
+            )
 
     def __call__(self, evidence: Array) -> Array:
         """(item, value) evidence to (item,) probabilities that a meter is heard. Raises EvaluationError for evidence of another
@@ -51,7 +54,9 @@ class Presence:
         return result
 
     @classmethod
-    def fit(cls, music: Array, groups: Sequence[str], sounds: Array, kinds: Sequence[str], folds: int = 5) -> Presence:
+    def fit(
+        cls, music: Array, groups: Sequence[str], sounds: Array, kinds: Sequence[str], folds: int = 5
+    ) -> Presence:
         """From evidence (item, value) of music and of sounds without meter.
 
         The threshold is set by fits that know other music only. `about` tells of each kind of sound how much of it is refused by a
@@ -64,7 +69,10 @@ class Presence:
             )
         evidence = np.concatenate([music, sounds]).astype(np.float64)
         present = np.arange(len(evidence)) < len(music)
-        of_music, of_kind = np.append(group_index(groups) % folds, np.full(len(sounds), -1)), np.append(np.full(len(music), -1), group_index(kinds))
+        of_music, of_kind = (
+            np.append(group_index(groups) % folds, np.full(len(sounds), -1)),
+            np.append(np.full(len(music), -1), group_index(kinds)),
+        )
         outside = np.empty(len(evidence))  # log odds
         for part in (of_music, of_kind):
             for k in range(int(part.max()) + 1):
@@ -73,10 +81,17 @@ class Presence:
         threshold = float(np.quantile(outside[present], REFUSED))
         weights, intercept = _logistic(evidence, present)
         about = {
-            "music": {"items": len(music), "groups": len(set(groups)), "refused": float((outside[present] < threshold).mean())},
+            "music": {
+                "items": len(music),
+                "groups": len(set(groups)),
+                "refused": float((outside[present] < threshold).mean()),
+            },
             "sounds": {
                 "items": len(sounds),
-                "refused": {kind: float((outside[~present][np.array(kinds) == kind] < threshold).mean()) for kind in dict.fromkeys(kinds)},
+                "refused": {
+                    kind: float((outside[~present][np.array(kinds) == kind] < threshold).mean())
+                    for kind in dict.fromkeys(kinds)
+                },
             },
         }
         return cls(tuple(weights.tolist()), intercept - threshold, about)

@@ -40,7 +40,10 @@ def align(members: Mapping[str, ClassPredictions], common: bool = False) -> Alig
                 "Compare the items that all have with --common, or predict the same split with all of them.",
             )
     if not shared:
-        raise EvaluationError(f"{' and '.join(names[:3])} have no item in common", "Predict the same split of the same data with all of them.")
+        raise EvaluationError(
+            f"{' and '.join(names[:3])} have no item in common",
+            "Predict the same split of the same data with all of them.",
+        )
     order = [k for k in keys[names[0]] if k in shared]
     aligned = {name: _in_order(name, p, order, names[0], first.classes) for name, p in members.items()}
     for name in names[1:]:
@@ -48,7 +51,9 @@ def align(members: Mapping[str, ClassPredictions], common: bool = False) -> Alig
     return Aligned(aligned, {name: len(known[name]) - len(shared) for name in names})
 
 
-def _in_order(name: str, p: ClassPredictions, order: list[Key], first: str, classes: tuple[str, ...]) -> ClassPredictions:
+def _in_order(
+    name: str, p: ClassPredictions, order: list[Key], first: str, classes: tuple[str, ...]
+) -> ClassPredictions:
     if set(p.classes) != set(classes):
         raise EvaluationError(
             f"{first} answers the classes {', '.join(classes)}, {name} {', '.join(p.classes)}",
@@ -63,7 +68,13 @@ def with_classes(p: ClassPredictions, classes: tuple[str, ...]) -> ClassPredicti
         return p
     columns = [p.classes.index(c) for c in classes]
     place = np.array([*(classes.index(c) for c in p.classes), -1])  # -1, no label, stays -1
-    return replace(p, classes=classes, targets=p.targets[:, columns], scores=p.scores[:, columns], primary=place[p.primary])
+    return replace(
+        p,
+        classes=classes,
+        targets=p.targets[:, columns],
+        scores=p.scores[:, columns],
+        primary=place[p.primary],
+    )
 
 
 def _require_same_labels(first: str, a: ClassPredictions, second: str, b: ClassPredictions) -> None:

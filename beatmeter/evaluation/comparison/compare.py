@@ -30,7 +30,16 @@ from beatmeter.evaluation.metrics import (
 from beatmeter.evaluation.metrics.checks import Array, one_hot
 from beatmeter.schema import ClassPredictions
 
-DEFAULT = ("accuracy", "accuracy_restricted", "balanced_accuracy", "map", "macro_f1", "lrap", "log_loss", "primary_ece")
+DEFAULT = (
+    "accuracy",
+    "accuracy_restricted",
+    "balanced_accuracy",
+    "map",
+    "macro_f1",
+    "lrap",
+    "log_loss",
+    "primary_ece",
+)
 ALPHA = 0.05
 
 
@@ -152,7 +161,10 @@ class Comparison:
             "groups": len(set(first.groups)),
             "left_out": self.left_out,
             "metrics": plain(self.metrics),
-            "pairs": [{**plain(p), "tests": [{**plain(t), "verdict": t.verdict} for t in p.tests]} for p in self.pairs],
+            "pairs": [
+                {**plain(p), "tests": [{**plain(t), "verdict": t.verdict} for t in p.tests]}
+                for p in self.pairs
+            ],
         }
 
 
@@ -173,9 +185,15 @@ def compare(
     together.
     """
     if len(systems) < 2:
-        raise EvaluationError("a comparison needs two systems at least", "Name another run or predictions file.")
+        raise EvaluationError(
+            "a comparison needs two systems at least", "Name another run or predictions file."
+        )
     chosen = [metric(name) for name in metrics]
-    members = {(name if len(runs) == 1 else f"{name}, seed {i}"): p for name, runs in systems.items() for i, p in enumerate(runs, 1)}
+    members = {
+        (name if len(runs) == 1 else f"{name}, seed {i}"): p
+        for name, runs in systems.items()
+        for i, p in enumerate(runs, 1)
+    }
     aligned = align(members, common)
     rest = iter(aligned.members.values())
     found = tuple(System(name, tuple(next(rest) for _ in runs)) for name, runs in systems.items())
@@ -186,7 +204,10 @@ def compare(
     draws = _draws(found, chosen, max(replicates, 100 * len(named)), seed)
     pairs = [_pair(a, b, chosen, draws, seed) for a, b in named]
     adjusted = [holm([p.tests[k].p for p in pairs]) for k in range(len(chosen))]
-    pairs = [replace(p, tests=tuple(replace(t, adjusted=adjusted[k][i]) for k, t in enumerate(p.tests))) for i, p in enumerate(pairs)]
+    pairs = [
+        replace(p, tests=tuple(replace(t, adjusted=adjusted[k][i]) for k, t in enumerate(p.tests)))
+        for i, p in enumerate(pairs)
+    ]
     return Comparison(
         found,
         {s.name: {m.name: _system_metric(s, m, draws[s.name, m.name]) for m in chosen} for s in found},
@@ -195,7 +216,9 @@ def compare(
     )
 
 
-def _draws(systems: Sequence[System], chosen: Sequence[Metric], replicates: int, seed: int) -> dict[tuple[str, str], Array]:
+def _draws(
+    systems: Sequence[System], chosen: Sequence[Metric], replicates: int, seed: int
+) -> dict[tuple[str, str], Array]:
     """Bootstrap values (replicate,) of every system and metric, on the same draws of groups; the seeds of a system are drawn too."""
     random = np.random.default_rng(seed + 1)
     picks = {s.name: random.integers(0, s.seeds, (replicates, s.seeds)) for s in systems}
@@ -207,7 +230,9 @@ def _draws(systems: Sequence[System], chosen: Sequence[Metric], replicates: int,
         for s in systems:
             for m in chosen:
                 by_seed = np.stack([np.asarray(m.value(p, weights)) for p in s.runs], axis=1)
-                values[s.name, m.name].append(np.take_along_axis(by_seed, picks[s.name][rows], axis=1).mean(axis=1))
+                values[s.name, m.name].append(
+                    np.take_along_axis(by_seed, picks[s.name][rows], axis=1).mean(axis=1)
+                )
     return {key: np.concatenate(parts) for key, parts in values.items()}
 
 
@@ -215,22 +240,35 @@ def _system_metric(s: System, m: Metric, draws: Array) -> SystemMetric:
     values = tuple(float(m.value(p, None)) for p in s.runs)
     spread = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
     if len(values) == 1:
-        return SystemMetric(estimate(m, s.runs[0], 200) if m.outcomes else _from_draws(values[0], draws, s), values, spread)
+        return SystemMetric(
+            estimate(m, s.runs[0], 200) if m.outcomes else _from_draws(values[0], draws, s), values, spread
+        )
     return SystemMetric(_from_draws(float(np.mean(values)), draws, s), values, spread)
 
 
 def _from_draws(value: float, draws: Array, s: System) -> Estimate:
     low, high = interval(draws)
-    return Estimate(value, float(low), float(high), len(s.runs[0]), "bootstrap over groups" + (" and seeds" if s.seeds > 1 else ""))
+    return Estimate(
+        value,
+        float(low),
+        float(high),
+        len(s.runs[0]),
+        "bootstrap over groups" + (" and seeds" if s.seeds > 1 else ""),
+    )
 
 
-def _pair(a: System, b: System, chosen: Sequence[Metric], draws: Mapping[tuple[str, str], Array], seed: int) -> Pair:
+def _pair(
+    a: System, b: System, chosen: Sequence[Metric], draws: Mapping[tuple[str, str], Array], seed: int
+) -> Pair:
     p = a.runs[0]
     difference = b.outcomes() - a.outcomes()
     flips = sign_flip(difference, p.groups, seed=seed)
     tests = []
     for m in chosen:
-        value = float(np.mean([float(m.value(r, None)) for r in b.runs]) - np.mean([float(m.value(r, None)) for r in a.runs]))
+        value = float(
+            np.mean([float(m.value(r, None)) for r in b.runs])
+            - np.mean([float(m.value(r, None)) for r in a.runs])
+        )
         d = Difference.of(value, draws[b.name, m.name] - draws[a.name, m.name])
         chance = flips if m.name == "accuracy" else d.p
         tests.append(MetricTest(m.name, a.name, b.name, d.value, d.low, d.high, chance, chance))

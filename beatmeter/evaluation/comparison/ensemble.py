@@ -15,7 +15,14 @@ from beatmeter.evaluation.calibration import fold_of, logit
 from beatmeter.evaluation.calibration.logistic import fit_logistic
 from beatmeter.evaluation.comparison.alignment import align
 from beatmeter.evaluation.diagnostics import plain
-from beatmeter.evaluation.metrics import Difference, Metric, log_loss_per_class, metric, paired_bootstrap, require_labels
+from beatmeter.evaluation.metrics import (
+    Difference,
+    Metric,
+    log_loss_per_class,
+    metric,
+    paired_bootstrap,
+    require_labels,
+)
 from beatmeter.evaluation.metrics.checks import Array
 from beatmeter.runtime.artifacts import read_json, require, write_json
 from beatmeter.runtime.paths import StrPath, as_path
@@ -59,18 +66,26 @@ class Ensemble:
         """(item, class) combined probabilities from one array per member, in the order of `members`."""
         if self.method == "mean":
             return mean_of(members, np.array([self.weights[name] for name in self.members]))
-        table = np.array([[self.coefficients[c][name] for name in ("intercept", *self.members)] for c in self.classes])
+        table = np.array(
+            [[self.coefficients[c][name] for name in ("intercept", *self.members)] for c in self.classes]
+        )
         return _stacked(members, table)
 
-    def combine(self, members: Mapping[str, ClassPredictions], name: str = "ensemble", common: bool = False) -> ClassPredictions:
+    def combine(
+        self, members: Mapping[str, ClassPredictions], name: str = "ensemble", common: bool = False
+    ) -> ClassPredictions:
         """Predictions of the ensemble on the items of its members, which are brought into one order first."""
         missing = [m for m in self.members if m not in members]
         if missing:
-            raise EvaluationError(f"the ensemble needs the member {missing[0]!r}", f"It has: {', '.join(members)}.")
+            raise EvaluationError(
+                f"the ensemble needs the member {missing[0]!r}", f"It has: {', '.join(members)}."
+            )
         aligned = align({m: members[m] for m in self.members}, common).members
         first = aligned[self.members[0]]
         if first.classes != self.classes:
-            raise EvaluationError(f"the ensemble knows the classes {', '.join(self.classes)}, its members {', '.join(first.classes)}")
+            raise EvaluationError(
+                f"the ensemble knows the classes {', '.join(self.classes)}, its members {', '.join(first.classes)}"
+            )
         return _named(first, self.scores([aligned[m].scores for m in self.members]), name, self)
 
     def to_json(self) -> dict[str, Any]:
@@ -89,7 +104,11 @@ class Ensemble:
         if value.get("format") != FORMAT:
             raise EvaluationError(f"{path} is of another format", AGAIN)
         require(value, SHAPE, str(path), EvaluationError, AGAIN)
-        found = cls(tuple(value["classes"]), tuple(value["members"]), *(value[name] for name in ("method", "weights", "coefficients", "fitted_on")))
+        found = cls(
+            tuple(value["classes"]),
+            tuple(value["members"]),
+            *(value[name] for name in ("method", "weights", "coefficients", "fitted_on")),
+        )
         wrong = found._wrong()
         if wrong:
             raise EvaluationError(f"{path}: {wrong}", AGAIN)
@@ -97,15 +116,28 @@ class Ensemble:
 
     def _wrong(self) -> str:
         """What keeps the members from being joined; empty when nothing does."""
-        if len(set(self.classes)) < len(self.classes) or not self.classes or len(set(self.members)) < len(self.members) or not self.members:
+        if (
+            len(set(self.classes)) < len(self.classes)
+            or not self.classes
+            or len(set(self.members)) < len(self.members)
+            or not self.members
+        ):
             return "classes and members must be distinct, and at least one"
         if self.method == "mean":
             weights = [self.weights.get(name, -1.0) for name in self.members]
-            return "" if min(weights) >= 0 and 0 < sum(weights) < math.inf else "every member needs a weight, none below 0 and not all 0"
+            return (
+                ""
+                if min(weights) >= 0 and 0 < sum(weights) < math.inf
+                else "every member needs a weight, none below 0 and not all 0"
+            )
         if self.method != "stack":
             return f"there is no method {self.method!r}"
         needed = {"intercept", *self.members}
-        return "" if all(needed <= self.coefficients.get(c, {}).keys() for c in self.classes) else "a class has no coefficient for every member"
+        return (
+            ""
+            if all(needed <= self.coefficients.get(c, {}).keys() for c in self.classes)
+            else "a class has no coefficient for every member"
+        )
 
 
 @dataclass(frozen=True)
@@ -119,12 +151,19 @@ class Fitted:
 
     def best_member(self) -> str:
         """The member with the lowest log loss on validation."""
-        return min(self.members, key=lambda name: float(log_loss_per_class(self.members[name].scores, self.members[name].targets).mean()))
+        return min(
+            self.members,
+            key=lambda name: float(
+                log_loss_per_class(self.members[name].scores, self.members[name].targets).mean()
+            ),
+        )
 
     def gain(self, name: str = "accuracy", seed: int = 0) -> Difference:
         """What the ensemble adds to its best member on validation, in one metric, by the paired bootstrap over groups."""
         m, best = metric(name), self.members[self.best_member()]
-        return paired_bootstrap(lambda w: m.value(best, w), lambda w: m.value(self.validation, w), best.groups, seed=seed)
+        return paired_bootstrap(
+            lambda w: m.value(best, w), lambda w: m.value(self.validation, w), best.groups, seed=seed
+        )
 
 
 def mean_of(members: Sequence[Array], weights: Array) -> Array:
@@ -164,7 +203,9 @@ def fit_mean(
         outside = _outside(first, stack, folds, seed, fit)
     shares = given / given.sum()
     about = {**_about(first), "criterion": "given" if weights is not None else criterion}
-    ensemble = Ensemble(first.classes, names, "mean", dict(zip(names, shares.tolist(), strict=True)), {}, about)
+    ensemble = Ensemble(
+        first.classes, names, "mean", dict(zip(names, shares.tolist(), strict=True)), {}, about
+    )
     return Fitted(ensemble, _named(first, outside, name, ensemble), members)
 
 
@@ -174,7 +215,9 @@ def tune(members: Sequence[ClassPredictions], criterion: Metric) -> Array:
     stack = [p.scores for p in members]
 
     def value(w: Array) -> float:
-        return sign * float(criterion.value(replace(members[0], scores=np.clip(mean_of(stack, w), 0, 1)), None))
+        return sign * float(
+            criterion.value(replace(members[0], scores=np.clip(mean_of(stack, w), 0, 1)), None)
+        )
 
     weights = np.zeros(len(members))
     weights[0] = 1.0
@@ -189,7 +232,13 @@ def tune(members: Sequence[ClassPredictions], criterion: Metric) -> Array:
     return weights
 
 
-def fit_stack(validation: Mapping[str, ClassPredictions], name: str = "ensemble", folds: int = 5, seed: int = 0, common: bool = False) -> Fitted:
+def fit_stack(
+    validation: Mapping[str, ClassPredictions],
+    name: str = "ensemble",
+    folds: int = 5,
+    seed: int = 0,
+    common: bool = False,
+) -> Fitted:
     """Logistic stacking: per class, a weighted sum of the members' logits for that class and an intercept.
 
     Weights are held towards the plain mean of logits by a ridge, whose strength is chosen by cross-validated log loss over
@@ -208,12 +257,22 @@ def fit_stack(validation: Mapping[str, ClassPredictions], name: str = "ensemble"
         return fit
 
     tried = {ridge: _outside(first, stack, folds, seed, fit_with(ridge)) for ridge in RIDGES}
-    losses = {ridge: float(log_loss_per_class(scores, first.targets).mean()) for ridge, scores in tried.items()}
+    losses = {
+        ridge: float(log_loss_per_class(scores, first.targets).mean()) for ridge, scores in tried.items()
+    }
     ridge = min(RIDGES, key=lambda r: losses[r])
     table = _fit_table(stack, present, ridge)
-    coefficients = {c: dict(zip(("intercept", *names), row.tolist(), strict=True)) for c, row in zip(first.classes, table, strict=True)}
+    coefficients = {
+        c: dict(zip(("intercept", *names), row.tolist(), strict=True))
+        for c, row in zip(first.classes, table, strict=True)
+    }
     ensemble = Ensemble(
-        first.classes, names, "stack", {}, coefficients, {**_about(first), "ridge": ridge, "log_loss": {f"{r:g}": v for r, v in losses.items()}}
+        first.classes,
+        names,
+        "stack",
+        {},
+        coefficients,
+        {**_about(first), "ridge": ridge, "log_loss": {f"{r:g}": v for r, v in losses.items()}},
     )
     return Fitted(ensemble, _named(first, tried[ridge], name, ensemble), members)
 
@@ -246,7 +305,9 @@ def _stacked(members: Sequence[Array], table: Array) -> Array:
 
 def _aligned(validation: Mapping[str, ClassPredictions], common: bool) -> dict[str, ClassPredictions]:
     if len(validation) < 2:
-        raise EvaluationError("an ensemble needs two members at least", "Name another run or predictions file.")
+        raise EvaluationError(
+            "an ensemble needs two members at least", "Name another run or predictions file."
+        )
     members = align(validation, common).members
     first = next(iter(members.values()))
     require_labels(first)
@@ -254,7 +315,9 @@ def _aligned(validation: Mapping[str, ClassPredictions], common: bool) -> dict[s
     return {name: p.take(labelled) for name, p in members.items()}
 
 
-def _outside(p: ClassPredictions, stack: Sequence[Array], folds: int, seed: int, fit: Callable[[Array], Combine]) -> Array:
+def _outside(
+    p: ClassPredictions, stack: Sequence[Array], folds: int, seed: int, fit: Callable[[Array], Combine]
+) -> Array:
     """(item, class) scores of every item by a fit that has not seen its fold."""
     fold = fold_of(p, folds, seed)
     out = np.empty(p.scores.shape)
@@ -267,7 +330,11 @@ def _outside(p: ClassPredictions, stack: Sequence[Array], folds: int, seed: int,
 def _check_weights(weights: Mapping[str, float], names: tuple[str, ...]) -> Array:
     unknown = [n for n in weights if n not in names]
     if unknown or any(not np.isfinite(w) or w < 0 for w in weights.values()) or sum(weights.values()) <= 0:
-        what = f"there is no member {unknown[0]!r}" if unknown else f"weights must not be negative, and not all 0: {dict(weights)}"
+        what = (
+            f"there is no member {unknown[0]!r}"
+            if unknown
+            else f"weights must not be negative, and not all 0: {dict(weights)}"
+        )
         raise EvaluationError(what, f"Members: {', '.join(names)}; those without a weight get 0.")
     return np.array([weights.get(n, 0.0) for n in names])
 

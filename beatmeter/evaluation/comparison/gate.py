@@ -11,7 +11,16 @@ import numpy as np
 from beatmeter.errors import EvaluationError
 from beatmeter.evaluation.comparison.alignment import align
 from beatmeter.evaluation.diagnostics import plain
-from beatmeter.evaluation.metrics import Estimate, bootstrap_weights, correct, interval, mcnemar, require_labels, share, sign_flip
+from beatmeter.evaluation.metrics import (
+    Estimate,
+    bootstrap_weights,
+    correct,
+    interval,
+    mcnemar,
+    require_labels,
+    share,
+    sign_flip,
+)
 from beatmeter.evaluation.metrics.checks import Array, ratio
 from beatmeter.schema import ClassPredictions
 
@@ -46,7 +55,10 @@ class Gate:
     @property
     def checks(self) -> dict[str, bool]:
         """The two conditions by name."""
-        return {"agreement": AGREEMENT[0] <= self.agreement.value <= AGREEMENT[1], "complementarity": self.complementarity.value > RATIO}
+        return {
+            "agreement": AGREEMENT[0] <= self.agreement.value <= AGREEMENT[1],
+            "complementarity": self.complementarity.value > RATIO,
+        }
 
     @property
     def passed(self) -> bool:
@@ -86,7 +98,9 @@ def gate(
     EvaluationError when the items do not fit together or none has a label.
     """
     if names[0] == names[1]:
-        raise EvaluationError(f"{names[0]} cannot be its own opponent", "Name another run or predictions file after --against.")
+        raise EvaluationError(
+            f"{names[0]} cannot be its own opponent", "Name another run or predictions file after --against."
+        )
     aligned = align({names[0]: candidate, names[1]: against}, common)
     new, old = aligned.members[names[0]], aligned.members[names[1]]
     require_labels(new)

@@ -32,7 +32,14 @@ from beatmeter.evaluation.diagnostics.noise_floor import (
     noise_floor,
     passes,
 )
-from beatmeter.evaluation.diagnostics.selectivity import QUADRANTS, Quadrants, co_occurrence, entropy, fit_quadrants, gap
+from beatmeter.evaluation.diagnostics.selectivity import (
+    QUADRANTS,
+    Quadrants,
+    co_occurrence,
+    entropy,
+    fit_quadrants,
+    gap,
+)
 from beatmeter.evaluation.diagnostics.summary import guessing_warning, summarise
 from beatmeter.evaluation.metrics import require_labels
 from beatmeter.schema import ClassPredictions, Finding
@@ -99,7 +106,9 @@ def diagnose(
     if len(p.classes) < 2:
         raise EvaluationError(f"diagnostics compare classes, there is only {p.classes[0]!r}")
     if validation is not None and validation.classes != p.classes:
-        raise EvaluationError(f"validation has the classes {', '.join(validation.classes)}, the predictions {', '.join(p.classes)}")
+        raise EvaluationError(
+            f"validation has the classes {', '.join(validation.classes)}, the predictions {', '.join(p.classes)}"
+        )
     fitting = validation if validation is not None and (validation.primary >= 0).any() else None
     found: list[Finding | None] = [
         performance(p, limits, seed),
@@ -117,7 +126,9 @@ def diagnose(
     return [summarise(p, {f.name: f for f in findings}, limits), *findings]
 
 
-def _floor(p: ClassPredictions, validation: ClassPredictions | None, limits: Limits, seed: int) -> Finding | None:
+def _floor(
+    p: ClassPredictions, validation: ClassPredictions | None, limits: Limits, seed: int
+) -> Finding | None:
     """The noise floor, or None where no single-meter item is answered right."""
     fitting = validation if validation is not None else p
     try:

@@ -48,14 +48,24 @@ def performance(p: ClassPredictions, limits: Limits = LIMITS, seed: int = 0) -> 
         text += f" Recall surely below {percent(limits.weak_recall)}: {', '.join(f'{r.name} ({shown(r.recall)})' for r in weak)}."
     if wrong:
         text += f" Most frequent errors: {', '.join(f'{a} heard as {b} ({n})' for n, a, b in wrong[:3])}."
-    silent = [c for c, there in zip(p.classes, occurring(p.primary, len(p.classes)), strict=True) if not there]
+    silent = [
+        c for c, there in zip(p.classes, occurring(p.primary, len(p.classes)), strict=True) if not there
+    ]
     if silent:
         text += f" Nothing is known of {', '.join(silent)}: not in these labels."
     return Finding(
         "performance",
         "warning" if weak else "ok",
         text,
-        plain({"metrics": found, "per_class": rows, "confusion": confusion, "not_occurring": silent, "chance": 1 / (len(p.classes) - len(silent))}),
+        plain(
+            {
+                "metrics": found,
+                "per_class": rows,
+                "confusion": confusion,
+                "not_occurring": silent,
+                "chance": 1 / (len(p.classes) - len(silent)),
+            }
+        ),
     )
 
 
@@ -73,7 +83,10 @@ def sources(p: ClassPredictions, reference: ClassPredictions | None) -> Finding 
     if beaten:
         text += f" Surely below its own source baseline in: {', '.join(r.source for r in beaten)}."
     return Finding(
-        "sources", "warning" if beaten or model <= alone else "ok", text, plain({"source_only": alone, "accuracy": model, "sources": rows})
+        "sources",
+        "warning" if beaten or model <= alone else "ok",
+        text,
+        plain({"source_only": alone, "accuracy": model, "sources": rows}),
     )
 
 
@@ -83,7 +96,13 @@ def calibration(p: ClassPredictions, limits: Limits = LIMITS, seed: int = 0) -> 
     per_class_ece = ece_per_class(p.scores, p.targets)
     labelled = p.primary >= 0
     surplus = float(p.scores.max(axis=1)[labelled].mean() - np.nanmean(correct(p.scores, p.primary)))
-    word = "over-confident" if surplus > limits.ece / 2 else "under-confident" if surplus < -limits.ece / 2 else "neither over- nor under-confident"
+    word = (
+        "over-confident"
+        if surplus > limits.ece / 2
+        else "under-confident"
+        if surplus < -limits.ece / 2
+        else "neither over- nor under-confident"
+    )
     text = f"calibration error of the answer {answer}, {word} (mean score minus accuracy {surplus:+.2f})."
     bad = [c for c, e in zip(p.classes, per_class_ece, strict=True) if e > limits.ece]
     if bad:
@@ -92,7 +111,13 @@ def calibration(p: ClassPredictions, limits: Limits = LIMITS, seed: int = 0) -> 
         "reliability",
         "warning" if answer.value > limits.ece else "note" if answer.value > limits.ece / 2 or bad else "ok",
         text + (" `beatmeter calibrate` mends this." if answer.value > limits.ece / 2 else ""),
-        plain({"primary_ece": answer, "surplus": surplus, "per_class_ece": dict(zip(p.classes, per_class_ece.tolist(), strict=True))}),
+        plain(
+            {
+                "primary_ece": answer,
+                "surplus": surplus,
+                "per_class_ece": dict(zip(p.classes, per_class_ece.tolist(), strict=True)),
+            }
+        ),
     )
 
 
@@ -104,7 +129,9 @@ def polyrhythm(p: ClassPredictions, limits: Limits = LIMITS, seed: int = 0) -> F
         return None
     kept = p.take(two | one)
     second, outcome = ranked(kept)[1][:, 1], several(kept)
-    area: Estimate = group_bootstrap(lambda w: roc_auc(second, outcome, w), kept.groups, limits.replicates, seed)
+    area: Estimate = group_bootstrap(
+        lambda w: roc_auc(second, outcome, w), kept.groups, limits.replicates, seed
+    )
     both = estimate(METRICS["pair_recall"], p)
     heard = area.value >= limits.heard
     verdict = "heard" if heard else "not heard"
@@ -114,5 +141,8 @@ def polyrhythm(p: ClassPredictions, limits: Limits = LIMITS, seed: int = 0) -> F
     )
     text += f"; both meters are the two highest in {shown(both)} of the two-meter items." if both.n else "."
     return Finding(
-        "polyrhythm", "ok" if heard else "note", text, plain({"verdict": verdict, "area": area, "pair_recall": both, "items": int(two.sum())})
+        "polyrhythm",
+        "ok" if heard else "note",
+        text,
+        plain({"verdict": verdict, "area": area, "pair_recall": both, "items": int(two.sum())}),
     )

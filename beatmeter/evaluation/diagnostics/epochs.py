@@ -47,7 +47,10 @@ def training(history: Sequence[Mapping[str, Any]], limits: Limits = LIMITS) -> F
     Warns when validation loss has risen for a third of the run while training loss fell, and when the worst correlation rises
     and ends above `limits.correlation`.
     """
-    figures = {name: series(history, f"val.{name}") for name in ("loss", "accuracy", "balanced_accuracy", "entropy", "gap", "worst_correlation")}
+    figures = {
+        name: series(history, f"val.{name}")
+        for name in ("loss", "accuracy", "balanced_accuracy", "entropy", "gap", "worst_correlation")
+    }
     figures = {name: pair for name, pair in figures.items() if len(pair[1])}
     if not figures:
         return None
@@ -57,16 +60,24 @@ def training(history: Sequence[Mapping[str, Any]], limits: Limits = LIMITS) -> F
         epochs, losses = figures["loss"]
         best = int(losses.argmin())
         late = (len(losses) - 1 - best) >= max(2, len(losses) / 3)
-        parts.append(f"validation loss lowest in epoch {epochs[best]} ({losses[best]:.3f}), {losses[-1]:.3f} at the end")
+        parts.append(
+            f"validation loss lowest in epoch {epochs[best]} ({losses[best]:.3f}), {losses[-1]:.3f} at the end"
+        )
         train = series(history, "train.loss")[1]
         if late and len(train) == len(losses) and train[-1] < train[best]:
             parts.append("it rose while training loss fell: overfitting")
             warned = True
     words = {"entropy": "entropy", "gap": "gap", "worst_correlation": "worst correlation"}
     moving = [(name, word) for name, word in words.items() if trends.get(name, "stays") != "stays"]
-    moved = [f"{word} {trends[name]} from {figures[name][1][0]:.2f} to {figures[name][1][-1]:.2f}" for name, word in moving]
+    moved = [
+        f"{word} {trends[name]} from {figures[name][1][0]:.2f} to {figures[name][1][-1]:.2f}"
+        for name, word in moving
+    ]
     parts += moved or ["no figure moves steadily"] if len(history) >= FEWEST else []
-    if trends.get("worst_correlation") == "rises" and figures["worst_correlation"][1][-1] > limits.correlation:
+    if (
+        trends.get("worst_correlation") == "rises"
+        and figures["worst_correlation"][1][-1] > limits.correlation
+    ):
         parts.append("outputs grow together: look at leakage")
         warned = True
     values = {name: {"epochs": e, "values": v, "trend": trends[name]} for name, (e, v) in figures.items()}
@@ -79,7 +90,11 @@ def layer_weights(history: Sequence[Mapping[str, Any]]) -> dict[str, Array]:
     for line in history:
         for name, weights in (line.get("layer_weights") or {}).items():
             found.setdefault(name, []).append([float(w) for w in weights])
-    return {name: np.array(rows) for name, rows in found.items() if len({len(r) for r in rows}) == 1 and len(rows[0]) > 1}
+    return {
+        name: np.array(rows)
+        for name, rows in found.items()
+        if len({len(r) for r in rows}) == 1 and len(rows[0]) > 1
+    }
 
 
 def layers(history: Sequence[Mapping[str, Any]]) -> Finding | None:

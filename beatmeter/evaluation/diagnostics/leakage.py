@@ -55,7 +55,9 @@ def label_null(scores: Array, present: Array, permutations: int, seed: int = 0) 
         base = np.argsort(present[:, j], kind="stable")
         for start in range(0, permutations, step):
             rows = min(step, permutations - start)
-            shuffled = np.argsort(random.random((rows, n)) + present[:, j], axis=1)  # a random order within each stratum
+            shuffled = np.argsort(
+                random.random((rows, n)) + present[:, j], axis=1
+            )  # a random order within each stratum
             out[start : start + rows, :, j] = z[shuffled, j] @ z[base]
     return out
 
@@ -98,7 +100,9 @@ def pair_correlations(p: ClassPredictions, limits: Limits = LIMITS, seed: int = 
         beyond = adjusted < limits.alpha and observed[i, j] - explained > limits.excess
         high = r[i, j] > limits.correlation
         verdict = "leakage" if high and beyond else "explained" if high else "low"
-        rows.append(PairCorrelation((p.classes[i], p.classes[j]), float(r[i, j]), explained, adjusted, verdict))
+        rows.append(
+            PairCorrelation((p.classes[i], p.classes[j]), float(r[i, j]), explained, adjusted, verdict)
+        )
     return sorted(rows, key=lambda row: -row.r)
 
 
@@ -118,14 +122,24 @@ def spills(p: ClassPredictions, limits: Limits = LIMITS) -> list[Spill]:
     active = (p.scores > limits.active).astype(np.float64)
     sources = [i for i in range(len(p.classes)) if (clean & (p.primary == i)).sum() >= limits.fewest]
     table = {
-        (i, j): share(np.where(clean & (p.primary == i), active[:, j], np.nan), p.groups) for i in sources for j in range(len(p.classes)) if i != j
+        (i, j): share(np.where(clean & (p.primary == i), active[:, j], np.nan), p.groups)
+        for i in sources
+        for j in range(len(p.classes))
+        if i != j
     }
     rows = []
     for (i, j), estimate in table.items():
         others = [table[k, j].value for k in sources if k != j]
         raised = len(others) >= 2 and min(others) > limits.spill
         surely = estimate.low > limits.spill
-        rows.append(Spill(p.classes[i], p.classes[j], estimate, "raised floor" if raised else "leakage" if surely else "low"))
+        rows.append(
+            Spill(
+                p.classes[i],
+                p.classes[j],
+                estimate,
+                "raised floor" if raised else "leakage" if surely else "low",
+            )
+        )
     return sorted(rows, key=lambda s: -s.share.value)
 
 
@@ -138,18 +152,30 @@ def leakage(p: ClassPredictions, limits: Limits = LIMITS, seed: int = 0) -> Find
     parts = []
     if leaking:
         parts.append(
-            "leakage: " + ", ".join(f"{'-'.join(c.pair)} r = {c.r:.2f} (labels explain {c.explained:.2f}, p = {c.p:.3f})" for c in leaking[:3])
+            "leakage: "
+            + ", ".join(
+                f"{'-'.join(c.pair)} r = {c.r:.2f} (labels explain {c.explained:.2f}, p = {c.p:.3f})"
+                for c in leaking[:3]
+            )
         )
     if spilling:
-        parts.append("items of one class raise another: " + ", ".join(f"{s.of} raises {s.to} in {percent(s.share.value)}" for s in spilling[:3]))
+        parts.append(
+            "items of one class raise another: "
+            + ", ".join(f"{s.of} raises {s.to} in {percent(s.share.value)}" for s in spilling[:3])
+        )
     if raised:
         parts.append(f"raised floor: {', '.join(raised)} above {limits.active:g} whatever the item")
     kept = [c for c in correlations if c.verdict == "explained"]
     if kept:
-        parts.append("explained by labels or chance: " + ", ".join(f"{'-'.join(c.pair)} r = {c.r:.2f}" for c in kept[:3]))
+        parts.append(
+            "explained by labels or chance: "
+            + ", ".join(f"{'-'.join(c.pair)} r = {c.r:.2f}" for c in kept[:3])
+        )
     if not parts:
         worst = correlations[0]
-        parts.append(f"no leakage: the highest correlation is r = {worst.r:.2f} ({'-'.join(worst.pair)}), below {limits.correlation:g}")
+        parts.append(
+            f"no leakage: the highest correlation is r = {worst.r:.2f} ({'-'.join(worst.pair)}), below {limits.correlation:g}"
+        )
     return Finding(
         "leakage",
         "warning" if leaking or spilling or raised else "ok",

@@ -27,13 +27,17 @@ class Limits:
     alpha: float = 0.05  # of the permutation test, after Holm
     permutations: int = 1000  # of that test
     replicates: int = 2000  # of the bootstrap over groups
-    spill: float = 0.5  # leakage when the share of a class's items that also raise another class is surely above this
+    spill: float = (
+        0.5  # leakage when the share of a class's items that also raise another class is surely above this
+    )
     heard: float = 0.75  # area under the curve of the second activation, two-meter against single-meter items
     weak_recall: float = 0.5  # warn when the recall of a class is surely below
     ece: float = 0.1  # warn above; note above half of it
     fewest: int = 5  # items of a class below which nothing is said of it
     errors: int = 10  # right and wrong validation answers needed to fit a quadrant threshold
-    youden: float = 0.3  # how well a fitted quadrant threshold must tell right from wrong; else the fixed one stands
+    youden: float = (
+        0.3  # how well a fitted quadrant threshold must tell right from wrong; else the fixed one stands
+    )
 
 
 LIMITS = Limits()
@@ -42,7 +46,13 @@ LIMITS = Limits()
 def plain(value: Any) -> Any:
     """`value` as JSON can hold it: arrays become lists, dataclasses objects, nan and infinities null, names strings."""
     if isinstance(value, Estimate):
-        return {"value": plain(value.value), "low": plain(value.low), "high": plain(value.high), "n": value.n, "method": value.method}
+        return {
+            "value": plain(value.value),
+            "low": plain(value.low),
+            "high": plain(value.high),
+            "n": value.n,
+            "method": value.method,
+        }
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Mapping):

@@ -38,7 +38,9 @@ def floor_warning(classes: Sequence[str], floors: Sequence[float], limits: Limit
     return Finding("loss_floor", "warning", text, plain({"floors": table, "reaching": reaching}))
 
 
-def floor_from_meta(classes: Sequence[str], meta: Mapping[str, Any], limits: Limits = LIMITS) -> Finding | None:
+def floor_from_meta(
+    classes: Sequence[str], meta: Mapping[str, Any], limits: Limits = LIMITS
+) -> Finding | None:
     """`floor_warning` of predictions that say how they were trained: `meta["loss"]` with `smoothing` and `weights` of
     plain weighted cross-entropy (one per class), or the `floors` themselves. None when they do not say."""
     loss = meta.get("loss")
@@ -48,9 +50,12 @@ def floor_from_meta(classes: Sequence[str], meta: Mapping[str, Any], limits: Lim
         if "floors" in loss:
             return floor_warning(classes, [float(f) for f in loss["floors"]], limits)
         if "weights" in loss and "smoothing" in loss:
-            return floor_warning(classes, [negative_floor(float(w), float(loss["smoothing"])) for w in loss["weights"]], limits)
+            return floor_warning(
+                classes, [negative_floor(float(w), float(loss["smoothing"])) for w in loss["weights"]], limits
+            )
     except (TypeError, ValueError) as error:
         raise EvaluationError(
-            f"meta['loss'] = {loss!r} cannot be read: {error}", "Give `floors`, or `smoothing` and `weights`, one number per class."
+            f"meta['loss'] = {loss!r} cannot be read: {error}",
+            "Give `floors`, or `smoothing` and `weights`, one number per class.",
         ) from None
     return None

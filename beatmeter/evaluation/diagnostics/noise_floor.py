@@ -54,7 +54,12 @@ class NoiseFloor:
 
     def thresholds(self, quantile: float) -> Array:
         """(class,) the threshold of a second activation of each class; the overall one where a class has too few items."""
-        return np.array([(self.by_class[c] if self.enough(c, quantile) else self.overall).at(quantile) for c in self.classes])
+        return np.array(
+            [
+                (self.by_class[c] if self.enough(c, quantile) else self.overall).at(quantile)
+                for c in self.classes
+            ]
+        )
 
 
 def weighted_quantile(values: Array, weights: Array, level: float) -> Array:
@@ -67,13 +72,19 @@ def weighted_quantile(values: Array, weights: Array, level: float) -> Array:
     return np.where(total[..., 0] > 0, values[order][at], np.nan)
 
 
-def _floors(values: Array, masks: Mapping[Key, Array], groups: tuple[str, ...], replicates: int, seed: int) -> dict[Key, Floor]:
+def _floors(
+    values: Array, masks: Mapping[Key, Array], groups: tuple[str, ...], replicates: int, seed: int
+) -> dict[Key, Floor]:
     """One Floor per mask, all from the same draws of groups."""
     masks = {name: mask for name, mask in masks.items() if mask.any()}
     draws: dict[Key, list[Array]] = {name: [] for name in masks}
     for weights in bootstrap_weights(groups, replicates, seed):
         for name, mask in masks.items():
-            draws[name].append(np.stack([weighted_quantile(values[mask], weights[:, mask], q) for q in QUANTILES.values()], axis=1))
+            draws[name].append(
+                np.stack(
+                    [weighted_quantile(values[mask], weights[:, mask], q) for q in QUANTILES.values()], axis=1
+                )
+            )
     floors = {}
     for name, mask in masks.items():
         low, high = map(np.atleast_1d, interval(np.concatenate(draws[name])))
@@ -83,7 +94,13 @@ def _floors(values: Array, masks: Mapping[Key, Array], groups: tuple[str, ...], 
             n,
             float(values[mask].mean()),
             {
-                q: Estimate(float(found[i]), float(min(low[i], found[i])), float(max(high[i], found[i])), n, "bootstrap over groups")
+                q: Estimate(
+                    float(found[i]),
+                    float(min(low[i], found[i])),
+                    float(max(high[i], found[i])),
+                    n,
+                    "bootstrap over groups",
+                )
                 for i, q in enumerate(QUANTILES)
             },
         )
@@ -102,7 +119,12 @@ def fit_noise_floor(validation: ClassPredictions, replicates: int = REPLICATES, 
     order, top = ranked(p)
     names = p.classes
     masks: dict[Key, Array] = {"": np.ones(len(p), dtype=bool)}
-    masks |= {(names[i], names[j]): (order[:, 0] == i) & (order[:, 1] == j) for i in range(len(names)) for j in range(len(names)) if i != j}
+    masks |= {
+        (names[i], names[j]): (order[:, 0] == i) & (order[:, 1] == j)
+        for i in range(len(names))
+        for j in range(len(names))
+        if i != j
+    }
     for k, c in enumerate(names):
         masks[f"second {c}"], masks[f"first {c}"] = order[:, 1] == k, order[:, 0] == k
     floors = _floors(top[:, 1], masks, p.groups, replicates, seed)
@@ -135,7 +157,9 @@ class Detection:
 def detect(p: ClassPredictions, thresholds: Array) -> Detection:
     """False alarms on correctly answered single-meter items, and second meters found."""
     flagged = passes(p, thresholds).astype(np.float64)
-    return Detection(*(share(np.where(mask, flagged, np.nan), p.groups) for mask in (single(p) & right(p), several(p))))
+    return Detection(
+        *(share(np.where(mask, flagged, np.nan), p.groups) for mask in (single(p) & right(p), several(p)))
+    )
 
 
 def noise_floor(p: ClassPredictions, floor: NoiseFloor, same_items: bool, limits: Limits = LIMITS) -> Finding:
@@ -149,11 +173,19 @@ def noise_floor(p: ClassPredictions, floor: NoiseFloor, same_items: bool, limits
         f"P99 {p99.value:.2f} [{p99.low:.2f}, {p99.high:.2f}] (production threshold), "
         f"from {count(overall.items, 'single-meter item')} answered right"
     )
-    text += " of these same predictions: false alarms are too low here, fit on validation." if same_items else f" of the split {floor.split!r}."
+    text += (
+        " of these same predictions: false alarms are too low here, fit on validation."
+        if same_items
+        else f" of the split {floor.split!r}."
+    )
     alarms, found = effects["evaluation"].false_alarms, effects["evaluation"].found
     if alarms.n and not same_items:
         text += f" At the evaluation thresholds {percent(alarms.value)} of such items are flagged"
-        text += f" and {percent(found.value)} of the {count(found.n, 'item')} with several meters." if found.n else "."
+        text += (
+            f" and {percent(found.value)} of the {count(found.n, 'item')} with several meters."
+            if found.n
+            else "."
+        )
     few = overall.items < round(1 / (1 - PRODUCTION))
     pooled = [c for c in floor.classes if not floor.enough(c, PRODUCTION)]
     if few:
@@ -178,7 +210,10 @@ def noise_floor(p: ClassPredictions, floor: NoiseFloor, same_items: bool, limits
                 "thresholds": {
                     "evaluation": dict(zip(floor.classes, evaluation.tolist(), strict=True)),
                     "production": dict(zip(floor.classes, production.tolist(), strict=True)),
-                    "pooled": {"evaluation": [c for c in floor.classes if not floor.enough(c, EVALUATION)], "production": pooled},
+                    "pooled": {
+                        "evaluation": [c for c in floor.classes if not floor.enough(c, EVALUATION)],
+                        "production": pooled,
+                    },
                 },
                 "effects": effects,
                 "reaching": reached,

@@ -20,11 +20,21 @@ def co_occurrence(p: ClassPredictions, limits: Limits = LIMITS) -> Finding:
     active = p.scores > limits.active
     two = active.sum(axis=1) >= 2
     answer = p.scores.argmax(axis=1)
-    counts = {(i, j): int((active[:, i] & active[:, j]).sum()) for i, j in combinations(range(len(p.classes)), 2)}
-    pairs = [((p.classes[i], p.classes[j]), n) for (i, j), n in sorted(counts.items(), key=lambda item: -item[1]) if n]
+    counts = {
+        (i, j): int((active[:, i] & active[:, j]).sum()) for i, j in combinations(range(len(p.classes)), 2)
+    }
+    pairs = [
+        ((p.classes[i], p.classes[j]), n)
+        for (i, j), n in sorted(counts.items(), key=lambda item: -item[1])
+        if n
+    ]
     shares = {
         name: share(np.where(mask, two.astype(np.float64), np.nan), p.groups)
-        for name, mask in (("all", np.ones(len(p), dtype=bool)), ("single_meter", single(p)), ("several_meters", several(p)))
+        for name, mask in (
+            ("all", np.ones(len(p), dtype=bool)),
+            ("single_meter", single(p)),
+            ("several_meters", several(p)),
+        )
     }
     of_single = shares["single_meter"]
     loud = of_single.n > 0 and of_single.value > limits.co_occurring
@@ -43,7 +53,9 @@ def co_occurrence(p: ClassPredictions, limits: Limits = LIMITS) -> Finding:
                 "share": shares,
                 "pairs": [{"pair": pair, "items": n} for pair, n in pairs],
                 "per_predicted_class": {
-                    c: share(np.where(answer == k, two.astype(np.float64), np.nan), p.groups) for k, c in enumerate(p.classes) if (answer == k).any()
+                    c: share(np.where(answer == k, two.astype(np.float64), np.nan), p.groups)
+                    for k, c in enumerate(p.classes)
+                    if (answer == k).any()
                 },
             }
         ),
@@ -51,7 +63,12 @@ def co_occurrence(p: ClassPredictions, limits: Limits = LIMITS) -> Finding:
 
 
 def _moments(values: Array) -> dict[str, int | float]:
-    return {"items": len(values), "mean": float(values.mean()), "median": float(np.median(values)), "std": float(values.std())}
+    return {
+        "items": len(values),
+        "mean": float(values.mean()),
+        "median": float(np.median(values)),
+        "std": float(values.std()),
+    }
 
 
 def gap(p: ClassPredictions, limits: Limits = LIMITS) -> Finding:
@@ -65,7 +82,13 @@ def gap(p: ClassPredictions, limits: Limits = LIMITS) -> Finding:
         "high": float((values > limits.high_gap).mean()),
     }
     mean = float(values.mean())
-    verdict = "selective" if mean > limits.high_gap else "partly selective" if mean >= limits.low_gap else "not selective"
+    verdict = (
+        "selective"
+        if mean > limits.high_gap
+        else "partly selective"
+        if mean >= limits.low_gap
+        else "not selective"
+    )
     per_class = {c: _moments(values[answer == k]) for k, c in enumerate(p.classes) if (answer == k).any()}
     text = (
         f"{verdict}: gap {mean:.2f} in the mean, {np.median(values):.2f} in the median, standard deviation {values.std():.2f}; "
@@ -78,7 +101,15 @@ def gap(p: ClassPredictions, limits: Limits = LIMITS) -> Finding:
         "gap",
         "warning" if verdict == "not selective" else "ok" if verdict == "selective" else "note",
         text,
-        plain({"verdict": verdict, **_moments(values), "bands": bands, "edges": [limits.low_gap, limits.high_gap], "per_predicted_class": per_class}),
+        plain(
+            {
+                "verdict": verdict,
+                **_moments(values),
+                "bands": bands,
+                "edges": [limits.low_gap, limits.high_gap],
+                "per_predicted_class": per_class,
+            }
+        ),
     )
 
 
@@ -111,8 +142,14 @@ def fit_quadrants(validation: ClassPredictions | None, limits: Limits = LIMITS) 
         if min(good.sum(), (~good).sum()) >= limits.errors:
             gap_at, by_gap = _youden(confidence_gap(validation.scores)[labelled], good)
             entropy_at, by_entropy = _youden(-binary_entropy(validation.scores)[labelled], good)
-            fitted = {name: at for name, at, j in (("gap", gap_at, by_gap), ("entropy", -entropy_at, by_entropy)) if j >= limits.youden}
-            return Quadrants(fitted.get("gap", limits.low_gap), fitted.get("entropy", limits.high_entropy), tuple(fitted))
+            fitted = {
+                name: at
+                for name, at, j in (("gap", gap_at, by_gap), ("entropy", -entropy_at, by_entropy))
+                if j >= limits.youden
+            }
+            return Quadrants(
+                fitted.get("gap", limits.low_gap), fitted.get("entropy", limits.high_entropy), tuple(fitted)
+            )
     return Quadrants(limits.low_gap, limits.high_entropy)
 
 
@@ -142,7 +179,9 @@ def entropy(p: ClassPredictions, quadrants: Quadrants) -> Finding:
         for k, name in enumerate(QUADRANTS)
     }
     shares = [float((where == k).mean()) for k in range(4)]
-    origin = {name: "fitted on validation" if name in quadrants.fitted else "fixed" for name in ("gap", "entropy")}
+    origin = {
+        name: "fitted on validation" if name in quadrants.fitted else "fixed" for name in ("gap", "entropy")
+    }
     text = (
         f"entropy {values.mean():.2f} in the mean, {np.median(values):.2f} in the median. {percent(shares[0])} of the items are clear, "
         f"{percent(shares[1])} dominant over a diffuse rest, {percent(shares[2])} paired (narrow gap, low entropy), {percent(shares[3])} diffuse "
@@ -153,6 +192,14 @@ def entropy(p: ClassPredictions, quadrants: Quadrants) -> Finding:
         "warning" if shares[3] > 0.5 else "ok",
         text,
         plain(
-            {**_moments(values), "thresholds": {"gap": quadrants.gap, "entropy": quadrants.entropy, "fitted": quadrants.fitted}, "quadrants": cells}
+            {
+                **_moments(values),
+                "thresholds": {
+                    "gap": quadrants.gap,
+                    "entropy": quadrants.entropy,
+                    "fitted": quadrants.fitted,
+                },
+                "quadrants": cells,
+            }
         ),
     )

@@ -31,7 +31,11 @@ def summarise(p: ClassPredictions, findings: Mapping[str, Finding], limits: Limi
     gap, leak = findings["gap"].values, findings["leakage"].values
     competing = _competing(p, findings.get("polyrhythm"), limits)
     steps = [
-        Step("selective?", str(gap["verdict"]), f"mean gap {gap['mean']:.2f}; {percent(gap['bands']['low'])} of the items below {limits.low_gap:g}"),
+        Step(
+            "selective?",
+            str(gap["verdict"]),
+            f"mean gap {gap['mean']:.2f}; {percent(gap['bands']['low'])} of the items below {limits.low_gap:g}",
+        ),
         competing,
         Step(
             "leakage?",
@@ -48,9 +52,17 @@ def summarise(p: ClassPredictions, findings: Mapping[str, Finding], limits: Limi
         verdict = str(leak["verdict"])
     elif competing.answer in ("confused", "polyrhythm"):
         verdict = competing.answer
-    warned = verdict in ("chance", "leakage", "raised floor", "confused", "not selective") or steps[3].answer == "unusable"
+    warned = (
+        verdict in ("chance", "leakage", "raised floor", "confused", "not selective")
+        or steps[3].answer == "unusable"
+    )
     text = f"{verdict}. {guessing}" + " ".join(f"{s.question} {s.answer}: {s.because}." for s in steps)
-    return Finding("summary", "warning" if warned else "ok", text, plain({"verdict": verdict, "guessing": guessing, "steps": steps}))
+    return Finding(
+        "summary",
+        "warning" if warned else "ok",
+        text,
+        plain({"verdict": verdict, "guessing": guessing, "steps": steps}),
+    )
 
 
 def guessing_warning(performance: Finding) -> str:
@@ -104,4 +116,6 @@ def _thresholds(floor: Finding | None, loss: Finding | None) -> Step:
         if loss is not None and loss.level == "warning":
             because += ", as the loss makes it"
         return Step(question, "unusable", because)
-    return Step(question, "usable", because + (" (not fitted on validation)" if floor.values["same_items"] else ""))
+    return Step(
+        question, "usable", because + (" (not fitted on validation)" if floor.values["same_items"] else "")
+    )

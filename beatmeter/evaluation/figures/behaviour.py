@@ -8,7 +8,18 @@ from matplotlib.patches import Rectangle
 
 from beatmeter.evaluation.diagnostics import QUADRANTS, PairCorrelation, Quadrants
 from beatmeter.evaluation.diagnostics.labels import ranked, right, several, single
-from beatmeter.evaluation.figures.style import BLUE, GRID, INK, MUTED, ONFILL, RED, SURFACE, blank, strip, styled
+from beatmeter.evaluation.figures.style import (
+    BLUE,
+    GRID,
+    INK,
+    MUTED,
+    ONFILL,
+    RED,
+    SURFACE,
+    blank,
+    strip,
+    styled,
+)
 from beatmeter.evaluation.metrics import binary_entropy, confidence_gap
 from beatmeter.evaluation.metrics.checks import Array
 from beatmeter.schema import ClassPredictions
@@ -29,8 +40,17 @@ def plane(p: ClassPredictions, quadrants: Quadrants) -> Figure:
     kept = np.isin(np.arange(len(p)), _thinned(len(p)))
     good, two, labelled = right(p), several(p), p.primary >= 0
     size = 9 if kept.sum() > 400 else 16
-    axes.scatter(x[kept & good & labelled], y[kept & good & labelled], s=size, color=BLUE, alpha=0.45, linewidth=0)
-    axes.scatter(x[kept & ~good & labelled], y[kept & ~good & labelled], s=size + 8, color=RED, marker="x", linewidth=1.1)
+    axes.scatter(
+        x[kept & good & labelled], y[kept & good & labelled], s=size, color=BLUE, alpha=0.45, linewidth=0
+    )
+    axes.scatter(
+        x[kept & ~good & labelled],
+        y[kept & ~good & labelled],
+        s=size + 8,
+        color=RED,
+        marker="x",
+        linewidth=1.1,
+    )
     axes.scatter(x[kept & ~labelled], y[kept & ~labelled], s=size, color=MUTED, alpha=0.5, linewidth=0)
     axes.scatter(x[kept & two], y[kept & two], s=size + 26, facecolor="none", edgecolor=INK, linewidth=0.8)
     axes.axvline(quadrants.gap, color=MUTED, linewidth=0.9, dashes=(4, 3))
@@ -42,7 +62,16 @@ def plane(p: ClassPredictions, quadrants: Quadrants) -> Figure:
     for k, name in enumerate(QUADRANTS):
         u, v, ha, va = places[name]
         box = {"facecolor": SURFACE, "edgecolor": "none", "alpha": 0.85, "pad": 1.5}
-        axes.text(u, v, f"{name} {100 * (where == k).mean():.0f}%", transform=axes.transAxes, ha=ha, va=va, fontsize=9, bbox=box)
+        axes.text(
+            u,
+            v,
+            f"{name} {100 * (where == k).mean():.0f}%",
+            transform=axes.transAxes,
+            ha=ha,
+            va=va,
+            fontsize=9,
+            bbox=box,
+        )
     axes.set_xlabel("gap between the two highest scores")
     axes.set_ylabel("normalised binary entropy")
     axes.grid(True)
@@ -62,11 +91,24 @@ def correlations(classes: tuple[str, ...], pairs: list[PairCorrelation]) -> Figu
         i, j = sorted((at[row.pair[0]], at[row.pair[1]]), reverse=True)
         strong = min(1.0, abs(row.r))
         axes.add_patch(Rectangle((j - 0.48, i - 0.46), 0.96, 0.92, facecolor=GRID, alpha=0.35, linewidth=0))
-        axes.add_patch(Rectangle((j - 0.48, i - 0.46), 0.96, 0.92, facecolor=RED if row.r > 0 else BLUE, alpha=strong, linewidth=0))
+        axes.add_patch(
+            Rectangle(
+                (j - 0.48, i - 0.46),
+                0.96,
+                0.92,
+                facecolor=RED if row.r > 0 else BLUE,
+                alpha=strong,
+                linewidth=0,
+            )
+        )
         if row.verdict == "leakage":
-            axes.add_patch(Rectangle((j - 0.45, i - 0.43), 0.9, 0.86, fill=False, edgecolor=INK, linewidth=1.8))
+            axes.add_patch(
+                Rectangle((j - 0.45, i - 0.43), 0.9, 0.86, fill=False, edgecolor=INK, linewidth=1.8)
+            )
         text = f"{row.r:+.2f}".replace("+0.", "+.").replace("-0.", "−.")
-        axes.text(j, i, text, ha="center", va="center_baseline", fontsize=9, color=ONFILL if strong > 0.8 else INK)
+        axes.text(
+            j, i, text, ha="center", va="center_baseline", fontsize=9, color=ONFILL if strong > 0.8 else INK
+        )
     axes.set_xlim(-0.5, n - 1.5)
     axes.set_ylim(n - 0.5, 0.5)
     axes.set_xticks(range(n - 1), classes[:-1])
@@ -94,7 +136,14 @@ def noise_floor(p: ClassPredictions, evaluation: Array, production: Array) -> Fi
         for mask, color, shift in ((noise, MUTED, -0.15), (signal, BLUE, 0.15)):
             values = top[mask & (order[:, 1] == k), 1]
             values = values[_thinned(len(values))]
-            axes.scatter(values, k + shift + random.uniform(-0.1, 0.1, len(values)), s=size, color=color, alpha=0.5, linewidth=0)
+            axes.scatter(
+                values,
+                k + shift + random.uniform(-0.1, 0.1, len(values)),
+                s=size,
+                color=color,
+                alpha=0.5,
+                linewidth=0,
+            )
         axes.plot([evaluation[k]] * 2, [k - 0.36, k + 0.36], color=RED, linewidth=1.3, dashes=(2.5, 1.6))
         axes.plot([production[k]] * 2, [k - 0.36, k + 0.36], color=RED, linewidth=1.8)
         axes.axhline(k + 0.5, color=GRID, linewidth=0.6)
@@ -105,7 +154,12 @@ def noise_floor(p: ClassPredictions, evaluation: Array, production: Array) -> Fi
     strip(axes, "left")
     axes.set_xlabel("second activation")
     axes.set_ylabel("its class")
-    texts = [(0.0, "● one meter", MUTED), (0.25, "● several", BLUE), (0.46, "╎ evaluation", RED), (0.74, "┃ production", RED)]
+    texts = [
+        (0.0, "● one meter", MUTED),
+        (0.25, "● several", BLUE),
+        (0.46, "╎ evaluation", RED),
+        (0.74, "┃ production", RED),
+    ]
     for x, text, color in texts:
         axes.text(x, -0.7, text, color=color, va="center_baseline", fontsize=9)
     return figure

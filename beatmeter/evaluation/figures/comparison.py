@@ -8,7 +8,18 @@ from matplotlib.patches import Rectangle
 
 from beatmeter.evaluation.comparison.compare import Comparison, Pair
 from beatmeter.evaluation.comparison.gate import Gate
-from beatmeter.evaluation.figures.style import BLUE, GRID, INK, MUTED, ONFILL, RED, SURFACE, blank, strip, styled
+from beatmeter.evaluation.figures.style import (
+    BLUE,
+    GRID,
+    INK,
+    MUTED,
+    ONFILL,
+    RED,
+    SURFACE,
+    blank,
+    strip,
+    styled,
+)
 from beatmeter.evaluation.metrics import METRICS
 
 COLOURS = {"better": BLUE, "worse": RED, "not distinguishable": MUTED}
@@ -26,7 +37,14 @@ def differences(pair: Pair) -> Figure:
         low, high = sorted((sign * t.low, sign * t.high))
         axes.plot([low, high], [i, i], color=color, linewidth=1.6)
         axes.plot([sign * t.difference], [i], "o", color=color, markersize=6.5, markeredgecolor=SURFACE)
-        axes.text(1.02, i, f"{sign * t.difference:+.3f}", transform=axes.get_yaxis_transform(), color=color, va="center_baseline")
+        axes.text(
+            1.02,
+            i,
+            f"{sign * t.difference:+.3f}",
+            transform=axes.get_yaxis_transform(),
+            color=color,
+            va="center_baseline",
+        )
     axes.set_ylim(len(tests) - 0.5, -0.6)
     axes.set_yticks(range(len(tests)), [METRICS[t.metric].title for t in tests])
     axes.tick_params(axis="y", labelcolor=INK)
@@ -46,8 +64,17 @@ def classes(pair: Pair) -> Figure:
     for i, c in enumerate(pair.classes):
         axes.barh(i, c.gains, height=0.62, color=BLUE, linewidth=0)
         axes.barh(i, -c.losses, height=0.62, color=RED, linewidth=0)
-        axes.text(c.gains + 0.02 * wide, i, f"+{c.gains:.3g}" if c.gains else "", va="center_baseline", color=BLUE)
-        axes.text(-c.losses - 0.02 * wide, i, f"−{c.losses:.3g}" if c.losses else "", va="center_baseline", ha="right", color=RED)
+        axes.text(
+            c.gains + 0.02 * wide, i, f"+{c.gains:.3g}" if c.gains else "", va="center_baseline", color=BLUE
+        )
+        axes.text(
+            -c.losses - 0.02 * wide,
+            i,
+            f"−{c.losses:.3g}" if c.losses else "",
+            va="center_baseline",
+            ha="right",
+            color=RED,
+        )
     axes.axvline(0, color=MUTED, linewidth=0.9)
     axes.set_xlim(-1.2 * wide, 1.2 * wide)
     axes.set_ylim(len(pair.classes) - 0.5, -0.5)
@@ -67,9 +94,24 @@ def systems(comparison: Comparison, metric: str = "accuracy") -> Figure:
     for i, (_, m) in enumerate(rows):
         axes.plot([m.mean.low, m.mean.high], [i, i], color=BLUE, linewidth=1.6)
         if len(m.seeds) > 1:
-            axes.scatter(m.seeds, np.full(len(m.seeds), i), s=22, facecolor=SURFACE, edgecolor=BLUE, linewidth=1, zorder=3)
+            axes.scatter(
+                m.seeds,
+                np.full(len(m.seeds), i),
+                s=22,
+                facecolor=SURFACE,
+                edgecolor=BLUE,
+                linewidth=1,
+                zorder=3,
+            )
         axes.plot([m.mean.value], [i], "o", color=BLUE, markersize=6.5, markeredgecolor=SURFACE, zorder=4)
-        axes.text(1.02, i, f"{m.mean.value:.3f}", transform=axes.get_yaxis_transform(), va="center_baseline", color=BLUE)
+        axes.text(
+            1.02,
+            i,
+            f"{m.mean.value:.3f}",
+            transform=axes.get_yaxis_transform(),
+            va="center_baseline",
+            color=BLUE,
+        )
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_yticks(range(len(rows)), [name if len(name) <= 24 else name[:23] + "…" for name, _ in rows])
     axes.tick_params(axis="y", labelcolor=INK)
@@ -94,10 +136,29 @@ def gate(g: Gate) -> Figure:
     for text, n, x, y, color in cells:
         strong = 0.1 + 0.9 * n / most
         axes.add_patch(Rectangle((x + 0.01, y + 0.02), 0.98, 0.96, facecolor=GRID, alpha=0.4, linewidth=0))
-        axes.add_patch(Rectangle((x + 0.01, y + 0.02), 0.98, 0.96, facecolor=color, alpha=strong, linewidth=0))
+        axes.add_patch(
+            Rectangle((x + 0.01, y + 0.02), 0.98, 0.96, facecolor=color, alpha=strong, linewidth=0)
+        )
         on = ONFILL if strong > 0.8 else INK
-        axes.text(x + 0.5, y + 0.44, f"{n}", ha="center", va="center_baseline", fontsize=17, fontweight="bold", color=on)
-        axes.text(x + 0.5, y + 0.74, f"{text}, {100 * n / g.items:.0f}%", ha="center", va="center_baseline", fontsize=9, color=on)
+        axes.text(
+            x + 0.5,
+            y + 0.44,
+            f"{n}",
+            ha="center",
+            va="center_baseline",
+            fontsize=17,
+            fontweight="bold",
+            color=on,
+        )
+        axes.text(
+            x + 0.5,
+            y + 0.74,
+            f"{text}, {100 * n / g.items:.0f}%",
+            ha="center",
+            va="center_baseline",
+            fontsize=9,
+            color=on,
+        )
     axes.set_xlim(0, 2)
     axes.set_ylim(2, 0)
     axes.set_axis_off()

@@ -10,13 +10,28 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from beatmeter.evaluation.diagnostics import layer_weights, series
-from beatmeter.evaluation.figures.style import BLUE, GRID, INK, MUTED, RED, SURFACE, WIDTH, blank, strip, styled
+from beatmeter.evaluation.figures.style import (
+    BLUE,
+    GRID,
+    INK,
+    MUTED,
+    RED,
+    SURFACE,
+    WIDTH,
+    blank,
+    strip,
+    styled,
+)
 from beatmeter.evaluation.timeline import Timeline
 
 # panel: title, curves as (path in the log, name, colour), a line to compare with
 PANELS = (
     ("loss", (("train.loss", "training", MUTED), ("val.loss", "validation", BLUE)), None),
-    ("validation accuracy", (("val.balanced_accuracy", "balanced", BLUE), ("val.accuracy", "plain", MUTED)), None),
+    (
+        "validation accuracy",
+        (("val.balanced_accuracy", "balanced", BLUE), ("val.accuracy", "plain", MUTED)),
+        None,
+    ),
     ("selectivity", (("val.gap", "gap", BLUE), ("val.entropy", "entropy", RED)), None),
     ("worst correlation", (("val.worst_correlation", "", RED),), 0.3),
 )
@@ -25,7 +40,10 @@ PANELS = (
 @styled
 def training(history: Sequence[Mapping[str, Any]], best: int | None = None) -> Figure:
     """Loss, accuracy, gap, entropy and worst correlation over the epochs; a tick marks the epoch that was kept."""
-    found = [(title, [(name, color, *series(history, path)) for path, name, color in curves], line) for title, curves, line in PANELS]
+    found = [
+        (title, [(name, color, *series(history, path)) for path, name, color in curves], line)
+        for title, curves, line in PANELS
+    ]
     found = [(title, [c for c in curves if len(c[3])], line) for title, curves, line in found]
     found = [panel for panel in found if panel[1]]
     figure, panels = blank(1.25 * len(found) + 0.3, len(found), 1, sharex=True)
@@ -40,7 +58,9 @@ def training(history: Sequence[Mapping[str, Any]], best: int | None = None) -> F
             axes.plot(epochs, values, color=color, marker="o" if len(values) < 3 else None, markersize=4)
         low, high = axes.get_ylim()
         at = -np.inf
-        for name, color, _, values in sorted(curves, key=lambda curve: float(curve[3][-1])):  # labels at the ends keep apart
+        for name, color, _, values in sorted(
+            curves, key=lambda curve: float(curve[3][-1])
+        ):  # labels at the ends keep apart
             at = max(float(values[-1]), at + 0.18 * (high - low))
             axes.text(last + 0.02 * max(1, last - 1), at, name, color=color, va="center_baseline")
         axes.grid(True, axis="y")
@@ -54,7 +74,11 @@ def training(history: Sequence[Mapping[str, Any]], best: int | None = None) -> F
 def _ticks(last: int) -> list[int]:
     """Epochs to name on the axis: 1, the last, and round numbers between them."""
     step = next(s for s in (1, 2, 5, 10, 20, 50, 100, 10**9) if last / s <= 7)
-    return [1, *(e for e in range(step, last, step) if e > 1 and last - e >= step / 2), last] if last > 1 else [1]
+    return (
+        [1, *(e for e in range(step, last, step) if e > 1 and last - e >= step / 2), last]
+        if last > 1
+        else [1]
+    )
 
 
 @styled
@@ -69,7 +93,14 @@ def layers(history: Sequence[Mapping[str, Any]]) -> Figure:
         top.bar(at, shares[-1], color=BLUE, width=0.8, linewidth=0)
         top.axhline(1 / n, color=MUTED, linewidth=0.9, dashes=(3, 3))
         best = int(shares[-1].argmax())
-        top.text(at[best], shares[-1, best], f"{100 * shares[-1, best]:.0f}%", ha="center", va="bottom", fontsize=8.5)
+        top.text(
+            at[best],
+            shares[-1, best],
+            f"{100 * shares[-1, best]:.0f}%",
+            ha="center",
+            va="bottom",
+            fontsize=8.5,
+        )
         top.set_title(f"{name}: weight of each layer (dashed: uniform)", pad=4)
         top.yaxis.set_major_formatter(lambda v, _: f"{100 * v:.0f}%")
         top.set_ylim(0, 1.2 * max(shares[-1].max(), 1 / n))
@@ -79,7 +110,11 @@ def layers(history: Sequence[Mapping[str, Any]]) -> Figure:
         for row, epoch in enumerate(shown):
             for layer in range(n):
                 strong = float(shares[epoch, layer] / shares.max())
-                below.add_patch(Rectangle((layer + 0.5, row), 1, 1, facecolor=BLUE, alpha=strong, linewidth=0, antialiased=False))
+                below.add_patch(
+                    Rectangle(
+                        (layer + 0.5, row), 1, 1, facecolor=BLUE, alpha=strong, linewidth=0, antialiased=False
+                    )
+                )
         below.set_ylim(len(shown), 0)
         named = shown[[0, -1]] if len(shown) > 1 else shown
         below.set_yticks([0.5, len(shown) - 0.5][: len(named)], [f"epoch {e + 1}" for e in named])
@@ -102,17 +137,29 @@ def timeline(line: Timeline) -> Figure:
         for k in range(n):
             strong = float(line.posterior[w, k])
             axes.add_patch(
-                Rectangle((edges[w], k - 0.42), edges[w + 1] - edges[w], 0.84, facecolor=BLUE, alpha=0.75 * strong, linewidth=0, antialiased=False)
+                Rectangle(
+                    (edges[w], k - 0.42),
+                    edges[w + 1] - edges[w],
+                    0.84,
+                    facecolor=BLUE,
+                    alpha=0.75 * strong,
+                    linewidth=0,
+                    antialiased=False,
+                )
             )
     for s in line.segments:
         if s.meter is None:
-            axes.text((s.start + s.end) / 2, (n - 1) / 2, "no meter\nheard", ha="center", va="center", color=MUTED)
+            axes.text(
+                (s.start + s.end) / 2, (n - 1) / 2, "no meter\nheard", ha="center", va="center", color=MUTED
+            )
             continue
         k = line.classes.index(s.meter)
         axes.plot([s.start, s.end], [k, k], color=INK, linewidth=2.2)
         text = s.meter + (f" + {s.second}" if s.second else "")
         box = {"facecolor": SURFACE, "edgecolor": "none", "pad": 1.2, "alpha": 0.9}
-        axes.text((s.start + s.end) / 2, k, text, ha="center", va="center_baseline", fontweight="bold", bbox=box)
+        axes.text(
+            (s.start + s.end) / 2, k, text, ha="center", va="center_baseline", fontweight="bold", bbox=box
+        )
     for change in line.changes:
         axes.axvline(change, color=RED, linewidth=1, dashes=(3, 2))
     axes.set_xlim(edges[0], edges[-1])

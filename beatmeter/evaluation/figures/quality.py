@@ -10,7 +10,19 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from beatmeter.evaluation.calibration import selective_curve, selective_table
-from beatmeter.evaluation.figures.style import BLUE, GRID, INK, MUTED, ONFILL, RED, SURFACE, blank, percent_axis, strip, styled
+from beatmeter.evaluation.figures.style import (
+    BLUE,
+    GRID,
+    INK,
+    MUTED,
+    ONFILL,
+    RED,
+    SURFACE,
+    blank,
+    percent_axis,
+    strip,
+    styled,
+)
 from beatmeter.evaluation.metrics import ClassRow, Estimate, correct, reliability, share
 from beatmeter.evaluation.metrics.checks import Array
 from beatmeter.schema import ClassPredictions
@@ -25,10 +37,28 @@ def confusion(classes: tuple[str, ...], counts: Array) -> Figure:
     for i in range(n):
         for j in range(n):
             part = counts[i, j] / totals[i] if totals[i] else 0.0
-            axes.add_patch(Rectangle((j - 0.48, i - 0.46), 0.96, 0.92, facecolor=GRID, alpha=0.35, linewidth=0))
+            axes.add_patch(
+                Rectangle((j - 0.48, i - 0.46), 0.96, 0.92, facecolor=GRID, alpha=0.35, linewidth=0)
+            )
             if counts[i, j]:
-                axes.add_patch(Rectangle((j - 0.48, i - 0.46), 0.96, 0.92, facecolor=BLUE if i == j else RED, alpha=0.15 + 0.85 * part, linewidth=0))
-                axes.text(j, i, f"{counts[i, j]:d}", ha="center", va="center_baseline", color=ONFILL if part > 0.75 else INK)
+                axes.add_patch(
+                    Rectangle(
+                        (j - 0.48, i - 0.46),
+                        0.96,
+                        0.92,
+                        facecolor=BLUE if i == j else RED,
+                        alpha=0.15 + 0.85 * part,
+                        linewidth=0,
+                    )
+                )
+                axes.text(
+                    j,
+                    i,
+                    f"{counts[i, j]:d}",
+                    ha="center",
+                    va="center_baseline",
+                    color=ONFILL if part > 0.75 else INK,
+                )
     axes.set_xlim(-0.5, n - 0.5)
     axes.set_ylim(n - 0.5, -0.5)
     axes.set_xticks(range(n), classes)
@@ -42,7 +72,9 @@ def confusion(classes: tuple[str, ...], counts: Array) -> Figure:
 
 def _interval(axes: Axes, y: float, e: Estimate, color: str, marker: str) -> None:
     axes.plot([e.low, e.high], [y, y], color=color, linewidth=1.4)
-    axes.plot([e.value], [y], marker=marker, color=color, markersize=6, markeredgecolor=SURFACE, markeredgewidth=0.8)
+    axes.plot(
+        [e.value], [y], marker=marker, color=color, markersize=6, markeredgecolor=SURFACE, markeredgewidth=0.8
+    )
 
 
 @styled
@@ -131,14 +163,29 @@ def selective(p: ClassPredictions) -> Figure:
     figure, (axes,) = blank(2.9)
     coverage, accuracy = selective_curve(p)
     rows = selective_table(p)
-    axes.fill_between([r.coverage for r in rows], [r.low for r in rows], [r.high for r in rows], color=BLUE, alpha=0.15, linewidth=0)
+    axes.fill_between(
+        [r.coverage for r in rows],
+        [r.low for r in rows],
+        [r.high for r in rows],
+        color=BLUE,
+        alpha=0.15,
+        linewidth=0,
+    )
     steady = coverage >= min(0.05, coverage.max())
     axes.plot(coverage[steady], accuracy[steady], color=BLUE)
     for wanted in (1.0, 0.8):
         row = min(rows, key=lambda r: abs(r.coverage - wanted))
         axes.plot([row.coverage], [row.accuracy], "o", color=BLUE, markersize=6, markeredgecolor=SURFACE)
         text = f"all: {100 * row.accuracy:.0f}%" if wanted == 1 else f"surest 80%: {100 * row.accuracy:.0f}%"
-        axes.annotate(text, (row.coverage, row.accuracy), (0, -9), textcoords="offset points", ha="right", va="top", color=INK)
+        axes.annotate(
+            text,
+            (row.coverage, row.accuracy),
+            (0, -9),
+            textcoords="offset points",
+            ha="right",
+            va="top",
+            color=INK,
+        )
     low = math.floor(20 * min(r.low for r in rows)) / 20
     axes.set_xlim(0, 1.02)
     axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25", "50", "75", "100%"])

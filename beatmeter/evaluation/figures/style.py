@@ -82,7 +82,9 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
     return inside
 
 
-def blank(height: float, rows: int = 1, columns: int = 1, width: float = WIDTH, **kwargs: Any) -> tuple[Figure, list[Axes]]:
+def blank(
+    height: float, rows: int = 1, columns: int = 1, width: float = WIDTH, **kwargs: Any
+) -> tuple[Figure, list[Axes]]:
     """A figure of `width` x `height` inches and its axes, row by row. It belongs to no window and no global state."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
@@ -121,7 +123,9 @@ def to_svg(figure: Figure, name: str) -> str:
     """A standalone SVG file in the light palette; the same figure and name give the same text."""
     out = io.StringIO()
     with mpl.rc_context({**RC, "svg.hashsalt": name}):
-        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None, "Type": None, "Format": None})
+        figure.savefig(
+            out, format="svg", metadata={"Date": None, "Creator": None, "Type": None, "Format": None}
+        )
     return out.getvalue()
 
 
@@ -136,7 +140,9 @@ def to_inline(figure: Figure, name: str, label: str) -> str:
     box = re.search(r'viewBox="[^"]*"', head)
     for pattern, instead in _SHORTER:
         body = re.sub(pattern, instead, body, flags=re.DOTALL)
-    body = re.sub(r' (?:d|x|y)="[^"]*"', lambda place: re.sub(r"(\.\d\d)\d+", r"\1", place[0]), body)  # coordinates, never text
+    body = re.sub(
+        r' (?:d|x|y)="[^"]*"', lambda place: re.sub(r"(\.\d\d)\d+", r"\1", place[0]), body
+    )  # coordinates, never text
     for key, (light, _) in PALETTE.items():
         body = body.replace(light, f"var(--{key})")
     return (

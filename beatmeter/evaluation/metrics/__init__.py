@@ -21,7 +21,16 @@ from beatmeter.evaluation.metrics.confidence import (
     selective_accuracy,
     top_two,
 )
-from beatmeter.evaluation.metrics.intervals import Estimate, bootstrap, bootstrap_weights, group_bootstrap, group_index, interval, share, wilson
+from beatmeter.evaluation.metrics.intervals import (
+    Estimate,
+    bootstrap,
+    bootstrap_weights,
+    group_bootstrap,
+    group_index,
+    interval,
+    share,
+    wilson,
+)
 from beatmeter.evaluation.metrics.multilabel import (
     average_precision,
     exact,

@@ -14,14 +14,18 @@ from jaxtyping import Float, Int
 from beatmeter.errors import EvaluationError
 
 Array = np.ndarray[Any, np.dtype[Any]]
-Value = np.ndarray[Any, np.dtype[np.float64]] | np.float64  # (*batch); a plain float where there is no batch axis
+Value = (
+    np.ndarray[Any, np.dtype[np.float64]] | np.float64
+)  # (*batch); a plain float where there is no batch axis
 Scores = Float[np.ndarray, "item klass"]
 Targets = Float[np.ndarray, "item klass"]
 Primary = Int[np.ndarray, " item"]
 Weights = Float[np.ndarray, "*batch item"]
 
 
-def validate(scores: Array, primary: Array | None = None, targets: Array | None = None, weights: Array | None = None) -> None:
+def validate(
+    scores: Array, primary: Array | None = None, targets: Array | None = None, weights: Array | None = None
+) -> None:
     """Check shapes and ranges: `scores` (item, class) in [0, 1], `primary` (item,) class index or -1, `targets` (item, class)
     in [0, 1], `weights` (*batch, item) not negative. Raises EvaluationError that names the first item at fault."""
     if scores.ndim != 2 or scores.shape[1] == 0:
@@ -30,11 +34,14 @@ def validate(scores: Array, primary: Array | None = None, targets: Array | None 
     _in_range("scores", scores, 1.0, "Scores are probabilities: apply a sigmoid to logits.")
     if primary is not None:
         if primary.shape != (n,) or not np.issubdtype(primary.dtype, np.integer):
-            raise EvaluationError(f"primary has shape {primary.shape} and type {primary.dtype}, not one class index for each of {n} items")
+            raise EvaluationError(
+                f"primary has shape {primary.shape} and type {primary.dtype}, not one class index for each of {n} items"
+            )
         bad = (primary < -1) | (primary >= c)
         if bad.any():
             raise EvaluationError(
-                f"primary[{int(bad.argmax())}] = {int(primary[bad.argmax()])} is not an index of {c} classes", "Use -1 where there is no label."
+                f"primary[{int(bad.argmax())}] = {int(primary[bad.argmax()])} is not an index of {c} classes",
+                "Use -1 where there is no label.",
             )
     if targets is not None:
         if targets.shape != (n, c):
@@ -42,7 +49,9 @@ def validate(scores: Array, primary: Array | None = None, targets: Array | None 
         _in_range("targets", targets, 1.0, "A target is the weight of a label, 0 where the class is absent.")
     if weights is not None:
         if weights.shape[-1:] != (n,):
-            raise EvaluationError(f"weights have shape {weights.shape}, their last axis must be the {n} items")
+            raise EvaluationError(
+                f"weights have shape {weights.shape}, their last axis must be the {n} items"
+            )
         _in_range("weights", weights, np.inf, "A weight says how often an item counts.")
 
 
@@ -50,7 +59,9 @@ def _in_range(name: str, values: Array, high: float, hint: str) -> None:
     bad = ~((values >= 0) & (values <= high) & np.isfinite(values))
     if bad.any():
         where = tuple(int(i) for i in np.argwhere(bad)[0])
-        raise EvaluationError(f"{name}[{', '.join(map(str, where))}] = {values[where]} is not in [0, {high:g}]", hint)
+        raise EvaluationError(
+            f"{name}[{', '.join(map(str, where))}] = {values[where]} is not in [0, {high:g}]", hint
+        )
 
 
 def weigh(weights: Weights | None, n: int) -> Array:
@@ -60,7 +71,9 @@ def weigh(weights: Weights | None, n: int) -> Array:
 
 def ratio(numerator: Any, denominator: Any) -> Array:
     """numerator / denominator as float64, nan where the denominator is 0."""
-    numerator, denominator = np.broadcast_arrays(np.asarray(numerator, dtype=np.float64), np.asarray(denominator, dtype=np.float64))
+    numerator, denominator = np.broadcast_arrays(
+        np.asarray(numerator, dtype=np.float64), np.asarray(denominator, dtype=np.float64)
+    )
     out = np.full(numerator.shape, np.nan)
     np.divide(numerator, denominator, out=out, where=denominator > 0)
     return out

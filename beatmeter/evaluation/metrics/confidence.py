@@ -7,7 +7,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from beatmeter.evaluation.metrics.checks import Array, Primary, Scores, Targets, Value, Weights, ratio, unbox, validate, weigh
+from beatmeter.evaluation.metrics.checks import (
+    Array,
+    Primary,
+    Scores,
+    Targets,
+    Value,
+    Weights,
+    ratio,
+    unbox,
+    validate,
+    weigh,
+)
 from beatmeter.evaluation.metrics.primary import correct
 
 BINS = 15  # of equal width, as in Guo et al., "On calibration of modern neural networks", ICML 2017
@@ -59,7 +70,9 @@ def log_loss_per_class(scores: Scores, targets: Targets, weights: Weights | None
     return ratio(w @ -np.where(targets > 0, np.log(p), np.log1p(-p)), w.sum(axis=-1)[..., None])
 
 
-def calibration_error(confidence: Array, outcome: Array, weights: Weights | None = None, bins: int = BINS) -> Value:
+def calibration_error(
+    confidence: Array, outcome: Array, weights: Weights | None = None, bins: int = BINS
+) -> Value:
     """Expected calibration error: sum over bins of (share of items) |mean confidence - share of outcomes|.
 
     `confidence` (item,) in [0, 1], `outcome` (item,) 0 or 1 (nan: the item does not count).
@@ -78,12 +91,17 @@ def bin_of(confidence: Array, bins: int) -> Array:
     return index
 
 
-def ece_per_class(scores: Scores, targets: Targets, weights: Weights | None = None, bins: int = BINS) -> Array:
+def ece_per_class(
+    scores: Scores, targets: Targets, weights: Weights | None = None, bins: int = BINS
+) -> Array:
     """(*batch, class) calibration error of every sigmoid against presence of its class."""
     validate(scores, targets=targets, weights=weights)
     present: Array = targets > 0
     outcome = np.where(present.any(axis=1, keepdims=True), present.astype(np.float64), np.nan)
-    return np.stack([calibration_error(scores[:, k], outcome[:, k], weights, bins) for k in range(scores.shape[1])], axis=-1)
+    return np.stack(
+        [calibration_error(scores[:, k], outcome[:, k], weights, bins) for k in range(scores.shape[1])],
+        axis=-1,
+    )
 
 
 def primary_ece(scores: Scores, primary: Primary, weights: Weights | None = None, bins: int = BINS) -> Value:
@@ -96,10 +114,14 @@ def primary_brier(scores: Scores, primary: Primary, weights: Weights | None = No
     """Mean of (score of the answer - whether it is right)^2."""
     validate(scores, primary, weights=weights)
     w = weigh(weights, len(scores)) * (primary >= 0)
-    return unbox(ratio(w @ np.square(scores.max(axis=1) - np.nan_to_num(correct(scores, primary))), w.sum(axis=-1)))
+    return unbox(
+        ratio(w @ np.square(scores.max(axis=1) - np.nan_to_num(correct(scores, primary))), w.sum(axis=-1))
+    )
 
 
-def selective_accuracy(scores: Scores, primary: Primary, coverage: float, weights: Weights | None = None) -> Value:
+def selective_accuracy(
+    scores: Scores, primary: Primary, coverage: float, weights: Weights | None = None
+) -> Value:
     """Accuracy of the surest `coverage` of the labelled items, the least sure left unanswered (El-Yaniv and Wiener, "On the foundations
     of noise-free selective classification", JMLR 2010). An item at the border counts with the part of it that is inside."""
     validate(scores, primary, weights=weights)

@@ -66,13 +66,41 @@ def _cross_entropy(p: ClassPredictions) -> Array:
 
 MULTICLASS = (
     FamilyMetric("accuracy", "accuracy", "higher", _of_items(_right), _labelled, _right, share=True),
-    FamilyMetric("balanced_accuracy", "balanced accuracy", "higher", lambda p, w: acc.balanced_accuracy(p.scores, p.primary, w), _labelled),
-    FamilyMetric("cross_entropy", "cross-entropy", "lower", _of_items(_cross_entropy), _labelled, _cross_entropy, "nats"),
-    FamilyMetric("primary_ece", "ECE of the answer", "lower", lambda p, w: primary_ece(p.scores, p.primary, w), _labelled),
+    FamilyMetric(
+        "balanced_accuracy",
+        "balanced accuracy",
+        "higher",
+        lambda p, w: acc.balanced_accuracy(p.scores, p.primary, w),
+        _labelled,
+    ),
+    FamilyMetric(
+        "cross_entropy",
+        "cross-entropy",
+        "lower",
+        _of_items(_cross_entropy),
+        _labelled,
+        _cross_entropy,
+        "nats",
+    ),
+    FamilyMetric(
+        "primary_ece",
+        "ECE of the answer",
+        "lower",
+        lambda p, w: primary_ece(p.scores, p.primary, w),
+        _labelled,
+    ),
 )
 MULTILABEL = (
-    FamilyMetric("map", "mAP", "higher", lambda p, w: multi.mean_average_precision(p.scores, p.targets, w), _labelled),
-    FamilyMetric("macro_f1", "macro-F1 at 0.5", "higher", lambda p, w: multi.macro_f1(p.scores, p.targets, 0.5, w), _labelled),
+    FamilyMetric(
+        "map", "mAP", "higher", lambda p, w: multi.mean_average_precision(p.scores, p.targets, w), _labelled
+    ),
+    FamilyMetric(
+        "macro_f1",
+        "macro-F1 at 0.5",
+        "higher",
+        lambda p, w: multi.macro_f1(p.scores, p.targets, 0.5, w),
+        _labelled,
+    ),
     FamilyMetric("lrap", "LRAP", "higher", lambda p, w: multi.lrap(p.scores, p.targets, w), _labelled),
     FamilyMetric(
         "subset_accuracy",
@@ -105,7 +133,9 @@ def of_values(p: ValuePredictions) -> tuple[FamilyMetric, ...]:
             return unbox(val.spearman(q.values[:, [k]], q.targets[:, [k]], w)[..., 0])
 
         found += [
-            FamilyMetric("absolute_error", "mean absolute error", "lower", _of_items(error), counts, error, unit, name),
+            FamilyMetric(
+                "absolute_error", "mean absolute error", "lower", _of_items(error), counts, error, unit, name
+            ),
             FamilyMetric("r2", "R2", "higher", explained, counts, of=name),
             FamilyMetric("spearman", "Spearman", "higher", ranked, counts, of=name),
         ]
@@ -128,7 +158,9 @@ def estimate_of(metric: FamilyMetric, record: Items, replicates: int = REPLICATE
     if math.isnan(float(value)):
         return Estimate(math.nan, math.nan, math.nan, 0, "bootstrap over groups")
     low, high = interval(draws)
-    return Estimate(float(value), float(low), float(high), int(metric.counts(record).sum()), "bootstrap over groups")
+    return Estimate(
+        float(value), float(low), float(high), int(metric.counts(record).sum()), "bootstrap over groups"
+    )
 
 
 def null_systems(record: Items, constant: Array | None, seed: int = 0) -> Mapping[str, list[Items]]:

@@ -107,7 +107,12 @@ def bootstrap(
     `metric` takes item weights (replicate, item) and gives (replicate, ...), as all functions of `beatmeter.evaluation.metrics` do.
     """
     value = np.asarray(metric(None), dtype=np.float64)
-    draws = np.concatenate([np.asarray(metric(weights), dtype=np.float64) for weights in bootstrap_weights(groups, replicates, seed)])
+    draws = np.concatenate(
+        [
+            np.asarray(metric(weights), dtype=np.float64)
+            for weights in bootstrap_weights(groups, replicates, seed)
+        ]
+    )
     return value, draws
 
 

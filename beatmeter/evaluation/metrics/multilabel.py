@@ -5,7 +5,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from beatmeter.evaluation.metrics.checks import Array, Scores, Targets, Value, Weights, mean_where, ratio, unbox, validate, weigh
+from beatmeter.evaluation.metrics.checks import (
+    Array,
+    Scores,
+    Targets,
+    Value,
+    Weights,
+    mean_where,
+    ratio,
+    unbox,
+    validate,
+    weigh,
+)
 
 
 def _labelled(targets: Targets, weights: Weights | None) -> Array:
@@ -21,7 +32,9 @@ def average_precision(scores: Scores, targets: Targets, weights: Weights | None 
     out = np.full((*w.shape[:-1], scores.shape[1]), np.nan)
     for k in range(scores.shape[1]):
         order = np.argsort(-scores[:, k], kind="stable")
-        ends = np.flatnonzero(np.diff(scores[order, k], append=-1.0))  # last item of every run of equal scores
+        ends = np.flatnonzero(
+            np.diff(scores[order, k], append=-1.0)
+        )  # last item of every run of equal scores
         sorted_weights = w[..., order]
         said = sorted_weights.cumsum(axis=-1)[..., ends]
         right = (sorted_weights * (targets[order, k] > 0)).cumsum(axis=-1)[..., ends]
@@ -52,7 +65,9 @@ def mean_average_precision(scores: Scores, targets: Targets, weights: Weights | 
     return unbox(mean_where(ap, ~np.isnan(ap)))
 
 
-def f1_per_class(scores: Scores, targets: Targets, threshold: float | Array = 0.5, weights: Weights | None = None) -> Array:
+def f1_per_class(
+    scores: Scores, targets: Targets, threshold: float | Array = 0.5, weights: Weights | None = None
+) -> Array:
     """(*batch, class) 2 TP / (2 TP + FP + FN) of `score > threshold`; nan for classes that do not occur.
 
     `threshold` is one number or one per class.
@@ -65,7 +80,9 @@ def f1_per_class(scores: Scores, targets: Targets, threshold: float | Array = 0.
     return np.where(w @ there.astype(np.float64) > 0, value, np.nan)
 
 
-def macro_f1(scores: Scores, targets: Targets, threshold: float | Array = 0.5, weights: Weights | None = None) -> Value:
+def macro_f1(
+    scores: Scores, targets: Targets, threshold: float | Array = 0.5, weights: Weights | None = None
+) -> Value:
     """Mean F1 over the classes that occur (scikit-learn: f1_score with average="macro" and those labels)."""
     f1 = f1_per_class(scores, targets, threshold, weights)
     return unbox(mean_where(f1, ~np.isnan(f1)))
@@ -79,7 +96,9 @@ def exact(scores: Scores, targets: Targets, threshold: float | Array = 0.5) -> A
     return np.where(there.any(axis=1), same.astype(np.float64), np.nan)
 
 
-def subset_accuracy(scores: Scores, targets: Targets, threshold: float | Array = 0.5, weights: Weights | None = None) -> Value:
+def subset_accuracy(
+    scores: Scores, targets: Targets, threshold: float | Array = 0.5, weights: Weights | None = None
+) -> Value:
     """Share of items where exactly the present classes are said (scikit-learn: accuracy_score of indicator matrices)."""
     validate(scores, targets=targets, weights=weights)
     w = _labelled(targets, weights)

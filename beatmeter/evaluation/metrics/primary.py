@@ -4,7 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from beatmeter.evaluation.metrics.checks import Array, Primary, Scores, Targets, Value, Weights, mean_where, one_hot, ratio, unbox, validate, weigh
+from beatmeter.evaluation.metrics.checks import (
+    Array,
+    Primary,
+    Scores,
+    Targets,
+    Value,
+    Weights,
+    mean_where,
+    one_hot,
+    ratio,
+    unbox,
+    validate,
+    weigh,
+)
 
 
 def occurring(primary: Primary, n_classes: int) -> Array:
@@ -29,7 +42,9 @@ def correct(scores: Scores, primary: Primary, restricted: bool = False) -> Array
     return np.where(primary < 0, np.nan, (guess == primary).astype(np.float64))
 
 
-def accuracy(scores: Scores, primary: Primary, weights: Weights | None = None, restricted: bool = False) -> Value:
+def accuracy(
+    scores: Scores, primary: Primary, weights: Weights | None = None, restricted: bool = False
+) -> Value:
     """Share of items whose highest score is the primary class (scikit-learn: accuracy_score)."""
     validate(scores, primary, weights=weights)
     w = weigh(weights, len(scores)) * (primary >= 0)
@@ -62,7 +77,9 @@ def hit_rate(scores: Scores, targets: Targets, weights: Weights | None = None) -
     return unbox(ratio(w @ np.nan_to_num(hits(scores, targets)), w.sum(axis=-1)))
 
 
-def recall_per_class(scores: Scores, primary: Primary, weights: Weights | None = None, restricted: bool = False) -> Array:
+def recall_per_class(
+    scores: Scores, primary: Primary, weights: Weights | None = None, restricted: bool = False
+) -> Array:
     """(*batch, class) share of the items of each primary class that are answered right; nan for classes that do not occur."""
     validate(scores, primary, weights=weights)
     truth = one_hot(primary, scores.shape[1])
@@ -70,7 +87,9 @@ def recall_per_class(scores: Scores, primary: Primary, weights: Weights | None =
     return ratio(w @ (truth * np.nan_to_num(correct(scores, primary, restricted))[:, None]), w @ truth)
 
 
-def precision_per_class(scores: Scores, primary: Primary, weights: Weights | None = None, restricted: bool = False) -> Array:
+def precision_per_class(
+    scores: Scores, primary: Primary, weights: Weights | None = None, restricted: bool = False
+) -> Array:
     """(*batch, class) share of the answers of each class that are right; nan for classes that are never answered."""
     validate(scores, primary, weights=weights)
     guess = answer(scores, occurring(primary, scores.shape[1]) if restricted else None)
@@ -79,7 +98,9 @@ def precision_per_class(scores: Scores, primary: Primary, weights: Weights | Non
     return ratio(w @ (said * one_hot(primary, scores.shape[1])), w @ said)
 
 
-def balanced_accuracy(scores: Scores, primary: Primary, weights: Weights | None = None, restricted: bool = False) -> Value:
+def balanced_accuracy(
+    scores: Scores, primary: Primary, weights: Weights | None = None, restricted: bool = False
+) -> Value:
     """Mean recall over the classes that occur (scikit-learn: balanced_accuracy_score)."""
     recall = recall_per_class(scores, primary, weights, restricted)
     return unbox(mean_where(recall, ~np.isnan(recall)))

@@ -54,7 +54,9 @@ def sign_flip(differences: Array, groups: Sequence[str], permutations: int = 10_
     hits = 0
     step = max(1, 4_000_000 // len(sums))
     for start in range(0, permutations, step):
-        signs = random.integers(0, 2, size=(min(step, permutations - start), len(sums)), dtype=np.int8) * 2 - 1
+        signs = (
+            random.integers(0, 2, size=(min(step, permutations - start), len(sums)), dtype=np.int8) * 2 - 1
+        )
         hits += int((np.abs(signs @ sums) >= seen).sum())
     return (1 + hits) / (1 + permutations)
 
@@ -92,7 +94,9 @@ def paired_bootstrap(
     confidence: float = 0.95,
 ) -> Difference:
     """Difference of a metric between two systems on the same draws of groups."""
-    draws = np.concatenate([np.asarray(second(w)) - np.asarray(first(w)) for w in bootstrap_weights(groups, replicates, seed)])
+    draws = np.concatenate(
+        [np.asarray(second(w)) - np.asarray(first(w)) for w in bootstrap_weights(groups, replicates, seed)]
+    )
     return Difference.of(float(np.asarray(second(None)) - np.asarray(first(None))), draws, confidence)
 
 

@@ -39,7 +39,9 @@ def source_only(predictions: ClassPredictions, reference: ClassPredictions | Non
     c = len(p.classes)
     if reference is not None and reference.classes != p.classes:
         order = [reference.classes.index(name) if name in reference.classes else -1 for name in p.classes]
-        truth = np.column_stack([one_hot(reference.primary, len(reference.classes)), np.zeros(len(reference))])[:, order]
+        truth = np.column_stack(
+            [one_hot(reference.primary, len(reference.classes)), np.zeros(len(reference))]
+        )[:, order]
     else:
         truth = one_hot(counted.primary, c)
     names = sorted({*counted.sources, *p.sources})
@@ -50,15 +52,22 @@ def source_only(predictions: ClassPredictions, reference: ClassPredictions | Non
     everywhere = np.broadcast_to(totals.sum(axis=0), here.shape)
     if reference is None:
         member = group_index(p.groups)
-        cell = np.array([at[s] for s in p.sources], dtype=np.int64) * (int(member.max(initial=0)) + 1) + member
+        cell = (
+            np.array([at[s] for s in p.sources], dtype=np.int64) * (int(member.max(initial=0)) + 1) + member
+        )
         _, cell = np.unique(cell, return_inverse=True)
         own = np.zeros((int(cell.max(initial=-1)) + 1, c))
         np.add.at(own, cell, truth)
         everyone = np.zeros((int(member.max(initial=-1)) + 1, c))
         np.add.at(everyone, member, truth)
-        groups_of = {name: len({g for g, s in zip(p.groups, p.sources, strict=True) if s == name}) for name in names}
+        groups_of = {
+            name: len({g for g, s in zip(p.groups, p.sources, strict=True) if s == name}) for name in names
+        }
         small = np.array([groups_of[s] < FEW_GROUPS for s in p.sources])[:, None]
-        here, everywhere = np.where(small, here - own[cell], here), np.where(small, everywhere - everyone[member], everywhere)
+        here, everywhere = (
+            np.where(small, here - own[cell], here),
+            np.where(small, everywhere - everyone[member], everywhere),
+        )
     counts = np.where(here.any(axis=1, keepdims=True), here, everywhere)
     result: Array = np.where(p.primary < 0, np.nan, (counts.argmax(axis=1) == p.primary).astype(np.float64))
     return result

@@ -67,14 +67,21 @@ def _one_meter(p: ClassPredictions) -> Array:
 
 
 _ALL = (
-    Metric("accuracy", "accuracy", lambda p, w: acc.accuracy(p.scores, p.primary, w), outcomes=lambda p: acc.correct(p.scores, p.primary)),
+    Metric(
+        "accuracy",
+        "accuracy",
+        lambda p, w: acc.accuracy(p.scores, p.primary, w),
+        outcomes=lambda p: acc.correct(p.scores, p.primary),
+    ),
     Metric(
         "accuracy_restricted",
         "accuracy, occurring classes",
         lambda p, w: acc.accuracy(p.scores, p.primary, w, restricted=True),
         outcomes=lambda p: acc.correct(p.scores, p.primary, restricted=True),
     ),
-    Metric("balanced_accuracy", "balanced accuracy", lambda p, w: acc.balanced_accuracy(p.scores, p.primary, w)),
+    Metric(
+        "balanced_accuracy", "balanced accuracy", lambda p, w: acc.balanced_accuracy(p.scores, p.primary, w)
+    ),
     Metric(
         "balanced_accuracy_restricted",
         "balanced, occurring classes",
@@ -92,11 +99,24 @@ _ALL = (
         lambda p, w: acc.balanced_accuracy(p.scores, _one_meter(p), w),
         counts=lambda p: _one_meter(p) >= 0,
     ),
-    Metric("three_against_four", "3 against 4", lambda p, w: _share(_duel(p), w), outcomes=lambda p: _duel(p)),
-    Metric("hit_rate", "answer is any label", lambda p, w: acc.hit_rate(p.scores, p.targets, w), outcomes=lambda p: acc.hits(p.scores, p.targets)),
-    Metric("selective_accuracy", f"accuracy, surest {SURE:.0%}", lambda p, w: conf.selective_accuracy(p.scores, p.primary, SURE, w)),
+    Metric(
+        "three_against_four", "3 against 4", lambda p, w: _share(_duel(p), w), outcomes=lambda p: _duel(p)
+    ),
+    Metric(
+        "hit_rate",
+        "answer is any label",
+        lambda p, w: acc.hit_rate(p.scores, p.targets, w),
+        outcomes=lambda p: acc.hits(p.scores, p.targets),
+    ),
+    Metric(
+        "selective_accuracy",
+        f"accuracy, surest {SURE:.0%}",
+        lambda p, w: conf.selective_accuracy(p.scores, p.primary, SURE, w),
+    ),
     Metric("map", "mAP", lambda p, w: multi.mean_average_precision(p.scores, p.targets, w)),
-    Metric("macro_f1", "macro-F1 at 0.5", lambda p, w: multi.macro_f1(p.scores, p.targets, ITEM_THRESHOLD, w)),
+    Metric(
+        "macro_f1", "macro-F1 at 0.5", lambda p, w: multi.macro_f1(p.scores, p.targets, ITEM_THRESHOLD, w)
+    ),
     Metric(
         "subset_accuracy",
         "subset accuracy at 0.5",
@@ -110,11 +130,33 @@ _ALL = (
         lambda p, w: multi.pair_recall(p.scores, p.targets, w),
         outcomes=lambda p: multi.pairs_found(p.scores, p.targets),
     ),
-    Metric("brier", "Brier, mean over classes", lambda p, w: _mean(conf.brier_per_class(p.scores, p.targets, w)), "lower"),
-    Metric("log_loss", "log loss, mean over classes", lambda p, w: _mean(conf.log_loss_per_class(p.scores, p.targets, w)), "lower"),
-    Metric("ece", "ECE, mean over classes", lambda p, w: _mean(conf.ece_per_class(p.scores, p.targets, w)), "lower"),
-    Metric("primary_brier", "Brier of the answer", lambda p, w: conf.primary_brier(p.scores, p.primary, w), "lower"),
-    Metric("primary_ece", "ECE of the answer", lambda p, w: conf.primary_ece(p.scores, p.primary, w), "lower"),
+    Metric(
+        "brier",
+        "Brier, mean over classes",
+        lambda p, w: _mean(conf.brier_per_class(p.scores, p.targets, w)),
+        "lower",
+    ),
+    Metric(
+        "log_loss",
+        "log loss, mean over classes",
+        lambda p, w: _mean(conf.log_loss_per_class(p.scores, p.targets, w)),
+        "lower",
+    ),
+    Metric(
+        "ece",
+        "ECE, mean over classes",
+        lambda p, w: _mean(conf.ece_per_class(p.scores, p.targets, w)),
+        "lower",
+    ),
+    Metric(
+        "primary_brier",
+        "Brier of the answer",
+        lambda p, w: conf.primary_brier(p.scores, p.primary, w),
+        "lower",
+    ),
+    Metric(
+        "primary_ece", "ECE of the answer", lambda p, w: conf.primary_ece(p.scores, p.primary, w), "lower"
+    ),
     Metric("gap", "mean gap P1 - P2", lambda p, w: _average(conf.confidence_gap(p.scores), w), ""),
     Metric("entropy", "mean binary entropy", lambda p, w: _average(conf.binary_entropy(p.scores), w), ""),
 )
@@ -128,7 +170,9 @@ def metric(name: str) -> Metric:
     return METRICS[name]
 
 
-def estimate(m: Metric, predictions: ClassPredictions, replicates: int = REPLICATES, seed: int = 0) -> Estimate:
+def estimate(
+    m: Metric, predictions: ClassPredictions, replicates: int = REPLICATES, seed: int = 0
+) -> Estimate:
     """The metric with its 95 % interval: Wilson's for shares of items, else the bootstrap over groups.
 
     A metric that these items do not define (pair recall without two-meter items) has the value nan and n = 0.
@@ -196,12 +240,27 @@ def measure(predictions: ClassPredictions, replicates: int = REPLICATES, seed: i
 def per_class(p: ClassPredictions) -> list[ClassRow]:
     """One row per class, recall and precision with intervals."""
     right, guess = acc.correct(p.scores, p.primary), acc.answer(p.scores)
-    ap, brier, ece = multi.average_precision(p.scores, p.targets), conf.brier_per_class(p.scores, p.targets), conf.ece_per_class(p.scores, p.targets)
+    ap, brier, ece = (
+        multi.average_precision(p.scores, p.targets),
+        conf.brier_per_class(p.scores, p.targets),
+        conf.ece_per_class(p.scores, p.targets),
+    )
     rows = []
     for k, name in enumerate(p.classes):
         of, said = p.primary == k, (guess == k) & (p.primary >= 0)
         recall, precision = (share(np.where(mask, right, np.nan), p.groups) for mask in (of, said))
-        rows.append(ClassRow(name, int(of.sum()), int(said.sum()), recall, precision, float(ap[k]), float(brier[k]), float(ece[k])))
+        rows.append(
+            ClassRow(
+                name,
+                int(of.sum()),
+                int(said.sum()),
+                recall,
+                precision,
+                float(ap[k]),
+                float(brier[k]),
+                float(ece[k]),
+            )
+        )
     return rows
 
 
@@ -222,11 +281,16 @@ def per_pair(p: ClassPredictions, threshold: float | Array = ITEM_THRESHOLD) -> 
 def require_items(predictions: ClassPredictions) -> None:
     """Raise EvaluationError when there is nothing to measure."""
     if not len(predictions):
-        raise EvaluationError(f"there are no predictions of the split {predictions.split!r}", "Check that the split has items.")
+        raise EvaluationError(
+            f"there are no predictions of the split {predictions.split!r}", "Check that the split has items."
+        )
 
 
 def require_labels(predictions: ClassPredictions) -> None:
     """Raise EvaluationError when no item has a label."""
     require_items(predictions)
     if not (predictions.primary >= 0).any():
-        raise EvaluationError(f"none of the {len(predictions)} predictions has a label", "Metrics need labels: fill the column `primary`.")
+        raise EvaluationError(
+            f"none of the {len(predictions)} predictions has a label",
+            "Metrics need labels: fill the column `primary`.",
+        )

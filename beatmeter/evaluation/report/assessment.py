@@ -12,7 +12,13 @@ from beatmeter.errors import EvaluationError
 from beatmeter.evaluation.diagnostics.answers import performance, sources
 from beatmeter.evaluation.diagnostics.limits import LIMITS, Limits, plain
 from beatmeter.evaluation.metrics import ClassRow, Estimate, correct, per_class, share
-from beatmeter.evaluation.metrics.families import FamilyMetric, estimate_of, metrics_of, null_systems, null_values
+from beatmeter.evaluation.metrics.families import (
+    FamilyMetric,
+    estimate_of,
+    metrics_of,
+    null_systems,
+    null_values,
+)
 from beatmeter.evaluation.metrics.primary import confusion_matrix
 from beatmeter.evaluation.report.evaluation import Evaluation, findings_json
 from beatmeter.schema import ClassPredictions, Finding, Items, ValuePredictions
@@ -37,7 +43,14 @@ class MetricRow:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
         m = self.metric
-        return {"name": m.name, "of": m.of, "unit": m.unit, "better": m.better, **plain(self.estimate), "nulls": plain(self.nulls)}
+        return {
+            "name": m.name,
+            "of": m.of,
+            "unit": m.unit,
+            "better": m.better,
+            **plain(self.estimate),
+            "nulls": plain(self.nulls),
+        }
 
     @property
     def beats_nulls(self) -> bool:
@@ -88,33 +101,53 @@ def names_of(record: Items) -> tuple[str, ...]:
 
 def of_meter(record: Items) -> bool:
     """Whether a record is one of meter: scores of classes that no other task claims."""
-    return isinstance(record, ClassPredictions) and not record.exclusive and record.meta.get("task", "meter") == "meter"
+    return (
+        isinstance(record, ClassPredictions)
+        and not record.exclusive
+        and record.meta.get("task", "meter") == "meter"
+    )
 
 
-def evaluation_of(record: Items, validation: Items | None = None, limits: Limits = LIMITS, seed: int = 0) -> Evaluation | Assessment:
+def evaluation_of(
+    record: Items, validation: Items | None = None, limits: Limits = LIMITS, seed: int = 0
+) -> Evaluation | Assessment:
     """The evaluation that fits a record: that of meter with its diagnostics, or the general one."""
-    if isinstance(record, ClassPredictions) and of_meter(record) and (validation is None or isinstance(validation, ClassPredictions)):
+    if (
+        isinstance(record, ClassPredictions)
+        and of_meter(record)
+        and (validation is None or isinstance(validation, ClassPredictions))
+    ):
         return Evaluation.of(record, validation, limits, seed)
     return assess(record, validation, limits, seed)
 
 
-def assess(record: Items, validation: Items | None = None, limits: Limits = LIMITS, seed: int = 0) -> Assessment:
+def assess(
+    record: Items, validation: Items | None = None, limits: Limits = LIMITS, seed: int = 0
+) -> Assessment:
     """Measure a record against null systems. Raises EvaluationError without items that have targets.
 
     The constant answer is that of the train split, which the model wrote down; `validation` stands in where it did not, and where
     neither is there only the shuffled answers are left.
     """
     if not len(record):
-        raise EvaluationError(f"there are no predictions of the split {record.split!r}", "Check that the split has items.")
+        raise EvaluationError(
+            f"there are no predictions of the split {record.split!r}", "Check that the split has items."
+        )
     metrics = metrics_of(record)
     if not any(m.counts(record).any() for m in metrics):
-        raise EvaluationError(f"none of the {len(record)} predictions has a label", "Metrics need labels or targets.")
+        raise EvaluationError(
+            f"none of the {len(record)} predictions has a label", "Metrics need labels or targets."
+        )
     nulls = null_systems(record, _constant(record, validation), seed)
     found = [(m, estimate_of(m, record, limits.replicates, seed)) for m in metrics]
     rows = tuple(MetricRow(m, e, null_values(m, nulls)) for m, e in found if e.n)
     findings: list[Finding | None] = []
     if isinstance(record, ClassPredictions):
-        reference = validation if isinstance(validation, ClassPredictions) and validation.classes == record.classes else None
+        reference = (
+            validation
+            if isinstance(validation, ClassPredictions) and validation.classes == record.classes
+            else None
+        )
         findings = [performance(record, limits, seed), sources(record, reference)] if record.exclusive else []
         findings += [_reliability(record, rows, limits)] if record.exclusive else []
     exclusive = isinstance(record, ClassPredictions) and record.exclusive
@@ -123,7 +156,9 @@ def assess(record: Items, validation: Items | None = None, limits: Limits = LIMI
         rows,
         tuple(f for f in (_summary(rows), *findings) if f is not None),
         _classes(record) if isinstance(record, ClassPredictions) else (),
-        confusion_matrix(record.scores, record.primary).astype(np.int64) if exclusive and isinstance(record, ClassPredictions) else None,
+        confusion_matrix(record.scores, record.primary).astype(np.int64)
+        if exclusive and isinstance(record, ClassPredictions)
+        else None,
     )
 
 
@@ -136,7 +171,9 @@ def _classes(p: ClassPredictions) -> tuple[ClassRow, ...]:
     for k, row in enumerate(rows):
         there, said = known & (p.targets[:, k] > 0), known & (p.scores[:, k] > 0.5)
         recall, precision = (share(np.where(of, there & said, np.nan), p.groups) for of in (there, said))
-        found.append(replace(row, items=int(there.sum()), answers=int(said.sum()), recall=recall, precision=precision))
+        found.append(
+            replace(row, items=int(there.sum()), answers=int(said.sum()), recall=recall, precision=precision)
+        )
     return tuple(found)
 
 
@@ -146,16 +183,31 @@ def _reliability(p: ClassPredictions, rows: tuple[MetricRow, ...], limits: Limit
     if error is None:
         return None
     surplus = float(p.scores.max(axis=1)[p.primary >= 0].mean() - np.nanmean(correct(p.scores, p.primary)))
-    word = "over-confident" if surplus > limits.ece / 2 else "under-confident" if surplus < -limits.ece / 2 else "neither over- nor under-confident"
+    word = (
+        "over-confident"
+        if surplus > limits.ece / 2
+        else "under-confident"
+        if surplus < -limits.ece / 2
+        else "neither over- nor under-confident"
+    )
     text = f"calibration error of the answer {error}, {word} (mean score minus accuracy {surplus:+.2f})."
-    return Finding("reliability", "warning" if error.value > limits.ece else "ok", text, {"surplus": surplus, "primary_ece": plain(error)})
+    return Finding(
+        "reliability",
+        "warning" if error.value > limits.ece else "ok",
+        text,
+        {"surplus": surplus, "primary_ece": plain(error)},
+    )
 
 
 def _constant(record: Items, validation: Items | None) -> np.ndarray | None:
     said = record.meta.get("loss", {})
     if isinstance(said, dict) and isinstance(said.get("constant"), list):
         return np.asarray(said["constant"], dtype=float)
-    if not isinstance(validation, ClassPredictions | ValuePredictions) or validation is record or not len(validation):
+    if (
+        not isinstance(validation, ClassPredictions | ValuePredictions)
+        or validation is record
+        or not len(validation)
+    ):
         return None
     targets = validation.targets
     known = ~np.isnan(targets).all(axis=0)
@@ -168,13 +220,23 @@ def _summary(rows: tuple[MetricRow, ...]) -> Finding:
     for row in rows:
         first.setdefault(row.metric.of, row)
     beaten = [row for row in first.values() if row.beats_nulls]
-    verdict = "better than chance" if len(beaten) == len(first) else "partly better than chance" if beaten else "chance"
+    verdict = (
+        "better than chance"
+        if len(beaten) == len(first)
+        else "partly better than chance"
+        if beaten
+        else "chance"
+    )
     parts = []
     for row in first.values():
         nulls = ", ".join(f"{NULLS[name]} {number(value)}" for name, value in row.nulls.items())
-        parts.append(f"{row.title} {number(row.estimate.value)} [{number(row.estimate.low)}, {number(row.estimate.high)}]; {nulls}")
+        parts.append(
+            f"{row.title} {number(row.estimate.value)} [{number(row.estimate.low)}, {number(row.estimate.high)}]; {nulls}"
+        )
     text = f"{verdict}: {'. '.join(parts)}."
-    return Finding("summary", "ok" if verdict == "better than chance" else "warning", text, {"verdict": verdict})
+    return Finding(
+        "summary", "ok" if verdict == "better than chance" else "warning", text, {"verdict": verdict}
+    )
 
 
 def number(value: float) -> str:

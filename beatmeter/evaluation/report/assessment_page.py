@@ -33,33 +33,69 @@ def assessment_figures(a: Assessment, history: Sequence[Mapping[str, Any]] = ())
     if isinstance(p, ClassPredictions):
         if a.confusion is not None:
             caption = "Rows are labels, columns answers. Blue is right, red is wrong."
-            answers.append(Drawn("confusion", draw.confusion(p.classes, a.confusion), "Confusion matrix", caption))
             answers.append(
-                Drawn("reliability", draw.answer_reliability(p), "Reliability of the answer", "On the dashed line a score of 80% is right in 80%.")
+                Drawn("confusion", draw.confusion(p.classes, a.confusion), "Confusion matrix", caption)
+            )
+            answers.append(
+                Drawn(
+                    "reliability",
+                    draw.answer_reliability(p),
+                    "Reliability of the answer",
+                    "On the dashed line a score of 80% is right in 80%.",
+                )
             )
         else:
             caption = "The score of each sigmoid against how often the label is there."
-            answers.append(Drawn("class-reliability", draw.class_reliability(p), "Reliability of every label", caption))
+            answers.append(
+                Drawn("class-reliability", draw.class_reliability(p), "Reliability of every label", caption)
+            )
     if isinstance(p, ValuePredictions):
         for k, (name, unit) in enumerate(zip(p.names, p.units, strict=True)):
             caption = "Every item; on the dashed line the answer is right."
-            answers.append(Drawn(f"values-{k + 1}", draw.values(p.targets[:, k], p.values[:, k], unit), name, caption))
+            answers.append(
+                Drawn(f"values-{k + 1}", draw.values(p.targets[:, k], p.values[:, k], unit), name, caption)
+            )
     if any("val" in line for line in history):
-        training.append(Drawn("training", draw.training(history), "Training", "Loss, and what the task follows, in every epoch."))
+        training.append(
+            Drawn(
+                "training",
+                draw.training(history),
+                "Training",
+                "Loss, and what the task follows, in every epoch.",
+            )
+        )
     return {"answers": answers, "training": training}
 
 
-def assessment_page(where: Path, a: Assessment, command: str = "", drawn: Mapping[str, Sequence[Drawn]] | None = None) -> str:
+def assessment_page(
+    where: Path, a: Assessment, command: str = "", drawn: Mapping[str, Sequence[Drawn]] | None = None
+) -> str:
     """The whole page as HTML text."""
     p = a.predictions
     folder = RunFolder(where) if where.is_dir() else None
     drawn = drawn if drawn is not None else assessment_figures(a, history_of(where))
     nulls = [name for name in NULLS if any(name in row.nulls for row in a.rows)]
-    lead = f"{count(len(p), 'item')} in {count(len(set(p.groups)), 'group')}" + (f" of the split {p.split}" if p.split else "")
-    cards = [Card("Better than chance?", a.verdict, a.findings[0].text, "ok" if a.findings[0].level == "ok" else "warning")]
+    lead = f"{count(len(p), 'item')} in {count(len(set(p.groups)), 'group')}" + (
+        f" of the split {p.split}" if p.split else ""
+    )
+    cards = [
+        Card(
+            "Better than chance?",
+            a.verdict,
+            a.findings[0].text,
+            "ok" if a.findings[0].level == "ok" else "warning",
+        )
+    ]
     for row in a.rows[:4]:
         told = ", ".join(f"{name} {number(row.nulls[name])}" for name in nulls if name in row.nulls)
-        cards.append(Card(row.title, number(row.estimate.value), f"95% interval {_span(row.estimate)}; {told}", "ok" if row.beats_nulls else ""))
+        cards.append(
+            Card(
+                row.title,
+                number(row.estimate.value),
+                f"95% interval {_span(row.estimate)}; {told}",
+                "ok" if row.beats_nulls else "",
+            )
+        )
     return page(
         "assessment.html",
         where.resolve().name if folder else str(p.meta.get("run", where.name)),
@@ -68,7 +104,12 @@ def assessment_page(where: Path, a: Assessment, command: str = "", drawn: Mappin
         metrics=Table(
             ["metric", "value [95% interval]", *nulls, "items"],
             [
-                [r.title, f"{number(r.estimate.value)} {_span(r.estimate)}", *(number(r.nulls.get(n, math.nan)) for n in nulls), str(r.estimate.n)]
+                [
+                    r.title,
+                    f"{number(r.estimate.value)} {_span(r.estimate)}",
+                    *(number(r.nulls.get(n, math.nan)) for n in nulls),
+                    str(r.estimate.n),
+                ]
                 for r in a.rows
             ],
         ),
@@ -83,7 +124,13 @@ def assessment_page(where: Path, a: Assessment, command: str = "", drawn: Mappin
 
 def _class_table(a: Assessment) -> Table:
     rows = [
-        [r.name, str(r.items), *(f"{number(e.value)} {_span(e)}" for e in (r.recall, r.precision)), number(r.average_precision)] for r in a.classes
+        [
+            r.name,
+            str(r.items),
+            *(f"{number(e.value)} {_span(e)}" for e in (r.recall, r.precision)),
+            number(r.average_precision),
+        ]
+        for r in a.classes
     ]
     return Table(["class", "items", "recall", "precision", "average precision"], rows)
 

@@ -18,7 +18,11 @@ LABEL = 14  # columns of what a line is about
 
 
 def closing_text(
-    run: Path, evaluation: Evaluation | Assessment | None, history: Sequence[Mapping[str, Any]], best: int | None, width: int = 100
+    run: Path,
+    evaluation: Evaluation | Assessment | None,
+    history: Sequence[Mapping[str, Any]],
+    best: int | None,
+    width: int = 100,
 ) -> str:
     """The end of a training for the terminal, in lines of at most `width` columns where the names of folders allow it.
 
@@ -46,7 +50,11 @@ def closing_text(
     text: list[str] = []
     for name, said in lines:
         room = max(20, width - first)
-        parts = [said] if name in ("look", "use", "numbers") else textwrap.wrap(said, room, break_on_hyphens=False, break_long_words=False)
+        parts = (
+            [said]
+            if name in ("look", "use", "numbers")
+            else textwrap.wrap(said, room, break_on_hyphens=False, break_long_words=False)
+        )
         if len(name) + 2 > first:
             text += [name, *(" " * first + part for part in parts)]
         else:
@@ -64,7 +72,15 @@ def _right(e: Evaluation) -> str:
 
 def _errors(e: Evaluation) -> str:
     names, confusion = e.predictions.classes, e.measures.confusion
-    wrong = sorted(((int(n), i, j) for i, row in enumerate(confusion.tolist()) for j, n in enumerate(row) if i != j and n), key=lambda t: -t[0])
+    wrong = sorted(
+        (
+            (int(n), i, j)
+            for i, row in enumerate(confusion.tolist())
+            for j, n in enumerate(row)
+            if i != j and n
+        ),
+        key=lambda t: -t[0],
+    )
     if not wrong:
         return "none: every answer is right"
     return ", ".join(f"{cut(names[i], 20)} heard as {cut(names[j], 20)} ({n})" for n, i, j in wrong[:3])

@@ -60,7 +60,10 @@ def pair_figures(c: Comparison, pair: Pair) -> list[Drawn]:
         g = gate(b.runs[0], a.runs[0], (b.name, a.name))
         found.append(
             Drawn(
-                f"agreement-{tag}", draw.gate(g), "Who is right", f"Candidate: {b.name}. They agree on {100 * g.agreement.value:.0f}% of the items."
+                f"agreement-{tag}",
+                draw.gate(g),
+                "Who is right",
+                f"Candidate: {b.name}. They agree on {100 * g.agreement.value:.0f}% of the items.",
             )
         )
     return found
@@ -74,14 +77,24 @@ def comparison_figures(c: Comparison) -> list[Drawn]:
     """One metric of all systems."""
     names = [m for m in ("accuracy", "balanced_accuracy") if m in c.metrics[c.systems[0].name]]
     return [
-        Drawn(f"systems-{m}", draw.systems(c, m), METRICS[m].title.capitalize(), "Mean with its 95% interval; rings are single seeds.") for m in names
+        Drawn(
+            f"systems-{m}",
+            draw.systems(c, m),
+            METRICS[m].title.capitalize(),
+            "Mean with its 95% interval; rings are single seeds.",
+        )
+        for m in names
     ]
 
 
-def comparison_page(c: Comparison, title: str, locate: Locate | None = None, seconds: float = SECONDS, command: str = "") -> str:
+def comparison_page(
+    c: Comparison, title: str, locate: Locate | None = None, seconds: float = SECONDS, command: str = ""
+) -> str:
     """The whole page as HTML text. `locate` finds audio by id; without it there are no players."""
     p = c.systems[0].runs[0]
-    lead = f"{count(len(p), 'item')} in {count(len(set(p.groups)), 'group')}" + (f" of the split {p.split}" if p.split else "")
+    lead = f"{count(len(p), 'item')} in {count(len(set(p.groups)), 'group')}" + (
+        f" of the split {p.split}" if p.split else ""
+    )
     if c.left_out:
         lead += f"; {count(c.left_out, 'item')} left out that not all systems have"
     by_name = {s.name: s for s in c.systems}
@@ -98,15 +111,31 @@ def comparison_page(c: Comparison, title: str, locate: Locate | None = None, sec
     ]
     glance = [_card(pair) for pair in c.pairs]
     drawn = comparison_figures(c)
-    return page("comparison.html", title, lead, glance=glance, drawn=drawn, systems=_systems_table(c), pairs=pairs, command=command)
+    return page(
+        "comparison.html",
+        title,
+        lead,
+        glance=glance,
+        drawn=drawn,
+        systems=_systems_table(c),
+        pairs=pairs,
+        command=command,
+    )
 
 
 def _card(pair: Pair) -> Card:
     t = pair.tests[0]
-    big = {"better": f"{pair.second} is better", "worse": f"{pair.second} is worse"}.get(t.verdict, "not distinguishable")
+    big = {"better": f"{pair.second} is better", "worse": f"{pair.second} is worse"}.get(
+        t.verdict, "not distinguishable"
+    )
     text = f"{t.difference:+.3f} [{t.low:+.3f}, {t.high:+.3f}] in {METRICS[t.metric].title}, {shown_p(t.adjusted, 'p')}; "
     text += f"{pair.gains:.4g} items gained, {pair.losses:.4g} lost"
-    return Card(f"{pair.first} → {pair.second}", big, text, "ok" if t.verdict == "better" else "warning" if t.verdict == "worse" else "")
+    return Card(
+        f"{pair.first} → {pair.second}",
+        big,
+        text,
+        "ok" if t.verdict == "better" else "warning" if t.verdict == "worse" else "",
+    )
 
 
 def _systems_table(c: Comparison) -> Table:
@@ -114,21 +143,40 @@ def _systems_table(c: Comparison) -> Table:
     rows = []
     for s in c.systems:
         values = [c.metrics[s.name][m] for m in names]
-        rows.append([s.name, str(s.seeds), *(f"{v.mean.value:.3f}" + (f" ± {v.spread:.3f}" if s.seeds > 1 else "") for v in values)])
+        rows.append(
+            [
+                s.name,
+                str(s.seeds),
+                *(f"{v.mean.value:.3f}" + (f" ± {v.spread:.3f}" if s.seeds > 1 else "") for v in values),
+            ]
+        )
     return Table(["system", "seeds", *(METRICS[m].title for m in names)], rows)
 
 
 def _tests_table(pair: Pair) -> Table:
     rows = [
-        [METRICS[t.metric].title, f"{t.difference:+.3f}", f"[{t.low:+.3f}, {t.high:+.3f}]", shown_p(t.p), shown_p(t.adjusted), t.verdict]
+        [
+            METRICS[t.metric].title,
+            f"{t.difference:+.3f}",
+            f"[{t.low:+.3f}, {t.high:+.3f}]",
+            shown_p(t.p),
+            shown_p(t.adjusted),
+            t.verdict,
+        ]
         for t in pair.tests
     ]
     colours = [{"better": "blue", "worse": "red"}.get(t.verdict, "") for t in pair.tests]
-    return Table(["metric", "difference", "95% interval", "p", "p (Holm)", f"{pair.second} is"], rows, colours=colours)
+    return Table(
+        ["metric", "difference", "95% interval", "p", "p (Holm)", f"{pair.second} is"], rows, colours=colours
+    )
 
 
 def _tests_note(pair: Pair) -> str:
-    exact = "" if math.isnan(pair.mcnemar) else f" McNemar's exact test, which takes items as independent: {shown_p(pair.mcnemar, 'p')}."
+    exact = (
+        ""
+        if math.isnan(pair.mcnemar)
+        else f" McNemar's exact test, which takes items as independent: {shown_p(pair.mcnemar, 'p')}."
+    )
     return f"Accuracy: sign flips of whole groups; other metrics: paired bootstrap over groups. Holm's correction over the pairs.{exact}"
 
 
@@ -138,6 +186,8 @@ def _clips(systems: Mapping[str, System], pair: Pair) -> list[Clip]:
     clips = []
     for change in pair.changes[:MOST]:
         word = "gained" if change.gained else "lost"
-        said = f"{word}: label {change.label}, {pair.first} says {change.first}, {pair.second} {change.second}"
+        said = (
+            f"{word}: label {change.label}, {pair.first} says {change.first}, {pair.second} {change.second}"
+        )
         clips.append(clip_of(mean, change.index, said))
     return clips

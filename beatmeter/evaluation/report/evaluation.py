@@ -21,7 +21,13 @@ class Evaluation:
     validation: ClassPredictions | None = None
 
     @classmethod
-    def of(cls, predictions: ClassPredictions, validation: ClassPredictions | None = None, limits: Limits = LIMITS, seed: int = 0) -> Evaluation:
+    def of(
+        cls,
+        predictions: ClassPredictions,
+        validation: ClassPredictions | None = None,
+        limits: Limits = LIMITS,
+        seed: int = 0,
+    ) -> Evaluation:
         """Measure and diagnose. Raises EvaluationError without labelled items."""
         sources = by_source(predictions, validation if validation is not predictions else None)
         return cls(

@@ -15,15 +15,29 @@ from beatmeter.evaluation.report.text import number, percents, table, wrapped
 from beatmeter.runtime.display import count, cut
 from beatmeter.schema import ClassPredictions
 
-SHORT = {"accuracy": "acc", "accuracy_restricted": "acc*", "balanced_accuracy": "bal", "balanced_accuracy_restricted": "bal*", "map": "mAP"}
-SHORT |= {"macro_f1": "F1", "lrap": "LRAP", "log_loss": "loss", "primary_ece": "ECE", "subset_accuracy": "subset", "pair_recall": "pairs"}
+SHORT = {
+    "accuracy": "acc",
+    "accuracy_restricted": "acc*",
+    "balanced_accuracy": "bal",
+    "balanced_accuracy_restricted": "bal*",
+    "map": "mAP",
+}
+SHORT |= {
+    "macro_f1": "F1",
+    "lrap": "LRAP",
+    "log_loss": "loss",
+    "primary_ece": "ECE",
+    "subset_accuracy": "subset",
+    "pair_recall": "pairs",
+}
 
 
 def comparison_text(c: Comparison, changes: int = 10) -> str:
     """Every system's metrics, then for each pair the verdict, the tests, classes won and lost, and the clips that changed."""
     p = c.systems[0].runs[0]
     lines = wrapped(
-        f"{count(len(p), 'item')} in {count(len(set(p.groups)), 'group')}" + (f"; {c.left_out} left out that not all have" if c.left_out else "")
+        f"{count(len(p), 'item')} in {count(len(set(p.groups)), 'group')}"
+        + (f"; {c.left_out} left out that not all have" if c.left_out else "")
     )
     names = list(c.metrics[c.systems[0].name])
     seeds = any(s.seeds > 1 for s in c.systems)
@@ -38,7 +52,12 @@ def comparison_text(c: Comparison, changes: int = 10) -> str:
     lines += ["±: standard deviation over seeds"] if seeds else []
     for pair in c.pairs:
         lines += ["", *_pair_lines(pair, changes)]
-    lines += ["", *wrapped("p (Holm) is adjusted over the pairs of systems, for every metric on its own. Groups are drawn, not items.")]
+    lines += [
+        "",
+        *wrapped(
+            "p (Holm) is adjusted over the pairs of systems, for every metric on its own. Groups are drawn, not items."
+        ),
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -48,12 +67,22 @@ def _pair_lines(pair: Pair, changes: int) -> list[str]:
     lines += table(
         head,
         [
-            [METRICS[t.metric].title, f"{t.difference:+.3f}", f"[{t.low:+.3f}, {t.high:+.3f}]", shown_p(t.p), shown_p(t.adjusted), t.verdict]
+            [
+                METRICS[t.metric].title,
+                f"{t.difference:+.3f}",
+                f"[{t.low:+.3f}, {t.high:+.3f}]",
+                shown_p(t.p),
+                shown_p(t.adjusted),
+                t.verdict,
+            ]
             for t in pair.tests
         ],
     )
     told = f"{pair.gains:.4g} items gained, {pair.losses:.4g} lost; by class: "
-    told += ", ".join(f"{k.name} +{k.gains:.3g} -{k.losses:.3g}" for k in pair.classes if k.gains or k.losses) or "none"
+    told += (
+        ", ".join(f"{k.name} +{k.gains:.3g} -{k.losses:.3g}" for k in pair.classes if k.gains or k.losses)
+        or "none"
+    )
     if not math.isnan(pair.mcnemar):
         told += f". McNemar's exact test (items as independent): {shown_p(pair.mcnemar, 'p')}"
     lines += wrapped(told + ".")
@@ -61,7 +90,13 @@ def _pair_lines(pair: Pair, changes: int) -> list[str]:
         lines += table(
             ["changed clip", "label", cut(pair.first, 20), cut(pair.second, 20), ""],
             [
-                [cut(k.id, 40), k.label, f"{k.first} ({k.first_score:.2f})", f"{k.second} ({k.second_score:.2f})", "gained" if k.gained else "lost"]
+                [
+                    cut(k.id, 40),
+                    k.label,
+                    f"{k.first} ({k.first_score:.2f})",
+                    f"{k.second} ({k.second_score:.2f})",
+                    "gained" if k.gained else "lost",
+                ]
                 for k in pair.changes[:changes]
             ],
         )
@@ -72,7 +107,10 @@ def _pair_lines(pair: Pair, changes: int) -> list[str]:
 def gate_text(g: Gate) -> str:
     """The matrix, both conditions and the verdict."""
     a, c = g.agreement, g.complementarity
-    rows = [[f"{cut(g.candidate, 30)} right", str(g.both_right), str(g.gains)], [f"{cut(g.candidate, 30)} wrong", str(g.losses), str(g.both_wrong)]]
+    rows = [
+        [f"{cut(g.candidate, 30)} right", str(g.both_right), str(g.gains)],
+        [f"{cut(g.candidate, 30)} wrong", str(g.losses), str(g.both_wrong)],
+    ]
     lines = [f"{g.items} items" + (f", {g.left_out} left out that not both have" if g.left_out else ""), ""]
     lines += [*table(["", f"{cut(g.against, 30)} right", f"{cut(g.against, 30)} wrong"], rows), ""]
     holds = {name: "yes" if held else "no" for name, held in g.checks.items()}
@@ -80,8 +118,20 @@ def gate_text(g: Gate) -> str:
     lines += table(
         ["condition", "value", "95 % interval", "wanted", "holds"],
         [
-            ["agreement", f"{100 * a.value:.1f}%", f"[{100 * a.low:.1f}, {100 * a.high:.1f}]", wanted, holds["agreement"]],
-            ["gains / losses", number(c.value, 2), f"[{number(c.low, 2)}, {number(c.high, 2)}]", f"> {RATIO:g}", holds["complementarity"]],
+            [
+                "agreement",
+                f"{100 * a.value:.1f}%",
+                f"[{100 * a.low:.1f}, {100 * a.high:.1f}]",
+                wanted,
+                holds["agreement"],
+            ],
+            [
+                "gains / losses",
+                number(c.value, 2),
+                f"[{number(c.low, 2)}, {number(c.high, 2)}]",
+                f"> {RATIO:g}",
+                holds["complementarity"],
+            ],
         ],
     )
     sure = "surely" if g.sure else "not surely: an interval crosses its limit"
@@ -96,11 +146,20 @@ def gate_text(g: Gate) -> str:
 def calibration_text(c: Calibration, effects: Mapping[str, tuple[ClassPredictions, ClassPredictions]]) -> str:
     """The map of every class with its cross-validated log loss, the thresholds, and what calibration does to the splits in
     `effects` (raw and calibrated predictions by name)."""
-    lines = wrapped(f"fitted on {c.fitted_on['items']} items in {c.fitted_on['groups']} groups of the split {c.fitted_on['split']!r}")
+    lines = wrapped(
+        f"fitted on {c.fitted_on['items']} items in {c.fitted_on['groups']} groups of the split {c.fitted_on['split']!r}"
+    )
     tried = list(c.log_loss)
     rows = []
     for k, name in enumerate(c.classes):
-        rows.append([cut(name, 12), c.maps[k].kind, *(f"{c.log_loss[t][k]:.4f}" for t in tried), *(f"{c.thresholds[t][k]:.3f}" for t in THRESHOLDS)])
+        rows.append(
+            [
+                cut(name, 12),
+                c.maps[k].kind,
+                *(f"{c.log_loss[t][k]:.4f}" for t in tried),
+                *(f"{c.thresholds[t][k]:.3f}" for t in THRESHOLDS),
+            ]
+        )
     lines += ["", *table(["class", "map", *tried, "evaluation", "production", "best F1"], rows)]
     told = f"{', '.join(tried)}: cross-validated log loss. evaluation, production: P95 and P99 of the calibrated noise floor."
     lines += wrapped(told)
@@ -110,9 +169,17 @@ def calibration_text(c: Calibration, effects: Mapping[str, tuple[ClassPrediction
         for n in names:
             row = [METRICS[n].title]
             for raw, calibrated in effects.values():
-                row += [f"{float(METRICS[n].value(raw, None)):.3f}", f"{float(METRICS[n].value(calibrated, None)):.3f}"]
+                row += [
+                    f"{float(METRICS[n].value(raw, None)):.3f}",
+                    f"{float(METRICS[n].value(calibrated, None)):.3f}",
+                ]
             rows.append(row)
-        lines += ["", *table(["metric", *(h for split in effects for h in (f"{split} raw", f"{split} calibrated"))], rows)]
+        lines += [
+            "",
+            *table(
+                ["metric", *(h for split in effects for h in (f"{split} raw", f"{split} calibrated"))], rows
+            ),
+        ]
     best = next((r for r in c.selective if r.coverage <= 0.8), None)
     if best:
         right = f"{100 * best.accuracy:.1f}% [{100 * best.low:.1f}, {100 * best.high:.1f}]"

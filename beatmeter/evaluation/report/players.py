@@ -36,7 +36,10 @@ class Clip:
 
 
 def locator(
-    predictions: ClassPredictions, folder: Path | None = None, run: Path | None = None, report: Callable[[str], object] = lambda text: None
+    predictions: ClassPredictions,
+    folder: Path | None = None,
+    run: Path | None = None,
+    report: Callable[[str], object] = lambda text: None,
 ) -> Locate:
     """How the audio of an id is found: under `folder`, else where the predictions' meta says, else in the data set of the run;
     `report` is told when that is gone.
@@ -62,7 +65,9 @@ def locator(
     def find(id: str) -> Path:
         path = Path(str(known[id])) if id in known else tracks.get(id)
         if path is None:
-            raise DataError(f"it is not known where the audio of {id!r} lies", "Name its folder with --audio.")
+            raise DataError(
+                f"it is not known where the audio of {id!r} lies", "Name its folder with --audio."
+            )
         return path
 
     return find
@@ -76,7 +81,9 @@ def _tracks(run: Path) -> dict[str, Path]:
     folder = RunFolder.open(run)
     config = folder.placed()
     folder.require_data(config, "--audio DIR")
-    return {t.id: t.path for t in open_dataset(Path(config.data.path), config.data, config.task.meters).tracks}
+    return {
+        t.id: t.path for t in open_dataset(Path(config.data.path), config.data, config.task.meters).tracks
+    }
 
 
 def excerpt(path: Path, start: float | None, seconds: float = SECONDS) -> str:

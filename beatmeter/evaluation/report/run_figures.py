@@ -40,7 +40,10 @@ def run_figures(s: Subject, seed: int = 0) -> dict[str, list[Drawn]]:
             "On the dashed line a score of 80% is right in 80%. Grey: how many items.",
         ),
         Drawn(
-            "selective", draw.selective(p), "Accuracy when only sure answers count", "Leaving out the least sure items, from right to left; 95% band."
+            "selective",
+            draw.selective(p),
+            "Accuracy when only sure answers count",
+            "Leaving out the least sure items, from right to left; 95% band.",
         ),
         Drawn(
             "class-reliability",
@@ -66,22 +69,51 @@ def run_figures(s: Subject, seed: int = 0) -> dict[str, list[Drawn]]:
     try:
         floor = fit_noise_floor(e.validation or p, seed=seed)
         thresholds = (floor.thresholds(0.95), floor.thresholds(0.99))
-        where = f"thresholds from the split '{floor.split}'" if e.validation is not None else "thresholds from these same items"
+        where = (
+            f"thresholds from the split '{floor.split}'"
+            if e.validation is not None
+            else "thresholds from these same items"
+        )
         behaviour.append(
-            Drawn("noise-floor", draw.noise_floor(p, *thresholds), "Noise floor", f"The second highest score of every item, by its class; {where}.")
+            Drawn(
+                "noise-floor",
+                draw.noise_floor(p, *thresholds),
+                "Noise floor",
+                f"The second highest score of every item, by its class; {where}.",
+            )
         )
     except EvaluationError:
         pass  # nothing is answered right: the finding says so
     trained = []
     if any("val" in line for line in s.history):
-        trained.append(Drawn("training", draw.training(s.history, s.kept), "Training", "Every epoch; the grey bar is the one that was kept."))
+        trained.append(
+            Drawn(
+                "training",
+                draw.training(s.history, s.kept),
+                "Training",
+                "Every epoch; the grey bar is the one that was kept.",
+            )
+        )
     if layers(s.history) is not None:
-        trained.append(Drawn("layers", draw.layers(s.history), "Layer weights", "Which layers the head has come to read, and how it got there."))
+        trained.append(
+            Drawn(
+                "layers",
+                draw.layers(s.history),
+                "Layer weights",
+                "Which layers the head has come to read, and how it got there.",
+            )
+        )
     found = {"answers": answers, "sure": sure, "behaviour": behaviour, "training": trained}
     if s.calibration is not None:
         calibrated = s.calibration.apply(p)
         found["sure"].insert(
-            1, Drawn("reliability-calibrated", draw.answer_reliability(calibrated), "After calibration", "The same items with the run's calibration.")
+            1,
+            Drawn(
+                "reliability-calibrated",
+                draw.answer_reliability(calibrated),
+                "After calibration",
+                "The same items with the run's calibration.",
+            ),
         )
     return found
 

@@ -54,10 +54,15 @@ def run_page(
         metrics=_metrics_table(s),
         pairs=_pairs_table(e),
         within=_within_table(e),
-        maps=", ".join(f"{c} {m.kind}" for c, m in zip(s.calibration.classes, s.calibration.maps, strict=True)) if s.calibration else "",
+        maps=", ".join(
+            f"{c} {m.kind}" for c, m in zip(s.calibration.classes, s.calibration.maps, strict=True)
+        )
+        if s.calibration
+        else "",
         calibration=_calibration_table(s),
         thresholds=(thresholds := _thresholds_table(s)),
-        pooled=thresholds is not None and any(cell.endswith("*") for row in thresholds.rows for cell in row[1:]),
+        pooled=thresholds is not None
+        and any(cell.endswith("*") for row in thresholds.rows for cell in row[1:]),
         wrong=sounding(worst(p), locate, seconds),
         findings=by_level([*e.findings[1:], *epochs_findings(s)]),
         items=_items_table(s),
@@ -78,17 +83,28 @@ def glance(e: Evaluation) -> list[Card]:
     reliability = next(f for f in e.findings if f.name == "reliability")
     confusion = e.measures.confusion
     wrong = sorted(
-        ((int(confusion[i, j]), i, j) for i in range(len(p.classes)) for j in range(len(p.classes)) if i != j and confusion[i, j]),
+        (
+            (int(confusion[i, j]), i, j)
+            for i in range(len(p.classes))
+            for j in range(len(p.classes))
+            if i != j and confusion[i, j]
+        ),
         key=lambda t: -t[0],
     )
-    errors = "; ".join(f"{p.classes[i]} as {p.classes[j]} ({n})" for n, i, j in wrong[:3]) or "every answer is right"
+    errors = (
+        "; ".join(f"{p.classes[i]} as {p.classes[j]} ({n})" for n, i, j in wrong[:3])
+        or "every answer is right"
+    )
     first = f"{p.classes[wrong[0][1]]} → {p.classes[wrong[0][2]]}" if wrong else "none"
     leakage, floor = e.finding("leakage"), e.finding("noise_floor")
     leak = str(leakage.values["verdict"]) if leakage else "none"
     words = {"none": "no leakage", "leakage": "leakage", "raised floor": "raised floor"}
     cards = [
         Card(
-            "How good?", percent(accuracy.value), f"right, 95% interval {_span(accuracy)}; balanced {percent(balanced.value)} {_span(balanced)}", "ok"
+            "How good?",
+            percent(accuracy.value),
+            f"right, 95% interval {_span(accuracy)}; balanced {percent(balanced.value)} {_span(balanced)}",
+            "ok",
         ),
         Card(
             "How sure?",
@@ -97,17 +113,32 @@ def glance(e: Evaluation) -> list[Card]:
             reliability.level if reliability.level != "note" else "",
         ),
         Card("Which errors?", first, errors),
-        Card("Leakage?", words[leak], leakage.text.removeprefix(f"{words[leak]}: ") if leakage else "", "warning" if leak != "none" else "ok"),
+        Card(
+            "Leakage?",
+            words[leak],
+            leakage.text.removeprefix(f"{words[leak]}: ") if leakage else "",
+            "warning" if leak != "none" else "ok",
+        ),
     ]
     if floor is None:
-        return [*cards, Card("Second meter from", "unknown", "no single-meter item is answered right", "warning")]
+        return [
+            *cards,
+            Card("Second meter from", "unknown", "no single-meter item is answered right", "warning"),
+        ]
     quantiles = floor.values["overall"]["quantiles"]
     evaluation, production = quantiles["p95"]["value"], quantiles["p99"]["value"]
     effect = floor.values["effects"]["evaluation"]
-    found = f", finds {percent(effect['found']['value'])} of those with several meters" if effect["found"]["n"] else ""
+    found = (
+        f", finds {percent(effect['found']['value'])} of those with several meters"
+        if effect["found"]["n"]
+        else ""
+    )
     alarms = percent(effect["false_alarms"]["value"] or 0.0)
     text = f"in evaluation, {production:.2f} in production; the first flags {alarms} of single-meter items{found}"
-    return [*cards, Card("Second meter from", f"{evaluation:.2f}", text, "warning" if floor.values["reaching"] else "ok")]
+    return [
+        *cards,
+        Card("Second meter from", f"{evaluation:.2f}", text, "warning" if floor.values["reaching"] else "ok"),
+    ]
 
 
 def _span(e: Estimate) -> str:
@@ -134,7 +165,12 @@ def _pairs_table(e: Evaluation) -> Table | None:
     if not e.measures.pairs:
         return None
     rows = [
-        ["+".join(r.pair), str(r.items), f"{percent(r.top2.value)} {_span(r.top2)}", f"{percent(r.above.value)} {_span(r.above)}"]
+        [
+            "+".join(r.pair),
+            str(r.items),
+            f"{percent(r.top2.value)} {_span(r.top2)}",
+            f"{percent(r.above.value)} {_span(r.above)}",
+        ]
         for r in e.measures.pairs
     ]
     return Table(["meters", "items", "both on top", "both above 0.5"], rows)
@@ -162,7 +198,14 @@ def _calibration_table(s: Subject) -> Table | None:
     p = s.evaluation.predictions
     after = s.calibration.apply(p)
     names = ("accuracy", "balanced_accuracy", "primary_ece", "ece", "log_loss", "brier")
-    rows = [[METRICS[n].title, f"{float(METRICS[n].value(p, None)):.3f}", f"{float(METRICS[n].value(after, None)):.3f}"] for n in names]
+    rows = [
+        [
+            METRICS[n].title,
+            f"{float(METRICS[n].value(p, None)):.3f}",
+            f"{float(METRICS[n].value(after, None)):.3f}",
+        ]
+        for n in names
+    ]
     return Table(["metric", "raw", "calibrated"], rows)
 
 
@@ -174,7 +217,14 @@ def _thresholds_table(s: Subject) -> Table | None:
     header, rows = ["class", "evaluation (P95)", "production (P99)", "second in"], []
     for c in s.evaluation.predictions.classes:
         items = floor.values["by_class"].get(c, {}).get("items", 0)
-        row = [c, *(f"{told[k][c]:.3f}" + ("*" if c in told["pooled"][k] else "") for k in ("evaluation", "production")), str(items)]
+        row = [
+            c,
+            *(
+                f"{told[k][c]:.3f}" + ("*" if c in told["pooled"][k] else "")
+                for k in ("evaluation", "production")
+            ),
+            str(items),
+        ]
         if s.calibration is not None:
             at = s.calibration.classes.index(c)
             row += [f"{s.calibration.thresholds[k][at]:.3f}" for k in ("evaluation", "production", "best_f1")]
@@ -187,7 +237,10 @@ def _thresholds_table(s: Subject) -> Table | None:
 def _items_table(s: Subject) -> Table:
     """Counts by class and split."""
     p = s.evaluation.predictions
-    splits = sorted([*s.others, p], key=lambda q: ("train", "val", "test").index(q.split) if q.split in ("train", "val", "test") else 3)
+    splits = sorted(
+        [*s.others, p],
+        key=lambda q: ("train", "val", "test").index(q.split) if q.split in ("train", "val", "test") else 3,
+    )
     rows = [[c, *(str(int((q.primary == k).sum())) for q in splits)] for k, c in enumerate(p.classes)]
     rows.append(["two or more meters", *(str(int(((q.targets > 0).sum(axis=1) > 1).sum())) for q in splits)])
     rows.append(["without a label", *(str(int((q.primary < 0).sum())) for q in splits)])
@@ -224,7 +277,9 @@ def _facts(s: Subject) -> list[list[str]]:
         "data set": data.get("path"),
         "data sha256": data.get("sha256"),
         "split sha256": split.get("sha256"),
-        "tracks by split": ", ".join(f"{split['tracks'][k]} {k}" for k in ("train", "val", "test") if k in (split.get("tracks") or {})),
+        "tracks by split": ", ".join(
+            f"{split['tracks'][k]} {k}" for k in ("train", "val", "test") if k in (split.get("tracks") or {})
+        ),
         "features fingerprint": about.get("fingerprint") or meta.get("fingerprint"),
         "seed": about.get("seed"),
         "beatmeter": about.get("beatmeter"),

@@ -51,10 +51,15 @@ class Subject:
         where = as_path(where)
         predictions = open_predictions(where, split)
         if not where.is_dir():
-            return cls(str(predictions.meta.get("run", where.name)), Evaluation.of(predictions, _validation(where, predictions), limits, seed))
+            return cls(
+                str(predictions.meta.get("run", where.name)),
+                Evaluation.of(predictions, _validation(where, predictions), limits, seed),
+            )
         folder = RunFolder(where)
         others = [
-            open_predictions(where, other) for other in ("train", "val", "test") if folder.predictions(other).exists() and other != predictions.split
+            open_predictions(where, other)
+            for other in ("train", "val", "test")
+            if folder.predictions(other).exists() and other != predictions.split
         ]
         validation = next((p for p in others if p.split == "val"), None)
         calibration = where / "calibration.json"

@@ -19,7 +19,12 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -
     """Lines of a table: the first `left` columns start at the left, the others end at the right."""
     cells = [list(header), *(list(row) for row in rows)]
     widths = [max(width_of(row[k]) for row in cells) for k in range(len(header))]
-    return ["  ".join(fill(c, w, right=k >= left) for k, (c, w) in enumerate(zip(row, widths, strict=True))).rstrip() for row in cells]
+    return [
+        "  ".join(
+            fill(c, w, right=k >= left) for k, (c, w) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in cells
+    ]
 
 
 def number(value: float, digits: int = 3) -> str:
@@ -34,7 +39,9 @@ def percents(e: Estimate) -> str:
 
 def wrapped(text: str, first: str = "", rest: str = "") -> list[str]:
     """`text` in lines of at most 100 columns."""
-    return textwrap.wrap(text, WIDTH, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False) or [first]
+    return textwrap.wrap(
+        text, WIDTH, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False
+    ) or [first]
 
 
 def findings_text(findings: Sequence[Finding]) -> list[str]:
@@ -58,7 +65,10 @@ def confusion_text(classes: Sequence[str], confusion: Sequence[Sequence[int]]) -
     lines = table(["label \\ answer", *short], rows)
     if max(map(width_of, lines)) <= WIDTH:
         return lines
-    wrong = sorted(((n, i, j) for i, row in enumerate(confusion) for j, n in enumerate(row) if i != j and n), reverse=True)
+    wrong = sorted(
+        ((n, i, j) for i, row in enumerate(confusion) for j, n in enumerate(row) if i != j and n),
+        reverse=True,
+    )
     return [f"  {cut(classes[i], 40)} heard as {cut(classes[j], 40)}: {n}" for n, i, j in wrong[:20]]
 
 
@@ -67,7 +77,15 @@ def classes_text(rows: Sequence[ClassRow]) -> list[str]:
     return table(
         ["class", "items", "recall %", "precision %", "AP", "Brier", "ECE"],
         [
-            [cut(r.name, 12), str(r.items), percents(r.recall), percents(r.precision), number(r.average_precision, 2), number(r.brier), number(r.ece)]
+            [
+                cut(r.name, 12),
+                str(r.items),
+                percents(r.recall),
+                percents(r.precision),
+                number(r.average_precision, 2),
+                number(r.brier),
+                number(r.ece),
+            ]
             for r in rows
         ],
     )
@@ -77,25 +95,48 @@ def pairs_text(pairs: Sequence[PairRow]) -> list[str]:
     """Recall of two-meter items, one line per pair of classes."""
     return table(
         ["two meters", "items", "both on top %", "both above 0.5 %"],
-        [["+".join(cut(c, 12) for c in r.pair), str(r.items), percents(r.top2), percents(r.above)] for r in pairs],
+        [
+            ["+".join(cut(c, 12) for c in r.pair), str(r.items), percents(r.top2), percents(r.above)]
+            for r in pairs
+        ],
     )
 
 
 def evaluation_text(e: Evaluation) -> str:
     """The whole evaluation: counts, metrics with 95 % intervals, per class, confusion matrix, findings."""
     p = e.predictions
-    about = f"{count(len(p), 'item')} in {count(len(set(p.groups)), 'group')}" + (f" of the split {p.split!r}" if p.split else "")
+    about = f"{count(len(p), 'item')} in {count(len(set(p.groups)), 'group')}" + (
+        f" of the split {p.split!r}" if p.split else ""
+    )
     unlabelled = int((p.primary < 0).sum())
     about += f", {unlabelled} without a label" if unlabelled else ""
     run = p.meta.get("run")
     lines = wrapped(f"{cut(str(run), 60)}: {about}" if run else about)
-    lines += ["", *table(["metric", "value", "95 % interval", "items"], [_metric_row(name, m) for name, m in e.measures.overall.items()])]
-    lines += ["", *classes_text(e.measures.classes), "", *confusion_text(p.classes, e.measures.confusion.tolist())]
+    lines += [
+        "",
+        *table(
+            ["metric", "value", "95 % interval", "items"],
+            [_metric_row(name, m) for name, m in e.measures.overall.items()],
+        ),
+    ]
+    lines += [
+        "",
+        *classes_text(e.measures.classes),
+        "",
+        *confusion_text(p.classes, e.measures.confusion.tolist()),
+    ]
     if e.measures.pairs:
         lines += ["", *pairs_text(e.measures.pairs)]
     if e.sources:
         rows = [
-            [cut(s.source or "(none)", 24), str(s.items), percents(s.accuracy), f"{100 * s.source_only:.1f}", cut(s.majority, 12)] for s in e.sources
+            [
+                cut(s.source or "(none)", 24),
+                str(s.items),
+                percents(s.accuracy),
+                f"{100 * s.source_only:.1f}",
+                cut(s.majority, 12),
+            ]
+            for s in e.sources
         ]
         lines += ["", *table(["source", "items", "accuracy %", "source alone %", "mostly"], rows)]
     lines += ["", *findings_text(e.findings)]

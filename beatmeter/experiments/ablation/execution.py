@@ -71,14 +71,20 @@ def execute(
     cells = [cell for some in systems.values() for cell in some]
     waiting = [cell for cell in cells if _unfinished(cell, folder, split)]
     _require_same_features([cell for cell in cells if cell not in waiting], folder, device)
-    report(f"{count(len(cells), 'run')} in {folder}: {len(cells) - len(waiting)} finished, {len(waiting)} to do")
+    report(
+        f"{count(len(cells), 'run')} in {folder}: {len(cells) - len(waiting)} finished, {len(waiting)} to do"
+    )
     if waiting:
         for config in _sources(cells):
             ready = prepare(config, device, report, progress)
             require_enough(ready, split, len(systems) - 1)
             require_joined(ready, config)
     devices = _devices(device)
-    room = min(torch.get_num_threads(), 1 + int(free_bytes(device) / PROCESS)) if device.type == "cpu" else len(devices)
+    room = (
+        min(torch.get_num_threads(), 1 + int(free_bytes(device) / PROCESS))
+        if device.type == "cpu"
+        else len(devices)
+    )
     jobs = min(jobs or room, len(units_of(waiting, folder)))
     failures: list[Failure] = []
     folders = {str(folder / cell.name) for cell in waiting}
@@ -95,19 +101,30 @@ def execute(
                     again += [(cell,) for cell in unit]
                     continue
                 failures += [Failure(cell.name, reason) for cell in unit] if reason else []
-                report(f"{'failed' if reason else 'finished'}: {', '.join(cell.name for cell in unit)}" + (f": {reason}" if reason else ""))
+                report(
+                    f"{'failed' if reason else 'finished'}: {', '.join(cell.name for cell in unit)}"
+                    + (f": {reason}" if reason else "")
+                )
                 tick(len(unit))
             if again:
                 todo.insert(0, again)
     lost = {failure.cell for failure in failures}
-    return Executed({name: tuple(RunFolder(folder / c.name) for c in some if c.name not in lost) for name, some in systems.items()}, tuple(failures))
+    return Executed(
+        {
+            name: tuple(RunFolder(folder / c.name) for c in some if c.name not in lost)
+            for name, some in systems.items()
+        },
+        tuple(failures),
+    )
 
 
 def units_of(cells: Sequence[Cell], folder: Path) -> list[Unit]:
     """What is done in one go: frozen cells that have not begun, by the features and heads they share; every other cell alone."""
     fresh = [c for c in cells if c.config.regime == "frozen" and state_of(folder / c.name, c.config) == "new"]
     groups = together([(cell, folder / cell.name) for cell in fresh])
-    return [tuple(cell for cell, _ in group) for group in groups] + [(cell,) for cell in cells if cell not in fresh]
+    return [tuple(cell for cell, _ in group) for group in groups] + [
+        (cell,) for cell in cells if cell not in fresh
+    ]
 
 
 def require_enough(ready: Prepared, split: str, comparisons: int) -> None:
@@ -131,7 +148,10 @@ def require_joined(ready: Prepared, config: RunConfig) -> None:
     """Raise DataError when further data were named and none of their tracks may train: the comparison would be of nothing."""
     if config.data.extra and not any(JOINED in t.extra for t in ready.split("train")):
         kinds = Counter(e.kind for e in ready.dataset.excluded)
-        left = ", ".join(f"{n} {kind}" for kind, n in kinds.most_common()) or "nothing was left out, but they hold no labelled tracks"
+        left = (
+            ", ".join(f"{n} {kind}" for kind, n in kinds.most_common())
+            or "nothing was left out, but they hold no labelled tracks"
+        )
         raise DataError(
             f"no track of {', '.join(config.data.extra)} joins the training of {config.data.path} ({left})",
             f"beatmeter data check {config.data.path} --extra-data {config.data.extra[0]} names every reason; ids must differ.",
@@ -154,7 +174,10 @@ def _require_same_features(cells: Iterable[Cell], folder: Path, device: torch.de
             now[key] = FeatureService(c.features, device).spec.only(c.head.poolings)
         saved = RunFolder(folder / cell.name).about().get("spec")
         if saved is None or not now[key].agrees(FeatureSpec.from_json(saved)):
-            raise RunError(f"{folder / cell.name} was trained on other features than {c.features.backbone} gives now", "Choose another --out.")
+            raise RunError(
+                f"{folder / cell.name} was trained on other features than {c.features.backbone} gives now",
+                "Choose another --out.",
+            )
 
 
 def _sources(cells: Iterable[Cell]) -> list[RunConfig]:
@@ -173,7 +196,13 @@ def _devices(device: torch.device) -> list[torch.device]:
 
 
 def _outcomes(
-    units: Sequence[Unit], folder: Path, devices: Sequence[torch.device], split: str, jobs: int, report: Report, progress: Reporter
+    units: Sequence[Unit],
+    folder: Path,
+    devices: Sequence[torch.device],
+    split: str,
+    jobs: int,
+    report: Report,
+    progress: Reporter,
 ) -> Iterator[str]:
     """Why each unit failed, in order; empty for those that did not."""
     todo = [(unit, str(devices[i % len(devices)])) for i, unit in enumerate(units)]
@@ -181,11 +210,18 @@ def _outcomes(
         yield from (_work(folder, split, 0, report, progress, what) for what in todo)
         return
     report(f"{jobs} processes at a time")
-    for outcome in ordered(partial(_work, folder, split, max(1, torch.get_num_threads() // jobs), _silent, SILENT), todo, jobs, depth=jobs):
+    for outcome in ordered(
+        partial(_work, folder, split, max(1, torch.get_num_threads() // jobs), _silent, SILENT),
+        todo,
+        jobs,
+        depth=jobs,
+    ):
         yield "its process died; is there enough memory?" if isinstance(outcome, Crash) else outcome
 
 
-def _work(folder: Path, split: str, threads: int, report: Report, progress: Reporter, what: tuple[Unit, str]) -> str:
+def _work(
+    folder: Path, split: str, threads: int, report: Report, progress: Reporter, what: tuple[Unit, str]
+) -> str:
     """Bring a unit to its end: why it failed, or nothing. `threads` of 0 leaves torch as it is."""
     unit, place = what
     if threads:

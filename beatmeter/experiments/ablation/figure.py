@@ -25,9 +25,24 @@ def ablation_figure(a: Ablation) -> Figure:
             axes.axvline(m.mean.value, color=INK, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
         axes.plot([m.mean.low, m.mean.high], [i, i], color=color, linewidth=1.6)
         if len(m.seeds) > 1:
-            axes.scatter(m.seeds, np.full(len(m.seeds), i), s=20, facecolor=SURFACE, edgecolor=color, linewidth=1, zorder=3)
+            axes.scatter(
+                m.seeds,
+                np.full(len(m.seeds), i),
+                s=20,
+                facecolor=SURFACE,
+                edgecolor=color,
+                linewidth=1,
+                zorder=3,
+            )
         axes.plot([m.mean.value], [i], "o", color=color, markersize=6.5, markeredgecolor=SURFACE, zorder=4)
-        axes.text(1.02, i, f"{m.mean.value:.3f}", transform=axes.get_yaxis_transform(), va="center_baseline", color=color)
+        axes.text(
+            1.02,
+            i,
+            f"{m.mean.value:.3f}",
+            transform=axes.get_yaxis_transform(),
+            va="center_baseline",
+            color=color,
+        )
     axes.set_ylim(len(a.rows) - 0.5, -0.5)
     axes.set_yticks(range(len(a.rows)), [cut(r.system, 32) for r in a.rows])
     axes.tick_params(axis="y", labelcolor=INK)

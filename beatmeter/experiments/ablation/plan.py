@@ -96,14 +96,26 @@ class Plan:
         for values in (*recipes, *(parse_assignment(text, config) for text in assignments)):
             clash = sorted({*_leaves(values)} & {*self.varied, *OWN})
             if clash and clash[0] in OWN:
-                raise ConfigError(f"{clash[0]} is not set by --set or a recipe here", "Use DATASET, --cache and --seeds.")
+                raise ConfigError(
+                    f"{clash[0]} is not set by --set or a recipe here", "Use DATASET, --cache and --seeds."
+                )
             if clash:
-                raise ConfigError(f"the plan {self.name} varies {clash[0]}, so it cannot be set for all", "Change the plan: copy it to a file.")
+                raise ConfigError(
+                    f"the plan {self.name} varies {clash[0]}, so it cannot be set for all",
+                    "Change the plan: copy it to a file.",
+                )
             config = change(config, values, f"plan {self.name}")
         return config
 
     def cells(
-        self, base: RunConfig, data: Path, cache: Path, out: Path, extra: Sequence[str] = (), layers: int = 0, seeds: Sequence[int] = ()
+        self,
+        base: RunConfig,
+        data: Path,
+        cache: Path,
+        out: Path,
+        extra: Sequence[str] = (),
+        layers: int = 0,
+        seeds: Sequence[int] = (),
     ) -> dict[str, list[Cell]]:
         """Every system with every seed, by the system's name. `base` is what `changed` gave, `out` the folder of the runs,
         `layers` the depth of the backbone for plans that try each.
@@ -111,13 +123,22 @@ class Plan:
         Raises ConfigError for further data that are missing or that nobody asked for, and for systems that come out the same.
         """
         if self.needs_extra and not extra:
-            raise ConfigError(f"the plan {self.name} compares with and without further data", "Name them: --extra-data DATASET.")
+            raise ConfigError(
+                f"the plan {self.name} compares with and without further data",
+                "Name them: --extra-data DATASET.",
+            )
         if extra and not self.needs_extra:
-            raise ConfigError(f"the plan {self.name} has no place for --extra-data", "Use --set data.extra=DATASET to give them to all systems.")
+            raise ConfigError(
+                f"the plan {self.name} has no place for --extra-data",
+                "Use --set data.extra=DATASET to give them to all systems.",
+            )
         systems = dict(self.systems)
         if self.each_layer:
             if layers < 2:
-                raise ConfigError(f"{base.features.backbone} has {layers} layer: there is nothing to choose", "Choose another features.backbone.")
+                raise ConfigError(
+                    f"{base.features.backbone} has {layers} layer: there is nothing to choose",
+                    "Choose another features.backbone.",
+                )
             systems |= {f"layer {k}": {"features": {"layers": str(k)}} for k in range(1, layers + 1)}
         found: dict[str, list[Cell]] = {}
         seen: dict[RunConfig, str] = {}
@@ -126,7 +147,8 @@ class Plan:
             config = change(config, {"data": {"path": str(data)}, "features": {"cache": str(cache)}})
             if config in seen:
                 raise ConfigError(
-                    f"plan {self.name}: the systems {seen[config]!r} and {name!r} have the same settings", "Nothing is left to compare."
+                    f"plan {self.name}: the systems {seen[config]!r} and {name!r} have the same settings",
+                    "Nothing is left to compare.",
                 )
             seen[config] = name
             mine = seeds or self.own_seeds.get(name, self.seeds)
@@ -135,10 +157,19 @@ class Plan:
             heads = {cell.config.seed: str(out / cell.name) for cell in found[first]}
             missing = [c.config.seed for c in found[name] if c.config.seed not in heads]
             if missing:
-                raise ConfigError(f"plan {self.name}: {name!r} starts from {first!r}, which has no seed {missing[0]}", "Give both the same seeds.")
-            found[name] = [Cell(c.system, change(c.config, {"training": {"start": heads[c.config.seed]}})) for c in found[name]]
+                raise ConfigError(
+                    f"plan {self.name}: {name!r} starts from {first!r}, which has no seed {missing[0]}",
+                    "Give both the same seeds.",
+                )
+            found[name] = [
+                Cell(c.system, change(c.config, {"training": {"start": heads[c.config.seed]}}))
+                for c in found[name]
+            ]
         if self.baseline not in found:
-            raise ConfigError(f"plan {self.name}: there is no system {self.baseline!r} to be the baseline", nearest(self.baseline, found))
+            raise ConfigError(
+                f"plan {self.name}: there is no system {self.baseline!r} to be the baseline",
+                nearest(self.baseline, found),
+            )
         return found
 
 
@@ -176,10 +207,15 @@ def _read(path: Path, values: Settings) -> Plan:
     for name, first in starts.items():
         if first not in systems or first in starts:
             why = "itself starts from another" if first in starts else "is not one of its systems"
-            raise ConfigError(f"{where}: {name!r} cannot start from {first!r}, which {why}", nearest(first, set(systems) - set(starts)))
+            raise ConfigError(
+                f"{where}: {name!r} cannot start from {first!r}, which {why}",
+                nearest(first, set(systems) - set(starts)),
+            )
     each = bool(values.get("each_layer", False))
     if len(systems) + 2 * each < 2:
-        raise ConfigError(f"{where} has {len(systems)} systems, two are needed to compare", "Add a [grid] or a [[system]].")
+        raise ConfigError(
+            f"{where} has {len(systems)} systems, two are needed to compare", "Add a [grid] or a [[system]]."
+        )
     slugs = [shown_value(name).lower() for name in systems]
     twins = sorted({slug for slug in slugs if slugs.count(slug) > 1})
     if twins:
@@ -192,10 +228,22 @@ def _read(path: Path, values: Settings) -> Plan:
         raise ConfigError(f"{where}: metrics is empty", "Name at least the one that counts.")
     baseline = values.get("baseline", next(iter(systems), "layer 1"))
     if baseline not in systems and not (each and baseline.startswith("layer ")):
-        raise ConfigError(f"{where}: there is no system {baseline!r} to be the baseline", nearest(baseline, systems))
+        raise ConfigError(
+            f"{where}: there is no system {baseline!r} to be the baseline", nearest(baseline, systems)
+        )
     seeds = parse_seeds(values.get("seeds", "0-2"))
     return Plan(
-        path.stem, values.get("title", path.stem), values.get("question", ""), base, systems, seeds, baseline, metrics, each, own_seeds, starts
+        path.stem,
+        values.get("title", path.stem),
+        values.get("question", ""),
+        base,
+        systems,
+        seeds,
+        baseline,
+        metrics,
+        each,
+        own_seeds,
+        starts,
     )
 
 
@@ -211,13 +259,19 @@ def _grid(axes: Settings, base: RunConfig, where: str) -> dict[str, Settings]:
     """A system for every combination of the axes' values."""
     for path, options in axes.items():
         if not isinstance(options, list) or not options:
-            raise ConfigError(f"{where}: the values of [grid] {path!r} must be a list", 'For instance: "task.smoothing" = [0.0, 0.1]')
+            raise ConfigError(
+                f"{where}: the values of [grid] {path!r} must be a list",
+                'For instance: "task.smoothing" = [0.0, 0.1]',
+            )
     found: dict[str, Settings] = {}
     for values in itertools.product(*axes.values()) if axes else ():
         settings: dict[str, Any] = {}
         for path, value in zip(axes, values, strict=True):
             settings = _merged(settings, nest(path, value))
-        name = ", ".join(f"{short} {shown_value(value)}" for short, value in zip(short_names(list(axes)), values, strict=True))
+        name = ", ".join(
+            f"{short} {shown_value(value)}"
+            for short, value in zip(short_names(list(axes)), values, strict=True)
+        )
         if name in found:
             raise ConfigError(f"{where}: the grid gives {name!r} twice", "Give every value once.")
         change(base, settings, f"{where}, [grid]")
@@ -230,17 +284,24 @@ def _named(entries: Sequence[Any], base: RunConfig, where: str) -> dict[str, Set
     found: dict[str, Settings] = {}
     for entry in entries:
         if not isinstance(entry, Mapping) or not isinstance(entry.get("settings", {}), Mapping):
-            raise ConfigError(f"{where}: a [[system]] is a table with a name and a table of settings, not {entry!r}")
+            raise ConfigError(
+                f"{where}: a [[system]] is a table with a name and a table of settings, not {entry!r}"
+            )
         for key in entry:
             if key not in SYSTEM_KEYS:
                 raise ConfigError(f"{where}: unknown key {key!r} in a [[system]]", nearest(key, SYSTEM_KEYS))
         for key in ("seeds", "start"):
             if not isinstance(entry.get(key, ""), str):
-                raise ConfigError(f"{where}: {key} of a [[system]] is a text, not {entry[key]!r}", 'For instance: seeds = "0-2"')
+                raise ConfigError(
+                    f"{where}: {key} of a [[system]] is a text, not {entry[key]!r}",
+                    'For instance: seeds = "0-2"',
+                )
         if not isinstance(entry.get("name"), str) or not entry["name"]:
             raise ConfigError(f"{where}: a [[system]] has no name", 'It needs one: name = "with extra data"')
         if entry["name"] in found:
-            raise ConfigError(f"{where}: two systems are called {entry['name']!r}", "Give each a name of its own.")
+            raise ConfigError(
+                f"{where}: two systems are called {entry['name']!r}", "Give each a name of its own."
+            )
         found[entry["name"]] = entry.get("settings", {})
         change(base, found[entry["name"]], f"{where}, system {entry['name']!r}")
     return found
@@ -256,7 +317,13 @@ def _leaves(values: Settings, prefix: str = "") -> Iterator[str]:
 
 
 def _merged(a: Settings, b: Settings) -> dict[str, Any]:
-    return {**a, **{k: _merged(a[k], v) if isinstance(v, Mapping) and isinstance(a.get(k), Mapping) else v for k, v in b.items()}}
+    return {
+        **a,
+        **{
+            k: _merged(a[k], v) if isinstance(v, Mapping) and isinstance(a.get(k), Mapping) else v
+            for k, v in b.items()
+        },
+    }
 
 
 def _filled(value: Any, extra: Sequence[str]) -> Any:

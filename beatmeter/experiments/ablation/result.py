@@ -77,7 +77,9 @@ class Ablation:
             "missing": dict(self.missing),
             "systems": {
                 r.system: {
-                    "settings": self.plan.systems.get(r.system, {"features": {"layers": r.system.removeprefix("layer ")}}),
+                    "settings": self.plan.systems.get(
+                        r.system, {"features": {"layers": r.system.removeprefix("layer ")}}
+                    ),
                     "seeds": list(r.seeds),
                     "train_tracks": r.train_tracks,
                     "best_epoch": r.best_epoch,
@@ -98,12 +100,28 @@ class Ablation:
                 t = r.tests.get(name)
                 tested = [t.difference, t.low, t.high, t.p, t.adjusted, t.verdict] if t else [""] * len(TEST)
                 estimate = [m.mean.value, m.mean.low, m.mean.high, m.spread]
-                writer.writerow([r.system, name, len(r.seeds), *estimate, *tested, r.train_tracks, r.best_epoch, r.seconds])
+                writer.writerow(
+                    [
+                        r.system,
+                        name,
+                        len(r.seeds),
+                        *estimate,
+                        *tested,
+                        r.train_tracks,
+                        r.best_epoch,
+                        r.seconds,
+                    ]
+                )
         return text.getvalue()
 
 
 def conclude(
-    plan: Plan, runs: Mapping[str, Sequence[RunFolder]], split: str, features: str = "", missing: Mapping[str, str] | None = None, seed: int = 0
+    plan: Plan,
+    runs: Mapping[str, Sequence[RunFolder]],
+    split: str,
+    features: str = "",
+    missing: Mapping[str, str] | None = None,
+    seed: int = 0,
 ) -> Ablation:
     """Compare the systems of a plan by the predictions of their finished runs. Systems without any are left out.
 
@@ -111,10 +129,19 @@ def conclude(
     """
     there = {name: folders for name, folders in runs.items() if folders}
     if plan.baseline not in there or len(there) < 2:
-        what = f"no run of the baseline {plan.baseline!r}" if plan.baseline not in there else f"no run of any system but {plan.baseline!r}"
-        raise RunError(f"plan {plan.name}: {what} came to its end", "The reasons are above; run the same command again to go on.")
+        what = (
+            f"no run of the baseline {plan.baseline!r}"
+            if plan.baseline not in there
+            else f"no run of any system but {plan.baseline!r}"
+        )
+        raise RunError(
+            f"plan {plan.name}: {what} came to its end",
+            "The reasons are above; run the same command again to go on.",
+        )
     order = sorted(there, key=lambda name: name != plan.baseline)
-    predictions = {name: [read_predictions(folder.predictions(split)) for folder in there[name]] for name in order}
+    predictions = {
+        name: [read_predictions(folder.predictions(split)) for folder in there[name]] for name in order
+    }
     comparison = compare(predictions, plan.metrics, seed=seed)
     tests = {pair.second: {t.metric: t for t in pair.tests} for pair in comparison.pairs}
     rows = []
@@ -122,7 +149,11 @@ def conclude(
         about, logs = [f.about() for f in folders], [f.read_log() for f in folders]
         for folder, told, log in zip(folders, about, logs, strict=True):
             require(told, FINISHED, str(folder.about_file))
-            require(log, [{"seconds": float, "val": {"loss": float, _choice(folder).name: float}}], str(folder.epochs))
+            require(
+                log,
+                [{"seconds": float, "val": {"loss": float, _choice(folder).name: float}}],
+                str(folder.epochs),
+            )
         rows.append(
             Row(
                 name,

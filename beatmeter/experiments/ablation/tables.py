@@ -14,9 +14,20 @@ def ablation_text(a: Ablation) -> str:
     """Headline with tests, then the other metrics and what every system cost, then how to read it."""
     head, *others = a.metrics
     lines = wrapped(f"{a.plan.title}: {a.plan.question}") + wrapped(_about(a))
-    rows = [[cut(r.system, 26), str(len(r.seeds)), _value(r.metrics[head]), *_tested(r, head)] for r in a.rows]
+    rows = [
+        [cut(r.system, 26), str(len(r.seeds)), _value(r.metrics[head]), *_tested(r, head)] for r in a.rows
+    ]
     lines += ["", *table(["system", "seeds", METRICS[head].title, "difference", "p (Holm)", ""], rows)]
-    rows = [[cut(r.system, 26), *(_marked(r, m) for m in others), f"{r.train_tracks:g}", f"{r.best_epoch:.3g}", f"{r.seconds:.3g}"] for r in a.rows]
+    rows = [
+        [
+            cut(r.system, 26),
+            *(_marked(r, m) for m in others),
+            f"{r.train_tracks:g}",
+            f"{r.best_epoch:.3g}",
+            f"{r.seconds:.3g}",
+        ]
+        for r in a.rows
+    ]
     lines += ["", *table(["system", *(_short(m) for m in others), "train", "epoch", "s"], rows)]
     lines += ["", *(line for note in notes(a) for line in wrapped(note))]
     return "\n".join(lines) + "\n"
@@ -27,13 +38,36 @@ def ablation_markdown(a: Ablation) -> str:
     head, *others = a.metrics
     header = ["system", "seeds", METRICS[head].title, "± seeds", "difference", "p (Holm)", "verdict"]
     header += [*(_short(m) for m in others), "train tracks", "best epoch", "s per run"]
-    lines = [f"**{a.plan.title}.** {a.plan.question} {_about(a)}", "", _line(header), _line(["---", *["---:"] * (len(header) - 1)])]
+    lines = [
+        f"**{a.plan.title}.** {a.plan.question} {_about(a)}",
+        "",
+        _line(header),
+        _line(["---", *["---:"] * (len(header) - 1)]),
+    ]
     for r in a.rows:
         m = r.metrics[head]
         spread = f"{m.spread:.3f}" if len(r.seeds) > 1 else "-"
         difference, p, verdict = _tested(r, head)
-        cells = [r.system, str(len(r.seeds)), _value(m), spread, difference, p, "not distinguishable" if verdict == "-" else verdict]
-        lines.append(_line([*cells, *(_marked(r, n) for n in others), f"{r.train_tracks:g}", f"{r.best_epoch:.3g}", f"{r.seconds:.3g}"]))
+        cells = [
+            r.system,
+            str(len(r.seeds)),
+            _value(m),
+            spread,
+            difference,
+            p,
+            "not distinguishable" if verdict == "-" else verdict,
+        ]
+        lines.append(
+            _line(
+                [
+                    *cells,
+                    *(_marked(r, n) for n in others),
+                    f"{r.train_tracks:g}",
+                    f"{r.best_epoch:.3g}",
+                    f"{r.seconds:.3g}",
+                ]
+            )
+        )
     return "\n".join([*lines, "", *(f"{note}\n" for note in notes(a))]).rstrip() + "\n"
 
 

@@ -74,7 +74,11 @@ class Audit:
 
     def _guess(self, i: int) -> Guess:
         p = self.suspects.predictions
-        return Guess(p.classes[int(p.scores[i].argmax())], dict(zip(p.classes, p.scores[i].tolist(), strict=True)), float(self.suspects.quality[i]))
+        return Guess(
+            p.classes[int(p.scores[i].argmax())],
+            dict(zip(p.classes, p.scores[i].tolist(), strict=True)),
+            float(self.suspects.quality[i]),
+        )
 
     def _copies(self) -> dict[str, Item]:
         """By id: the track of every pair that would give way to the other, and what it sounds like."""
@@ -82,7 +86,11 @@ class Audit:
         for pair in self.pairs:
             a, b = self.dataset.tracks[pair.first], self.dataset.tracks[pair.second]
             twin, track = (a, b) if precedence(a) <= precedence(b) else (b, a)
-            where = ", ".join(part for part in (twin.split or "", f"labelled {written(twin)}" if twin.labels else "not labelled") if part)
+            where = ", ".join(
+                part
+                for part in (twin.split or "", f"labelled {written(twin)}" if twin.labels else "not labelled")
+                if part
+            )
             said = f"sounds like {twin.id} ({where}; cosine {pair.cosine:.4f})"
             found.setdefault(track.id, Item(track, None, twin, said))
         return found
@@ -92,7 +100,11 @@ class Audit:
         s = self.suspects
         return {
             "beatmeter": __version__,
-            "dataset": {"name": self.dataset.name, "sha256": self.dataset.sha256, "corrections": list(self.dataset.corrections)},
+            "dataset": {
+                "name": self.dataset.name,
+                "sha256": self.dataset.sha256,
+                "corrections": list(self.dataset.corrections),
+            },
             "classes": list(self.classes),
             "features": {"fingerprint": self.fingerprint, "snapshot": self.snapshot},
             "tracks": len(self.dataset.tracks),
@@ -108,7 +120,9 @@ class Audit:
             "flagged": int(s.flagged.sum()),
             "copies": {
                 "pairs": len(self.pairs),
-                "across splits": sum(crosses(self.dataset.tracks[p.first], self.dataset.tracks[p.second]) for p in self.pairs),
+                "across splits": sum(
+                    crosses(self.dataset.tracks[p.first], self.dataset.tracks[p.second]) for p in self.pairs
+                ),
                 "thresholds": dict(self.limits),
             },
             "seed": self.seed,
@@ -128,12 +142,17 @@ def audit(
 
     Raises DataError when too few tracks have features or labels.
     """
-    lacking = [Exclusion.of(t, "no features", "its features are not in the store") for t in dataset.tracks if keys.get(t.id) not in snapshot.keys]
+    lacking = [
+        Exclusion.of(t, "no features", "its features are not in the store")
+        for t in dataset.tracks
+        if keys.get(t.id) not in snapshot.keys
+    ]
     dataset = dataset.without(lacking)
     tracks = dataset.tracks
     if not tracks:
         raise DataError(
-            f"none of the {len(lacking)} tracks of {dataset.name} has features in this store", "Extract them first: `beatmeter extract DATASET`."
+            f"none of the {len(lacking)} tracks of {dataset.name} has features in this store",
+            "Extract them first: `beatmeter extract DATASET`.",
         )
     poolings = usable(snapshot.spec)
     tempo = {p.name for p in poolings if pooling_class(p).tempo_axis}
@@ -146,7 +165,9 @@ def audit(
         heard = {name: kernel[np.ix_(at, at)] for name, kernel in found.items() if name not in tempo}
         items = _items([tracks[i] for i in at], classes, _joined_groups(tracks, pairs)[at])
         suspects = find_suspects(items, heard, seed, tick)
-    return Audit(dataset, tuple(classes), snapshot.id, snapshot.spec.fingerprint, suspects, tuple(pairs), limits, seed)
+    return Audit(
+        dataset, tuple(classes), snapshot.id, snapshot.spec.fingerprint, suspects, tuple(pairs), limits, seed
+    )
 
 
 def _joined_groups(tracks: Sequence[Track], pairs: Sequence[Pair]) -> np.ndarray:
@@ -165,7 +186,9 @@ def _joined_groups(tracks: Sequence[Track], pairs: Sequence[Pair]) -> np.ndarray
 
 def _items(tracks: Sequence[Track], classes: Sequence[str], groups: np.ndarray) -> ClassPredictions:
     """The labelled tracks as predictions without scores yet."""
-    return ClassPredictions.of_tracks(tracks, classes, np.zeros((len(tracks), len(classes))), SPLIT, groups.tolist())
+    return ClassPredictions.of_tracks(
+        tracks, classes, np.zeros((len(tracks), len(classes))), SPLIT, groups.tolist()
+    )
 
 
 def write_audit(found: Audit, review: Review, out: Path) -> None:
@@ -175,7 +198,9 @@ def write_audit(found: Audit, review: Review, out: Path) -> None:
     Raises DataError when `out` holds a review already: somebody's work may be in it.
     """
     if (out / "review.csv").exists():
-        raise DataError(f"{shown(out)} holds a review already", "Name another folder with --out, or move it away.")
+        raise DataError(
+            f"{shown(out)} holds a review already", "Name another folder with --out, or move it away."
+        )
     try:
         write_predictions(out / "guesses" / "predictions.csv", found.suspects.predictions)
         atomic.write_text(out / "guesses" / "labels.csv", _labels_csv(found, review))
@@ -184,7 +209,9 @@ def write_audit(found: Audit, review: Review, out: Path) -> None:
         atomic.write_text(out / "review.html", review.to_html(out))
         atomic.write_text(out / "review.csv", review.to_csv())
     except OSError as error:
-        raise DataError(f"cannot write to {shown(out)}: {error.strerror or error}", "Check the disk and the permissions.") from None
+        raise DataError(
+            f"cannot write to {shown(out)}: {error.strerror or error}", "Check the disk and the permissions."
+        ) from None
 
 
 def _labels_csv(found: Audit, review: Review) -> str:
@@ -195,15 +222,29 @@ def _labels_csv(found: Audit, review: Review) -> str:
     writer.writerow(["id", "label", "guess", "quality", "flagged", "listed"])
     tracks = found.labelled
     for i in np.argsort(s.quality, kind="stable").tolist():
-        guess, listing = found._guess(i), "" if tracks[i].id not in listed else "suspect" if s.flagged[i] else "control"
-        writer.writerow([tracks[i].id, written(tracks[i]), guess.answer, f"{guess.quality:.6f}", "yes" if s.flagged[i] else "no", listing])
+        guess, listing = (
+            found._guess(i),
+            "" if tracks[i].id not in listed else "suspect" if s.flagged[i] else "control",
+        )
+        writer.writerow(
+            [
+                tracks[i].id,
+                written(tracks[i]),
+                guess.answer,
+                f"{guess.quality:.6f}",
+                "yes" if s.flagged[i] else "no",
+                listing,
+            ]
+        )
     return text.getvalue()
 
 
 def _copies_csv(found: Audit) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["id", "split", "label", "twin", "twin split", "twin label", "cosine", "pooling", "across splits"])
+    writer.writerow(
+        ["id", "split", "label", "twin", "twin split", "twin label", "cosine", "pooling", "across splits"]
+    )
     for p in found.pairs:
         a, b = found.dataset.tracks[p.first], found.dataset.tracks[p.second]
         sides = [part for t in (a, b) for part in (t.id, t.split or "", written(t))]

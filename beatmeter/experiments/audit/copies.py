@@ -41,7 +41,10 @@ def threshold(cosine: Kernel, groups: Sequence[str], false_pairs: float = FALSE_
     nearest = _across(cosine, groups).max(axis=1)
     n = len(nearest)
     if n < LEAST_TRACKS or not np.isfinite(nearest).all():
-        raise DataError(f"{n} tracks in {len(set(groups))} groups are too few to say what sounds alike", f"At least {LEAST_TRACKS} are needed.")
+        raise DataError(
+            f"{n} tracks in {len(set(groups))} groups are too few to say what sounds alike",
+            f"At least {LEAST_TRACKS} are needed.",
+        )
     z = np.arctanh(np.clip(nearest.astype(np.float64), -1 + 1e-7, 1 - 1e-7))
     width, mode = np.polyfit(_gumbel(_QUANTILES), np.quantile(z, _QUANTILES), 1)
     limit = mode + width * _gumbel(np.array(1 - 2 * false_pairs / n))  # a pair is the nearest of two tracks
@@ -54,7 +57,9 @@ def _gumbel(share: np.ndarray) -> np.ndarray:
     return result
 
 
-def find_copies(views: Mapping[str, Kernel], tracks: Sequence[Track], false_pairs: float = FALSE_PAIRS) -> tuple[list[Pair], dict[str, float]]:
+def find_copies(
+    views: Mapping[str, Kernel], tracks: Sequence[Track], false_pairs: float = FALSE_PAIRS
+) -> tuple[list[Pair], dict[str, float]]:
     """Pairs of different groups above the threshold of any view, those across splits first, and the thresholds by view.
 
     The expected `false_pairs` are shared among the views; a pair is reported by the view in which it exceeds the threshold
@@ -75,7 +80,9 @@ def find_copies(views: Mapping[str, Kernel], tracks: Sequence[Track], false_pair
             if surplus > found.get((i, j), (-1.0, None))[0]:
                 found[i, j] = surplus, Pair(i, j, value, name)
     pairs = [pair for _, pair in found.values()]
-    return sorted(pairs, key=lambda p: (not crosses(tracks[p.first], tracks[p.second]), -p.cosine, p.first, p.second)), limits
+    return sorted(
+        pairs, key=lambda p: (not crosses(tracks[p.first], tracks[p.second]), -p.cosine, p.first, p.second)
+    ), limits
 
 
 def crosses(a: Track, b: Track) -> bool:

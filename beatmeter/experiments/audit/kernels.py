@@ -67,7 +67,9 @@ def scale_magnitudes(lags: Float32[np.ndarray, "track ... lag"]) -> Float32[np.n
     not see: the scale transform of Holzapfel and Stylianou (IEEE TASLP 19, 2011), here over lags that are logarithmic already.
     """
     centred = lags - lags.mean(axis=-1, keepdims=True)
-    result: np.ndarray = np.sqrt(np.abs(np.fft.rfft(centred, n=2 * lags.shape[-1], axis=-1))).astype(np.float32)
+    result: np.ndarray = np.sqrt(np.abs(np.fft.rfft(centred, n=2 * lags.shape[-1], axis=-1))).astype(
+        np.float32
+    )
     return result
 
 
@@ -81,7 +83,12 @@ def cosines(kernel: Kernel) -> Kernel:
 def coordinates(kernel: Kernel, most: int = 256) -> np.ndarray:
     """(track, component) principal components of a view from its kernel, largest first, those without variance left out."""
     n = len(kernel)
-    values, vectors = eigh(kernel.astype(np.float64), subset_by_index=[max(0, n - most), n - 1], overwrite_a=True, check_finite=False)
+    values, vectors = eigh(
+        kernel.astype(np.float64),
+        subset_by_index=[max(0, n - most), n - 1],
+        overwrite_a=True,
+        check_finite=False,
+    )
     keep = np.flatnonzero(values > 1e-6 * values[-1])[::-1]
     result: np.ndarray = vectors[:, keep] * np.sqrt(values[keep])
     return result

@@ -95,7 +95,12 @@ class Review:
     def _choices(self, label: str) -> list[tuple[str, str]]:
         """Values and texts of what may be decided on a track with this label."""
         others = [(c, c) for c in self.classes if c != label]
-        return [("", "undecided"), (KEEP[0], f"keep {label}" if label else "keep"), *others, (DROP[0], "leave it out")]
+        return [
+            ("", "undecided"),
+            (KEEP[0], f"keep {label}" if label else "keep"),
+            *others,
+            (DROP[0], "leave it out"),
+        ]
 
 
 def link(path: Path, folder: Path) -> str:

@@ -58,10 +58,14 @@ def require_cleanlab() -> None:
     try:
         import cleanlab  # noqa: F401
     except ImportError:
-        raise DataError("cleanlab is not installed, and labels are ranked by it", "pip install 'beatmeter[audit]'") from None
+        raise DataError(
+            "cleanlab is not installed, and labels are ranked by it", "pip install 'beatmeter[audit]'"
+        ) from None
 
 
-def find_suspects(items: ClassPredictions, views: Mapping[str, Kernel], seed: int = 0, tick: Tick = untold) -> Suspects:
+def find_suspects(
+    items: ClassPredictions, views: Mapping[str, Kernel], seed: int = 0, tick: Tick = untold
+) -> Suspects:
     """Rank the labels of `items` (their scores are not looked at). `views` are kernels over the same items.
 
     Items all of whose classes have fewer than LEAST_GROUPS groups are not judged. `tick(1)` after each fit over all
@@ -73,20 +77,34 @@ def find_suspects(items: ClassPredictions, views: Mapping[str, Kernel], seed: in
     learned = np.array([len(np.unique(number[column])) >= LEAST_GROUPS for column in present.T])
     if learned.sum() < 2:
         raise DataError(
-            f"{int(learned.sum())} classes have labels in {LEAST_GROUPS} groups or more", "An audit needs two classes with a few songs each."
+            f"{int(learned.sum())} classes have labels in {LEAST_GROUPS} groups or more",
+            "An audit needs two classes with a few songs each.",
         )
     points = {name: coordinates(kernel) for name, kernel in views.items()}
     fold = fold_of(items, FOLDS, seed)
     tried: list[tuple[float, str, float]] = []
     scores = np.zeros(present.shape)
-    with threadpool_limits(1):  # these fits are small: threads that wait for each other take ten times as long
+    with threadpool_limits(
+        1
+    ):  # these fits are small: threads that wait for each other take ten times as long
         for name, x in points.items():
             for strength in STRENGTHS:
-                tried.append((_log_loss(_out_of_fold(x, present, learned, fold, strength), present, learned), name, strength))
+                tried.append(
+                    (
+                        _log_loss(_out_of_fold(x, present, learned, fold, strength), present, learned),
+                        name,
+                        strength,
+                    )
+                )
                 tick(1)
         _, view, strength = min(tried)
         for repeat in range(REPEATS):
-            scores += _out_of_fold(points[view], present, learned, fold_of(items, FOLDS, seed + 1 + repeat), strength) / REPEATS
+            scores += (
+                _out_of_fold(
+                    points[view], present, learned, fold_of(items, FOLDS, seed + 1 + repeat), strength
+                )
+                / REPEATS
+            )
             tick(1)
     judged = present[:, learned].any(axis=1)
     quality, flagged = np.ones(len(items)), np.zeros(len(items), bool)
@@ -110,7 +128,9 @@ def fits(views: int) -> int:
     return views * len(STRENGTHS) + REPEATS
 
 
-def _out_of_fold(x: np.ndarray, present: np.ndarray, learned: np.ndarray, fold: np.ndarray, strength: float) -> np.ndarray:
+def _out_of_fold(
+    x: np.ndarray, present: np.ndarray, learned: np.ndarray, fold: np.ndarray, strength: float
+) -> np.ndarray:
     """(item, class) probabilities of every item by a head fitted on the other folds; 0 for classes that are not learned."""
     from sklearn.linear_model import LogisticRegression
 

@@ -35,6 +35,10 @@ class Way:
     change: Change
     clean: float | None = None
 
+    def at(self, rate: int, level: float, rng: np.random.Generator) -> Callable[[Wave], Wave]:
+        """The change of waves of `rate` Hz at `level`."""
+        return lambda wave: self.change(wave, rate, level, rng)
+
 
 @dataclass(frozen=True)
 class Point:
@@ -57,8 +61,21 @@ class Curve:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
-        points = [{"level": p.level, "clips": p.clips, "accuracy": [p.accuracy.value, p.accuracy.low, p.accuracy.high]} for p in self.points]
-        return {"name": self.name, "title": self.title, "unit": self.unit, "clean": self.clean, "points": points}
+        points = [
+            {
+                "level": p.level,
+                "clips": p.clips,
+                "accuracy": [p.accuracy.value, p.accuracy.low, p.accuracy.high],
+            }
+            for p in self.points
+        ]
+        return {
+            "name": self.name,
+            "title": self.title,
+            "unit": self.unit,
+            "clean": self.clean,
+            "points": points,
+        }
 
 
 def add_noise(wave: Wave, rate: int, level: float, rng: np.random.Generator) -> Wave:
@@ -74,7 +91,9 @@ def encode_mp3(wave: Wave, rate: int, level: float, rng: np.random.Generator) ->
         raise AudioError(f"an MP3 of {rate} Hz has 8 to {MP3_FASTEST:g} kb/s, not {level:g}")
     loud = wave / max(1.0, float(np.abs(wave).max(initial=0.0)))
     amount = 1 - level / MP3_FASTEST
-    return decode(encode(loud, rate, "MP3", "MPEG_LAYER_III", compression_level=amount, bitrate_mode="CONSTANT"))
+    return decode(
+        encode(loud, rate, "MP3", "MPEG_LAYER_III", compression_level=amount, bitrate_mode="CONSTANT")
+    )
 
 
 def keep(wave: Wave, rate: int, level: float, rng: np.random.Generator) -> Wave:
@@ -111,7 +130,9 @@ WAYS: Mapping[str, Way] = {
 }
 
 
-def robustness(predictor: Predictor, tracks: Sequence[Track], ways: Sequence[str] = tuple(WAYS), tick: Tick = untold) -> list[Curve]:
+def robustness(
+    predictor: Predictor, tracks: Sequence[Track], ways: Sequence[str] = tuple(WAYS), tick: Tick = untold
+) -> list[Curve]:
     """A curve for each of `ways` over labelled `tracks`, then one over tempo when the tracks have a column `tempo` or
     `tempo_qpm` (per minute). Intervals are Wilson's, widened for groups.
 
@@ -119,7 +140,9 @@ def robustness(predictor: Predictor, tracks: Sequence[Track], ways: Sequence[str
     than PIECE seconds is changed piece by piece, so memory does not grow with its length.
     Raises DataError for a track that cannot be decoded.
     """
-    right: dict[tuple[str, float], dict[str, float]] = {(name, level): {} for name in ways for level in WAYS[name].levels}
+    right: dict[tuple[str, float], dict[str, float]] = {
+        (name, level): {} for name in ways for level in WAYS[name].levels
+    }
     plain: dict[str, float] = {}
     rate = predictor.scorer.sample_rate
     for number, track in enumerate(tracks):
@@ -135,13 +158,19 @@ def robustness(predictor: Predictor, tracks: Sequence[Track], ways: Sequence[str
                     continue
                 rng = np.random.default_rng([number, round(1000 * level) & 0xFFFFFFFF])
                 heard = audio.middle(level) if name == "length" else audio
-                found[track.id] = heard.right(predictor, lambda piece, w=way, x=level, r=rng: w.change(piece, rate, x, r))  # type: ignore[misc]
+                found[track.id] = heard.right(predictor, way.at(rate, level, rng))
         except AudioError as error:
             raise DataError(f"track {track.id}: {error}", "See `beatmeter data check`.") from None
         tick(1)
     groups = {t.id: t.group for t in tracks}
     curves = [
-        Curve(name, WAYS[name].title, WAYS[name].unit, WAYS[name].clean, tuple(_point(x, right[name, x], groups) for x in WAYS[name].levels))
+        Curve(
+            name,
+            WAYS[name].title,
+            WAYS[name].unit,
+            WAYS[name].clean,
+            tuple(_point(x, right[name, x], groups) for x in WAYS[name].levels),
+        )
         for name in ways
     ]
     curves = [Curve(c.name, c.title, c.unit, c.clean, tuple(p for p in c.points if p.clips)) for c in curves]
@@ -192,7 +221,9 @@ def _point(level: float, right: Mapping[str, float], groups: Mapping[str, str]) 
     return Point(level, len(right), share(np.array(list(right.values())), [groups[id] for id in right]))
 
 
-def _over_tempo(tracks: Sequence[Track], right: Mapping[str, float], groups: Mapping[str, str]) -> list[Curve]:
+def _over_tempo(
+    tracks: Sequence[Track], right: Mapping[str, float], groups: Mapping[str, str]
+) -> list[Curve]:
     """Untouched clips in half-octave bins of their tempo."""
     tempo: dict[str, float] = {}
     for t in tracks:
@@ -203,5 +234,7 @@ def _over_tempo(tracks: Sequence[Track], right: Mapping[str, float], groups: Map
     for id, value in tempo.items():
         middle = float(np.round(60 * 2 ** (np.round(2 * np.log2(value / 60)) / 2), 1))
         bins.setdefault(middle, {})[id] = right[id]
-    points = tuple(_point(middle, found, groups) for middle, found in sorted(bins.items()) if len(found) >= FEWEST)
+    points = tuple(
+        _point(middle, found, groups) for middle, found in sorted(bins.items()) if len(found) >= FEWEST
+    )
     return [Curve("tempo", "tempo", "per minute", None, points)] if len(points) > 1 else []

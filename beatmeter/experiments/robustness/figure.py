@@ -19,8 +19,22 @@ def robustness_figure(curves: Sequence[Curve]) -> Figure:
     figure, axes = blank(2.3 * rows, rows, COLUMNS)
     for curve, a in zip(curves, axes, strict=False):
         levels = [p.level for p in curve.points]
-        a.fill_between(levels, [p.accuracy.low for p in curve.points], [p.accuracy.high for p in curve.points], color=BLUE, alpha=0.15, linewidth=0)
-        a.plot(levels, [p.accuracy.value for p in curve.points], "o-", color=BLUE, markersize=4, markeredgecolor=SURFACE)
+        a.fill_between(
+            levels,
+            [p.accuracy.low for p in curve.points],
+            [p.accuracy.high for p in curve.points],
+            color=BLUE,
+            alpha=0.15,
+            linewidth=0,
+        )
+        a.plot(
+            levels,
+            [p.accuracy.value for p in curve.points],
+            "o-",
+            color=BLUE,
+            markersize=4,
+            markeredgecolor=SURFACE,
+        )
         if curve.clean is not None:
             a.axvline(curve.clean, color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
         percent_axis(a, "y")

@@ -65,7 +65,9 @@ class OnSet:
         return {"set": self.name, **self.comparison.to_json(), "parts": parts}
 
 
-def predict_elsewhere(runs: Sequence[RunFolder], data: Path, other: Dataset, device: torch.device, report: Report = print) -> None:
+def predict_elsewhere(
+    runs: Sequence[RunFolder], data: Path, other: Dataset, device: torch.device, report: Report = print
+) -> None:
     """Predict the labelled tracks of another dataset, `other` at the path `data`, with every run that has not done so yet."""
     for run in runs:
         if not _elsewhere(run, other).exists():
@@ -74,13 +76,21 @@ def predict_elsewhere(runs: Sequence[RunFolder], data: Path, other: Dataset, dev
 
 
 def run_baselines(
-    like: RunFolder, own: Dataset, others: Sequence[Dataset], classes: Sequence[str], out: Path, jobs: int, progress: Reporter = SILENT
+    like: RunFolder,
+    own: Dataset,
+    others: Sequence[Dataset],
+    classes: Sequence[str],
+    out: Path,
+    jobs: int,
+    progress: Reporter = SILENT,
 ) -> dict[str, dict[str, ClassPredictions]]:
     """Fit every baseline on the train split of the run `like`, and predict what it predicted; by baseline and set, kept in
     `out`/baselines."""
     split = read_split(like.split_file)
     train = [t for t in own.tracks if split.get(t.id) == "train"]
-    sets = {OWN: _predicted(like.predictions(OWN), own)} | {other.name: _predicted(_elsewhere(like, other), other) for other in others}
+    sets = {OWN: _predicted(like.predictions(OWN), own)} | {
+        other.name: _predicted(_elsewhere(like, other), other) for other in others
+    }
     found: dict[str, dict[str, ClassPredictions]] = {}
     for name, kind in BASELINES.items():
         files = {s: out / "baselines" / name / "predictions" / f"{s}.csv" for s in sets}
@@ -120,14 +130,22 @@ def judge(
         elsewhere = dataset is not own
         name = dataset.name if elsewhere else OWN
         systems = {
-            s: [read_predictions(_elsewhere(r, dataset) if elsewhere else r.predictions(OWN)) for r in some] for s, some in runs.items() if some
+            s: [read_predictions(_elsewhere(r, dataset) if elsewhere else r.predictions(OWN)) for r in some]
+            for s, some in runs.items()
+            if some
         }
         systems |= {s: [by_set[name]] for s, by_set in baselines.items()}
         systems = {first: systems.pop(first), **systems}
         comparison = compare(systems, metrics, common=True)
         tracks = {t.id: t for t in dataset.tracks}
         aligned = {system.name: system.runs for system in comparison.systems}
-        found.append(OnSet(name if elsewhere else f"{dataset.name} test split", comparison, tuple(_parts(aligned, tracks))))
+        found.append(
+            OnSet(
+                name if elsewhere else f"{dataset.name} test split",
+                comparison,
+                tuple(_parts(aligned, tracks)),
+            )
+        )
     return tuple(found)
 
 
@@ -142,8 +160,19 @@ def _parts(systems: Mapping[str, Sequence[ClassPredictions]], tracks: Mapping[st
             names = [c for c in items.classes if c in names]
         for value in names if len(names) > 1 else ():
             chosen = values == value
-            part = compare({name: [p.take(chosen) for p in some] for name, some in systems.items()}, ("accuracy",), replicates=500)
-            parts.append(Part(column, value, int(chosen.sum()), {name: m["accuracy"] for name, m in part.metrics.items()}))
+            part = compare(
+                {name: [p.take(chosen) for p in some] for name, some in systems.items()},
+                ("accuracy",),
+                replicates=500,
+            )
+            parts.append(
+                Part(
+                    column,
+                    value,
+                    int(chosen.sum()),
+                    {name: m["accuracy"] for name, m in part.metrics.items()},
+                )
+            )
     return parts
 
 
@@ -170,7 +199,17 @@ def to_csv(sets: Sequence[OnSet]) -> str:
                 writer.writerow([s.name, "all", s.items, name, seeds[name], metric, *_numbers(m)])
         for part in s.parts:
             for name, m in part.accuracy.items():
-                writer.writerow([s.name, f"{part.column}={part.value}", part.items, name, seeds[name], "accuracy", *_numbers(m)])
+                writer.writerow(
+                    [
+                        s.name,
+                        f"{part.column}={part.value}",
+                        part.items,
+                        name,
+                        seeds[name],
+                        "accuracy",
+                        *_numbers(m),
+                    ]
+                )
     return text.getvalue()
 
 

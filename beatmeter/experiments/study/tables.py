@@ -8,7 +8,17 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from beatmeter.evaluation.comparison.compare import ALPHA, SystemMetric
-from beatmeter.evaluation.figures.style import BLUE, INK, MUTED, RED, SURFACE, blank, percent_axis, strip, styled
+from beatmeter.evaluation.figures.style import (
+    BLUE,
+    INK,
+    MUTED,
+    RED,
+    SURFACE,
+    blank,
+    percent_axis,
+    strip,
+    styled,
+)
 from beatmeter.evaluation.metrics import METRICS
 from beatmeter.evaluation.report.text import percents, table, wrapped
 from beatmeter.experiments.study.judging import OnSet
@@ -43,15 +53,32 @@ def study_figure(s: OnSet) -> Figure:
     """The headline metric of every system with its interval; blue is better than the first, orange worse, grey not
     distinguishable; rings are single seeds."""
     metric = next(iter(next(iter(s.comparison.metrics.values()))))
-    verdicts = {pair.second: next(t.verdict for t in pair.tests if t.metric == metric) for pair in s.comparison.pairs}
+    verdicts = {
+        pair.second: next(t.verdict for t in pair.tests if t.metric == metric) for pair in s.comparison.pairs
+    }
     figure, (axes,) = blank(0.9 + 0.3 * len(s.comparison.metrics), width=6.4)
     for i, (name, metrics) in enumerate(s.comparison.metrics.items()):
         m, color = metrics[metric], COLOURS.get(verdicts.get(name, ""), INK)
         axes.plot([m.mean.low, m.mean.high], [i, i], color=color, linewidth=1.6)
         if len(m.seeds) > 1:
-            axes.scatter(m.seeds, np.full(len(m.seeds), i), s=18, facecolor=SURFACE, edgecolor=color, linewidth=1, zorder=3)
+            axes.scatter(
+                m.seeds,
+                np.full(len(m.seeds), i),
+                s=18,
+                facecolor=SURFACE,
+                edgecolor=color,
+                linewidth=1,
+                zorder=3,
+            )
         axes.plot([m.mean.value], [i], "o", color=color, markersize=6, markeredgecolor=SURFACE, zorder=4)
-        axes.text(1.02, i, f"{100 * m.mean.value:.1f}", transform=axes.get_yaxis_transform(), va="center_baseline", color=color)
+        axes.text(
+            1.02,
+            i,
+            f"{100 * m.mean.value:.1f}",
+            transform=axes.get_yaxis_transform(),
+            va="center_baseline",
+            color=color,
+        )
     axes.set_ylim(len(s.comparison.metrics) - 0.5, -0.5)
     axes.set_yticks(range(len(s.comparison.metrics)), [cut(name, 36) for name in s.comparison.metrics])
     axes.tick_params(axis="y", labelcolor=INK)
@@ -89,8 +116,15 @@ def _rows(s: OnSet, width: int = 999) -> list[list[str]]:
     for name, metrics in s.comparison.metrics.items():
         first, *others = metrics
         mark = {"better": "+", "worse": "-"}
-        cells = [cut(name, width), seeds[name], percents(metrics[first].mean), mark.get(tests.get((name, first), ""), "")]
-        rows.append([*cells, *(_percent(metrics[m]) + mark.get(tests.get((name, m), ""), " ") for m in others)])
+        cells = [
+            cut(name, width),
+            seeds[name],
+            percents(metrics[first].mean),
+            mark.get(tests.get((name, first), ""), ""),
+        ]
+        rows.append(
+            [*cells, *(_percent(metrics[m]) + mark.get(tests.get((name, m), ""), " ") for m in others)]
+        )
     return rows
 
 
@@ -100,7 +134,15 @@ def _part_tables(s: OnSet, width: int = 999) -> list[tuple[list[str], list[list[
     for column in dict.fromkeys(p.column for p in s.parts):
         parts = [p for p in s.parts if p.column == column]
         header = [f"accuracy by {column}", *(f"{cut(p.value, 18)} ({p.items})" for p in parts)]
-        found.append((header, [[cut(name, width), *(_percent(p.accuracy[name]) for p in parts)] for name in parts[0].accuracy]))
+        found.append(
+            (
+                header,
+                [
+                    [cut(name, width), *(_percent(p.accuracy[name]) for p in parts)]
+                    for name in parts[0].accuracy
+                ],
+            )
+        )
     return found
 
 

@@ -18,7 +18,12 @@ Normalise = Literal["auto", "yes", "no"]
 
 
 def load_backbone(
-    name: str, revision: str = "", normalise: Normalise = "auto", dtype: str = "float32", depth: int | None = None, weights: bool = True
+    name: str,
+    revision: str = "",
+    normalise: Normalise = "auto",
+    dtype: str = "float32",
+    depth: int | None = None,
+    weights: bool = True,
 ) -> Backbone:
     """The backbone `name`: a known name, a hub id `owner/model` of the HuBERT family, or a folder in the hub's format.
 
@@ -34,22 +39,36 @@ def load_backbone(
     kind = getattr(torch, dtype)
     folder = Path(name).expanduser().is_dir()
     if revision and (folder or name in (EMBEDDED, UNTRAINED, SPECTRAL)):
-        raise BackboneError(f"{name} has no revisions, {revision!r} was asked for", "Leave features.revision empty.")
+        raise BackboneError(
+            f"{name} has no revisions, {revision!r} was asked for", "Leave features.revision empty."
+        )
     if name == SPECTRAL:
         if normalise == "yes":
-            raise BackboneError("the spectral backbone takes audio as it is", "Leave features.normalise at auto.")
+            raise BackboneError(
+                "the spectral backbone takes audio as it is", "Leave features.normalise at auto."
+            )
         from beatmeter.features.backbones.spectral import SpectralBackbone
 
         return SpectralBackbone().eval()
     if name in (EMBEDDED, UNTRAINED):
         from beatmeter.features.backbones import embedded
 
-        return embedded.load(normalise, kind, depth, weights) if name == EMBEDDED else embedded.untrained(normalise, kind, depth)
+        return (
+            embedded.load(normalise, kind, depth, weights)
+            if name == EMBEDDED
+            else embedded.untrained(normalise, kind, depth)
+        )
     owner, slash, model = name.partition("/")
     if folder or (slash and owner not in ("", ".", "..", "~") and model and "/" not in model):
         from beatmeter.features.backbones import mert
 
         return mert.load(name, revision, normalise, kind, depth, weights)
     if slash:
-        raise BackboneError(f"there is no folder {name!r}", "features.backbone is a known name, a hub id or a folder in the hub's format.")
-    raise BackboneError(f"unknown backbone {name!r}", f"{nearest(name, NAMES)} A hub id or a folder in the hub's format works too.")
+        raise BackboneError(
+            f"there is no folder {name!r}",
+            "features.backbone is a known name, a hub id or a folder in the hub's format.",
+        )
+    raise BackboneError(
+        f"unknown backbone {name!r}",
+        f"{nearest(name, NAMES)} A hub id or a folder in the hub's format works too.",
+    )

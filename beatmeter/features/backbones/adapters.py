@@ -24,7 +24,9 @@ A, B = ".lora_A", ".lora_B"  # suffixes of the two factors in an adapter's state
 class LowRank(nn.Module):
     """A linear map with a trained low-rank update beside it: base(x) + scale * x A' B' (Hu et al. 2021)."""
 
-    def __init__(self, base_layer: nn.Linear, a: Float[Tensor, "r taken"], b: Float[Tensor, "given r"], scale: float) -> None:
+    def __init__(
+        self, base_layer: nn.Linear, a: Float[Tensor, "r taken"], b: Float[Tensor, "given r"], scale: float
+    ) -> None:
         super().__init__()
         self.base_layer, self.scale = base_layer, scale
         self.a, self.b = nn.Parameter(a, requires_grad=False), nn.Parameter(b, requires_grad=False)
@@ -43,7 +45,10 @@ def attach(backbone: Backbone, config: AdapterConfig) -> list[nn.Parameter]:
     """
     hubert = _hubert(backbone)
     if any(True for _ in _updated(hubert)):
-        raise BackboneError(f"{backbone.identity.name} has an adapter already", "Load the backbone again, or merge the first adapter.")
+        raise BackboneError(
+            f"{backbone.identity.name} has an adapter already",
+            "Load the backbone again, or merge the first adapter.",
+        )
     hubert.requires_grad_(False)
     hubert.checkpointing = config.checkpointing == "yes"  # on "auto" whoever knows the batches decides
     if config.kind == "lora":
@@ -63,7 +68,9 @@ def adapter_state(backbone: Backbone) -> dict[str, Tensor]:
 def load_adapter_state(backbone: Backbone, state: Mapping[str, Tensor]) -> None:
     """Put back what `adapter_state` gave, into a backbone with the same adapter attached: to go on training."""
     own = dict(_trained(_hubert(backbone)))
-    _require_same({n: tuple(p.shape) for n, p in own.items()}, {n: tuple(v.shape) for n, v in state.items()}, backbone)
+    _require_same(
+        {n: tuple(p.shape) for n, p in own.items()}, {n: tuple(v.shape) for n, v in state.items()}, backbone
+    )
     with torch.no_grad():
         for name, parameter in own.items():
             parameter.copy_(state[name])
@@ -84,13 +91,22 @@ def load_merged(backbone: Backbone, config: AdapterConfig, state: Mapping[str, T
         for name, value in state.items():
             module, _, leaf = name.rpartition(".")
             setattr(
-                hubert.get_submodule(module), leaf, nn.Parameter(value.to(parameters[name].device, torch.float32, copy=True), requires_grad=False)
+                hubert.get_submodule(module),
+                leaf,
+                nn.Parameter(
+                    value.to(parameters[name].device, torch.float32, copy=True), requires_grad=False
+                ),
             )
         return
     linears = dict(_linears(hubert))
     names = sorted({n.removesuffix(A).removesuffix(B) for n in state})
     rank = state[names[0] + A].shape[0] if names[0] + A in state else config.r
-    own = {f"{n}{s}": shape for n in names if n in linears for s, shape in _factor_shapes(linears[n], rank).items()}
+    own = {
+        f"{n}{s}": shape
+        for n in names
+        if n in linears
+        for s, shape in _factor_shapes(linears[n], rank).items()
+    }
     _require_same(own, {n: tuple(v.shape) for n, v in state.items()}, backbone)
     for name in names:
         base = linears[name]
@@ -115,7 +131,10 @@ def merge(backbone: Backbone) -> None:
 
 def _hubert(backbone: Backbone) -> Hubert:
     if not isinstance(backbone, Hubert):
-        raise BackboneError(f"the {backbone.identity.name} backbone has no weights to adapt", "Train with --frozen, or take another backbone.")
+        raise BackboneError(
+            f"the {backbone.identity.name} backbone has no weights to adapt",
+            "Train with --frozen, or take another backbone.",
+        )
     return backbone
 
 
@@ -131,11 +150,18 @@ def _inject(hubert: Hubert, config: AdapterConfig) -> None:
     for target in config.targets:
         if target not in known:
             raise BackboneError(
-                f"adapter.targets: {hubert.identity.name} has no linear map {target!r}", f"{nearest(target, known)} All: {', '.join(known)}."
+                f"adapter.targets: {hubert.identity.name} has no linear map {target!r}",
+                f"{nearest(target, known)} All: {', '.join(known)}.",
             )
     from peft import LoraConfig, inject_adapter_in_model
 
-    lora = LoraConfig(r=config.r, lora_alpha=config.alpha, lora_dropout=config.dropout, target_modules=list(config.targets), task_type=None)
+    lora = LoraConfig(
+        r=config.r,
+        lora_alpha=config.alpha,
+        lora_dropout=config.dropout,
+        target_modules=list(config.targets),
+        task_type=None,
+    )
     inject_adapter_in_model(lora, hubert)
     hubert.requires_grad_(False)
     for _, wrapper in _updated(hubert):
@@ -174,7 +200,9 @@ def _trained(hubert: Hubert) -> Iterator[tuple[str, nn.Parameter]]:
             yield low_rank.get(id(parameter), name), parameter
 
 
-def _require_same(own: Mapping[str, tuple[int, ...]], given: Mapping[str, tuple[int, ...]], backbone: Backbone) -> None:
+def _require_same(
+    own: Mapping[str, tuple[int, ...]], given: Mapping[str, tuple[int, ...]], backbone: Backbone
+) -> None:
     different = sorted(n for n in own.keys() | given.keys() if own.get(n) != given.get(n))
     if different:
         first = different[0]

@@ -25,7 +25,12 @@ from beatmeter.features.backbones.hubert_config import HubertConfig
 from beatmeter.runtime import atomic, regular
 from beatmeter.runtime.artifacts import read_json, to_json
 
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")  # first found is read
+WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)  # first found is read
 RATES = (1000, 1_000_000)  # Hz, that a network may want
 PREFIXES = ("hubert.", "wav2vec2.")  # of the encoder inside a checkpoint with a head
 # tensors of pre-training and of heads, which features do not need; any other unknown tensor is an error
@@ -59,28 +64,48 @@ class Checkpoint:
         """Read the JSON files of `folder`. Raises BackboneError for what is missing, damaged or not supported."""
         path = folder / "config.json"
         if not path.is_file():
-            raise BackboneError(f"{folder} has no config.json", f"A checkpoint folder holds config.json and one of {', '.join(WEIGHTS)}.")
+            raise BackboneError(
+                f"{folder} has no config.json",
+                f"A checkpoint folder holds config.json and one of {', '.join(WEIGHTS)}.",
+            )
         values = _read_json(path)
         about = folder / "preprocessor_config.json"
         preprocessor = _read_json(about) if about.is_file() else {}
         rate = preprocessor.get("sampling_rate", values.get("sample_rate"))
         normalise = preprocessor.get("do_normalize", True)
-        if not (rate is None or (type(rate) is int and RATES[0] <= rate <= RATES[1])) or not isinstance(normalise, bool):
-            raise BackboneError(f"{about}: sampling_rate = {rate!r} or do_normalize = {normalise!r} cannot be used")
-        return cls(folder, HubertConfig.from_json(values, str(path)), str(values.get("model_type", "hubert")), rate, normalise, weight_files(folder))
+        if not (rate is None or (type(rate) is int and RATES[0] <= rate <= RATES[1])) or not isinstance(
+            normalise, bool
+        ):
+            raise BackboneError(
+                f"{about}: sampling_rate = {rate!r} or do_normalize = {normalise!r} cannot be used"
+            )
+        return cls(
+            folder,
+            HubertConfig.from_json(values, str(path)),
+            str(values.get("model_type", "hubert")),
+            rate,
+            normalise,
+            weight_files(folder),
+        )
 
     @cached_property
     def sha256(self) -> str:
         """Hex sha256 of the weight file; of the sorted digests when there are several."""
         digests = [_digest(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in self.files]
-        return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(sorted(digests)).encode()).hexdigest()
+        return (
+            digests[0]
+            if len(digests) == 1
+            else hashlib.sha256("\n".join(sorted(digests)).encode()).hexdigest()
+        )
 
     def tensors(self) -> dict[str, Tensor]:
         """All tensors under their names inside the encoder, weight normalisation folded; mapped from disk, not yet read."""
         found: dict[str, Tensor] = {}
         for file in self.files:
             part = _read_safetensors(file) if file.suffix == ".safetensors" else _read_pickle(file)
-            self._complain("hold tensors twice:", found.keys() & part.keys())  # which counts would depend on the names of the files
+            self._complain(
+                "hold tensors twice:", found.keys() & part.keys()
+            )  # which counts would depend on the names of the files
             found |= part
         prefix = next((p for p in PREFIXES if any(name.startswith(p) for name in found)), "")
         found = {name.removeprefix(prefix): value for name, value in found.items()}
@@ -88,7 +113,14 @@ class Checkpoint:
         fold_weight_norm(found, "encoder.pos_conv_embed.")
         return found
 
-    def load(self, identity: Identity, sample_rate: int, normalise: bool, dtype: torch.dtype, depth: int | None = None) -> Hubert:
+    def load(
+        self,
+        identity: Identity,
+        sample_rate: int,
+        normalise: bool,
+        dtype: torch.dtype,
+        depth: int | None = None,
+    ) -> Hubert:
         """The encoder with these weights, frozen and in evaluation mode; layers after `depth` are not kept.
 
         Raises BackboneError for tensors that are missing, unknown, of the wrong shape or not finite.
@@ -97,12 +129,19 @@ class Checkpoint:
         wanted, found = model.state_dict(), self.tensors()
         self._complain("lacks", wanted.keys() - found.keys())
         self._complain("holds tensors of another network:", found.keys() - wanted.keys())
-        shapes = {f"{n} {tuple(found[n].shape)} for {tuple(wanted[n].shape)}" for n in wanted if found[n].shape != wanted[n].shape}
+        shapes = {
+            f"{n} {tuple(found[n].shape)} for {tuple(wanted[n].shape)}"
+            for n in wanted
+            if found[n].shape != wanted[n].shape
+        }
         self._complain("does not fit its config.json:", shapes)
         if depth is not None:
             model.keep(depth)
         state = {name: found[name].to(dtype, copy=True).contiguous() for name in model.state_dict()}
-        self._complain("has values that are not finite in", (n for n, value in state.items() if not bool(value.sum(dtype=torch.float32).isfinite())))
+        self._complain(
+            "has values that are not finite in",
+            (n for n, value in state.items() if not bool(value.sum(dtype=torch.float32).isfinite())),
+        )
         model.load_state_dict(state, assign=True)
         return model.requires_grad_(False).eval()
 
@@ -131,27 +170,43 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
         if not name.endswith(".index.json"):
             return (path,)
         shards = _read_json(path).get("weight_map")
-        if not isinstance(shards, dict) or not all(isinstance(s, str) and Path(s).name == s for s in shards.values()) or not shards:
+        if (
+            not isinstance(shards, dict)
+            or not all(isinstance(s, str) and Path(s).name == s for s in shards.values())
+            or not shards
+        ):
             raise BackboneError(f"{path} has no weight_map of file names", "Fetch the folder again.")
         files = tuple(folder / shard for shard in sorted(set(shards.values())))
         missing = [f.name for f in files if not f.is_file()]
         if missing:
-            raise BackboneError(f"{folder} lacks {', '.join(missing)}, named in {name}", "Fetch the folder again.")
+            raise BackboneError(
+                f"{folder} lacks {', '.join(missing)}, named in {name}", "Fetch the folder again."
+            )
         return files
-    raise BackboneError(f"{folder} has no weights", f"One of {', '.join(WEIGHTS)} is needed; fairseq checkpoints (*_fairseq.pt) are not read.")
+    raise BackboneError(
+        f"{folder} has no weights",
+        f"One of {', '.join(WEIGHTS)} is needed; fairseq checkpoints (*_fairseq.pt) are not read.",
+    )
 
 
 def write_folder(model: Hubert, folder: Path, dtype: torch.dtype = torch.float32) -> None:
     """Write `model` in the hub's format, weights as safetensors, so that transformers' HubertModel reads it too."""
     config = {"model_type": "hubert", "architectures": ["HubertModel"], **dataclasses.asdict(model.config)}
     config |= {"mask_time_prob": 0.0, "mask_feature_prob": 0.0, "apply_spec_augment": False, "layerdrop": 0.0}
-    preprocessor = {"feature_extractor_type": "Wav2Vec2FeatureExtractor", "feature_size": 1, "padding_value": 0.0}
+    preprocessor = {
+        "feature_extractor_type": "Wav2Vec2FeatureExtractor",
+        "feature_size": 1,
+        "padding_value": 0.0,
+    }
     preprocessor |= {"sampling_rate": model.sample_rate, "do_normalize": model.normalise}
     tensors = {name: value.detach().cpu() for name, value in model.state_dict().items()}
     kernel = tensors.pop("encoder.pos_conv_embed.conv.weight")
     tensors["encoder.pos_conv_embed.conv.weight_g"] = kernel.float().norm(dim=(0, 1), keepdim=True)
     tensors["encoder.pos_conv_embed.conv.weight_v"] = kernel
-    atomic.write_bytes(folder / "model.safetensors", save({n: v.to(dtype).contiguous() for n, v in tensors.items()}, {"format": "pt"}))
+    atomic.write_bytes(
+        folder / "model.safetensors",
+        save({n: v.to(dtype).contiguous() for n, v in tensors.items()}, {"format": "pt"}),
+    )
     atomic.write_text(folder / "preprocessor_config.json", to_json(preprocessor, 2) + "\n")
     atomic.write_text(folder / "config.json", to_json(config, 2) + "\n")
 
@@ -185,16 +240,28 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
                 f"{path} holds more than tensors and was refused: loading it could run code ({_reason(reason)})",
                 "Use a checkpoint of plain tensors, best as safetensors.",
             ) from None
-        raise BackboneError(f"{path} cannot be read as weights: {_reason(reason)}", "It is truncated or damaged: fetch it again.") from None
+        raise BackboneError(
+            f"{path} cannot be read as weights: {_reason(reason)}",
+            "It is truncated or damaged: fetch it again.",
+        ) from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise BackboneError(f"{path} cannot be read as weights: {_reason(str(error))}", "It is truncated or damaged: fetch it again.") from None
-    if not isinstance(found, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in found.items()):
-        raise BackboneError(f"{path} is not a state dict of tensors by name", "Use the checkpoint as the hub gives it.")
+        raise BackboneError(
+            f"{path} cannot be read as weights: {_reason(str(error))}",
+            "It is truncated or damaged: fetch it again.",
+        ) from None
+    if not isinstance(found, dict) or not all(
+        isinstance(k, str) and isinstance(v, Tensor) for k, v in found.items()
+    ):
+        raise BackboneError(
+            f"{path} is not a state dict of tensors by name", "Use the checkpoint as the hub gives it."
+        )
     return found
 
 
 def _reason(text: str) -> str:
     """The telling line of PyTorch's long explanations."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    telling = [line for line in lines if "GLOBAL" in line or "Unsupported" in line] or lines or ["no reason given"]
+    telling = (
+        [line for line in lines if "GLOBAL" in line or "Unsupported" in line] or lines or ["no reason given"]
+    )
     return telling[-1].split(". Please")[0][:200]

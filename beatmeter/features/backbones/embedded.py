@@ -38,7 +38,10 @@ EMBEDDED_CONFIG = HubertConfig(
 
 
 def load(
-    normalise: Literal["auto", "yes", "no"] = "auto", dtype: torch.dtype = torch.float32, depth: int | None = None, weights: bool = True
+    normalise: Literal["auto", "yes", "no"] = "auto",
+    dtype: torch.dtype = torch.float32,
+    depth: int | None = None,
+    weights: bool = True,
 ) -> Hubert:
     """The embedded backbone, frozen, in evaluation mode; arguments as of `beatmeter.features.backbones.mert.load`."""
     if (FOLDER / "config.json").is_file():
@@ -46,11 +49,19 @@ def load(
         identity = Identity(EMBEDDED, checkpoint.sha256[:12], checkpoint.sha256, LICENCE)
         normal = checkpoint.normalise if normalise == "auto" else normalise == "yes"
         rate = checkpoint.sample_rate or SAMPLE_RATE
-        return checkpoint.load(identity, rate, normal, dtype, depth) if weights else checkpoint.outline(identity, rate, normal)
+        return (
+            checkpoint.load(identity, rate, normal, dtype, depth)
+            if weights
+            else checkpoint.outline(identity, rate, normal)
+        )
     return untrained(normalise, dtype, depth)
 
 
-def untrained(normalise: Literal["auto", "yes", "no"] = "auto", dtype: torch.dtype = torch.float32, depth: int | None = None) -> Hubert:
+def untrained(
+    normalise: Literal["auto", "yes", "no"] = "auto",
+    dtype: torch.dtype = torch.float32,
+    depth: int | None = None,
+) -> Hubert:
     """The weights of seed 0, frozen, in evaluation mode: what training has to beat."""
     model = fresh().requires_grad_(False).eval().to(dtype)
     model.normalise = normalise != "no"

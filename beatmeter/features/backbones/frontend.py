@@ -24,7 +24,9 @@ ROWS = 2048  # of a block: enough for a product at full speed, few enough to sta
 class ConvLayer(nn.Module):
     """One convolution, its norm if it has one, and GELU; the parameters are named as in the hub's checkpoints."""
 
-    def __init__(self, channels: int, dim: int, kernel: int, stride: int, bias: bool, norm: nn.Module | None) -> None:
+    def __init__(
+        self, channels: int, dim: int, kernel: int, stride: int, bias: bool, norm: nn.Module | None
+    ) -> None:
         super().__init__()
         self.conv = nn.Conv1d(channels, dim, kernel, stride, bias=bias)
         self.kernel, self.stride, self.dim = kernel, stride, dim
@@ -45,16 +47,23 @@ class ConvLayer(nn.Module):
     def forward(self, x: Float[Tensor, "chunk row channel"]) -> Float[Tensor, "chunk fewer dim"]:
         taps, windows = self.taps(), self.windows(x)
         size = _block(windows.shape[1], windows.requires_grad or windows.device.type != "cpu")
-        done = [self.finish(windows[:, a : a + size], taps, self.conv.bias) for a in range(0, windows.shape[1], size)]
+        done = [
+            self.finish(windows[:, a : a + size], taps, self.conv.bias)
+            for a in range(0, windows.shape[1], size)
+        ]
         return torch.cat(done, 1) if len(done) > 1 else done[0]
 
-    def finish(self, windows: Float[Tensor, "*rows taps_channels"], taps: Tensor, bias: Tensor | None) -> Float[Tensor, "*rows dim"]:
+    def finish(
+        self, windows: Float[Tensor, "*rows taps_channels"], taps: Tensor, bias: Tensor | None
+    ) -> Float[Tensor, "*rows dim"]:
         """Product with this kernel and bias, norm over channels where the layer has one, GELU."""
         norm = getattr(self, "layer_norm", None)
         if not isinstance(norm, nn.LayerNorm):
             return linear(windows, taps, bias, activate=True)
         y = linear(windows, taps, bias)
-        return gelu(F.layer_norm(y, norm.normalized_shape, norm.weight.to(y.dtype), norm.bias.to(y.dtype), norm.eps))
+        return gelu(
+            F.layer_norm(y, norm.normalized_shape, norm.weight.to(y.dtype), norm.bias.to(y.dtype), norm.eps)
+        )
 
 
 def _block(rows: int, whole: bool) -> int:
@@ -69,7 +78,9 @@ class FeatureExtractor(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         channels = 1
-        for i, (dim, kernel, stride) in enumerate(zip(config.conv_dim, config.conv_kernel, config.conv_stride, strict=True)):
+        for i, (dim, kernel, stride) in enumerate(
+            zip(config.conv_dim, config.conv_kernel, config.conv_stride, strict=True)
+        ):
             norm: nn.Module | None = None
             if config.feat_extract_norm == "layer":
                 norm = nn.LayerNorm(dim)
@@ -90,21 +101,31 @@ class FeatureExtractor(nn.Module):
         taps, dtype = second.taps(), second.conv.weight.dtype
         samples = waves.unfold(1, first.kernel, first.stride)
         total = (samples.shape[1] - second.kernel) // second.stride + 1
-        learning = torch.is_grad_enabled() and (waves.requires_grad or kernel.requires_grad or taps.requires_grad)
+        learning = torch.is_grad_enabled() and (
+            waves.requires_grad or kernel.requires_grad or taps.requires_grad
+        )
         block = _block(total, learning or waves.device.type != "cpu")
         done = []
-        for a in range(0, total, block):  # the first two layers together: what lies between them is the widest array of all
+        for a in range(
+            0, total, block
+        ):  # the first two layers together: what lies between them is the widest array of all
             b = min(a + block, total)
             part = samples[:, a * second.stride : (b - 1) * second.stride + second.kernel]
             with torch.autocast(waves.device.type, enabled=False):
-                y = first.finish(part[0], kernel[0], bias[0])[None] if len(waves) == 1 else _per_chunk(first, part, kernel, bias)
+                y = (
+                    first.finish(part[0], kernel[0], bias[0])[None]
+                    if len(waves) == 1
+                    else _per_chunk(first, part, kernel, bias)
+                )
             done.append(second.finish(second.windows(y.to(dtype)), taps, second.conv.bias))
         x = torch.cat(done, 1) if len(done) > 1 else done[0]
         for layer in rest:
             x = layer(x)
         return x
 
-    def _first(self, first: ConvLayer, waves: Float[Tensor, "chunk sample"]) -> tuple[Float[Tensor, "chunk dim tap"], Float[Tensor, "chunk dim"]]:
+    def _first(
+        self, first: ConvLayer, waves: Float[Tensor, "chunk sample"]
+    ) -> tuple[Float[Tensor, "chunk dim tap"], Float[Tensor, "chunk dim"]]:
         """Kernel and bias of the first convolution per chunk, its GroupNorm folded in.
 
         With window mean m and covariance C, channel w has mean w.m and variance w'Cw; the bias of the convolution cancels.
@@ -123,7 +144,9 @@ class FeatureExtractor(nn.Module):
         return (w * scale[:, :, None]).float(), bias.float()
 
 
-def _per_chunk(layer: ConvLayer, windows: Tensor, kernel: Tensor, bias: Tensor) -> Float[Tensor, "chunk row dim"]:
+def _per_chunk(
+    layer: ConvLayer, windows: Tensor, kernel: Tensor, bias: Tensor
+) -> Float[Tensor, "chunk row dim"]:
     """`layer.finish` with a kernel and a bias of its own for every chunk."""
     y = torch.baddbmm(bias[:, None], windows, kernel.transpose(1, 2))
     norm = getattr(layer, "layer_norm", None)

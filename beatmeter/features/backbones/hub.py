@@ -11,7 +11,12 @@ from beatmeter.features.backbones.checkpoint import WEIGHTS, weight_files
 from beatmeter.settings import EMBEDDED, MERT_95M, MERT_330M
 
 SETTINGS = ("config.json", "preprocessor_config.json")
-PATTERNS = (*SETTINGS, "model*.safetensors", "pytorch_model*.bin", "*.index.json")  # never *_fairseq.pt, never code
+PATTERNS = (
+    *SETTINGS,
+    "model*.safetensors",
+    "pytorch_model*.bin",
+    "*.index.json",
+)  # never *_fairseq.pt, never code
 
 
 def download_command(repo: str, revision: str) -> str:
@@ -60,9 +65,15 @@ def _download(repo: str, revision: str) -> tuple[Path, str]:
     try:
         info = HfApi().model_info(repo, revision=revision or None)
         chosen = _choose([s.rfilename for s in info.siblings or []])
-        folder = Path(snapshot_download(repo, revision=revision or None, allow_patterns=chosen)) if chosen else None
+        folder = (
+            Path(snapshot_download(repo, revision=revision or None, allow_patterns=chosen))
+            if chosen
+            else None
+        )
     except (RepositoryNotFoundError, RevisionNotFoundError):
-        raise BackboneError(f"there is no folder {repo!r} here, and the hub has no public model {at}", meant + otherwise) from None
+        raise BackboneError(
+            f"there is no folder {repo!r} here, and the hub has no public model {at}", meant + otherwise
+        ) from None
     except Exception as error:  # the hub client raises the errors of several HTTP libraries; whatever it was, the weights are not here
         first = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
         raise BackboneError(
@@ -70,7 +81,10 @@ def _download(repo: str, revision: str) -> tuple[Path, str]:
             f"{meant}With a network, run `{download_command(repo, revision)}`. {otherwise}",
         ) from None
     if folder is None:
-        raise BackboneError(f"{at} on the hub has no weights that can be read", f"It needs config.json and one of {', '.join(WEIGHTS)}.")
+        raise BackboneError(
+            f"{at} on the hub has no weights that can be read",
+            f"It needs config.json and one of {', '.join(WEIGHTS)}.",
+        )
     return folder, folder.name
 
 
@@ -79,6 +93,11 @@ def _choose(present: list[str]) -> list[str]:
     for name in WEIGHTS:
         if name not in present or "config.json" not in present:
             continue
-        shards = fnmatch.filter(present, name.replace(".safetensors.index.json", "-*.safetensors").replace(".bin.index.json", "-*.bin"))
-        return [f for f in SETTINGS if f in present] + [name] + (shards if name.endswith(".index.json") else [])
+        shards = fnmatch.filter(
+            present,
+            name.replace(".safetensors.index.json", "-*.safetensors").replace(".bin.index.json", "-*.bin"),
+        )
+        return (
+            [f for f in SETTINGS if f in present] + [name] + (shards if name.endswith(".index.json") else [])
+        )
     return []

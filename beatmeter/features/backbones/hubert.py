@@ -56,7 +56,9 @@ class PositionalConvolution(nn.Module):
     def __init__(self, config: HubertConfig) -> None:
         super().__init__()
         width, taps = config.hidden_size, config.num_conv_pos_embeddings
-        self.conv = nn.Conv1d(width, width, taps, padding=taps // 2, groups=config.num_conv_pos_embedding_groups)
+        self.conv = nn.Conv1d(
+            width, width, taps, padding=taps // 2, groups=config.num_conv_pos_embedding_groups
+        )
         self.register_load_state_dict_pre_hook(_fold_before_loading)  # type: ignore[no-untyped-call]
 
     def forward(self, x: Float[Tensor, "chunk frame dim"]) -> Float[Tensor, "chunk frame dim"]:
@@ -69,11 +71,16 @@ def fold_weight_norm(state: dict[str, Tensor], prefix: str) -> None:
     Replaces the two tensors of `state`, in either spelling, by their product. A plain weight stays, and so does a pair
     that was made along another axis: strict loading then names it.
     """
-    for length, direction in (("weight_g", "weight_v"), ("parametrizations.weight.original0", "parametrizations.weight.original1")):
+    for length, direction in (
+        ("weight_g", "weight_v"),
+        ("parametrizations.weight.original0", "parametrizations.weight.original1"),
+    ):
         g, v = f"{prefix}conv.{length}", f"{prefix}conv.{direction}"
         if g in state and v in state and state[g].shape == (1, 1, *state[v].shape[2:]):
             a, b = state.pop(g).float(), state.pop(v)
-            state[f"{prefix}conv.weight"] = (b.float() * (a / b.float().norm(dim=(0, 1), keepdim=True))).to(b.dtype)
+            state[f"{prefix}conv.weight"] = (b.float() * (a / b.float().norm(dim=(0, 1), keepdim=True))).to(
+                b.dtype
+            )
 
 
 def _fold_before_loading(_: nn.Module, state: dict[str, Tensor], prefix: str, *rest: object) -> None:
@@ -91,7 +98,10 @@ class Attention(nn.Module):
         self.q_proj, self.out_proj = Linear(width, width), Linear(width, width)
 
     def forward(self, x: Float[Tensor, "chunk frame dim"]) -> Float[Tensor, "chunk frame dim"]:
-        q, k, v = (project(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for project in (self.q_proj, self.k_proj, self.v_proj))
+        q, k, v = (
+            project(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for project in (self.q_proj, self.k_proj, self.v_proj)
+        )
         mixed = attention(q, k, v, self.dropout if self.training else 0.0)
         y: Tensor = self.out_proj(mixed.transpose(1, 2).flatten(2))
         return y
@@ -108,7 +118,9 @@ class FeedForward(nn.Module):
         self.output_dropout = Dropout(config.hidden_dropout)
 
     def forward(self, x: Float[Tensor, "chunk frame dim"]) -> Float[Tensor, "chunk frame dim"]:
-        y: Tensor = self.output_dropout(self.output_dense(self.intermediate_dropout(gelu(self.intermediate_dense(x)))))
+        y: Tensor = self.output_dropout(
+            self.output_dense(self.intermediate_dropout(gelu(self.intermediate_dense(x))))
+        )
         return y
 
 
@@ -154,8 +166,18 @@ class Hubert(Backbone):
 
     def __init__(self, config: HubertConfig, identity: Identity, sample_rate: int, normalise: bool) -> None:
         super().__init__()
-        self.config, self.identity, self.sample_rate, self.normalise = config, identity, sample_rate, normalise
-        self.hop, self.span, self.dim, self.n_layers = config.hop, config.span, config.hidden_size, config.num_hidden_layers
+        self.config, self.identity, self.sample_rate, self.normalise = (
+            config,
+            identity,
+            sample_rate,
+            normalise,
+        )
+        self.hop, self.span, self.dim, self.n_layers = (
+            config.hop,
+            config.span,
+            config.hidden_size,
+            config.num_hidden_layers,
+        )
         self.checkpointing = False
         self._shared: Latest | None = None
         self.feature_extractor = FeatureExtractor(config)
@@ -174,7 +196,9 @@ class Hubert(Backbone):
     def keep(self, depth: int) -> None:
         """Drop every layer after `depth`: they take no memory, and nothing in them can be trained."""
         if not 1 <= depth <= self.depth:
-            raise BackboneError(f"layer {depth} was asked of {self.identity.name}, which holds layers 1 to {self.depth}")
+            raise BackboneError(
+                f"layer {depth} was asked of {self.identity.name}, which holds layers 1 to {self.depth}"
+            )
         del self.encoder.layers[depth:]
         if self.config.do_stable_layer_norm and depth < self.n_layers:
             self.encoder.layer_norm = nn.Identity()  # type: ignore[assignment]  # belongs to the last layer alone
@@ -188,12 +212,18 @@ class Hubert(Backbone):
         """The last `n` of the held layers, with the norm that follows them."""
         if not 1 <= n <= self.depth:
             raise BackboneError(
-                f"the last {n} layers of {self.identity.name} were asked for, it holds {self.depth}", f"Set adapter.layers to 1 ... {self.depth}."
+                f"the last {n} layers of {self.identity.name} were asked for, it holds {self.depth}",
+                f"Set adapter.layers to 1 ... {self.depth}.",
             )
-        return [*self.encoder.layers[-n:], *([self.encoder.layer_norm] if self.config.do_stable_layer_norm else [])]
+        return [
+            *self.encoder.layers[-n:],
+            *([self.encoder.layer_norm] if self.config.do_stable_layer_norm else []),
+        ]
 
     def forward(self, waves: Float[Tensor, "chunk sample"], visit: Visit, last: int | None = None) -> None:
-        self._through(self._located(waves) if self._shared is None else self._shared(self._located, waves), visit, last)
+        self._through(
+            self._located(waves) if self._shared is None else self._shared(self._located, waves), visit, last
+        )
 
     def below(self) -> list[nn.Module]:
         """What the first layer's input is made by."""
@@ -211,7 +241,9 @@ class Hubert(Backbone):
     def embed(self, waves: Float[Tensor, "chunk sample"]) -> Float[Tensor, "chunk frame dim"]:
         """Front end: what the encoder takes, before positions are added."""
         if waves.ndim != 2 or waves.shape[1] < self.span:
-            raise BackboneError(f"waves of shape {tuple(waves.shape)}; expected (chunk, sample) with at least {self.span} samples")
+            raise BackboneError(
+                f"waves of shape {tuple(waves.shape)}; expected (chunk, sample) with at least {self.span} samples"
+            )
         waves = waves.float()
         if self.normalise:
             variance, mean = torch.var_mean(waves, 1, correction=0, keepdim=True)
@@ -220,7 +252,9 @@ class Hubert(Backbone):
         y: Tensor = self.feature_projection(x.to(self.feature_projection.projection.weight.dtype))
         return y
 
-    def encode(self, embedded: Float[Tensor, "chunk frame dim"], visit: Visit, last: int | None = None) -> None:
+    def encode(
+        self, embedded: Float[Tensor, "chunk frame dim"], visit: Visit, last: int | None = None
+    ) -> None:
         """The layers: `visit(k, states)` for k = 1 ... `last` (default: all of the network's)."""
         self._through(self._locate(embedded), visit, last)
 
@@ -237,10 +271,14 @@ class Hubert(Backbone):
     def _through(self, x: Float[Tensor, "chunk frame dim"], visit: Visit, last: int | None) -> None:
         last = self.n_layers if last is None else last
         if not 1 <= last <= self.depth:
-            raise BackboneError(f"layer {last} was asked of {self.identity.name}, which holds layers 1 to {self.depth} of {self.n_layers}")
+            raise BackboneError(
+                f"layer {last} was asked of {self.identity.name}, which holds layers 1 to {self.depth} of {self.n_layers}"
+            )
         pre_norm, encoder = self.config.do_stable_layer_norm, self.encoder
         for k, layer in enumerate(cast(Iterable[EncoderLayer], encoder.layers[:last]), 1):
-            x = x.to(layer.layer_norm.weight.dtype)  # layers that train may be in float32 above others in bfloat16
+            x = x.to(
+                layer.layer_norm.weight.dtype
+            )  # layers that train may be in float32 above others in bfloat16
             again = self.checkpointing and torch.is_grad_enabled()
             x = checkpoint(layer, x, use_reentrant=False) if again else layer(x)
             visit(k, encoder.layer_norm(x) if pre_norm and k == self.n_layers else x)
@@ -282,5 +320,6 @@ def _equal_below(a: Hubert, b: Hubert) -> bool:
         return False
     ours, theirs = ([p for module in hubert.below() for p in module.parameters()] for hubert in (a, b))
     return not any(p.requires_grad for p in (*ours, *theirs)) and all(
-        p.dtype == q.dtype and p.device == q.device and torch.equal(p, q) for p, q in zip(ours, theirs, strict=True)
+        p.dtype == q.dtype and p.device == q.device and torch.equal(p, q)
+        for p, q in zip(ours, theirs, strict=True)
     )

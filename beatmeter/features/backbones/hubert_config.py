@@ -22,7 +22,11 @@ LARGEST = {
     "conv_stride": 10_000,
     "conv_kernel": 10_000,
 }
-FAMILY = ("hubert", "mert_model", "wav2vec2")  # architectures that are this encoder when nothing below is switched on
+FAMILY = (
+    "hubert",
+    "mert_model",
+    "wav2vec2",
+)  # architectures that are this encoder when nothing below is switched on
 
 # field -> (values that change nothing, what another value would mean)
 REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
@@ -67,10 +71,15 @@ class HubertConfig:
         """The config of a checkpoint. `where` names the file in errors; BackboneError for what this encoder cannot be."""
         kind = values.get("model_type", "hubert")
         if kind not in FAMILY:
-            raise BackboneError(f"{where}: model_type {kind!r} is another architecture", f"Supported: {', '.join(FAMILY)}.")
+            raise BackboneError(
+                f"{where}: model_type {kind!r} is another architecture", f"Supported: {', '.join(FAMILY)}."
+            )
         for name, (harmless, meaning) in REFUSED.items():
             if values.get(name) not in harmless:
-                raise BackboneError(f"{where}: {name} = {values[name]!r} {meaning}, which is not supported", "Use a checkpoint without it.")
+                raise BackboneError(
+                    f"{where}: {name} = {values[name]!r} {meaning}, which is not supported",
+                    "Use a checkpoint without it.",
+                )
         known: dict[str, Any] = {}
         for field in fields(cls):
             if field.name in values:
@@ -81,9 +90,13 @@ class HubertConfig:
 
     def _check(self, where: str) -> None:
         problems = {
-            "hidden_size must be a multiple of num_attention_heads": self.hidden_size % max(1, self.num_attention_heads),
-            "hidden_size must be a multiple of num_conv_pos_embedding_groups": self.hidden_size % max(1, self.num_conv_pos_embedding_groups),
-            "conv_dim, conv_stride and conv_kernel must have the same length, at least 2": not len(self.conv_dim)
+            "hidden_size must be a multiple of num_attention_heads": self.hidden_size
+            % max(1, self.num_attention_heads),
+            "hidden_size must be a multiple of num_conv_pos_embedding_groups": self.hidden_size
+            % max(1, self.num_conv_pos_embedding_groups),
+            "conv_dim, conv_stride and conv_kernel must have the same length, at least 2": not len(
+                self.conv_dim
+            )
             == len(self.conv_stride)
             == len(self.conv_kernel)
             > 1,
@@ -100,10 +113,14 @@ class HubertConfig:
                 *self.conv_kernel,
             )
             < 1,
-            f"conv_dim has {len(self.conv_dim)} layers, more than {MOST_CONVOLUTIONS}": len(self.conv_dim) > MOST_CONVOLUTIONS,
+            f"conv_dim has {len(self.conv_dim)} layers, more than {MOST_CONVOLUTIONS}": len(self.conv_dim)
+            > MOST_CONVOLUTIONS,
             "layer_norm_eps must be above 0 and at most 1": not 0 < self.layer_norm_eps <= 1,
         }
-        problems |= {f"{name} = {getattr(self, name)} must be in [0, 1)": not 0 <= getattr(self, name) < 1 for name in DROPOUTS}
+        problems |= {
+            f"{name} = {getattr(self, name)} must be in [0, 1)": not 0 <= getattr(self, name) < 1
+            for name in DROPOUTS
+        }
         for name, limit in LARGEST.items():  # before anything is allocated
             value = getattr(self, name)
             size = max(value, default=0) if isinstance(value, tuple) else value
@@ -141,4 +158,7 @@ def _checked(value: Any, default: Any, where: str) -> Any:
             return float(value)
     elif type(value) is type(default):
         return value
-    raise BackboneError(f"{where} = {value!r} is not of the type of {default!r}", "The checkpoint's config.json is damaged or of another kind.")
+    raise BackboneError(
+        f"{where} = {value!r} is not of the type of {default!r}",
+        "The checkpoint's config.json is damaged or of another kind.",
+    )

@@ -19,7 +19,10 @@ KEPT = 1 << 21  # weights of frames on frames kept at once: 4 MB
 
 
 def linear(
-    x: Float[Tensor, "*rows taken"], weight: Float[Tensor, "given taken"], bias: Float[Tensor, " given"] | None = None, activate: bool = False
+    x: Float[Tensor, "*rows taken"],
+    weight: Float[Tensor, "given taken"],
+    bias: Float[Tensor, " given"] | None = None,
+    activate: bool = False,
 ) -> Float[Tensor, "*rows given"]:
     """x W' + b, then exact GELU if `activate`."""
     if _direct(x, weight, bias):
@@ -47,7 +50,9 @@ def dropout(x: Tensor, share: float) -> Tensor:
     return x * kept.to(x.dtype).mul_(65536 / (65536 - dropped))
 
 
-def attention(q: Float[Tensor, "chunk head frame dim"], k: Tensor, v: Tensor, share: float = 0.0) -> Float[Tensor, "chunk head frame dim"]:
+def attention(
+    q: Float[Tensor, "chunk head frame dim"], k: Tensor, v: Tensor, share: float = 0.0
+) -> Float[Tensor, "chunk head frame dim"]:
     """softmax(q k' / sqrt(dim)) v, all frames to all frames; a `share` of the weights is dropped."""
     if q.device.type != "cpu" or (q.dtype != torch.bfloat16 and not share):
         return F.scaled_dot_product_attention(q, k, v, dropout_p=share)
@@ -56,7 +61,10 @@ def attention(q: Float[Tensor, "chunk head frame dim"], k: Tensor, v: Tensor, sh
     learning = torch.is_grad_enabled() and q.requires_grad  # then all weights are kept anyway
     size = chunks * heads if learning else max(1, KEPT // frames**2)
     with torch.autocast("cpu", enabled=False):
-        done = [_mixed(q[a : a + size], k[a : a + size], v[a : a + size], share) for a in range(0, chunks * heads, size)]
+        done = [
+            _mixed(q[a : a + size], k[a : a + size], v[a : a + size], share)
+            for a in range(0, chunks * heads, size)
+        ]
     return (torch.cat(done) if len(done) > 1 else done[0]).view(chunks, heads, frames, -1)
 
 
@@ -72,7 +80,9 @@ class Dropout(nn.Dropout):
         return dropout(x, self.p) if self.training and self.p else x
 
 
-def wide_convolution(x: Float[Tensor, "chunk frame dim"], conv: nn.Conv1d) -> Float[Tensor, "chunk frame dim"]:
+def wide_convolution(
+    x: Float[Tensor, "chunk frame dim"], conv: nn.Conv1d
+) -> Float[Tensor, "chunk frame dim"]:
     """A grouped convolution over time of as many frames as come in, the odd frame of an even kernel at the end cut.
 
     On a CPU as an image of one row whose channels lie together: twice as fast as rows of channels, and nothing is turned over.
@@ -92,16 +102,25 @@ class Linear(nn.Linear):
 
 
 def _direct(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-    if x.device.type != "cpu" or x.dtype != weight.dtype or x.dtype not in (torch.float32, torch.bfloat16) or x.numel() == 0:
+    if (
+        x.device.type != "cpu"
+        or x.dtype != weight.dtype
+        or x.dtype not in (torch.float32, torch.bfloat16)
+        or x.numel() == 0
+    ):
         return False
-    if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)):
+    if torch.is_grad_enabled() and (
+        x.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
+    ):
         return False
     return not torch.is_autocast_enabled("cpu") and _trusted(x.dtype)
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None, attribute: str) -> Tensor:
     # strided operands fall to a reference loop that is a thousand times slower
-    y: Tensor = torch.ops.mkldnn._linear_pointwise(x.contiguous(), weight.contiguous(), bias, attribute, [], "none")
+    y: Tensor = torch.ops.mkldnn._linear_pointwise(
+        x.contiguous(), weight.contiguous(), bias, attribute, [], "none"
+    )
     return y
 
 
@@ -110,10 +129,15 @@ def _trusted(dtype: torch.dtype) -> bool:
     """Whether the operator exists here and gives what F.linear and F.gelu give."""
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
-    x, w, b = (torch.linspace(-1, 1, n).reshape(shape).to(dtype) for n, shape in ((48, (3, 16)), (64, (4, 16)), (4, (4,))))
+    x, w, b = (
+        torch.linspace(-1, 1, n).reshape(shape).to(dtype)
+        for n, shape in ((48, (3, 16)), (64, (4, 16)), (4, (4,)))
+    )
     try:
         plain, active = _product(x, w, b, "none"), _product(x, w, b, "gelu")
     except (RuntimeError, AttributeError, TypeError, NotImplementedError):
         return False
     wanted, tolerance = F.linear(x, w, b), 1e-5 if dtype == torch.float32 else 5e-2
-    return torch.allclose(plain, wanted, atol=tolerance) and torch.allclose(active, F.gelu(wanted), atol=tolerance)
+    return torch.allclose(plain, wanted, atol=tolerance) and torch.allclose(
+        active, F.gelu(wanted), atol=tolerance
+    )

@@ -70,8 +70,15 @@ def load(
             )
     rate = checkpoint.sample_rate or known.sample_rate
     if not rate:
-        raise BackboneError(f"{checkpoint.folder} does not say its sample rate", 'Add preprocessor_config.json with {"sampling_rate": ...} (Hz).')
-    licence = MERT_LICENCE if name in KNOWN or checkpoint.model_type == "mert_model" else "see the checkpoint's model card"
+        raise BackboneError(
+            f"{checkpoint.folder} does not say its sample rate",
+            'Add preprocessor_config.json with {"sampling_rate": ...} (Hz).',
+        )
+    licence = (
+        MERT_LICENCE
+        if name in KNOWN or checkpoint.model_type == "mert_model"
+        else "see the checkpoint's model card"
+    )
     identity = Identity(title, commit, checkpoint.sha256, licence)
     normal = checkpoint.normalise if normalise == "auto" else normalise == "yes"
     if not weights:

@@ -26,12 +26,16 @@ CACHED = 1 << 19  # samples of windows that are transformed at a time on a CPU: 
 FLOOR = 1e-6  # magnitude of silence; a full-scale sine has about 0.7 in its bin
 
 
-def mel_matrix(sample_rate: int, n_fft: int, bands: int, lowest: float = 30.0, highest: float | None = None) -> Float[Tensor, "band bin"]:
+def mel_matrix(
+    sample_rate: int, n_fft: int, bands: int, lowest: float = 30.0, highest: float | None = None
+) -> Float[Tensor, "band bin"]:
     """Triangular mel filters of equal area over rfft bins: Slaney's scale (linear to 1 kHz, then 27 steps per factor of 6.4)."""
     top = highest if highest is not None else 0.479 * sample_rate
 
     def to_mel(hertz: Tensor) -> Tensor:
-        return torch.where(hertz < 1000, hertz * 3 / 200, 15 + 27 * torch.log(hertz.clamp_min(1e-3) / 1000) / math.log(6.4))
+        return torch.where(
+            hertz < 1000, hertz * 3 / 200, 15 + 27 * torch.log(hertz.clamp_min(1e-3) / 1000) / math.log(6.4)
+        )
 
     def to_hertz(mel: Tensor) -> Tensor:
         return torch.where(mel < 15, mel * 200 / 3, 1000 * torch.exp((mel - 15) * math.log(6.4) / 27))
@@ -44,7 +48,9 @@ def mel_matrix(sample_rate: int, n_fft: int, bands: int, lowest: float = 30.0, h
     return (triangle * 2 / (high - low)).float()
 
 
-def constant_q_matrix(sample_rate: int, n_fft: int, bins: int, lowest: float = 55.0, per_octave: int = 12) -> Float[Tensor, "bin rfft_bin"]:
+def constant_q_matrix(
+    sample_rate: int, n_fft: int, bins: int, lowest: float = 55.0, per_octave: int = 12
+) -> Float[Tensor, "bin rfft_bin"]:
     """Gaussian filters over rfft bins, one per semitone from `lowest` Hz, half a semitone wide or 0.6 rfft bins; rows have unit energy."""
     centre = lowest * 2 ** (torch.arange(bins, dtype=torch.float64)[:, None] / per_octave)
     hertz = torch.arange(n_fft // 2 + 1, dtype=torch.float64)[None, :] * sample_rate / n_fft
@@ -53,7 +59,9 @@ def constant_q_matrix(sample_rate: int, n_fft: int, bins: int, lowest: float = 5
     return (gauss / gauss.square().sum(dim=1, keepdim=True).sqrt()).float()
 
 
-def log_spectra(waves: Float[Tensor, "chunk sample"], filters: Float[Tensor, "bin band"], hop: int, span: int) -> Float[Tensor, "chunk frame band"]:
+def log_spectra(
+    waves: Float[Tensor, "chunk sample"], filters: Float[Tensor, "bin band"], hop: int, span: int
+) -> Float[Tensor, "chunk frame band"]:
     """Natural log of the magnitudes that `filters` gather from the power of a Hann window centred on each frame.
 
     The window nearest to the frame that lies inside the chunk is taken. A full-scale sine has power about 1 in its rfft
@@ -118,7 +126,11 @@ class SpectralBackbone(Backbone):
         constants = f"{REVISION} {self.sample_rate} {self.hop} {self.span} {self.bands} {self.bins} {self.window} {FLOOR}"
         digest = hashlib.sha256(constants.encode()).hexdigest()
         self.identity = Identity("spectral", REVISION, digest, "MIT")
-        self.register_buffer("constant_q", constant_q_matrix(self.sample_rate, self.window, self.bins).square().T.contiguous(), persistent=False)
+        self.register_buffer(
+            "constant_q",
+            constant_q_matrix(self.sample_rate, self.window, self.bins).square().T.contiguous(),
+            persistent=False,
+        )
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -128,14 +140,21 @@ class SpectralBackbone(Backbone):
     def lag_pooling(self) -> LagPooling:
         """Bands and bins by name; the joins of 5-s chunks are known to it."""
         edges = [-(-(n_fft - self.span) // (2 * self.hop)) for n_fft in (1024, self.window)]
-        return LagPooling(SpectralChannels(self.bands, self.bins, 375, edges[0], edges[1]), self.sample_rate / self.hop)
+        return LagPooling(
+            SpectralChannels(self.bands, self.bins, 375, edges[0], edges[1]), self.sample_rate / self.hop
+        )
 
     def forward(self, waves: Float[Tensor, "chunk sample"], visit: Visit, last: int | None = None) -> None:
         """Call `visit(1, states)` with log magnitudes (chunk, frame, 148)."""
         if waves.ndim != 2 or waves.shape[1] < self.span:
-            raise BackboneError(f"waves of shape {tuple(waves.shape)}; expected (chunk, sample) with at least {self.span} samples")
+            raise BackboneError(
+                f"waves of shape {tuple(waves.shape)}; expected (chunk, sample) with at least {self.span} samples"
+            )
         if last is not None and last != 1:
-            raise BackboneError(f"layer {last} was asked of the spectral backbone, which has one layer", "Set features.layers to 1.")
+            raise BackboneError(
+                f"layer {last} was asked of the spectral backbone, which has one layer",
+                "Set features.layers to 1.",
+            )
         waves = waves.float()
         mel = log_mel(waves, self.sample_rate, self.bands, self.hop, self.span)
         visit(1, torch.cat([mel, log_spectra(waves, self.constant_q, self.hop, self.span)], dim=-1))

@@ -35,7 +35,9 @@ class Engine(ABC):
         """Raises EngineError when it cannot start or finds no workers."""
 
     @abstractmethod
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """On an exception what runs is given up at once."""
 
     @property
@@ -59,7 +61,9 @@ def open_engine(name: str, workers: int = 0, scheduler: str | None = None) -> En
     if scheduler and name == "local":
         raise ConfigError("--scheduler goes with --engine dask or ray", "Leave it out, or name the engine.")
     if scheduler and workers:
-        raise ConfigError("--workers starts processes here, --scheduler uses those of a cluster", "Give one of them.")
+        raise ConfigError(
+            "--workers starts processes here, --scheduler uses those of a cluster", "Give one of them."
+        )
     if name != "local":
         _require({"dask": "distributed", "ray": "ray"}[name], name)
     chosen = importlib.import_module(f"beatmeter.features.engines.{name}")
@@ -70,4 +74,7 @@ def _require(module: str, name: str) -> None:
     try:
         importlib.import_module(module)
     except ImportError as error:
-        raise EngineError(f"--engine {name} needs a library that is not installed ({error})", f"pip install 'beatmeter[{name}]'") from None
+        raise EngineError(
+            f"--engine {name} needs a library that is not installed ({error})",
+            f"pip install 'beatmeter[{name}]'",
+        ) from None

@@ -36,13 +36,17 @@ class DaskEngine(Engine):
                 self._client = Client(where, timeout=connect, set_as_default=False)
             except (TimeoutError, OSError, ValueError) as error:
                 raise EngineError(
-                    f"no Dask scheduler answers at {self._address}: {error}", "Start one with `dask scheduler` and give its address."
+                    f"no Dask scheduler answers at {self._address}: {error}",
+                    "Start one with `dask scheduler` and give its address.",
                 ) from None
             started.callback(self._client.close)  # forgets its tasks: those that wait are not begun any more
             try:
                 self._client.wait_for_workers(1, timeout=workers)
             except TimeoutError:
-                raise EngineError(f"the Dask scheduler at {self._address} has no workers", "Start some with `dask worker ADDRESS`.") from None
+                raise EngineError(
+                    f"the Dask scheduler at {self._address} has no workers",
+                    "Start some with `dask worker ADDRESS`.",
+                ) from None
             self._started = started.pop_all()
         return self
 
@@ -60,7 +64,9 @@ class DaskEngine(Engine):
             silence_logs=logging.CRITICAL,
         )
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._started.close()
 
     @property

@@ -35,20 +35,34 @@ class RayEngine(Engine):
     def __enter__(self) -> RayEngine:
         if self.scheduler:
             _require_answer(self.scheduler)
-        own: dict[str, Any] = {"num_cpus": self.workers, "include_dashboard": False, "object_store_memory": _OBJECTS}
+        own: dict[str, Any] = {
+            "num_cpus": self.workers,
+            "include_dashboard": False,
+            "object_store_memory": _OBJECTS,
+        }
         try:
-            ray.init(address=self.scheduler or "local", log_to_driver=False, logging_level=logging.CRITICAL, **({} if self.scheduler else own))
+            ray.init(
+                address=self.scheduler or "local",
+                log_to_driver=False,
+                logging_level=logging.CRITICAL,
+                **({} if self.scheduler else own),
+            )
         except Exception as error:  # a bare one when the node is not up in time
             if not self.scheduler:
                 raise EngineError(
-                    f"Ray does not start here: {shown(error)}", "Try again when the machine is less busy, or use --engine local."
+                    f"Ray does not start here: {shown(error)}",
+                    "Try again when the machine is less busy, or use --engine local.",
                 ) from None
             hint = "Start one with `ray start --head` and give its address."
-            raise EngineError(f"no Ray cluster answers at {shown(self.scheduler)}: {shown(error)}", hint) from None
+            raise EngineError(
+                f"no Ray cluster answers at {shown(self.scheduler)}: {shown(error)}", hint
+            ) from None
         self._resource = "GPU" if ray.cluster_resources().get("GPU") else "CPU"
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         ray.shutdown()  # of a cluster, only this program's part
 
     @property
@@ -73,7 +87,10 @@ class RayEngine(Engine):
             except RayTaskError:
                 raise
             except RaySystemError as error:
-                raise EngineError(f"the Ray cluster went away: {shown(error)}", "What was committed is kept: run the same command again.") from None
+                raise EngineError(
+                    f"the Ray cluster went away: {shown(error)}",
+                    "What was committed is kept: run the same command again.",
+                ) from None
 
 
 def _require_answer(address: str) -> None:
@@ -84,7 +101,10 @@ def _require_answer(address: str) -> None:
     try:
         socket.create_connection((host, int(port)), timeout=_CONNECT).close()
     except (OSError, OverflowError) as error:
-        raise EngineError(f"no Ray cluster answers at {shown(address)}: {error}", "Start one with `ray start --head` and give its address.") from None
+        raise EngineError(
+            f"no Ray cluster answers at {shown(address)}: {error}",
+            "Start one with `ray start --head` and give its address.",
+        ) from None
 
 
 def _call(function: Callable[[T], R], item: T) -> R:

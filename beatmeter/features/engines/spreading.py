@@ -56,7 +56,10 @@ class Spread:
         speed = f"extracted {count(self.done, 'track')} at {rate:.2f} clips/s, {self.audio_seconds / max(self.seconds, 1e-9):.0f} x real time"
         names = ", ".join(f"{name} {n}" for name, n in sorted(self.workers.items())[:8])
         more = f" and {len(self.workers) - 8} more" if len(self.workers) > 8 else ""
-        return [f"{speed}; {self.present} were present", f"{count(len(self.workers), 'worker')}: {names}{more}"]
+        return [
+            f"{speed}; {self.present} were present",
+            f"{count(len(self.workers), 'worker')}: {names}{more}",
+        ]
 
 
 def spread(
@@ -101,7 +104,9 @@ def spread(
     return outcome
 
 
-def order_for(service: FeatureService, store: Store, engine: Engine, device: str, retry_failed: bool) -> Order:
+def order_for(
+    service: FeatureService, store: Store, engine: Engine, device: str, retry_failed: bool
+) -> Order:
     """The settings as every worker must take them: compute precision as it was settled here, paths from the root."""
     cache, where = service.config.cache, store.where
     if not is_address(where):
@@ -118,9 +123,14 @@ def _give_up(track: Track, outcome: Spread) -> None:
     """A file that alone takes its worker down, every time."""
     if not outcome.workers:
         raise EngineError(
-            "workers die before they have done anything", "Try `--engine local` on one of those machines: memory or the installation may be at fault."
+            "workers die before they have done anything",
+            "Try `--engine local` on one of those machines: memory or the installation may be at fault.",
         )
-    error = AudioError(f"the worker died each time it read {shown(track.path)}", "Convert it with another program, or leave it out.", "damaged")
+    error = AudioError(
+        f"the worker died each time it read {shown(track.path)}",
+        "Convert it with another program, or leave it out.",
+        "damaged",
+    )
     outcome.failed[track.id] = str(error)
     try:
         key = track_key(track.path)

@@ -17,7 +17,9 @@ from beatmeter.schema import FeatureSpec, Track
 from beatmeter.settings import FeatureConfig
 from beatmeter.store import Store
 
-_ONE_AT_A_TIME = threading.Lock()  # some engines run several tasks in one process; each of ours uses all that the process has
+_ONE_AT_A_TIME = (
+    threading.Lock()
+)  # some engines run several tasks in one process; each of ours uses all that the process has
 
 
 @dataclass(frozen=True)

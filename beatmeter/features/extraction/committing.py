@@ -52,7 +52,11 @@ class Outcome:
     def profile(self) -> str:
         """Where the time went, in one line."""
         share = {name: s / max(self.seconds, 1e-9) for name, s in self.stages.items()}
-        busy, audio, commits = share.get("inference", 0.0) / self.lanes, share.get("audio", 0.0), share.get("commits", 0.0)
+        busy, audio, commits = (
+            share.get("inference", 0.0) / self.lanes,
+            share.get("audio", 0.0),
+            share.get("commits", 0.0),
+        )
         return f"inference busy {busy:.0%}, waiting for audio {audio:.0%}, commits {commits:.0%} in the background"
 
 
@@ -101,7 +105,9 @@ class Committer:
     the `with` block commits what is complete; an error of the store is raised there, or by `put`.
     """
 
-    def __init__(self, store: Store, outcome: Outcome, patience: Patience = impatient, written: Written = untold) -> None:
+    def __init__(
+        self, store: Store, outcome: Outcome, patience: Patience = impatient, written: Written = untold
+    ) -> None:
         self.store, self.outcome, self.patience, self.written = store, outcome, patience, written
         self._inbox: Channel[Part | Unusable] = Channel(_AHEAD)
         self._open: dict[str, _Growing] = {}  # tracks that are not complete
@@ -119,7 +125,9 @@ class Committer:
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._inbox.end()
         self._thread.join()
         self.outcome.stages["commits"] = self._busy
@@ -142,7 +150,11 @@ class Committer:
                     self._fail(item.key, item.track.id, str(item.track.path), item.error)
                 elif item is not None:
                     self._take(item)
-                if len(self._ready) >= COMMIT_TRACKS or self._bytes >= COMMIT_BYTES or time.monotonic() - self._since > COMMIT_SECONDS:
+                if (
+                    len(self._ready) >= COMMIT_TRACKS
+                    or self._bytes >= COMMIT_BYTES
+                    or time.monotonic() - self._since > COMMIT_SECONDS
+                ):
                     self._commit()
             self._commit()
         except BaseException as error:
@@ -204,7 +216,9 @@ class Committer:
         while ready:
             try:
                 self.store.commit([(key, features) for key, (_, features) in ready.items()])
-            except UnstorableError as error:  # values that are not finite or too large: those tracks fail, the rest is kept
+            except (
+                UnstorableError
+            ) as error:  # values that are not finite or too large: those tracks fail, the rest is kept
                 for key, reason in error.tracks.items():
                     self._refuse(ready.pop(key)[0], reason)
             except StoreError as error:
@@ -221,7 +235,12 @@ class Committer:
         self.written(len(sources))
 
     def _refuse(self, source: Source, reason: str) -> None:
-        self._fail(source.key, source.track.id, str(source.track.path), StoreError(reason, "Try --set features.dtype=float32."))
+        self._fail(
+            source.key,
+            source.track.id,
+            str(source.track.path),
+            StoreError(reason, "Try --set features.dtype=float32."),
+        )
 
     def _fail(self, key: str, name: str, path: str, error: BeatmeterError) -> None:
         self.outcome.failed[name] = str(error)

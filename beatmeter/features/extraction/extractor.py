@@ -30,8 +30,16 @@ class Extractor:
     `jobs` processes decode (1: this one does). `batch_chunks` is the largest batch; 0 takes what suits the device.
     """
 
-    def __init__(self, encoder: Encoder, store: Store, device: torch.device, jobs: int = 1, batch_chunks: int = 0) -> None:
-        self.encoder, self.store, self.device, self.jobs, self.batch_chunks = encoder, store, device, jobs, batch_chunks
+    def __init__(
+        self, encoder: Encoder, store: Store, device: torch.device, jobs: int = 1, batch_chunks: int = 0
+    ) -> None:
+        self.encoder, self.store, self.device, self.jobs, self.batch_chunks = (
+            encoder,
+            store,
+            device,
+            jobs,
+            batch_chunks,
+        )
 
     def run(
         self,
@@ -51,7 +59,9 @@ class Extractor:
         """
         began, threads = time.monotonic(), torch.get_num_threads()
         infer = Inference(self.encoder, self.device, self.batch_chunks)
-        feed = Feed(todo, self.encoder.spec, self.jobs, lambda: infer.limit, stop or threading.Event(), stamps or {})
+        feed = Feed(
+            todo, self.encoder.spec, self.jobs, lambda: infer.limit, stop or threading.Event(), stamps or {}
+        )
         outcome = Outcome(lanes=infer.lanes)
         order = _InOrder()
 
@@ -60,7 +70,10 @@ class Extractor:
 
         try:
             committing = Committer(self.store, outcome, patience, written)
-            with committing as committer, closing(through(feed.batches(), work, infer.lanes, infer.lanes)) as results:
+            with (
+                committing as committer,
+                closing(through(feed.batches(), work, infer.lanes, infer.lanes)) as results,
+            ):
                 for result in results:
                     for part in [result] if isinstance(result, Unusable) else order.parts(result):
                         committer.put(part)

@@ -81,7 +81,14 @@ class Feed:
         stop: threading.Event,
         stamps: Mapping[str, Stamp | None],
     ) -> None:
-        self.todo, self.spec, self.jobs, self.limit, self.stop, self.stamps = todo, spec, jobs, limit, stop, stamps
+        self.todo, self.spec, self.jobs, self.limit, self.stop, self.stamps = (
+            todo,
+            spec,
+            jobs,
+            limit,
+            stop,
+            stamps,
+        )
         self.window = window_chunks(spec)
         self.waited = 0.0
 
@@ -105,7 +112,12 @@ class Feed:
                 yield Batch(tuple(group))
 
     def _units(self) -> Iterator[Unit | Unusable]:
-        waves = decode_or_count([track.path for _, track in self.todo], self.spec.chunk.sample_rate, jobs=self.jobs, stop=self.stop)
+        waves = decode_or_count(
+            [track.path for _, track in self.todo],
+            self.spec.chunk.sample_rate,
+            jobs=self.jobs,
+            stop=self.stop,
+        )
         with closing(waves):
             for key, track in self.todo:
                 if self.stop.is_set():
@@ -128,7 +140,11 @@ class Feed:
         layout = Layout.of(wave.samples if isinstance(wave, LongAudio) else len(wave), self.spec)
         windows = layout.windows(self.window)
         source = Source(key, track, layout, len(windows))
-        blocks = _slide(stream(track.path, layout.sample_rate), layout, self.spec.chunk) if isinstance(wave, LongAudio) else _slices(wave, layout)
+        blocks = (
+            _slide(stream(track.path, layout.sample_rate), layout, self.spec.chunk)
+            if isinstance(wave, LongAudio)
+            else _slices(wave, layout)
+        )
         for number, window in enumerate(windows):
             if long and self.stop.is_set():
                 return

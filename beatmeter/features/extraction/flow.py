@@ -104,7 +104,10 @@ def through(items: Iterable[T], work: Callable[[T], R], threads: int, ahead: int
             if left == 0:
                 done.end()
 
-    workers = [threading.Thread(target=t, name=f"beatmeter-{t.__name__}", daemon=True) for t in (feed, *[serve] * threads)]
+    workers = [
+        threading.Thread(target=t, name=f"beatmeter-{t.__name__}", daemon=True)
+        for t in (feed, *[serve] * threads)
+    ]
     for thread in workers:
         thread.start()
     try:

@@ -28,13 +28,20 @@ class Plan:
 
 
 def plan(
-    tracks: Sequence[Track], store: Store, cache: Path | None, retry_failed: bool = False, jobs: int = 1, stop: threading.Event | None = None
+    tracks: Sequence[Track],
+    store: Store,
+    cache: Path | None,
+    retry_failed: bool = False,
+    jobs: int = 1,
+    stop: threading.Event | None = None,
 ) -> Plan:
     """Compare the tracks with the store. `cache` is the folder of the memory of track keys. Once `stop` is set no file is read."""
     keys: dict[str, str] = {}
     failed: dict[str, str] = {}
     stamps = {track.id: stamp(track.path) for track in tracks}
-    for track, found in zip(tracks, track_keys([t.path for t in tracks], cache, jobs, stop=stop), strict=True):
+    for track, found in zip(
+        tracks, track_keys([t.path for t in tracks], cache, jobs, stop=stop), strict=True
+    ):
         if not isinstance(found, AudioError):
             keys[track.id] = found
         elif found.kind != STOPPED:

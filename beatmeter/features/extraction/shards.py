@@ -22,14 +22,19 @@ class Shard:
 
     def __post_init__(self) -> None:
         if not 1 <= self.index <= self.count:
-            raise ConfigError(f"there is no shard {self}", "Shards are numbered from 1: of four they are 1/4, 2/4, 3/4 and 4/4.")
+            raise ConfigError(
+                f"there is no shard {self}",
+                "Shards are numbered from 1: of four they are 1/4, 2/4, 3/4 and 4/4.",
+            )
 
     @classmethod
     def parse(cls, text: str) -> Shard:
         """`i/n`. Raises ConfigError."""
         match = _FORM.fullmatch(text.strip())
         if not match:
-            raise ConfigError(f"{shown(text)!r} names no shard", "Give its number and how many there are, for instance 2/8.")
+            raise ConfigError(
+                f"{shown(text)!r} names no shard", "Give its number and how many there are, for instance 2/8."
+            )
         return cls(int(match[1]), int(match[2]))
 
     def __str__(self) -> str:

@@ -19,7 +19,8 @@ def pooling_class(spec: PoolingSpec) -> type[Pooling]:
     """The class of a spec's kind. Raises FingerprintError for a kind that this version does not know."""
     if spec.kind not in POOLINGS:
         raise FingerprintError(
-            f"pooling {spec.name!r} is of the kind {spec.kind!r}; this version knows {', '.join(POOLINGS)}", "Update beatmeter, or extract again."
+            f"pooling {spec.name!r} is of the kind {spec.kind!r}; this version knows {', '.join(POOLINGS)}",
+            "Update beatmeter, or extract again.",
         )
     return POOLINGS[spec.kind]
 

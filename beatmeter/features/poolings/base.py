@@ -75,15 +75,23 @@ class Pooling(nn.Module, ABC):
 
     @classmethod
     @abstractmethod
-    def make_spec(cls, name: str, backbone: Backbone, layers: tuple[int, ...], config: FeatureConfig) -> PoolingSpec:
+    def make_spec(
+        cls, name: str, backbone: Backbone, layers: tuple[int, ...], config: FeatureConfig
+    ) -> PoolingSpec:
         """The spec of a pooling of this kind at `layers` of a backbone."""
 
     @abstractmethod
-    def forward(self, states: Float[Tensor, "chunk frame dim"], arrangement: Arrangement) -> Float[Tensor, "row ..."]:
+    def forward(
+        self, states: Float[Tensor, "chunk frame dim"], arrangement: Arrangement
+    ) -> Float[Tensor, "row ..."]:
         """Rows (row, *axes) of one layer, float32, in the order of the chunks."""
 
     def pool_runs(
-        self, states: Mapping[int, Float[Tensor, "frame dim"]], runs: Sequence[tuple[int, int]], first: int, chunk: int
+        self,
+        states: Mapping[int, Float[Tensor, "frame dim"]],
+        runs: Sequence[tuple[int, int]],
+        first: int,
+        chunk: int,
     ) -> Float[Tensor, "run layer ..."]:
         """One array (run, layer, *axes) over runs of frames, half-open, of joined chunks. Frames are counted from the beginning of the
         track, `first` is the one that `states` begin with; a chunk has `chunk`. Raises ConfigError where rows are no array a track."""
@@ -93,7 +101,9 @@ class Pooling(nn.Module, ABC):
     def count(self, arrangement: Arrangement, frames: int) -> int:
         """How many rows `forward` gives for this arrangement of chunks of `frames` frames."""
 
-    def aggregate(self, values: Float[Tensor, "*track row layer ..."], frames: Int[Tensor, "*track row"]) -> Float[Tensor, "*track layer ..."]:
+    def aggregate(
+        self, values: Float[Tensor, "*track row layer ..."], frames: Int[Tensor, "*track row"]
+    ) -> Float[Tensor, "*track layer ..."]:
         """The rows of a track, (*track, row, layer, *axes), as one array (*track, layer, *axes): their mean, weighted by `frames`."""
         weight = row_weights(values, frames)
         return (values * weight).sum(dim=-len(self.spec.shape) - 2)
@@ -105,7 +115,10 @@ class Pooling(nn.Module, ABC):
     def crop(self, times: Float[np.ndarray, "row 2"], seconds: tuple[float, float]) -> tuple[int, int]:
         """The rows, half-open, that a crop keeps: those whose middle lies in it, or the nearest. `times` as of `rows`."""
         middle = times.mean(axis=1)
-        first, last = int(np.searchsorted(middle, seconds[0], "left")), int(np.searchsorted(middle, seconds[1], "right"))
+        first, last = (
+            int(np.searchsorted(middle, seconds[0], "left")),
+            int(np.searchsorted(middle, seconds[1], "right")),
+        )
         if first < last:
             return first, last
         nearest = int(np.abs(middle - sum(seconds) / 2).argmin())

@@ -26,11 +26,15 @@ class Frames(Pooling):
         self.step = int(spec.parameters["step"])
 
     @classmethod
-    def make_spec(cls, name: str, backbone: Backbone, layers: tuple[int, ...], config: FeatureConfig) -> PoolingSpec:
+    def make_spec(
+        cls, name: str, backbone: Backbone, layers: tuple[int, ...], config: FeatureConfig
+    ) -> PoolingSpec:
         settings = {"step": frame_step(name, backbone, config.frame_rate), "version": VERSION}
         return PoolingSpec(name, cls.kind, "frame", layers, ("dim",), (backbone.dim,), settings)
 
-    def forward(self, states: Float[Tensor, "chunk frame dim"], arrangement: Arrangement) -> Float[Tensor, "row dim"]:
+    def forward(
+        self, states: Float[Tensor, "chunk frame dim"], arrangement: Arrangement
+    ) -> Float[Tensor, "row dim"]:
         x, step = states.float(), self.step
         full = x.shape[1] // step
         bins = x[:, : full * step].reshape(x.shape[0], full, step, x.shape[2]).mean(dim=2)
@@ -49,6 +53,13 @@ def frame_step(name: str, backbone: Backbone, rate: float) -> int:
     step = full / rate
     chunk = round(5.0 * full)
     if abs(step - round(step)) > 1e-9 or chunk % round(step):
-        possible = [f"{full / s:g}" for s in range(1, chunk + 1) if chunk % s == 0 and (full / s) >= 1 and float(full / s).is_integer()]
-        raise ConfigError(f"pooling {name!r}: {rate:g} Hz does not divide a 5-s chunk at {full:g} Hz", f"Choose one of: {', '.join(possible)}.")
+        possible = [
+            f"{full / s:g}"
+            for s in range(1, chunk + 1)
+            if chunk % s == 0 and (full / s) >= 1 and float(full / s).is_integer()
+        ]
+        raise ConfigError(
+            f"pooling {name!r}: {rate:g} Hz does not divide a 5-s chunk at {full:g} Hz",
+            f"Choose one of: {', '.join(possible)}.",
+        )
     return round(step)

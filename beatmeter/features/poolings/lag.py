@@ -27,21 +27,32 @@ class Lag(Pooling):
         """Raises FingerprintError where this version makes other rows of the backbone than the spec says."""
         super().__init__(spec, backbone)
         self.lag: LagPooling | None = None if backbone is None else backbone.lag_pooling()
-        if self.lag is not None and {"window": spec.parameters["window"], **self.lag.settings} != dict(spec.parameters):
+        if self.lag is not None and {"window": spec.parameters["window"], **self.lag.settings} != dict(
+            spec.parameters
+        ):
             raise FingerprintError(
                 f"these features have lag pooling {dict(spec.parameters)}, this version makes {self.lag.settings}",
                 "Use another cache folder: the old features stay readable by the version that made them.",
             )
 
     @classmethod
-    def make_spec(cls, name: str, backbone: Backbone, layers: tuple[int, ...], config: FeatureConfig) -> PoolingSpec:
+    def make_spec(
+        cls, name: str, backbone: Backbone, layers: tuple[int, ...], config: FeatureConfig
+    ) -> PoolingSpec:
         lag = backbone.lag_pooling()
         settings = {"window": config.window, **lag.settings}
-        return PoolingSpec(name, cls.kind, "window", layers, ("channel", "lag"), (lag.n_channels, lag.n_lags), settings)
+        return PoolingSpec(
+            name, cls.kind, "window", layers, ("channel", "lag"), (lag.n_channels, lag.n_lags), settings
+        )
 
-    def forward(self, states: Float[Tensor, "chunk frame dim"], arrangement: Arrangement) -> Float[Tensor, "row channel lag"]:
+    def forward(
+        self, states: Float[Tensor, "chunk frame dim"], arrangement: Arrangement
+    ) -> Float[Tensor, "row channel lag"]:
         assert self.lag is not None
-        joined = [torch.cat([states[c, s:] for c, s in zip(range(*w.chunks), w.skip, strict=True)]) for w in arrangement.windows]
+        joined = [
+            torch.cat([states[c, s:] for c, s in zip(range(*w.chunks), w.skip, strict=True)])
+            for w in arrangement.windows
+        ]
         result: list[Tensor | None] = [None] * len(joined)
         for length in {len(j) for j in joined}:  # equal lengths go through the FFT together
             at = [i for i, j in enumerate(joined) if len(j) == length]
@@ -51,14 +62,24 @@ class Lag(Pooling):
         return torch.stack([r for r in result if r is not None])
 
     def pool_runs(
-        self, states: Mapping[int, Float[Tensor, "frame dim"]], runs: Sequence[tuple[int, int]], first: int, chunk: int
+        self,
+        states: Mapping[int, Float[Tensor, "frame dim"]],
+        runs: Sequence[tuple[int, int]],
+        first: int,
+        chunk: int,
     ) -> Float[Tensor, "run layer channel lag"]:
         assert self.lag is not None
         period, parts = self.lag.channels.period, [torch.empty(0)] * len(runs)
         for length, phase in sorted({(b - a, a % period) for a, b in runs}):
             at = [i for i, (a, b) in enumerate(runs) if (b - a, a % period) == (length, phase)]
             slices = [slice(runs[i][0] - first, runs[i][1] - first) for i in at]
-            rows = torch.stack([self.lag(torch.stack([states[layer][s] for s in slices]).float(), phase) for layer in self.spec.layers], dim=1)
+            rows = torch.stack(
+                [
+                    self.lag(torch.stack([states[layer][s] for s in slices]).float(), phase)
+                    for layer in self.spec.layers
+                ],
+                dim=1,
+            )
             for i, row in zip(at, rows, strict=True):
                 parts[i] = row
         return torch.stack(parts)

@@ -17,14 +17,18 @@ from torch.nn.utils.rnn import pad_sequence
 MASK, TIMES = ".mask", ".times"
 
 
-def pad(name: str, rows: Sequence[Float[Tensor, "time layer ..."]], times: Sequence[Float[Tensor, "time 2"]]) -> dict[str, Tensor]:
+def pad(
+    name: str, rows: Sequence[Float[Tensor, "time layer ..."]], times: Sequence[Float[Tensor, "time 2"]]
+) -> dict[str, Tensor]:
     """The entries of one pooling, from the rows of each track."""
     longest = max(map(len, rows))
     counts = torch.tensor([len(r) for r in rows], device=rows[0].device)
     return {
         name: pad_sequence(list(rows), batch_first=True),
         name + MASK: torch.arange(longest, device=rows[0].device) < counts[:, None],
-        name + TIMES: pad_sequence([t.float().to(rows[0].device) for t in times], batch_first=True, padding_value=torch.nan),
+        name + TIMES: pad_sequence(
+            [t.float().to(rows[0].device) for t in times], batch_first=True, padding_value=torch.nan
+        ),
     }
 
 
@@ -47,6 +51,15 @@ def join(parts: Sequence[Mapping[str, Tensor]], names: Iterable[str]) -> dict[st
         if masks[0] is None:
             joined[name] = torch.cat([part[name] for part in parts])
             continue
-        tracks = [(part, i, m[i]) for part, m in zip(parts, masks, strict=True) if m is not None for i in range(len(m))]
-        joined |= pad(name, [part[name][i][m] for part, i, m in tracks], [part[name + TIMES][i][m] for part, i, m in tracks])
+        tracks = [
+            (part, i, m[i])
+            for part, m in zip(parts, masks, strict=True)
+            if m is not None
+            for i in range(len(m))
+        ]
+        joined |= pad(
+            name,
+            [part[name][i][m] for part, i, m in tracks],
+            [part[name + TIMES][i][m] for part, i, m in tracks],
+        )
     return joined

@@ -31,23 +31,38 @@ class Stats(Pooling):
         self.statistics: tuple[str, ...] = tuple(spec.parameters["statistics"])
 
     @classmethod
-    def make_spec(cls, name: str, backbone: Backbone, layers: tuple[int, ...], config: FeatureConfig) -> PoolingSpec:
+    def make_spec(
+        cls, name: str, backbone: Backbone, layers: tuple[int, ...], config: FeatureConfig
+    ) -> PoolingSpec:
         settings = {"statistics": list(config.statistics), "version": VERSION}
-        return PoolingSpec(name, cls.kind, "chunk", layers, ("pool", "dim"), (len(config.statistics), backbone.dim), settings)
+        return PoolingSpec(
+            name, cls.kind, "chunk", layers, ("pool", "dim"), (len(config.statistics), backbone.dim), settings
+        )
 
-    def forward(self, states: Float[Tensor, "chunk frame dim"], arrangement: Arrangement) -> Float[Tensor, "row pool dim"]:
+    def forward(
+        self, states: Float[Tensor, "chunk frame dim"], arrangement: Arrangement
+    ) -> Float[Tensor, "row pool dim"]:
         x = states.float()
         return torch.stack([STATISTICS[name](x) for name in self.statistics], dim=1)
 
     def pool_runs(
-        self, states: Mapping[int, Float[Tensor, "frame dim"]], runs: Sequence[tuple[int, int]], first: int, chunk: int
+        self,
+        states: Mapping[int, Float[Tensor, "frame dim"]],
+        runs: Sequence[tuple[int, int]],
+        first: int,
+        chunk: int,
     ) -> Float[Tensor, "run layer pool dim"]:
         """Rows are those of the parts of chunks that lie in a run, aggregated as those of a track are."""
         alone = Arrangement((), ())
         found = []
         for start, end in runs:
             parts = split_run(start, end, chunk)
-            rows = [torch.cat([self(states[layer][None, a - first : b - first], alone) for layer in self.spec.layers]) for a, b in parts]
+            rows = [
+                torch.cat(
+                    [self(states[layer][None, a - first : b - first], alone) for layer in self.spec.layers]
+                )
+                for a, b in parts
+            ]
             found.append(self.aggregate(torch.stack(rows), pooled_frames(parts, rows[0].device)))
         return torch.stack(found)
 

@@ -51,11 +51,21 @@ class Arrivals:
                 continue
             known = self._files.get(name)
             found[name] = known if known is not None and known.stamp == here else _File(here, now)
-        self.skipped = {os.path.relpath(e.filename, self.folder): str(e.strerror) for e in unlisted if not isinstance(e, FileNotFoundError)}
+        self.skipped = {
+            os.path.relpath(e.filename, self.folder): str(e.strerror)
+            for e in unlisted
+            if not isinstance(e, FileNotFoundError)
+        }
         hidden = tuple(Path(name).as_posix() + "/" for name in self.skipped)
-        self._files = found | ({n: f for n, f in self._files.items() if n.startswith(hidden)} if hidden else {})
+        self._files = found | (
+            {n: f for n, f in self._files.items() if n.startswith(hidden)} if hidden else {}
+        )
         self._counts = Counter(f.result for f in self._files.values())
-        ready = [n for n, f in found.items() if now - f.since >= self.settle and now >= f.again and (not f.result or f.again)]
+        ready = [
+            n
+            for n, f in found.items()
+            if now - f.since >= self.settle and now >= f.again and (not f.result or f.again)
+        ]
         ready.sort(key=lambda name: found[name].since)
         return [Track(name, self.folder / name) for name in ready]
 

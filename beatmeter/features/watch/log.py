@@ -23,7 +23,10 @@ class _Forgiving(RotatingFileHandler):
 
     def _open(self) -> TextIOWrapper:
         """Not a FIFO, which would wait for somebody to read it."""
-        return cast("TextIOWrapper", open_file(self.baseFilename, self.mode, encoding=self.encoding, errors=self.errors))
+        return cast(
+            "TextIOWrapper",
+            open_file(self.baseFilename, self.mode, encoding=self.encoding, errors=self.errors),
+        )
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (the library's name)
         """Quiet: the same line went to stderr."""
@@ -35,7 +38,9 @@ def logging_to(path: Path) -> Iterator[None]:
     form = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
     handlers: list[logging.Handler] = [
         logging.StreamHandler(),
-        _Forgiving(path, maxBytes=_BYTES, backupCount=_FILES, encoding="utf-8", errors="backslashreplace", delay=True),
+        _Forgiving(
+            path, maxBytes=_BYTES, backupCount=_FILES, encoding="utf-8", errors="backslashreplace", delay=True
+        ),
     ]
     for handler in handlers:
         handler.setFormatter(form)

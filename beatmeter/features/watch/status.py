@@ -56,7 +56,9 @@ class Status:
         if self.state in ("stopped", "crashed"):
             return False
         if self.host == platform.node():
-            return self.pid > 0 and Path(f"/proc/{self.pid}").exists() if Path("/proc/self").exists() else True
+            return (
+                self.pid > 0 and Path(f"/proc/{self.pid}").exists() if Path("/proc/self").exists() else True
+            )
         with contextlib.suppress(ValueError, TypeError):
             age = datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(self.updated)
             return age.total_seconds() < _GRACE
@@ -64,7 +66,11 @@ class Status:
 
     def line(self) -> str:
         """For people."""
-        state = self.state if self.alive() or self.state in ("stopped", "crashed") else f"NOT RUNNING, last heard of {self.updated}"
+        state = (
+            self.state
+            if self.alive() or self.state in ("stopped", "crashed")
+            else f"NOT RUNNING, last heard of {self.updated}"
+        )
         part = "" if self.shard == "1/1" else f" (shard {self.shard})"
         counts = f"{self.done} done, {self.waiting} waiting, {self.failed} failed, {self.clips_per_second:.2f} clips/s"
         error = f"; last error {self.last_error_time}: {shown(self.last_error)}" if self.last_error else ""
@@ -85,7 +91,12 @@ class StatusFile:
 
     def __init__(self, folder: Path, status: Status) -> None:
         text = to_json_line([status.folder, status.store, status.shard])
-        slug = "".join(c if c.isascii() and c.isalnum() else "-" for c in Path(status.folder).name)[:40].strip("-") or "folder"
+        slug = (
+            "".join(c if c.isascii() and c.isalnum() else "-" for c in Path(status.folder).name)[:40].strip(
+                "-"
+            )
+            or "folder"
+        )
         self.path = folder / f"{slug}-{hashlib.sha256(text.encode()).hexdigest()[:8]}.json"
         self.status = status
         status.pid, status.host, status.since = os.getpid(), platform.node(), now()
@@ -100,14 +111,16 @@ class StatusFile:
             handle = open_handle(self.path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT)
         except OSError as error:
             raise EngineError(
-                f"{shown(self.path.parent)} cannot be written: {error.strerror}", "Give a folder for status and logs with --status."
+                f"{shown(self.path.parent)} cannot be written: {error.strerror}",
+                "Give a folder for status and logs with --status.",
             ) from None
         try:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise EngineError(
-                    f"another process watches {shown(self.status.folder)} for {shown(self.status.store)}", f"{shown(self.path)} says which."
+                    f"another process watches {shown(self.status.folder)} for {shown(self.status.store)}",
+                    f"{shown(self.path)} says which.",
                 ) from None
             except OSError:  # no locks on this file system: two watchers waste work, and do no harm
                 pass

@@ -29,7 +29,14 @@ class Watcher:
     """Keeps a store filled with what lies in a folder. `run` returns when `stop` is set."""
 
     def __init__(
-        self, service: FeatureService, store: Store, arrivals: Arrivals, file: StatusFile, stop: threading.Event, interval: float, retry_failed: bool
+        self,
+        service: FeatureService,
+        store: Store,
+        arrivals: Arrivals,
+        file: StatusFile,
+        stop: threading.Event,
+        interval: float,
+        retry_failed: bool,
     ) -> None:
         self.service, self.store, self.arrivals, self.file, self.stop = service, store, arrivals, file, stop
         self.interval, self.retry_failed = interval, retry_failed
@@ -46,7 +53,9 @@ class Watcher:
         """`ready()` is called once, after the first look. 0 when everything in flight was committed, 1 when it could not be."""
         try:
             with self._heartbeat():
-                _ = self.service.backbone  # weights that are missing are told now, not when the first file comes
+                _ = (
+                    self.service.backbone
+                )  # weights that are missing are told now, not when the first file comes
                 self._keep_filled(ready)
         except BeatmeterError as error:
             LOG.error("%s", error)
@@ -57,7 +66,12 @@ class Watcher:
             self.file.fail(f"{type(error).__name__}: {error}")
             raise
         self._tell("stopped")
-        LOG.info("stopped: %d done, %d waiting, %d failed", self.status.done, self.status.waiting, self.status.failed)
+        LOG.info(
+            "stopped: %d done, %d waiting, %d failed",
+            self.status.done,
+            self.status.waiting,
+            self.status.failed,
+        )
         return int(self._lost)
 
     @contextlib.contextmanager
@@ -112,7 +126,9 @@ class Watcher:
             self._wait(str(error))
             return False
         for name in sorted(self.arrivals.skipped.keys() - before.keys()):  # once each
-            reason = f"folder {shown(name)} is left out while it cannot be listed: {self.arrivals.skipped[name]}"
+            reason = (
+                f"folder {shown(name)} is left out while it cannot be listed: {self.arrivals.skipped[name]}"
+            )
             self.file.note(reason)
             LOG.warning("%s", reason)
         took = time.monotonic() - began
@@ -123,13 +139,17 @@ class Watcher:
         self._tell("extracting")
         todo = [track for track in files if self.arrivals.unchanged(track)]
         try:
-            filled = self.service.fill(self.store, todo, LOG.info, self, self.retry_failed, self.stop, self._patience, self._written)
+            filled = self.service.fill(
+                self.store, todo, LOG.info, self, self.retry_failed, self.stop, self._patience, self._written
+            )
             self._settle(todo, filled)
         except BeatmeterError as error:
             if self.stop.is_set():
                 self._lost = True
                 self.file.note(str(error))
-                LOG.error("what was in flight could not be committed, it will be extracted again: %s", shown(error))
+                LOG.error(
+                    "what was in flight could not be committed, it will be extracted again: %s", shown(error)
+                )
             else:
                 self._wait(str(error))
             return
@@ -146,7 +166,9 @@ class Watcher:
                 self.arrivals.finish(track.id, good=True)
             elif key in known:
                 self.arrivals.finish(track.id, good=False)
-            elif reason and (key is None or self.arrivals.unchanged(track)):  # nothing is wrong with its bytes, as far as one can tell
+            elif reason and (
+                key is None or self.arrivals.unchanged(track)
+            ):  # nothing is wrong with its bytes, as far as one can tell
                 self.arrivals.postpone(track.id, time.monotonic())
             else:  # given up, or somebody writes it
                 fresh = False

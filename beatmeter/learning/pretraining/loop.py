@@ -59,7 +59,10 @@ def _pretrain(
 ) -> Path:
     last = out / "last.safetensors"
     if last.exists() and not resume:
-        raise RunError(f"{out} holds a pre-training already", f"Continue it with `beatmeter pretrain --resume {out}`, or choose another --out.")
+        raise RunError(
+            f"{out} holds a pre-training already",
+            f"Continue it with `beatmeter pretrain --resume {out}`, or choose another --out.",
+        )
     if resume:
         config = build(PretrainConfig, read_toml(out / "config.toml", RunError), str(out / "config.toml"))
     else:
@@ -70,7 +73,9 @@ def _pretrain(
     step, log = 0, []
     if resume:
         tensors, about = checkpoints.read(last, {"step": int, "log": [{"step": int}]})
-        state = {name: value for name, value in part(tensors, "model.").items() if ".standardise." not in name}
+        state = {
+            name: value for name, value in part(tensors, "model.").items() if ".standardise." not in name
+        }
         require_fit(model, state, last)
         model.load_state_dict(state)
         with named(last):
@@ -79,7 +84,12 @@ def _pretrain(
         report(f"continuing after step {step}")
     chunk = EMBEDDED_CONFIG
     stream = StreamSpec(
-        config.clips, config.chunks, 375 * chunk.hop + chunk.span - chunk.hop, 375 * chunk.hop, model.backbone.sample_rate, config.seed
+        config.clips,
+        config.chunks,
+        375 * chunk.hop + chunk.span - chunk.hop,
+        375 * chunk.hop,
+        model.backbone.sample_rate,
+        config.seed,
     )
     dtype = fast_dtype(device) if config.precision == "auto" else config.precision
     began = time.monotonic()
@@ -96,7 +106,13 @@ def _pretrain(
             seen += 1
             saving = done % config.save_every == 0 or done == config.steps
             if saving or done % LOG_EVERY == 0:
-                log.append({"step": done, **{k: round(v / seen, 4) for k, v in sums.items()}, "seconds": round(time.monotonic() - began, 1)})
+                log.append(
+                    {
+                        "step": done,
+                        **{k: round(v / seen, 4) for k, v in sums.items()},
+                        "seconds": round(time.monotonic() - began, 1),
+                    }
+                )
                 sums, seen = {}, 0
             if saving:
                 if config.lag_weight:
@@ -111,7 +127,9 @@ def _pretrain(
 @torch.inference_mode()
 def held_out_accuracy(model: Objective, stream: StreamSpec, device: torch.device) -> float:
     """Share of clips from another stream whose heaviest meter is heard, through lag pooling and the meter head."""
-    other = replace(stream, seed=stream.seed + 1_000_003, options=SynthOptions(polymeter=0, polyrhythm=0, hemiola=0))
+    other = replace(
+        stream, seed=stream.seed + 1_000_003, options=SynthOptions(polymeter=0, polyrhythm=0, hemiola=0)
+    )
     model.eval()
     right = 0
     for step in range(CHECK_CLIPS // stream.clips):
@@ -126,16 +144,32 @@ def _optimiser(model: nn.Module, config: PretrainConfig) -> torch.optim.AdamW:
     """Decay for matrices and kernels only."""
     large = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
     small = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
-    return torch.optim.AdamW([{"params": large, "weight_decay": config.weight_decay}, {"params": small, "weight_decay": 0.0}], lr=config.lr)
+    return torch.optim.AdamW(
+        [{"params": large, "weight_decay": config.weight_decay}, {"params": small, "weight_decay": 0.0}],
+        lr=config.lr,
+    )
 
 
 def _step(
-    model: Objective, optimiser: torch.optim.Optimizer, config: PretrainConfig, number: int, batch: Any, device: torch.device, dtype: str
+    model: Objective,
+    optimiser: torch.optim.Optimizer,
+    config: PretrainConfig,
+    number: int,
+    batch: Any,
+    device: torch.device,
+    dtype: str,
 ) -> dict[str, float]:
-    rate = config.lr * min(1.0, (number + 1) / config.warmup) * 0.5 * (1 + math.cos(math.pi * number / config.steps))
+    rate = (
+        config.lr
+        * min(1.0, (number + 1) / config.warmup)
+        * 0.5
+        * (1 + math.cos(math.pi * number / config.steps))
+    )
     for group in optimiser.param_groups:
         group["lr"] = rate
-    torch.manual_seed((config.seed << 32) + number)  # dropout and masks follow from (seed, step): a resumed run is the same run
+    torch.manual_seed(
+        (config.seed << 32) + number
+    )  # dropout and masks follow from (seed, step): a resumed run is the same run
     generator = torch.Generator().manual_seed((config.seed << 32) + number)
     waves, meters = torch.from_numpy(batch.waves).to(device), torch.from_numpy(batch.meters).to(device)
     frames = {name: torch.from_numpy(values).to(device) for name, values in batch.frames.items()}
@@ -143,7 +177,9 @@ def _step(
         losses = model(waves, meters, frames, generator)
     total = model.total(losses)
     if not bool(torch.isfinite(total)):
-        raise RunError(f"the loss is not finite at step {number + 1}", "Lower lr, or use --set precision=float32.")
+        raise RunError(
+            f"the loss is not finite at step {number + 1}", "Lower lr, or use --set precision=float32."
+        )
     optimiser.zero_grad(set_to_none=True)
     total.backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_(model.parameters(), config.clip)
@@ -151,7 +187,14 @@ def _step(
     return {name: float(value.detach()) for name, value in losses.items()} | {"total": float(total.detach())}
 
 
-def _save(out: Path, model: Objective, optimiser: torch.optim.Optimizer, config: PretrainConfig, step: int, log: list[dict[str, Any]]) -> None:
+def _save(
+    out: Path,
+    model: Objective,
+    optimiser: torch.optim.Optimizer,
+    config: PretrainConfig,
+    step: int,
+    log: list[dict[str, Any]],
+) -> None:
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     about = {"step": step, "steps": config.steps, "log": log, **provenance()}
     checkpoints.write(out / "last.safetensors", tensors | checkpoints.optimiser_tensors(optimiser), about)

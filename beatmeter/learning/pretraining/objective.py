@@ -36,7 +36,11 @@ class Objective(nn.Module):
         self.meter = Head(spec, HeadConfig(poolings=("lag",), dropout=0.1), n_classes)
 
     def forward(
-        self, waves: Float[Tensor, "clip chunk sample"], meters: Float[Tensor, "clip klass"], frames: dict[str, Tensor], generator: torch.Generator
+        self,
+        waves: Float[Tensor, "clip chunk sample"],
+        meters: Float[Tensor, "clip klass"],
+        frames: dict[str, Tensor],
+        generator: torch.Generator,
     ) -> dict[str, Tensor]:
         """Losses of one batch; `frames` as in StreamBatch, (clip, chunk * frame)."""
         clips, chunks, _ = waves.shape
@@ -55,7 +59,9 @@ class Objective(nn.Module):
         self.backbone.encode(embedded, visit)
         losses: dict[str, Tensor] = {}
         if self.config.frame_weight:
-            losses |= self._frame_losses(self.frame(self.frame_norm(top[0])).reshape(clips, chunks * embedded.shape[1], -1), frames)
+            losses |= self._frame_losses(
+                self.frame(self.frame_norm(top[0])).reshape(clips, chunks * embedded.shape[1], -1), frames
+            )
         if self.config.mask_weight and bool(masked.any()):
             mel = log_mel(waves.flatten(0, 1), self.backbone.sample_rate, self.config.mel_bands)
             mel = (mel - mel.mean(dim=(1, 2), keepdim=True)) / (mel.std(dim=(1, 2), keepdim=True) + 1e-3)
@@ -69,31 +75,46 @@ class Objective(nn.Module):
     def meters(self, waves: Float[Tensor, "clip chunk sample"]) -> Float[Tensor, "clip klass"]:
         """Logits of the clip's meter, without masks."""
         lags: list[Tensor] = []
-        self.backbone(waves.flatten(0, 1), lambda layer, states: lags.append(self.lag(states.float().reshape(len(waves), -1, states.shape[2]))))
+        self.backbone(
+            waves.flatten(0, 1),
+            lambda layer, states: lags.append(
+                self.lag(states.float().reshape(len(waves), -1, states.shape[2]))
+            ),
+        )
         return self.meter({"lag": torch.stack(lags, dim=1)})  # type: ignore[no-any-return]
 
     def total(self, losses: dict[str, Tensor]) -> Tensor:
         """The weighted sum that is minimised."""
         weights = {"spectrum": self.config.mask_weight, "meter": self.config.lag_weight}
-        return torch.stack([value * weights.get(name, self.config.frame_weight) for name, value in losses.items()]).sum()
+        return torch.stack(
+            [value * weights.get(name, self.config.frame_weight) for name, value in losses.items()]
+        ).sum()
 
     def _mask(self, shape: torch.Size, generator: torch.Generator) -> Tensor:
         """Spans of MASK_LENGTH frames, (chunk, frame); a part of the chunks only, so that the others are heard whole."""
         chunks, frames = shape
         starts = torch.rand(chunks, frames, generator=generator) < self.config.mask_share / MASK_LENGTH
         chosen = torch.rand(chunks, 1, generator=generator) < self.config.mask_chunks
-        spans = F.max_pool1d((starts & chosen).float()[:, None], MASK_LENGTH, 1, MASK_LENGTH // 2)[:, 0, :frames]
+        spans = F.max_pool1d((starts & chosen).float()[:, None], MASK_LENGTH, 1, MASK_LENGTH // 2)[
+            :, 0, :frames
+        ]
         return spans > 0
 
-    def _frame_losses(self, out: Float[Tensor, "clip frame out"], frames: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _frame_losses(
+        self, out: Float[Tensor, "clip frame out"], frames: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
         beat, downbeat, phase = out[..., 0], out[..., 1], out[..., 2:4]
         beats, bars = out[..., 4 : 4 + len(BEAT_PERIODS)], out[..., 4 + len(BEAT_PERIODS) :]
         inside = frames["inside"]
-        positive = torch.tensor([4.0, 12.0], device=out.device)  # beats are rare among frames, downbeats rarer
+        positive = torch.tensor(
+            [4.0, 12.0], device=out.device
+        )  # beats are rare among frames, downbeats rarer
         distance = 1 - F.cosine_similarity(phase, frames["phase"], dim=-1)
         return {
             "beat": F.binary_cross_entropy_with_logits(beat, frames["beat"], pos_weight=positive[0]),
-            "downbeat": F.binary_cross_entropy_with_logits(downbeat, frames["downbeat"], pos_weight=positive[1]),
+            "downbeat": F.binary_cross_entropy_with_logits(
+                downbeat, frames["downbeat"], pos_weight=positive[1]
+            ),
             "phase": (distance * inside).sum() / inside.sum().clamp_min(1),
             "beat_period": PERIOD_WEIGHT * _cross_entropy(beats, frames["beat_period"]),
             "bar_period": PERIOD_WEIGHT * _cross_entropy(bars, frames["bar_period"]),

@@ -66,5 +66,7 @@ def batches(spec: StreamSpec, first: int, last: int, workers: int) -> Iterator[S
     """Batches `first` to `last - 1`, in order, made ahead by `workers` processes."""
     for batch in ordered(partial(make_batch, spec), range(first, last), workers):
         if isinstance(batch, Crash):
-            raise RunError("a process died while it made training music", "Is there enough memory? Go on with --resume.")
+            raise RunError(
+                "a process died while it made training music", "Is there enough memory? Go on with --resume."
+            )
         yield batch

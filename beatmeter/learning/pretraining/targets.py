@@ -65,6 +65,8 @@ def _period(events: np.ndarray, times: np.ndarray, grid: np.ndarray) -> np.ndarr
     at = np.searchsorted(events, times, side="right") - 1
     known = (at >= 0) & (at < len(intervals))
     log_grid = np.log(grid)
-    place = (np.log(intervals[np.clip(at, 0, len(intervals) - 1)]) - log_grid[0]) / (log_grid[1] - log_grid[0])
+    place = (np.log(intervals[np.clip(at, 0, len(intervals) - 1)]) - log_grid[0]) / (
+        log_grid[1] - log_grid[0]
+    )
     classes = np.clip(np.round(place), 0, len(grid) - 1).astype(int)
     return np.where(known, classes, UNKNOWN)

@@ -15,7 +15,14 @@ from torch import Tensor, nn
 
 from beatmeter.errors import BackboneError
 from beatmeter.features.backbones import load_backbone
-from beatmeter.features.backbones.adapters import LowRank, adapter_state, attach, load_adapter_state, load_merged, merge
+from beatmeter.features.backbones.adapters import (
+    LowRank,
+    adapter_state,
+    attach,
+    load_adapter_state,
+    load_merged,
+    merge,
+)
 from beatmeter.features.backbones.base import Identity
 from beatmeter.features.backbones.hubert import Hubert
 from beatmeter.features.backbones.hubert_config import HubertConfig
@@ -72,7 +79,10 @@ def test_lora_trains_its_factors_alone(folder: Path) -> None:
     assert len(trainable) == 3 * 2 * 2
     assert sum(p.numel() for p in trainable) == 3 * 2 * 2 * 4 * 32
     names = list(adapter_state(backbone))
-    assert names[:2] == ["encoder.layers.0.attention.v_proj.lora_A", "encoder.layers.0.attention.v_proj.lora_B"]
+    assert names[:2] == [
+        "encoder.layers.0.attention.v_proj.lora_A",
+        "encoder.layers.0.attention.v_proj.lora_B",
+    ]
     backbone.train()
     states(backbone)[-1].square().mean().backward()
     assert all(p.grad is not None for p in trainable)
@@ -140,7 +150,8 @@ def test_checkpointing_gives_the_same_gradients(folder: Path, kind: Any) -> None
 
 def test_unknown_targets_and_other_impossible_wishes(folder: Path) -> None:
     with pytest.raises(
-        BackboneError, match=r"no linear map 'q_porj'. Did you mean 'q_proj'\? All: intermediate_dense, k_proj, out_proj, output_dense"
+        BackboneError,
+        match=r"no linear map 'q_porj'. Did you mean 'q_proj'\? All: intermediate_dense, k_proj, out_proj, output_dense",
     ):
         attach(load(folder), AdapterConfig(targets=("v_proj", "q_porj")))
     with pytest.raises(BackboneError, match="the last 4 layers of small were asked for, it holds 3"):
@@ -154,7 +165,11 @@ def test_unknown_targets_and_other_impossible_wishes(folder: Path) -> None:
 
 
 def test_every_linear_map_can_be_a_target(folder: Path) -> None:
-    config = AdapterConfig(r=2, dropout=0.0, targets=("q_proj", "k_proj", "v_proj", "out_proj", "intermediate_dense", "output_dense"))
+    config = AdapterConfig(
+        r=2,
+        dropout=0.0,
+        targets=("q_proj", "k_proj", "v_proj", "out_proj", "intermediate_dense", "output_dense"),
+    )
     backbone = load(folder)
     trainable = attach(backbone, config)
     assert len(trainable) == 3 * 6 * 2
@@ -162,7 +177,9 @@ def test_every_linear_map_can_be_a_target(folder: Path) -> None:
     plain = load(folder)
     load_merged(plain, config, adapter_state(backbone))
     with torch.no_grad():
-        assert all(torch.allclose(a, b, atol=1e-5, rtol=1e-5) for a, b in zip(after, states(plain), strict=True))
+        assert all(
+            torch.allclose(a, b, atol=1e-5, rtol=1e-5) for a, b in zip(after, states(plain), strict=True)
+        )
 
 
 @pytest.mark.parametrize("kind", ["lora", "last_layers", "full"])
@@ -182,7 +199,9 @@ def test_a_trained_adapter_predicts_from_a_plain_backbone(folder: Path, kind: An
         tolerance = 1e-5 if dtype == "float32" else 1e-2
         assert float((a - b).float().norm() / a.float().norm()) < tolerance
     assert float((after[-1].float() - before[-1].float()).norm() / after[-1].float().norm()) > 0.03
-    assert sum(isinstance(m, LowRank) for m in plain.modules()) == (6 if (kind, dtype) == ("lora", "bfloat16") else 0)
+    assert sum(isinstance(m, LowRank) for m in plain.modules()) == (
+        6 if (kind, dtype) == ("lora", "bfloat16") else 0
+    )
 
 
 def test_merging_equals_the_adapter(folder: Path) -> None:
@@ -193,7 +212,9 @@ def test_merging_equals_the_adapter(folder: Path) -> None:
     assert set(backbone.state_dict()) == names
     assert not any(p.requires_grad for p in backbone.parameters())
     with torch.no_grad():
-        assert all(torch.allclose(a, b, atol=1e-5, rtol=1e-5) for a, b in zip(after, states(backbone), strict=True))
+        assert all(
+            torch.allclose(a, b, atol=1e-5, rtol=1e-5) for a, b in zip(after, states(backbone), strict=True)
+        )
 
 
 def test_a_merged_backbone_takes_a_new_adapter(folder: Path) -> None:
@@ -222,12 +243,21 @@ def test_states_that_do_not_fit_are_refused(folder: Path) -> None:
     attach(backbone, LORA)
     state = adapter_state(backbone)
     short = {name: value for name, value in state.items() if ".0." not in name}
-    with pytest.raises(BackboneError, match=r"saved adapter does not fit small: 4 tensors differ, first .*\(saved absent, here \(4, 32\)\)"):
+    with pytest.raises(
+        BackboneError,
+        match=r"saved adapter does not fit small: 4 tensors differ, first .*\(saved absent, here \(4, 32\)\)",
+    ):
         load_adapter_state(backbone, short)
     with pytest.raises(BackboneError, match="does not fit small"):
-        load_merged(load(folder), LORA, {name.replace("layers.0", "layers.7"): value for name, value in state.items()})
+        load_merged(
+            load(folder), LORA, {name.replace("layers.0", "layers.7"): value for name, value in state.items()}
+        )
     with pytest.raises(BackboneError, match="does not fit small"):
-        load_merged(load(folder), LORA, {name: value for name, value in state.items() if not name.endswith("q_proj.lora_B")})
+        load_merged(
+            load(folder),
+            LORA,
+            {name: value for name, value in state.items() if not name.endswith("q_proj.lora_B")},
+        )
     with pytest.raises(BackboneError, match="does not fit small"):
         load_merged(load(folder), AdapterConfig(kind="full"), {"nothing.weight": torch.zeros(1)})
     untouched = load(folder)
@@ -240,7 +270,10 @@ def test_prediction_needs_no_peft(tmp_path: Path) -> None:
     folder = hubfolders.write_hub_folder(tmp_path / "small")
     backbone = load(folder)
     after = shaken(backbone, attach(backbone, LORA))
-    save_file({name: value.contiguous() for name, value in adapter_state(backbone).items()}, tmp_path / "adapter.safetensors")
+    save_file(
+        {name: value.contiguous() for name, value in adapter_state(backbone).items()},
+        tmp_path / "adapter.safetensors",
+    )
     torch.save((WAVES, after[-1]), tmp_path / "expected.pt")
     code = (
         "import sys, torch; from safetensors.torch import load_file\n"
@@ -255,10 +288,23 @@ def test_prediction_needs_no_peft(tmp_path: Path) -> None:
     assert done.stdout.split() == ["True", "False", "False"]
 
 
-@pytest.mark.parametrize(("sizes", "count"), [((768, 12, 12, 3072, False), 589_824), ((1024, 24, 16, 4096, True), 1_572_864)])
+@pytest.mark.parametrize(
+    ("sizes", "count"), [((768, 12, 12, 3072, False), 589_824), ((1024, 24, 16, 4096, True), 1_572_864)]
+)
 def test_published_counts_of_trainable_parameters(sizes: tuple[Any, ...], count: int) -> None:
     """r = 16 on q_proj and v_proj of MERT-v1-95M and 330M."""
-    names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "do_stable_layer_norm")
+    names = (
+        "hidden_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "intermediate_size",
+        "do_stable_layer_norm",
+    )
     with torch.device("meta"):
-        backbone = Hubert(HubertConfig.from_json(dict(zip(names, sizes, strict=True)), "x"), Identity("x", "", "", ""), 24_000, True)
+        backbone = Hubert(
+            HubertConfig.from_json(dict(zip(names, sizes, strict=True)), "x"),
+            Identity("x", "", "", ""),
+            24_000,
+            True,
+        )
         assert sum(p.numel() for p in attach(backbone, AdapterConfig())) == count

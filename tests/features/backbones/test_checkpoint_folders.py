@@ -27,7 +27,9 @@ def last_layer(folder: Path, **arguments: Any) -> torch.Tensor:
     found: list[torch.Tensor] = []
     backbone = load_backbone(str(folder), **arguments)
     with torch.no_grad():
-        backbone(torch.randn(1, 12_000, generator=torch.Generator().manual_seed(1)), lambda _, x: found.append(x))
+        backbone(
+            torch.randn(1, 12_000, generator=torch.Generator().manual_seed(1)), lambda _, x: found.append(x)
+        )
     return found[-1]
 
 
@@ -35,22 +37,43 @@ def set_json(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-@pytest.mark.parametrize("weights", ["pytorch_model.bin", "model.safetensors", "sharded.bin", "sharded.safetensors"])
+@pytest.mark.parametrize(
+    "weights", ["pytorch_model.bin", "model.safetensors", "sharded.bin", "sharded.safetensors"]
+)
 def test_every_kind_of_weight_file(tmp_path: Path, weights: Any) -> None:
     plain = last_layer(hubfolders.write_hub_folder(tmp_path / "plain"))
     assert torch.equal(plain, last_layer(hubfolders.write_hub_folder(tmp_path / "other", weights=weights)))
 
 
 def test_checkpoints_with_a_head_and_old_pickles(tmp_path: Path) -> None:
-    heads = {"lm_head.weight": torch.zeros(4, 32), "lm_head.bias": torch.zeros(4), "project_hid.weight": torch.zeros(2, 32)}
+    heads = {
+        "lm_head.weight": torch.zeros(4, 32),
+        "lm_head.bias": torch.zeros(4),
+        "project_hid.weight": torch.zeros(2, 32),
+    }
     plain = last_layer(hubfolders.write_hub_folder(tmp_path / "plain"))
-    assert torch.equal(plain, last_layer(hubfolders.write_hub_folder(tmp_path / "ctc", prefix="hubert.", heads=heads)))
-    assert torch.equal(plain, last_layer(hubfolders.write_hub_folder(tmp_path / "wav2vec2", prefix="wav2vec2.", fields={"model_type": "wav2vec2"})))
+    assert torch.equal(
+        plain, last_layer(hubfolders.write_hub_folder(tmp_path / "ctc", prefix="hubert.", heads=heads))
+    )
+    assert torch.equal(
+        plain,
+        last_layer(
+            hubfolders.write_hub_folder(
+                tmp_path / "wav2vec2", prefix="wav2vec2.", fields={"model_type": "wav2vec2"}
+            )
+        ),
+    )
     old = hubfolders.write_hub_folder(tmp_path / "old")
-    torch.save(torch.load(old / "pytorch_model.bin", weights_only=True), old / "pytorch_model.bin", _use_new_zipfile_serialization=False)
+    torch.save(
+        torch.load(old / "pytorch_model.bin", weights_only=True),
+        old / "pytorch_model.bin",
+        _use_new_zipfile_serialization=False,
+    )
     assert torch.equal(plain, last_layer(old))
     half = hubfolders.write_hub_folder(tmp_path / "half")
-    hubfolders.save_weights(half, {n: v.half() for n, v in torch.load(half / "pytorch_model.bin", weights_only=True).items()})
+    hubfolders.save_weights(
+        half, {n: v.half() for n, v in torch.load(half / "pytorch_model.bin", weights_only=True).items()}
+    )
     assert last_layer(half).dtype == torch.float32
 
 
@@ -58,18 +81,34 @@ def test_identity_and_settings(tmp_path: Path) -> None:
     folder = hubfolders.write_hub_folder(tmp_path / "mine")
     backbone = load_backbone(str(folder))
     digest = hashlib.sha256((folder / "pytorch_model.bin").read_bytes()).hexdigest()
-    assert (backbone.identity.name, backbone.identity.revision, backbone.identity.weights) == ("mine", "local", digest)
+    assert (backbone.identity.name, backbone.identity.revision, backbone.identity.weights) == (
+        "mine",
+        "local",
+        digest,
+    )
     assert backbone.identity.licence == "CC-BY-NC-4.0"
     assert backbone.identity.trained
-    assert (backbone.sample_rate, backbone.hop, backbone.span, backbone.n_layers, backbone.dim) == (24_000, 320, 400, 3, 32)
+    assert (backbone.sample_rate, backbone.hop, backbone.span, backbone.n_layers, backbone.dim) == (
+        24_000,
+        320,
+        400,
+        3,
+        32,
+    )
     assert not any(p.requires_grad for p in backbone.parameters())
     assert not backbone.training
 
     speech = hubfolders.write_hub_folder(
-        tmp_path / "speech", fields={"model_type": "hubert"}, preprocessor={"sampling_rate": 16_000, "do_normalize": False}
+        tmp_path / "speech",
+        fields={"model_type": "hubert"},
+        preprocessor={"sampling_rate": 16_000, "do_normalize": False},
     )
     other = load_backbone(str(speech))
-    assert (other.sample_rate, other.normalise, other.identity.licence) == (16_000, False, "see the checkpoint's model card")
+    assert (other.sample_rate, other.normalise, other.identity.licence) == (
+        16_000,
+        False,
+        "see the checkpoint's model card",
+    )
 
     bare = hubfolders.write_hub_folder(tmp_path / "bare", preprocessor={})
     with pytest.raises(BackboneError, match="does not say its sample rate"):
@@ -122,11 +161,15 @@ def test_missing_unknown_and_misshapen_tensors(tmp_path: Path) -> None:
     name = "encoder.layers.2.attention.q_proj.weight"
     cases = {
         "lacks encoder.layers.2.attention.q_proj.weight": {n: v for n, v in state.items() if n != name},
-        "lacks encoder.pos_conv_embed.conv.weight": {n: v for n, v in state.items() if not n.endswith("weight_g")},
+        "lacks encoder.pos_conv_embed.conv.weight": {
+            n: v for n, v in state.items() if not n.endswith("weight_g")
+        },
         "holds tensors of another network: encoder.layers.3.attention.q_proj.weight": state
         | {"encoder.layers.3.attention.q_proj.weight": state[name]},
-        r"does not fit its config.json: .*q_proj.weight \(32, 31\) for \(32, 32\)": state | {name: state[name][:, :31]},
-        "lacks encoder.pos_conv_embed.conv.weight\\. ": state | {"encoder.pos_conv_embed.conv.weight_g": torch.ones(32, 1, 1)},
+        r"does not fit its config.json: .*q_proj.weight \(32, 31\) for \(32, 32\)": state
+        | {name: state[name][:, :31]},
+        "lacks encoder.pos_conv_embed.conv.weight\\. ": state
+        | {"encoder.pos_conv_embed.conv.weight_g": torch.ones(32, 1, 1)},
         f"not finite in {name}": state | {name: state[name] * float("nan")},
     }
     for said, broken in cases.items():
@@ -134,7 +177,9 @@ def test_missing_unknown_and_misshapen_tensors(tmp_path: Path) -> None:
         with pytest.raises(BackboneError, match=said):
             load_backbone(str(folder))
     hubfolders.save_weights(folder, {n: v for n, v in state.items() if "encoder.layers.2." not in n})
-    with pytest.raises(BackboneError, match=r"lacks encoder.layers.2.* and 13 more"):  # even when those layers are not wanted
+    with pytest.raises(
+        BackboneError, match=r"lacks encoder.layers.2.* and 13 more"
+    ):  # even when those layers are not wanted
         load_backbone(str(folder), depth=1)
 
 
@@ -152,8 +197,15 @@ class Evil:
 def test_a_pickle_that_wants_to_run_code_is_refused(tmp_path: Path, zipped: bool) -> None:
     folder = hubfolders.write_hub_folder(tmp_path / "small")
     state = torch.load(folder / "pytorch_model.bin", weights_only=True)
-    torch.save(state | {"extra": Evil(tmp_path / "ran")}, folder / "pytorch_model.bin", _use_new_zipfile_serialization=zipped)
-    with pytest.raises(BackboneError, match=r"pytorch_model.bin holds more than tensors and was refused: loading it could run code .*system"):
+    torch.save(
+        state | {"extra": Evil(tmp_path / "ran")},
+        folder / "pytorch_model.bin",
+        _use_new_zipfile_serialization=zipped,
+    )
+    with pytest.raises(
+        BackboneError,
+        match=r"pytorch_model.bin holds more than tensors and was refused: loading it could run code .*system",
+    ):
         load_backbone(str(folder))
     assert not (tmp_path / "ran").exists()
 
@@ -164,7 +216,9 @@ def test_truncated_files(tmp_path: Path, weights: Any, share: float) -> None:
     folder = hubfolders.write_hub_folder(tmp_path / "small", weights=weights)
     data = (folder / weights).read_bytes()
     (folder / weights).write_bytes(data[: int(share * len(data))])
-    with pytest.raises(BackboneError, match=f"{weights} (cannot be read as weights|is not a whole safetensors file)"):
+    with pytest.raises(
+        BackboneError, match=f"{weights} (cannot be read as weights|is not a whole safetensors file)"
+    ):
         load_backbone(str(folder))
 
 
@@ -236,7 +290,12 @@ def test_names() -> None:
 
 def test_importing_the_package_imports_no_torch() -> None:
     code = "import sys, beatmeter.features.backbones; print('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        == "False"
+    )
 
 
 def test_depth_must_exist() -> None:

@@ -18,7 +18,15 @@ from beatmeter.features.backbones.adapters import attach
 from beatmeter.features.backbones.base import Backbone
 from beatmeter.features.backbones.hubert import Hubert
 from beatmeter.features.pooling import chunk_spec, feature_spec
-from beatmeter.settings import EMBEDDED, MERT_95M, MERT_330M, SPECTRAL, UNTRAINED, AdapterConfig, FeatureConfig
+from beatmeter.settings import (
+    EMBEDDED,
+    MERT_95M,
+    MERT_330M,
+    SPECTRAL,
+    UNTRAINED,
+    AdapterConfig,
+    FeatureConfig,
+)
 
 # what stands for the two published checkpoints, whose weights are not here: small ones of their architecture
 BACKBONES: dict[str, Callable[[Path], str]] = {
@@ -52,7 +60,9 @@ def music(chunks: int, samples: int, rate: int = 24_000) -> Tensor:
     t = torch.arange(samples) / rate
     chord = torch.stack([torch.sin(2 * torch.pi * f * t) for f in (220.0, 277.2, 329.6)]).sum(0)
     clicks = torch.exp(-30 * (t % 0.5)) * torch.sin(2 * torch.pi * 1_000 * t)
-    return torch.stack([0.1 * chord * (1 + i) + clicks + 0.01 * torch.sin((3 + i) * t) for i in range(chunks)])
+    return torch.stack(
+        [0.1 * chord * (1 + i) + clicks + 0.01 * torch.sin((3 + i) * t) for i in range(chunks)]
+    )
 
 
 def test_every_name_is_here() -> None:
@@ -75,14 +85,21 @@ def test_attributes(backbone: Backbone) -> None:
 
 
 def test_shapes_frames_and_layer_numbers(backbone: Backbone) -> None:
-    for samples in (backbone.span, backbone.span + backbone.hop - 1, backbone.sample_rate, chunk_spec(backbone).length):
+    for samples in (
+        backbone.span,
+        backbone.span + backbone.hop - 1,
+        backbone.sample_rate,
+        chunk_spec(backbone).length,
+    ):
         found = states(backbone, music(2, samples))
         assert list(found) == list(range(1, backbone.n_layers + 1))
         for x in found.values():
             assert x.shape == (2, backbone.frames(samples), backbone.dim)
             assert x.dtype == torch.float32
             assert bool(torch.isfinite(x).all())
-    assert backbone.frames(chunk_spec(backbone).length) * backbone.hop == chunk_spec(backbone).hop  # chunks join without drift
+    assert (
+        backbone.frames(chunk_spec(backbone).length) * backbone.hop == chunk_spec(backbone).hop
+    )  # chunks join without drift
 
 
 def test_frames_lie_where_chunking_says(backbone: Backbone) -> None:
@@ -105,7 +122,11 @@ def test_frames_lie_where_chunking_says(backbone: Backbone) -> None:
 
 def test_deterministic_and_blind_to_the_rest_of_the_batch(name: str, backbone: Backbone) -> None:
     waves = music(3, 30_000)
-    first, second, again = states(backbone, waves), states(backbone, waves), states(load_backbone(name), waves)
+    first, second, again = (
+        states(backbone, waves),
+        states(backbone, waves),
+        states(load_backbone(name), waves),
+    )
     alone = [states(backbone, wave[None]) for wave in waves]
     for k, x in first.items():
         assert torch.equal(x, second[k])
@@ -148,7 +169,9 @@ def test_lag_pooling_fits_the_states(backbone: Backbone) -> None:
 
 def test_an_outline_has_the_same_spec(name: str, backbone: Backbone) -> None:
     config = FeatureConfig(poolings=("stats", "lag"))
-    assert feature_spec(load_backbone(name, weights=False), config, "float32") == feature_spec(backbone, config, "float32")
+    assert feature_spec(load_backbone(name, weights=False), config, "float32") == feature_spec(
+        backbone, config, "float32"
+    )
 
 
 def test_lora_changes_nothing_before_its_first_step(backbone: Backbone) -> None:
@@ -165,6 +188,9 @@ def test_lora_changes_nothing_before_its_first_step(backbone: Backbone) -> None:
 
 def test_fingerprints_tell_backbones_apart(tmp_path: Path) -> None:
     config = FeatureConfig(poolings=("stats",), layers="1")
-    prints = {feature_spec(load_backbone(make(tmp_path / key.replace("/", "-"))), config, "float32").fingerprint for key, make in BACKBONES.items()}
+    prints = {
+        feature_spec(load_backbone(make(tmp_path / key.replace("/", "-"))), config, "float32").fingerprint
+        for key, make in BACKBONES.items()
+    }
     assert len(prints) == len(BACKBONES)
     assert np.all([len(p) == 64 for p in prints])

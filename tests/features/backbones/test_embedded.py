@@ -25,7 +25,12 @@ def nothing_shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_seeded_weights_are_golden_and_said_to_be_untrained(nothing_shipped: None) -> None:
     identity = load_backbone("embedded").identity
     assert identity.weights == SEED_0
-    assert (identity.name, identity.revision, identity.licence, identity.trained) == ("embedded", "seed-0", "MIT", False)
+    assert (identity.name, identity.revision, identity.licence, identity.trained) == (
+        "embedded",
+        "seed-0",
+        "MIT",
+        False,
+    )
     assert embedded.fresh(1).identity.weights != SEED_0
     torch.manual_seed(5)
     assert embedded.fresh().identity.weights == SEED_0  # no other random state enters
@@ -38,7 +43,10 @@ def test_same_features_in_another_process() -> None:
         "b(torch.sin(torch.arange(48000) * 0.05)[None], lambda k, x: found.append([float(x.double().sum()), float(x[0, 7, 3])]))\n"
         "print(json.dumps([b.identity.weights, found]))"
     )
-    first, second = (subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout for _ in range(2))
+    first, second = (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        for _ in range(2)
+    )
     assert first == second
     weights, found = json.loads(first)
     assert weights == load_backbone("embedded").identity.weights
@@ -47,10 +55,21 @@ def test_same_features_in_another_process() -> None:
 
 def test_architecture(nothing_shipped: None) -> None:
     backbone = load_backbone("embedded")
-    assert (backbone.sample_rate, backbone.hop, backbone.span, backbone.dim, backbone.n_layers) == (24_000, 320, 400, 128, 6)
+    assert (backbone.sample_rate, backbone.hop, backbone.span, backbone.dim, backbone.n_layers) == (
+        24_000,
+        320,
+        400,
+        128,
+        6,
+    )
     assert backbone.frames(120_080) == 375
     assert 1_000_000 < sum(p.numel() for p in backbone.parameters()) < 4_000_000
-    assert {n.rpartition(".")[2] for n, _ in backbone.named_modules()} >= {"q_proj", "k_proj", "v_proj", "out_proj"}
+    assert {n.rpartition(".")[2] for n, _ in backbone.named_modules()} >= {
+        "q_proj",
+        "k_proj",
+        "v_proj",
+        "out_proj",
+    }
     trainable = embedded.fresh(2)
     assert all(p.requires_grad for p in trainable.parameters())
 

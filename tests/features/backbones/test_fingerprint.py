@@ -45,7 +45,13 @@ def features(name: Path, spec: FeatureSpec) -> dict[str, Tensor]:
 @pytest.fixture(scope="module", params=["pre-LN", "post-LN"])
 def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two layers of width 16: small enough to be asked two hundred times."""
-    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 32, "conv_dim": [8] * 7}
+    sizes = {
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 32,
+        "conv_dim": [8] * 7,
+    }
     folder = tmp_path_factory.mktemp("fingerprint") / "tiny"
     return write_hub_folder(folder, pre_norm=request.param == "pre-LN", weights="model.safetensors", **sizes)
 
@@ -76,11 +82,15 @@ def outcome(changed: Path, spec: FeatureSpec, made: dict[str, Tensor]) -> Outcom
     except BeatmeterError:
         return "refused"
     assert again.keys() == made.keys()
-    assert all(torch.equal(again[name], made[name]) for name in made), "the fingerprint stayed, the features did not"
+    assert all(torch.equal(again[name], made[name]) for name in made), (
+        "the fingerprint stayed, the features did not"
+    )
     return "equal features"
 
 
-def test_every_field_of_a_checkpoint_has_its_part_in_the_fingerprint(checkpoint: Path, tmp_path: Path) -> None:
+def test_every_field_of_a_checkpoint_has_its_part_in_the_fingerprint(
+    checkpoint: Path, tmp_path: Path
+) -> None:
     spec, made = spec_of(checkpoint), features(checkpoint, spec_of(checkpoint))
     copy = tmp_path / "tiny"
     shutil.copytree(checkpoint, copy)
@@ -92,17 +102,34 @@ def test_every_field_of_a_checkpoint_has_its_part_in_the_fingerprint(checkpoint:
         if file == "config.json":
             values = dict.fromkeys(REFUSED, None) | values  # what others may hold too
         for name, value in values.items():
-            others = [{**values, name: other} for other in alternatives(value)] + [{k: v for k, v in values.items() if k != name}]
+            others = [{**values, name: other} for other in alternatives(value)] + [
+                {k: v for k, v in values.items() if k != name}
+            ]
             for other in others:
                 (copy / file).write_text(json.dumps(other))
                 found.setdefault(name, set()).add(outcome(copy, spec, made))
         (copy / file).write_text(text)
-    deciding = {"num_attention_heads", "layer_norm_eps", "conv_stride", "do_stable_layer_norm", "sampling_rate", "do_normalize"}
-    assert all("another fingerprint" in found[name] for name in deciding), {name: found[name] for name in deciding}
+    deciding = {
+        "num_attention_heads",
+        "layer_norm_eps",
+        "conv_stride",
+        "do_stable_layer_norm",
+        "sampling_rate",
+        "do_normalize",
+    }
+    assert all("another fingerprint" in found[name] for name in deciding), {
+        name: found[name] for name in deciding
+    }
     dropouts = {name for name in found if name.endswith("dropout")}
     assert len(dropouts) == 4
-    assert all("another fingerprint" not in found[name] for name in dropouts), "dropouts act in training alone"
-    assert {name for name in REFUSED if "refused" in found[name]} >= {"hidden_act", "feat_extract_activation", "deepnorm"}
+    assert all("another fingerprint" not in found[name] for name in dropouts), (
+        "dropouts act in training alone"
+    )
+    assert {name for name in REFUSED if "refused" in found[name]} >= {
+        "hidden_act",
+        "feat_extract_activation",
+        "deepnorm",
+    }
     (copy / "preprocessor_config.json").unlink()
     assert outcome(copy, spec, made) in ("another fingerprint", "refused")
 
@@ -176,19 +203,29 @@ def test_every_setting_of_features_has_its_part_in_the_fingerprint(checkpoint: P
 
 def test_every_field_of_a_spec_is_in_its_fingerprint(checkpoint: Path) -> None:
     spec = spec_of(checkpoint)
-    others: dict[str, Any] = {"chunk": replace(spec.chunk, tail_min=0), "poolings": spec.poolings[:1], "encoder": {}, "code": {"decoding": 9}}
+    others: dict[str, Any] = {
+        "chunk": replace(spec.chunk, tail_min=0),
+        "poolings": spec.poolings[:1],
+        "encoder": {},
+        "code": {"decoding": 9},
+    }
     for field in fields(FeatureSpec):
         if field.name == "schema":
             continue
         value = getattr(spec, field.name)
-        other = others.get(field.name, (not value) if isinstance(value, bool) else value + 3 if isinstance(value, int) else f"{value}-")
+        other = others.get(
+            field.name,
+            (not value) if isinstance(value, bool) else value + 3 if isinstance(value, int) else f"{value}-",
+        )
         assert replace(spec, **{field.name: other}).fingerprint != spec.fingerprint, field.name
 
 
 def test_a_spec_of_an_earlier_schema_keeps_its_fingerprint_and_agrees(checkpoint: Path) -> None:
     """The shipped models were made with schema 1."""
     for name in ("embedded", "spectral"):
-        about = json.loads((Path(pooling.__file__).parents[1] / "models" / f"{name}-lag" / "run.json").read_text())
+        about = json.loads(
+            (Path(pooling.__file__).parents[1] / "models" / f"{name}-lag" / "run.json").read_text()
+        )
         saved = FeatureSpec.from_json(about["spec"])
         assert saved.schema == 1
         assert saved.to_json() == about["spec"]

@@ -53,7 +53,11 @@ def test_cached_copy_needs_no_network(cache: Path) -> None:
     folder = put_in_cache(cache, MERT_330M)
     backbone = load_backbone(MERT_330M)
     digest = hashlib.sha256((folder / "pytorch_model.bin").read_bytes()).hexdigest()
-    assert (backbone.identity.name, backbone.identity.revision, backbone.identity.weights) == (MERT_330M, COMMIT, digest)
+    assert (backbone.identity.name, backbone.identity.revision, backbone.identity.weights) == (
+        MERT_330M,
+        COMMIT,
+        digest,
+    )
     assert backbone.identity.licence == "CC-BY-NC-4.0"
     assert load_backbone(MERT_330M, revision=COMMIT).identity == backbone.identity
     assert load_backbone(MERT_330M, weights=False).identity == backbone.identity
@@ -61,11 +65,15 @@ def test_cached_copy_needs_no_network(cache: Path) -> None:
 
 def test_weights_that_are_not_the_published_ones_are_refused(cache: Path) -> None:
     put_in_cache(cache, MERT_95M, mert.KNOWN[MERT_95M].revision, pre_norm=False)
-    with pytest.raises(BackboneError, match=f"have sha256 [0-9a-f]{{64}}, not the published {mert.KNOWN[MERT_95M].sha256}"):
+    with pytest.raises(
+        BackboneError, match=f"have sha256 [0-9a-f]{{64}}, not the published {mert.KNOWN[MERT_95M].sha256}"
+    ):
         load_backbone(MERT_95M)
 
 
-def test_a_folder_with_the_published_weights_is_that_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_with_the_published_weights_is_that_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Wherever it lies: features made from a copy and from the hub share one fingerprint."""
     folder = hubfolders.write_hub_folder(tmp_path / "copy")
     digest = hashlib.sha256((folder / "pytorch_model.bin").read_bytes()).hexdigest()
@@ -78,7 +86,9 @@ def test_offline_error_names_the_command_and_the_embedded_backbone(cache: Path) 
     with pytest.raises(BackboneError) as caught:
         load_backbone(MERT_95M)
     said = str(caught.value)
-    assert f"hf download {MERT_95M} --revision {mert.KNOWN[MERT_95M].revision} --include 'config.json'" in said
+    assert (
+        f"hf download {MERT_95M} --revision {mert.KNOWN[MERT_95M].revision} --include 'config.json'" in said
+    )
     assert "--set features.backbone=embedded" in said
     assert "\n" not in said
     with pytest.raises(BackboneError, match="Did you mean 'm-a-p/MERT-v1-95M'"):
@@ -100,7 +110,11 @@ def test_one_kind_of_weights_is_chosen() -> None:
     assert hub._choose([*settings, *rest]) == [*settings, "pytorch_model.bin"]
     assert hub._choose(["config.json", *rest, "model.safetensors"]) == ["config.json", "model.safetensors"]
     shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
-    assert hub._choose(["config.json", "model.safetensors.index.json", *shards]) == ["config.json", "model.safetensors.index.json", *shards]
+    assert hub._choose(["config.json", "model.safetensors.index.json", *shards]) == [
+        "config.json",
+        "model.safetensors.index.json",
+        *shards,
+    ]
     assert hub._choose(rest) == []
 
 
@@ -117,11 +131,28 @@ class Hub(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0]
         files = sorted(f.name for f in self.folder.iterdir())
         if path.startswith("/api/models/someone/small/tree/"):
-            self._send(json.dumps([{"type": "file", "path": f, "size": (self.folder / f).stat().st_size, "oid": "a" * 40} for f in files]).encode())
+            self._send(
+                json.dumps(
+                    [
+                        {"type": "file", "path": f, "size": (self.folder / f).stat().st_size, "oid": "a" * 40}
+                        for f in files
+                    ]
+                ).encode()
+            )
         elif path.startswith("/api/models/someone/small"):
-            about = {"_id": "1", "id": "someone/small", "sha": COMMIT, "private": False, "tags": [], "siblings": [{"rfilename": f} for f in files]}
+            about = {
+                "_id": "1",
+                "id": "someone/small",
+                "sha": COMMIT,
+                "private": False,
+                "tags": [],
+                "siblings": [{"rfilename": f} for f in files],
+            }
             self._send(json.dumps(about).encode())
-        elif path.startswith(f"/someone/small/resolve/{COMMIT}/") and (name := path.rpartition("/")[2]) in files:
+        elif (
+            path.startswith(f"/someone/small/resolve/{COMMIT}/")
+            and (name := path.rpartition("/")[2]) in files
+        ):
             if self.command == "GET":
                 self.asked.append(name)
             data = (self.folder / name).read_bytes()
@@ -131,7 +162,11 @@ class Hub(BaseHTTPRequestHandler):
 
     def _send(self, data: bytes, headers: dict[str, str] | None = None, status: int = 200) -> None:
         self.send_response(status)
-        for name, value in {"Content-Length": str(len(data)), "Content-Type": "application/json", **(headers or {})}.items():
+        for name, value in {
+            "Content-Length": str(len(data)),
+            "Content-Type": "application/json",
+            **(headers or {}),
+        }.items():
             self.send_header(name, value)
         self.end_headers()
         if self.command == "GET":
@@ -161,19 +196,37 @@ def show(*arguments: str, **environment: str) -> str:
     """What a fresh process gets: the hub's client reads its environment when it is imported."""
     kept = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
     done = subprocess.run(
-        [sys.executable, "-c", SHOW, *arguments], capture_output=True, text=True, check=True, env=kept | environment, timeout=PATIENCE
+        [sys.executable, "-c", SHOW, *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=kept | environment,
+        timeout=PATIENCE,
     )
     return done.stdout.strip().splitlines()[-1]
 
 
-def test_download_takes_only_what_is_needed_and_then_works_offline(tmp_path: Path, served: tuple[str, type[Hub]]) -> None:
+def test_download_takes_only_what_is_needed_and_then_works_offline(
+    tmp_path: Path, served: tuple[str, type[Hub]]
+) -> None:
     endpoint, handler = served
-    environment = {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_OFFLINE": "0"}
+    environment = {
+        "HF_HUB_CACHE": str(tmp_path / "hub"),
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "HF_HUB_OFFLINE": "0",
+    }
     digest = hashlib.sha256((handler.folder / "pytorch_model.bin").read_bytes()).hexdigest()
-    assert json.loads(show("someone/small", **environment, HF_ENDPOINT=endpoint)) == ["someone/small", COMMIT, digest]
+    assert json.loads(show("someone/small", **environment, HF_ENDPOINT=endpoint)) == [
+        "someone/small",
+        COMMIT,
+        digest,
+    ]
     assert sorted(handler.asked) == ["config.json", "preprocessor_config.json", "pytorch_model.bin"]
     handler.asked.clear()
-    assert json.loads(show("someone/small", **environment | {"HF_HUB_OFFLINE": "1"}, HF_ENDPOINT="http://127.0.0.1:9")) == [
+    assert json.loads(
+        show("someone/small", **environment | {"HF_HUB_OFFLINE": "1"}, HF_ENDPOINT="http://127.0.0.1:9")
+    ) == [
         "someone/small",
         COMMIT,
         digest,

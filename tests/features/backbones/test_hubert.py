@@ -27,8 +27,19 @@ ARCHITECTURES: list[dict[str, Any]] = [
     {"pre_norm": False},
     {"pre_norm": True, "feat_extract_norm": "layer", "conv_bias": True},
     {"pre_norm": False, "feat_extract_norm": "layer"},
-    {"pre_norm": False, "conv_bias": True, "conv_kernel": [7, 4, 5, 3, 1, 2, 2], "num_conv_pos_embeddings": 15},
-    {"pre_norm": True, "feat_proj_layer_norm": False, "conv_dim": [16, 24, 8, 16], "conv_kernel": [10, 3, 2, 5], "conv_stride": [5, 4, 4, 4]},
+    {
+        "pre_norm": False,
+        "conv_bias": True,
+        "conv_kernel": [7, 4, 5, 3, 1, 2, 2],
+        "num_conv_pos_embeddings": 15,
+    },
+    {
+        "pre_norm": True,
+        "feat_proj_layer_norm": False,
+        "conv_dim": [16, 24, 8, 16],
+        "conv_kernel": [10, 3, 2, 5],
+        "conv_stride": [5, 4, 4, 4],
+    },
 ]
 
 
@@ -59,7 +70,11 @@ def reference(folder: Path, waves: Tensor) -> list[Tensor]:
             *("feature_extractor_cqt", "deepnorm", "attention_relax"),
         ):
             config.pop(name, None)
-        model = HubertModel(TheirConfig(**{**config, "layerdrop": 0.0, "apply_spec_augment": False}, attn_implementation="eager")).eval()
+        model = HubertModel(
+            TheirConfig(
+                **{**config, "layerdrop": 0.0, "apply_spec_augment": False}, attn_implementation="eager"
+            )
+        ).eval()
         model.load_state_dict(torch.load(folder / "pytorch_model.bin", weights_only=True), strict=True)
         with torch.no_grad():
             result = model(waves, output_hidden_states=True)
@@ -120,7 +135,10 @@ def test_a_batch_at_once_equals_chunk_by_chunk(tmp_path: Path) -> None:
         assert isinstance(backbone, Hubert)
         waves = torch.randn(3, 40_000)
         with torch.no_grad():
-            assert difference([backbone.feature_extractor._stack(waves)], [backbone.feature_extractor(waves)]) < 1e-5
+            assert (
+                difference([backbone.feature_extractor._stack(waves)], [backbone.feature_extractor(waves)])
+                < 1e-5
+            )
 
 
 def test_pickles_and_copies(tmp_path: Path) -> None:
@@ -184,7 +202,9 @@ def test_a_chunk_does_not_see_its_batch(tmp_path: Path) -> None:
             together = states(backbone, waves)
             alone = [states(backbone, wave[None]) for wave in waves]
         for k, layer in enumerate(together):
-            assert float((layer - torch.cat([a[k] for a in alone])).abs().max()) < 1e-5 * float(layer.abs().max())
+            assert float((layer - torch.cat([a[k] for a in alone])).abs().max()) < 1e-5 * float(
+                layer.abs().max()
+            )
 
 
 def test_input_normalisation(tmp_path: Path) -> None:
@@ -239,11 +259,20 @@ def test_wrong_waves_are_refused(tmp_path: Path) -> None:
 )
 def test_published_sizes(size: str, sizes: tuple[int, int, int, int, bool], parameters: int) -> None:
     """Parameter counts of the published checkpoints, which store the positional kernel in two parts and a mask embedding."""
-    names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "do_stable_layer_norm")
+    names = (
+        "hidden_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "intermediate_size",
+        "do_stable_layer_norm",
+    )
     config = HubertConfig.from_json(dict(zip(names, sizes, strict=True)), size)
     with torch.device("meta"):
         model = Hubert(config, Identity(size, "", "", ""), 24_000, True)
-    assert sum(p.numel() for p in model.parameters()) + config.num_conv_pos_embeddings + config.hidden_size == parameters
+    assert (
+        sum(p.numel() for p in model.parameters()) + config.num_conv_pos_embeddings + config.hidden_size
+        == parameters
+    )
     assert (model.hop, model.span, model.frames(120_000), model.frames(120_080)) == (320, 400, 374, 375)
 
 

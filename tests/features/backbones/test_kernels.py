@@ -28,7 +28,9 @@ def test_linear(trust: None, dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(0)
     x, w, b = (torch.randn(s, generator=generator).to(dtype) for s in ((2, 70, 48), (96, 48), (96,)))
     strided = torch.randn(2, 140, 96, generator=generator).to(dtype)[:, ::2, ::2]
-    overlapping = torch.randn(200, 16, generator=generator).to(dtype).unfold(0, 3, 2).transpose(1, 2).flatten(1)
+    overlapping = (
+        torch.randn(200, 16, generator=generator).to(dtype).unfold(0, 3, 2).transpose(1, 2).flatten(1)
+    )
     for bias in (b, None):
         assert near(kernels.linear(x, w, bias), F.linear(x, w, bias))
         assert near(kernels.linear(x, w, bias, activate=True), F.gelu(F.linear(x, w, bias)))
@@ -70,10 +72,17 @@ def test_dropout_drops_its_share_and_keeps_the_mean(dtype: torch.dtype, share: f
 
 
 def test_attention_that_learns_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = [torch.randn(2, 3, 20, 8, generator=torch.Generator().manual_seed(i)).bfloat16().requires_grad_() for i in range(3)]
+    made = [
+        torch.randn(2, 3, 20, 8, generator=torch.Generator().manual_seed(i)).bfloat16().requires_grad_()
+        for i in range(3)
+    ]
     ours, theirs = kernels.attention(*made), F.scaled_dot_product_attention(*made)
     assert near(ours, theirs)
-    for a, b in zip(torch.autograd.grad(ours.square().sum(), made), torch.autograd.grad(theirs.square().sum(), made), strict=True):
+    for a, b in zip(
+        torch.autograd.grad(ours.square().sum(), made),
+        torch.autograd.grad(theirs.square().sum(), made),
+        strict=True,
+    ):
         assert near(a, b)
     monkeypatch.setattr(kernels, "dropout", lambda x, share: x * share)
     assert near(kernels.attention(*made, 0.5), 0.5 * theirs), "weights are what is dropped"
@@ -86,12 +95,20 @@ def test_wide_convolution(taps: int) -> None:
     ours, theirs = kernels.wide_convolution(x, conv), conv(x.transpose(1, 2))[:, :, :9].transpose(1, 2)
     assert torch.allclose(ours, theirs, atol=1e-6)
     wanted = (x, conv.weight, conv.bias)
-    for a, b in zip(torch.autograd.grad(ours.square().sum(), wanted), torch.autograd.grad(theirs.square().sum(), wanted), strict=True):
+    for a, b in zip(
+        torch.autograd.grad(ours.square().sum(), wanted),
+        torch.autograd.grad(theirs.square().sum(), wanted),
+        strict=True,
+    ):
         assert torch.allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
 def test_gradients_flow_through_every_function() -> None:
-    x, w, b = torch.randn(5, 8, requires_grad=True), torch.randn(8, 8, requires_grad=True), torch.randn(8, requires_grad=True)
+    x, w, b = (
+        torch.randn(5, 8, requires_grad=True),
+        torch.randn(8, 8, requires_grad=True),
+        torch.randn(8, requires_grad=True),
+    )
     ours = torch.autograd.grad(kernels.linear(x, w, b, activate=True).square().sum(), (x, w, b))
     theirs = torch.autograd.grad(F.gelu(F.linear(x, w, b)).square().sum(), (x, w, b))
     assert all(torch.allclose(a, t, rtol=1e-5) for a, t in zip(ours, theirs, strict=True))

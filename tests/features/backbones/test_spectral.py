@@ -75,7 +75,9 @@ def test_a_sine_lights_its_bin_and_gain_is_an_offset(backbone: SpectralBackbone)
     sine = torch.sin(2 * torch.pi * 440 * time)[None]
     got = states(backbone, sine)[0, 187]
     assert got[64:].argmax().item() == 36
-    assert torch.allclose(states(backbone, sine * 0.1)[0, 187][64 + 36], got[64 + 36] + np.log(0.1), atol=1e-3)
+    assert torch.allclose(
+        states(backbone, sine * 0.1)[0, 187][64 + 36], got[64 + 36] + np.log(0.1), atol=1e-3
+    )
 
 
 def test_log_mel_is_the_first_part(backbone: SpectralBackbone) -> None:
