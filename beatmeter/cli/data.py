@@ -158,13 +158,7 @@ def split(
 
 @data.command()
 @click.argument("out", type=click.Path())
-@click.option(
-    "--clips",
-    type=click.IntRange(min=1),
-    default=600,
-    show_default=True,
-    help="Number of clips, the six classes in turn.",
-)
+@click.option("--clips", type=click.IntRange(min=1), default=600, show_default=True, help="Number of clips.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the set.")
 @click.option(
     "--seconds", type=click.FloatRange(1, 3600), default=30.0, show_default=True, help="Length of every clip."
@@ -177,8 +171,15 @@ def split(
     show_default=True,
     help="Audio format.",
 )
+@click.option(
+    "--mix",
+    type=click.Choice(["even", "music"]),
+    default="even",
+    show_default=True,
+    help="Classes in equal numbers, or as often as in music.",
+)
 @jobs_option
-def synth(out: str, clips: int, seed: int, seconds: float, suffix: str, jobs: int) -> None:
+def synth(out: str, clips: int, seed: int, seconds: float, suffix: str, mix: str, jobs: int) -> None:
     """Synthesise a data set to the folder OUT: audio, a manifest, and the exact beats of every clip.
 
     The set is split by clip into train, val and test. Safe to stop and run again: complete clips are kept, and a set
@@ -188,13 +189,16 @@ def synth(out: str, clips: int, seed: int, seconds: float, suffix: str, jobs: in
     beatmeter data synth SYNTH/ --clips 600
     beatmeter data synth SYNTH/ --clips 6000 --jobs 4
     beatmeter data synth OTHER/ --clips 60 --seed 7 --seconds 10
+    beatmeter data synth BEATS/ --clips 2400 --seed 5 --mix music
     """
     from pathlib import Path
 
     from beatmeter.datasets.synthetic import SynthPlan, synthesise
 
     with TERMINAL.track("synthesising", clips) as tick:
-        made = synthesise(Path(out), clips, SynthPlan(seed=seed, seconds=seconds, format=suffix), jobs, tick)
+        made = synthesise(
+            Path(out), clips, SynthPlan(seed=seed, seconds=seconds, format=suffix, mix=mix), jobs, tick
+        )
     click.echo(f"{made.manifest}: {count(made.made, 'clip')} made, {made.kept} kept")
 
 

@@ -48,11 +48,15 @@ COLUMNS = (
     "beats",
 )
 _SETTINGS = "synthetic.json"
+MIXES: dict[str, dict[int, float]] = {  # share of each class
+    "even": {meter: 1 / len(METERS) for meter in METERS},
+    "music": {4: 0.6, 3: 0.22, 7: 0.06, 5: 0.05, 9: 0.04, 11: 0.03},  # as in collections: few bars are odd
+}
 
 
 @dataclass(frozen=True)
 class SynthPlan:
-    """What decides every clip of a set. `format` is flac or wav; `val` and `test` are shares of each class."""
+    """What decides every clip of a set. `format` is flac or wav; `val` and `test` are shares of each class; `mix` is one of MIXES."""
 
     seed: int = 0
     seconds: float = 30.0
@@ -61,6 +65,7 @@ class SynthPlan:
     val: float = SplitConfig().val
     test: float = SplitConfig().test
     generator: str = __version__
+    mix: str = "even"
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,7 @@ class Made:
 
 
 def synthesise(out: StrPath, clips: int, plan: SynthPlan, jobs: int = 1, tick: Tick = untold) -> Made:
-    """Write the first `clips` clips of a plan to the folder `out`, the classes in turn, `jobs` at a time.
+    """Write the first `clips` clips of a plan to the folder `out`, the classes in turn as the plan mixes them, `jobs` at a time.
 
     Clips that are complete already are kept, so a stopped run goes on and a longer set reuses a shorter one. Raises
     DataError when `out` holds a set of another plan or other files.
@@ -111,6 +116,7 @@ def _claim(out: Path, plan: SynthPlan) -> None:
         write_json(settings, asdict(plan))
         return
     there = read_json(settings, DataError, "Name a new folder for the synthetic set.")
+    there = {"mix": SynthPlan.mix, **there}  # sets of earlier versions do not say it
     differs = [
         f"{name} {there.get(name)!r}, not {value!r}"
         for name, value in asdict(plan).items()
@@ -124,11 +130,12 @@ def _claim(out: Path, plan: SynthPlan) -> None:
 
 
 def _schedule(clips: int, plan: SynthPlan) -> Iterator[tuple[int, int, str]]:
-    """(index, class, split) of every clip: the classes in turn; in each, the split that lags most behind its share."""
+    """(index, class, split) of every clip: the class that lags most behind its share of the mix; in it, the split that does."""
     shares = {"train": 1 - plan.val - plan.test, "val": plan.val, "test": plan.test}
     counts = {meter: dict.fromkeys(shares, 0) for meter in METERS}
+    mix = MIXES[plan.mix]
     for index in range(clips):
-        meter = METERS[index % len(METERS)]
+        meter = max(METERS, key=lambda m: round(mix[m] * (index + 1) - sum(counts[m].values()), 9))
         so_far = counts[meter]
         split = max(shares, key=lambda name: shares[name] * (sum(so_far.values()) + 1) - so_far[name])
         so_far[split] += 1

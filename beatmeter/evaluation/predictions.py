@@ -117,10 +117,15 @@ def read_predictions(path: StrPath, split: str | None = None) -> ClassPrediction
     holds several needs it; lines without a split fit any. Raises DataError with file and line for whatever is missing or wrong.
     """
     path = as_path(path)
+    if path.suffix.lower() == ".npz":
+        raise DataError(
+            f"{path} holds curves over time, and scores of classes are needed here",
+            "`report` and `evaluate` read other records.",
+        )
     header, lines, about = read_lines(path)
     if about.get("record", "class") != "class":
         raise DataError(
-            f"{path} holds {about['record']}s, and scores of classes are needed here",
+            f"{path} holds {about['record'].rstrip('s')}s, and scores of classes are needed here",
             "Only `report` and `evaluate` read other records.",
         )
     return _build(path, _columns(path, header), lines, split, about)
@@ -159,8 +164,10 @@ def file_of(where: StrPath, split: str | None = None) -> tuple[Path, str | None]
         return where, split
     wanted = split or "test"
     path = where / "predictions" / f"{wanted}.csv"
+    if not path.exists() and path.with_suffix(".npz").exists():
+        path = path.with_suffix(".npz")
     if not path.exists():
-        there = sorted(p.stem for p in (where / "predictions").glob("*.csv"))
+        there = sorted(p.stem for p in (where / "predictions").glob("*.*") if p.suffix in (".csv", ".npz"))
         known = (
             f"It has predictions for: {', '.join(there)}."
             if there

@@ -2,6 +2,7 @@
 
 class (or nothing)   `beatmeter.evaluation.predictions`: score_<class>, target_<class>, primary
 value                value_<name> and target_<name>, an empty target where nobody knows; the JSON holds the units
+marks, curves        `beatmeter.evaluation.marks_file`: beats, sections and events as CSV, probabilities over time as .npz
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from beatmeter.errors import DataError, SchemaError
+from beatmeter.evaluation.marks_file import read_curves, read_marks, write_curves, write_marks
 from beatmeter.evaluation.predictions import (
     DESCRIBED,
     PLAIN,
@@ -28,28 +30,41 @@ from beatmeter.evaluation.predictions import (
     write_table,
 )
 from beatmeter.runtime.paths import StrPath, as_path
-from beatmeter.schema import ClassPredictions, Items, ValuePredictions
+from beatmeter.schema import ClassPredictions, Curves, Items, Marks, ValuePredictions
 
 VALUE = "value_"
 SPAN = (-1.7e308, 1.7e308)
 
 
 def write_records(path: StrPath, record: Items) -> str:
-    """Write a record as CSV with a JSON file beside it; the sha256 of the CSV. Raises DataError."""
+    """Write a record as CSV (curves as .npz) with a JSON file beside it; the sha256 of the table. Raises DataError."""
     if isinstance(record, ClassPredictions):
         return write_predictions(path, record)
     if isinstance(record, ValuePredictions):
         about = {"record": "value", "names": list(record.names), "units": list(record.units)}
         return write_table(as_path(path), record, lambda: _values_csv(record), about)
+    if isinstance(record, Marks):
+        return write_marks(as_path(path), record)
+    if isinstance(record, Curves):
+        return write_curves(as_path(path), record)
     raise SchemaError(f"records of the kind {type(record).__name__} have no file")
 
 
 def read_records(path: StrPath, split: str | None = None) -> Items:
     """Read a record of any kind, as `read_predictions` does for classes. Raises DataError with file and line."""
     path = as_path(path)
+    if path.suffix.lower() == ".npz":
+        return read_curves(path, split)
     header, _, about = read_lines(path)
-    kind = about.get("record", "value" if any(name.startswith(VALUE) for name in header) else "class")
-    readers: dict[Any, Any] = {"class": read_predictions, "value": read_values}
+    guess = (
+        "value"
+        if any(name.startswith(VALUE) for name in header)
+        else "marks"
+        if "role" in header
+        else "class"
+    )
+    kind = about.get("record", guess)
+    readers: dict[Any, Any] = {"class": read_predictions, "value": read_values, "marks": read_marks}
     if kind not in readers:
         raise DataError(
             f"{path} holds a record of the kind {kind!r}, which this version does not know",

@@ -44,7 +44,7 @@ LAST_EPOCH = 10**9
 @dataclass(frozen=True)
 class RunFolder:
     """Paths of a run: `config.toml` (what differs from the defaults), `run.json`, `epochs.jsonl`, `best` and `last`
-    checkpoints, `predictions/<split>.csv`, `evaluation/<split>.json` and `.txt`, `split.csv`, `excluded.csv`, `tensorboard/`."""
+    checkpoints, `predictions/<split>.csv` (.npz for curves), `evaluation/<split>.json` and `.txt`, `split.csv`, `excluded.csv`, `tensorboard/`."""
 
     path: Path
 
@@ -87,7 +87,10 @@ class RunFolder:
         return self.path / "evaluation" / f"{split}.json"
 
     def predictions(self, split: str) -> Path:
-        return self.path / "predictions" / f"{split}.csv"
+        """The file of a split: a table, or the .npz of a task that predicts curves."""
+        table = self.path / "predictions" / f"{split}.csv"
+        curves = table.with_suffix(".npz")
+        return curves if curves.exists() and not table.exists() else table
 
     @classmethod
     def create(cls, path: StrPath, config: RunConfig) -> RunFolder:

@@ -15,25 +15,33 @@ from beatmeter.schema.features import (
     Unit,
 )
 from beatmeter.schema.finding import Finding
+from beatmeter.schema.marks import DOWNBEAT, KNOWN, Curves, MarkList, Marks, as_curves, as_marks
 from beatmeter.schema.records import ClassPredictions, Items, ValuePredictions, as_classes, as_values
 from beatmeter.schema.track import SPLITS, Track, label_table
 
 __all__ = [
+    "DOWNBEAT",
+    "KNOWN",
     "RECORDED",
     "SCHEMA_VERSION",
     "SPLITS",
     "ChunkSpec",
     "ClassPredictions",
+    "Curves",
     "FeatureSpec",
     "Features",
     "Finding",
     "Items",
+    "MarkList",
+    "Marks",
     "Pooled",
     "PoolingSpec",
     "Track",
     "Unit",
     "ValuePredictions",
     "as_classes",
+    "as_curves",
+    "as_marks",
     "as_values",
     "canonical_json",
     "label_table",

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,8 @@ from beatmeter.datasets import open_dataset
 from beatmeter.datasets.check import Report, check
 from beatmeter.datasets.splits import split_dataset
 from beatmeter.datasets.synth import render
-from beatmeter.datasets.synthetic import SynthPlan, synthesise
+from beatmeter.datasets.synth.clip import METERS
+from beatmeter.datasets.synthetic import SynthPlan, _schedule, synthesise
 from beatmeter.errors import DataError
 from beatmeter.settings import DataConfig, SplitConfig
 
@@ -246,3 +248,10 @@ def test_no_network_is_imported() -> None:
     modules = "beatmeter.datasets.check, beatmeter.datasets.splits, beatmeter.datasets.synthetic, beatmeter.audio.augment"
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_mix_as_in_music_has_few_odd_bars_in_every_split() -> None:
+    rows = list(_schedule(600, SynthPlan(mix="music")))
+    assert Counter(meter for _, meter, _ in rows) == {4: 360, 3: 132, 7: 36, 5: 30, 9: 24, 11: 18}
+    assert {meter for _, meter, split in rows if split == "val"} == set(METERS)
+    assert list(_schedule(90, SynthPlan(mix="music"))) == rows[:90], "a set can be made longer"
