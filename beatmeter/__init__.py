@@ -1,4 +1,5 @@
-"""beatmeter hears musical meter: features from a music transformer, a store for them, light heads, honest diagnostics.
+"""beatmeter hears musical meter: features from a music transformer, a store for them, light heads, honest
+diagnostics.
 
     import beatmeter
 
@@ -44,9 +45,11 @@ def load(
     priors: Mapping[str, float] | None = None,
     abstain: float = 0.0,
 ) -> Predictor:
-    """A model that answers: a run folder, the folder of an ensemble, or the name of a model that ships; None is the best that ships.
+    """A model that answers: a run folder, the folder of an ensemble, or the name of a model that ships; None
+    is the best that ships.
 
-    `device` is auto, cpu or cuda; `priors` and `abstain` are those of `Predictor.load`. Raises BeatmeterError.
+    `device` is auto, cpu or cuda; `priors` and `abstain` are those of `Predictor.load`. Raises
+    BeatmeterError.
     """
     from beatmeter.runtime.device import choose_device
     from beatmeter.serving.predictor import Predictor
@@ -65,11 +68,11 @@ def predict(audio: Iterable[StrPath], *, model: StrPath | Predictor | None = Non
 def predict(
     audio: Any, sample_rate: int | None = None, *, model: StrPath | Predictor | None = None
 ) -> Answer | list[Answer]:
-    """The answer for one audio file, for several (a list in the same order), or for samples: (sample,) or (sample, channel) at
-    `sample_rate` Hz.
+    """The answer for one audio file, for several (a list in the same order), or for samples: (sample,) or
+    (sample, channel) at `sample_rate` Hz.
 
-    `model` is what `load` takes, or what it gave: load once to ask often. Raises BeatmeterError, for several files with the
-    first that cannot be used; `Predictor.predict_files` goes on after it.
+    `model` is what `load` takes, or what it gave: load once to ask often. Raises BeatmeterError, for several
+    files with the first that cannot be used; `Predictor.predict_files` goes on after it.
     """
     from beatmeter.errors import AudioError, ConfigError
     from beatmeter.runtime.paths import as_paths

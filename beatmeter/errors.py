@@ -1,4 +1,5 @@
-"""One root error. Every message says what is wrong, where, and what to do next; the command line prints it as one line."""
+"""One root error. Every message says what is wrong, where, and what to do next; the command line prints it as
+one line."""
 
 from __future__ import annotations
 
@@ -33,10 +34,10 @@ class DataError(BeatmeterError):
 
 
 class AudioError(BeatmeterError):
-    """One audio file that cannot be used. `kind` is why, in one word for counting: missing, empty, unreadable, truncated,
-    short, long, silent, damaged (samples that are not finite or far too large, checksums that are wrong, audio that the header does
-    not count); or, not for good, changed (somebody writes it),
-    machine (memory, disk or processes lack)."""
+    """One audio file that cannot be used. `kind` is why, in one word for counting: missing, empty,
+    unreadable, truncated, short, long, silent, damaged (samples that are not finite or far too large,
+    checksums that are wrong, audio that the header does not count); or, not for good, changed (somebody
+    writes it), machine (memory, disk or processes lack)."""
 
     def __init__(self, what: str, hint: str = "", kind: str = "unreadable") -> None:
         super().__init__(what, hint)
@@ -73,7 +74,8 @@ class EvaluationError(BeatmeterError):
 
 
 def shown(name: object) -> str:
-    """A path or name on one printable line: newlines, control characters and bytes that are not UTF-8 as escapes."""
+    """A path or name on one printable line: newlines, control characters and bytes that are not UTF-8 as
+    escapes."""
     return "".join(
         c
         if c.isprintable() or unicodedata.category(c) == "Zs"

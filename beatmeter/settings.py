@@ -1,4 +1,5 @@
-"""Every setting of a run, once: its name, default and the sentence that explains it. Recipes and `--set` change these."""
+"""Every setting of a run, once: its name, default and the sentence that explains it. Recipes and `--set`
+change these."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ def _positive(owner: object, *names: str) -> None:
 
 
 def _at_most(owner: object, **limits: float) -> None:
-    """Sizes that no machine has room for are refused before anything is allocated; a tuple counts by its largest."""
+    """Sizes that no machine has room for are refused before anything is allocated; a tuple counts by its
+    largest."""
     for name, limit in limits.items():
         value = getattr(owner, name)
         if (max(value, default=0) if isinstance(value, tuple) else value) > limit:
@@ -46,7 +48,8 @@ class DataConfig:
     extra: tuple[str, ...] = option((), "further datasets whose tracks join training only")
     corrections: tuple[str, ...] = option(
         (),
-        "files of corrected labels, applied in order: reviews of `beatmeter data audit` (id, label, new label)",
+        "files of corrected labels, applied in order: reviews of `beatmeter data audit` (id, label, new "
+        "label)",
     )
     classes: int = option(
         0, "METER2800 tables to read: 2 or 4 classes; 0 takes the 4-class ones when they are there"
@@ -63,7 +66,8 @@ class SplitConfig:
     file: str = option("", "a split file to use instead (id, group, split), as a run writes it")
     groups: tuple[str, ...] = option(
         (),
-        "columns whose values never cross splits, together: `work,artist`; empty keeps the groups of the dataset",
+        "columns whose values never cross splits, together: `work,artist`; empty keeps the groups of the "
+        "dataset",
     )
 
     def __post_init__(self) -> None:
@@ -80,7 +84,8 @@ _POOLING = re.compile(
 
 @dataclass(frozen=True)
 class NamedPooling:
-    """One of `features.poolings`: a kind under a name, with layers and a rate (Hz, frames alone) where it has its own."""
+    """One of `features.poolings`: a kind under a name, with layers and a rate (Hz, frames alone) where it has
+    its own."""
 
     name: str
     kind: str
@@ -89,7 +94,8 @@ class NamedPooling:
 
     @classmethod
     def read(cls, text: str) -> NamedPooling:
-        """`KIND`, or any part of `NAME=KIND:LAYERS@RATE`; layers as `features.layers` has them, "+" may stand for ","."""
+        """`KIND`, or any part of `NAME=KIND:LAYERS@RATE`; layers as `features.layers` has them, "+" may stand
+        for ","."""
         form = "Write it as frames, or as beats=frames:2+4@25 (name, kind, layers, Hz)."
         match = _POOLING.fullmatch(text.replace(" ", ""))
         if not match or match["kind"] not in POOLING_KINDS:
@@ -122,7 +128,8 @@ class FeatureConfig:
     layers: str = option("all", "transformer layers, 1-based: 'all', '1-6', '3,5,7'")
     poolings: tuple[str, ...] = option(
         ("stats", "lag"),
-        "stats (mean, max per chunk), lag (log-lag autocorrelation), frames; NAME=KIND:LAYERS@RATE is one of its own, as in beats=frames:2+4@25",
+        "stats (mean, max per chunk), lag (log-lag autocorrelation), frames; NAME=KIND:LAYERS@RATE is one of "
+        "its own, as in beats=frames:2+4@25",
     )
     statistics: tuple[str, ...] = option(("mean", "max"), "what stats pooling keeps: mean, max, std")
     window: int = option(6, "chunks joined into one lag window; 6 chunks are 30 s")
@@ -191,7 +198,8 @@ class TaskConfig:
     )
     classes: tuple[str, ...] = option(
         (),
-        "classes, in the order of the outputs; empty: 3, 4, 5, 7, 9, 11 for meter, the values found in the train split for a column",
+        "classes, in the order of the outputs; empty: 3, 4, 5, 7, 9, 11 for meter, the values found in the "
+        "train split for a column",
     )
     units: tuple[str, ...] = option((), "unit of every column of a regression, for people")
     error: Literal["huber", "squared"] = option("huber", "loss of a regression, on standardised targets")
@@ -227,7 +235,8 @@ class HeadConfig:
 
     poolings: tuple[str, ...] = option(
         ("stats",),
-        "features.poolings that it reads, by name: stats (LayerNorm, Linear, GELU, Dropout), lag (convolutions over lag), frames (over time)",
+        "features.poolings that it reads, by name: stats (LayerNorm, Linear, GELU, Dropout), lag "
+        "(convolutions over lag), frames (over time)",
     )
     hidden: int = option(256, "width of the hidden layer over stats")
     dropout: float = option(0.3, "dropout before the last layer")
@@ -256,11 +265,13 @@ class HeadConfig:
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """What training varies. Waveform settings act where audio streams; crop and lag_shift act in both regimes."""
+    """What training varies. Waveform settings act where audio streams; crop and lag_shift act in both
+    regimes."""
 
     crop: float = option(
         0.5,
-        "probability of a crop to at least half a track, by whole rows of each pooling: lag never crops a track of one window",
+        "probability of a crop to at least half a track, by whole rows of each pooling: lag never crops a "
+        "track of one window",
     )
     shift: float = option(
         0.5, "seconds, largest shift of the chunk grid inside the clip; audio never wraps around"
@@ -290,24 +301,28 @@ class TrainingConfig:
     weight_decay: float = option(1e-4, "AdamW weight decay")
     start: str = option(
         "",
-        "run folder whose best head (and adapter, if it has one) is where training starts; empty starts from the seed",
+        "run folder whose best head (and adapter, if it has one) is where training starts; empty starts from "
+        "the seed",
     )
     warmup: float = option(0.0, "share of the steps in which the learning rates rise to their peak")
     clip: float = option(1.0, "largest gradient norm")
     select: str = option(
         "auto",
-        "validation figure that picks the best epoch, or loss; auto is the first of the task; ties go to the lower loss",
+        "validation figure that picks the best epoch, or loss; auto is the first of the task; ties go to the "
+        "lower loss",
     )
     memory: float = option(
         0.6,
-        "share of the free memory that stored features may take; where they do not fit they are read for every batch",
+        "share of the free memory that stored features may take; where they do not fit they are read for "
+        "every batch",
     )
     waves: float = option(
         32.0, "GB of decoded audio that streamed training may keep in the cache; 0 decodes in every epoch"
     )
     longest: float = option(
         600.0,
-        "seconds; longer tracks are left out of streamed training, which holds a track and its activations whole",
+        "seconds; longer tracks are left out of streamed training, which holds a track and its activations "
+        "whole",
     )
     workers: int = option(1, "processes that decode audio")
 

@@ -1,6 +1,8 @@
-"""How much slower a command is beside programs of other people that keep cores busy, paired with its time alone.
+"""How much slower a command is beside programs of other people that keep cores busy, paired with its time
+alone.
 
-Once as a test, small: `pytest benchmarks/bench_beside.py`. Timed: `make bench PART=beside`, on a machine on which nothing else runs.
+Once as a test, small: `pytest benchmarks/bench_beside.py`. Timed: `make bench PART=beside`, on a machine on
+which nothing else runs.
 """
 
 from __future__ import annotations
@@ -35,7 +37,8 @@ Command = Callable[[Path, Path], list[str]]  # from the music and an empty folde
 
 @dataclass(frozen=True)
 class Program:
-    """Something that people start. `most` times its time alone is promised; None: its fair share of the cores, and half more."""
+    """Something that people start. `most` times its time alone is promised; None: its fair share of the
+    cores, and half more."""
 
     name: str
     command: Command
@@ -103,7 +106,8 @@ PROGRAMS = [
 
 @contextlib.contextmanager
 def busy(processes: int) -> Iterator[None]:
-    """Endless loops, each in a session of its own: the scheduler shares cores among sessions first, then among their threads."""
+    """Endless loops, each in a session of its own: the scheduler shares cores among sessions first, then
+    among their threads."""
     with contextlib.ExitStack() as stack:
         for _ in range(processes):
             process = stack.enter_context(

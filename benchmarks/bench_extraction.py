@@ -1,6 +1,8 @@
-"""How fast features are made, from audio files to committed store, next to the plain loop and to matrix products alone.
+"""How fast features are made, from audio files to committed store, next to the plain loop and to matrix
+products alone.
 
-Once as a test, small: `pytest benchmarks/bench_extraction.py`. Timed, with the full-size networks: `make bench PART=extraction`.
+Once as a test, small: `pytest benchmarks/bench_extraction.py`. Timed, with the full-size networks: `make
+bench PART=extraction`.
 """
 
 from __future__ import annotations
@@ -108,7 +110,8 @@ def resident_megabytes() -> float:
 
 
 def test_memory_stays_flat(bench: Bench, tmp_path: Path) -> None:
-    """Resident memory over many chunks, looked at after every track: 10,000 when timed (BEATMETER_CHUNKS changes that)."""
+    """Resident memory over many chunks, looked at after every track: 10,000 when timed (BEATMETER_CHUNKS
+    changes that)."""
     plain.make_model("pre-LN", tmp_path / "weights")
     chunks = int(os.environ.get("BEATMETER_CHUNKS", "10000")) if bench.timed else 30
     paths = plain.make_clips(

@@ -1,6 +1,8 @@
-"""What a timeline costs next to hearing every window anew, in processor seconds, which other programs do not change much.
+"""What a timeline costs next to hearing every window anew, in processor seconds, which other programs do not
+change much.
 
-Once as a test, small: `pytest benchmarks/bench_hearing.py`. Timed, over 90 s of music: `make bench PART=hearing`.
+Once as a test, small: `pytest benchmarks/bench_hearing.py`. Timed, over 90 s of music: `make bench
+PART=hearing`.
 """
 
 from __future__ import annotations
@@ -63,5 +65,8 @@ def test_timeline(bench: Bench, tmp_path: Path) -> None:
             seconds,
             "s of audio",
             {"every window anew": 4.0},
-            note="Windows of 10 s every 2.5 s; anew, each member of an ensemble hears each window by itself. Loading the model is left out.",
+            note=(
+                "Windows of 10 s every 2.5 s; anew, each member of an ensemble hears each window by itself. "
+                "Loading the model is left out."
+            ),
         )

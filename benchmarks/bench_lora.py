@@ -1,6 +1,8 @@
-"""How fast LoRA is trained, in clips a second, next to a plain peft loop on the same network and the same files.
+"""How fast LoRA is trained, in clips a second, next to a plain peft loop on the same network and the same
+files.
 
-Once as a test, small: `pytest benchmarks/bench_lora.py`. Timed, on the shape of MERT-95M: `make bench PART=lora`.
+Once as a test, small: `pytest benchmarks/bench_lora.py`. Timed, on the shape of MERT-95M: `make bench
+PART=lora`.
 """
 
 from __future__ import annotations
@@ -71,7 +73,8 @@ class Ours:
         return found
 
     def profile(self) -> str:
-        """Where a step goes: seconds until the waves are there, forward, backward and the rest, one after the other."""
+        """Where a step goes: seconds until the waves are there, forward, backward and the rest, one after the
+        other."""
         index = np.arange(len(self.tracks))
         self.source.encoder.train()
         times = [time.perf_counter()]
@@ -141,8 +144,8 @@ def test_lora(bench: Bench, tmp_path: Path) -> None:
         amount=n,
         unit="clips",
         targets={"plain peft loop": 2.0},
-        note=f"One step, part by part: {ours.profile()}. The base is in {ours.source.spec.compute_dtype}, the adapter in float32. "
-        "Both drop a tenth of states and of attention, as the network asks."
+        note=f"One step, part by part: {ours.profile()}. The base is in {ours.source.spec.compute_dtype}, "
+        "the adapter in float32. Both drop a tenth of states and of attention, as the network asks."
         if bench.timed
         else "",
     )

@@ -1,4 +1,5 @@
-"""The page is made from lines alone: the newest of each title, targets met or not with why, a plot for each table."""
+"""The page is made from lines alone: the newest of each title, targets met or not with why, a plot for each
+table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""How fast the feature store is, next to what it replaces, in one run; and how its cost grows with tracks and commits.
+"""How fast the feature store is, next to what it replaces, in one run; and how its cost grows with tracks and
+commits.
 
 Once as a test, small: `pytest benchmarks/bench_store.py`. Timed, with tables: `make bench PART=store`.
 """
@@ -50,7 +51,8 @@ def kept(folder: Path, tracks: int, *without: str) -> dict[str, Way]:
 
 
 def judged(bench: Bench, timing: Timing, targets: dict[str, float], note: str = "") -> Comparison:
-    """Record a timing; beside targets, how far plain copies or the best pread of the same bytes get against the same rivals."""
+    """Record a timing; beside targets, how far plain copies or the best pread of the same bytes get against
+    the same rivals."""
     for floor, what in (
         ("memcpy", "copies from memory to memory, on as many threads,"),
         ("pread", "preads of the same bytes, all announced first,"),
@@ -96,7 +98,8 @@ def test_writing(bench: Bench, tmp_path: Path) -> None:
 
 
 def test_growth_with_tracks(bench: Bench, tmp_path: Path) -> None:
-    """100, 1,000 and 10,000 tracks of small features in commits of ten, flushed: time and memory of every step."""
+    """100, 1,000 and 10,000 tracks of small features in commits of ten, flushed: time and memory of every
+    step."""
     sizes = [100, 1_000, 10_000] if bench.timed else [10, 20]
     found = []
     for size in sizes:
@@ -146,7 +149,8 @@ def test_opening_grows_with_commits(bench: Bench, tmp_path: Path) -> None:
 
 
 def test_a_million_tracks(bench: Bench, tmp_path: Path) -> None:
-    """10,000, 100,000 and a million tracks, 64 tracks a commit as extraction writes them: time and memory of opening and reading."""
+    """10,000, 100,000 and a million tracks, 64 tracks a commit as extraction writes them: time and memory of
+    opening and reading."""
     sizes = [10_000, 100_000, 1_000_000] if bench.timed else [10, 100]
     found = []
     for size in sizes:

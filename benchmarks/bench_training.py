@@ -1,6 +1,8 @@
-"""How fast frozen heads are trained on a cache of METER2800's size, next to a DataLoader over .npy files; and many at once.
+"""How fast frozen heads are trained on a cache of METER2800's size, next to a DataLoader over .npy files; and
+many at once.
 
-Once as a test, small: `pytest benchmarks/bench_training.py`. Timed, with 1.7 GB of features: `make bench PART=training`.
+Once as a test, small: `pytest benchmarks/bench_training.py`. Timed, with 1.7 GB of features: `make bench
+PART=training`.
 """
 
 from __future__ import annotations
@@ -50,7 +52,8 @@ class Cache:
         return [t for t in self.tracks if t.split == name]
 
     def train(self, seeds: int, stack: bool | None = None, hidden: int = 256) -> list[float]:
-        """Heads of seeds 0, 1, ... from opening the store to their best epochs on disk; their accuracies on validation."""
+        """Heads of seeds 0, 1, ... from opening the store to their best epochs on disk; their accuracies on
+        validation."""
         source = plain.source(Store.open(self.store.path), self.config)
         source.prepare(self.tracks, lambda text: None)
         runs = []
@@ -103,7 +106,8 @@ def test_thirty_epochs(bench: Bench, cache: Cache) -> None:
     if not bench.timed:
         del ways["plain, 2 workers"]
     result = bench.compare(
-        f"{EPOCHS} epochs of {cache.size.tracks} tracks x {cache.size.chunks} chunks x {cache.size.layers} layers x {2 * cache.size.dim}",
+        f"{EPOCHS} epochs of {cache.size.tracks} tracks x {cache.size.chunks} chunks x {cache.size.layers} "
+        f"layers x {2 * cache.size.dim}",
         ways,
         base="plain, no workers",
         ours="beatmeter",
@@ -111,9 +115,12 @@ def test_thirty_epochs(bench: Bench, cache: Cache) -> None:
         amount=EPOCHS,
         unit="epochs",
         scale={name: whole for name in ways if name != "beatmeter"},
-        note=f"The plain loop ran {epochs} epochs, its time is scaled to {EPOCHS}. Files and store lay in memory. Ours is from "
-        f"opening the store to the best epoch on disk; reading and aggregating everything took {cache.load():.1f} s of it. "
-        "Not compiled: torch.compile takes 20 s of processor time for this head, and its steps are no faster here.",
+        note=f"The plain loop ran {epochs} epochs, its time is scaled to {EPOCHS}. "
+        "Files and store lay in memory. Ours is from opening the store to the best epoch on disk; "
+        "reading and aggregating everything took "
+        f"{cache.load():.1f} s of it. "
+        "Not compiled: torch.compile takes 20 s of processor time for this head, and its steps are no faster "
+        "here.",
     )
     bench.record(
         Fact("training", "30 epochs of one head", float(np.median(result.seconds["beatmeter"])), "s", 60.0)
@@ -133,12 +140,16 @@ def test_many_seeds(bench: Bench, cache: Cache) -> None:
         rounds=2,
     )
     cost = 1 / result.ratio(f"{seeds} seeds")
-    note = f"Every seed has its own order of tracks, so nothing but reading is shared: without sharing it would be {seeds} times."
+    note = (
+        "Every seed has its own order of tracks, so nothing but reading is shared: without sharing it "
+        f"would be {seeds} times."
+    )
     bench.record(Fact("training", f"cost of {seeds} seeds", cost, "times one run", 5.0, note=note))
 
 
 def test_small_heads(bench: Bench, cache: Cache) -> None:
-    """Where stacking pays on this machine (`beatmeter.experiments.sweep.SMALL`): heads of 33,000 parameters."""
+    """Where stacking pays on this machine (`beatmeter.experiments.sweep.SMALL`): heads of 33,000
+    parameters."""
     seeds = 16 if bench.timed else 2
     bench.compare(
         f"seeds 0 to {seeds - 1}, heads of 33,000 parameters",

@@ -1,7 +1,9 @@
-"""Timing that a shared machine cannot fool: all ways in turn, speeds paired with named baselines, one JSON line a result.
+"""Timing that a shared machine cannot fool: all ways in turn, speeds paired with named baselines, one JSON
+line a result.
 
-A benchmark is a pytest function that takes the fixture `bench` (conftest.py). On every push it runs once, small, as a
-test; `make bench` runs it timed (`--benchmark-enable`) and the lines become `README.md` (page.py).
+A benchmark is a pytest function that takes the fixture `bench` (conftest.py). On every push it runs once,
+small, as a test; `make bench` runs it timed (`--benchmark-enable`) and the lines become `README.md`
+(page.py).
 """
 
 from __future__ import annotations
@@ -83,8 +85,9 @@ class Comparison:
             low, high = np.percentile(times, [10, 90]) * 1e3
             middle = statistics.median(times)
             per_second = f"{self.amount / middle:.4g}" if self.amount else ""
+            spread = f"{low:.2f} - {high:.2f}"
             lines.append(
-                f"  {name:{width}}{middle * 1e3:10.2f}{f'{low:.2f} - {high:.2f}':>22}{self.ratio(name):16.3f}{per_second:>14}"
+                f"  {name:{width}}{middle * 1e3:10.2f}{spread:>22}{self.ratio(name):16.3f}{per_second:>14}"
             )
         lines += [f"  {'met   ' if met else 'NOT MET'} {text}" for text, met in self.verdicts()]
         return "\n".join([*lines, *([f"  {self.note}"] if self.note else [])])
@@ -152,7 +155,8 @@ Result = Comparison | Growth | Fact
 class Bench:
     """What a benchmark measures with. `timed` tells whether numbers are wanted or only that everything runs.
 
-    `call` is pytest-benchmark's `pedantic` for `ours`, so that its own reports and comparisons between commits work too.
+    `call` is pytest-benchmark's `pedantic` for `ours`, so that its own reports and comparisons between
+    commits work too.
     """
 
     timed: bool
@@ -174,8 +178,9 @@ class Bench:
         scale: Mapping[str, float] | None = None,
         note: str = "",
     ) -> Comparison:
-        """Time all ways in turn and record what came of it; `targets` maps a baseline to the least speed of `ours` relative to
-        it. A way that does only a part of the work has its seconds multiplied by its `scale`; say so in the note."""
+        """Time all ways in turn and record what came of it; `targets` maps a baseline to the least speed of
+        `ours` relative to it. A way that does only a part of the work has its seconds multiplied by its
+        `scale`; say so in the note."""
         seconds = in_turn(ways, rounds if self.timed else 1, before)
         seconds = {name: [s * (scale or {}).get(name, 1.0) for s in some] for name, some in seconds.items()}
         self.plugin(ways[ours], lambda: before(ours) if before else None)
@@ -199,7 +204,8 @@ class Bench:
         return result
 
     def plugin(self, way: Call, setup: Callable[[], object] = lambda: None) -> None:
-        """Let pytest-benchmark time `way` too, once a test, so that its own reports and comparisons of commits work."""
+        """Let pytest-benchmark time `way` too, once a test, so that its own reports and comparisons of
+        commits work."""
         if not self.seen:
             self.seen = True
             self.call(way, setup=setup, rounds=1)
@@ -214,7 +220,8 @@ class Bench:
 
 
 def to_line(result: Result) -> str:
-    """One JSON line: the result, what kind it is, where and when it was measured, and how busy the machine was then."""
+    """One JSON line: the result, what kind it is, where and when it was measured, and how busy the machine
+    was then."""
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     load = round(os.getloadavg()[0], 1)
     return json.dumps(

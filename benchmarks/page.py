@@ -1,4 +1,5 @@
-"""Makes `README.md` and its plots from `results.jsonl`: `python benchmarks/page.py`. The newest line of each title counts."""
+"""Makes `README.md` and its plots from `results.jsonl`: `python benchmarks/page.py`. The newest line of each
+title counts."""
 
 from __future__ import annotations
 
@@ -15,10 +16,11 @@ from beatmeter.evaluation.figures import style
 HERE = Path(__file__).parent
 HEAD = """# Benchmarks
 
-Made by `make bench` (all of it) or `make bench PART=store`; do not edit. Every number comes from one run on one machine in which all ways were
-timed in turn, so that what disturbed one disturbed its neighbours. *Speed* is relative to the baseline of the table: the median over
-rounds of the paired ratios, more is faster. *Spread* is the 10th to 90th percentile of the ratio. *Load* is how many processes wanted
-a core: well above the number of cores, ratios still tell something and times do not. Raw numbers: `results.jsonl`.
+Made by `make bench` (all of it) or `make bench PART=store`; do not edit. Every number comes from one run on
+one machine in which all ways were timed in turn, so that what disturbed one disturbed its neighbours.
+*Speed* is relative to the baseline of the table: the median over rounds of the paired ratios, more is
+faster. *Spread* is the 10th to 90th percentile of the ratio. *Load* is how many processes wanted a core:
+well above the number of cores, ratios still tell something and times do not. Raw numbers: `results.jsonl`.
 """
 PARTS = ("extraction", "store", "training", "lora", "hearing", "beside")
 
@@ -58,7 +60,10 @@ def write(lines: Path, folder: Path) -> None:
         used.add(name)
         text.append(
             (f"{result.note}\n\n" if result.note else "")
-            + f"<sub>{rest['time']}, machine {1 + machines.index(_machine(rest))}, load {rest['load']}</sub>\n"
+            + (
+                f"<sub>{rest['time']}, machine {1 + machines.index(_machine(rest))}, load "
+                f"{rest['load']}</sub>\n"
+            )
         )
     for stale in plots.glob("*.png"):
         if stale.name not in used:

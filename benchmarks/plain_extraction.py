@@ -1,5 +1,6 @@
-"""What extraction is measured against: a checkpoint folder of any size with random weights, the plain loop over files as
-most people write it (librosa, transformers, one chunk at a time, every hidden state), and matrix products alone."""
+"""What extraction is measured against: a checkpoint folder of any size with random weights, the plain loop
+over files as most people write it (librosa, transformers, one chunk at a time, every hidden state), and
+matrix products alone."""
 
 from __future__ import annotations
 
@@ -84,7 +85,8 @@ def make_clips(folder: Path, n: int, seconds: float, kind: str = "mp3") -> list[
 
 @torch.inference_mode()
 def plain_loop(model: HubertModel, paths: Sequence[Path]) -> list[np.ndarray]:
-    """Mean and maximum over the frames of every 5-s chunk and layer, (chunk, layer, 2, dim) per file, on the model's device."""
+    """Mean and maximum over the frames of every 5-s chunk and layer, (chunk, layer, 2, dim) per file, on the
+    model's device."""
     result = []
     for path in paths:
         wave, _ = librosa.load(path, sr=CHUNK.sample_rate, mono=True)
@@ -116,7 +118,8 @@ def multiply_adds(model: HubertModel, samples: int) -> float:
 
 
 class Products:
-    """Large bfloat16 matrix products, one on every core at once, or one after the other on a GPU: the most that the device gives."""
+    """Large bfloat16 matrix products, one on every core at once, or one after the other on a GPU: the most
+    that the device gives."""
 
     def __init__(self, multiply_adds: float, device: torch.device) -> None:
         self.device = device

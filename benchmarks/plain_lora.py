@@ -1,5 +1,5 @@
-"""What LoRA training is measured against: the loop that most people write with transformers and peft, in float32, decoding with
-librosa every time, one chunk after the other, all hidden states."""
+"""What LoRA training is measured against: the loop that most people write with transformers and peft, in
+float32, decoding with librosa every time, one chunk after the other, all hidden states."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ CHUNK = ChunkSpec()
 
 
 class PlainLora(nn.Module):
-    """A transformers model with peft's LoRA, mean and maximum of every layer, a softmax layer mix and a small head."""
+    """A transformers model with peft's LoRA, mean and maximum of every layer, a softmax layer mix and a small
+    head."""
 
     def __init__(self, model: HubertModel, config: RunConfig, classes: int) -> None:
         super().__init__()

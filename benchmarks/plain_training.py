@@ -1,5 +1,6 @@
-"""What frozen training is measured against: a cache of METER2800's size, as a store and as one .npy per track, and the loop that
-most people write over the latter (torch's DataLoader, standardisation and layer mix in the model, AdamW)."""
+"""What frozen training is measured against: a cache of METER2800's size, as a store and as one .npy per
+track, and the loop that most people write over the latter (torch's DataLoader, standardisation and layer mix
+in the model, AdamW)."""
 
 from __future__ import annotations
 
@@ -46,8 +47,8 @@ SMALL = Size(60, 3, 3, 16)
 
 
 def make(size: Size, folder: Path) -> tuple[Store, list[Track]]:
-    """The same features in `folder`/store and `folder`/npy, and the tracks: 70 % train, 15 % val, 15 % test. A class is a
-    direction in the middle layer, so that there is something to learn."""
+    """The same features in `folder`/store and `folder`/npy, and the tracks: 70 % train, 15 % val, 15 % test.
+    A class is a direction in the middle layer, so that there is something to learn."""
     spec, rng = size.spec, np.random.default_rng(0)
     store = Store.create(folder / "store", spec)
     (folder / "npy").mkdir()

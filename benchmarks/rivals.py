@@ -1,4 +1,5 @@
-"""The same rows in the ways people usually keep them, behind the questions of `beatmeter.store.ways`, to compare their speed."""
+"""The same rows in the ways people usually keep them, behind the questions of `beatmeter.store.ways`, to
+compare their speed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Where the time of an extraction goes: one file through every stage, one after the other, on as many threads as torch has."""
+"""Where the time of an extraction goes: one file through every stage, one after the other, on as many threads
+as torch has."""
 
 from __future__ import annotations
 
@@ -44,7 +45,8 @@ class Clock:
 
 
 def stages(encoder: Encoder, store: Store, path: Path, device: torch.device) -> Clock:
-    """Decode, resample, normalise, front end, projection and positions, layers, pooling, write: of one file."""
+    """Decode, resample, normalise, front end, projection and positions, layers, pooling, write: of one
+    file."""
     backbone, clock = cast(Hubert, encoder.backbone), Clock()
     with open_audio(path) as reader:
         levels = Levels(path, reader.sample_rate)

@@ -1,7 +1,9 @@
-"""One step in the life of a store of small features, in a process of its own: `python store_growth.py STEP FOLDER TRACKS PER_COMMIT`.
+"""One step in the life of a store of small features, in a process of its own: `python store_growth.py STEP
+FOLDER TRACKS PER_COMMIT`.
 
-Steps are `write` (real commits, flushed to the disk), `fill` (the same tracks, quickly: only what is read later counts),
-`records`, `index` and `compact`, then `open` and `read`. Prints seconds and the megabytes by which the process grew.
+Steps are `write` (real commits, flushed to the disk), `fill` (the same tracks, quickly: only what is read
+later counts), `records`, `index` and `compact`, then `open` and `read`. Prints seconds and the megabytes by
+which the process grew.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ CHUNKS = 3  # of every track
 
 
 def step(name: str, folder: Path, tracks: int, per_commit: int, alone: bool = True) -> dict[str, float]:
-    """Run a step in a process of its own (or, not `alone`, in this one): seconds, and MB by which the process grew."""
+    """Run a step in a process of its own (or, not `alone`, in this one): seconds, and MB by which the process
+    grew."""
     if not alone:
         return run(name, folder, tracks, per_commit)
     command = [sys.executable, __file__, name, str(folder), str(tracks), str(per_commit)]

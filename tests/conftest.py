@@ -18,7 +18,8 @@ if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):  # they sha
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder of real music with known meter (BEATMETER_REAL_DATA, else `shared/data` beside the repository)."""
+    """The folder of real music with known meter (BEATMETER_REAL_DATA, else `shared/data` beside the
+    repository)."""
     given = os.environ.get("BEATMETER_REAL_DATA")
     folder = Path(given) if given else Path(__file__).resolve().parents[2] / "shared" / "data"
     if not (folder / "meter-dev" / "manifest.csv").is_file():

@@ -9,7 +9,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 HEAD = """# Which file does what
 
-Each folder imports only from floors below its own; `lint-imports` checks it, and the floors are in `pyproject.toml`.
+Each folder imports only from floors below its own; `lint-imports` checks it, and the floors are in
+`pyproject.toml`.
 Made by `make filemap` from the first sentence of each file.
 """
 OTHERS = {
@@ -71,7 +72,10 @@ def settings_page() -> str:
     from beatmeter.settings import RunConfig
 
     rows = [f"| `{name}` | `{default!r}` | {text} |" for name, default, text in describe(RunConfig())]
-    head = "# Settings\n\nChange one with `--set name=value`, several with a recipe (a TOML file that lists differences). Made by `make filemap`.\n\n"
+    head = (
+        "# Settings\n\nChange one with `--set name=value`, several with a recipe (a TOML file that lists "
+        "differences). Made by `make filemap`.\n\n"
+    )
     return head + "\n".join(["| setting | default | meaning |", "| --- | --- | --- |", *rows]) + "\n"
 
 

@@ -1,4 +1,5 @@
-"""Writes small random checkpoints in the hub's folder format, as MERT and HuBERT are published: `write_hub_folder`."""
+"""Writes small random checkpoints in the hub's folder format, as MERT and HuBERT are published:
+`write_hub_folder`."""
 
 from __future__ import annotations
 
@@ -36,7 +37,8 @@ MERT_FIELDS: dict[str, Any] = {  # what MERT's config.json holds beside HuBERT's
 
 
 def small_config(pre_norm: bool = True, **changes: Any) -> dict[str, Any]:
-    """HuBERT settings of `config.json` for a network of 40 thousand parameters, MERT's strides and kernels."""
+    """HuBERT settings of `config.json` for a network of 40 thousand parameters, MERT's strides and
+    kernels."""
     config = {
         "hidden_size": 32,
         "num_hidden_layers": 3,
@@ -63,7 +65,8 @@ def small_config(pre_norm: bool = True, **changes: Any) -> dict[str, Any]:
 def small_state(
     config: dict[str, Any], seed: int = 0, norm: Literal["old", "new"] = "old"
 ) -> dict[str, Tensor]:
-    """Random tensors under the names of a published checkpoint, weight normalisation and mask embedding included."""
+    """Random tensors under the names of a published checkpoint, weight normalisation and mask embedding
+    included."""
     torch.manual_seed(seed)
     model = Hubert(HubertConfig.from_json(config, "test"), Identity("", "", "", ""), 24_000, True)
     state = {name: value + 0.05 * torch.randn_like(value) for name, value in model.state_dict().items()}
@@ -89,10 +92,11 @@ def write_hub_folder(
     fields: dict[str, Any] | None = None,
     **changes: Any,
 ) -> Path:
-    """A checkpoint in `folder`, which is created: MERT's two JSON files and weights. `preprocessor={}` leaves that file out.
+    """A checkpoint in `folder`, which is created: MERT's two JSON files and weights. `preprocessor={}` leaves
+    that file out.
 
-    `prefix` and `heads` make it look like a checkpoint with a head; `fields` replace what MERT adds to config.json;
-    `changes` are HuBERT settings.
+    `prefix` and `heads` make it look like a checkpoint with a head; `fields` replace what MERT adds to
+    config.json; `changes` are HuBERT settings.
     """
     folder.mkdir(parents=True, exist_ok=True)
     config = small_config(pre_norm, **changes)

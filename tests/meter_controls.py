@@ -1,4 +1,5 @@
-"""Synthetic predictions with a known cause, as logistic models of labels: what the diagnostics must tell apart."""
+"""Synthetic predictions with a known cause, as logistic models of labels: what the diagnostics must tell
+apart."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ PAIRS = ((0, 1), (2, 3), (0, 3), (1, 2))  # meters that sound together
 def labels(
     random: np.random.Generator, songs: int, several: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Targets (item, class), primary (item,) and song (item,) for songs of one to three segments, `several` of them with two meters."""
+    """Targets (item, class), primary (item,) and song (item,) for songs of one to three segments, `several`
+    of them with two meters."""
     song = np.repeat(np.arange(songs), random.integers(1, 4, songs))
     primary = random.choice(len(CLASSES), songs, p=SHARES)
     targets = np.eye(len(CLASSES))[primary]
@@ -60,8 +62,8 @@ def polymetric(seed: int, songs: int = 250, split: str = "test") -> ClassPredict
 
 
 def leaky(seed: int, songs: int = 250, split: str = "test", strength: float = 2.9) -> ClassPredictions:
-    """A model whose output for one class of a pair follows the other, whatever the music: it has learned that labels come
-    together. `strength` is added to the logit of the follower (2.9 takes it from 0.08 to 0.6)."""
+    """A model whose output for one class of a pair follows the other, whatever the music: it has learned that
+    labels come together. `strength` is added to the logit of the follower (2.9 takes it from 0.08 to 0.6)."""
     random = np.random.default_rng(seed)
     targets, primary, song = labels(random, songs, 0.2)
     z = logits(random, targets > 0)
@@ -90,7 +92,8 @@ def confused(seed: int, songs: int = 250, split: str = "test") -> ClassPredictio
 
 
 def raised_floor(seed: int, songs: int = 250, split: str = "test") -> ClassPredictions:
-    """A model trained by plain weighted cross-entropy: certain negatives of the rare classes settle at 0.75."""
+    """A model trained by plain weighted cross-entropy: certain negatives of the rare classes settle at
+    0.75."""
     random = np.random.default_rng(seed)
     targets, primary, song = labels(random, songs, 0.1)
     z = logits(random, targets > 0)

@@ -1,7 +1,9 @@
-"""Builds a folder in the shape of METER2800 in which everything that goes wrong with such folders has gone wrong.
+"""Builds a folder in the shape of METER2800 in which everything that goes wrong with such folders has gone
+wrong.
 
-`build(folder)` writes tables and audio and returns what must come of every row, by name: `kept` (id -> primary class and
-split) and `excluded` (id -> kind of exclusion). Labels say .wav; the files are whatever they are.
+`build(folder)` writes tables and audio and returns what must come of every row, by name: `kept` (id ->
+primary class and split) and `excluded` (id -> kind of exclusion). Labels say .wav; the files are whatever
+they are.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""A small object store on this machine that speaks the part of S3's protocol that stores need, counts requests, and fails on demand."""
+"""A small object store on this machine that speaks the part of S3's protocol that stores need, counts
+requests, and fails on demand."""
 
 from __future__ import annotations
 
@@ -121,7 +122,8 @@ class _Handler(BaseHTTPRequestHandler):
         return self._answer(200, data, **about)
 
     def _listing(self, prefix: str, delimiter: str, after: str) -> bytes:
-        """A page of names after a name: a folder is one entry, and the mark of the next page is the last entry of this."""
+        """A page of names after a name: a folder is one entry, and the mark of the next page is the last
+        entry of this."""
         entries: dict[str, str] = {}
         for name in sorted(self.objects.held):
             if (
@@ -190,10 +192,8 @@ class _Handler(BaseHTTPRequestHandler):
             names = [e.text or "" for e in ElementTree.fromstring(body).iter() if e.tag.endswith("Key")]
             for gone in names:
                 o.held.pop(gone, None)
-            return self._answer(
-                200,
-                f"<DeleteResult>{''.join(f'<Deleted><Key>{escape(n)}</Key></Deleted>' for n in names)}</DeleteResult>".encode(),
-            )
+            deleted = "".join(f"<Deleted><Key>{escape(n)}</Key></Deleted>" for n in names)
+            return self._answer(200, f"<DeleteResult>{deleted}</DeleteResult>".encode())
         if "uploads" in query:
             upload = str(len(o.uploads))
             o.uploads[upload] = {}

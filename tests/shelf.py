@@ -1,6 +1,8 @@
-"""A stand-in for the network: a shelf of audio files on disk that is searched and downloaded from, with its faults.
+"""A stand-in for the network: a shelf of audio files on disk that is searched and downloaded from, with its
+faults.
 
-`shelf.json` in the folder maps a query to what a search finds. The bytes that are served are real audio, or half of it.
+`shelf.json` in the folder maps a query to what a search finds. The bytes that are served are real audio, or
+half of it.
 """
 
 from __future__ import annotations
@@ -24,8 +26,8 @@ class Shelf:
 
     @classmethod
     def of(cls, folder: Path, **queries: Sequence[dict[str, Any]]) -> Shelf:
-        """A shelf with these answers to queries. An item has url, title, seconds (as claimed), file, licence, uploader, and
-        `fault`: dead, half, stop (Ctrl-C) or die (kill -9)."""
+        """A shelf with these answers to queries. An item has url, title, seconds (as claimed), file, licence,
+        uploader, and `fault`: dead, half, stop (Ctrl-C) or die (kill -9)."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "shelf.json").write_text(json.dumps(queries), encoding="utf-8")
         return cls(folder)

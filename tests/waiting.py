@@ -1,4 +1,5 @@
-"""How tests wait: for the event, never for the clock, and as long as a machine ten times slower and fully busy needs."""
+"""How tests wait: for the event, never for the clock, and as long as a machine ten times slower and fully
+busy needs."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ def until(
     meanwhile: Callable[[], object] = lambda: None,
     process: subprocess.Popen[str] | None = None,
 ) -> None:
-    """Wait until `happened()` is true. `meanwhile()` is done between two looks; once `process` has ended it cannot happen any more."""
+    """Wait until `happened()` is true. `meanwhile()` is done between two looks; once `process` has ended it
+    cannot happen any more."""
     end = time.monotonic() + PATIENCE
     while not happened():
         assert process is None or process.poll() is None or happened(), (

@@ -3,8 +3,9 @@
     python tools/ablations.py                  all of them, into runs/ablations
     python tools/ablations.py smoothing        only these; the others stay as they are on the page
 
-What is finished is kept, so a stopped run goes on. Where audio streams through the backbone, all systems start from the same head, which has
-learned from frozen features: few epochs then say what moving the backbone is worth.
+What is finished is kept, so a stopped run goes on. Where audio streams through the backbone, all systems
+start from the same head, which has learned from frozen features: few epochs then say what moving the backbone
+is worth.
 """
 
 from __future__ import annotations
@@ -106,7 +107,10 @@ def main() -> None:
             (given.out / plan / "figure-val.svg").read_text(encoding="utf-8"), encoding="utf-8"
         )
         table = (given.out / plan / "table-val.md").read_text(encoding="utf-8")
-        content = f"{table.strip()}\n\n    beatmeter {' '.join(words)}\n\n![{load_plan(plan).title}](ablations/{plan}.svg)"
+        content = (
+            f"{table.strip()}\n\n    beatmeter "
+            f"{' '.join(words)}\n\n![{load_plan(plan).title}](ablations/{plan}.svg)"
+        )
         PAGE.write_text(renewed(PAGE.read_text(encoding="utf-8"), plan, content), encoding="utf-8")
 
 

@@ -2,7 +2,8 @@
 
     python tools/comparison.py --on METER-DEV [--backbone MODEL ...]
 
-Finished runs in runs/study are kept, so the same command goes on. Everything that `beatmeter study` takes may be given.
+Finished runs in runs/study are kept, so the same command goes on. Everything that `beatmeter study` takes may
+be given.
 """
 
 from __future__ import annotations

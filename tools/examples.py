@@ -1,4 +1,5 @@
-"""Four short files to try beatmeter on, the same every time: a waltz, bars of seven, a change from 4 to 7, and rain.
+"""Four short files to try beatmeter on, the same every time: a waltz, bars of seven, a change from 4 to 7,
+and rain.
 
 python tools/examples.py FOLDER
 """

@@ -1,8 +1,10 @@
-"""Pages of the site that live outside docs/ (README.md, cache/README.md ...; `extra.outside` in mkdocs.yml), and links to them.
+"""Pages of the site that live outside docs/ (README.md, cache/README.md ...; `extra.outside` in mkdocs.yml),
+and links to them.
 
-A hook of mkdocs. Relative links count from where a page lies in the repository. A link to a page or an image of the site becomes a link
-in the site; one to any other file of the repository becomes text, for the site holds no such files and knows no address of them. A link
-that leads nowhere stays, and the strict build ends with it.
+A hook of mkdocs. Relative links count from where a page lies in the repository. A link to a page or an image
+of the site becomes a link in the site; one to any other file of the repository becomes text, for the site
+holds no such files and knows no address of them. A link that leads nowhere stays, and the strict build ends
+with it.
 """
 
 from __future__ import annotations

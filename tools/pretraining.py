@@ -1,8 +1,10 @@
-"""Pre-trains the embedded backbone in several ways at equal budget, compares them as frozen features, and renews docs/pretraining.md.
+"""Pre-trains the embedded backbone in several ways at equal budget, compares them as frozen features, and
+renews docs/pretraining.md.
 
     python tools/pretraining.py               all ways, two at a time, into runs/pretraining
 
-Equal budget is the same number of steps over the same seconds of the same generator. What is finished is kept: the same command goes on.
+Equal budget is the same number of steps over the same seconds of the same generator. What is finished is
+kept: the same command goes on.
 """
 
 from __future__ import annotations
@@ -66,7 +68,10 @@ def plan(out: Path) -> Path:
         "shipped": "embedded",
         **{name: str(folder(out, name) / "backbone") for name in WAYS},
     }
-    text = 'title = "Pre-training at equal budget"\nquestion = "What must a small backbone be taught?"\nrecipe = ["embedded-lag"]\nseeds = "0-2"\n'
+    text = (
+        'title = "Pre-training at equal budget"\nquestion = "What must a small backbone be taught?"\nrecipe '
+        '= ["embedded-lag"]\nseeds = "0-2"\n'
+    )
     text += f"baseline = {json.dumps(REFERENCE)}\nmetrics = {json.dumps(METRICS)}\n"
     for name, backbone in systems.items():
         text += (

@@ -1,9 +1,11 @@
-"""Measures how often the models that ship hear no meter, and how right their sure answers are; renews the table in docs/models.md.
+"""Measures how often the models that ship hear no meter, and how right their sure answers are; renews the
+table in docs/models.md.
 
     python tools/refusals.py synthetic=data/synthetic meter-dev=METER-DEV ...
 
-Sounds without meter are generated, 30 of each kind, by seeds that no model was fitted to. Every NAME=DATASET is music: its test split, or
-all of it where it has none. What was heard is kept in runs/refusals.jsonl, so a stopped run goes on.
+Sounds without meter are generated, 30 of each kind, by seeds that no model was fitted to. Every NAME=DATASET
+is music: its test split, or all of it where it has none. What was heard is kept in runs/refusals.jsonl, so a
+stopped run goes on.
 """
 
 from __future__ import annotations
@@ -104,7 +106,8 @@ def main() -> None:
 
 
 def table(rows: list[dict[str, Any]], models: list[str]) -> str:
-    """Shares of answers that no meter is heard, by set; and of sure answers, the share and how many of them are right."""
+    """Shares of answers that no meter is heard, by set; and of sure answers, the share and how many of them
+    are right."""
     wholes = {
         "all kinds that calibration knows": FITTED,
         "all kinds that it does not know": UNSEEN,

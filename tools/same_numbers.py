@@ -1,9 +1,11 @@
-"""Proof that a refactoring moved no number: fingerprints, stored features, a saved run, and the answers of all shipped models.
+"""Proof that a refactoring moved no number: fingerprints, stored features, a saved run, and the answers of
+all shipped models.
 
-    python tools/same_numbers.py capture MUSIC/ --out before     # in the old tree
-    python tools/same_numbers.py check before                    # in the new tree: exit status 1 when a number moved
+    python tools/same_numbers.py capture MUSIC/ --out before  # in the old tree
+    python tools/same_numbers.py check before                 # in the new tree: status 1 when a number moved
 
-Everything goes through the command line, so that the two trees may be built in any way. MUSIC is a folder of audio files.
+Everything goes through the command line, so that the two trees may be built in any way. MUSIC is a folder of
+audio files.
 """
 
 from __future__ import annotations

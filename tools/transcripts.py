@@ -1,12 +1,14 @@
-"""The terminal sessions in the documents are real: this runs those of docs/tutorial.md and compares what is printed, or writes it anew.
+"""The terminal sessions in the documents are real: this runs those of docs/tutorial.md and compares what is
+printed, or writes it anew.
 
-    python tools/transcripts.py check      # exit status 1 and the difference, when a command prints something else
-    python tools/transcripts.py write      # the pages and docs/img/timeline.svg anew
+    python tools/transcripts.py check  # status 1 and the difference, when a command prints something else
+    python tools/transcripts.py write  # the pages and docs/img/timeline.svg anew
 
-A session is a block of the language `console`: `$ ` and a command, then what it prints. All run in one empty folder, in order, on a
-terminal of 80 columns, with a link `tools` to this folder. Output may begin with `...`: earlier lines are left out. Numbers with a
-point and percentages may differ a little from processor to processor, and hashes are not compared. In a block with a title (`VARIES`)
-figures may differ at will, and only how the output begins and ends is compared. The README repeats sessions of the tutorial.
+A session is a block of the language `console`: `$ ` and a command, then what it prints. All run in one empty
+folder, in order, on a terminal of 80 columns, with a link `tools` to this folder. Output may begin with
+`...`: earlier lines are left out. Numbers with a point and percentages may differ a little from processor to
+processor, and hashes are not compared. In a block with a title (`VARIES`) figures may differ at will, and
+only how the output begins and ends is compared. The README repeats sessions of the tutorial.
 """
 
 from __future__ import annotations
@@ -97,7 +99,8 @@ def printed_by(line: str, folder: Path) -> tuple[str, ...]:
 
 
 def shortened(command: Command, printed: tuple[str, ...]) -> tuple[str, ...]:
-    """What the page shows of the lines that were printed: where it left lines out, as many of the last ones as it showed."""
+    """What the page shows of the lines that were printed: where it left lines out, as many of the last ones
+    as it showed."""
     if command.output[:1] != (LEFT_OUT,):
         return printed
     first = command.output[1].split()[0]

@@ -29,8 +29,10 @@ def require_short(path: Path, seconds: float, longest: float) -> None:
     """Raise AudioError when a track of so many seconds, counted whole, is too long to be held."""
     if round(seconds) > longest:
         raise AudioError(
-            f"{shown(path)} lasts {seconds:.0f} s, and tracks of at most {longest:g} s are held whole (training.longest)",
-            "Cut it into parts, raise training.longest if memory allows, or use --frozen: stored features take any length.",
+            f"{shown(path)} lasts {seconds:.0f} s, and tracks of at most {longest:g} s are held whole "
+            "(training.longest)",
+            "Cut it into parts, raise training.longest if memory allows, or use --frozen: stored features "
+            "take any length.",
             "long",
         )
 
@@ -38,8 +40,8 @@ def require_short(path: Path, seconds: float, longest: float) -> None:
 def _decode(
     sample_rate: int, long: float, longest: float, stop: threading.Event | None, path: Path
 ) -> np.ndarray | int | tuple[str, str, str] | None:
-    """The wave, the number of samples of a long file, or the parts of an AudioError (errors do not pickle well); None of a long
-    file when `stop` was set."""
+    """The wave, the number of samples of a long file, or the parts of an AudioError (errors do not pickle
+    well); None of a long file when `stop` was set."""
     try:
         seconds = probe(path).seconds
         require_short(path, seconds, longest)
@@ -60,10 +62,11 @@ def _count(sample_rate: int, stop: threading.Event | None, path: Path) -> int | 
 def decode_ahead(
     paths: Sequence[Path], sample_rate: int, jobs: int, longest: float = math.inf
 ) -> Iterator[np.ndarray | AudioError]:
-    """The wave (sample,) of every path, in order, or the AudioError that says why not; more than `longest` seconds are one.
+    """The wave (sample,) of every path, in order, or the AudioError that says why not; more than `longest`
+    seconds are one.
 
-    `jobs` processes work a few files ahead of the reader (1 or less: this process decodes), so memory stays bounded. A
-    file that kills its process gives an error, not a crash.
+    `jobs` processes work a few files ahead of the reader (1 or less: this process decodes), so memory stays
+    bounded. A file that kills its process gives an error, not a crash.
     """
     for result in decode_or_count(paths, sample_rate, jobs, math.inf, longest=longest):
         if not isinstance(result, LongAudio):
@@ -79,8 +82,8 @@ def decode_or_count(
     longest: float = math.inf,
     stop: threading.Event | None = None,
 ) -> Generator[np.ndarray | LongAudio | AudioError, None, None]:
-    """`decode_ahead`, but a file longer than `long` seconds gives a LongAudio: it is read through and not held. Ends early once
-    `stop` is set."""
+    """`decode_ahead`, but a file longer than `long` seconds gives a LongAudio: it is read through and not
+    held. Ends early once `stop` is set."""
     decode = partial(
         _decode, sample_rate, long, longest, stop if jobs <= 1 else None
     )  # other processes are ended, which needs no telling

@@ -1,4 +1,5 @@
-"""What training varies in a wave: where the chunk grid lies, noise, level. Each is a function of (wave, rng, settings)."""
+"""What training varies in a wave: where the chunk grid lies, noise, level. Each is a function of (wave, rng,
+settings)."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ from beatmeter.settings import AugmentConfig
 def shift(
     wave: Float32[np.ndarray, " sample"], rng: np.random.Generator, settings: AugmentConfig, chunk: ChunkSpec
 ) -> Float32[np.ndarray, " rest"]:
-    """The wave without a random start of up to `settings.shift` seconds: the chunk grid falls elsewhere in the music.
+    """The wave without a random start of up to `settings.shift` seconds: the chunk grid falls elsewhere in
+    the music.
 
     Nothing wraps around and nothing is padded; at least `chunk.minimum` samples are left.
     """

@@ -1,7 +1,9 @@
-"""Where chunks, frames and windows lie in time: the one place that decides it, for extraction, training and labels.
+"""Where chunks, frames and windows lie in time: the one place that decides it, for extraction, training and
+labels.
 
-A track of `n` samples becomes chunks (`ChunkSpec`), each chunk becomes frames (a convolution of `span` samples every
-`hop`), consecutive chunks join into windows. All of it follows from `n` and the spec, so stores keep only `n`.
+A track of `n` samples becomes chunks (`ChunkSpec`), each chunk becomes frames (a convolution of `span`
+samples every `hop`), consecutive chunks join into windows. All of it follows from `n` and the spec, so stores
+keep only `n`.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ def chunk_starts(samples: int, spec: ChunkSpec) -> list[int]:
     """First sample of every chunk of a track of `samples` samples. Raises AudioError below `spec.minimum`."""
     if samples < spec.minimum:
         raise AudioError(
-            f"only {samples / spec.sample_rate:.2f} s of audio; at least {spec.minimum / spec.sample_rate:g} s are needed",
+            f"only {samples / spec.sample_rate:.2f} s of audio; at least {spec.minimum / spec.sample_rate:g} "
+            "s are needed",
             "Leave this file out or use a longer one.",
         )
     if samples <= spec.length:
@@ -37,7 +40,8 @@ def chunk_starts(samples: int, spec: ChunkSpec) -> list[int]:
 
 
 def frame_count(samples: int, hop: int, span: int) -> int:
-    """Frames of a chunk of `samples`: floor((samples - span) / hop) + 1, as a stack of convolutions without padding gives."""
+    """Frames of a chunk of `samples`: floor((samples - span) / hop) + 1, as a stack of convolutions without
+    padding gives."""
     return max(0, (samples - span) // hop + 1)
 
 
@@ -45,8 +49,9 @@ def frame_count(samples: int, hop: int, span: int) -> int:
 class Window:
     """Consecutive chunks joined into one sequence of frames.
 
-    `chunks` is a half-open range of chunk numbers; `skip[i]` is how many leading frames of the i-th of them are
-    dropped because the chunk before covers them already (only the last chunk, aligned to the end, overlaps much).
+    `chunks` is a half-open range of chunk numbers; `skip[i]` is how many leading frames of the i-th of them
+    are dropped because the chunk before covers them already (only the last chunk, aligned to the end,
+    overlaps much).
     """
 
     chunks: tuple[int, int]
@@ -59,7 +64,8 @@ class Window:
 
 @dataclass(frozen=True)
 class Layout:
-    """Chunks and frames of one track: `starts` (chunk,) in samples, `length` of every chunk in samples, `frames` per chunk."""
+    """Chunks and frames of one track: `starts` (chunk,) in samples, `length` of every chunk in samples,
+    `frames` per chunk."""
 
     samples: int
     starts: tuple[int, ...]
@@ -84,8 +90,9 @@ class Layout:
         )
 
     def windows(self, chunks_per_window: int) -> list[Window]:
-        """Windows of at least `chunks_per_window` chunks (fewer only when the track has fewer): floor(n / w) windows that
-        share the chunks as evenly as they can, so that no chunk is computed twice and no window is much shorter."""
+        """Windows of at least `chunks_per_window` chunks (fewer only when the track has fewer): floor(n / w)
+        windows that share the chunks as evenly as they can, so that no chunk is computed twice and no window
+        is much shorter."""
         n = len(self.starts)
         count = max(1, n // chunks_per_window)
         edges = [i * n // count for i in range(count + 1)]
@@ -112,9 +119,11 @@ class Layout:
 
 
 class Cutter:
-    """Audio that comes in blocks, cut into the chunks of `chunk_starts`, without holding more of it than a chunk and a block.
+    """Audio that comes in blocks, cut into the chunks of `chunk_starts`, without holding more of it than a
+    chunk and a block.
 
-    `samples` is how many came so far. Where it is known how many will come (`expected`), others are an AudioError.
+    `samples` is how many came so far. Where it is known how many will come (`expected`), others are an
+    AudioError.
     """
 
     def __init__(self, spec: ChunkSpec, expected: int | None = None) -> None:
@@ -139,7 +148,8 @@ class Cutter:
         return done
 
     def finish(self) -> list[np.ndarray]:
-        """The chunk that the end of the audio completes, if there is one. Raises AudioError below `spec.minimum` samples."""
+        """The chunk that the end of the audio completes, if there is one. Raises AudioError below
+        `spec.minimum` samples."""
         if self.expected is not None and self.samples != self.expected:
             raise self._changed()
         starts = chunk_starts(self.samples, self.spec)
@@ -229,10 +239,12 @@ UNITS: Mapping[Unit, Rows] = {"chunk": ChunkRows(), "window": WindowRows(), "fra
 
 
 def row_count(layout: Layout, pooling: PoolingSpec) -> int:
-    """How many rows this pooling gives for a track with this layout: `len(rows(...)[1])`, without making them."""
+    """How many rows this pooling gives for a track with this layout: `len(rows(...)[1])`, without making
+    them."""
     return UNITS[pooling.unit].count(layout, pooling.parameters)
 
 
 def rows(layout: Layout, pooling: PoolingSpec) -> tuple[np.ndarray, np.ndarray]:
-    """`times` (row, 2) in seconds and `frames` (row,) of the rows that `pooling` gives for a track with this layout."""
+    """`times` (row, 2) in seconds and `frames` (row,) of the rows that `pooling` gives for a track with this
+    layout."""
     return UNITS[pooling.unit].of(layout, pooling.parameters)

@@ -1,8 +1,8 @@
-"""How many bytes of audio a file made of chunks counts (WAV, RF64, W64, AIFF, CAF) or its header (AU), how many of them are
-there, and what lies behind all chunks.
+"""How many bytes of audio a file made of chunks counts (WAV, RF64, W64, AIFF, CAF) or its header (AU), how
+many of them are there, and what lies behind all chunks.
 
-Readers stop where the header says. So a header that was written before the audio was complete, two files joined in one and a
-second chunk of audio hide what follows.
+Readers stop where the header says. So a header that was written before the audio was complete, two files
+joined in one and a second chunk of audio hide what follows.
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ _TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN")  # what programs append to
 
 @dataclass(frozen=True)
 class Extent:
-    """`counted` bytes of audio in the header, `present` of them in the file, and `behind` bytes that belong to no chunk, or to
-    one of audio that readers pass over. All are 0 for a header that does not tell (of a stream written to a pipe)."""
+    """`counted` bytes of audio in the header, `present` of them in the file, and `behind` bytes that belong
+    to no chunk, or to one of audio that readers pass over. All are 0 for a header that does not tell (of a
+    stream written to a pipe)."""
 
     counted: int
     present: int

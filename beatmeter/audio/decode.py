@@ -1,7 +1,8 @@
-"""Audio files to mono float32 at one rate, whole or as a stream of flat memory; a file that cannot be used is an error.
+"""Audio files to mono float32 at one rate, whole or as a stream of flat memory; a file that cannot be used is
+an error.
 
-Nothing is repaired, padded or replaced by silence. A file is refused when it is unreadable, shorter than MINIMUM seconds,
-truncated, silent, or holds samples that are not finite (`AudioError.kind` says which).
+Nothing is repaired, padded or replaced by silence. A file is refused when it is unreadable, shorter than
+MINIMUM seconds, truncated, silent, or holds samples that are not finite (`AudioError.kind` says which).
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ _ARRAY = "Give samples as numbers: (sample,) or (sample, channel)."
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """What a file says of itself: `seconds`, `sample_rate` (Hz), `channels`, its format, and the program that reads it."""
+    """What a file says of itself: `seconds`, `sample_rate` (Hz), `channels`, its format, and the program that
+    reads it."""
 
     seconds: float
     sample_rate: int
@@ -43,8 +45,8 @@ class AudioInfo:
 
 
 def open_audio(path: str | os.PathLike[str]) -> Reader:
-    """Open an audio file with whatever can read it: libsndfile, else ffmpeg when it is installed. Raises AudioError; `blocks` of the
-    reader may raise GaveUpError, after which ffmpeg may still read the file."""
+    """Open an audio file with whatever can read it: libsndfile, else ffmpeg when it is installed. Raises
+    AudioError; `blocks` of the reader may raise GaveUpError, after which ffmpeg may still read the file."""
     path = Path(path)
     require_file(path)
     inspection = inspect(path)
@@ -82,8 +84,8 @@ def _open_with_ffmpeg(path: Path, inspection: Inspection, first: AudioError) -> 
 
 
 def probe(path: str | os.PathLike[str]) -> AudioInfo:
-    """Length, rate and channels of a file. Decodes only when nothing in the file tells its length. Raises AudioError when
-    the file cannot be opened; what is damaged further in goes unnoticed."""
+    """Length, rate and channels of a file. Decodes only when nothing in the file tells its length. Raises
+    AudioError when the file cannot be opened; what is damaged further in goes unnoticed."""
     with open_audio(path) as reader:
         frames = reader.frames if reader.frames is not None else sum(len(block) for block in reader.blocks())
         return AudioInfo(
@@ -96,8 +98,9 @@ def stream(
 ) -> Iterator[Float32[np.ndarray, " sample"]]:
     """Mono float32 at `sample_rate` Hz in blocks of `block_seconds`, the last one shorter.
 
-    Memory does not grow with the file, and the samples are the same whatever the block length. Some faults show only at
-    the end (truncated, silent): AudioError may come after the first blocks, so keep nothing of a stream that raised.
+    Memory does not grow with the file, and the samples are the same whatever the block length. Some faults
+    show only at the end (truncated, silent): AudioError may come after the first blocks, so keep nothing of a
+    stream that raised.
     """
     size = max(1, round(block_seconds * sample_rate))
     waiting: list[np.ndarray] = []
@@ -115,13 +118,14 @@ def stream(
 
 
 def load(path: str | os.PathLike[str], sample_rate: int = SAMPLE_RATE) -> Float32[np.ndarray, " sample"]:
-    """The whole file, mono float32 at `sample_rate` Hz: `stream` joined. Raises AudioError when it cannot be used."""
+    """The whole file, mono float32 at `sample_rate` Hz: `stream` joined. Raises AudioError when it cannot be
+    used."""
     return np.concatenate(list(_resampled(Path(path), sample_rate)))
 
 
 def measure(path: str | os.PathLike[str]) -> float:
-    """Seconds of audio in a file that can be used: all of it is read, and AudioError raised for whatever `load` refuses,
-    without resampling or keeping anything."""
+    """Seconds of audio in a file that can be used: all of it is read, and AudioError raised for whatever
+    `load` refuses, without resampling or keeping anything."""
     path = Path(path)
     try:
         with open_audio(path) as reader:
@@ -143,8 +147,9 @@ def _measured(reader: Reader) -> float:
 def from_array(
     samples: Num[np.ndarray, ...], sample_rate: float, wanted: int = SAMPLE_RATE
 ) -> Float32[np.ndarray, " sample"]:
-    """Samples in memory, (sample,) or (sample, channel), as mono float32 at `wanted` Hz. Whole numbers are taken by their type,
-    32767 of int16 as 1.0. Raises AudioError for what is no audio and below MINIMUM seconds; silence is taken, streams hold it."""
+    """Samples in memory, (sample,) or (sample, channel), as mono float32 at `wanted` Hz. Whole numbers are
+    taken by their type, 32767 of int16 as 1.0. Raises AudioError for what is no audio and below MINIMUM
+    seconds; silence is taken, streams hold it."""
     try:
         wave = np.asarray(samples)
         rate = int(sample_rate)

@@ -1,7 +1,7 @@
 """Waves to the bytes of an audio file, and back.
 
-libsndfile gets a file descriptor, never a Python object: what is raised in a callback that C code makes (Ctrl-C, for one) is
-printed and lost.
+libsndfile gets a file descriptor, never a Python object: what is raised in a callback that C code makes
+(Ctrl-C, for one) is printed and lost.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from beatmeter.errors import AudioError, shown
 def encode(
     wave: Float32[np.ndarray, " sample"], sample_rate: int, format: str, subtype: str, **options: Any
 ) -> bytes:
-    """The file that libsndfile writes of a wave; `format`, `subtype` and `options` are those of `soundfile.write`. Raises
-    AudioError (kind machine) when it cannot be written to a temporary file."""
+    """The file that libsndfile writes of a wave; `format`, `subtype` and `options` are those of
+    `soundfile.write`. Raises AudioError (kind machine) when it cannot be written to a temporary file."""
     with _temporary() as file:
         try:
             soundfile.write(
@@ -37,7 +37,8 @@ def encode(
 
 
 def decode(data: bytes) -> Float32[np.ndarray, " sample"]:
-    """The wave of a file that `encode` made, at its own rate. Raises AudioError (kind machine) without room for a temporary file."""
+    """The wave of a file that `encode` made, at its own rate. Raises AudioError (kind machine) without room
+    for a temporary file."""
     with _temporary() as file:
         try:
             file.write(data)

@@ -1,5 +1,5 @@
-"""Files that only ffmpeg reads (AAC, ALAC, WMA, the sound of videos): its output as a stream of float32, when it is installed.
-Cutting a file into pieces goes through it too."""
+"""Files that only ffmpeg reads (AAC, ALAC, WMA, the sound of videos): its output as a stream of float32, when
+it is installed. Cutting a file into pieces goes through it too."""
 
 from __future__ import annotations
 
@@ -37,15 +37,18 @@ def available() -> bool:
 
 
 def _url(path: Path) -> str | bytes:
-    """The path as ffmpeg's file protocol, so that no name is taken for an option, a pipe or a network address."""
+    """The path as ffmpeg's file protocol, so that no name is taken for an option, a pipe or a network
+    address."""
     return f"file:{path}" if sys.platform == "win32" else b"file:" + os.fsencode(path)
 
 
 def cut(path: Path, pieces: Sequence[tuple[float, float, Path]]) -> None:
-    """Write pieces (start and end in seconds, file) of `path` as 16-bit FLAC at its own rate and channels, to the sample.
+    """Write pieces (start and end in seconds, file) of `path` as 16-bit FLAC at its own rate and channels, to
+    the sample.
 
-    The audio is decoded once; times count its samples, whatever time stamps the container holds. A file of that name is
-    overwritten. Raises AudioError when ffmpeg is not installed or fails; files may be half-written then.
+    The audio is decoded once; times count its samples, whatever time stamps the container holds. A file of
+    that name is overwritten. Raises AudioError when ffmpeg is not installed or fails; files may be
+    half-written then.
     """
     if not available():
         raise AudioError(
@@ -91,7 +94,8 @@ def cut(path: Path, pieces: Sequence[tuple[float, float, Path]]) -> None:
 
 
 def _not_started(program: str, path: Path, error: OSError) -> AudioError:
-    """No fault of the file: the folder for temporary files is full or missing, or there are too many processes or open files."""
+    """No fault of the file: the folder for temporary files is full or missing, or there are too many
+    processes or open files."""
     what = f"{program} cannot be started for {shown(path)}: {shown(error.strerror or error)}"
     return AudioError(
         what, "Make room in the folder for temporary files (TMPDIR), or for more processes.", kind="machine"
@@ -99,9 +103,9 @@ def _not_started(program: str, path: Path, error: OSError) -> AudioError:
 
 
 class FFmpegReader(Reader):
-    """`path` through ffmpeg: the first audio stream at its own rate and channels. Local files only: a playlist that
-    names network addresses is not followed. Where the `inspection` knows nothing
-    of the format, ffmpeg stops at the first error, else it would leave out what it cannot decode. Raises AudioError when
+    """`path` through ffmpeg: the first audio stream at its own rate and channels. Local files only: a
+    playlist that names network addresses is not followed. Where the `inspection` knows nothing of the format,
+    ffmpeg stops at the first error, else it would leave out what it cannot decode. Raises AudioError when
     ffmpeg finds no audio in it."""
 
     name = "ffmpeg"
@@ -134,7 +138,8 @@ class FFmpegReader(Reader):
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,
                     stderr=self._errors,
-                    process_group=0,  # a terminal's Ctrl-C would end it in the middle, as if the file were truncated
+                    # a terminal's Ctrl-C would end it in the middle, as if the file were truncated
+                    process_group=0,
                 )
             except OSError as error:
                 raise _not_started("ffmpeg", path, error) from None

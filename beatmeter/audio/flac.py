@@ -1,7 +1,8 @@
-"""What a FLAC file says of its samples: how many there are, their MD5, and whether the frames end where they should.
+"""What a FLAC file says of its samples: how many there are, their MD5, and whether the frames end where they
+should.
 
-Decoders stop after the number of samples in the header and do not compare its MD5. Layout: RFC 9639, sections 8.2 (STREAMINFO)
-and 9.1 (frame header).
+Decoders stop after the number of samples in the header and do not compare its MD5. Layout: RFC 9639, sections
+8.2 (STREAMINFO) and 9.1 (frame header).
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ _SIZES = {
 
 @dataclass(frozen=True)
 class StreamInfo:
-    """`samples` per channel (0: not told) at `sample_rate` Hz, bits of each, and the MD5 of all (None: not told)."""
+    """`samples` per channel (0: not told) at `sample_rate` Hz, bits of each, and the MD5 of all (None: not
+    told)."""
 
     samples: int
     sample_rate: int
@@ -39,8 +41,8 @@ class StreamInfo:
 
 
 def inspect(path: Path, start: int = 0) -> StreamInfo:
-    """The header of the FLAC file that begins at byte `start`. Raises AudioError (kind damaged) when more audio lies behind what
-    the header counts, and (truncated) when the last frames are missing."""
+    """The header of the FLAC file that begins at byte `start`. Raises AudioError (kind damaged) when more
+    audio lies behind what the header counts, and (truncated) when the last frames are missing."""
     with path.open("rb") as file:
         file.seek(start)
         head = file.read(8 + _STREAMINFO)
@@ -73,7 +75,8 @@ def inspect(path: Path, start: int = 0) -> StreamInfo:
         if counted - found > TOLERANCE:
             raise truncated(path, found, counted)
         raise AudioError(
-            f"{shown(path)} is damaged: its header counts {counted:.2f} s of audio, its frames end at {found:.2f} s",
+            f"{shown(path)} is damaged: its header counts {counted:.2f} s of audio, its frames end at "
+            f"{found:.2f} s",
             "Re-encode it.",
             kind="damaged",
         )
@@ -90,7 +93,8 @@ class Checksum:
         self._expected, self._md5 = info.md5, hashlib.md5(usedforsecurity=False)
 
     def floats(self, block: Int[np.ndarray, "frame channel"]) -> Float32[np.ndarray, "frame channel"]:
-        """Take note of a block of `dtype`, whose samples fill the highest bits; its values as libsndfile gives them in float32."""
+        """Take note of a block of `dtype`, whose samples fill the highest bits; its values as libsndfile
+        gives them in float32."""
         samples = block.reshape(-1)
         if self._bits == 16:
             self._update(samples.astype("<i2", copy=False))
@@ -130,7 +134,8 @@ def _pack(samples: Int[np.ndarray, " sample"]) -> np.ndarray:
 
 
 def _ends_of_frames(data: bytes, block_size: int) -> list[int]:
-    """The sample after each frame whose header lies in `data`, in order; `block_size` is the one of STREAMINFO."""
+    """The sample after each frame whose header lies in `data`, in order; `block_size` is the one of
+    STREAMINFO."""
     ends = []
     at = data.find(b"\xff")
     while 0 <= at < len(data) - 6:

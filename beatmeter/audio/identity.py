@@ -1,7 +1,8 @@
-"""What a track is: the sha256 of its file's bytes. A cache by path, size, time and inode makes asking again cheap.
+"""What a track is: the sha256 of its file's bytes. A cache by path, size, time and inode makes asking again
+cheap.
 
-The cache is one sqlite file. It is only a memory: delete it at any time, share it between processes; when it cannot be
-read or written, keys are computed without it.
+The cache is one sqlite file. It is only a memory: delete it at any time, share it between processes; when it
+cannot be read or written, keys are computed without it.
 """
 
 from __future__ import annotations
@@ -28,7 +29,10 @@ from beatmeter.runtime.progress import Tick, untold
 Stamp = tuple[int, int, int]
 STOPPED = "stopped"  # kind of the error of a file that was not read to its end, as asked
 CACHE_NAME = "track-keys.sqlite"
-_TABLE = "CREATE TABLE IF NOT EXISTS keys (path BLOB PRIMARY KEY, size INTEGER, mtime INTEGER, inode INTEGER, key TEXT) WITHOUT ROWID"
+_TABLE = (
+    "CREATE TABLE IF NOT EXISTS keys (path BLOB PRIMARY KEY, size INTEGER, mtime INTEGER, inode INTEGER, "
+    "key TEXT) WITHOUT ROWID"
+)
 _LOOK_UP = 500  # paths per query, below sqlite's limit of 999 parameters
 _WRITE = 2000  # keys per transaction
 _SETTLED = 2_000_000_000  # ns: a file changed more recently could change again within the same timestamp
@@ -50,9 +54,9 @@ def track_keys(
 ) -> list[str | AudioError]:
     """The key of every path, in order, or the AudioError that says why it has none.
 
-    `cache` is the folder of the memory of earlier keys (None: compute them all); `jobs` files are read at a time.
-    `tick(n)` is called as n more paths are known. Once `stop` is set no more is read; what has no key yet gets an AudioError
-    of the kind stopped.
+    `cache` is the folder of the memory of earlier keys (None: compute them all); `jobs` files are read at a
+    time. `tick(n)` is called as n more paths are known. Once `stop` is set no more is read; what has no key
+    yet gets an AudioError of the kind stopped.
     """
     paths = as_paths(paths)
     stop = stop or threading.Event()
@@ -87,7 +91,8 @@ def track_keys(
 
 
 def stamp(path: Path) -> Stamp | None:
-    """Size, time of change (ns) and inode of a file: while they stay, so do its bytes. None when it cannot be asked."""
+    """Size, time of change (ns) and inode of a file: while they stay, so do its bytes. None when it cannot be
+    asked."""
     try:
         status = path.stat()
     except (OSError, ValueError):
@@ -96,7 +101,8 @@ def stamp(path: Path) -> Stamp | None:
 
 
 def require_unchanged(path: Path, before: Stamp | None) -> None:
-    """Raise AudioError when the file is not what its stamp from before says: its bytes may not be those of its key."""
+    """Raise AudioError when the file is not what its stamp from before says: its bytes may not be those of
+    its key."""
     if stamp(path) != before:
         raise AudioError(
             f"{shown(path)} changed while it was read", "Run again when it is complete.", "changed"
@@ -167,7 +173,8 @@ def _batches(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:
 
 
 def _row(state: _State) -> tuple[bytes, int, int, int]:
-    """The state as sqlite holds it, whose integers have 64 bits with a sign: inodes go beyond, and so do times after 2262."""
+    """The state as sqlite holds it, whose integers have 64 bits with a sign: inodes go beyond, and so do
+    times after 2262."""
     size, mtime, inode = ((n + _HALF) % (2 * _HALF) - _HALF for n in (state.size, state.mtime, state.inode))
     return state.path, size, mtime, inode
 

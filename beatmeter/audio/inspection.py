@@ -1,4 +1,5 @@
-"""What a file holds, found by walking over its container before any of it is decoded, so that no reader takes a part for the whole."""
+"""What a file holds, found by walking over its container before any of it is decoded, so that no reader takes
+a part for the whole."""
 
 from __future__ import annotations
 
@@ -39,8 +40,8 @@ NOTHING = Inspection()  # of a format that nobody here walks over
 
 
 def inspect(path: Path) -> Inspection:
-    """Look at the container of a file by its first bytes. Raises AudioError when it is damaged, or when no reader would find all
-    of its audio."""
+    """Look at the container of a file by its first bytes. Raises AudioError when it is damaged, or when no
+    reader would find all of its audio."""
     try:
         head, start = mpeg.head(path)
         if mpeg.looks_like_mpeg(path, head):

@@ -1,4 +1,5 @@
-"""Is there music in these samples? Running checks while a file is read, so that silence never stands in for a broken file."""
+"""Is there music in these samples? Running checks while a file is read, so that silence never stands in for a
+broken file."""
 
 from __future__ import annotations
 
@@ -18,10 +19,11 @@ LOUDEST = 2.0**31  # floats that nobody scaled from 32-bit integers; beyond it t
 
 
 class Levels:
-    """Mixes blocks down to mono (the mean of the channels) and keeps count of what it sees, in a few numbers a second.
+    """Mixes blocks down to mono (the mean of the channels) and keeps count of what it sees, in a few numbers
+    a second.
 
-    `finish` raises AudioError (kind silent) when the whole file, or more than SILENT_SHARE of its seconds, stays below
-    SILENCE once its constant part is taken away.
+    `finish` raises AudioError (kind silent) when the whole file, or more than SILENT_SHARE of its seconds,
+    stays below SILENCE once its constant part is taken away.
     """
 
     def __init__(self, path: Path, sample_rate: int) -> None:
@@ -32,7 +34,8 @@ class Levels:
         self._open = (0.0, 0.0, 0)
 
     def mix(self, block: Float32[np.ndarray, "frame channel"]) -> Float32[np.ndarray, " frame"]:
-        """The block in mono. Raises AudioError (kind damaged) for samples that are not finite or far too large."""
+        """The block in mono. Raises AudioError (kind damaged) for samples that are not finite or far too
+        large."""
         mono = _mean_of_channels(block)
         if not np.abs(block).max(initial=0.0) <= LOUDEST:  # not >: NaN compares false
             raise self._damaged(block)
@@ -78,7 +81,8 @@ class Levels:
 
     @property
     def silent_share(self) -> float:
-        """Share of the seconds whose rms around their mean is below SILENCE; a last part below half a second does not count."""
+        """Share of the seconds whose rms around their mean is below SILENCE; a last part below half a second
+        does not count."""
         whole = (
             self._seconds
             if self._seconds and self._open[2] < self.sample_rate / 2

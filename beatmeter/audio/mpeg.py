@@ -1,8 +1,10 @@
-"""How long an MPEG audio file (MP3) really is: its frames counted, beside the number that its header promises.
+"""How long an MPEG audio file (MP3) really is: its frames counted, beside the number that its header
+promises.
 
-libsndfile believes the header of the first frame (Xing, Info or VBRI tag) or, without one, guesses from the bit rate; it
-then stops where it believes the end to be. So a truncated file, two files joined in one, and a file of variable bit rate
-without the tag all need the count. Layout: ISO 11172-3 2.4.2.3, and the Xing and VBRI tags as encoders write them.
+libsndfile believes the header of the first frame (Xing, Info or VBRI tag) or, without one, guesses from the
+bit rate; it then stops where it believes the end to be. So a truncated file, two files joined in one, and a
+file of variable bit rate without the tag all need the count. Layout: ISO 11172-3 2.4.2.3, and the Xing and
+VBRI tags as encoders write them.
 """
 
 from __future__ import annotations
@@ -44,7 +46,8 @@ _JUNK = 1 << 16  # bytes searched for the first frame, as libmpg123 does
 
 @dataclass(frozen=True)
 class Length:
-    """`samples` per channel counted in the file, `promised` by its header (None without one), at `sample_rate` Hz."""
+    """`samples` per channel counted in the file, `promised` by its header (None without one), at
+    `sample_rate` Hz."""
 
     samples: int
     promised: int | None
@@ -67,7 +70,8 @@ class _Header:
 
 @lru_cache(maxsize=4096)
 def _parse(word: bytes) -> _Header | None:
-    """The four bytes of a frame header, or None when they are none (free format, which nobody writes, included)."""
+    """The four bytes of a frame header, or None when they are none (free format, which nobody writes,
+    included)."""
     if len(word) < 4 or word[0] != 0xFF or word[1] & 0xE0 != 0xE0:
         return None
     version, layer = word[1] >> 3 & 3, 4 - (word[1] >> 1 & 3)
@@ -97,7 +101,8 @@ class _Bytes:
         self._buffer, self._start = b"", 0
 
     def at(self, position: int, n: int) -> bytes:
-        """`n` bytes at `position`, fewer at the end of the file. Positions may not go back by more than a block."""
+        """`n` bytes at `position`, fewer at the end of the file. Positions may not go back by more than a
+        block."""
         offset = position - self._start
         if offset + n > len(self._buffer) or offset < 0:
             self._file.seek(position)
@@ -190,7 +195,8 @@ def _next_frame(
 
 
 def _tag(data: _Bytes, position: int, header: _Header) -> int | None:
-    """Frames of audio that the first frame promises: a Xing or Info tag after the side information, or a VBRI tag."""
+    """Frames of audio that the first frame promises: a Xing or Info tag after the side information, or a VBRI
+    tag."""
     frame = data.at(position, header.bytes)
     xing = frame[4 + header.side_info :]
     if xing[:4] in (b"Xing", b"Info"):

@@ -1,7 +1,9 @@
-"""Whether an Ogg file is whole: every page's checksum and number, the last page of every stream, and how long the audio is.
+"""Whether an Ogg file is whole: every page's checksum and number, the last page of every stream, and how long
+the audio is.
 
-libsndfile and ffmpeg leave out pages that are damaged or missing and go on, and libsndfile reads the first of several
-streams that follow one another. Layout: RFC 3533 section 6 (pages), the Vorbis I specification, RFC 7845 (Opus).
+libsndfile and ffmpeg leave out pages that are damaged or missing and go on, and libsndfile reads the first of
+several streams that follow one another. Layout: RFC 3533 section 6 (pages), the Vorbis I specification, RFC
+7845 (Opus).
 """
 
 from __future__ import annotations
@@ -24,8 +26,9 @@ _REMUX = "Fetch it again; if it is complete as it is, write it anew: ffmpeg -i O
 
 @dataclass(frozen=True)
 class Streams:
-    """Audio streams that follow one another in a file (`links`; more than one is a chain), and the seconds of all together:
-    at `least`, when they began with the first page that tells a position, at `most`, when they began at position 0."""
+    """Audio streams that follow one another in a file (`links`; more than one is a chain), and the seconds of
+    all together: at `least`, when they began with the first page that tells a position, at `most`, when they
+    began at position 0."""
 
     links: int
     least: float
@@ -46,8 +49,9 @@ class _Stream:
 
 
 def inspect(path: Path, start: int = 0) -> Streams:
-    """Walk over all pages from byte `start`. Raises AudioError of the kind damaged for a page whose checksum is wrong or that is
-    missing, truncated when a stream of audio lacks its last page, unreadable when no page holds audio."""
+    """Walk over all pages from byte `start`. Raises AudioError of the kind damaged for a page whose checksum
+    is wrong or that is missing, truncated when a stream of audio lacks its last page, unreadable when no page
+    holds audio."""
     links: list[_Stream] = []
     streams: dict[bytes, _Stream] = {}  # by serial number, of the group that is read
     beginning = False  # the pages read last began streams: others that begin now lie beside them, not after
@@ -87,8 +91,8 @@ def inspect(path: Path, start: int = 0) -> Streams:
 
 
 def _next_page(file: BinaryIO, path: Path, audio: _Stream | None) -> tuple[bytes, bytes] | None:
-    """Header and body of the next page, its checksum compared; None when there is no more. Bytes between pages are passed over:
-    what they cost is known by the numbers of the pages."""
+    """Header and body of the next page, its checksum compared; None when there is no more. Bytes between
+    pages are passed over: what they cost is known by the numbers of the pages."""
     header = file.read(_HEADER)
     if header[:4] != b"OggS":
         if not _find_page(file, header):
@@ -129,13 +133,14 @@ def _find_page(file: BinaryIO, read: bytes) -> bool:
 
 
 def _checksum(page: bytes) -> int:
-    """Ogg's CRC (polynomial 0x04c11db7, highest bit first, from 0) with its bits in reverse: the one that zlib computes, of
-    bytes whose bits are reversed, without its start and end of ones."""
+    """Ogg's CRC (polynomial 0x04c11db7, highest bit first, from 0) with its bits in reverse: the one that
+    zlib computes, of bytes whose bits are reversed, without its start and end of ones."""
     return zlib.crc32(page.translate(_BITS_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
 
 
 def _rate_and_skip(packet: bytes) -> tuple[int, int]:
-    """Granules a second and granules before the audio, from the first packet of a stream; (0, 0) of one that is no audio."""
+    """Granules a second and granules before the audio, from the first packet of a stream; (0, 0) of one that
+    is no audio."""
     if packet.startswith(b"\x01vorbis"):
         return int.from_bytes(packet[12:16], "little"), 0
     if packet.startswith(b"OpusHead"):

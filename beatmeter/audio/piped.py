@@ -1,4 +1,5 @@
-"""Audio that arrives as a stream of bytes (standard input): readers need a file that they can seek in, so it is given one."""
+"""Audio that arrives as a stream of bytes (standard input): readers need a file that they can seek in, so it
+is given one."""
 
 from __future__ import annotations
 
@@ -18,8 +19,8 @@ NAME = "standard input"
 def spooled(source: BinaryIO) -> Iterator[Path]:
     """A file that holds all bytes of `source` (`sys.stdin.buffer`) and is removed at the end of the block.
 
-    An AudioError that leaves the block names "standard input" instead of that file. Raises AudioError when `source` is a
-    terminal, closed or empty, or when there is no room for its bytes (kind machine).
+    An AudioError that leaves the block names "standard input" instead of that file. Raises AudioError when
+    `source` is a terminal, closed or empty, or when there is no room for its bytes (kind machine).
     """
     with contextlib.ExitStack() as undo:
         try:

@@ -1,8 +1,9 @@
-"""libmpg123, inside libsndfile, prints notes about frames that it does not like; what matters of them our own errors say.
+"""libmpg123, inside libsndfile, prints notes about frames that it does not like; what matters of them our own
+errors say.
 
-It prints to the C library's variable `stderr`. Meanwhile that names a stream to nowhere; the file descriptor 2, through which
-Python, its threads and child processes write, stays as it is. glibc's manual allows the assignment; with other C libraries
-nothing is done.
+It prints to the C library's variable `stderr`. Meanwhile that names a stream to nowhere; the file descriptor
+2, through which Python, its threads and child processes write, stays as it is. glibc's manual allows the
+assignment; with other C libraries nothing is done.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ _original: int | None = None
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """C code that prints to `stderr` is not heard within the block, which should hold one call. Blocks of several threads overlap:
-    the last that ends gives the stream back."""
+    """C code that prints to `stderr` is not heard within the block, which should hold one call. Blocks of
+    several threads overlap: the last that ends gives the stream back."""
     global _inside, _nowhere, _original
     stream = _stderr()
     if stream is None:

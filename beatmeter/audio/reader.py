@@ -1,4 +1,5 @@
-"""What every reader of an audio file gives: its rate, its channels, the length it promises, and its samples in blocks."""
+"""What every reader of an audio file gives: its rate, its channels, the length it promises, and its samples
+in blocks."""
 
 from __future__ import annotations
 
@@ -29,10 +30,10 @@ BLOCK_VALUES = (
 class Reader(ABC):
     """An open audio file.
 
-    `frames` is how many samples per channel the file says it holds, None when it does not say. `promised` tells whether
-    that number binds: a file that ends more than TOLERANCE before it is truncated. `bounds` are the seconds that were counted
-    in the file, at least and at most, by other means than this reader's; `hidden` is how much lies behind the audio that the
-    header counts, as a share of it.
+    `frames` is how many samples per channel the file says it holds, None when it does not say. `promised`
+    tells whether that number binds: a file that ends more than TOLERANCE before it is truncated. `bounds` are
+    the seconds that were counted in the file, at least and at most, by other means than this reader's;
+    `hidden` is how much lies behind the audio that the header counts, as a share of it.
     """
 
     path: Path
@@ -47,7 +48,8 @@ class Reader(ABC):
 
     @abstractmethod
     def read(self, frames: int) -> Float32[np.ndarray, "frame channel"]:
-        """The next `frames` frames, fewer at the end, none after it. Raises AudioError where the file is damaged."""
+        """The next `frames` frames, fewer at the end, none after it. Raises AudioError where the file is
+        damaged."""
 
     @abstractmethod
     def close(self) -> None:
@@ -62,8 +64,8 @@ class Reader(ABC):
         self.close()
 
     def blocks(self) -> Iterator[Float32[np.ndarray, "frame channel"]]:
-        """All frames in blocks whose size depends on the file's rate and channels alone. Raises AudioError for whatever `finish`
-        refuses."""
+        """All frames in blocks whose size depends on the file's rate and channels alone. Raises AudioError
+        for whatever `finish` refuses."""
         size = max(1, min(int(BLOCK_SECONDS * self.sample_rate), BLOCK_VALUES // self.channels))
         done = 0
         while len(block := self.read(size)):
@@ -72,20 +74,27 @@ class Reader(ABC):
         self.finish(done)
 
     def finish(self, frames: int) -> None:
-        """There were so many frames: raise AudioError of the kind truncated when the file promises more, damaged when another
-        number was counted in it or audio lies behind them."""
+        """There were so many frames: raise AudioError of the kind truncated when the file promises more,
+        damaged when another number was counted in it or audio lies behind them."""
         seconds, (least, most) = frames / self.sample_rate, self.bounds
         if self.promised and self.frames is not None and self.frames - frames > TOLERANCE * self.sample_rate:
             raise truncated(self.path, seconds, self.frames / self.sample_rate)
         if not least - TOLERANCE <= seconds <= most + TOLERANCE:
-            what = f"{self.name} reads {seconds:.2f} s of {shown(self.path)}, which holds {least if seconds < least else most:.2f} s"
+            what = (
+                f"{self.name} reads {seconds:.2f} s of {shown(self.path)}, which holds "
+                f"{least if seconds < least else most:.2f} s"
+            )
             raise AudioError(what, "Re-encode the file.", kind="damaged")
         self.require_nothing_behind(seconds)
 
     def require_nothing_behind(self, seconds: float) -> None:
-        """Raise AudioError (kind damaged) when more audio lies behind the `seconds` that the header counts."""
+        """Raise AudioError (kind damaged) when more audio lies behind the `seconds` that the header
+        counts."""
         if seconds * self.hidden > TOLERANCE:
-            what = f"its header counts {seconds:.2f} s of audio, and another {seconds * self.hidden:.2f} s lie behind them"
+            what = (
+                f"its header counts {seconds:.2f} s of audio, and another {seconds * self.hidden:.2f} s lie "
+                "behind them"
+            )
             raise AudioError(f"{shown(self.path)} is damaged: {what}", MEND, kind="damaged")
 
 
@@ -99,7 +108,8 @@ def truncated(path: Path, found: float, promised: float) -> AudioError:
 
 
 def require_rate(path: Path, sample_rate: int, channels: int) -> None:
-    """Refuse headers that no recording has: such files are damaged, and resampling them would fill the memory."""
+    """Refuse headers that no recording has: such files are damaged, and resampling them would fill the
+    memory."""
     if not LOWEST_RATE <= sample_rate <= HIGHEST_RATE or not 1 <= channels <= 1024:
         raise AudioError(
             f"{shown(path)} says it has {channels} channels at {sample_rate} Hz",
@@ -108,7 +118,8 @@ def require_rate(path: Path, sample_rate: int, channels: int) -> None:
 
 
 def require_file(path: Path) -> int:
-    """Size of a regular file in bytes. Raises AudioError when there is none, or when it is empty or not a file."""
+    """Size of a regular file in bytes. Raises AudioError when there is none, or when it is empty or not a
+    file."""
     try:
         status = path.stat()
     except FileNotFoundError:

@@ -22,7 +22,8 @@ _LOG_SIZE = re.compile(
     r"^\s*(?:data\w*(?: size)?|riff)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE | re.IGNORECASE
 )
 _LOG_AIFF = re.compile(
-    r"'COMM' chunk \((\d+)\) not equal to frame count\s*\*\*\* calculated from length of 'SSND' chunk \((\d+)\)"
+    r"'COMM' chunk \((\d+)\) not equal to frame count\s*\*\*\* calculated from length of 'SSND' chunk "
+    r"\((\d+)\)"
 )
 _MALFORMED = 3  # SF_ERR_MALFORMED_FILE: a known format whose chunks make no sense
 _UNKNOWN = 1 << 62  # libsndfile's number of frames when a stream does not tell
@@ -39,9 +40,9 @@ class GaveUpError(AudioError):
 
 
 class SoundFileReader(Reader):
-    """`path` through libsndfile. Raises AudioError when libsndfile does not know it (kind unreadable) or when its
-    header promises more than it holds (kind truncated) or less (damaged), and ShortReadError when libsndfile would leave out the
-    rest. `read` raises GaveUpError when libsndfile fails at what is whole."""
+    """`path` through libsndfile. Raises AudioError when libsndfile does not know it (kind unreadable) or when
+    its header promises more than it holds (kind truncated) or less (damaged), and ShortReadError when
+    libsndfile would leave out the rest. `read` raises GaveUpError when libsndfile fails at what is whole."""
 
     name = "libsndfile"
 
@@ -65,12 +66,18 @@ class SoundFileReader(Reader):
             if (
                 error.code == _MALFORMED and extent is not None and extent.counted > extent.present
             ):  # another reader would take what is left
-                what = f"{shown(path)} is truncated: its header counts {extent.counted} bytes of audio, {extent.present} are there"
+                what = (
+                    f"{shown(path)} is truncated: its header counts {extent.counted} bytes of audio, "
+                    f"{extent.present} are there"
+                )
                 raise AudioError(what, FETCH_AGAIN, kind="truncated") from None
             if (
                 extent is not None and self.hidden > 0.05
             ):  # two files in one, or two chunks of audio, of which others read the first
-                what = f"{shown(path)} is damaged: its header counts {extent.present} bytes of audio, and another {extent.behind} lie behind them"
+                what = (
+                    f"{shown(path)} is damaged: its header counts {extent.present} bytes of audio, and "
+                    f"another {extent.behind} lie behind them"
+                )
                 raise AudioError(what, MEND, kind="damaged") from None
             raise AudioError(f"libsndfile cannot read {shown(path)}: {error.error_string}") from None
         except (TypeError, ValueError) as error:  # headerless formats by their suffix, for one
@@ -97,27 +104,35 @@ class SoundFileReader(Reader):
                 counted / (1 + self.hidden) if self._file.format == "W64" else counted
             )  # of W64 it reads all bytes
             if links > 1:
-                what = f"libsndfile would read only the first of the {links} Ogg streams that follow one another in {shown(path)}"
+                what = (
+                    f"libsndfile would read only the first of the {links} Ogg streams that follow one "
+                    f"another in {shown(path)}"
+                )
                 raise ShortReadError(what, "Install ffmpeg, or re-encode the file.")
         except AudioError:
             self.close()
             raise
 
     def _believe(self, told: float, found: float) -> None:
-        """Raise AudioError (truncated) when an MP3 has less than its header tells, ShortReadError when it has more."""
+        """Raise AudioError (truncated) when an MP3 has less than its header tells, ShortReadError when it has
+        more."""
         if told - found > TOLERANCE:
             raise truncated(self.path, found, told)
         if found - told > TOLERANCE:
-            what = f"libsndfile would read only {told:.1f} of the {found:.1f} s of {shown(self.path)}, whose header does not tell its length"
+            what = (
+                f"libsndfile would read only {told:.1f} of the {found:.1f} s of {shown(self.path)}, whose "
+                "header does not tell its length"
+            )
             raise ShortReadError(what, "Install ffmpeg, or re-encode the file.")
 
     def _require_whole(self) -> None:
-        """Raise AudioError (truncated) for containers whose header promises more than the file holds: libsndfile
-        shortens them without a word, except in its log."""
+        """Raise AudioError (truncated) for containers whose header promises more than the file holds:
+        libsndfile shortens them without a word, except in its log."""
         log, seconds = self._file.extra_info, self._file.frames / self.sample_rate
         if self._file.format in ("WAV", "WAVEX", "AIFF") and self.path.stat().st_size > _LARGEST:
             raise AudioError(
-                f"{shown(self.path)} is larger than its header can tell (4 GiB): only {seconds / 3600:.1f} h of it would be read",
+                f"{shown(self.path)} is larger than its header can tell (4 GiB): only {seconds / 3600:.1f} h "
+                "of it would be read",
                 "Convert it to FLAC, W64 or RF64.",
                 kind="truncated",
             )
@@ -150,7 +165,10 @@ class SoundFileReader(Reader):
     def finish(self, frames: int) -> None:
         super().finish(frames)
         if self._checksum is not None and not self._checksum.right:
-            what = f"{shown(self.path)} is damaged: its samples are not those that were encoded (the MD5 in its header is another)"
+            what = (
+                f"{shown(self.path)} is damaged: its samples are not those that were encoded (the MD5 in "
+                "its header is another)"
+            )
             raise AudioError(what, FETCH_AGAIN, kind="damaged")
 
     def close(self) -> None:

@@ -1,12 +1,14 @@
-"""Decoded waveforms on disk, mapped into memory: streamed training decodes and resamples a file once, not every epoch.
+"""Decoded waveforms on disk, mapped into memory: streamed training decodes and resamples a file once, not
+every epoch.
 
-Samples are 16-bit integers times a power of two that each block of 1024 has for itself. That is exact for mono 16-bit
-files at the model's own rate, and else at least 90 dB below the loudest sample of the block, however quiet the music is.
+Samples are 16-bit integers times a power of two that each block of 1024 has for itself. That is exact for
+mono 16-bit files at the model's own rate, and else at least 90 dB below the loudest sample of the block,
+however quiet the music is.
 
 One file a track, named by its key (hash of the audio file's bytes) below
-`<cache>/waves/<rate>-<resampler>-<version>-<version of decoding>`. A
-file is written whole or not at all and checked against its checksum whenever it is read; one that is damaged is decoded
-again. Delete what you like at any time.
+`<cache>/waves/<rate>-<resampler>-<version>-<version of decoding>`. A file is written whole or not at all and
+checked against its checksum whenever it is read; one that is damaged is decoded again. Delete what you like
+at any time.
 """
 
 from __future__ import annotations
@@ -87,8 +89,8 @@ def _length(header: bytes, size: int, sample_rate: int) -> int | None:
 
 @dataclass(frozen=True)
 class Filled:
-    """What `Waves.fill` did: lengths in samples by key (of all that can be used, kept or not), errors by key, counts, and
-    why the folder cannot be written, empty when it can."""
+    """What `Waves.fill` did: lengths in samples by key (of all that can be used, kept or not), errors by key,
+    counts, and why the folder cannot be written, empty when it can."""
 
     samples: Mapping[str, int]
     failed: Mapping[str, AudioError]
@@ -116,11 +118,13 @@ class Waves:
         stamps: Mapping[str, Stamp | None] | None = None,
         longest: float = math.inf,
     ) -> Filled:
-        """Decode what is missing of `paths` (by key) and keep it while there is room. Waveforms of other tracks that were not
-        used for longest make room; those of this call do not, what is too much is decoded whenever it is asked for.
+        """Decode what is missing of `paths` (by key) and keep it while there is room. Waveforms of other
+        tracks that were not used for longest make room; those of this call do not, what is too much is
+        decoded whenever it is asked for.
 
-        `stamps` are those of the files from before their keys were computed: one that changed since fails, for this time. So
-        does a track of more than `longest` seconds, of which no more than its header is read.
+        `stamps` are those of the files from before their keys were computed: one that changed since fails,
+        for this time. So does a track of more than `longest` seconds, of which no more than its header is
+        read.
         """
         samples: dict[str, int] = {}
         failed: dict[str, AudioError] = {}
@@ -174,7 +178,8 @@ class Waves:
             return None
 
     def read(self, key: str) -> Float32[np.ndarray, " sample"] | None:
-        """A kept waveform, None when it is not kept or damaged. A damaged one is removed where that is possible."""
+        """A kept waveform, None when it is not kept or damaged. A damaged one is removed where that is
+        possible."""
         path = self.path(key)
         try:
             with open_file(path, "rb") as file:
@@ -198,7 +203,8 @@ class _Room:
         self.most = self.left + sum(f.bytes for f in self.old)  # once all of them are gone
 
     def write(self, path: Path, content: bytes) -> None:
-        """Write a file, when there can be room for it. Raises OSError where nothing can be removed or written."""
+        """Write a file, when there can be room for it. Raises OSError where nothing can be removed or
+        written."""
         if len(content) > self.most:  # nothing goes for a file that does not fit
             return
         while self.left < len(content):
@@ -229,7 +235,8 @@ def _files(root: Path) -> Iterator[_File]:
 
 @dataclass(frozen=True)
 class Usage:
-    """Kept waveforms of one rate: folder, how many, bytes, and when one was last used (seconds since 1970)."""
+    """Kept waveforms of one rate: folder, how many, bytes, and when one was last used (seconds since
+    1970)."""
 
     folder: Path
     tracks: int
@@ -248,8 +255,8 @@ def usage(cache: Path) -> list[Usage]:
 
 
 def clear(cache: Path, unused_for: float = 0.0) -> tuple[int, int]:
-    """Remove waveforms that no run has used for so many seconds: how many went, and their bytes. They are decoded again when
-    they are needed; a run that is going on is not disturbed."""
+    """Remove waveforms that no run has used for so many seconds: how many went, and their bytes. They are
+    decoded again when they are needed; a run that is going on is not disturbed."""
     before, count, size = time.time() - unused_for, 0, 0
     for file in _files(cache / FOLDER):
         if file.used <= before:

@@ -1,4 +1,5 @@
-"""The command line: parse, call the library, print. No command imports torch before it runs, so `--help` is instant."""
+"""The command line: parse, call the library, print. No command imports torch before it runs, so `--help` is
+instant."""
 
 from __future__ import annotations
 
@@ -34,7 +35,8 @@ from beatmeter.runtime.atomic import WriteError
 
 
 class Commands(click.Group):
-    """A group that lets a broken pipe through to `main`: click would end with status 1 and no word, whichever pipe it was."""
+    """A group that lets a broken pipe through to `main`: click would end with status 1 and no word, whichever
+    pipe it was."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -64,7 +66,8 @@ for command in (*MODELS, *LABORATORY, data, cache, demo):
 
 
 def main() -> None:
-    """Run the command line; an error is one line on stderr, Ctrl-C and SIGTERM are quiet, exit statuses tell."""
+    """Run the command line; an error is one line on stderr, Ctrl-C and SIGTERM are quiet, exit statuses
+    tell."""
     _open_streams()
     if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _terminate)
@@ -110,7 +113,10 @@ def _explained(error: OSError) -> str:
     stream = None if error.filename else _stream(error)
     if not (error.filename or stream):
         return f"the system refuses to go on: {error.strerror or error}"
-    text = f"cannot {'write' if stream or isinstance(error, WriteError) else 'use'} {stream or shown(os.fsdecode(error.filename))}: {reason}"
+    text = (
+        f"cannot {'write' if stream or isinstance(error, WriteError) else 'use'} "
+        f"{stream or shown(os.fsdecode(error.filename))}: {reason}"
+    )
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"{text}. Free some space, then run the same command again."
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
@@ -119,8 +125,8 @@ def _explained(error: OSError) -> str:
 
 
 def _open_streams() -> None:
-    """Streams that were closed before we began: what is written to stdout is an error, and no file that is opened takes its number.
-    A letter that the terminal cannot show becomes an escape."""
+    """Streams that were closed before we began: what is written to stdout is an error, and no file that is
+    opened takes its number. A letter that the terminal cannot show becomes an escape."""
     for number, name, flags in (
         (0, "stdin", os.O_RDONLY),
         (1, "stdout", os.O_RDONLY),
@@ -160,7 +166,7 @@ class _Terminated(KeyboardInterrupt):
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
-    """SIGTERM (of a scheduler, a container, `timeout`) ends a command as Ctrl-C does: what is finished is kept. It may come twice;
-    the second must not disturb that."""
+    """SIGTERM (of a scheduler, a container, `timeout`) ends a command as Ctrl-C does: what is finished is
+    kept. It may come twice; the second must not disturb that."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise _Terminated

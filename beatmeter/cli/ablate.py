@@ -72,15 +72,17 @@ def ablate(
 ) -> None:
     """Train DATASET with every setting of PLAN and several seeds, and say which differences are real.
 
-    PLAN is one that ships (--list) or a TOML file. Every cell is an ordinary run; finished ones are kept, so the same command
-    goes on where it was stopped. Written to --out: table-<split>.txt, .md, .csv, .json and figure-<split>.png, .svg.
+    PLAN is one that ships (--list) or a TOML file. Every cell is an ordinary run; finished ones are kept, so
+    the same command goes on where it was stopped. Written to --out: table-<split>.txt, .md, .csv, .json and
+    figure-<split>.png, .svg.
 
     \b
     beatmeter ablate smoothing data/synth
     beatmeter ablate extra-data METER2800/ --extra-data WIKIMETER/ --seeds 0-9
     beatmeter ablate layers METER2800/ --set features.backbone=m-a-p/MERT-v1-95M
     beatmeter ablate my-plan.toml data/synth --split test
-    Exit status: 0 done, 1 some cells failed (they are named, the table is of the others), 2 nothing could be done.
+    Exit status: 0 done, 1 some cells failed (they are named, the table is of the others), 2 nothing could be
+    done.
     """
     from beatmeter.experiments.ablation.plan import load_plan, shipped_plans
 

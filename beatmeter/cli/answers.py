@@ -38,7 +38,8 @@ def words(answer: Answer) -> str:
 
 
 class Lines:
-    """Answers for people, in lines of at most `width` columns: what was asked for, the answer in words, how sure it is."""
+    """Answers for people, in lines of at most `width` columns: what was asked for, the answer in words, how
+    sure it is."""
 
     def __init__(self, names: Sequence[str], classes: Sequence[str], width: int, scores: bool) -> None:
         digits = max(map(width_of, classes))
@@ -69,8 +70,9 @@ class Lines:
 
 
 def columns(name: str, answer: Answer, scores: bool) -> str:
-    """One answer for other programs, separated by tabs: file, meter, second meter, sure or likely or a guess, probability; with
-    `scores` one more column for every class, class=probability. A hyphen where there is nothing."""
+    """One answer for other programs, separated by tabs: file, meter, second meter, sure or likely or a guess,
+    probability; with `scores` one more column for every class, class=probability. A hyphen where there is
+    nothing."""
     p = 1 - answer.heard if answer.meter is None and answer.heard is not None else max(answer.scores)
     cells = [name, answer.meter or "none", answer.second or "-", sureness(answer) or "-", f"{p:.3f}"]
     return "\t".join(

@@ -85,11 +85,12 @@ def audit(
     corrections: tuple[str, ...],
     device: str,
 ) -> None:
-    """Rank the labels of DATASET that are probably wrong, find clips that are in it twice, and write a review list.
+    """Rank the labels of DATASET that are probably wrong, find clips that are in it twice, and write a review
+    list.
 
-    A light head predicts every song from the others, and confident learning (cleanlab) ranks the labels that it
-    doubts. The list is a page with players and a CSV file to fill in: a new label, keep, or drop. Nothing is changed
-    before you give it to --corrections.
+    A light head predicts every song from the others, and confident learning (cleanlab) ranks the labels that
+    it doubts. The list is a page with players and a CSV file to fill in: a new label, keep, or drop. Nothing
+    is changed before you give it to --corrections.
 
     \b
     beatmeter data audit METER2800/ --features spectral-lag --out review/
@@ -156,11 +157,13 @@ def _show(found: Audit, out: Path, top: int, show_guess: bool) -> None:
     left = f", {about['left out']} left out" if about["left out"] else ""
     click.echo(f"{found.dataset.name}: {about['labelled']} labels of {about['tracks']} tracks audited{left}")
     click.echo(
-        f"head: {s.accuracy} right out of fold, {s.majority:.3f} by naming the most frequent class ({s.view} features)"
+        f"head: {s.accuracy} right out of fold, {s.majority:.3f} by naming the most frequent class ({s.view} "
+        "features)"
     )
     if found.weak:
         echo(
-            "warning: these features hardly know the labels, so what is ranked first means little; try features with lag pooling"
+            "warning: these features hardly know the labels, so what is ranked first means little; try "
+            "features with lag pooling"
         )
     if s.unlearned:
         echo(f"note: too few groups to judge the classes {', '.join(s.unlearned)}")
@@ -174,13 +177,16 @@ def _show(found: Audit, out: Path, top: int, show_guess: bool) -> None:
         click.echo(f"        {', '.join(f'{n} in {split}' for split, n in told.items() if n)}")
     if told["test"]:
         echo(
-            "note: test labels that are corrected where a model errs favour that model: report original and corrected labels side by side"
+            "note: test labels that are corrected where a model errs favour that model: report original and "
+            "corrected labels side by side"
         )
     if not found.limits:
         echo(f"note: {about['tracks']} tracks are too few to say what sounds alike")
     click.echo(
-        f"copies: {about['copies']['pairs']} pairs of clips sound alike, {about['copies']['across splits']} of them across splits"
+        f"copies: {about['copies']['pairs']} pairs of clips sound alike, {about['copies']['across splits']} "
+        "of them across splits"
     )
     click.echo(
-        f"{out / 'review.html'}: listen and decide{'' if show_guess else ' (without the guesses)'}; or fill in {out / 'review.csv'}"
+        f"{out / 'review.html'}: listen and decide{'' if show_guess else ' (without the guesses)'}; or fill "
+        f"in {out / 'review.csv'}"
     )

@@ -27,7 +27,8 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print JSON for mac
 def cache() -> None:
     """Look into feature stores, check them, mend them, hand them on.
 
-    PATH is one store or a folder of stores, on a disk or at an address (s3://BUCKET/caches); the default is ./cache.
+    PATH is one store or a folder of stores, on a disk or at an address (s3://BUCKET/caches); the default is
+    ./cache.
 
     \b
     beatmeter cache info
@@ -116,7 +117,8 @@ def failures(path: str, clear: bool, as_json: bool) -> None:
 def verify(path: str, full: bool, as_json: bool) -> None:
     """Is every store sound? Names each fault, the file, and what to do about it. Changes nothing.
 
-    Exit status: 0 sound (garbage and notes do no harm), 1 features are missing or damaged, or cannot be checked.
+    Exit status: 0 sound (garbage and notes do no harm), 1 features are missing or damaged, or cannot be
+    checked.
 
     \b
     beatmeter cache verify --full
@@ -166,7 +168,8 @@ def verify(path: str, full: bool, as_json: bool) -> None:
 def repair(path: str, as_json: bool) -> None:
     """Keep every track whose bytes match their checksums, and name those that are gone. Reads everything.
 
-    Nothing is deleted: `gc` does that later. Exit status: 0 nothing was lost, 1 some tracks are to be extracted again.
+    Nothing is deleted: `gc` does that later. Exit status: 0 nothing was lost, 1 some tracks are to be
+    extracted again.
 
     \b
     beatmeter cache repair cache/STORE
@@ -184,7 +187,8 @@ def repair(path: str, as_json: bool) -> None:
             for line in (*r.actions, *(f"lost: track {key}" for key in r.lost)):
                 click.echo(shown(line))
             click.echo(
-                f"{name}: {count(len(r.actions), 'repair')}, {count(len(r.lost), 'track')} lost{'; extract them again' if r.lost else ''}"
+                f"{name}: {count(len(r.actions), 'repair')}, {count(len(r.lost), 'track')} "
+                f"lost{'; extract them again' if r.lost else ''}"
             )
     sys.exit(1 if any(r.lost for r in done.values()) else 0)
 
@@ -241,7 +245,8 @@ def compact(path: str, size: int, as_json: bool) -> None:
 def gc(path: str, older_than: float, dry_run: bool, as_json: bool) -> None:
     """Remove what dead writers, compaction and repair left behind.
 
-    The grace period must be longer than a commit takes and than readers keep a snapshot, for instance a training run.
+    The grace period must be longer than a commit takes and than readers keep a snapshot, for instance a
+    training run.
 
     \b
     beatmeter cache gc --dry-run
@@ -357,7 +362,8 @@ def _describe(store: Store, status: Path | None) -> dict[str, Any]:
 
 
 def _watchers(place: Place, status: Path | None) -> list[dict[str, Any]]:
-    """What `extract --watch` says of itself, of those that fill this store: in its cache, and in the folder `status`."""
+    """What `extract --watch` says of itself, of those that fill this store: in its cache, and in the folder
+    `status`."""
     from beatmeter.features.watch.status import FOLDER, read_in
     from beatmeter.store.folder import Folder
 
@@ -385,19 +391,28 @@ def _print_description(one: Mapping[str, Any]) -> None:
     lines = [
         (
             "backbone",
-            f"{one['backbone']} ({one['revision']}), computed in {one['compute_dtype']}, stored in {one['store_dtype']}",
+            (
+                f"{one['backbone']} ({one['revision']}), computed in {one['compute_dtype']}, stored in "
+                f"{one['store_dtype']}"
+            ),
         ),
         ("fingerprint", one["fingerprint"]),
         ("snapshot", one["snapshot"]),
         (
             "tracks",
-            f"{one['tracks']} ({one['seconds'] / 3600:.1f} h of audio) in {one['commits']} commits, {_size(one['bytes'])} on disk",
+            (
+                f"{one['tracks']} ({one['seconds'] / 3600:.1f} h of audio) in {one['commits']} commits, "
+                f"{_size(one['bytes'])} on disk"
+            ),
         ),
     ]
     lines += [
         (
             p["name"],
-            f"{p['rows']} rows, one per {p['unit']}, of ({', '.join(f'{a} {n}' for a, n in zip(p['axes'], p['row_shape'], strict=True))})",
+            (
+                f"{p['rows']} rows, one per {p['unit']}, of "
+                f"({', '.join(f'{a} {n}' for a, n in zip(p['axes'], p['row_shape'], strict=True))})"
+            ),
         )
         for p in one["poolings"]
     ]

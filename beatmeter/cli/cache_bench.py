@@ -43,10 +43,11 @@ def bench(
 ) -> None:
     """How fast is the cache, on this disk and in this store, next to plain reads of the same numbers?
 
-    PATH is a store or a folder of stores, of which the largest is read; the default is ./cache. In a folder without any, features
-    are made up, to measure the disk that it is on. The same tracks are then written beside it as a fresh store and as one plain
-    file, and all are read in turn, next to copies from memory to memory (warm) and preads of the plain file (cold). Nothing in the
-    store is changed; what was written goes away at the end, also after Ctrl-C.
+    PATH is a store or a folder of stores, of which the largest is read; the default is ./cache. In a folder
+    without any, features are made up, to measure the disk that it is on. The same tracks are then written
+    beside it as a fresh store and as one plain file, and all are read in turn, next to copies from memory to
+    memory (warm) and preads of the plain file (cold). Nothing in the store is changed; what was written goes
+    away at the end, also after Ctrl-C.
 
     \b
     beatmeter cache bench
@@ -72,7 +73,10 @@ def bench(
             f"{need / 1e6:.0f} MB are needed in {shown(beside)} for a while, {free / 1e6:.0f} MB are free",
             "Choose a smaller --size.",
         )
-    what = f"{sample.pooling}: {count(len(sample), 'track')}, {len(sample.values)} rows of {sample.values.shape[1:]},"
+    what = (
+        f"{sample.pooling}: {count(len(sample), 'track')}, {len(sample.values)} rows of "
+        f"{sample.values.shape[1:]},"
+    )
     what += f" {sample.values.nbytes / 1e6:.0f} MB"
     echo(f"{shown(store.where) if store else 'made-up features'}: {what}")
     found = []
@@ -149,7 +153,8 @@ def _measured(store: Store | None, sample: Sample, beside: Path, rounds: int) ->
 
 @contextmanager
 def _workplace(beside: Path) -> Iterator[Path]:
-    """A folder that is gone afterwards. After Ctrl-C a library's thread may still be writing there for a moment."""
+    """A folder that is gone afterwards. After Ctrl-C a library's thread may still be writing there for a
+    moment."""
     folder = Path(tempfile.mkdtemp(prefix=".bench-", dir=beside))
     try:
         yield folder
@@ -184,7 +189,6 @@ def _text(timing: Timing) -> str:
         low, high = np.percentile(seconds, [10, 90]) * 1e3
         middle = statistics.median(seconds)
         rate = timing.bytes / middle / 1e9
-        lines.append(
-            f"  {name:18}{middle * 1e3:10.2f}{f'{low:.2f} - {high:.2f}':>20}{rate:8.2f}{timing.ratio(name):12.2f}"
-        )
+        spread = f"{low:.2f} - {high:.2f}"
+        lines.append(f"  {name:18}{middle * 1e3:10.2f}{spread:>20}{rate:8.2f}{timing.ratio(name):12.2f}")
     return "\n".join(lines)

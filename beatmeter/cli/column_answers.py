@@ -1,4 +1,5 @@
-"""Answers of models over a column as they are printed: in words for people, in columns, CSV or JSON for programs."""
+"""Answers of models over a column as they are printed: in words for people, in columns, CSV or JSON for
+programs."""
 
 from __future__ import annotations
 

@@ -69,8 +69,8 @@ def check(
 ) -> None:
     """Account for every row of DATASET: which are used, which are left out, and why.
 
-    A dataset is a folder with METER2800 or WIKIMETER tables, a folder with a manifest.csv, a folder of audio files
-    (sub-folders named by class are labels), or one table.
+    A dataset is a folder with METER2800 or WIKIMETER tables, a folder with a manifest.csv, a folder of audio
+    files (sub-folders named by class are labels), or one table.
 
     \b
     beatmeter data check METER2800/ --jobs 4
@@ -133,7 +133,8 @@ def split(
     \b
     beatmeter data split MUSIC/ --out split.csv
     beatmeter data split MUSIC/ --out split.csv --val 0.1 --test 0.2 --seed 1
-    Exit status: 0 every row is in the file, 1 some are left out (they are listed), 2 the dataset cannot be used.
+    Exit status: 0 every row is in the file, 1 some are left out (they are listed), 2 the dataset cannot be
+    used.
     """
     from pathlib import Path
 
@@ -182,8 +183,8 @@ def split(
 def synth(out: str, clips: int, seed: int, seconds: float, suffix: str, mix: str, jobs: int) -> None:
     """Synthesise a data set to the folder OUT: audio, a manifest, and the exact beats of every clip.
 
-    The set is split by clip into train, val and test. Safe to stop and run again: complete clips are kept, and a set
-    can be made longer. The same seed always gives the same clips.
+    The set is split by clip into train, val and test. Safe to stop and run again: complete clips are kept,
+    and a set can be made longer. The same seed always gives the same clips.
 
     \b
     beatmeter data synth SYNTH/ --clips 600
@@ -230,13 +231,15 @@ def _show(report: Report) -> None:
     click.echo(f"{'source':{width}}  split  {'  '.join(f'{c:>5}' for c in columns)}  total")
     for source, split, n in rows:
         click.echo(
-            f"{source:{width}}  {split:5}  {'  '.join(f'{n.get(c, 0):5}' for c in columns)}  {sum(n.values()):5}"
+            f"{source:{width}}  {split:5}  {'  '.join(f'{n.get(c, 0):5}' for c in columns)}  "
+            f"{sum(n.values()):5}"
         )
     for text in report.warnings():
         click.echo(f"note: {text}")
     if dataset.excluded:
         click.echo(
-            f"{len(dataset.excluded)} left out: {', '.join(f'{n} {kind}' for kind, n in report.reasons.most_common())}"
+            f"{len(dataset.excluded)} left out: "
+            f"{', '.join(f'{n} {kind}' for kind, n in report.reasons.most_common())}"
         )
     if report.status == 2:
         echo("nothing is left to use")

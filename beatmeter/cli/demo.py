@@ -34,7 +34,8 @@ STARTS = {"lora-embedded-lag": "frozen-embedded-lag"}  # the head first, then th
 )
 @device_option
 def demo(out: Path, clips: int, jobs: int | None, device: str) -> None:
-    """The whole line on synthetic music, offline, in a few minutes: data, features, frozen heads, LoRA, evaluation.
+    """The whole line on synthetic music, offline, in a few minutes: data, features, frozen heads, LoRA,
+    evaluation.
 
     \b
     beatmeter demo
@@ -68,5 +69,6 @@ def demo(out: Path, clips: int, jobs: int | None, device: str) -> None:
     order = ", ".join(f"{answer.classes[i]} {answer.scores[i]:.2f}" for i in answer.order[:3])
     click.echo(f"{clip} is heard in {answer.meter or 'no meter'} ({order})")
     click.echo(
-        f"chance is {100 / len(answer.classes):.0f} %; intervals are 95 %. Music: {out / 'data'}, features: {out / 'cache'}"
+        f"chance is {100 / len(answer.classes):.0f} %; intervals are 95 %. Music: {out / 'data'}, features: "
+        f"{out / 'cache'}"
     )

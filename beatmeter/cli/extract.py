@@ -93,7 +93,8 @@ def extract(
     scheduler: str | None,
     device: str,
 ) -> None:
-    """Write the features of every track of DATASET to the store. Safe to stop and run again: only what is missing is done.
+    """Write the features of every track of DATASET to the store. Safe to stop and run again: only what is
+    missing is done.
 
     \b
     beatmeter extract MUSIC/ --recipe spectral-lag
@@ -103,8 +104,10 @@ def extract(
     beatmeter extract MUSIC/ --shard $SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT
 
     \b
-    Exit status: 0 everything is in the store, 1 some files failed (they are listed), 2 nothing could be done, 130 Ctrl-C and
-    143 SIGTERM, which keep what is finished. With --watch, after SIGTERM or Ctrl-C: 0 what was in flight is committed, 1 it
+    Exit status: 0 everything is in the store, 1 some files failed (they are listed), 2 nothing could be done,
+    130 Ctrl-C and
+    143 SIGTERM, which keep what is finished. With --watch, after SIGTERM or Ctrl-C: 0 what was in flight is
+    committed, 1 it
     could not be and will be extracted again.
     """
     config = configure(
@@ -134,7 +137,8 @@ def extract(
         echo(f"shard {part}: {len(tracks)} of {len(opened.tracks[:limit])} tracks")
     if opened.excluded:
         echo(
-            f"{len(opened.excluded)} rows of {dataset} have no usable file; `beatmeter data check {dataset}` lists them"
+            f"{len(opened.excluded)} rows of {dataset} have no usable file; `beatmeter data check {dataset}` "
+            "lists them"
         )
     echo(service.describe())
     if engine == "local" and not scheduler and (workers or 1) == 1:
@@ -205,7 +209,8 @@ def _watch(
 
 @contextlib.contextmanager
 def _stopped_by_signals() -> Iterator[threading.Event]:
-    """An event that SIGTERM and Ctrl-C set. A second one ends the process at once; the store does not mind."""
+    """An event that SIGTERM and Ctrl-C set. A second one ends the process at once; the store does not
+    mind."""
     stop = threading.Event()
 
     def end(number: int, frame: FrameType | None) -> None:

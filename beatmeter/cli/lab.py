@@ -1,4 +1,5 @@
-"""beatmeter compare, calibrate, gate, ensemble, report: what works on predictions alone; only `calibrate` hears audio, when it has a model."""
+"""beatmeter compare, calibrate, gate, ensemble, report: what works on predictions alone; only `calibrate`
+hears audio, when it has a model."""
 
 from __future__ import annotations
 
@@ -93,10 +94,11 @@ def compare(
     as_json: bool,
     seed: int,
 ) -> None:
-    """Say which system is better, or that this cannot be known. The first is what the others are compared with.
+    """Say which system is better, or that this cannot be known. The first is what the others are compared
+    with.
 
-    A RUN is a run folder or a predictions file; NAME=RUN,RUN,... is one system with several seeds. Runs that differ in their
-    seed alone are taken as one system.
+    A RUN is a run folder or a predictions file; NAME=RUN,RUN,... is one system with several seeds. Runs that
+    differ in their seed alone are taken as one system.
 
     \b
     beatmeter compare runs/frozen runs/lora
@@ -178,11 +180,12 @@ def calibrate(
     as_json: bool,
     seed: int,
 ) -> None:
-    """Learn from validation what the scores of RUN are worth: probabilities, when an answer is sure, thresholds of a second meter.
+    """Learn from validation what the scores of RUN are worth: probabilities, when an answer is sure,
+    thresholds of a second meter.
 
-    A run or an ensemble also learns when to answer that no meter is heard, from excerpts of its validation music and from
-    generated sounds: noise, tones, hum, speech, clicks and notes at random. That takes some minutes, and the audio of the run. A file
-    of predictions holds no model that could hear them.
+    A run or an ensemble also learns when to answer that no meter is heard, from excerpts of its validation
+    music and from generated sounds: noise, tones, hum, speech, clicks and notes at random. That takes some
+    minutes, and the audio of the run. A file of predictions holds no model that could hear them.
 
     \b
     beatmeter calibrate runs/NAME
@@ -266,7 +269,8 @@ def gate(
 ) -> None:
     """Say whether RUN is worth joining an ensemble: different enough, and bringing more than it costs.
 
-    It passes when both agree (both right or both wrong) on 65 to 80 % of the items, and its gains are more than 1.5 times its losses.
+    It passes when both agree (both right or both wrong) on 65 to 80 % of the items, and its gains are more
+    than 1.5 times its losses.
 
     \b
     beatmeter gate runs/lora --against arbiter.csv
@@ -336,7 +340,8 @@ def ensemble(
     common: bool,
     seed: int,
 ) -> None:
-    """Combine members into one. The first starts with all the weight, the others rise from 0 while validation gets better.
+    """Combine members into one. The first starts with all the weight, the others rise from 0 while validation
+    gets better.
 
     Predictions of validation are made by fits on its other folds, so that they can be judged and calibrated.
 
@@ -370,7 +375,8 @@ def ensemble(
     click.echo(ensemble_text(fitted.ensemble))
     best, gain = fitted.best_member(), fitted.gain(seed=seed)
     click.echo(
-        f"{validation}, out of fold: {gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}] accuracy over {best}, its best member by log loss"
+        f"{validation}, out of fold: {gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}] accuracy over "
+        f"{best}, its best member by log loss"
     )
     for split in splits:
         if split == validation:
@@ -417,7 +423,8 @@ def report(
     as_json: bool,
     seed: int,
 ) -> None:
-    """Make one page that answers at a glance: how good, how sure, which errors, leakage or not, which thresholds.
+    """Make one page that answers at a glance: how good, how sure, which errors, leakage or not, which
+    thresholds.
 
     The page is one file without network or scripts; excerpts of the worst clips are inside it.
 
@@ -465,7 +472,8 @@ def report(
     write_text(out, run_page(subject, locate, seconds, _command(), drawn))
     if figures is not None:
         echo(
-            f"{count(len(write_figures([d for group in drawn.values() for d in group], figures)), 'figure')} in {figures}"
+            f"{count(len(write_figures([d for group in drawn.values() for d in group], figures)), 'figure')} "
+            f"in {figures}"
         )
     click.echo(str(out))
     if show:
@@ -504,7 +512,8 @@ def _report_column(
     write_text(out, assessment_page(where, found, _command(), drawn))
     if figures is not None:
         echo(
-            f"{count(len(write_figures([d for group in drawn.values() for d in group], figures)), 'figure')} in {figures}"
+            f"{count(len(write_figures([d for group in drawn.values() for d in group], figures)), 'figure')} "
+            f"in {figures}"
         )
     click.echo(str(out))
     if show:
@@ -527,7 +536,8 @@ def _require_meter(where: Path, predictions: ClassPredictions, what: str) -> Non
 
     if not of_meter(predictions):
         raise EvaluationError(
-            f"{where} answers a column ({predictions.meta.get('task', 'multiclass')}), and only scores of meter are {what}"
+            f"{where} answers a column ({predictions.meta.get('task', 'multiclass')}), and only scores of "
+            f"meter are {what}"
         )
 
 

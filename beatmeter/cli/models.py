@@ -35,7 +35,8 @@ def models(context: click.Context, as_json: bool) -> None:
         value, low, high = (100 * x for x in about["validation"]["balanced_accuracy"])
         mark = "  (the default)" if name == index["default"] else ""
         click.echo(
-            f"{name:{width}}  balanced accuracy {value:.1f} % [{low:.1f}, {high:.1f}] on {about['clips']} validation clips{mark}"
+            f"{name:{width}}  balanced accuracy {value:.1f} % [{low:.1f}, {high:.1f}] on {about['clips']} "
+            f"validation clips{mark}"
         )
     echo(f"{len(index['models'])} models in {SHIPPED}")
 
@@ -46,7 +47,8 @@ def models(context: click.Context, as_json: bool) -> None:
     "--out", type=PATH, required=True, metavar="DIR", help="Where the small copies go, with an index of them."
 )
 def pack(runs: tuple[Path, ...], out: Path) -> None:
-    """Copy what `predict` needs of finished runs and ensembles, to hand it on; the best on validation becomes the default.
+    """Copy what `predict` needs of finished runs and ensembles, to hand it on; the best on validation becomes
+    the default.
 
     \b
     beatmeter models pack runs/spectral runs/lora runs/both --out models

@@ -93,7 +93,8 @@ def device_option(command: F) -> F:
 
 
 def colourful() -> bool:
-    """Whether output may have colours and bars: not with NO_COLOR (https://no-color.org), nor on a terminal that knows neither."""
+    """Whether output may have colours and bars: not with NO_COLOR (https://no-color.org), nor on a terminal
+    that knows neither."""
     return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
@@ -113,7 +114,8 @@ def bars() -> bool:
 
 
 class Terminal:
-    """Progress bars on stderr with rate and time left; silent where stderr is no terminal. Nothing stays of them."""
+    """Progress bars on stderr with rate and time left; silent where stderr is no terminal. Nothing stays of
+    them."""
 
     @contextlib.contextmanager
     def track(self, label: str, total: float, unit: str = "clips") -> Iterator[Tick]:

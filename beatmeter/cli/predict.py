@@ -51,11 +51,12 @@ def predict(
     jobs: int,
     device: str,
 ) -> None:
-    """Say in which meter FILEs are, or what else MODEL was trained for. Folders are searched for audio, - is standard input.
+    """Say in which meter FILEs are, or what else MODEL was trained for. Folders are searched for audio, - is
+    standard input.
 
-    MODEL is a run folder, the folder of an ensemble, or the name of a model that ships (see `beatmeter models`); without it
-    the best of those that ship answers. In a pipe every answer is one line, separated by tabs: file, meter (none: no meter
-    heard), second meter, sure or likely or a guess, probability.
+    MODEL is a run folder, the folder of an ensemble, or the name of a model that ships (see `beatmeter
+    models`); without it the best of those that ship answers. In a pipe every answer is one line, separated by
+    tabs: file, meter (none: no meter heard), second meter, sure or likely or a guess, probability.
 
     \b
     beatmeter predict song.mp3
@@ -63,7 +64,8 @@ def predict(
     beatmeter predict MUSIC/ | grep -P '\\t7\\t'
     beatmeter predict runs/NAME song.mp3 MUSIC/
     beatmeter predict MUSIC/ --priors 3=0.2,4=0.7 --abstain 0.2
-    Exit status: 0 every file got an answer, 1 some could not be used (stderr says why), 2 nothing could be done.
+    Exit status: 0 every file got an answer, 1 some could not be used (stderr says why), 2 nothing could be
+    done.
     """
     wanted = parse_priors(priors)
     model, given = model_and_files(paths)

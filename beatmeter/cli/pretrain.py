@@ -48,7 +48,8 @@ def _list_settings(context: click.Context, _: click.Parameter, value: bool) -> N
 )
 @device_option
 def pretrain(out: Path | None, assignments: tuple[str, ...], resume: Path | None, device: str) -> None:
-    """Make the embedded backbone: train it on an endless stream of synthesised music to hear beats, bars, tempo and meter.
+    """Make the embedded backbone: train it on an endless stream of synthesised music to hear beats, bars,
+    tempo and meter.
 
     \b
     beatmeter pretrain --out runs/pretrain

@@ -51,7 +51,8 @@ def robustness(
     out: Path,
     device: str,
 ) -> None:
-    """Measure how accuracy falls with noise, MP3, short clips, pitch, speed and level, and how it depends on tempo.
+    """Measure how accuracy falls with noise, MP3, short clips, pitch, speed and level, and how it depends on
+    tempo.
 
     \b
     beatmeter robustness data/synth --split test --limit 300
@@ -92,7 +93,10 @@ def robustness(
     for curve in curves:
         lines += ["", f"{curve.title}, {curve.unit}"]
         lines += [
-            f"{p.level:8g}  {100 * p.accuracy.value:5.1f} [{100 * p.accuracy.low:.1f}, {100 * p.accuracy.high:.1f}]  {count(p.clips, 'clip')}"
+            (
+                f"{p.level:8g}  {100 * p.accuracy.value:5.1f} [{100 * p.accuracy.low:.1f}, "
+                f"{100 * p.accuracy.high:.1f}]  {count(p.clips, 'clip')}"
+            )
             for p in curve.points
         ]
     text, figure = "\n".join(lines) + "\n", robustness_figure(curves)

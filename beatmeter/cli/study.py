@@ -74,10 +74,11 @@ def study(
     jobs: int | None,
     device: str,
 ) -> None:
-    """Compare backbones, poolings and regimes on DATASET under equal conditions, beside a majority and a tempogram baseline.
+    """Compare backbones, poolings and regimes on DATASET under equal conditions, beside a majority and a
+    tempogram baseline.
 
-    Every system is a run with a few seeds; finished runs are kept, so the same command goes on where it was stopped.
-    Written to --out: table.txt, .md, .csv, .json and one figure for every set.
+    Every system is a run with a few seeds; finished runs are kept, so the same command goes on where it was
+    stopped. Written to --out: table.txt, .md, .csv, .json and one figure for every set.
 
     \b
     beatmeter study data/synth
@@ -137,7 +138,8 @@ def study(
 
 
 def _chosen(plan: Plan, backbones: tuple[str, ...], only: tuple[str, ...]) -> Plan:
-    """The plan with the systems of further backbones, and only those that match, with those that they start from."""
+    """The plan with the systems of further backbones, and only those that match, with those that they start
+    from."""
     systems, seeds, starts = dict(plan.systems), dict(plan.own_seeds), dict(plan.starts)
     for backbone in backbones:
         new = {

@@ -1,4 +1,5 @@
-"""Which systems a command line names: run folders, predictions files, several seeds of one system, the model that answers."""
+"""Which systems a command line names: run folders, predictions files, several seeds of one system, the model
+that answers."""
 
 from __future__ import annotations
 
@@ -19,9 +20,9 @@ STDIN = Path("-")
 def gather(arguments: Sequence[str], group: bool) -> dict[str, list[Path]]:
     """Systems by name, in order, with the paths of their runs.
 
-    `NAME=PATH,PATH` names one; a path is named after itself. With `group`, run folders whose config.toml differs in nothing
-    but the seed are one system, named after what their names have in common. Raises ConfigError for names that are given
-    twice.
+    `NAME=PATH,PATH` names one; a path is named after itself. With `group`, run folders whose config.toml
+    differs in nothing but the seed are one system, named after what their names have in common. Raises
+    ConfigError for names that are given twice.
     """
     bare = [Path(text) for text in arguments if not _is_named(text)]
     names = dict(zip(map(str, bare), short_names(bare), strict=True))
@@ -56,7 +57,8 @@ def gather(arguments: Sequence[str], group: bool) -> dict[str, list[Path]]:
 
 
 def model_and_files(paths: Sequence[Path]) -> tuple[Path, Sequence[Path]]:
-    """The folder of the model that answers, and the files to hear: a first path that is no audio must be a model.
+    """The folder of the model that answers, and the files to hear: a first path that is no audio must be a
+    model.
 
     Raises RunError when it is neither, with the nearest name; ConfigError when there is no file.
     """
@@ -104,7 +106,8 @@ def check_priors(model: Path, priors: Mapping[str, float] | None) -> None:
 
 
 def files_of(given: Sequence[Path]) -> list[Path]:
-    """The files to hear: folders are searched, everything else is taken as it is. Raises DataError for a folder without audio."""
+    """The files to hear: folders are searched, everything else is taken as it is. Raises DataError for a
+    folder without audio."""
     from beatmeter.datasets.files import find_audio
 
     found: list[Path] = []
@@ -129,8 +132,8 @@ def standard_input(names: Sequence[Path]) -> Iterator[list[Path]]:
 
 @contextlib.contextmanager
 def listening(files: Sequence[Path]) -> Iterator[tuple[Callable[[float], object], Callable[[], object]]]:
-    """A progress bar: over the seconds of one file, or over several files. Gives what is called with seconds that have been heard,
-    and what is called after every file."""
+    """A progress bar: over the seconds of one file, or over several files. Gives what is called with seconds
+    that have been heard, and what is called after every file."""
     from beatmeter.audio.decode import probe
 
     if len(files) > 1:

@@ -45,8 +45,9 @@ def timeline(
 ) -> None:
     """Say where in FILE which meter is heard, and when it changes.
 
-    MODEL is a run folder, the folder of an ensemble, or the name of a model that ships; without it the best of those that
-    ship answers. FILE - is standard input; one that ends in .csv holds predictions of windows (columns start and end), made by any program.
+    MODEL is a run folder, the folder of an ensemble, or the name of a model that ships; without it the best
+    of those that ship answers. FILE - is standard input; one that ends in .csv holds predictions of windows
+    (columns start and end), made by any program.
 
     \b
     beatmeter timeline song.mp3

@@ -102,9 +102,9 @@ def train(
 ) -> None:
     """Train on DATASET and say how good the model is and what it confuses.
 
-    With --seeds or --grid, the run folders lie in the folder --out; the same command again goes on where it was stopped, and
-    tries again what failed.
-    Processes that `torchrun -m beatmeter train` or `accelerate launch -m beatmeter train` starts share one run.
+    With --seeds or --grid, the run folders lie in the folder --out; the same command again goes on where it
+    was stopped, and tries again what failed. Processes that `torchrun -m beatmeter train` or `accelerate
+    launch -m beatmeter train` starts share one run.
 
     \b
     beatmeter train --frozen data/demo --recipe spectral-lag
@@ -285,8 +285,8 @@ def evaluate(
 ) -> None:
     """Predict with the best epoch of RUN, and diagnose. Thresholds come from the validation split.
 
-    With --corrections, predictions and evaluation under the corrected labels are written beside the others, named
-    corrected-<split>.
+    With --corrections, predictions and evaluation under the corrected labels are written beside the others,
+    named corrected-<split>.
 
     \b
     beatmeter evaluate runs/NAME

@@ -50,11 +50,12 @@ def wikimeter(
     jobs: int,
     classes: str,
 ) -> None:
-    """Search and download the works of CATALOGUE, cut them into 30-s segments, and label them in the folder OUT.
+    """Search and download the works of CATALOGUE, cut them into 30-s segments, and label them in the folder
+    OUT.
 
-    CATALOGUE is a CSV table (artist, title, meters, seconds), or a folder of them. OUT is a dataset that every command
-    takes. What you may do with the music is for you to know: licences.csv keeps what each source says. Safe to stop at
-    any moment and run again: only what is missing is done.
+    CATALOGUE is a CSV table (artist, title, meters, seconds), or a folder of them. OUT is a dataset that
+    every command takes. What you may do with the music is for you to know: licences.csv keeps what each
+    source says. Safe to stop at any moment and run again: only what is missing is done.
 
     \b
     beatmeter data wikimeter data/catalogues WIKIMETER/ --dry-run
@@ -83,7 +84,8 @@ def wikimeter(
             click.echo(_line(step))
         waiting = [step for step in steps if not step.done]
         click.echo(
-            f"{len(waiting)} of {count(len(steps), 'work')} to do, about {count(sum(step.segments for step in waiting), 'segment')}"
+            f"{len(waiting)} of {count(len(steps), 'work')} to do, about "
+            f"{count(sum(step.segments for step in waiting), 'segment')}"
         )
         return
     try:
@@ -98,7 +100,8 @@ def wikimeter(
         f"{count(len(outcome.made), 'work')} made, {len(outcome.kept)} kept, {len(outcome.without)} not there"
     )
     click.echo(
-        f"{Path(out) / 'wikimeter.tab'}: {there}; {count(outcome.segments, 'segment')}; every refusal is in {Path(out) / 'rejected.csv'}"
+        f"{Path(out) / 'wikimeter.tab'}: {there}; {count(outcome.segments, 'segment')}; every refusal is in "
+        f"{Path(out) / 'rejected.csv'}"
     )
     raise SystemExit(0 if not outcome.without else 1 if outcome.made or outcome.kept else 2)
 
@@ -112,4 +115,7 @@ def _line(step: Step) -> str:
         "there already" if step.done else f"take {work.source}" if work.source else f"search {work.query!r}"
     )
     lengths = " to ".join(clock(seconds) for seconds in step.accepted)
-    return f"[{format_labels(work.meters, work.primary)}] {work.song}: {where}, accept {lengths}, {count(step.segments, 'segment')}"
+    return (
+        f"[{format_labels(work.meters, work.primary)}] {work.song}: {where}, accept {lengths}, "
+        f"{count(step.segments, 'segment')}"
+    )

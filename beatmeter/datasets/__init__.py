@@ -1,7 +1,8 @@
-"""Datasets: `open_dataset` finds out what lies in a place and gives its tracks, with every row that was left out.
+"""Datasets: `open_dataset` finds out what lies in a place and gives its tracks, with every row that was left
+out.
 
-Reading tables and finding files only; audio is opened by `beatmeter.datasets.check` and by extraction. Tracks without a
-split get one from `beatmeter.datasets.splits`, which also keeps leaks out.
+Reading tables and finding files only; audio is opened by `beatmeter.datasets.check` and by extraction. Tracks
+without a split get one from `beatmeter.datasets.splits`, which also keeps leaks out.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from beatmeter.settings import DataConfig
 __all__ = ["Dataset", "Exclusion", "open_dataset"]
 
 _KINDS = (
-    "Give a folder with METER2800 tables (data_train_4_classes.tab), with a manifest.csv (columns file and class), "
+    "Give a folder with METER2800 tables (data_train_4_classes.tab), with a manifest.csv (columns file and "
+    "class), "
     "or with audio files (in folders named by class: 3/, 4/), or one such table or audio file."
 )
 
@@ -31,9 +33,9 @@ _KINDS = (
 def open_dataset(path: StrPath, config: DataConfig, classes: Sequence[str], labelled: bool = True) -> Dataset:
     """The dataset at `path`: a folder, a table, or an audio file; its kind is found out.
 
-    `classes` are the labels that count. With `labelled`, tracks without one of them are excluded, else they stay as
-    unlabelled tracks. The datasets in `config.extra` join with split train; then the labels are those of `config.corrections`.
-    Raises DataError when nothing fits.
+    `classes` are the labels that count. With `labelled`, tracks without one of them are excluded, else they
+    stay as unlabelled tracks. The datasets in `config.extra` join with split train; then the labels are those
+    of `config.corrections`. Raises DataError when nothing fits.
     """
     dataset = _open(as_path(path), config, classes)
     for extra in as_paths(config.extra):
@@ -96,8 +98,9 @@ def _is_label_table(path: Path) -> bool:
 
 
 def _join(dataset: Dataset, extra: Dataset) -> Dataset:
-    """The dataset with the tracks of another that may train only. What is val or test over there stays out, so that the
-    other dataset can still be tested on; what has an id of this dataset stays out, so that ids stay distinct."""
+    """The dataset with the tracks of another that may train only. What is val or test over there stays out,
+    so that the other dataset can still be tested on; what has an id of this dataset stays out, so that ids
+    stay distinct."""
     taken = {t.id for t in dataset.tracks} | {e.id for e in dataset.excluded}
     tracks: list[Track] = []
     excluded = [replace(e, source=e.source or extra.name) for e in extra.excluded]

@@ -25,7 +25,8 @@ Outcome = tuple[str, float] | AudioError  # track key and seconds
 
 @dataclass(frozen=True)
 class Report:
-    """A dataset after everything that must be left out of it is left out. `seconds` of audio, None when not decoded."""
+    """A dataset after everything that must be left out of it is left out. `seconds` of audio, None when not
+    decoded."""
 
     dataset: Dataset
     classes: tuple[str, ...]
@@ -42,7 +43,8 @@ class Report:
         return Counter(e.kind for e in self.dataset.excluded)
 
     def counts(self) -> list[tuple[str, str, dict[str, int]]]:
-        """(source, split, tracks by primary class) for every source and split that has tracks; '-' is no split."""
+        """(source, split, tracks by primary class) for every source and split that has tracks; '-' is no
+        split."""
         found: dict[tuple[str, str], Counter[str]] = {}
         for track in self.dataset.tracks:
             found.setdefault((track.source or "-", track.split or "-"), Counter())[track.primary or "-"] += 1
@@ -71,7 +73,8 @@ class Report:
             label, n = labels.most_common(1)[0]
             if sum(labels.values()) >= 20 and n / sum(labels.values()) > 0.8:
                 found.append(
-                    f"source {source} is {n / sum(labels.values()):.0%} class {label}: a model may learn the source instead of the meter"
+                    f"source {source} is {n / sum(labels.values()):.0%} class {label}: a model may learn the "
+                    "source instead of the meter"
                 )
         return found
 
@@ -105,7 +108,8 @@ def check(
     jobs: int = 1,
     progress: Reporter = SILENT,
 ) -> Report:
-    """Open a dataset, read every file (`decode`: all of its audio, else only its bytes), look for copies and leaks.
+    """Open a dataset, read every file (`decode`: all of its audio, else only its bytes), look for copies and
+    leaks.
 
     `progress` hears of every file; `jobs` processes work at a time. Raises
     DataError when there is no dataset to check.

@@ -1,4 +1,5 @@
-"""Any column of a dataset as what is learned: one class a track, several labels, or numbers; and tables of targets by track id."""
+"""Any column of a dataset as what is learned: one class a track, several labels, or numbers; and tables of
+targets by track id."""
 
 from __future__ import annotations
 
@@ -21,9 +22,11 @@ _SEPARATORS = re.compile(r"[;,|]")
 
 
 def with_targets(dataset: Dataset, path: StrPath) -> Dataset:
-    """The dataset with the columns of a table of targets, a row per track under its `id`; they go before its own columns.
+    """The dataset with the columns of a table of targets, a row per track under its `id`; they go before its
+    own columns.
 
-    Raises DataError for a table without ids, for an id that stands in it twice, and when it names none of the tracks.
+    Raises DataError for a table without ids, for an id that stands in it twice, and when it names none of the
+    tracks.
     """
     path = as_path(path)
     cells = _parquet(path) if path.suffix.lower() == ".parquet" else _text(path)
@@ -96,7 +99,8 @@ def _by_id(path: Path, rows: Sequence[tuple[str, Mapping[str, str]]]) -> dict[st
 
 
 def require_columns(tracks: Sequence[Track], columns: Sequence[str], what: str) -> None:
-    """Raise DataError, with the nearest name, for a column that no track has a cell of. `what` is the setting that names it."""
+    """Raise DataError, with the nearest name, for a column that no track has a cell of. `what` is the setting
+    that names it."""
     known = {name for t in tracks for name in t.extra} - {LABEL_PROBLEM, ROW, JOINED}
     for column in columns:
         if column not in known:
@@ -143,7 +147,8 @@ def number_of(track: Track, column: str) -> float:
 
 
 def labelled_by(dataset: Dataset, column: str, read: Callable[[Track, str], tuple[str, ...]]) -> Dataset:
-    """The dataset with the classes of a column as its labels; tracks of which the column says nothing are left out."""
+    """The dataset with the classes of a column as its labels; tracks of which the column says nothing are
+    left out."""
     tracks, unknown = [], []
     for track in dataset.tracks:
         names = read(track, column)
@@ -155,10 +160,11 @@ def labelled_by(dataset: Dataset, column: str, read: Callable[[Track, str], tupl
 
 
 def grouped_by(tracks: Sequence[Track], columns: Sequence[str]) -> list[Track]:
-    """The tracks in groups of those that share a value in any of the columns, directly or through others (connected components).
+    """The tracks in groups of those that share a value in any of the columns, directly or through others
+    (connected components).
 
-    A group is named after its alphabetically first value. A track without any of these values keeps its group. Raises DataError for a
-    column that no track has.
+    A group is named after its alphabetically first value. A track without any of these values keeps its
+    group. Raises DataError for a column that no track has.
     """
     require_columns(tracks, columns, "split.groups")
     values = [

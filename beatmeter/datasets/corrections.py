@@ -5,8 +5,8 @@ Two forms, told apart by the column `new label`:
     id,label,new label,comment      of a review: an empty cell is undecided, `keep`, `drop`, or the new label
     id,label,reason                 the corrected labels themselves; an empty cell leaves the clip out
 
-Labels are written as everywhere (`3`, `3,4`, `3:0.7,4:1`). In a review, `label` is what the clip was labelled when the
-reviewer listened: a dataset that says something else by now is refused.
+Labels are written as everywhere (`3`, `3,4`, `3:0.7,4:1`). In a review, `label` is what the clip was labelled
+when the reviewer listened: a dataset that says something else by now is refused.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ KEEP, DROP = ("keep", "ok"), ("drop", "exclude", "leave out")
 
 @dataclass(frozen=True)
 class LabelFile:
-    """What a file of corrections says: the new label of every id, "" where the clip is to be left out, and the reason.
+    """What a file of corrections says: the new label of every id, "" where the clip is to be left out, and
+    the reason.
 
     `reviewed` are the labels that a review began from, by id; `kept` the ids whose label the reviewer kept.
     """
@@ -59,7 +60,10 @@ class LabelFile:
         columns = reader.fieldnames or ()
         missing = [name for name in ("id", "label") if name not in columns]
         if missing:
-            hint = "A corrections file has the columns id, label and new label (of a review), or id, label and reason."
+            hint = (
+                "A corrections file has the columns id, label and new label (of a review), or id, label and "
+                "reason."
+            )
             raise DataError(f"{shown(path)} has no column {missing[0]!r}", hint)
         review = DECISION in columns
         labels, reasons, lines, before = (
@@ -105,9 +109,9 @@ class LabelFile:
 def apply_corrections(dataset: Dataset, file: LabelFile, classes: Sequence[str]) -> Dataset:
     """The dataset under the corrected labels; what is to be left out is excluded (kind `correction`).
 
-    A track whose label changed has the one of its table in `extra[ORIGINAL]`; `Dataset.corrections` says what each file did.
-    Raises DataError for a label that is no class, for one that the dataset has changed since the review, and when the file names
-    nothing of this dataset.
+    A track whose label changed has the one of its table in `extra[ORIGINAL]`; `Dataset.corrections` says what
+    each file did. Raises DataError for a label that is no class, for one that the dataset has changed since
+    the review, and when the file names nothing of this dataset.
     """
     by_id = {t.id: t for t in dataset.tracks}
     gone = {e.id for e in dataset.excluded}
@@ -161,7 +165,10 @@ def written(track: Track) -> str:
 def _require_as_reviewed(track: Track, file: LabelFile, classes: Sequence[str]) -> None:
     then = file.reviewed.get(track.id, "")
     if then and _parse(file, track.id, then, classes).weights != dict(track.labels):
-        what = f"{file.place(track.id)}: {track.id!r} was labelled {then} at the review, it is {written(track) or 'unlabelled'} now"
+        what = (
+            f"{file.place(track.id)}: {track.id!r} was labelled {then} at the review, it is "
+            f"{written(track) or 'unlabelled'} now"
+        )
         raise DataError(
             what, "Give the corrections that the review was made under before this one, or review it again."
         )

@@ -1,4 +1,5 @@
-"""What every reader of a dataset gives: the tracks that can be used, and every row that cannot, with its reason."""
+"""What every reader of a dataset gives: the tracks that can be used, and every row that cannot, with its
+reason."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ JOINED = "joined"  # key of Track.extra: name of the extra dataset that it comes
 class Exclusion:
     """A row, or a file, that is left out.
 
-    `kind` is the reason in a word for counting, `reason` says it in full; `row` is `table:line` where there is a table.
+    `kind` is the reason in a word for counting, `reason` says it in full; `row` is `table:line` where there
+    is a table.
     """
 
     id: str
@@ -42,8 +44,8 @@ class Exclusion:
 class Dataset:
     """Tracks with distinct ids in the order of their table, what was left out, and where it comes from.
 
-    `sha256` is the hash of the content of the tables (of names and labels where there is no table). `corrections` says what
-    each file of corrected labels changed, as plain JSON.
+    `sha256` is the hash of the content of the tables (of names and labels where there is no table).
+    `corrections` says what each file of corrected labels changed, as plain JSON.
     """
 
     tracks: tuple[Track, ...]
@@ -90,8 +92,8 @@ class Dataset:
 def merge_rows(tracks: Iterable[Track]) -> tuple[list[Track], list[Exclusion]]:
     """Tracks with distinct ids out of rows that may name one clip several times.
 
-    The same row again: the first stays. In two splits: the row of the more precious split stays (test, then val).
-    With different labels in one split: nobody knows which is right, so none stays.
+    The same row again: the first stays. In two splits: the row of the more precious split stays (test, then
+    val). With different labels in one split: nobody knows which is right, so none stays.
     """
     rows: dict[str, list[Track]] = {}
     for track in tracks:

@@ -13,7 +13,10 @@ from typing import TypeVar
 from beatmeter.errors import DataError, shown
 from beatmeter.runtime.paths import StrPath, as_path
 
-_CODECS = "wav rf64 w64 flac aif aiff aifc au snd caf wv ape mp3 mp2 mpga ogg oga opus m4a m4b mp4 aac ac3 wma mka webm"
+_CODECS = (
+    "wav rf64 w64 flac aif aiff aifc au snd caf wv ape mp3 mp2 mpga ogg oga opus m4a m4b mp4 aac ac3 wma "
+    "mka webm"
+)
 SUFFIXES = frozenset(f".{name}" for name in _CODECS.split())
 _SEGMENT = re.compile(r"(.+)_seg\d+", re.IGNORECASE)
 P = TypeVar("P", bound=PurePath)
@@ -28,20 +31,21 @@ class MissingFileError(DataError):
 
 
 def is_audio(name: str) -> bool:
-    """Whether a file name is one of audio: by its suffix, hidden files and AppleDouble companions (`._x`) aside."""
+    """Whether a file name is one of audio: by its suffix, hidden files and AppleDouble companions (`._x`)
+    aside."""
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES  # noqa: PTH122 (a name, a million times)
 
 
 def find_audio(folder: StrPath) -> list[Path]:
-    """All audio files under `folder`, sorted. Links are followed, each folder is entered once (links may form loops);
-    hidden folders and `__MACOSX` are left alone. Raises DataError when a folder cannot be listed."""
+    """All audio files under `folder`, sorted. Links are followed, each folder is entered once (links may form
+    loops); hidden folders and `__MACOSX` are left alone. Raises DataError when a folder cannot be listed."""
     top = as_path(folder)
     return [top / name for name in audio_names(top)]
 
 
 def audio_names(folder: Path, skip: Callable[[OSError], object] | None = None) -> list[str]:
-    """`find_audio` as POSIX paths relative to `folder`. `skip` is told of folders below it that cannot be listed, which then
-    are left out (None: DataError, as for the folder itself)."""
+    """`find_audio` as POSIX paths relative to `folder`. `skip` is told of folders below it that cannot be
+    listed, which then are left out (None: DataError, as for the folder itself)."""
     found: list[str] = []
     entered: set[tuple[int, int]] = set()
     top = os.fspath(folder)
@@ -86,7 +90,8 @@ def listing(folder: Path) -> list[Path]:
 
 
 def clean(cell: str) -> PurePosixPath:
-    """A table's file name as a relative path: leading slashes and `./` gone, backslashes turned, `..` resolved.
+    """A table's file name as a relative path: leading slashes and `./` gone, backslashes turned, `..`
+    resolved.
 
     Raises MissingFileError (kind outside) when it leaves the folder.
     """
@@ -154,8 +159,9 @@ class AudioFolder:
     def find(self, cell: str, anywhere: bool = False) -> Path:
         """The file that a table names by `cell`, relative to the folder (a leading slash is the folder's).
 
-        Looked for at that path; then, for `SRC/stem`, below any folder named SRC; with `anywhere` by its stem alone, for
-        tables of a single source. Raises MissingFileError when it is not there, lies outside, or several files could be it.
+        Looked for at that path; then, for `SRC/stem`, below any folder named SRC; with `anywhere` by its stem
+        alone, for tables of a single source. Raises MissingFileError when it is not there, lies outside, or
+        several files could be it.
         """
         if cell != cell.strip() and not self._candidates(clean(cell), anywhere):
             cell = cell.strip()
@@ -182,7 +188,8 @@ class AudioFolder:
         )
 
     def _choose(self, name: PurePosixPath, found: list[PurePosixPath]) -> PurePosixPath:
-        """The one with the exact name, the exact case, the table's suffix, in this order; else there must be only one clip."""
+        """The one with the exact name, the exact case, the table's suffix, in this order; else there must be
+        only one clip."""
         tests: tuple[Callable[[PurePosixPath], bool], ...] = (
             lambda path: path == name,
             lambda path: stem(path) == stem(name) and path.suffix.lower() == name.suffix.lower(),

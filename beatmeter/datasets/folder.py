@@ -1,5 +1,6 @@
-"""A folder of audio files, or a single one. Sub-folders named by class (`3/`, `4/`, `3+4/`) are labels, `train/`, `val/` and
-`test/` are splits; without them the tracks have neither, which is enough to extract and to predict."""
+"""A folder of audio files, or a single one. Sub-folders named by class (`3/`, `4/`, `3+4/`) are labels,
+`train/`, `val/` and `test/` are splits; without them the tracks have neither, which is enough to extract and
+to predict."""
 
 from __future__ import annotations
 
@@ -16,8 +17,8 @@ __all__ = ["find_audio", "read"]
 
 
 def read(path: Path, classes: Sequence[str]) -> Dataset:
-    """The audio under a folder, or one audio file. A track's id is its path under the folder; segments `x_seg07` of one
-    song are a group."""
+    """The audio under a folder, or one audio file. A track's id is its path under the folder; segments
+    `x_seg07` of one song are a group."""
     root, found = (path, find_audio(path)) if path.is_dir() else (path.parent, [path])
     if not found:
         raise DataError(f"no audio files under {shown(path)}", "Give a folder that holds some.")

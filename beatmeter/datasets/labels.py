@@ -4,8 +4,8 @@
     three        the same in a word            3:0.7,4:1    two with weights in (0, 1]
     6/8          by its numerator              3:4          a polyrhythm: both with weight 1
 
-A meter that is no class itself folds into one by the convention of METER2800, where it can: see FOLD. The primary class
-is the heaviest; of equals, the one named first.
+A meter that is no class itself folds into one by the convention of METER2800, where it can: see FOLD. The
+primary class is the heaviest; of equals, the one named first.
 """
 
 from __future__ import annotations

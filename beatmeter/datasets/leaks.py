@@ -1,7 +1,8 @@
 """Nothing may be learned and tested at once: the same audio, or the same group, in two splits.
 
-Who stays is decided by what the splits are for: test keeps everything, val gives way to test, training to both; data that
-joined by `--extra-data` give way to all. Every track that goes is an exclusion that names the one it would leak into.
+Who stays is decided by what the splits are for: test keeps everything, val gives way to test, training to
+both; data that joined by `--extra-data` give way to all. Every track that goes is an exclusion that names the
+one it would leak into.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ class Leak:
 
 
 def leaks(tracks: Iterable[Track], keys: Mapping[str, str] | None = None) -> list[Leak]:
-    """Every track that would leak into another split. `keys` maps track ids to track keys (hash of the file's bytes)."""
+    """Every track that would leak into another split. `keys` maps track ids to track keys (hash of the file's
+    bytes)."""
     found: dict[str, Leak] = {}
     splits = [t for t in tracks if t.split is not None]
     by_key: dict[str, list[Track]] = {}
@@ -58,7 +60,8 @@ def leaks(tracks: Iterable[Track], keys: Mapping[str, str] | None = None) -> lis
 def without_leaks(dataset: Dataset, keys: Mapping[str, str] | None = None) -> Dataset:
     """The dataset without copies of the same audio and without leaks between the splits that its tracks have.
 
-    Copies in one split: the first stays, or none when their labels differ. Across splits: see the top of this file.
+    Copies in one split: the first stays, or none when their labels differ. Across splits: see the top of this
+    file.
     """
     if keys:
         dataset = dataset.without(_copies(dataset.tracks, keys))

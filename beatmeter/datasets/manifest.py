@@ -36,14 +36,15 @@ def fits(columns: Sequence[str]) -> bool:
 def read(path: Path, classes: Sequence[str]) -> Dataset:
     """Read a manifest whose files are relative to its folder.
 
-    A track's id is its `id`, or its file as it lies under the folder; its group the first of GROUP, else the song of a
-    segment, else the track itself; `split` may be absent.
+    A track's id is its `id`, or its file as it lies under the folder; its group the first of GROUP, else the
+    song of a segment, else the track itself; `split` may be absent.
     """
     table = read_table(path)
     if not any(name in table.columns for name in FILE):
         raise DataError(
             f"{shown(path)} names no files",
-            f"One column must be called {', '.join(FILE[:-1])} or {FILE[-1]}; it has: {', '.join(table.columns)}.",
+            f"One column must be called {', '.join(FILE[:-1])} or {FILE[-1]}; it has: "
+            f"{', '.join(table.columns)}.",
         )
     audio = files.AudioFolder(path.parent)
     tracks: list[Track] = []

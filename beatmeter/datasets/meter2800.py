@@ -1,7 +1,9 @@
-"""METER2800 and tables like it: `filename label meter alt_meter`, one table per split, `/SRC/stem.wav` for a name.
+"""METER2800 and tables like it: `filename label meter alt_meter`, one table per split, `/SRC/stem.wav` for a
+name.
 
-A clip is `SRC/stem`: stems collide between sources. Labels are taken as published. The same columns with several meters in
-a cell, under `/WIKI/`, are the WIKIMETER tables: there a group is a song, cut into segments, or what a column `group` says.
+A clip is `SRC/stem`: stems collide between sources. Labels are taken as published. The same columns with
+several meters in a cell, under `/WIKI/`, are the WIKIMETER tables: there a group is a song, cut into
+segments, or what a column `group` says.
 """
 
 from __future__ import annotations
@@ -22,8 +24,8 @@ COLUMNS = ("filename", "label", "meter")
 _OFFICIAL = re.compile(r"data_(train|val|test)_([24])_classes", re.IGNORECASE)
 _SPLIT = re.compile(r"(?<![a-z])(train|val|test)(?![a-z])", re.IGNORECASE)
 
-# Clips of METER2800 that are known to be no music. They were reported by stem, without their source, so a clip with such
-# a stem is left out whatever its source.
+# Clips of METER2800 that are known to be no music. They were reported by stem, without their source, so a
+# clip with such a stem is left out whatever its source.
 NON_MUSIC = ("0143", "0144", "00361")
 
 # Sources that the public archives of METER2800 leave out, and what to do about it.
@@ -33,8 +35,9 @@ NOT_IN_ARCHIVES = {
 
 
 def official_tables(folder: Path, classes: int) -> list[Path]:
-    """The tables `data_{train,val,test}_{2,4}_classes` of a folder, for `classes` (0: 4 where there are any, else 2);
-    a `.tab` is taken before a `.csv` of the same name. Raises DataError when only the others are there."""
+    """The tables `data_{train,val,test}_{2,4}_classes` of a folder, for `classes` (0: 4 where there are any,
+    else 2); a `.tab` is taken before a `.csv` of the same name. Raises DataError when only the others are
+    there."""
     found: dict[tuple[str, str], Path] = {}
     for path in sorted(
         files.listing(folder),

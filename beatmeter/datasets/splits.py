@@ -1,7 +1,8 @@
-"""Splits by group: made deterministically, balanced over the classes as far as groups allow, stored as a file.
+"""Splits by group: made deterministically, balanced over the classes as far as groups allow, stored as a
+file.
 
-A group (song, tune, artist) lies in one split as a whole. Tracks that bring a split keep it; a split file names every
-track and goes before both.
+A group (song, tune, artist) lies in one split as a whole. Tracks that bring a split keep it; a split file
+names every track and goes before both.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ def split_dataset(
 ) -> Dataset:
     """The dataset with a split for every track, and without anything that would leak from one into another.
 
-    Audio is compared by the hash of its bytes; `cache` is the folder that remembers the hashes, `jobs` and `tick` are
-    those of `track_keys`. What goes is in `excluded`, with the track that it would leak into.
+    Audio is compared by the hash of its bytes; `cache` is the folder that remembers the hashes, `jobs` and
+    `tick` are those of `track_keys`. What goes is in `excluded`, with the track that it would leak into.
     """
     if config.groups:
         dataset = replace(dataset, tracks=tuple(grouped_by(dataset.tracks, config.groups)))
@@ -78,15 +79,16 @@ def _by_file(tracks: Sequence[Track], file: str) -> list[Track]:
     given = read_split(Path(file))
     if tracks and not any(t.id in given for t in tracks):
         raise DataError(
-            f"{shown(file)} names none of these {count(len(tracks), 'track')}, for instance not {tracks[0].id!r}",
+            f"{shown(file)} names none of these {count(len(tracks), 'track')}, for instance not "
+            f"{tracks[0].id!r}",
             "Is it the split of another dataset?",
         )
     return [t if JOINED in t.extra else replace(t, split=given.get(t.id, t.split)) for t in tracks]
 
 
 def assign_splits(tracks: Sequence[Track], config: SplitConfig) -> list[Track]:
-    """The tracks with a split each. Those that have one keep it; a track without one takes that of its group, else one that
-    `config` and the classes of all such groups decide."""
+    """The tracks with a split each. Those that have one keep it; a track without one takes that of its group,
+    else one that `config` and the classes of all such groups decide."""
     settled = {t.group: t.split for t in tracks if t.split is not None and JOINED not in t.extra}
     free: dict[str, list[Track]] = {}
     for track in tracks:
@@ -97,8 +99,8 @@ def assign_splits(tracks: Sequence[Track], config: SplitConfig) -> list[Track]:
 
 
 def _choose(groups: Mapping[str, Sequence[Track]], config: SplitConfig) -> dict[str, str]:
-    """Largest groups first, equal ones in an order that the seed decides: each goes where the counts per class, as a share
-    of what that split should have, come out most even."""
+    """Largest groups first, equal ones in an order that the seed decides: each goes where the counts per
+    class, as a share of what that split should have, come out most even."""
     shares = {"train": 1 - config.val - config.test, "val": config.val, "test": config.test}
     shares = {name: share for name, share in shares.items() if share > 0}
     totals = Counter(t.primary for tracks in groups.values() for t in tracks)
@@ -138,7 +140,8 @@ def write_split(path: StrPath, tracks: Iterable[Track]) -> str:
 
 
 def read_split(path: StrPath) -> dict[str, str]:
-    """Split by track id, from a file of `write_split`. Raises DataError (file:line) for what it does not understand."""
+    """Split by track id, from a file of `write_split`. Raises DataError (file:line) for what it does not
+    understand."""
     path = as_path(path)
     table = read_table(path)
     if not {"id", "split"} <= set(table.columns):

@@ -1,12 +1,14 @@
-"""A synthetic data set on disk: clips of every class with the exact grid they were made on, split and ready to train on.
+"""A synthetic data set on disk: clips of every class with the exact grid they were made on, split and ready
+to train on.
 
     OUT/manifest.csv             one row a clip, as `beatmeter.datasets.manifest` reads it
     OUT/audio/000017.flac        24 kHz mono, 16 bit
     OUT/beats/000017.beats       felt beats: seconds, tab, number in the bar (1 is the downbeat)
-    OUT/annotations/000017.json  everything else that is known: meters, grouping, downbeats, sections, style, seed
+    OUT/annotations/000017.json  all else that is known: meters, grouping, downbeats, sections, style, seed
     OUT/synthetic.json           the settings that made it
 
-Clip i of a seed is always the same clip with the same split, whatever the number of clips: a set can be made longer.
+Clip i of a seed is always the same clip with the same split, whatever the number of clips: a set can be made
+longer.
 """
 
 from __future__ import annotations
@@ -56,7 +58,8 @@ MIXES: dict[str, dict[int, float]] = {  # share of each class
 
 @dataclass(frozen=True)
 class SynthPlan:
-    """What decides every clip of a set. `format` is flac or wav; `val` and `test` are shares of each class; `mix` is one of MIXES."""
+    """What decides every clip of a set. `format` is flac or wav; `val` and `test` are shares of each class;
+    `mix` is one of MIXES."""
 
     seed: int = 0
     seconds: float = 30.0
@@ -78,10 +81,11 @@ class Made:
 
 
 def synthesise(out: StrPath, clips: int, plan: SynthPlan, jobs: int = 1, tick: Tick = untold) -> Made:
-    """Write the first `clips` clips of a plan to the folder `out`, the classes in turn as the plan mixes them, `jobs` at a time.
+    """Write the first `clips` clips of a plan to the folder `out`, the classes in turn as the plan mixes
+    them, `jobs` at a time.
 
-    Clips that are complete already are kept, so a stopped run goes on and a longer set reuses a shorter one. Raises
-    DataError when `out` holds a set of another plan or other files.
+    Clips that are complete already are kept, so a stopped run goes on and a longer set reuses a shorter one.
+    Raises DataError when `out` holds a set of another plan or other files.
     """
     out = as_path(out)
     _claim(out, plan)
@@ -130,7 +134,8 @@ def _claim(out: Path, plan: SynthPlan) -> None:
 
 
 def _schedule(clips: int, plan: SynthPlan) -> Iterator[tuple[int, int, str]]:
-    """(index, class, split) of every clip: the class that lags most behind its share of the mix; in it, the split that does."""
+    """(index, class, split) of every clip: the class that lags most behind its share of the mix; in it, the
+    split that does."""
     shares = {"train": 1 - plan.val - plan.test, "val": plan.val, "test": plan.test}
     counts = {meter: dict.fromkeys(shares, 0) for meter in METERS}
     mix = MIXES[plan.mix]
@@ -198,7 +203,8 @@ def _complete(audio: Path, beats: Path, notes: Path) -> dict[str, Any] | None:
 
 
 def _annotation(clip: Clip, size: int) -> dict[str, Any]:
-    """What is known of a clip as JSON; times in seconds, to the microsecond. The heaviest meter comes first."""
+    """What is known of a clip as JSON; times in seconds, to the microsecond. The heaviest meter comes
+    first."""
     meters = sorted(clip.meters.items(), key=lambda item: (-item[1], item[0] != clip.primary))
     return {
         "meters": {str(meter): round(weight, 4) for meter, weight in meters},

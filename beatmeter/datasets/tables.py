@@ -1,4 +1,5 @@
-"""Delimited text as rows of named cells with their line: tab or comma, quoted or not, whatever program wrote it."""
+"""Delimited text as rows of named cells with their line: tab or comma, quoted or not, whatever program wrote
+it."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ _DELIMITERS = ("\t", ",", ";")
 
 @dataclass(frozen=True)
 class Row:
-    """Cells by column name (lower case) as they stand, and `table:line` to point at. `problem` says what is wrong with it."""
+    """Cells by column name (lower case) as they stand, and `table:line` to point at. `problem` says what is
+    wrong with it."""
 
     where: str
     cells: Mapping[str, str]
@@ -47,10 +49,11 @@ class Table:
 
 
 def read_table(path: Path) -> Table:
-    """Read a table whose first line names its columns. Bytes that are not UTF-8 survive as they do in file names.
+    """Read a table whose first line names its columns. Bytes that are not UTF-8 survive as they do in file
+    names.
 
-    A row with too many or too few cells comes back with its `problem`. Raises DataError (file:line) when the file cannot
-    be read at all: no header, quotes that never close, the same column twice.
+    A row with too many or too few cells comes back with its `problem`. Raises DataError (file:line) when the
+    file cannot be read at all: no header, quotes that never close, the same column twice.
     """
     data = read_bytes(path, DataError, "Check the path and its permissions.", LARGEST)
     text = _decode(data)

@@ -1,10 +1,12 @@
 """Files of structure: `Marks` as CSV with the JSON beside it, `Curves` as .npz with the JSON beside it.
 
-Marks: one line per item (`role` empty), followed by its marks: `role` is `marks` for what a system says and `truth` for what is right,
-then `kind`, `name`, `from` and `to` in seconds, and `score`, empty where there is none.
+Marks: one line per item (`role` empty), followed by its marks: `role` is `marks` for what a system says and
+`truth` for what is right, then `kind`, `name`, `from` and `to` in seconds, and `score`, empty where there is
+none.
 
-Curves: the arrays `values` (row, name) of all items one after the other, `lengths` (item,) rows of each, `starts` (item,) and `times`
-(item, 2) in seconds; the JSON holds names, rate and, item by item, ids and truth.
+Curves: the arrays `values` (row, name) of all items one after the other, `lengths` (item,) rows of each,
+`starts` (item,) and `times` (item, 2) in seconds; the JSON holds names, rate and, item by item, ids and
+truth.
 """
 
 from __future__ import annotations
@@ -131,7 +133,8 @@ def _mark_list(path: Path, columns: Columns, lines: Lines) -> MarkList:
 
 
 def write_curves(path: Path, curves: Curves) -> str:
-    """Write curves as .npz, whatever the suffix of `path`, and JSON; the sha256 of the .npz. Raises DataError."""
+    """Write curves as .npz, whatever the suffix of `path`, and JSON; the sha256 of the .npz. Raises
+    DataError."""
     path = path.with_suffix(".npz")
     values = np.concatenate([np.zeros((0, len(curves.names))), *curves.values]).astype(np.float32)
     buffer = io.BytesIO()
@@ -191,7 +194,8 @@ def _list_of(value: Mapping[str, Any]) -> MarkList:
 
 
 def read_curves(path: Path, split: str | None = None) -> Curves:
-    """Read what `write_curves` wrote. Raises DataError by name for files that are damaged or do not fit each other."""
+    """Read what `write_curves` wrote. Raises DataError by name for files that are damaged or do not fit each
+    other."""
     data = read_bytes(path, DataError, largest=LARGEST)
     about = read_json(sidecar(path), DataError, "Curves need the JSON that was written beside them.")
     require(about, ABOUT, str(sidecar(path)), DataError)

@@ -1,7 +1,8 @@
-"""Predictions as a CSV file with a JSON file beside it: the exchange format of every command right of the second waist.
+"""Predictions as a CSV file with a JSON file beside it: the exchange format of every command right of the
+second waist.
 
-`docs/predictions.md` describes the columns. Numbers are written with the fewest digits that give the same float64 back,
-so reading returns exactly what was written.
+`docs/predictions.md` describes the columns. Numbers are written with the fewest digits that give the same
+float64 back, so reading returns exactly what was written.
 """
 
 from __future__ import annotations
@@ -82,7 +83,8 @@ def write_predictions(path: StrPath, predictions: ClassPredictions) -> str:
 
 
 def write_table(path: Path, record: Items, as_text: Callable[[], str], about: Mapping[str, Any]) -> str:
-    """Write a record as CSV with the JSON beside it, which holds what is in `about` and what all records have; its sha256."""
+    """Write a record as CSV with the JSON beside it, which holds what is in `about` and what all records
+    have; its sha256."""
     try:
         text = as_text()
         digest = hashlib.sha256(text.encode("utf-8")).hexdigest()
@@ -112,9 +114,10 @@ def write_table(path: Path, record: Items, as_text: Callable[[], str], about: Ma
 def read_predictions(path: StrPath, split: str | None = None) -> ClassPredictions:
     """Read a predictions file, written by `write_predictions` or elsewhere.
 
-    Needed columns: `id`, `score_<class>` for every class, and labels: `primary`, or `target_<class>` columns, or both.
-    `group` defaults to the id, `source` to "", times to unknown. `split` picks the lines of one split; a file that
-    holds several needs it; lines without a split fit any. Raises DataError with file and line for whatever is missing or wrong.
+    Needed columns: `id`, `score_<class>` for every class, and labels: `primary`, or `target_<class>` columns,
+    or both. `group` defaults to the id, `source` to "", times to unknown. `split` picks the lines of one
+    split; a file that holds several needs it; lines without a split fit any. Raises DataError with file and
+    line for whatever is missing or wrong.
     """
     path = as_path(path)
     if path.suffix.lower() == ".npz":
@@ -132,7 +135,8 @@ def read_predictions(path: StrPath, split: str | None = None) -> ClassPrediction
 
 
 def read_lines(path: Path) -> tuple[list[str], Lines, dict[str, Any]]:
-    """The header, the other lines with their numbers, and what the JSON beside it says. Raises DataError with file and line."""
+    """The header, the other lines with their numbers, and what the JSON beside it says. Raises DataError with
+    file and line."""
     text, digest = _read_text(path)
     about = _read_sidecar(path, digest)
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
@@ -153,12 +157,14 @@ def read_lines(path: Path) -> tuple[list[str], Lines, dict[str, Any]]:
 
 
 def open_predictions(where: StrPath, split: str | None = None) -> ClassPredictions:
-    """Predictions from a run folder (`predictions/<split>.csv`, by default of the test split) or from a CSV file."""
+    """Predictions from a run folder (`predictions/<split>.csv`, by default of the test split) or from a CSV
+    file."""
     return read_predictions(*file_of(where, split))
 
 
 def file_of(where: StrPath, split: str | None = None) -> tuple[Path, str | None]:
-    """The file of a run folder or file that holds the predictions of a split, and which of its lines to take."""
+    """The file of a run folder or file that holds the predictions of a split, and which of its lines to
+    take."""
     where = as_path(where)
     if not where.is_dir():
         return where, split
@@ -237,7 +243,8 @@ def _columns(path: Path, header: list[str]) -> Columns:
     if not classes:
         raise DataError(
             f"{path} has no score columns",
-            f"Name them score_<class>, for instance score_3, score_4. It has: {', '.join(header)}. {DESCRIBED}",
+            f"Name them score_<class>, for instance score_3, score_4. It has: {', '.join(header)}. "
+            f"{DESCRIBED}",
         )
     for name in (
         unknown
@@ -245,18 +252,20 @@ def _columns(path: Path, header: list[str]) -> Columns:
         if name.lower().startswith(("score", "target", "prob", "logit")):
             lonely = name.startswith(TARGET)
             hint = (
-                f"Add {SCORE}{name[len(TARGET) :]} (0 where the model does not know this class), or remove it."
+                (
+                    f"Add {SCORE}{name[len(TARGET) :]} (0 where the model does not know this class), or "
+                    "remove it."
+                )
                 if lonely
                 else nearest(name, known)
             )
-            raise DataError(
-                f"{path}: the column {name!r} {'has no score column beside it' if lonely else 'is not known'}",
-                hint,
-            )
+            fault = "has no score column beside it" if lonely else "is not known"
+            raise DataError(f"{path}: the column {name!r} {fault}", hint)
     if "primary" not in header and not any(name.startswith(TARGET) for name in header):
         raise DataError(
             f"{path} has no labels: neither 'primary' nor target_<class> columns",
-            f"Add `primary` with the class of each item, empty where it is unknown. It has: {', '.join(header)}. {DESCRIBED}",
+            "Add `primary` with the class of each item, empty where it is unknown. It has: "
+            f"{', '.join(header)}. {DESCRIBED}",
         )
     return Columns({name: i for i, name in enumerate(header) if name in known}, classes)
 
@@ -401,7 +410,8 @@ def numbers(
     hint: str,
     empty: float | None = None,
 ) -> Float[np.ndarray, "item column"]:
-    """The cells of the columns `names` as float64; an absent column or empty cell gives `empty`, or an error without one."""
+    """The cells of the columns `names` as float64; an absent column or empty cell gives `empty`, or an error
+    without one."""
     values = np.empty((len(lines), len(names)))
     for j, name in enumerate(names):
         for i, (line, cells) in enumerate(lines):

@@ -1,8 +1,9 @@
-"""Every kind of record by one writer and one reader: the JSON beside the table says in `record` which kind it is.
+"""Every kind of record by one writer and one reader: the JSON beside the table says in `record` which kind it
+is.
 
-class (or nothing)   `beatmeter.evaluation.predictions`: score_<class>, target_<class>, primary
-value                value_<name> and target_<name>, an empty target where nobody knows; the JSON holds the units
-marks, curves        `beatmeter.evaluation.marks_file`: beats, sections and events as CSV, probabilities over time as .npz
+class (or nothing)   `beatmeter.evaluation.predictions`: score_<class>, target_<class>, primary value
+value_<name> and target_<name>, an empty target where nobody knows; the JSON holds the units marks, curves
+`beatmeter.evaluation.marks_file`: beats, sections and events as CSV, probabilities over time as .npz
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ SPAN = (-1.7e308, 1.7e308)
 
 
 def write_records(path: StrPath, record: Items) -> str:
-    """Write a record as CSV (curves as .npz) with a JSON file beside it; the sha256 of the table. Raises DataError."""
+    """Write a record as CSV (curves as .npz) with a JSON file beside it; the sha256 of the table. Raises
+    DataError."""
     if isinstance(record, ClassPredictions):
         return write_predictions(path, record)
     if isinstance(record, ValuePredictions):
@@ -51,7 +53,8 @@ def write_records(path: StrPath, record: Items) -> str:
 
 
 def read_records(path: StrPath, split: str | None = None) -> Items:
-    """Read a record of any kind, as `read_predictions` does for classes. Raises DataError with file and line."""
+    """Read a record of any kind, as `read_predictions` does for classes. Raises DataError with file and
+    line."""
     path = as_path(path)
     if path.suffix.lower() == ".npz":
         return read_curves(path, split)
@@ -105,7 +108,8 @@ def read_values(path: StrPath, split: str | None = None) -> ValuePredictions:
 
 
 def _values_csv(p: ValuePredictions) -> str:
-    """The file's text: one header line, one line per item; numbers with the fewest digits that give the same float64 back."""
+    """The file's text: one header line, one line per item; numbers with the fewest digits that give the same
+    float64 back."""
     odd = [n for n in p.names if not n or n != n.strip()]
     if odd:
         raise SchemaError(f"the name {odd[0]!r} cannot be a column", "Take away the spaces around it.")

@@ -43,8 +43,9 @@ LAST_EPOCH = 10**9
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Paths of a run: `config.toml` (what differs from the defaults), `run.json`, `epochs.jsonl`, `best` and `last`
-    checkpoints, `predictions/<split>.csv` (.npz for curves), `evaluation/<split>.json` and `.txt`, `split.csv`, `excluded.csv`, `tensorboard/`."""
+    """Paths of a run: `config.toml` (what differs from the defaults), `run.json`, `epochs.jsonl`, `best` and
+    `last` checkpoints, `predictions/<split>.csv` (.npz for curves), `evaluation/<split>.json` and `.txt`,
+    `split.csv`, `excluded.csv`, `tensorboard/`."""
 
     path: Path
 
@@ -94,7 +95,8 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: StrPath, config: RunConfig) -> RunFolder:
-        """A new run. Refuses a folder that holds a run already; of several processes that come at once, one makes the run."""
+        """A new run. Refuses a folder that holds a run already; of several processes that come at once, one
+        makes the run."""
         folder = cls(as_path(path))
         folder.require_new()
         if not atomic.create_text(folder.config_file, to_toml(differences(config, RunConfig()))):
@@ -112,11 +114,15 @@ class RunFolder:
             )
         epochs = len(self.read_log())
         done = f"{epochs} epoch{'s' * (epochs != 1)} done" if epochs else "no epoch done"
-        hint = f"Go on with it: the same command with --continue, or `beatmeter train --resume {self.path}`; or choose another --out."
+        hint = (
+            f"Go on with it: the same command with --continue, or `beatmeter train --resume {self.path}`; "
+            "or choose another --out."
+        )
         raise RunError(f"{shown(self.path)} holds an unfinished run already ({done})", hint)
 
     def begun(self, config: RunConfig) -> bool:
-        """Whether a run of these settings lies here. Raises RunError when it is one of others, naming some that differ."""
+        """Whether a run of these settings lies here. Raises RunError when it is one of others, naming some
+        that differ."""
         if not os.path.lexists(self.config_file):
             return False
         mine, wanted = flatten(self.config()), flatten(config)
@@ -160,8 +166,9 @@ class RunFolder:
         return Places(**told) if told else Places.now(self.path)
 
     def placed(self, data: str | None = None, cache: str | None = None) -> RunConfig:
-        """The settings with every path where it is found from here (`beatmeter.runtime.places`); what is found nowhere stays as it was
-        given, but for a cache, which can be made anew. `data` and `cache` take the place of the run's own."""
+        """The settings with every path where it is found from here (`beatmeter.runtime.places`); what is
+        found nowhere stays as it was given, but for a cache, which can be made anew. `data` and `cache` take
+        the place of the run's own."""
         config, places = self.config(), self.places
 
         def at(given: str) -> str:
@@ -192,7 +199,8 @@ class RunFolder:
         return there[0] if there else config.features.cache
 
     def require_data(self, config: RunConfig, option: str = "--data DIR") -> None:
-        """Raise RunError when the data set of `config`, of `placed`, or a file that belongs to it, is not there."""
+        """Raise RunError when the data set of `config`, of `placed`, or a file that belongs to it, is not
+        there."""
         given = self.config().data
         if not config.data.path:
             raise RunError(f"{shown(self.config_file)} names no data set", HINT)
@@ -208,7 +216,8 @@ class RunFolder:
                 raise RunError(f"{what} of {shown(self.path)} is not there (looked for {looked})", hint)
 
     def require_split(self) -> None:
-        """Raise RunError when split.csv is not the one that this run was trained with: tracks would be lost or tested twice."""
+        """Raise RunError when split.csv is not the one that this run was trained with: tracks would be lost
+        or tested twice."""
         known = self.about().get("split", {}).get("sha256")
         found = hashlib.sha256(artifacts.read_bytes(self.split_file, RunError, HINT)).hexdigest()
         if known is not None and found != known:
@@ -223,7 +232,8 @@ class RunFolder:
             dict.fromkeys(map(shown, self.places.candidates(self.config().features.cache, self.path)))
         )
         report(
-            f"the cache of {shown(self.path)} is not there (looked for {looked}): a new one is begun in {shown(cache)}; --cache DIR names another"
+            f"the cache of {shown(self.path)} is not there (looked for {looked}): a new one is begun in "
+            f"{shown(cache)}; --cache DIR names another"
         )
 
     @property
@@ -251,8 +261,8 @@ class RunFolder:
             os.fsync(file.fileno())
 
     def read_log(self, report: Callable[[str], object] = lambda text: None) -> list[dict[str, Any]]:
-        """The epochs so far. Raises RunError with the line of one that cannot be read; a half line at the end, as a killed process
-        leaves it, is left out, which `report` is told."""
+        """The epochs so far. Raises RunError with the line of one that cannot be read; a half line at the
+        end, as a killed process leaves it, is left out, which `report` is told."""
         if not os.path.lexists(self.epochs):
             return []
         found = artifacts.read_json_lines(self.epochs)

@@ -1,7 +1,9 @@
-"""Meter over time: scores of overlapping windows become segments with one meter each, and the times where it changes.
+"""Meter over time: scores of overlapping windows become segments with one meter each, and the times where it
+changes.
 
-A hidden Markov model with one state per class, and one for sound without meter: states last (`DURATION` seconds in the mean),
-windows are noisy witnesses of them. Windows that overlap share audio, so each counts only for the part that is new.
+A hidden Markov model with one state per class, and one for sound without meter: states last (`DURATION`
+seconds in the mean), windows are noisy witnesses of them. Windows that overlap share audio, so each counts
+only for the part that is new.
 """
 
 from __future__ import annotations
@@ -26,9 +28,9 @@ DURATION = 30.0  # seconds that a meter is expected to last
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch with one meter: seconds, the meter, its mean probability, the mean gap to the next class, and a second meter
-    that was above its threshold in most of its windows. Where no meter is heard, `meter` is None, `score` the mean probability
-    of that, and the gap 0."""
+    """A stretch with one meter: seconds, the meter, its mean probability, the mean gap to the next class, and
+    a second meter that was above its threshold in most of its windows. Where no meter is heard, `meter` is
+    None, `score` the mean probability of that, and the gap 0."""
 
     start: float
     end: float
@@ -40,9 +42,10 @@ class Segment:
 
 @dataclass(frozen=True)
 class Timeline:
-    """Windows and what they say: `times` (window, 2) in seconds, `scores` (window, class), `heard` (window,) the probability
-    that there is a meter at all (None: not asked), smoothed `posterior` (window, class), with a last column for no meter where
-    that was asked, the `path` (window,) of class indices, -1 where no meter is heard, and the segments it makes.
+    """Windows and what they say: `times` (window, 2) in seconds, `scores` (window, class), `heard` (window,)
+    the probability that there is a meter at all (None: not asked), smoothed `posterior` (window, class), with
+    a last column for no meter where that was asked, the `path` (window,) of class indices, -1 where no meter
+    is heard, and the segments it makes.
 
     `stability` is the share of windows whose own answer is the meter of their segment.
     """
@@ -87,7 +90,10 @@ class Timeline:
         """One line per segment."""
         head = "   from       to  meter  probability    gap  second"
         rows = [
-            f"{clock(s.start):>7}  {clock(s.end):>7}  {s.meter or 'none':>5}  {s.score:11.2f}  {s.gap:5.2f}  {s.second or '-':>6}"
+            (
+                f"{clock(s.start):>7}  {clock(s.end):>7}  {s.meter or 'none':>5}  {s.score:11.2f}  "
+                f"{s.gap:5.2f}  {s.second or '-':>6}"
+            )
             for s in self.segments
         ]
         noun = "change" if len(self.changes) == 1 else "changes"
@@ -113,9 +119,10 @@ def timeline(
 ) -> Timeline:
     """The most probable sequence of meters (Viterbi), with smoothed probabilities (forward-backward).
 
-    `times` are in seconds, in order; `scores` are probabilities, calibrated ones if there are; `thresholds` (class,) say when
-    a second class counts, the production thresholds of a calibration for instance; `heard` are the probabilities that a window
-    has a meter at all: without them every window has one. Raises EvaluationError without windows or when they are out of order.
+    `times` are in seconds, in order; `scores` are probabilities, calibrated ones if there are; `thresholds`
+    (class,) say when a second class counts, the production thresholds of a calibration for instance; `heard`
+    are the probabilities that a window has a meter at all: without them every window has one. Raises
+    EvaluationError without windows or when they are out of order.
     """
     times, scores = np.asarray(times, dtype=np.float64), np.asarray(scores, dtype=np.float64)
     n = len(scores)
@@ -147,7 +154,8 @@ def timeline(
 def timelines(
     p: ClassPredictions, thresholds: Array | None = None, duration: float = DURATION
 ) -> dict[str, Timeline]:
-    """A timeline for every id whose items are windows. Raises EvaluationError when there are only whole tracks."""
+    """A timeline for every id whose items are windows. Raises EvaluationError when there are only whole
+    tracks."""
     found: dict[str, list[int]] = {}
     for i, id in enumerate(p.ids):
         if not np.isnan(p.times[i, 0]):
@@ -165,7 +173,8 @@ def timelines(
 
 
 def windows(seconds: float, window: float = WINDOW, hop: float = HOP) -> Float[np.ndarray, "window 2"]:
-    """Start and end of every window, seconds; the last ends with the audio, audio shorter than a window is one window."""
+    """Start and end of every window, seconds; the last ends with the audio, audio shorter than a window is
+    one window."""
     if not 0 < hop <= window:
         raise EvaluationError(
             f"windows of {window:g} s every {hop:g} s leave gaps",
@@ -182,11 +191,12 @@ def windows(seconds: float, window: float = WINDOW, hop: float = HOP) -> Float[n
 
 
 def evidence_of(scores: Array, share: Array | float, heard: Array | float | None = None) -> Array:
-    """(..., class) log likelihood of every class up to a constant, from scores (..., class), weighted by the `share` (...) of a
-    window that is new. With the probability `heard` (...) of a meter at all, (..., class + 1): the last is that of no meter.
+    """(..., class) log likelihood of every class up to a constant, from scores (..., class), weighted by the
+    `share` (...) of a window that is new. With the probability `heard` (...) of a meter at all, (..., class +
+    1): the last is that of no meter.
 
-    Scores count as shares of their sum. As likelihoods they are divided by what is expected without a window: an equal share
-    for every class, and as much for a meter as for none.
+    Scores count as shares of their sum. As likelihoods they are divided by what is expected without a window:
+    an equal share for every class, and as much for a meter as for none.
     """
     p = np.clip(scores, 1e-4, 1.0)
     likelihood = p / p.sum(axis=-1, keepdims=True)
@@ -256,7 +266,8 @@ def _segment(
     a: int,
     b: int,
 ) -> Segment:
-    """Windows `a` to `b`; the border to a neighbour lies half-way between the centres of the two windows around it."""
+    """Windows `a` to `b`; the border to a neighbour lies half-way between the centres of the two windows
+    around it."""
     centres = times.mean(axis=1)
     start = float(times[0, 0] if a == 0 else centres[a - 1 : a + 1].mean())
     end = float(times[-1, 1] if b == len(times) - 1 else centres[b : b + 2].mean())

@@ -1,4 +1,5 @@
-"""What any model has to beat: the most frequent class, and the field's plain way, mean tempograms under logistic regression."""
+"""What any model has to beat: the most frequent class, and the field's plain way, mean tempograms under
+logistic regression."""
 
 from __future__ import annotations
 
@@ -57,8 +58,9 @@ class Majority(Baseline):
 
 
 class Tempogram(Baseline):
-    """Mean and deviation over time of the autocorrelation tempogram (Grosche, Mueller & Kurth 2010, by librosa) under
-    multinomial logistic regression; the strength of its ridge is chosen by folds of groups inside training."""
+    """Mean and deviation over time of the autocorrelation tempogram (Grosche, Mueller & Kurth 2010, by
+    librosa) under multinomial logistic regression; the strength of its ridge is chosen by folds of groups
+    inside training."""
 
     def fit(self, train: Sequence[Track], jobs: int = 1, tick: Tick = untold) -> None:
         from sklearn.linear_model import LogisticRegression
@@ -69,7 +71,8 @@ class Tempogram(Baseline):
         groups = [t.group for t in train]
         if len(set(groups)) < 3:
             raise DataError(
-                f"the tempogram baseline chooses by 3 folds of groups; the train split has {len(set(groups))} groups",
+                "the tempogram baseline chooses by 3 folds of groups; the train split has "
+                f"{len(set(groups))} groups",
                 "Use more tracks.",
             )
         model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))

@@ -1,4 +1,5 @@
-"""Cells of a sweep: one base of settings, several seeds, a grid of values; each cell is one run with a name of its own."""
+"""Cells of a sweep: one base of settings, several seeds, a grid of values; each cell is one run with a name
+of its own."""
 
 from __future__ import annotations
 
@@ -40,7 +41,8 @@ def parse_seeds(text: str) -> tuple[int, ...]:
 
 
 def parse_axis(text: str, base: RunConfig) -> tuple[str, list[Any]]:
-    """`training.head_lr=1e-4,1e-3` as the setting's name and its values; values that are lists are separated by `;`."""
+    """`training.head_lr=1e-4,1e-3` as the setting's name and its values; values that are lists are separated
+    by `;`."""
     name, equals, values = text.partition("=")
     if not equals or not values.strip():
         raise ConfigError(
@@ -60,7 +62,8 @@ def _at(nested: Mapping[str, Any], path: str) -> Any:
 
 
 def expand(base: RunConfig, axes: Sequence[tuple[str, Sequence[Any]]], seeds: Sequence[int]) -> list[Cell]:
-    """Every combination of the axes' values, with every seed. Raises ConfigError for impossible values and twins."""
+    """Every combination of the axes' values, with every seed. Raises ConfigError for impossible values and
+    twins."""
     names = short_names([name for name, _ in axes])
     cells = []
     for values in itertools.product(*(values for _, values in axes)):

@@ -1,4 +1,5 @@
-"""The whole line on synthetic music, offline: data, features, frozen heads, LoRA, one evaluation, one answer."""
+"""The whole line on synthetic music, offline: data, features, frozen heads, LoRA, one evaluation, one
+answer."""
 
 from __future__ import annotations
 
@@ -55,8 +56,9 @@ def demo(
     report: Callable[[str], None] = print,
     progress: Reporter = SILENT,
 ) -> tuple[list[Entry], tuple[Path, Answer]]:
-    """Make `clips` synthetic clips in `out`/data (kept when they are there), train and evaluate every named config on
-    them, and ask the best by validation about one test clip. `starts` names for a config the one whose head it begins with."""
+    """Make `clips` synthetic clips in `out`/data (kept when they are there), train and evaluate every named
+    config on them, and ask the best by validation about one test clip. `starts` names for a config the one
+    whose head it begins with."""
     data = out / "data"
     with progress.track("synthesising music", clips) as tick:
         made = synthesise(data, clips, SynthPlan(seconds=seconds), jobs, tick)

@@ -1,8 +1,10 @@
-"""Sweeps: many runs of one question. Frozen ones share features and train together; what is finished is never done twice.
+"""Sweeps: many runs of one question. Frozen ones share features and train together; what is finished is never
+done twice.
 
-Every cell ends as an ordinary run folder. Run the same sweep again and it goes on where it was: finished cells are kept,
-those that were interrupted are resumed from one preparation (on threads, not stacked: each is at an epoch of its own), the
-others start. A cell that fails costs only itself, and is tried again when the sweep is.
+Every cell ends as an ordinary run folder. Run the same sweep again and it goes on where it was: finished
+cells are kept, those that were interrupted are resumed from one preparation (on threads, not stacked: each is
+at an epoch of its own), the others start. A cell that fails costs only itself, and is tried again when the
+sweep is.
 """
 
 from __future__ import annotations
@@ -62,7 +64,8 @@ def run_cells(
 ) -> list[Path]:
     """Bring every cell to its end in `folder`/`cell.name`; the run folders, in the order of the cells.
 
-    Raises RunError when a folder holds a run of other settings, and at the end FailedRunsError when some of several failed.
+    Raises RunError when a folder holds a run of other settings, and at the end FailedRunsError when some of
+    several failed.
     """
     paths = [folder / cell.name for cell in cells]
     todo: list[tuple[Cell, Path]] = []
@@ -99,7 +102,8 @@ def run_cells(
 
 
 def state_of(path: Path, config: RunConfig) -> str:
-    """`finished`, `begun` (a checkpoint lies there) or `new`. Raises RunError when the folder holds a run of other settings."""
+    """`finished`, `begun` (a checkpoint lies there) or `new`. Raises RunError when the folder holds a run of
+    other settings."""
     folder = RunFolder(path)
     if not folder.config_file.exists():
         return "new"
@@ -123,8 +127,8 @@ def _run_group(
     report: Report,
     progress: Reporter,
 ) -> dict[Path, RunError]:
-    """Frozen cells from one preparation, those that have begun first; why some failed, by run folder. Cells that another process
-    trains, or has finished by now, are left to it."""
+    """Frozen cells from one preparation, those that have begun first; why some failed, by run folder. Cells
+    that another process trains, or has finished by now, are left to it."""
     failed: dict[Path, RunError] = {}
     with ExitStack() as stack:
         mine = []
@@ -188,9 +192,10 @@ def fit_many(
     stack: bool | None = None,
     resume: bool = False,
 ) -> None:
-    """Train runs that share a source, each as if alone. On a GPU, and where heads are small, they are stacked into one; on a
-    CPU, where large products are as fast one by one, they are spread over its cores, and so are those that `resume`.
-    `tick(n)`: n more epochs are over. Raises FailedRunsError once all are over, when some failed."""
+    """Train runs that share a source, each as if alone. On a GPU, and where heads are small, they are stacked
+    into one; on a CPU, where large products are as fast one by one, they are spread over its cores, and so
+    are those that `resume`. `tick(n)`: n more epochs are over. Raises FailedRunsError once all are over, when
+    some failed."""
     model = runs[0].model
     if stack is None:
         stack = (
@@ -244,7 +249,9 @@ def _fit_on_threads(
 
     try:
         with ThreadPoolExecutor(workers) as pool:
-            try:  # alone, in this thread: OpenMP's threads sleep at every barrier of a second team, which halves the speed
+            # alone, in this thread: OpenMP's threads sleep at every barrier of a second team, which halves
+            # the speed
+            try:
                 for line in map(one, runs) if workers == 1 else pool.map(one, runs):
                     if line is not None:
                         report(line)
@@ -279,7 +286,8 @@ def _silent(_: Any) -> None:
 
 
 def summary(cells: Sequence[Cell], paths: Sequence[Path]) -> str:
-    """One line a system, best on validation first: mean and standard deviation over seeds of balanced accuracy."""
+    """One line a system, best on validation first: mean and standard deviation over seeds of balanced
+    accuracy."""
     systems: dict[str, list[RunFolder]] = {}
     for cell, path in zip(cells, paths, strict=True):
         systems.setdefault(cell.system, []).append(RunFolder(path))

@@ -1,9 +1,10 @@
 """Random crops of tracks in training: which one is drawn, in seconds, and which rows of a pooling it leaves.
 
-The one owner of crops for both regimes. A track has a few views: view 0 is the whole, each other view one crop that the
-track's content alone decides. Stored rows and audio that streams are cut by the same seconds to the same rows, so frozen and
-streamed training see the same crops. Rows are never cut in two: a pooling that gives one row for a track (lag, on a track of
-one window) gives that row for every crop of it, in both regimes.
+The one owner of crops for both regimes. A track has a few views: view 0 is the whole, each other view one
+crop that the track's content alone decides. Stored rows and audio that streams are cut by the same seconds to
+the same rows, so frozen and streamed training see the same crops. Rows are never cut in two: a pooling that
+gives one row for a track (lag, on a track of one window) gives that row for every crop of it, in both
+regimes.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from beatmeter.schema import FeatureSpec
 
 Crop = tuple[float, float]  # start and end, seconds from the start of the track
 
-VIEWS = 4  # crops of a track that training chooses from; a fixed few, so that stored features are aggregated once per view
+# crops of a track that training chooses from; a fixed few, so that stored features are aggregated once per
+# view
+VIEWS = 4
 SHORTEST = 0.5  # of a track
 
 
@@ -31,8 +34,8 @@ def draw_views(n: int, chance: float, seed: tuple[int, ...]) -> Int[np.ndarray, 
 
 
 def crop_of(key: str, view: int, seconds: float) -> Crop:
-    """Start and end of a view of the track `key` (hex digits) that lasts `seconds`: all of it, or a crop whose length and
-    place are uniform, at least half of the track."""
+    """Start and end of a view of the track `key` (hex digits) that lasts `seconds`: all of it, or a crop
+    whose length and place are uniform, at least half of the track."""
     if view == 0:
         return 0.0, seconds
     rng = np.random.default_rng((int(key[:15], 16), view))
@@ -49,5 +52,6 @@ def report_uncropped(spec: FeatureSpec, samples: Iterable[int], report: Callable
         if whole:
             seconds = int(pooling.parameters["window"]) * spec.chunk.hop / spec.chunk.sample_rate
             report(
-                f"augment.crop: {whole} of {len(layouts)} tracks have one {pooling.name} window of {seconds:g} s and are not cropped in it"
+                f"augment.crop: {whole} of {len(layouts)} tracks have one {pooling.name} window of "
+                f"{seconds:g} s and are not cropped in it"
             )

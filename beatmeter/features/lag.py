@@ -1,13 +1,15 @@
 """Lag pooling: frames to the log-lag autocorrelation of a few rhythm channels, the pooling that keeps meter.
 
-A channel map makes channels of joined layer states: scalar ones z(t), and vector ones whose autocorrelations are summed
-over their dimensions. With the mean over time removed and N frames, the autocorrelation of a channel is
+A channel map makes channels of joined layer states: scalar ones z(t), and vector ones whose autocorrelations
+are summed over their dimensions. With the mean over time removed and N frames, the autocorrelation of a
+channel is
 
     r(l) = N / (N - l) * sum_d sum_t z_d(t) z_d(t + l) / sum_d sum_t z_d(t)^2,        N / (N - l) at most 4,
 
-read at lags that are spaced evenly in log time: there a change of tempo is a shift. Each bin is the triangular mean of
-the frames that are nearer to its lag than to the next bin's, because long bins hold many frames and a peak between two
-points of the grid would else be lost. Nothing here is trained; everything is differentiable, batched and float32.
+read at lags that are spaced evenly in log time: there a change of tempo is a shift. Each bin is the
+triangular mean of the frames that are nearer to its lag than to the next bin's, because long bins hold many
+frames and a peak between two points of the grid would else be lost. Nothing here is trained; everything is
+differentiable, batched and float32.
 
 `LAG_VERSION` is part of every store's fingerprint: raise it whenever any number changes.
 """
@@ -39,9 +41,11 @@ def lag_times(n: int = 160, shortest: float = 0.09, longest: float = 7.5) -> Flo
 def bin_weights(
     frame_rate: float, lags: Float[Tensor, " lag"], dtype: torch.dtype = torch.float32
 ) -> Float[Tensor, "frames_of_lag lag"]:
-    """Columns of triangular weights over whole-frame lags 0, 1, ..., one for each lag in seconds; each sums to 1.
+    """Columns of triangular weights over whole-frame lags 0, 1, ..., one for each lag in seconds; each sums
+    to 1.
 
-    A triangle reaches as far as the next bin, at least one frame: short lags are interpolated, long ones averaged.
+    A triangle reaches as far as the next bin, at least one frame: short lags are interpolated, long ones
+    averaged.
     """
     at = lags.double() * frame_rate
     ratio = float(at[-1] / at[0]) ** (1 / max(1, len(at) - 1))
@@ -56,10 +60,11 @@ def bin_weights(
 def autocorrelation(
     z: Float[Tensor, "sequence frame dim"], longest: int, groups: Sequence[int] | None = None
 ) -> Float[Tensor, "sequence channel lag"]:
-    """Normalised autocorrelation at lags 0 ... `longest` frames; see the module's formula. By FFT, zero-padded.
+    """Normalised autocorrelation at lags 0 ... `longest` frames; see the module's formula. By FFT,
+    zero-padded.
 
-    `groups` says how many neighbouring dimensions make a channel (default: each its own). Lags that do not fit into
-    the sequence, and channels that never change, give 0.
+    `groups` says how many neighbouring dimensions make a channel (default: each its own). Lags that do not
+    fit into the sequence, and channels that never change, give 0.
     """
     return _of_power(_power(z, longest, groups), z.shape[1], longest)
 
@@ -94,8 +99,9 @@ def _of_power(
 
 @cache
 def _fast_length(n: int) -> int:
-    """Smallest even 2^a 3^b 5^c, b at most 4 and c at most 3, that is at least `n`. Not SciPy's `next_fast_len`: for some numbers
-    of chunks it is smaller, which moves the last bits of stored features, and that takes a new LAG_VERSION."""
+    """Smallest even 2^a 3^b 5^c, b at most 4 and c at most 3, that is at least `n`. Not SciPy's
+    `next_fast_len`: for some numbers of chunks it is smaller, which moves the last bits of stored features,
+    and that takes a new LAG_VERSION."""
     best = 1 << max(1, (n - 1).bit_length())
     for five in (1, 5, 25, 125):
         for three in (1, 3, 9, 27, 81):
@@ -110,13 +116,15 @@ def log_lag_autocorrelation(
     lags: Float[Tensor, " lag"],
     groups: Sequence[int] | None = None,
 ) -> Float[Tensor, "sequence channel lag"]:
-    """Autocorrelation of each channel at `lags` seconds, frames at `frame_rate` Hz; see `autocorrelation` for `groups`."""
+    """Autocorrelation of each channel at `lags` seconds, frames at `frame_rate` Hz; see `autocorrelation` for
+    `groups`."""
     weights = bin_weights(frame_rate, lags, z.dtype).to(z.device)
     return autocorrelation(z, len(weights) - 1, groups) @ weights
 
 
 def rise(x: Float[Tensor, "*batch frame dim"], step: int) -> Float[Tensor, "*batch frame dim"]:
-    """Half-wave rectified difference over `step` frames: max(0, x(t) - x(t - step)), 0 in the first `step` frames."""
+    """Half-wave rectified difference over `step` frames: max(0, x(t) - x(t - step)), 0 in the first `step`
+    frames."""
     return nn.functional.pad((x[..., step:, :] - x[..., :-step, :]).relu(), (0, 0, min(step, x.shape[-2]), 0))
 
 
@@ -140,17 +148,18 @@ class Channels(nn.Module, ABC):
     def forward(
         self, states: Float[Tensor, "sequence frame dim"], first: int = 0
     ) -> Float[Tensor, "sequence frame all_dims"]:
-        """The channels' dimensions side by side, sum(groups) of them. `first` is how many frames after the beginning of a chunk
-        the sequences begin."""
+        """The channels' dimensions side by side, sum(groups) of them. `first` is how many frames after the
+        beginning of a chunk the sequences begin."""
 
 
 class ProjectionChannels(Channels):
     """Channels for the states of any network, which have no bands to go by.
 
-    Every dimension is divided by its own deviation over time plus the median deviation of all (a few dimensions of a
-    transformer are a hundred times louder than the rest), then mixed by a fixed orthogonal matrix P (width, dim) of
-    +-1 / sqrt(dim): rows of a Hadamard matrix with permuted and sign-flipped columns, exact on every machine. Channels:
-    each of the first `n` rows of P x, all `width` rows as one vector, and the vector of their 2-frame rises.
+    Every dimension is divided by its own deviation over time plus the median deviation of all (a few
+    dimensions of a transformer are a hundred times louder than the rest), then mixed by a fixed orthogonal
+    matrix P (width, dim) of +-1 / sqrt(dim): rows of a Hadamard matrix with permuted and sign-flipped
+    columns, exact on every machine. Channels: each of the first `n` rows of P x, all `width` rows as one
+    vector, and the vector of their 2-frame rises.
     """
 
     matrix: Tensor
@@ -186,7 +195,8 @@ class ProjectionChannels(Channels):
 
 
 def _signed_projection(dim: int, seed: int, width: int) -> Float[Tensor, "width dim"]:
-    """Rows of a Hadamard matrix over permuted columns with random signs, / sqrt(dim); orthogonal when width divides dim."""
+    """Rows of a Hadamard matrix over permuted columns with random signs, / sqrt(dim); orthogonal when width
+    divides dim."""
     hadamard = torch.ones(1, 1, dtype=torch.float64)
     while len(hadamard) < width:
         hadamard = torch.cat([torch.cat([hadamard, hadamard], 1), torch.cat([hadamard, -hadamard], 1)], 0)
@@ -203,15 +213,17 @@ def _signed_projection(dim: int, seed: int, width: int) -> Float[Tensor, "width 
 
 
 class SpectralChannels(Channels):
-    """Channels for the log spectra of the `spectral` backbone: `mels` log-mel bands, then log constant-Q bins.
+    """Channels for the log spectra of the `spectral` backbone: `mels` log-mel bands, then log constant-Q
+    bins.
 
-    Magnitudes are compressed relative to the sequence's own level, which makes them blind to gain: with R the root mean
-    square magnitude over all frames and bands, x = log(1 + 10 * magnitude / R). Channels: the mean rise (2 frames) of
-    log-mel in four bands and in all; the mean rise (4 frames) of constant-Q bins below and above 440 Hz; and as vectors
-    log-mel, constant-Q, and the rises of log-mel.
+    Magnitudes are compressed relative to the sequence's own level, which makes them blind to gain: with R the
+    root mean square magnitude over all frames and bands, x = log(1 + 10 * magnitude / R). Channels: the mean
+    rise (2 frames) of log-mel in four bands and in all; the mean rise (4 frames) of constant-Q bins below and
+    above 440 Hz; and as vectors log-mel, constant-Q, and the rises of log-mel.
 
-    At the joins of chunks the first and last windows are repeated (see `SpectralBackbone`). A rise that reaches across
-    a join is no onset, and one every `chunk` frames would be a rhythm: there the rises take their mean over the rest.
+    At the joins of chunks the first and last windows are repeated (see `SpectralBackbone`). A rise that
+    reaches across a join is no onset, and one every `chunk` frames would be a rhythm: there the rises take
+    their mean over the rest.
     """
 
     compression = 10.0
@@ -271,7 +283,8 @@ class SpectralChannels(Channels):
 
 
 class LagPooling(nn.Module):
-    """Joined states (sequence, frame, dim) to log-lag autocorrelations (sequence, channel, lag), in float32."""
+    """Joined states (sequence, frame, dim) to log-lag autocorrelations (sequence, channel, lag), in
+    float32."""
 
     weights: Tensor
 
@@ -309,7 +322,8 @@ class LagPooling(nn.Module):
     def forward(
         self, states: Float[Tensor, "sequence frame dim"], first: int = 0
     ) -> Float[Tensor, "sequence channel lag"]:
-        """`first`: how many frames after the beginning of a chunk the sequences begin (0 where whole chunks are joined)."""
+        """`first`: how many frames after the beginning of a chunk the sequences begin (0 where whole chunks
+        are joined)."""
         longest, learning = len(self.weights) - 1, torch.is_grad_enabled() and states.requires_grad
         parts = (
             torch.split(states, 1) if states.device.type == "cpu" and not learning else [states]

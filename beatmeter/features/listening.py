@@ -1,8 +1,8 @@
 """Audio that comes in blocks, to features in flat memory: of a whole track, or of windows that slide over it.
 
-Every chunk goes through the backbone once. Of a track only pooled rows are kept, and of many rows one is made now and then.
-Windows are runs of frames of the joined chunks, on the track's own grid of chunks: the states of a chunk are kept as long as a
-window needs them, and windows that overlap share them.
+Every chunk goes through the backbone once. Of a track only pooled rows are kept, and of many rows one is made
+now and then. Windows are runs of frames of the joined chunks, on the track's own grid of chunks: the states
+of a chunk are kept as long as a window needs them, and windows that overlap share them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ def batch_chunks(device: torch.device) -> int:
 
 
 def listening_together(encoders: Mapping[str, Encoder]) -> list[dict[str, Encoder]]:
-    """Encoders in groups that hear the same chunks, frames and windows, so that one listener serves each group."""
+    """Encoders in groups that hear the same chunks, frames and windows, so that one listener serves each
+    group."""
     groups: dict[Hashable, dict[str, Encoder]] = {}
     for name, encoder in encoders.items():
         spec = encoder.spec
@@ -43,10 +44,11 @@ def listening_together(encoders: Mapping[str, Encoder]) -> list[dict[str, Encode
 
 
 class TrackListener:
-    """The features of one track of `samples` samples, pushed in blocks: the same as of the whole wave at once.
+    """The features of one track of `samples` samples, pushed in blocks: the same as of the whole wave at
+    once.
 
-    `encoders` are a group of `listening_together`: all of them take the same chunks. Raises AudioError when the track is too short,
-    and when it turns out shorter or longer than was said.
+    `encoders` are a group of `listening_together`: all of them take the same chunks. Raises AudioError when
+    the track is too short, and when it turns out shorter or longer than was said.
     """
 
     def __init__(self, encoders: Mapping[str, Encoder], samples: int, device: torch.device) -> None:
@@ -61,7 +63,8 @@ class TrackListener:
         }
 
     def _batched(self, limit: int) -> list[list[Window]]:
-        """The windows of the track, as many together as have `limit` chunks, one at least; the first ones last."""
+        """The windows of the track, as many together as have `limit` chunks, one at least; the first ones
+        last."""
         batches: list[list[Window]] = []
         held = 0
         for window in self.layout.windows(window_chunks(self.spec)):
@@ -127,8 +130,9 @@ class _PooledRows:
 class WindowListener:
     """Features of windows of audio that is pushed in blocks. Times are seconds from the first block on.
 
-    `encoders` are a group of `listening_together`. `covered` is how far the audio is encoded: behind what was pushed by less than a
-    chunk, until `finish`. `begin` is from where on states are held. A window is rounded to whole frames.
+    `encoders` are a group of `listening_together`. `covered` is how far the audio is encoded: behind what was
+    pushed by less than a chunk, until `finish`. `begin` is from where on states are held. A window is rounded
+    to whole frames.
     """
 
     def __init__(self, encoders: Mapping[str, Encoder], device: torch.device) -> None:
@@ -148,8 +152,8 @@ class WindowListener:
         return self._begin / self.spec.frame_rate
 
     def push(self, block: Float[np.ndarray, " sample"], skip: bool = False) -> None:
-        """The next samples, mono at the features' rate. With `skip` the chunks that they complete are not encoded, and what is held
-        begins after them."""
+        """The next samples, mono at the features' rate. With `skip` the chunks that they complete are not
+        encoded, and what is held begins after them."""
         chunks = self._cutter.push(block)
         if chunks and skip:
             self._end += len(chunks) * self._frames_of(chunks[0])
@@ -179,7 +183,8 @@ class WindowListener:
     def features(
         self, times: Float[np.ndarray, "window 2"]
     ) -> dict[str, dict[str, Float[Tensor, "window layer ..."]]]:
-        """Features by encoder and pooling of windows between `begin` and `covered`; parts of them that lie outside are left out."""
+        """Features by encoder and pooling of windows between `begin` and `covered`; parts of them that lie
+        outside are left out."""
         rate = self.spec.frame_rate
         windows = []
         for a, b in times:

@@ -1,6 +1,8 @@
-"""The encoder: audio chunks through a backbone to the rows of every pooling, and the spec of the features that settings ask for.
+"""The encoder: audio chunks through a backbone to the rows of every pooling, and the spec of the features
+that settings ask for.
 
-Extraction and end-to-end training call the same `Encoder`, so frozen and streamed features cannot drift apart.
+Extraction and end-to-end training call the same `Encoder`, so frozen and streamed features cannot drift
+apart.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ from beatmeter.settings import FeatureConfig
 
 
 class Encoder(nn.Module):
-    """A backbone with poolings at its layers: audio chunks in, rows of every pooling out; no states are kept."""
+    """A backbone with poolings at its layers: audio chunks in, rows of every pooling out; no states are
+    kept."""
 
     def __init__(self, backbone: Backbone, spec: FeatureSpec) -> None:
         super().__init__()
@@ -54,14 +57,15 @@ class Encoder(nn.Module):
     ) -> dict[str, Tensor]:
         """One array (window, layer, *axes) of every pooling over runs of frames, half-open, of joined chunks.
 
-        Frames are counted from the beginning of the track, `first` is the one that `states` begin with; a chunk has `chunk`.
-        Rows are those of the parts of chunks that lie in a window, joined as those of a track are. Raises ConfigError for poolings of
-        frames, which no head reads.
+        Frames are counted from the beginning of the track, `first` is the one that `states` begin with; a
+        chunk has `chunk`. Rows are those of the parts of chunks that lie in a window, joined as those of a
+        track are. Raises ConfigError for poolings of frames, which no head reads.
         """
         return {p.spec.name: p.pool_runs(states, windows, first, chunk) for p in self._each()}
 
     def forward(self, waves: Float[Tensor, "chunk sample"], arrangement: Arrangement) -> dict[str, Tensor]:
-        """Rows (row, layer, *axes) of every pooling, float32, in the order of the chunks or windows of the batch."""
+        """Rows (row, layer, *axes) of every pooling, float32, in the order of the chunks or windows of the
+        batch."""
         found: dict[str, list[Tensor]] = {p.name: [] for p in self.spec.poolings}
 
         def visit(layer: int, states: Tensor) -> None:
@@ -74,8 +78,9 @@ class Encoder(nn.Module):
 
 
 class Aggregation:
-    """`Pooling.aggregate` of rows (row, layer, *axes) that come bit by bit: of many rows one is made now and then, so that memory stays
-    flat. That changes nothing but roundings: means and deviations are weighted by frames, maxima are maxima of maxima."""
+    """`Pooling.aggregate` of rows (row, layer, *axes) that come bit by bit: of many rows one is made now and
+    then, so that memory stays flat. That changes nothing but roundings: means and deviations are weighted by
+    frames, maxima are maxima of maxima."""
 
     most = 64  # rows that are held
 
@@ -140,7 +145,8 @@ def feature_spec(backbone: Backbone, config: FeatureConfig, compute_dtype: str) 
 
 
 def chunk_spec(backbone: Backbone, seconds: float = 5.0) -> ChunkSpec:
-    """Chunks whose frames follow each other without a gap: `seconds` of hops, plus the samples that the last frame needs."""
+    """Chunks whose frames follow each other without a gap: `seconds` of hops, plus the samples that the last
+    frame needs."""
     hop = round(seconds * backbone.sample_rate / backbone.hop) * backbone.hop
     return ChunkSpec(
         sample_rate=backbone.sample_rate,

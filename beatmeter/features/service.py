@@ -1,4 +1,5 @@
-"""The features that some settings ask for: which backbone, which spec, which store, and the extraction that fills it."""
+"""The features that some settings ask for: which backbone, which spec, which store, and the extraction that
+fills it."""
 
 from __future__ import annotations
 
@@ -29,8 +30,8 @@ LARGE = 512  # width from which a network is worth bfloat16
 
 @dataclass
 class Filled:
-    """What `fill` found and did: track keys and reasons of failure by track id, how many tracks were `present`, and how many
-    are `done`, seconds of their audio and of the work."""
+    """What `fill` found and did: track keys and reasons of failure by track id, how many tracks were
+    `present`, and how many are `done`, seconds of their audio and of the work."""
 
     keys: Mapping[str, str]
     failed: dict[str, str]
@@ -42,7 +43,10 @@ class Filled:
     def speed(self) -> str:
         """In one line."""
         seconds = max(self.seconds, 1e-9)
-        return f"extracted {count(self.done, 'track')} at {self.done / seconds:.2f} clips/s, {self.audio_seconds / seconds:.0f} x real time"
+        return (
+            f"extracted {count(self.done, 'track')} at {self.done / seconds:.2f} clips/s, "
+            f"{self.audio_seconds / seconds:.0f} x real time"
+        )
 
 
 class FeatureService:
@@ -54,7 +58,8 @@ class FeatureService:
 
     @cached_property
     def dtype(self) -> str:
-        """Compute precision: a large network takes what is fast here, small ones and spectra stay in float32."""
+        """Compute precision: a large network takes what is fast here, small ones and spectra stay in
+        float32."""
         if self.config.dtype != "auto":
             return self.config.dtype
         return fast_dtype(self.device) if self.outline.dim >= LARGE else "float32"
@@ -83,10 +88,14 @@ class FeatureService:
         identity, depth = self.outline.identity, self.outline.n_layers
         shape = f"{depth} layer{'s' * (depth != 1)} x {self.outline.dim}"
         untrained = "" if identity.trained else ", UNTRAINED weights from a fixed seed"
-        return f"features: {identity.name} ({shape}, {self.dtype} on {self.device}, {identity.licence}{untrained})"
+        return (
+            f"features: {identity.name} ({shape}, {self.dtype} on {self.device}, "
+            f"{identity.licence}{untrained})"
+        )
 
     def store(self, wanted: FeatureSpec | None = None) -> Store:
-        """A store that holds `wanted` (default: all of the spec) already by its spec, or the store of the spec."""
+        """A store that holds `wanted` (default: all of the spec) already by its spec, or the store of the
+        spec."""
         return Store.find_covering(self.config.cache, wanted or self.spec) or Store.for_spec(
             self.config.cache, self.spec
         )
@@ -104,7 +113,8 @@ class FeatureService:
         progress: Reporter = SILENT,
         retry_failed: bool = False,
     ) -> tuple[Store, Mapping[str, str], dict[str, str]]:
-        """Extract what the store lacks of `tracks`: the store, track keys by track id, reasons of failure by track id."""
+        """Extract what the store lacks of `tracks`: the store, track keys by track id, reasons of failure by
+        track id."""
         if self.memory is not None and not self.memory.exists():
             report(f"new cache: {self.memory}")
         store = self.store(wanted)
@@ -122,9 +132,10 @@ class FeatureService:
         patience: Patience = impatient,
         written: Written = untold,
     ) -> Filled:
-        """Extract what `store`, one that `store()` gave, lacks of `tracks`. Setting `stop` ends it early, after the tracks in
-        flight; those that were not begun are in none of its numbers. `patience` decides whether to try again when the store
-        cannot be written, `written(n)` is called when it has taken n tracks."""
+        """Extract what `store`, one that `store()` gave, lacks of `tracks`. Setting `stop` ends it early,
+        after the tracks in flight; those that were not begun are in none of its numbers. `patience` decides
+        whether to try again when the store cannot be written, `written(n)` is called when it has taken n
+        tracks."""
         planned = plan(tracks, store, self.memory, retry_failed, self.jobs, stop)
         report(describe_plan(planned, store))
         if planned.todo and not planned.present:
@@ -165,7 +176,10 @@ def why_begun(store: Store) -> list[str]:
     ]
     same = [other for other in beside if other.spec.backbone == store.spec.backbone and len(other.keys())]
     return [
-        f"a new store is begun beside {other.where}, which stays readable: {other.spec.why_not(store.spec)} (there != wanted)"
+        (
+            f"a new store is begun beside {other.where}, which stays readable: "
+            f"{other.spec.why_not(store.spec)} (there != wanted)"
+        )
         for other in same
     ]
 

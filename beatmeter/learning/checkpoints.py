@@ -1,4 +1,5 @@
-"""Checkpoints: one safetensors file each, whole or absent, with everything needed to go on as JSON in its header.
+"""Checkpoints: one safetensors file each, whole or absent, with everything needed to go on as JSON in its
+header.
 
 No pickle is written or read. The same JSON lies beside the file for people and other programs.
 """
@@ -23,7 +24,8 @@ HINT = "Use another checkpoint of the run, or train again."
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
-    """Write `tensors` and `about` (plain JSON) to `path` in one atomic step, and `about` once more to `path`.json.
+    """Write `tensors` and `about` (plain JSON) to `path` in one atomic step, and `about` once more to
+    `path`.json.
 
     Raises RunError for tensors that are not finite: the file that is there stays.
     """
@@ -40,8 +42,8 @@ def write(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -
 
 
 def read(path: Path, shape: Mapping[str, Any] | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What `write` wrote. Raises RunError when the file is absent, damaged, of another program, holds a tensor that is not finite, or
-    says of itself what has not this `shape` (of `artifacts.require`)."""
+    """What `write` wrote. Raises RunError when the file is absent, damaged, of another program, holds a
+    tensor that is not finite, or says of itself what has not this `shape` (of `artifacts.require`)."""
     if not os.path.lexists(path):
         raise RunError(f"there is no checkpoint {path}", "Train first, or name another run folder.")
     tensors, texts = artifacts.read_tensors(path, RunError, HINT)
@@ -68,8 +70,8 @@ def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def load_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Put back what `optimiser_tensors` gave; the groups and rates come from the settings. Raises RunError for moments that are
-    not of these parameters."""
+    """Put back what `optimiser_tensors` gave; the groups and rates come from the settings. Raises RunError
+    for moments that are not of these parameters."""
     shapes = [tuple(p.shape) for group in optimiser.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():

@@ -1,8 +1,9 @@
 """The gradient of one optimiser step, however the step is split into batches and processes.
 
-A task's loss is a sum and a count, and the step follows the gradient of (all sums) / (all counts). Where the loss is not a sum
-over tracks, every output of the step is needed before any gradient: outputs are computed without one, the loss is derived by
-them once, and each batch is computed again with its part (gradient caching, Gao et al. 2021).
+A task's loss is a sum and a count, and the step follows the gradient of (all sums) / (all counts). Where the
+loss is not a sum over tracks, every output of the step is needed before any gradient: outputs are computed
+without one, the loss is derived by them once, and each batch is computed again with its part (gradient
+caching, Gao et al. 2021).
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ def separable_step(
     parameters: Sequence[nn.Parameter],
     ranks: Ranks = ALONE,
 ) -> Step:
-    """Leave the gradient of the step in `parameters`; one batch (and the positions of its tracks) is in memory at a time."""
+    """Leave the gradient of the step in `parameters`; one batch (and the positions of its tracks) is in
+    memory at a time."""
     total, count = None, None
     for batch, at in batches:
         part, n = loss(outputs(batch), at)

@@ -1,7 +1,7 @@
 """The history of a training: which epoch is best, when patience is over, and what of it lies on disk.
 
-Epochs may take milliseconds, so files are written at most once in `EVERY` seconds, and at the end. What is on disk always
-belongs together: the log ends with the epoch of the last checkpoint.
+Epochs may take milliseconds, so files are written at most once in `EVERY` seconds, and at the end. What is on
+disk always belongs together: the log ends with the epoch of the last checkpoint.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ Tensors = Mapping[str, Tensor]
 
 
 class History:
-    """The epochs of one run: what is written of each, which is the best, when it is over. Without a folder (a process that does not
-    write) it only decides."""
+    """The epochs of one run: what is written of each, which is the best, when it is over. Without a folder (a
+    process that does not write) it only decides."""
 
     def __init__(
         self,
@@ -64,7 +64,8 @@ class History:
         tensors: Callable[[], Tensors],
         optimiser: Callable[[], Tensors],
     ) -> bool:
-        """An epoch is over: whether it is the best so far. `tensors` and `optimiser` give the state as it is now."""
+        """An epoch is over: whether it is the best so far. `tensors` and `optimiser` give the state as it is
+        now."""
         better = self.best is None or rank(line, self.choice) > rank(self.best, self.choice)
         self.best, self.epoch = line if better else self.best, line["epoch"]
         if self.folder is not None:

@@ -1,4 +1,5 @@
-"""The augmentation of lag rows: a random shift along the log-lag axis, which is the same rhythm at another tempo."""
+"""The augmentation of lag rows: a random shift along the log-lag axis, which is the same rhythm at another
+tempo."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ STREAM = 4  # of the epoch's random numbers, beside those of other augmentations
 
 
 def draw_shifts(tracks: int, seed: tuple[int, ...], most: int) -> Int[np.ndarray, " track"] | None:
-    """A shift of up to `most` bins either way for every track of an epoch, whatever the batches are; None when `most` is 0."""
+    """A shift of up to `most` bins either way for every track of an epoch, whatever the batches are; None
+    when `most` is 0."""
     return np.random.default_rng((*seed, STREAM)).integers(-most, most + 1, tracks) if most else None
 
 

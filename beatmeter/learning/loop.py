@@ -1,8 +1,8 @@
 """The training loop: any task, any source, one process or several. A resumed run continues bit for bit.
 
-Randomness is seeded anew for each epoch from (seed, epoch), so an interrupted run needs no generator states: weights,
-optimiser moments and the epoch number are all there is to go on from. What chance does to a track depends on its place
-in the optimiser's step, not on the batches and processes that share the step.
+Randomness is seeded anew for each epoch from (seed, epoch), so an interrupted run needs no generator states:
+weights, optimiser moments and the epoch number are all there is to go on from. What chance does to a track
+depends on its place in the optimiser's step, not on the batches and processes that share the step.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ Report = Callable[[str], None]
 
 @dataclass
 class Model:
-    """What is trained: the source's encoder and the task's head; what the task found in the train split; by which processes."""
+    """What is trained: the source's encoder and the task's head; what the task found in the train split; by
+    which processes."""
 
     task: Task
     state: State
@@ -90,8 +91,8 @@ class Model:
         return head | adapter | self.source.standardiser.tensors()
 
     def load(self, tensors: Mapping[str, Tensor], where: Path, partly: bool = False) -> None:
-        """Put back what `tensors` gave, from the checkpoint `where`; `partly` leaves the adapter as it is where they hold none.
-        Raises RunError, naming `where`, for tensors of another model."""
+        """Put back what `tensors` gave, from the checkpoint `where`; `partly` leaves the adapter as it is
+        where they hold none. Raises RunError, naming `where`, for tensors of another model."""
         head, adapter = head_tensors(tensors), part(tensors, "adapter.")
         require_fit(self.head, head, where)
         self.head.load_state_dict(head)
@@ -103,7 +104,8 @@ class Model:
 
 @dataclass
 class Run:
-    """A model to be trained: by which settings, into which folder, and what every checkpoint says of where it comes from."""
+    """A model to be trained: by which settings, into which folder, and what every checkpoint says of where it
+    comes from."""
 
     model: Model
     config: RunConfig
@@ -117,8 +119,8 @@ def epoch_seed(*parts: int) -> int:
 
 
 def fit_standardisation(model: Model, train: Sequence[Track], size: int) -> None:
-    """Standardise the source by mean and standard deviation of every pooling over the train split, untouched by augmentation.
-    A source that is standardised already stays as it is."""
+    """Standardise the source by mean and standard deviation of every pooling over the train split, untouched
+    by augmentation. A source that is standardised already stays as it is."""
     if model.source.standardiser.means:
         return
     model.source.encoder.eval()
@@ -136,7 +138,8 @@ def fit_standardisation(model: Model, train: Sequence[Track], size: int) -> None
 
 
 def optimiser_for(model: Model, config: RunConfig) -> torch.optim.AdamW:
-    """AdamW with one group each for the head, the layer mix (own rate, no decay) and what the source trains."""
+    """AdamW with one group each for the head, the layer mix (own rate, no decay) and what the source
+    trains."""
     t = config.training
     mix = mix_parameters(model.head)
     groups = [
@@ -161,8 +164,8 @@ def fit(
     report: Report = print,
     progress: Reporter = SILENT,
 ) -> dict[str, Any]:
-    """Train until the epochs are over or patience is, keep the best and the last checkpoint, load the best; its log line
-    is returned. `progress` hears of every epoch's tracks."""
+    """Train until the epochs are over or patience is, keep the best and the last checkpoint, load the best;
+    its log line is returned. `progress` hears of every epoch's tracks."""
     model, config, folder, t = run.model, run.config, run.folder, run.config.training
     size = model.source.step_size(t)
     optimiser = optimiser_for(model, config)
@@ -229,7 +232,8 @@ def train_epoch(
 ) -> tuple[float, float]:
     """One pass over the train split: mean loss and mean gradient norm before clipping.
 
-    A step of the optimiser takes `batch` x `accumulation` tracks; each process computes its share of them, `size` at a time.
+    A step of the optimiser takes `batch` x `accumulation` tracks; each process computes its share of them,
+    `size` at a time.
     """
     t, ranks, source, task = config.training, model.ranks, model.source, model.task
     torch.manual_seed(epoch_seed(config.seed, epoch, 2, ranks.index))  # dropout inside the encoder
@@ -317,7 +321,8 @@ def optimiser_steps(task: Task, train: Sequence[Track], config: RunConfig, epoch
 
 
 def schedule(progress: float, warmup: float) -> float:
-    """Share of the peak learning rate after this share of all steps: a linear rise, then half a cosine to zero."""
+    """Share of the peak learning rate after this share of all steps: a linear rise, then half a cosine to
+    zero."""
     if progress < warmup:
         return max(progress, 1e-3) / warmup
     return 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))

@@ -1,4 +1,5 @@
-"""The best epoch of a run, read back and checked before anything is built: settings, features, task and weights fit together."""
+"""The best epoch of a run, read back and checked before anything is built: settings, features, task and
+weights fit together."""
 
 from __future__ import annotations
 
@@ -29,8 +30,8 @@ HEADER: Mapping[str, Any] = {
 
 @dataclass(frozen=True)
 class Restored:
-    """What `restore` found: `config` names its files where they are from here, `state` is what the task found in
-    its train split, `tensors` are those of the head and of the adapter by their full names."""
+    """What `restore` found: `config` names its files where they are from here, `state` is what the task found
+    in its train split, `tensors` are those of the head and of the adapter by their full names."""
 
     folder: RunFolder
     config: RunConfig
@@ -58,8 +59,8 @@ class Restored:
 
 
 def restore(run: Path) -> Restored:
-    """The best epoch of the run folder `run`. Raises RunError or ConfigError, naming the file, for parts that are missing,
-    damaged or do not belong together."""
+    """The best epoch of the run folder `run`. Raises RunError or ConfigError, naming the file, for parts that
+    are missing, damaged or do not belong together."""
     folder = RunFolder.open(run)
     config = folder.placed()
     with named(folder.config_file):
@@ -103,7 +104,8 @@ def require_fit(module: nn.Module, found: Mapping[str, Tensor], where: Path) -> 
     for name, value in wanted.items():
         if value.shape != found[name].shape or value.is_floating_point() != found[name].is_floating_point():
             raise RunError(
-                f"{where}: the tensor {name} has the shape {tuple(found[name].shape)}, not {tuple(value.shape)}",
+                f"{where}: the tensor {name} has the shape {tuple(found[name].shape)}, not "
+                f"{tuple(value.shape)}",
                 _HINT,
             )
 

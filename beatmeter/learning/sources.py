@@ -1,7 +1,9 @@
-"""First waist, two sources: `Frozen` reads features from a store, `Streamed` makes them from audio as it trains.
+"""First waist, two sources: `Frozen` reads features from a store, `Streamed` makes them from audio as it
+trains.
 
-Everything after a source asks the same few questions: `prepare`, `batches`, `features`, `parameter_groups`. So heads, losses
-and diagnostics cannot tell the regimes apart, and the words frozen and streamed stand in this file alone.
+Everything after a source asks the same few questions: `prepare`, `batches`, `features`, `parameter_groups`.
+So heads, losses and diagnostics cannot tell the regimes apart, and the words frozen and streamed stand in
+this file alone.
 """
 
 from __future__ import annotations
@@ -47,14 +49,16 @@ BLOCK = 8 << 20  # bytes of rows that are aggregated at a time: they stay in the
 TOGETHER = (
     24  # chunks that are encoded together though nothing learns: four tracks of 30 s, a step of training
 )
-FULL = 0.8  # share of the free memory that the activations of a step may take before they are computed twice instead
+# share of the free memory that the activations of a step may take before they are computed twice instead
+FULL = 0.8
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Excerpt:
-    """A wave (sample,) and which seconds of it are pooled; None is all. It begins `start` seconds after its track."""
+    """A wave (sample,) and which seconds of it are pooled; None is all. It begins `start` seconds after its
+    track."""
 
     wave: np.ndarray
     crop: Crop | None = None
@@ -86,8 +90,8 @@ class Source(ABC):
     def batches(
         self, tracks: Sequence[Track], parts: Iterable[np.ndarray], seed: tuple[int, ...] | None = None
     ) -> Iterator[Batch]:
-        """One batch for each of `parts`, positions in `tracks`: untouched, or augmented by `seed`. What happens to a track
-        depends on the seed and its position alone, whatever the parts are."""
+        """One batch for each of `parts`, positions in `tracks`: untouched, or augmented by `seed`. What
+        happens to a track depends on the seed and its position alone, whatever the parts are."""
 
     @abstractmethod
     def parameter_groups(self) -> list[dict[str, Any]]:
@@ -95,14 +99,16 @@ class Source(ABC):
 
     @abstractmethod
     def step_size(self, training: TrainingConfig) -> int:
-        """Tracks per step of the device; a step of the optimiser takes batch x accumulation tracks with every source."""
+        """Tracks per step of the device; a step of the optimiser takes batch x accumulation tracks with every
+        source."""
 
     def features(self, batch: Batch) -> Mapping[str, Tensor]:
         """Standardised features of a batch by pooling, each (track, layer, *axes)."""
         return self.standardiser(self.encoder(batch.inputs))
 
     def standardise(self, standardiser: Standardiser) -> None:
-        """Serve features standardised from now on. Raises RunError when they are standardised in another way already."""
+        """Serve features standardised from now on. Raises RunError when they are standardised in another way
+        already."""
         if self.standardiser.means and not self.standardiser.same(standardiser):
             raise RunError(
                 "these features are standardised by another train split already", "Open them once more."
@@ -142,8 +148,9 @@ def one_ahead(items: Iterator[T]) -> Iterator[T]:
 
 @dataclass(frozen=True)
 class Cuts:
-    """The runs of rows that the views of some tracks take from one pooling, each once: `bounds` (cut, 2) half-open rows of the
-    tracks `tracks` (cut,), and which of them each view is, `at` (track, view). A view that leaves all rows is the whole."""
+    """The runs of rows that the views of some tracks take from one pooling, each once: `bounds` (cut, 2)
+    half-open rows of the tracks `tracks` (cut,), and which of them each view is, `at` (track, view). A view
+    that leaves all rows is the whole."""
 
     tracks: np.ndarray
     bounds: np.ndarray
@@ -152,15 +159,16 @@ class Cuts:
 
 @dataclass(frozen=True)
 class Table:
-    """Aggregated features of tracks in memory: by pooling `values` (cut, layer, *axes) and where views are, `at` (track, view)."""
+    """Aggregated features of tracks in memory: by pooling `values` (cut, layer, *axes) and where views are,
+    `at` (track, view)."""
 
     values: dict[str, Tensor]
     at: dict[str, np.ndarray]
 
 
 class Frozen(Source):
-    """Stored features, aggregated once per track, crops too: a few views of each. They are kept in memory, standardised, or
-    where they do not fit made anew for every batch."""
+    """Stored features, aggregated once per track, crops too: a few views of each. They are kept in memory,
+    standardised, or where they do not fit made anew for every batch."""
 
     def __init__(
         self,
@@ -297,7 +305,8 @@ class Frozen(Source):
             if need <= may:
                 return home
         self._report(
-            f"features: {need / 1e9:.1f} GB would be needed, {may / 1e9:.1f} GB of memory may be taken: reading them for every batch"
+            f"features: {need / 1e9:.1f} GB would be needed, {may / 1e9:.1f} GB of memory may be taken: "
+            "reading them for every batch"
         )
         return None
 
@@ -389,7 +398,8 @@ class LongTrack:
     samples: int
 
     def blocks(self, sample_rate: int) -> Iterator[np.ndarray]:
-        """Its samples (sample,) at `sample_rate` Hz. Raises RunError when the file cannot be read any more."""
+        """Its samples (sample,) at `sample_rate` Hz. Raises RunError when the file cannot be read any
+        more."""
         try:
             yield from stream(self.track.path, sample_rate)
         except AudioError as error:
@@ -406,7 +416,8 @@ def unreadable(track: Track, error: AudioError) -> RunError:
 class TrackEncoder(nn.Module):
     """Tracks to features of tracks: chunk, encode equal lengths together, aggregate the rows inside the crop.
 
-    Without gradients only so much is encoded at a time as fills the device, whatever the length of the tracks.
+    Without gradients only so much is encoded at a time as fills the device, whatever the length of the
+    tracks.
     """
 
     def __init__(self, backbone: Backbone, spec: FeatureSpec, device: torch.device) -> None:
@@ -481,7 +492,8 @@ class TrackEncoder(nn.Module):
 
 
 class Streamed(Source):
-    """Audio through the backbone and the same poolings as the store's, with gradients where an adapter trains."""
+    """Audio through the backbone and the same poolings as the store's, with gradients where an adapter
+    trains."""
 
     def __init__(
         self,
@@ -555,12 +567,14 @@ class Streamed(Source):
                 report,
             )
         report(
-            f"waveforms: {filled.decoded} decoded, {filled.kept} kept in {self.waves.folder} ({filled.bytes / 1e9:.2f} GB){more}"
+            f"waveforms: {filled.decoded} decoded, {filled.kept} kept in {self.waves.folder} "
+            f"({filled.bytes / 1e9:.2f} GB){more}"
         )
         return failed
 
     def _count_long(self, tracks: Sequence[Track], failed: dict[str, str]) -> None:
-        """Read tracks that are too long to be held once, to know how long they are and that they are sound."""
+        """Read tracks that are too long to be held once, to know how long they are and that they are
+        sound."""
         for track, audio in zip(
             tracks,
             decode_or_count(
@@ -648,7 +662,8 @@ class Streamed(Source):
 
     @cached_property
     def _too_large(self) -> bool:
-        """Whether the activations of the largest possible batch would not fit: measured on one chunk of noise."""
+        """Whether the activations of the largest possible batch would not fit: measured on one chunk of
+        noise."""
         device = next(self.backbone.parameters()).device
         wave = np.random.default_rng(0).standard_normal(self.spec.chunk.length, np.float32)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -656,7 +671,8 @@ class Streamed(Source):
         need, free = chunk * self._chunks * self.training.batch, FULL * free_bytes(device)
         if need > free:
             self._report(
-                f"a batch would keep {need / 1e9:.1f} GB of activations, {free / 1e9:.1f} GB are free: checkpointing layers instead"
+                f"a batch would keep {need / 1e9:.1f} GB of activations, {free / 1e9:.1f} GB are free: "
+                "checkpointing layers instead"
             )
         return need > free
 
@@ -681,8 +697,8 @@ def saved_bytes(module: nn.Module, inputs: Any) -> int:
 def open_source(
     config: RunConfig, device: torch.device, report: Report = print, spec: FeatureSpec | None = None
 ) -> Source:
-    """The source that the settings ask for. `spec`, from a saved run that is to be heard and not to be trained, must be what these
-    settings give."""
+    """The source that the settings ask for. `spec`, from a saved run that is to be heard and not to be
+    trained, must be what these settings give."""
     service = FeatureService(config.features, device)
     if config.regime == "frozen":
         source: Source = Frozen(service, config.head.poolings, config.augment, device, config.training.memory)

@@ -1,8 +1,10 @@
-"""Many heads at once: parameters stacked, one forward pass (torch.func.vmap), one optimiser; each head its own run.
+"""Many heads at once: parameters stacked, one forward pass (torch.func.vmap), one optimiser; each head its
+own run.
 
-The heads read the same features and have the same shape (`heads.Stackable`); seeds, rates, decay, clipping, dropout, noise, loss
-and patience are each head's own. Every head sees the tracks, the crops, the shifts and the dropout that it would see alone,
-and learns the same. A head whose patience is over leaves the stack; so does one that diverges, and the others go on.
+The heads read the same features and have the same shape (`heads.Stackable`); seeds, rates, decay, clipping,
+dropout, noise, loss and patience are each head's own. Every head sees the tracks, the crops, the shifts and
+the dropout that it would see alone, and learns the same. A head whose patience is over leaves the stack; so
+does one that diverges, and the others go on.
 """
 
 from __future__ import annotations
@@ -73,7 +75,8 @@ class _Readout(nn.Module):
 
 
 class Stack:
-    """Parameters of several heads as matrices (head, value), one for each group of the optimiser; row i is `members[i]`'s."""
+    """Parameters of several heads as matrices (head, value), one for each group of the optimiser; row i is
+    `members[i]`'s."""
 
     def __init__(self, members: Sequence[Run]) -> None:
         self.members = list(members)
@@ -97,7 +100,8 @@ class Stack:
         self.optimiser = self._optimiser()
 
     def _optimiser(self) -> torch.optim.AdamW:
-        """One optimiser; every row of every matrix is a parameter group, with a rate and a decay of its own."""
+        """One optimiser; every row of every matrix is a parameter group, with a rate and a decay of its
+        own."""
         groups = [
             {
                 "params": [nn.Parameter(self.flat[group].detach()[row])],
@@ -135,7 +139,8 @@ class Stack:
         return found
 
     def outputs(self, features: Sequence[tuple[slice, Mapping[str, Tensor]]]) -> Tensor:
-        """(head, track, name) from standardised features, given once for each run of heads that reads the same tracks."""
+        """(head, track, name) from standardised features, given once for each run of heads that reads the
+        same tracks."""
         parameters = self.parameters()
         mixed = {}
         for name in self.poolings:
@@ -150,8 +155,9 @@ class Stack:
         return found
 
     def step(self, count: Float[Tensor, " head"], share: Sequence[float]) -> Tensor:
-        """One step of AdamW for every head, at this share of its peak rates, after dividing the gradient of its summed loss by
-        the `count` of losses and clipping it; the norms (head,) before clipping. Gradients are gone afterwards."""
+        """One step of AdamW for every head, at this share of its peak rates, after dividing the gradient of
+        its summed loss by the `count` of losses and clipping it; the norms (head,) before clipping. Gradients
+        are gone afterwards."""
         gradients = {
             group: cast(Tensor, x.grad).mul_(1 / count.clamp_min(1e-12)[:, None])
             for group, x in self.flat.items()
@@ -175,7 +181,8 @@ class Stack:
         return {g["name"]: g["lr"] for g in self.optimiser.param_groups if g["row"] == row}
 
     def give(self, row: int) -> dict[str, Tensor]:
-        """Put a head's parameters into its own model; its moments as `checkpoints.optimiser_tensors` has them."""
+        """Put a head's parameters into its own model; its moments as `checkpoints.optimiser_tensors` has
+        them."""
         own, moments, i = dict(self.members[row].model.head.named_parameters()), {}, 0
         state = {
             g["name"]: self.optimiser.state[g["params"][0]]
@@ -204,10 +211,12 @@ def fit_stacked(
     report: Callable[[str], None] = print,
     tick: Tick = untold,
 ) -> dict[Path, RunError]:
-    """Train all heads, which must share one source and differ only in the settings of `FREE`; every run folder ends as if
-    its head had been trained alone, and every model holds its best epoch. `tick(n)`: n more epochs of heads are over.
+    """Train all heads, which must share one source and differ only in the settings of `FREE`; every run
+    folder ends as if its head had been trained alone, and every model holds its best epoch. `tick(n)`: n more
+    epochs of heads are over.
 
-    Given back are the heads whose loss is not finite any more, by run folder: their last sound epoch is on disk.
+    Given back are the heads whose loss is not finite any more, by run folder: their last sound epoch is on
+    disk.
     """
     source = members[0].model.source
     for member in members:

@@ -1,7 +1,8 @@
 """Standardising features by the train split, so that layers of different scale mix fairly.
 
-A `Standardiser` is a value: it is fitted once, on the train tracks without augmentation, and never changes. The source of
-features applies it; heads see standardised features only. It travels with the checkpoint as `standardise.<pooling>.<tensor>`.
+A `Standardiser` is a value: it is fitted once, on the train tracks without augmentation, and never changes.
+The source of features applies it; heads see standardised features only. It travels with the checkpoint as
+`standardise.<pooling>.<tensor>`.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ PREFIXES = (
 
 @dataclass(frozen=True)
 class Standardiser:
-    """By pooling: the mean to subtract and the scale to multiply with, each (layer, *axes) with axes of length 1 where all
-    values share them. A pooling that is not named is left as it is."""
+    """By pooling: the mean to subtract and the scale to multiply with, each (layer, *axes) with axes of
+    length 1 where all values share them. A pooling that is not named is left as it is."""
 
     means: Mapping[str, Tensor]
     scales: Mapping[str, Tensor]
@@ -84,9 +85,9 @@ IDENTITY = Standardiser({}, {})
 class Moments:
     """Running mean and variance of one pooling over batches, in float64; nothing but the sums is kept.
 
-    Parts are joined by the formula of Chan, Golub and LeVeque (1979), so large means cost no digits. Over `stats` every
-    (layer, pool, dim) has its own; over `lag` every (layer, channel), shared by all lags, because a tempo change must stay
-    a shift.
+    Parts are joined by the formula of Chan, Golub and LeVeque (1979), so large means cost no digits. Over
+    `stats` every (layer, pool, dim) has its own; over `lag` every (layer, channel), shared by all lags,
+    because a tempo change must stay a shift.
     """
 
     def __init__(self, pooling: PoolingSpec) -> None:
@@ -105,7 +106,8 @@ class Moments:
         self.join(count, mean[0].cpu().double(), variance[0].cpu().double() * count)
 
     def join(self, count: int, mean: Tensor, square: Tensor) -> None:
-        """What another process has seen: how many values, their mean, the sum of squared distances from it."""
+        """What another process has seen: how many values, their mean, the sum of squared distances from
+        it."""
         if count:
             both = self.count + count
             shift = mean - self.mean
@@ -114,7 +116,8 @@ class Moments:
             self.count = both
 
     def exchange(self, gather: Callable[[Any], list[Any]]) -> None:
-        """Join what all processes have seen; `gather` gives the values of all, in the same order everywhere."""
+        """Join what all processes have seen; `gather` gives the values of all, in the same order
+        everywhere."""
         first, *rest = gather((self.count, self.mean, self.square))
         self.count, self.mean, self.square = first
         for other in rest:

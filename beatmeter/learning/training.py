@@ -50,7 +50,8 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A dataset ready to be learned from: every track has a split and can be served; the rest is in `dataset.excluded`."""
+    """A dataset ready to be learned from: every track has a split and can be served; the rest is in
+    `dataset.excluded`."""
 
     dataset: Dataset
     source: Source
@@ -69,8 +70,8 @@ def prepare(
     spec: FeatureSpec | None = None,
     trained: Task | None = None,
 ) -> Prepared:
-    """Open the dataset, split it by groups without leaks, make the source and let it prepare every track. `trained` is the task of a
-    run that exists; without it the train split settles the task."""
+    """Open the dataset, split it by groups without leaks, make the source and let it prepare every track.
+    `trained` is the task of a run that exists; without it the train split settles the task."""
     task = trained or open_task(config)
     chosen_by(task, config.training.select)
     dataset = task.open(config.data)
@@ -103,10 +104,11 @@ def run(
     progress: Reporter = SILENT,
     ranks: Ranks = ALONE,
 ) -> Outcome:
-    """Train by `config` into the run folder `out`, then evaluate the best epoch on the splits named in `predict`.
+    """Train by `config` into the run folder `out`, then evaluate the best epoch on the splits named in
+    `predict`.
 
-    Called by several processes (`ranks`, see `beatmeter.runtime.distributed`), they share the work and the first one writes. Until the
-    end no other process can train in `out`: RunError says who does.
+    Called by several processes (`ranks`, see `beatmeter.runtime.distributed`), they share the work and the
+    first one writes. Until the end no other process can train in `out`: RunError says who does.
     """
     out = as_path(out)
     with RunFolder(out).held(report) if ranks.main else nullcontext():
@@ -131,8 +133,8 @@ def begin(
     report: Report = print,
     ranks: Ranks = ALONE,
 ) -> Run:
-    """Make the run folder, which the caller holds, and a fresh model. Raises DataError when there is nothing to train on or to
-    validate with."""
+    """Make the run folder, which the caller holds, and a fresh model. Raises DataError when there is nothing
+    to train on or to validate with."""
     train, val = ready.split("train"), ready.split("val")
     if not train or not val:
         raise DataError(
@@ -190,11 +192,13 @@ def evaluate_run(
     corrections: StrPath | Sequence[StrPath] = (),
     cache: StrPath | None = None,
 ) -> Outcome:
-    """Predict with the best epoch of a run: splits of its own data, or all labelled tracks of another dataset as `test`. A
-    `dataset` that is the run's own by its hash, moved perhaps, is taken as that: its training tracks test nothing.
+    """Predict with the best epoch of a run: splits of its own data, or all labelled tracks of another dataset
+    as `test`. A `dataset` that is the run's own by its hash, moved perhaps, is taken as that: its training
+    tracks test nothing.
 
-    `cache` takes the place of the run's own. `corrections` are files of corrected labels, after those of the run. What is
-    written then is named `corrected-`, so that the evaluation under the run's own labels stays beside it.
+    `cache` takes the place of the run's own. `corrections` are files of corrected labels, after those of the
+    run. What is written then is named `corrected-`, so that the evaluation under the run's own labels stays
+    beside it.
     """
     saved, splits, corrections = (
         restore(as_path(path)),
@@ -249,7 +253,8 @@ def _is_own(folder: RunFolder, config: RunConfig, task: Task) -> bool:
 def evaluate(
     model: Model, ready: Prepared, folder: RunFolder, splits: Sequence[str], prefix: str = ""
 ) -> Outcome:
-    """Predict the splits and diagnose each, with thresholds from the run's own validation split; write everything down.
+    """Predict the splits and diagnose each, with thresholds from the run's own validation split; write
+    everything down.
 
     `prefix` marks the files of predictions on other data, or under other labels, than the run's own.
     """

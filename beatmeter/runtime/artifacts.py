@@ -1,8 +1,10 @@
-"""Our own files, read whole or refused by name: JSON, JSON lines, TOML, text and tensors; and JSON that is always finite.
+"""Our own files, read whole or refused by name: JSON, JSON lines, TOML, text and tensors; and JSON that is
+always finite.
 
-Every reader of what a run, a checkpoint, a calibration, an ensemble or a table holds goes through here. A file may have been
-cut by a full disk, edited, copied from elsewhere or replaced by a folder or a pipe; whatever it is, the answer is one
-BeatmeterError that names it. Nothing is allocated that the file does not hold.
+Every reader of what a run, a checkpoint, a calibration, an ensemble or a table holds goes through here. A
+file may have been cut by a full disk, edited, copied from elsewhere or replaced by a folder or a pipe;
+whatever it is, the answer is one BeatmeterError that names it. Nothing is allocated that the file does not
+hold.
 """
 
 from __future__ import annotations
@@ -61,7 +63,8 @@ def _unreadable(path: Path, problem: OSError, error: Kind, hint: str) -> Beatmet
 
 
 def read_text(path: Path, error: Kind = RunError, hint: str = "") -> str:
-    """A UTF-8 text (a byte order mark is dropped). Raises `error`, with the line of the first byte that is not UTF-8."""
+    """A UTF-8 text (a byte order mark is dropped). Raises `error`, with the line of the first byte that is
+    not UTF-8."""
     data = read_bytes(path, error, hint)
     try:
         return data.decode("utf-8-sig")
@@ -71,8 +74,8 @@ def read_text(path: Path, error: Kind = RunError, hint: str = "") -> str:
 
 
 def read_json(path: Path, error: Kind = RunError, hint: str = "", names: bool = False) -> dict[str, Any]:
-    """A JSON object whose numbers are finite. Its texts can be printed and written, unless they may be `names` of files, which on
-    Linux are any bytes. Raises `error`."""
+    """A JSON object whose numbers are finite. Its texts can be printed and written, unless they may be
+    `names` of files, which on Linux are any bytes. Raises `error`."""
     return parse_json(read_text(path, error, hint), shown(path), error, hint, names)
 
 
@@ -109,15 +112,16 @@ def _finite(text: str) -> float:
 
 @dataclass(frozen=True)
 class JsonLines:
-    """Objects of a file of JSON lines. `torn` says that a half line at the end was left out; it is empty when there was none."""
+    """Objects of a file of JSON lines. `torn` says that a half line at the end was left out; it is empty when
+    there was none."""
 
     values: list[dict[str, Any]]
     torn: str = ""
 
 
 def read_json_lines(path: Path, error: Kind = RunError, hint: str = "") -> JsonLines:
-    """One object a line. A last line without its end, as a killed process leaves it, is left out and `torn` says so; a
-    damaged line anywhere else raises `error` with its number."""
+    """One object a line. A last line without its end, as a killed process leaves it, is left out and `torn`
+    says so; a damaged line anywhere else raises `error` with its number."""
     lines = read_bytes(path, error, hint).split(b"\n")
     half = lines.pop()  # empty where the last line has its end
     values = []
@@ -143,7 +147,8 @@ def _line(path: Path, number: int, line: bytes, error: Kind, hint: str) -> dict[
 
 
 def read_toml(path: Path, error: Kind = ConfigError, hint: str = "") -> dict[str, Any]:
-    """A TOML file as nested values whose numbers are finite. Raises `error`, with the line where the syntax is wrong."""
+    """A TOML file as nested values whose numbers are finite. Raises `error`, with the line where the syntax
+    is wrong."""
     try:
         value = tomllib.loads(read_text(path, error, hint).replace("\r\n", "\n"))
     except (ValueError, RecursionError) as problem:
@@ -157,8 +162,8 @@ def read_toml(path: Path, error: Kind = ConfigError, hint: str = "") -> dict[str
 def read_tensors(
     path: Path, error: Kind = RunError, hint: str = ""
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors of a safetensors file by name, and the texts of its header. Raises `error` for a file that is not whole and for
-    tensors that hold NaN or infinity, by name."""
+    """Tensors of a safetensors file by name, and the texts of its header. Raises `error` for a file that is
+    not whole and for tensors that hold NaN or infinity, by name."""
     from safetensors import SafetensorError, safe_open
 
     hint = hint or DAMAGED
@@ -186,9 +191,9 @@ def require_finite(tensors: Mapping[str, Tensor], where: str, error: Kind = RunE
 
 
 def require(value: Any, shape: Any, where: str, error: Kind = RunError, hint: str = "") -> None:
-    """Raise `error` unless `value` has the `shape`: a type (float takes whole numbers too), `[shape]` for a list of any length, or
-    {key: shape} for an object that has these keys, those that begin with "?" where they are there at all, and "*" for the
-    values of every key."""
+    """Raise `error` unless `value` has the `shape`: a type (float takes whole numbers too), `[shape]` for a
+    list of any length, or {key: shape} for an object that has these keys, those that begin with "?" where
+    they are there at all, and "*" for the values of every key."""
     if isinstance(shape, dict):
         require(value, Mapping, where, error, hint)
         for key, inner in shape.items():
@@ -243,7 +248,8 @@ def not_finite(value: Any, path: str = "") -> str:
 
 
 def to_json(value: Any, indent: int | None = 1, **how: Any) -> str:
-    """`value` as JSON text without a last line end; `how` is for `json.dumps`. NaN and infinity are no JSON: SchemaError says where."""
+    """`value` as JSON text without a last line end; `how` is for `json.dumps`. NaN and infinity are no JSON:
+    SchemaError says where."""
     try:
         return json.dumps(value, indent=indent, allow_nan=False, **how)
     except ValueError:

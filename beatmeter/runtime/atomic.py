@@ -1,4 +1,5 @@
-"""Files that appear whole or not at all: written beside their place, flushed to disk, then renamed into it."""
+"""Files that appear whole or not at all: written beside their place, flushed to disk, then renamed into
+it."""
 
 from __future__ import annotations
 
@@ -11,12 +12,14 @@ from pathlib import Path
 
 
 class WriteError(OSError):
-    """A file that cannot be written: `filename` is the name that was asked for, not that of a temporary file beside it."""
+    """A file that cannot be written: `filename` is the name that was asked for, not that of a temporary file
+    beside it."""
 
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Every OSError inside becomes a WriteError that names `path`: the system names a temporary file, or on a full disk none."""
+    """Every OSError inside becomes a WriteError that names `path`: the system names a temporary file, or on a
+    full disk none."""
     try:
         yield
     except WriteError:
@@ -56,7 +59,8 @@ def require_writable(path: Path) -> None:
 
 
 def create_text(path: Path, text: str) -> bool:
-    """Write `text` to `path` unless something is there: of several processes one makes it, whole, and gets True.
+    """Write `text` to `path` unless something is there: of several processes one makes it, whole, and gets
+    True.
 
     Raises OSError as `open` does.
     """

@@ -1,4 +1,5 @@
-"""Settings as frozen dataclasses: recipes (TOML files that list differences), `--set a.b=c`, errors that name the nearest key.
+"""Settings as frozen dataclasses: recipes (TOML files that list differences), `--set a.b=c`, errors that name
+the nearest key.
 
 The dataclasses live in `beatmeter.settings`; this file only builds, changes, compares and writes such trees.
 """
@@ -66,7 +67,8 @@ def _suggest(key: str, prefix: str, known: Mapping[str, Any]) -> str:
 
 
 def _convert(value: Any, hint: Any, path: str, where: str) -> Any:
-    """`value` as the annotated type `hint`; ints become floats or text, lists become tuples, nothing else is coerced."""
+    """`value` as the annotated type `hint`; ints become floats or text, lists become tuples, nothing else is
+    coerced."""
     origin, args = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         if value is None and type(None) in args:
@@ -101,7 +103,8 @@ def _convert(value: Any, hint: Any, path: str, where: str) -> Any:
 
 
 def parse_assignment(text: str, config: Any) -> dict[str, Any]:
-    """`a.b=c` as nested values. `c` is read as a TOML value; bare words are strings; `none` clears an optional setting."""
+    """`a.b=c` as nested values. `c` is read as a TOML value; bare words are strings; `none` clears an
+    optional setting."""
     path, equals, raw = text.partition("=")
     if not equals or not path.strip():
         raise ConfigError(
@@ -155,7 +158,8 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def describe(config: Any, prefix: str = "") -> list[tuple[str, Any, str]]:
-    """(dotted name, value, help) of every setting, in order: `--help` and the page of settings are made from it."""
+    """(dotted name, value, help) of every setting, in order: `--help` and the page of settings are made from
+    it."""
     result: list[tuple[str, Any, str]] = []
     for f in dataclasses.fields(config):
         value = getattr(config, f.name)

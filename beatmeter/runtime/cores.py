@@ -15,8 +15,8 @@ GROUPS, OWN = (
 
 
 def usable_cores() -> int:
-    """Cores that this process may keep busy: those it may run on (affinity), and no more than the CPU quota of its control
-    groups (containers, batch systems) pays for."""
+    """Cores that this process may keep busy: those it may run on (affinity), and no more than the CPU quota
+    of its control groups (containers, batch systems) pays for."""
     allowed = quota()
     return (
         _affinity() if math.isinf(allowed) else min(_affinity(), max(1, math.ceil(allowed)))
@@ -24,13 +24,15 @@ def usable_cores() -> int:
 
 
 def wait_passively(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Settle in `environment` how the threads of OpenMP wait and how many they are. The runtimes read it when they are loaded, so
-    importing beatmeter before torch, scikit-learn or MKL does it for this process, and at any time for those that it starts.
+    """Settle in `environment` how the threads of OpenMP wait and how many they are. The runtimes read it when
+    they are loaded, so importing beatmeter before torch, scikit-learn or MKL does it for this process, and at
+    any time for those that it starts.
 
-    By default threads spin at a barrier until the last of them arrives. When another program has the core of that one, they
-    burn theirs for its whole time slice, at every barrier. Here they sleep, after about as many turns as sleeping and waking
-    take: without these small heads train a quarter slower on a quiet machine. Their number is set only where a quota allows fewer
-    cores than the machine has, which the runtimes do not see. What is set already stays.
+    By default threads spin at a barrier until the last of them arrives. When another program has the core of
+    that one, they burn theirs for its whole time slice, at every barrier. Here they sleep, after about as
+    many turns as sleeping and waking take: without these small heads train a quarter slower on a quiet
+    machine. Their number is set only where a quota allows fewer cores than the machine has, which the
+    runtimes do not see. What is set already stays.
     """
     if "OMP_WAIT_POLICY" not in environment:
         environment["OMP_WAIT_POLICY"] = "PASSIVE"
@@ -45,8 +47,9 @@ def wait_passively(environment: MutableMapping[str, str] = os.environ) -> None:
 
 
 def control_groups(controller: str) -> Iterator[tuple[Path, bool]]:
-    """The folders of the control groups that limit this process by `controller` ("cpu", "memory"), innermost first, and whether
-    they are of version 2. Inside a container the paths may be those of the outside; folders that are not there are named too."""
+    """The folders of the control groups that limit this process by `controller` ("cpu", "memory"), innermost
+    first, and whether they are of version 2. Inside a container the paths may be those of the outside;
+    folders that are not there are named too."""
     for line in lines(OWN):
         number, controllers, path = line.split(":", 2)
         unified = number == "0" and not controllers

@@ -23,7 +23,8 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 def fast_dtype(device: torch.device) -> str:
-    """`bfloat16` where the device multiplies it at full speed (AVX512-BF16, AMX, GPUs since Ampere), else `float32`."""
+    """`bfloat16` where the device multiplies it at full speed (AVX512-BF16, AMX, GPUs since Ampere), else
+    `float32`."""
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
     return "bfloat16" if {"avx512_bf16", "amx_bf16"} & _cpu_flags() else "float32"

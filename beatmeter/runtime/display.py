@@ -1,4 +1,5 @@
-"""Text on a terminal: how many columns it takes, cutting and filling to a width, and numbers with their nouns."""
+"""Text on a terminal: how many columns it takes, cutting and filling to a width, and numbers with their
+nouns."""
 
 from __future__ import annotations
 

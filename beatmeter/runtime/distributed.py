@@ -1,7 +1,9 @@
-"""Data-parallel training: processes that split every optimiser step, started by `torchrun` or `accelerate launch`.
+"""Data-parallel training: processes that split every optimiser step, started by `torchrun` or `accelerate
+launch`.
 
-A step takes the same tracks, in the same order and with the same chance, however many processes there are: each computes
-its share and gradients are added up. So several processes learn what one learns, and nothing has to be set for them.
+A step takes the same tracks, in the same order and with the same chance, however many processes there are:
+each computes its share and gradients are added up. So several processes learn what one learns, and nothing
+has to be set for them.
 """
 
 from __future__ import annotations
@@ -74,7 +76,8 @@ def started() -> bool:
 
 
 def join(device: torch.device) -> tuple[Ranks, torch.device]:
-    """Meet the other processes of a launcher, if there are any: this process's place among them and its device."""
+    """Meet the other processes of a launcher, if there are any: this process's place among them and its
+    device."""
     if not started():
         return ALONE, device
     from accelerate import PartialState
@@ -84,7 +87,8 @@ def join(device: torch.device) -> tuple[Ranks, torch.device]:
 
 
 def leave() -> None:
-    """Part from the others, when all are here: a process that went earlier would pull the connections from under the rest."""
+    """Part from the others, when all are here: a process that went earlier would pull the connections from
+    under the rest."""
     if dist.is_initialized():
         dist.barrier()
         dist.destroy_process_group()

@@ -1,8 +1,8 @@
 """One process at a time: a lock file that the system frees when its holder dies, whatever it dies of.
 
-It is `flock`. On Linux that reaches over NFS too (version 4, and 3 with lockd): processes on several machines exclude each
-other, and what a machine held that went down is freed when its lease ends, after a minute or two. A file system that has no
-locks is said so, and goes on without.
+It is `flock`. On Linux that reaches over NFS too (version 4, and 3 with lockd): processes on several machines
+exclude each other, and what a machine held that went down is freed when its lease ends, after a minute or
+two. A file system that has no locks is said so, and goes on without.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from beatmeter.runtime import regular
 
 @contextlib.contextmanager
 def held(path: Path, doing: str, report: Callable[[str], object] = print) -> Iterator[None]:
-    """Hold the file `path`, which is made with its folder and taken away afterwards, the folder too when it was made here and nothing else is in it.
+    """Hold the file `path`, which is made with its folder and taken away afterwards, the folder too when it
+    was made here and nothing else is in it.
 
-    Raises RunError, with the process and machine that hold it, when another has it: `doing` says what that one does, "training
-    in runs/first" for instance.
+    Raises RunError, with the process and machine that hold it, when another has it: `doing` says what that
+    one does, "training in runs/first" for instance.
     """
     fresh = not path.parent.exists()
     handle = _taken(path, doing, report)
@@ -43,7 +44,8 @@ def held(path: Path, doing: str, report: Callable[[str], object] = print) -> Ite
 
 
 def _taken(path: Path, doing: str, report: Callable[[str], object]) -> int:
-    """The open lock file, locked, and still the one that lies at `path`: another holder may just have taken it away."""
+    """The open lock file, locked, and still the one that lies at `path`: another holder may just have taken
+    it away."""
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -66,7 +68,8 @@ def _taken(path: Path, doing: str, report: Callable[[str], object]) -> int:
             pass
         except OSError as error:
             report(
-                f"warning: {shown(path)} cannot be locked ({error.strerror}): start nothing else that works in this folder"
+                f"warning: {shown(path)} cannot be locked ({error.strerror}): start nothing else that works "
+                "in this folder"
             )
             return handle
         os.close(handle)

@@ -13,7 +13,8 @@ _OLD = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
 
 
 def free_bytes(device: torch.device) -> int:
-    """Bytes that can be taken without pushing anything out: of the machine and its control group, or of the GPU."""
+    """Bytes that can be taken without pushing anything out: of the machine and its control group, or of the
+    GPU."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     return min(_machine(), _group())
@@ -27,7 +28,8 @@ def _machine() -> int:
 
 
 def _group() -> int:
-    """What the limits of this process's control groups (containers, batch systems) leave, cache that can go counted as free."""
+    """What the limits of this process's control groups (containers, batch systems) leave, cache that can go
+    counted as free."""
     left = 1 << 62
     for folder, unified in control_groups("memory"):
         names = _NEW if unified else _OLD

@@ -1,4 +1,5 @@
-"""Work in processes, in order, a bounded number of items ahead; an item that kills its process is named, not the end."""
+"""Work in processes, in order, a bounded number of items ahead; an item that kills its process is named, not
+the end."""
 
 from __future__ import annotations
 
@@ -36,12 +37,12 @@ def ordered(
     depth: int = 0,
     stop: threading.Event | None = None,
 ) -> Iterator[R | Crash]:
-    """`function` of every item, in their order, by `jobs` processes that work at most `depth` items ahead of the reader
-    (default: 2 per job and 2 more).
+    """`function` of every item, in their order, by `jobs` processes that work at most `depth` items ahead of
+    the reader (default: 2 per job and 2 more).
 
-    `jobs` of 1 or less works in this process, where a crash is a crash. An exception of `function` is raised here. Once
-    `stop` is set no more results come. The processes are this call's own and end with it, also when the reader stops early,
-    and when this process is killed.
+    `jobs` of 1 or less works in this process, where a crash is a crash. An exception of `function` is raised
+    here. Once `stop` is set no more results come. The processes are this call's own and end with it, also
+    when the reader stops early, and when this process is killed.
     """
     stop = stop or threading.Event()
     if jobs <= 1:
@@ -106,8 +107,9 @@ def _one_at_a_time(close: Callable[[], None]) -> Callable[[], None]:
 
 
 def _belong_to(parent: int) -> None:
-    """A process of a pool ends when its parent has ended, in whatever way, and leaves Ctrl-C, which a terminal sends to both, to
-    it. A thread asks, because the kernel's own signal (PR_SET_PDEATHSIG) comes when the parent's thread ends."""
+    """A process of a pool ends when its parent has ended, in whatever way, and leaves Ctrl-C, which a
+    terminal sends to both, to it. A thread asks, because the kernel's own signal (PR_SET_PDEATHSIG) comes
+    when the parent's thread ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:
@@ -119,10 +121,11 @@ def _belong_to(parent: int) -> None:
 
 
 def _stop(pool: ProcessPoolExecutor) -> None:
-    """End the processes at once, whatever they do. The pool then takes the path of a crash, which is sound; its own
-    `shutdown(kill_workers=True)` trips in its thread over items that were just submitted.
+    """End the processes at once, whatever they do. The pool then takes the path of a crash, which is sound;
+    its own `shutdown(kill_workers=True)` trips in its thread over items that were just submitted.
 
-    Our own end of the pipe of results goes first: that thread may be in the middle of one, and would wait for the rest for ever."""
+    Our own end of the pipe of results goes first: that thread may be in the middle of one, and would wait for
+    the rest for ever."""
     if (results := pool._result_queue) is not None:
         results._writer.close()
     for process in list(pool._processes.values()):

@@ -1,4 +1,5 @@
-"""What may be given as a path in Python: text or anything with a file system name. One path is never taken for its letters."""
+"""What may be given as a path in Python: text or anything with a file system name. One path is never taken
+for its letters."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ StrPath: TypeAlias = str | os.PathLike[str]
 
 
 def as_path(value: StrPath) -> Path:
-    """`value` as a Path. Raises ConfigError for anything else, and for empty text, which would mean the current folder."""
+    """`value` as a Path. Raises ConfigError for anything else, and for empty text, which would mean the
+    current folder."""
     if isinstance(value, str | os.PathLike) and (text := os.fsdecode(value)):
         return Path(text)
     raise ConfigError(f"{value!r} is not a path", "Give text or a pathlib.Path.")

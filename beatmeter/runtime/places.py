@@ -1,7 +1,9 @@
-"""Where the files of a run lie, from any folder: paths were given from the folder in which it was begun, and things move.
+"""Where the files of a run lie, from any folder: paths were given from the folder in which it was begun, and
+things move.
 
-A run remembers two folders, its own and the one it was begun in. A path of its settings is looked for, in this order: beside the
-run as it lay beside it then (both were moved together), where it lay then (the run was moved), and from here as it was given.
+A run remembers two folders, its own and the one it was begun in. A path of its settings is looked for, in
+this order: beside the run as it lay beside it then (both were moved together), where it lay then (the run was
+moved), and from here as it was given.
 """
 
 from __future__ import annotations
@@ -28,8 +30,8 @@ class Places:
         return asdict(self)
 
     def candidates(self, given: str, run: Path) -> list[str]:
-        """Where `given`, a path of the settings, may be now that the run lies in `run`; without doubles, the best first. One that
-        is `given` itself, seen from here, stays as it was given."""
+        """Where `given`, a path of the settings, may be now that the run lies in `run`; without doubles, the
+        best first. One that is `given` itself, seen from here, stays as it was given."""
         if not given or "://" in given or given.startswith("~"):
             return [given]
         then = os.path.normpath(os.path.join(self.cwd, given))  # noqa: PTH118 - `..` is taken away without asking the disk

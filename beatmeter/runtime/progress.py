@@ -1,4 +1,5 @@
-"""How work tells how far it is: `with reporter.track(label, total) as tick:`, then `tick(n)` when n more are done."""
+"""How work tells how far it is: `with reporter.track(label, total) as tick:`, then `tick(n)` when n more are
+done."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ class Reporter(Protocol):
     """Whoever wants to know: a terminal with bars, a status file, nobody."""
 
     def track(self, label: str, total: float, unit: str = "clips") -> AbstractContextManager[Tick]:
-        """For the time of one piece of work of `total` units; what was shown of it goes away with its end, in whatever way it ends."""
+        """For the time of one piece of work of `total` units; what was shown of it goes away with its end, in
+        whatever way it ends."""
 
 
 def untold(n: float) -> None:

@@ -1,7 +1,8 @@
-"""Files that are files: a FIFO, a device, a socket or a loop of links under a file's name is refused by name, and never waited for.
+"""Files that are files: a FIFO, a device, a socket or a loop of links under a file's name is refused by name,
+and never waited for.
 
-Opening a FIFO waits until somebody writes to it, which may be never. Every file that beatmeter finds in a folder (stores, runs,
-checkpoints, tables, audio) is opened here.
+Opening a FIFO waits until somebody writes to it, which may be never. Every file that beatmeter finds in a
+folder (stores, runs, checkpoints, tables, audio) is opened here.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ _KINDS = (
 
 
 class NotRegularError(OSError):
-    """There is something of that name, and it is no regular file; `strerror` says what it is. Folders are IsADirectoryError."""
+    """There is something of that name, and it is no regular file; `strerror` says what it is. Folders are
+    IsADirectoryError."""
 
 
 def _refused(path: str | os.PathLike[str], kind: str) -> NotRegularError:
@@ -44,8 +46,8 @@ def require_regular(path: str | os.PathLike[str], mode: int) -> None:
 
 
 def open_handle(path: str | os.PathLike[str], flags: int = os.O_RDONLY, mode: int = 0o666) -> int:
-    """`os.open` of a regular file: returns at once whatever is there. Raises OSError; NotRegularError and IsADirectoryError for
-    what is no file."""
+    """`os.open` of a regular file: returns at once whatever is there. Raises OSError; NotRegularError and
+    IsADirectoryError for what is no file."""
     try:
         handle = os.open(path, flags | _NEVER_WAIT, mode)
     except OSError as error:

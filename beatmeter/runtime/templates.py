@@ -1,4 +1,5 @@
-"""HTML pages from Jinja2 templates that lie beside the code: every value is escaped, and a name that is missing is an error."""
+"""HTML pages from Jinja2 templates that lie beside the code: every value is escaped, and a name that is
+missing is an error."""
 
 from __future__ import annotations
 

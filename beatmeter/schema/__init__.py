@@ -1,6 +1,8 @@
-"""The words of beatmeter, checked when built: Track, FeatureSpec, Features, the family of prediction records, Finding.
+"""The words of beatmeter, checked when built: Track, FeatureSpec, Features, the family of prediction records,
+Finding.
 
-Nothing here knows torch, files or tasks. Arrays are numpy; times are seconds; axes are named in the docstrings.
+Nothing here knows torch, files or tasks. Arrays are numpy; times are seconds; axes are named in the
+docstrings.
 """
 
 from beatmeter.schema.checks import canonical_json, sha256_json

@@ -24,8 +24,9 @@ RECORDED = {
 class ChunkSpec:
     """How audio is cut: all in samples at `sample_rate` (Hz).
 
-    Chunks of `length` start every `hop`; the last is aligned to the end of the track when more than `tail_min` samples
-    are left uncovered; a track shorter than `length` is one chunk of its own length; one shorter than `minimum` is refused.
+    Chunks of `length` start every `hop`; the last is aligned to the end of the track when more than
+    `tail_min` samples are left uncovered; a track shorter than `length` is one chunk of its own length; one
+    shorter than `minimum` is refused.
     """
 
     sample_rate: int = 24_000
@@ -83,10 +84,11 @@ class PoolingSpec:
 class FeatureSpec:
     """Everything that decides the numbers of a feature, and nothing else. Its `fingerprint` names the store.
 
-    `encoder` holds what decides the states besides the weights: the version of the encoder's code and every setting that it
-    reads. `code` holds the versions of what is before and after it: decoding, the places of chunks. A spec of an earlier
-    schema lacks both: its features were made before they were recorded, nobody can say by what, and its fingerprint is the
-    one that it had. Versions of libraries and the device are provenance: they belong in commit records and run files.
+    `encoder` holds what decides the states besides the weights: the version of the encoder's code and every
+    setting that it reads. `code` holds the versions of what is before and after it: decoding, the places of
+    chunks. A spec of an earlier schema lacks both: its features were made before they were recorded, nobody
+    can say by what, and its fingerprint is the one that it had. Versions of libraries and the device are
+    provenance: they belong in commit records and run files.
     """
 
     backbone: str
@@ -196,41 +198,47 @@ class FeatureSpec:
         ]
 
     def require_same(self, other: FeatureSpec, where: str) -> None:
-        """Raise FingerprintError naming every field in which `other` (found at `where`) differs from this spec."""
+        """Raise FingerprintError naming every field in which `other` (found at `where`) differs from this
+        spec."""
         if self.fingerprint != other.fingerprint:
             self._refuse(other.differences(self), where)
 
     def require_agreement(self, saved: FeatureSpec, where: str) -> None:
-        """Raise FingerprintError as `require_same` does where the spec of a saved run, found at `where`, says something else.
-        What was not recorded yet when the run was saved is not asked for."""
+        """Raise FingerprintError as `require_same` does where the spec of a saved run, found at `where`, says
+        something else. What was not recorded yet when the run was saved is not asked for."""
         if not self.agrees(saved):
             self._refuse(saved.differences(self.as_of(saved.schema)), where)
 
     def agrees(self, saved: FeatureSpec) -> bool:
-        """Whether `saved`, perhaps of an earlier schema, describes these features as far as it says anything."""
+        """Whether `saved`, perhaps of an earlier schema, describes these features as far as it says
+        anything."""
         return self.as_of(saved.schema).fingerprint == saved.fingerprint
 
     def _refuse(self, lines: Sequence[str], where: str) -> NoReturn:
         raise FingerprintError(
-            f"features in {where} were made another way (there != wanted): {'; '.join(lines[:6])}{' ...' if len(lines) > 6 else ''}",
+            f"features in {where} were made another way (there != wanted): "
+            f"{'; '.join(lines[:6])}{' ...' if len(lines) > 6 else ''}",
             "Use another cache folder, or the settings that made these features.",
         )
 
     def as_of(self, schema: int) -> FeatureSpec:
-        """This spec without the fields that an earlier `schema` did not record; the spec itself when it is no later."""
+        """This spec without the fields that an earlier `schema` did not record; the spec itself when it is no
+        later."""
         if schema >= self.schema:
             return self
         empty: dict[str, Any] = {name: {} for name, since in RECORDED.items() if since > schema}
         return replace(self, schema=schema, **empty)
 
     def why_not(self, wanted: FeatureSpec) -> str:
-        """In words, in what these features differ from the `wanted` ones (these != wanted), what was not recorded yet first."""
+        """In words, in what these features differ from the `wanted` ones (these != wanted), what was not
+        recorded yet first."""
         later = [name for name, since in RECORDED.items() if self.schema < since <= wanted.schema]
         parts = [f"made before {' and '.join(later)} were recorded"] if later else []
         return "; ".join(parts + self.differences(wanted.as_of(self.schema))[:4])
 
     def covers(self, wanted: FeatureSpec) -> bool:
-        """True when these features contain the wanted ones: all fields equal, poolings and layers a superset."""
+        """True when these features contain the wanted ones: all fields equal, poolings and layers a
+        superset."""
         mine, theirs = self.to_json(), wanted.to_json()
         if any(mine.get(k) != theirs.get(k) for k in mine.keys() | theirs.keys() if k != "poolings"):
             return False
@@ -263,8 +271,8 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Pooled:
-    """Rows of one pooling of one track: `values` (row, layer, *axes), `times` (row, 2) start and end in seconds,
-    `frames` (row,) how many frames each row summarises."""
+    """Rows of one pooling of one track: `values` (row, layer, *axes), `times` (row, 2) start and end in
+    seconds, `frames` (row,) how many frames each row summarises."""
 
     values: Shaped[np.ndarray, "row ..."]
     times: Float[np.ndarray, "row 2"]
@@ -280,8 +288,9 @@ class Pooled:
 
 @dataclass(frozen=True)
 class Features:
-    """First waist: the features of one track, by pooling name, with the spec that made them. Whether the values can be
-    kept (finite, in the range of the store's dtype) is checked by the store, which names track, pooling and layer."""
+    """First waist: the features of one track, by pooling name, with the spec that made them. Whether the
+    values can be kept (finite, in the range of the store's dtype) is checked by the store, which names track,
+    pooling and layer."""
 
     spec: FeatureSpec
     samples: int  # length of the track at spec.chunk.sample_rate

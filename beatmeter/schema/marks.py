@@ -1,8 +1,10 @@
-"""Structure in records: curves over time (`Curves`) and what was decoded from them (`Marks`), each with what is right.
+"""Structure in records: curves over time (`Curves`) and what was decoded from them (`Marks`), each with what
+is right.
 
-A mark is a moment or a span with a kind and a name: kind `beat` (its name is the place in the bar, "1" is the downbeat), `section` (its
-name is the label), or an event such as `drop`. A mark of the kind `known` in a `truth` says that the marks of the kind in its name are
-known from its start to its end; outside nobody has looked.
+A mark is a moment or a span with a kind and a name: kind `beat` (its name is the place in the bar, "1" is the
+downbeat), `section` (its name is the label), or an event such as `drop`. A mark of the kind `known` in a
+`truth` says that the marks of the kind in its name are known from its start to its end; outside nobody has
+looked.
 """
 
 from __future__ import annotations
@@ -24,8 +26,9 @@ DOWNBEAT = "1"  # name of a beat
 
 @dataclass(frozen=True, eq=False)
 class MarkList:
-    """The marks of one item, in the order of their starts: `kinds`, `names` (mark,) texts, `starts`, `ends` (mark,) seconds, equal for a
-    moment, `scores` (mark,) in [0, 1], nan where nobody says how sure a mark is."""
+    """The marks of one item, in the order of their starts: `kinds`, `names` (mark,) texts, `starts`, `ends`
+    (mark,) seconds, equal for a moment, `scores` (mark,) in [0, 1], nan where nobody says how sure a mark
+    is."""
 
     kinds: tuple[str, ...] = ()
     starts: Float[np.ndarray, " mark"] = field(default_factory=lambda: np.zeros(0))
@@ -42,7 +45,8 @@ class MarkList:
         sizes = (len(self.names), len(self.starts), len(self.ends), len(self.scores))
         require(
             set(sizes) == {n},
-            f"{n} kinds of marks have {sizes[0]} names, {sizes[1]} starts, {sizes[2]} ends and {sizes[3]} scores",
+            f"{n} kinds of marks have {sizes[0]} names, {sizes[1]} starts, {sizes[2]} ends and {sizes[3]} "
+            "scores",
         )
         require(all(self.kinds), "a mark has no kind")
         require(
@@ -137,7 +141,8 @@ class MarkList:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Marks(Items):
-    """`marks` (item,) are what a system says of each item, `truth` (item,) what is right, as far as it is `known`."""
+    """`marks` (item,) are what a system says of each item, `truth` (item,) what is right, as far as it is
+    `known`."""
 
     per_item: ClassVar[tuple[str, ...]] = (*Items.per_item, "marks", "truth")
 
@@ -161,8 +166,8 @@ class Marks(Items):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Curves(Items):
-    """Probabilities over time: `values` (item,) arrays (time, name), row k at `starts` (item,) + k / `rate` seconds; `truth` (item,) are
-    the marks that are right."""
+    """Probabilities over time: `values` (item,) arrays (time, name), row k at `starts` (item,) + k / `rate`
+    seconds; `truth` (item,) are the marks that are right."""
 
     per_item: ClassVar[tuple[str, ...]] = (*Items.per_item, "starts", "values", "truth")
 

@@ -1,7 +1,9 @@
-"""The second waist: what models say of items (tracks, or windows of tracks), one record per kind of answer. Numpy only.
+"""The second waist: what models say of items (tracks, or windows of tracks), one record per kind of answer.
+Numpy only.
 
-Every record is a list of items with what was said of each. `Items` holds what all share; what else belongs to an item is
-named in `per_item`, as an array with the item axis first or as a tuple, so that taking and aligning need no code of their own.
+Every record is a list of items with what was said of each. `Items` holds what all share; what else belongs to
+an item is named in `per_item`, as an array with the item axis first or as a tuple, so that taking and
+aligning need no code of their own.
 """
 
 from __future__ import annotations
@@ -22,8 +24,8 @@ Key = tuple[str, float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class Items:
-    """`n` items: `groups` say what belongs together (song, tune, artist), `sources` where a clip came from, `times` (item, 2)
-    are start and end in seconds, nan for whole tracks."""
+    """`n` items: `groups` say what belongs together (song, tune, artist), `sources` where a clip came from,
+    `times` (item, 2) are start and end in seconds, nan for whole tracks."""
 
     per_item: ClassVar[tuple[str, ...]] = ("ids", "groups", "sources", "times")
 
@@ -89,9 +91,9 @@ def items_of(
 class ClassPredictions(Items):
     """Scores for `c` classes.
 
-    `targets` (item, class) hold label weights, 0 for absent; `scores` (item, class) are probabilities: one sigmoid per class, or
-    with `exclusive` a softmax over the classes, of which one is right. `primary` (item,) is the index of the primary class, -1 when
-    unlabelled.
+    `targets` (item, class) hold label weights, 0 for absent; `scores` (item, class) are probabilities: one
+    sigmoid per class, or with `exclusive` a softmax over the classes, of which one is right. `primary`
+    (item,) is the index of the primary class, -1 when unlabelled.
     """
 
     per_item: ClassVar[tuple[str, ...]] = (*Items.per_item, "targets", "scores", "primary")
@@ -140,7 +142,8 @@ class ClassPredictions(Items):
         meta: Mapping[str, Any] | None = None,
         exclusive: bool = False,
     ) -> ClassPredictions:
-        """Scores of whole tracks, with their labels. `groups` stand in for those of the tracks. Raises as `label_table`."""
+        """Scores of whole tracks, with their labels. `groups` stand in for those of the tracks. Raises as
+        `label_table`."""
         targets, primary = label_table(tracks, classes)
         items = items_of(tracks, split, groups, meta)
         return cls(
@@ -169,8 +172,8 @@ def as_values(record: Items) -> ValuePredictions:
 
 @dataclass(frozen=True, kw_only=True)
 class ValuePredictions(Items):
-    """Numbers: `values` (item, name) are what a model says, `targets` (item, name) what is right, nan where nobody knows; each
-    name has a unit, "" for none."""
+    """Numbers: `values` (item, name) are what a model says, `targets` (item, name) what is right, nan where
+    nobody knows; each name has a unit, "" for none."""
 
     per_item: ClassVar[tuple[str, ...]] = (*Items.per_item, "values", "targets")
 
@@ -191,6 +194,7 @@ class ValuePredictions(Items):
         bad = ~np.isfinite(self.values).all(axis=1)
         require(
             not bad.any(),
-            f"{int(bad.sum())} items have values that are not finite, first {self.ids[int(bad.argmax())] if n else ''!r}",
+            f"{int(bad.sum())} items have values that are not finite, first "
+            f"{self.ids[int(bad.argmax())] if n else ''!r}",
         )
         require(not np.isinf(self.targets).any(), "targets are infinite")

@@ -19,9 +19,10 @@ SPLITS = ("train", "val", "test")
 class Track:
     """One audio file and what is known of it.
 
-    `labels` maps a class name to its weight in (0, 1] (several for polyrhythm; empty when unlabelled); `primary` is
-    the heaviest class, kept explicitly because an argmax over ties would silently pick one. Tracks of one `group`
-    (song, tune, artist) never cross splits. `extra` holds further columns of the table it came from.
+    `labels` maps a class name to its weight in (0, 1] (several for polyrhythm; empty when unlabelled);
+    `primary` is the heaviest class, kept explicitly because an argmax over ties would silently pick one.
+    Tracks of one `group` (song, tune, artist) never cross splits. `extra` holds further columns of the table
+    it came from.
     """
 
     id: str
@@ -55,8 +56,8 @@ class Track:
 def label_table(
     tracks: Sequence[Track], classes: Sequence[str]
 ) -> tuple[Float[np.ndarray, "track klass"], Int[np.ndarray, " track"]]:
-    """Label weights, 0 for absent, and the index of each primary class, -1 without one. Raises DataError for a label that is
-    none of `classes`."""
+    """Label weights, 0 for absent, and the index of each primary class, -1 without one. Raises DataError for
+    a label that is none of `classes`."""
     at = {name: i for i, name in enumerate(classes)}
     targets, primary = np.zeros((len(tracks), len(at))), np.full(len(tracks), -1)
     for row, track in enumerate(tracks):

@@ -11,8 +11,9 @@ from jaxtyping import Float
 
 @dataclass(frozen=True)
 class Scored:
-    """What a model makes of audio before it is judged: a probability per class, not calibrated, and `evidence` (value,), a
-    short summary of the same features by which music is told from sound without meter."""
+    """What a model makes of audio before it is judged: a probability per class, not calibrated, and
+    `evidence` (value,), a short summary of the same features by which music is told from sound without
+    meter."""
 
     scores: Float[np.ndarray, " klass"]
     evidence: Float[np.ndarray, " value"]
@@ -20,11 +21,13 @@ class Scored:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model says of one piece of audio: a probability per class, and a second meter when it is above its threshold.
+    """What a model says of one piece of audio: a probability per class, and a second meter when it is above
+    its threshold.
 
-    `heard` is the probability that there is a meter at all: below 0.5 `meter` is None, no meter heard; None where the calibration
-    does not tell. `sure` is a statement that the calibration makes (`Calibration.sure`: 95 % of such answers were right on
-    validation); without one it is False, as it is when no meter is heard and for less than 10 s of audio.
+    `heard` is the probability that there is a meter at all: below 0.5 `meter` is None, no meter heard; None
+    where the calibration does not tell. `sure` is a statement that the calibration makes (`Calibration.sure`:
+    95 % of such answers were right on validation); without one it is False, as it is when no meter is heard
+    and for less than 10 s of audio.
     """
 
     classes: tuple[str, ...]

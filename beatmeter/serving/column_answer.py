@@ -1,4 +1,5 @@
-"""What a model over a column of a dataset says of one piece of audio: a class, several labels, or numbers with units."""
+"""What a model over a column of a dataset says of one piece of audio: a class, several labels, or numbers
+with units."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ SAID = 0.5  # a label is said above this
 
 @dataclass(frozen=True)
 class ColumnAnswer(Answer):
-    """`scores` (name,) are probabilities of the classes, or the values themselves where `kind` is value; `units` are theirs."""
+    """`scores` (name,) are probabilities of the classes, or the values themselves where `kind` is value;
+    `units` are theirs."""
 
     kind: str = "multiclass"
     units: tuple[str, ...] = ()
@@ -71,7 +73,8 @@ class ColumnJudge(Judge):
 def judge_of(
     task: Task, calibration: Calibration | None, priors: Mapping[str, float] | None, abstain: float
 ) -> Judge:
-    """The judge of a task; one over a column has no calibration. Raises RunError for priors or abstention, which need one."""
+    """The judge of a task; one over a column has no calibration. Raises RunError for priors or abstention,
+    which need one."""
     if task.config.task.name == "meter":
         return Judge(calibration, priors, abstain)
     if priors or abstain:

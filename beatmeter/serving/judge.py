@@ -14,7 +14,8 @@ SHORTEST = 10.0  # seconds below which no answer is called sure: of 5 s, fewer s
 
 @dataclass(frozen=True)
 class Judge:
-    """Scores to answers: calibration when the run has one, `priors` over meters, and a share of answers to abstain from."""
+    """Scores to answers: calibration when the run has one, `priors` over meters, and a share of answers to
+    abstain from."""
 
     calibration: Calibration | None = None
     priors: Mapping[str, float] | None = None

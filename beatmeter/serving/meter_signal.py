@@ -1,4 +1,5 @@
-"""This model as one voice in another program's ensemble: time signatures with scores, and a weight that starts at 0."""
+"""This model as one voice in another program's ensemble: time signatures with scores, and a weight that
+starts at 0."""
 
 from __future__ import annotations
 
@@ -13,8 +14,9 @@ from beatmeter.errors import EvaluationError
 
 Signature = tuple[int, int]  # numerator, denominator
 
-# Which time signatures a class stands for, with the share of its score that each gets. A class is a numerator: these are the
-# usual denominators. 6/8 counts as 3 and 12/8 as 4 in the labels, so they take part of those.
+# Which time signatures a class stands for, with the share of its score that each gets. A class is a
+# numerator: these are the usual denominators. 6/8 counts as 3 and 12/8 as 4 in the labels, so they take part
+# of those.
 SIGNATURES: Mapping[str, Mapping[Signature, float]] = {
     "3": {(3, 4): 0.75, (6, 8): 0.25},
     "4": {(4, 4): 0.9, (12, 8): 0.1},
@@ -29,8 +31,9 @@ SIGNATURES: Mapping[str, Mapping[Signature, float]] = {
 class MeterSignal:
     """Scores by time signature for an outside ensemble.
 
-    `classify(wave, sample_rate)` gives a probability per class, as `Predictor.predict(...)` does; `weight` is 0 until the gate
-    has been passed (`beatmeter gate`), so joining changes nothing at first. `signatures` says what each class stands for.
+    `classify(wave, sample_rate)` gives a probability per class, as `Predictor.predict(...)` does; `weight` is
+    0 until the gate has been passed (`beatmeter gate`), so joining changes nothing at first. `signatures`
+    says what each class stands for.
     """
 
     classify: Callable[[Float[np.ndarray, "*sample"], int], Mapping[str, float]]
@@ -54,8 +57,8 @@ class MeterSignal:
 def signature_scores(
     probabilities: Mapping[str, float], signatures: Mapping[str, Mapping[Signature, float]] = SIGNATURES
 ) -> dict[Signature, float]:
-    """Class probabilities to shares of time signatures, adding up to 1, highest first. Raises EvaluationError for a class
-    that has no signatures."""
+    """Class probabilities to shares of time signatures, adding up to 1, highest first. Raises EvaluationError
+    for a class that has no signatures."""
     unknown = [c for c in probabilities if c not in signatures]
     if unknown:
         raise EvaluationError(
@@ -74,7 +77,8 @@ def signature_scores(
 
 
 def signal_of(predictor: Any, weight: float = 0.0) -> MeterSignal:
-    """A MeterSignal of anything with `predict(wave, sample_rate)` whose answer has `classes` and `scores`, such as a Predictor."""
+    """A MeterSignal of anything with `predict(wave, sample_rate)` whose answer has `classes` and `scores`,
+    such as a Predictor."""
 
     def classify(wave: Float[np.ndarray, "*sample"], sample_rate: int) -> Mapping[str, float]:
         answer = predictor.predict(wave, sample_rate)

@@ -1,4 +1,5 @@
-"""Models as small folders: the ones that ship with the package, ensembles of runs, and packing a run to hand it on."""
+"""Models as small folders: the ones that ship with the package, ensembles of runs, and packing a run to hand
+it on."""
 
 from __future__ import annotations
 
@@ -79,8 +80,8 @@ def is_model(path: StrPath) -> bool:
 
 
 def hears(path: StrPath) -> bool:
-    """Whether there are weights that can hear audio: a run that was trained, or an ensemble of such runs. Folders that hold only
-    predictions have none."""
+    """Whether there are weights that can hear audio: a run that was trained, or an ensemble of such runs.
+    Folders that hold only predictions have none."""
     folder = EnsembleFolder(as_path(path))
     if not folder.exists():
         return RunFolder(as_path(path)).best.exists()
@@ -90,7 +91,8 @@ def hears(path: StrPath) -> bool:
 
 
 def find_model(model: StrPath | None = None) -> Path:
-    """The folder of a model: of a run, of an ensemble, or of one that ships, by its name; None is the best that ships.
+    """The folder of a model: of a run, of an ensemble, or of one that ships, by its name; None is the best
+    that ships.
 
     Raises RunError for what is none of them, with the nearest name where it looks like one.
     """
@@ -118,7 +120,8 @@ def find_model(model: StrPath | None = None) -> Path:
 
 
 def shipped_models(where: Path = SHIPPED) -> dict[str, Any]:
-    """What ships: `default`, and `models` by name with what is known of them. Empty where nothing was packed."""
+    """What ships: `default`, and `models` by name with what is known of them. Empty where nothing was
+    packed."""
     file = where / INDEX
     if not file.exists():
         return {"default": None, "models": {}}
@@ -134,14 +137,16 @@ def shipped_models(where: Path = SHIPPED) -> dict[str, Any]:
         len(m["validation"][CHOICE]) != 3 for m in value["models"].values()
     ):
         raise RunError(
-            f"{file} does not fit itself: its default is none of its models, or an interval is not three numbers",
+            f"{file} does not fit itself: its default is none of its models, or an interval is not three "
+            "numbers",
             UNPACKED,
         )
     return value
 
 
 def shipped_model(name: str | None = None, where: Path = SHIPPED) -> Path:
-    """The folder of a model that ships, by default of the best one. Raises RunError for a name that is none."""
+    """The folder of a model that ships, by default of the best one. Raises RunError for a name that is
+    none."""
     known = shipped_models(where)
     name = name or known["default"]
     if name is None:
@@ -155,9 +160,11 @@ def shipped_model(name: str | None = None, where: Path = SHIPPED) -> Path:
 
 
 def pack(runs: StrPath | Iterable[StrPath], out: StrPath) -> dict[str, Any]:
-    """Copy what `predict` needs of finished models to `out`, each under its own name, and make the best on validation the default.
+    """Copy what `predict` needs of finished models to `out`, each under its own name, and make the best on
+    validation the default.
 
-    Members of an ensemble must be packed with it. Nothing but validation predictions decides. Returns the index.
+    Members of an ensemble must be packed with it. Nothing but validation predictions decides. Returns the
+    index.
     """
     runs, out = as_paths(runs), as_path(out)
     names = [run.resolve().name for run in runs]
@@ -195,7 +202,8 @@ def pack(runs: StrPath | Iterable[StrPath], out: StrPath) -> dict[str, Any]:
 
 
 def _require_packable(name: str, run: Path, runs: Sequence[Path], out: Path) -> None:
-    """Nothing is written before all of this holds: what there is to pack is whole, and nobody's run is written over."""
+    """Nothing is written before all of this holds: what there is to pack is whole, and nobody's run is
+    written over."""
     if not run.is_dir():
         raise RunError(
             f"there is no folder {shown(run)}", "Check the path; runs are made by `beatmeter train`."

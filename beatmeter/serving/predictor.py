@@ -51,7 +51,8 @@ class Scorer(Protocol):
         ...
 
     def hear(self, wave: Float[np.ndarray, " sample"]) -> Scored:
-        """Probability per class of mono audio at `sample_rate`, before calibration, and the evidence for a meter."""
+        """Probability per class of mono audio at `sample_rate`, before calibration, and the evidence for a
+        meter."""
         ...
 
     def join(self, members: Mapping[str, Scored]) -> Scored:
@@ -103,7 +104,8 @@ class RunScorer:
 
 
 class EnsembleScorer:
-    """Runs joined by `beatmeter ensemble`; each is calibrated first if it was when the weights were fitted."""
+    """Runs joined by `beatmeter ensemble`; each is calibrated first if it was when the weights were
+    fitted."""
 
     def __init__(self, folder: EnsembleFolder, device: torch.device) -> None:
         self.ensemble, runs = folder.ensemble(), folder.runs()
@@ -120,7 +122,8 @@ class EnsembleScorer:
         self.about = f"an ensemble of {', '.join(used)}"
         if first.classes != self.ensemble.classes:
             raise RunError(
-                f"{folder.path / 'ensemble.json'} is of the classes {', '.join(self.ensemble.classes)}, its members of {', '.join(first.classes)}",
+                f"{folder.path / 'ensemble.json'} is of the classes {', '.join(self.ensemble.classes)}, its "
+                f"members of {', '.join(first.classes)}",
                 "Run `beatmeter ensemble` again.",
             )
         if len({(m.classes, m.sample_rate) for m in self.members.values()}) > 1:
@@ -188,7 +191,8 @@ def hear(scorer: Scorer, wave: Float[np.ndarray, " sample"]) -> Scored:
 
 
 class Windows:
-    """Audio that comes in blocks, mono at `sample_rate`, and answers for windows that slide over it: every chunk is encoded once.
+    """Audio that comes in blocks, mono at `sample_rate`, and answers for windows that slide over it: every
+    chunk is encoded once.
 
     Times are seconds from the first block on. Answers can be had of windows between `begin` and `covered`.
     """
@@ -212,13 +216,15 @@ class Windows:
         return min(x.covered for x in self._listeners)
 
     def push(self, block: Float[np.ndarray, " sample"], skip: bool = False) -> None:
-        """The next samples. With `skip` the chunks that they complete are left out, and what is held begins after them."""
+        """The next samples. With `skip` the chunks that they complete are left out, and what is held begins
+        after them."""
         with torch.inference_mode():
             for listener in self._listeners:
                 listener.push(block, skip)
 
     def finish(self) -> None:
-        """There is no more: encode what is left. Raises AudioError when all of it is too short to be heard."""
+        """There is no more: encode what is left. Raises AudioError when all of it is too short to be
+        heard."""
         with torch.inference_mode():
             for listener in self._listeners:
                 listener.finish()
@@ -249,7 +255,8 @@ class Windows:
 
 
 class Predictor:
-    """A trained model, ready for new audio. `Predictor.load(Path("runs/NAME"))`, or `Predictor.load()` for the one that ships."""
+    """A trained model, ready for new audio. `Predictor.load(Path("runs/NAME"))`, or `Predictor.load()` for
+    the one that ships."""
 
     def __init__(self, scorer: Scorer, judge: Judge) -> None:
         self.scorer, self.judge, self.classes, self.about = scorer, judge, scorer.classes, scorer.about
@@ -262,11 +269,12 @@ class Predictor:
         priors: Mapping[str, float] | None = None,
         abstain: float = 0.0,
     ) -> Predictor:
-        """A run folder, the folder of an ensemble, or the name of a model that ships (None: the best), with its calibration when it
-        has one.
+        """A run folder, the folder of an ensemble, or the name of a model that ships (None: the best), with
+        its calibration when it has one.
 
-        `priors` are the chances that a piece has a meter, by class; with `abstain` = 0.2 the least sure fifth (as on
-        validation) is marked as not sure. Raises RunError or FingerprintError when the parts do not fit together.
+        `priors` are the chances that a piece has a meter, by class; with `abstain` = 0.2 the least sure fifth
+        (as on validation) is marked as not sure. Raises RunError or FingerprintError when the parts do not
+        fit together.
         """
         device, folder = device or torch.device("cpu"), find_model(model)
         scorer = (
@@ -278,7 +286,8 @@ class Predictor:
         calibration = Calibration.load(file) if os.path.lexists(file) else None
         if calibration is not None and calibration.classes != scorer.classes:
             raise RunError(
-                f"{file} is of the classes {', '.join(calibration.classes)}, the model knows {', '.join(scorer.classes)}",
+                f"{file} is of the classes {', '.join(calibration.classes)}, the model knows "
+                f"{', '.join(scorer.classes)}",
                 f"Make it anew: beatmeter calibrate {folder}",
             )
         tasks = {member.task.config.task.name: member.task for member in scorer.members.values()}
@@ -308,7 +317,10 @@ class Predictor:
         """What this model cannot say for want of a calibration, in one sentence; None when nothing lacks."""
         if self.judge.calibration is not None and self.judge.calibration.presence is not None:
             return None
-        return "no answer of this model is called sure, and it hears a meter in everything: run `beatmeter calibrate` on it"
+        return (
+            "no answer of this model is called sure, and it hears a meter in everything: run `beatmeter "
+            "calibrate` on it"
+        )
 
     @property
     def statement(self) -> str:
@@ -321,14 +333,15 @@ class Predictor:
         return self.judge.calibration.threshold("production") if self.judge.calibration else None
 
     def predict(self, wave: Float[np.ndarray, ...], sample_rate: int) -> Answer:
-        """The answer for an array: mono (sample,) or (sample, channel), any rate. At least 1 s. Raises AudioError."""
+        """The answer for an array: mono (sample,) or (sample, channel), any rate. At least 1 s. Raises
+        AudioError."""
         return self._answer(from_array(wave, sample_rate, self.scorer.sample_rate))
 
     def predict_files(
         self, paths: StrPath | Iterable[StrPath], jobs: int = 0, progress: Seconds = lambda seconds: None
     ) -> Iterator[tuple[Path, Answer | BeatmeterError]]:
-        """An answer or the reason why there is none, for each file in order; memory does not grow with the length of a file.
-        `progress(seconds)`: so much more audio has been heard."""
+        """An answer or the reason why there is none, for each file in order; memory does not grow with the
+        length of a file. `progress(seconds)`: so much more audio has been heard."""
         paths, rate = as_paths(paths), self.scorer.sample_rate
         for path, audio in zip(paths, decode_or_count(paths, rate, jobs), strict=True):
             try:
@@ -347,8 +360,8 @@ class Predictor:
         samples: int,
         progress: Seconds = lambda seconds: None,
     ) -> Answer:
-        """The answer for audio that comes in blocks, mono at the model's rate, `samples` in all. Raises AudioError when there are more or
-        fewer."""
+        """The answer for audio that comes in blocks, mono at the model's rate, `samples` in all. Raises
+        AudioError when there are more or fewer."""
         track, rate = WholeTrack(self.scorer, samples), self.scorer.sample_rate
         for block in blocks:
             track.push(block)
@@ -368,8 +381,9 @@ class Predictor:
     ) -> tuple[Float[np.ndarray, "window 2"], list[Answer]]:
         """Start and end (seconds) of every window of a file, see `timeline.windows`, and the answer for it.
 
-        Chunks lie where they lie in the whole file, and windows are runs of their frames: each chunk is encoded once, and memory does not
-        grow with the length of the file. `progress(seconds)`: so much more audio has been heard. Raises AudioError.
+        Chunks lie where they lie in the whole file, and windows are runs of their frames: each chunk is
+        encoded once, and memory does not grow with the length of the file. `progress(seconds)`: so much more
+        audio has been heard. Raises AudioError.
         """
         rate, samples = self.scorer.sample_rate, 0
         heard, answers = self.windows(), list[Answer]()

@@ -1,4 +1,5 @@
-"""What a model makes of music and of sounds without meter: the material from which `calibrate` learns to tell them apart."""
+"""What a model makes of music and of sounds without meter: the material from which `calibrate` learns to tell
+them apart."""
 
 from __future__ import annotations
 
@@ -40,10 +41,12 @@ def fit_presence(
     data: Path | None = None,
     progress: Reporter = SILENT,
 ) -> Presence:
-    """How `model` tells music from sound without meter: by the music of its validation predictions and as many generated `sounds`.
+    """How `model` tells music from sound without meter: by the music of its validation predictions and as
+    many generated `sounds`.
 
-    `data` is where the data set of the run lies now. An ensemble takes the mean of its members' log odds, by their weights. Raises
-    RunError for a member that was not calibrated so, and when the data set is not there; DataError when it is another one.
+    `data` is where the data set of the run lies now. An ensemble takes the mean of its members' log odds, by
+    their weights. Raises RunError for a member that was not calibrated so, and when the data set is not
+    there; DataError when it is another one.
     """
     if EnsembleFolder(model).exists():
         return _joined(EnsembleFolder(model))
@@ -79,7 +82,8 @@ def _joined(folder: EnsembleFolder) -> Presence:
 
 
 def _music(folder: RunFolder, validation: ClassPredictions, data: Path | None) -> list[Track]:
-    """The labelled tracks of these predictions, found in the data of the run: all, or `MUSIC` of them at equal distances."""
+    """The labelled tracks of these predictions, found in the data of the run: all, or `MUSIC` of them at
+    equal distances."""
     config = folder.placed(None if data is None else str(data))
     folder.require_data(config)
     wanted = {id for id, primary in zip(validation.ids, validation.primary, strict=True) if primary >= 0}
@@ -88,7 +92,8 @@ def _music(folder: RunFolder, validation: ClassPredictions, data: Path | None) -
     ]
     if not tracks:
         raise DataError(
-            f"none of the {len(wanted)} validation tracks of {shown(folder.path)} is in {shown(config.data.path)}",
+            f"none of the {len(wanted)} validation tracks of {shown(folder.path)} is in "
+            f"{shown(config.data.path)}",
             "Say where they lie: --data DIR; or calibrate without them: --sounds 0.",
         )
     return [tracks[i] for i in np.unique(np.linspace(0, len(tracks) - 1, MUSIC).astype(int))]
@@ -97,7 +102,8 @@ def _music(folder: RunFolder, validation: ClassPredictions, data: Path | None) -
 def _hear_music(
     scorer: Scorer, tracks: Sequence[Track], rng: np.random.Generator, tick: Callable[[int], object]
 ) -> tuple[Float[np.ndarray, "item value"], list[str]]:
-    """Evidence of an excerpt of every track, and the groups of the tracks. Files that cannot be read are left out, as in training."""
+    """Evidence of an excerpt of every track, and the groups of the tracks. Files that cannot be read are left
+    out, as in training."""
     evidence, groups = [], []
     for track, wave in zip(
         tracks, decode_ahead([t.path for t in tracks], scorer.sample_rate, jobs=0), strict=True

@@ -1,4 +1,5 @@
-"""Meter while the music plays: push blocks of audio, get the current meter. Memory is one window, and delay is bounded."""
+"""Meter while the music plays: push blocks of audio, get the current meter. Memory is one window, and delay
+is bounded."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ LATE = 2.0  # seconds
 
 
 class Said(Protocol):
-    """What a model says of a window: a probability per class, and the probability that there is a meter at all."""
+    """What a model says of a window: a probability per class, and the probability that there is a meter at
+    all."""
 
     @property
     def scores(self) -> Float[np.ndarray, " klass"]: ...
@@ -30,8 +32,8 @@ class Said(Protocol):
 
 
 class Ear(Protocol):
-    """Audio that is pushed, and what a model says of windows of it between `begin` and `covered`; times are seconds from its first
-    sample on. See `predictor.Windows`."""
+    """Audio that is pushed, and what a model says of windows of it between `begin` and `covered`; times are
+    seconds from its first sample on. See `predictor.Windows`."""
 
     sample_rate: int
 
@@ -60,9 +62,9 @@ class Model(Protocol):
 
 @dataclass(frozen=True)
 class Heard:
-    """What is heard at `time` (seconds since the start): the meter (None: no meter), a probability per class that remembers what came
-    before, the gap between the two highest scores of this window, and a second meter above its threshold. `skipped` hops before this one
-    came too late and have no answer."""
+    """What is heard at `time` (seconds since the start): the meter (None: no meter), a probability per class
+    that remembers what came before, the gap between the two highest scores of this window, and a second meter
+    above its threshold. `skipped` hops before this one came too late and have no answer."""
 
     time: float
     meter: str | None
@@ -118,17 +120,21 @@ class _Samples:
 
 
 class MeterStream:
-    """A stream of audio, heard every `hop` seconds by a `Predictor`, or by a function that gives one probability per class of samples.
+    """A stream of audio, heard every `hop` seconds by a `Predictor`, or by a function that gives one
+    probability per class of samples.
 
-    The model sees the last `window` seconds, or what there is from `minimum` seconds on. Blocks may have any length; what is
-    kept is never longer than a window, a chunk and a block. Time is counted in samples, so it does not drift.
+    The model sees the last `window` seconds, or what there is from `minimum` seconds on. Blocks may have any
+    length; what is kept is never longer than a window, a chunk and a block. Time is counted in samples, so it
+    does not drift.
 
-    A predictor encodes every chunk once: an answer comes when the chunk that holds its last second is complete, so at most a chunk
-    (5 s) after its time. A function hears every window anew, and answers as soon as a hop is complete.
+    A predictor encodes every chunk once: an answer comes when the chunk that holds its last second is
+    complete, so at most a chunk (5 s) after its time. A function hears every window anew, and answers as soon
+    as a hop is complete.
 
-    When the work is behind the audio by more than `late` seconds, the chunks and hops that audio completes are left out until it has
-    caught up, and of several hops only the newest is answered: `skipped` counts the others. It is behind by the seconds spent in `push`
-    that were more than the seconds pushed; time that passes between two calls is not lost. `late=math.inf` answers everything.
+    When the work is behind the audio by more than `late` seconds, the chunks and hops that audio completes
+    are left out until it has caught up, and of several hops only the newest is answered: `skipped` counts the
+    others. It is behind by the seconds spent in `push` that were more than the seconds pushed; time that
+    passes between two calls is not lost. `late=math.inf` answers everything.
     """
 
     def __init__(
@@ -146,7 +152,8 @@ class MeterStream:
     ) -> None:
         if not 0 < hop <= window or not 0 < minimum <= window or sample_rate <= 0 or not late >= 0:
             raise EvaluationError(
-                f"a stream cannot hear windows of {window:g} s every {hop:g} s from {minimum:g} s on at {sample_rate} Hz, {late:g} s late at most"
+                f"a stream cannot hear windows of {window:g} s every {hop:g} s from {minimum:g} s on at "
+                f"{sample_rate} Hz, {late:g} s late at most"
             )
         self.model, self.sample_rate, self.classes, self.thresholds = (
             model,
@@ -175,7 +182,8 @@ class MeterStream:
         self._belief: np.ndarray | None = None
 
     def push(self, block: Float[np.ndarray, "*sample"]) -> list[Heard]:
-        """Take a block of mono audio (sample,) at the stream's rate; gives the answers that it makes possible."""
+        """Take a block of mono audio (sample,) at the stream's rate; gives the answers that it makes
+        possible."""
         block = np.asarray(block, dtype=np.float32)
         if block.ndim != 1 or not np.isfinite(block).all():
             raise EvaluationError(f"a block of shape {block.shape} must be mono (sample,), all finite")

@@ -1,4 +1,5 @@
-"""The feature store: a Zarr v3 folder per fingerprint that survives kill -9, full disks, bad bits and many writers."""
+"""The feature store: a Zarr v3 folder per fingerprint that survives kill -9, full disks, bad bits and many
+writers."""
 
 from beatmeter.store.commit import UnstorableError
 from beatmeter.store.failures import Failure

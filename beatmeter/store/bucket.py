@@ -1,8 +1,10 @@
-"""A store under a prefix of an object store (S3 and what speaks like it, Google Cloud Storage, Azure), by `obstore`.
+"""A store under a prefix of an object store (S3 and what speaks like it, Google Cloud Storage, Azure), by
+`obstore`.
 
-The protocol is the same as in a folder; what a file system does by rename and link is done by order and by conditional
-puts: a segment's files are uploaded under a name that nobody looks at, and the record that names it is put only if its
-number is free. Access keys, region and endpoint come from the environment, as the providers' own tools read them.
+The protocol is the same as in a folder; what a file system does by rename and link is done by order and by
+conditional puts: a segment's files are uploaded under a name that nobody looks at, and the record that names
+it is put only if its number is free. Access keys, region and endpoint come from the environment, as the
+providers' own tools read them.
 """
 
 from __future__ import annotations
@@ -41,7 +43,10 @@ _AT_ONCE = 32  # requests
 _LIST_FROM = 20  # sizes asked for together from which one listing is cheaper than a request each
 _LOCK_TRIES = 5  # for a lock whose holder finishes between our put and our look at whose it is
 _READ = 8 << 20  # bytes per request of a file that is read through
-_AGAIN = "Nothing that was committed is lost: check the address, the network and the provider's status, then run the same command again."
+_AGAIN = (
+    "Nothing that was committed is lost: check the address, the network and the provider's status, then run "
+    "the same command again."
+)
 
 
 @contextlib.contextmanager
@@ -80,7 +85,8 @@ class Bucket(Place):
 
     @classmethod
     def at(cls, address: str) -> Bucket:
-        """The place at `s3://bucket/prefix`, `gs://...` or `az://...`. Raises StoreError when it cannot be understood."""
+        """The place at `s3://bucket/prefix`, `gs://...` or `az://...`. Raises StoreError when it cannot be
+        understood."""
         try:
             return cls(from_url(address), address.rstrip("/"))
         except (BaseError, ValueError, OSError) as error:
@@ -271,7 +277,8 @@ class Bucket(Place):
 
 
 class _Object(Ranges):
-    """One range request per fetch, sent when it is announced. The length was compared when the store was opened."""
+    """One range request per fetch, sent when it is announced. The length was compared when the store was
+    opened."""
 
     def __init__(self, bucket: Bucket, name: str, size: int) -> None:
         self.bucket, self.name, self.expected = bucket, name, size
@@ -298,7 +305,8 @@ class _Object(Ranges):
             data = b""
         if len(data) != stop - start:
             raise StoreError(
-                f"{where} ends before byte {stop}, its record says {self.expected} bytes: it was cut or written over",
+                f"{where} ends before byte {stop}, its record says {self.expected} bytes: it was cut or "
+                "written over",
                 REMEDY,
             )
         return data

@@ -1,8 +1,9 @@
-"""Which commits count: the journal of commits, read once, kept up to date, and saved as an index that makes opening fast.
+"""Which commits count: the journal of commits, read once, kept up to date, and saved as an index that makes
+opening fast.
 
-A commit counts when its record is sound and of this store's fingerprint, its files have the lengths it says, and no later
-commit that counts replaces its segment. The index is a cache of this: with it a store opens without reading the records
-that it covers, without it everything is read again.
+A commit counts when its record is sound and of this store's fingerprint, its files have the lengths it says,
+and no later commit that counts replaces its segment. The index is a cache of this: with it a store opens
+without reading the records that it covers, without it everything is read again.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ _UNFOLDED = 4_096  # tracks beside the sorted columns before they are sorted in
 
 @dataclass(frozen=True)
 class Commit:
-    """What the catalog keeps of a record: its segment, the rows of each array in the spec's order, what it replaces."""
+    """What the catalog keeps of a record: its segment, the rows of each array in the spec's order, what it
+    replaces."""
 
     segment: str
     rows: tuple[int, ...]
@@ -72,8 +74,9 @@ class Catalog:
         self._state: State | None = None
 
     def refresh(self, use_index: bool = True) -> None:
-        """Read the records that are new since the last call. Records that went away are forgotten. Raises UnreadableError
-        when one cannot be read for now: a store that leaves out tracks without a word is worse than none."""
+        """Read the records that are new since the last call. Records that went away are forgotten. Raises
+        UnreadableError when one cannot be read for now: a store that leaves out tracks without a word is
+        worse than none."""
         if self.last:
             self._read_new(self.journal.numbers())
             return
@@ -108,7 +111,9 @@ class Catalog:
             for use_index in (True, False):
                 if self._folded <= live.keys() <= self._held:
                     break
-                self._forget()  # a commit whose tracks are sorted in no longer counts, or one counts again that was not sorted in
+                # a commit whose tracks are sorted in no longer counts, or one counts again that was not
+                # sorted in
+                self._forget()
                 self.refresh(use_index)
                 live, _ = self._judge()
             self._fold(live)
@@ -125,7 +130,8 @@ class Catalog:
         )
 
     def replaced(self) -> dict[int, int]:
-        """Commits that do not count because another replaced them: number to the number of the replacement."""
+        """Commits that do not count because another replaced them: number to the number of the
+        replacement."""
         return self._judge()[1]
 
     def holds(self, keys: Sequence[str]) -> set[str]:
@@ -216,7 +222,8 @@ class Catalog:
         ]
 
     def _judge(self) -> tuple[dict[int, Commit], dict[int, int]]:
-        """The commits that count, and those that another replaced. A replacement always has the higher number."""
+        """The commits that count, and those that another replaced. A replacement always has the higher
+        number."""
         first: dict[str, int] = {}
         for number in sorted(self.commits):
             first.setdefault(
@@ -256,10 +263,12 @@ class Catalog:
         self._state = State(self._base, dict(live))
 
     def save_index(self) -> None:
-        """Save what `state` says, so that opening does not read the commits known now. Only a cache: failing is harmless."""
+        """Save what `state` says, so that opening does not read the commits known now. Only a cache: failing
+        is harmless."""
         with contextlib.suppress(StoreError):
             if not set(self.place.list("segments")) <= self._unnamed | self._named():
-                self._forget()  # nobody would believe an index with segments beside it of which it says nothing
+                # nobody would believe an index with segments beside it of which it says nothing
+                self._forget()
                 self.refresh(use_index=False)
             self._save_index(self.state())
 
@@ -268,7 +277,8 @@ class Catalog:
             "fingerprint": self.layout.fingerprint,
             "folded": sorted(self._folded),
             "unnamed": sorted(self._unnamed - self._named()),
-            # misfits are not among them: their tracks are not in the columns, and count again when their files are back
+            # misfits are not among them: their tracks are not in the columns, and count again when their
+            # files are back
             "commits": [
                 [n, c.segment, list(c.rows), list(c.replaces)]
                 for n, c in sorted(self.commits.items())
@@ -307,9 +317,10 @@ class Catalog:
         return columns, about
 
     def _start_from(self, name: str) -> bool:
-        """Start with a saved index and read the records that it does not cover. False, with nothing kept, when it is damaged
-        or not of the commits that are there: some went away, lost their files, or have another's number since stores were
-        copied into one another. That shows, without reading records, by a segment that nobody knows."""
+        """Start with a saved index and read the records that it does not cover. False, with nothing kept,
+        when it is damaged or not of the commits that are there: some went away, lost their files, or have
+        another's number since stores were copied into one another. That shows, without reading records, by a
+        segment that nobody knows."""
         try:
             columns, about = self.read_index(name)
         except RecordError:

@@ -1,4 +1,5 @@
-"""Writing a segment: in a staging place, flushed, then renamed to its place. A record makes it count afterwards."""
+"""Writing a segment: in a staging place, flushed, then renamed to its place. A record makes it count
+afterwards."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ _LIBRARIES = ("beatmeter", "numpy", "torch", "transformers", "soxr", "librosa")
 
 
 class UnstorableError(StoreError):
-    """Features that are not finite in the store's dtype. `tracks` maps each such key to what is wrong with it."""
+    """Features that are not finite in the store's dtype. `tracks` maps each such key to what is wrong with
+    it."""
 
     def __init__(self, tracks: Mapping[str, str]) -> None:
         self.tracks = dict(tracks)
@@ -55,7 +57,8 @@ def library_versions() -> dict[str, str]:
 
 
 class SegmentWriter:
-    """One segment in the making. `add` tracks, then `publish`; leaving the `with` block otherwise forgets it."""
+    """One segment in the making. `add` tracks, then `publish`; leaving the `with` block otherwise forgets
+    it."""
 
     def __init__(self, place: Place, layout: StoreLayout) -> None:
         self.place, self.layout = place, layout
@@ -87,7 +90,8 @@ class SegmentWriter:
             self.place.discard(self._staged)
 
     def add(self, key: str, samples: int, stored: Mapping[str, np.ndarray]) -> None:
-        """Append one track: its stored rows (row, stride) of every pooling, as `ArrayLayout.encode` gives them."""
+        """Append one track: its stored rows (row, stride) of every pooling, as `ArrayLayout.encode` gives
+        them."""
         self.extend(stored)
         self.end(key, samples)
 
@@ -102,7 +106,8 @@ class SegmentWriter:
                 self._checksums[name] = google_crc32c.extend(self._checksums[name], sums)
 
     def keep(self) -> None:
-        """Show that this goes on: small rows stay in memory for hours, and what does not change for long is collected as garbage."""
+        """Show that this goes on: small rows stay in memory for hours, and what does not change for long is
+        collected as garbage."""
         assert self._staged is not None
         with explained("writing a segment", self._staged):
             os.utime(self._staged)
@@ -120,7 +125,8 @@ class SegmentWriter:
         return len(self._keys)
 
     def publish(self, replaces: Iterable[str] = (), provenance: Mapping[str, Any] | None = None) -> Record:
-        """Flush and rename; the segment exists from here on, and counts once the returned record is in the journal."""
+        """Flush and rename; the segment exists from here on, and counts once the returned record is in the
+        journal."""
         assert self._staged is not None
         extents = {}
         with explained("writing a segment", self._staged):
@@ -172,7 +178,8 @@ class SegmentWriter:
 def encode_track(key: str, features: Features, layout: StoreLayout) -> dict[str, np.ndarray]:
     """Stored rows by pooling, after checking that reading them back will give these features and no others.
 
-    Raises StoreError for a bad key, FingerprintError for another spec, UnstorableError for values that do not fit.
+    Raises StoreError for a bad key, FingerprintError for another spec, UnstorableError for values that do not
+    fit.
     """
     _require_key(key)
     spec = layout.spec
@@ -192,8 +199,10 @@ def encode_track(key: str, features: Features, layout: StoreLayout) -> dict[str,
             or not np.array_equal(pooled.frames, frames)
         ):
             raise StoreError(
-                f"track {key}: {features.samples} samples give {len(times)} rows of {p.name!r} at known times; these {len(pooled.values)} differ",
-                "Times are not stored, they follow from the length: build features with beatmeter.audio.chunking.",
+                f"track {key}: {features.samples} samples give {len(times)} rows of {p.name!r} at known "
+                f"times; these {len(pooled.values)} differ",
+                "Times are not stored, they follow from the length: build features with "
+                "beatmeter.audio.chunking.",
             )
         stored[p.name], bad = _encode(layout, p.name, pooled.values)
         wrong += bad
@@ -223,7 +232,8 @@ def _encode(layout: StoreLayout, name: str, values: np.ndarray) -> tuple[np.ndar
 
 
 class TrackDraft:
-    """A track too long to hold, in the making: `append` its rows part by part, then `publish`, or `discard` it."""
+    """A track too long to hold, in the making: `append` its rows part by part, then `publish`, or `discard`
+    it."""
 
     def __init__(self, place: Place, layout: StoreLayout, key: str, samples: int) -> None:
         _require_key(key)
@@ -233,7 +243,8 @@ class TrackDraft:
         self._writer = SegmentWriter(place, layout).__enter__()
 
     def append(self, values: Mapping[str, np.ndarray]) -> None:
-        """The next rows (row, layer, *axes) of every pooling. Raises UnstorableError, StoreError; discard the draft then."""
+        """The next rows (row, layer, *axes) of every pooling. Raises UnstorableError, StoreError; discard the
+        draft then."""
         parts: dict[str, np.ndarray] = {}
         wrong: list[str] = []
         for name, rows_here in values.items():
@@ -249,7 +260,8 @@ class TrackDraft:
         """The segment of this one track, not yet in the journal."""
         if any(self._missing.values()):
             raise StoreError(
-                f"track {self.key}: {self.samples} samples give other numbers of rows: {self._missing} are missing"
+                f"track {self.key}: {self.samples} samples give other numbers of rows: {self._missing} are "
+                "missing"
             )
         self._writer.end(self.key, self.samples)
         try:
@@ -268,7 +280,8 @@ def write_tracks(
     items: Iterable[tuple[str, Features]],
     provenance: Mapping[str, Any] | None,
 ) -> Record:
-    """A published segment of these tracks, not yet in the journal. All or nothing: every unstorable track is named."""
+    """A published segment of these tracks, not yet in the journal. All or nothing: every unstorable track is
+    named."""
     bad: dict[str, str] = {}
     with SegmentWriter(place, layout) as writer:
         for key, features in items:

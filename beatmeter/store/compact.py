@@ -1,4 +1,5 @@
-"""Compaction: many small segments into few large ones, so that stores with many commits open and scan fast."""
+"""Compaction: many small segments into few large ones, so that stores with many commits open and scan
+fast."""
 
 from __future__ import annotations
 
@@ -30,11 +31,12 @@ class Compaction:
 def compact(
     store: Store, target: int = TARGET, progress: Callable[[int, int], object] = lambda done, total: None
 ) -> Compaction:
-    """Join segments much smaller than `target` bytes, and rewrite those in which most rows lost to an earlier commit.
+    """Join segments much smaller than `target` bytes, and rewrite those in which most rows lost to an earlier
+    commit.
 
-    Readers and writers may go on meanwhile: a new segment counts by one record that replaces the old ones, which `gc`
-    removes later. Every row is checked on the way. Raises StoreError at the first damaged track; what was joined before
-    it counts.
+    Readers and writers may go on meanwhile: a new segment counts by one record that replaces the old ones,
+    which `gc` removes later. Every row is checked on the way. Raises StoreError at the first damaged track;
+    what was joined before it counts.
     """
     with store.place.lock("compaction"):
         state = store.catalog.state()

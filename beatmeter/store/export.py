@@ -1,4 +1,5 @@
-"""A snapshot as one HDF5 file that explains itself: for MATLAB, R, Julia, and anybody who has never heard of Zarr."""
+"""A snapshot as one HDF5 file that explains itself: for MATLAB, R, Julia, and anybody who has never heard of
+Zarr."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ from beatmeter.store.reader import Snapshot
 
 _BLOCK = 32 << 20  # bytes in memory at a time
 _ABOUT = (
-    "Audio features, one group per pooling. Row r of <pooling>/values belongs to the track i with offsets[i] <= r < offsets[i+1]; "
+    "Audio features, one group per pooling. Row r of <pooling>/values belongs to the track i with offsets[i] "
+    "<= r < offsets[i+1]; "
     "keys[i] is the sha256 of that track's audio file; times[r] are the row's start and end in seconds."
 )
 
@@ -36,9 +38,10 @@ def export_hdf5(
 ) -> int:
     """Write every track of a snapshot, sorted by key, to `out`, and return the file's bytes.
 
-    The file appears when it is complete. Layout: attributes `spec` (JSON), `fingerprint`, `snapshot`; datasets `keys`
-    (track,) and `samples` (track,); per pooling a group with `values` (row, layer, *axes), `offsets` (track + 1,),
-    `times` (row, 2) in seconds, `frames` (row,) and `layers` (layer,). Raises StoreError.
+    The file appears when it is complete. Layout: attributes `spec` (JSON), `fingerprint`, `snapshot`;
+    datasets `keys` (track,) and `samples` (track,); per pooling a group with `values` (row, layer, *axes),
+    `offsets` (track + 1,), `times` (row, 2) in seconds, `frames` (row,) and `layers` (layer,). Raises
+    StoreError.
     """
     out = Path(out)
     names = (

@@ -1,4 +1,5 @@
-"""Files that could not be used, with reasons: kept beside the features so that nobody tries them again by accident."""
+"""Files that could not be used, with reasons: kept beside the features so that nobody tries them again by
+accident."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from beatmeter.store.place import Place
 
 @dataclass(frozen=True)
 class Failure:
-    """One file: its track key, the path it was read from, why it has no features, and when (UTC, ISO 8601)."""
+    """One file: its track key, the path it was read from, why it has no features, and when (UTC, ISO
+    8601)."""
 
     key: str
     path: str

@@ -29,7 +29,8 @@ _BUFFER = 8 << 20
 
 
 def flush(handle: int) -> None:
-    """What was written there is on the disk when this returns. macOS leaves it in the drive's own memory unless asked for more."""
+    """What was written there is on the disk when this returns. macOS leaves it in the drive's own memory
+    unless asked for more."""
     if _FULL_SYNC is not None:
         with contextlib.suppress(OSError):  # not every file system knows it
             fcntl.fcntl(handle, _FULL_SYNC)
@@ -289,7 +290,10 @@ class Folder(Place):
                     "Wait until it has finished, then try again.",
                 ) from None
             except OSError as error:
-                hint = "This needs a file system with locks (flock): mount it with them, or keep the cache on another. Reading works."
+                hint = (
+                    "This needs a file system with locks (flock): mount it with them, or keep the cache on "
+                    "another. Reading works."
+                )
                 raise StoreError(f"{shown(path)} cannot be locked: {error.strerror}", hint) from error
             yield handle
         finally:

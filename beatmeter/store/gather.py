@@ -1,4 +1,5 @@
-"""Rows of many tracks out of many shards into one array: in the order of the disk, announced ahead, checked on the way."""
+"""Rows of many tracks out of many shards into one array: in the order of the disk, announced ahead, checked
+on the way."""
 
 from __future__ import annotations
 
@@ -35,7 +36,8 @@ def _open_files_limit() -> int:
 
 
 class ShardPool:
-    """Open shards, the most recently used ones: in a file system each costs two descriptors. Shared between threads."""
+    """Open shards, the most recently used ones: in a file system each costs two descriptors. Shared between
+    threads."""
 
     def __init__(self, place: Place, layout: StoreLayout, commits: Mapping[int, Commit]) -> None:
         self._place, self._arrays, self._commits = place, layout.arrays, commits
@@ -49,7 +51,8 @@ class ShardPool:
         return f"segments/{self._commits[number].segment}/{self._arrays[pooling].shard}"
 
     def get(self, number: int, pooling: str) -> Ranges:
-        """The shard of a pooling in a commit. Raises StoreError when its file is gone or has another length."""
+        """The shard of a pooling in a commit. Raises StoreError when its file is gone or has another
+        length."""
         with self._lock:
             shard = self._open.get((number, pooling))
             if shard is None:
@@ -98,7 +101,8 @@ class PoolingRows:
     def fill(
         self, at: np.ndarray, layers: Sequence[int] | None, out: np.ndarray | None, check: Check
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Values (row, layer, *axes) and offsets (track + 1,) of the tracks `at`, in that order. See `Snapshot.load`."""
+        """Values (row, layer, *axes) and offsets (track + 1,) of the tracks `at`, in that order. See
+        `Snapshot.load`."""
         layout = self.layout
         offsets = np.concatenate([[0], np.cumsum(self.counts[at])])
         select, begin, end = self._select(layers)
@@ -147,7 +151,8 @@ class PoolingRows:
         return values, offsets
 
     def _select(self, layers: Sequence[int] | None) -> tuple[slice | list[int], int, int]:
-        """Where `layers` lie in a row: an index (a slice when they are evenly spaced: faster) and the range of bytes."""
+        """Where `layers` lie in a row: an index (a slice when they are evenly spaced: faster) and the range
+        of bytes."""
         have = self.layout.pooling.layers
         if layers is None or tuple(layers) == have:
             return slice(None), 0, self.layout.row_bytes
@@ -168,8 +173,8 @@ class PoolingRows:
         )
 
     def _runs(self, at: np.ndarray, targets: np.ndarray, width: int) -> tuple[list[_Run], np.ndarray]:
-        """Tracks that are neighbours both on disk and in the result, together, in the order of the disk, and that order.
-        `width` is how many bytes of a row are read."""
+        """Tracks that are neighbours both on disk and in the result, together, in the order of the disk, and
+        that order. `width` is how many bytes of a row are read."""
         order = np.lexsort((self.first[at], self._number[at]))
         number, first, count, target = (
             values[order] for values in (self._number[at], self.first[at], self.counts[at], targets)
@@ -198,8 +203,9 @@ class PoolingRows:
         return [_Run(*run) for run in found], order
 
     def _check(self, tracks: np.ndarray, run: _Run, stored: np.ndarray, copied: np.ndarray | None) -> None:
-        """Raise StoreError unless the rows of these tracks are what was committed: each row matches its checksum, and the
-        checksums match the record's digest. `copied`, if given, are the rows of the run, checked in their stead."""
+        """Raise StoreError unless the rows of these tracks are what was committed: each row matches its
+        checksum, and the checksums match the record's digest. `copied`, if given, are the rows of the run,
+        checked in their stead."""
         rows, sums = self.layout.split(stored)
         if copied is not None:
             rows = copied.reshape(run.rows, -1).view(np.uint8)
@@ -213,7 +219,8 @@ class PoolingRows:
             ):
                 key = self._keys[track].decode("ascii")
                 raise StoreError(
-                    f"{self.name!r} rows of track {key} are damaged in {self._pool.name(run.number, self.name)}: checksums differ",
+                    f"{self.name!r} rows of track {key} are damaged in "
+                    f"{self._pool.name(run.number, self.name)}: checksums differ",
                     REMEDY,
                 )
             self._checked[track] = True

@@ -27,10 +27,11 @@ class Garbage:
 
 
 def collect(store: Store, grace: float = GRACE, dry_run: bool = False) -> list[Garbage]:
-    """Remove what has been garbage for `grace` seconds by the file system's clock; tell what was, or would be, removed.
+    """Remove what has been garbage for `grace` seconds by the file system's clock; tell what was, or would
+    be, removed.
 
-    Raises StoreError when another process maintains the store, or when a damaged record leaves it open which segments
-    are needed.
+    Raises StoreError when another process maintains the store, or when a damaged record leaves it open which
+    segments are needed.
     """
     with store.place.lock("garbage collection"):
         catalog = Catalog(store.place, store.layout)
@@ -38,12 +39,14 @@ def collect(store: Store, grace: float = GRACE, dry_run: bool = False) -> list[G
         if catalog.unsound:
             first = next(iter(catalog.unsound.values()))
             raise StoreError(
-                f"{len(catalog.unsound)} commit records cannot be used, so their segments look like garbage: {first}",
+                f"{len(catalog.unsound)} commit records cannot be used, so their segments look like garbage: "
+                f"{first}",
                 _FIRST,
             )
         if lost := lost_commits(catalog):
             raise StoreError(
-                f"{count(len(lost), 'commit')} without a record, whose segments look like garbage: {lost[0].segment}: {lost[0].text}",
+                f"{count(len(lost), 'commit')} without a record, whose segments look like garbage: "
+                f"{lost[0].segment}: {lost[0].text}",
                 _FIRST,
             )
         return _Collection(store, catalog, grace, dry_run).run()
@@ -99,10 +102,14 @@ class _Collection:
             self.place.remove(name)
 
     def _remove_replaced(self, number: int, by: str) -> None:
-        """The receipt first and the segment last: what is left by a death in between is garbage, not a lost commit."""
+        """The receipt first and the segment last: what is left by a death in between is garbage, not a lost
+        commit."""
         record = self.catalog.read(number)
         if tracks := given_up(self.catalog, self.state, record):
-            what = f"{by} replaces segments/{record.segment}, in which lie {count(len(tracks), 'track')} that the store lacks, sound: {tracks[0]}"
+            what = (
+                f"{by} replaces segments/{record.segment}, in which lie {count(len(tracks), 'track')} that "
+                f"the store lacks, sound: {tracks[0]}"
+            )
             raise StoreError(what, _FIRST)
         name = receipt_name(record.segment)
         if self.place.exists(name) and not self.dry_run:
@@ -111,8 +118,9 @@ class _Collection:
             self._remove(file, f"replaced by {by}")
 
     def _remove_orphan(self, segment: str) -> None:
-        """A writer as slow as the grace period may link its record this very moment: take the segment away, look again,
-        and put it back if one names it. The writer looks for its segment after linking, so one of the two notices."""
+        """A writer as slow as the grace period may link its record this very moment: take the segment away,
+        look again, and put it back if one names it. The writer looks for its segment after linking, so one of
+        the two notices."""
         name, aside = f"segments/{segment}", f"tmp/{segment}"
         size = self.place.bytes_below(name)
         if not self.dry_run:

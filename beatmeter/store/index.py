@@ -1,4 +1,5 @@
-"""Where every track lies, as sorted numpy columns: a hundred bytes a track, no Python objects, a million tracks in memory."""
+"""Where every track lies, as sorted numpy columns: a hundred bytes a track, no Python objects, a million
+tracks in memory."""
 
 from __future__ import annotations
 
@@ -22,8 +23,9 @@ _BLOCK = 65_536
 
 @dataclass(frozen=True, eq=False)
 class Columns:
-    """One entry per track. `number` is the number of the commit that holds it; `first`, `counts` and `digests` are
-    (track, pooling), poolings in the spec's order: first row, number of rows, digest of the rows' checksums."""
+    """One entry per track. `number` is the number of the commit that holds it; `first`, `counts` and
+    `digests` are (track, pooling), poolings in the spec's order: first row, number of rows, digest of the
+    rows' checksums."""
 
     keys: np.ndarray  # (track,) bytes
     number: np.ndarray  # (track,) int64
@@ -77,8 +79,8 @@ class Columns:
         return Columns(*(np.ascontiguousarray(getattr(self, name)[index]) for name in _COLUMNS))
 
     def winners(self, compacted: Iterable[int]) -> Columns:
-        """One entry per key, sorted by key: the one of the lowest commit number. Commits in `compacted`, which hold copies
-        of entries that had won before, come before all others."""
+        """One entry per key, sorted by key: the one of the lowest commit number. Commits in `compacted`,
+        which hold copies of entries that had won before, come before all others."""
         rank = np.where(
             np.isin(self.number, np.fromiter(compacted, np.int64)), self.number - 2**62, self.number
         )
@@ -105,7 +107,8 @@ class Columns:
 
     @cached_property
     def identity(self) -> str:
-        """Hex sha256 of what is stored under which key: lengths, row counts and checksums, not where it lies."""
+        """Hex sha256 of what is stored under which key: lengths, row counts and checksums, not where it
+        lies."""
         total = hashlib.sha256()
         for start in range(0, len(self), _BLOCK):
             part = slice(start, start + _BLOCK)

@@ -1,7 +1,9 @@
-"""An append-only list of small JSON records: numbered files that each appear whole and carry their own checksum.
+"""An append-only list of small JSON records: numbered files that each appear whole and carry their own
+checksum.
 
-The number is the order. A writer takes the next free one with a create-if-absent, so several writers need no lock, the
-order does not depend on anybody's clock, and of two records the one with the lower number came first.
+The number is the order. A writer takes the next free one with a create-if-absent, so several writers need no
+lock, the order does not depend on anybody's clock, and of two records the one with the lower number came
+first.
 """
 
 from __future__ import annotations
@@ -67,7 +69,8 @@ class Journal:
         return f"{self.name}/{number:08d}.json"
 
     def read(self, number: int) -> dict[str, Any]:
-        """One record. Raises RecordError, naming the file, when it is damaged or gone; UnreadableError when neither is known."""
+        """One record. Raises RecordError, naming the file, when it is damaged or gone; UnreadableError when
+        neither is known."""
         try:
             return unseal(self.place.read(self.path(number)))
         except ABSENT as error:
@@ -83,7 +86,10 @@ class Journal:
         while True:
             number = self._last() + 1
             if number > _LAST:
-                hint = "It cannot have been written here: move it out of the store, then run the same command again."
+                hint = (
+                    "It cannot have been written here: move it out of the store, then run the same command "
+                    "again."
+                )
                 raise StoreError(
                     f"{self.path(_LAST)} in {shown(self.place.where)} has the last number that there is", hint
                 )
@@ -91,7 +97,8 @@ class Journal:
                 return number
 
     def _last(self) -> int:
-        """The highest number in use, 0 when there is none. What every commit asks: names of equal length need no parsing."""
+        """The highest number in use, 0 when there is none. What every commit asks: names of equal length need
+        no parsing."""
         names = self.place.list(self.name)
         top = max(names, default="")
         if _NAME.fullmatch(top) and len(top) == max(map(len, names)):

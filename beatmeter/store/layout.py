@@ -1,11 +1,11 @@
 """What bytes a segment is made of: one Zarr v3 group, one array per pooling, one shard per array.
 
-Inner chunks are one row each, all layers of it, uncompressed, and each is followed by its CRC-32C; the shard's index
-comes last. So row `i` lies at byte `i * stride`: a reader needs no index and no Zarr library to find it, and any Zarr v3
-reader finds the same numbers.
+Inner chunks are one row each, all layers of it, uncompressed, and each is followed by its CRC-32C; the
+shard's index comes last. So row `i` lies at byte `i * stride`: a reader needs no index and no Zarr library to
+find it, and any Zarr v3 reader finds the same numbers.
 
-Why one row: 600 MB of (24, 2, 1024) float16 rows copied out, speed relative to a numpy memmap of the bare array (warm cache,
-AMD EPYC, Linux 6.18, ext4; `benchmarks/bench_store.py` compares the whole reader)
+Why one row: 600 MB of (24, 2, 1024) float16 rows copied out, speed relative to a numpy memmap of the bare
+array (warm cache, AMD EPYC, Linux 6.18, ext4; `benchmarks/bench_store.py` compares the whole reader)
 
     inner chunk             scan   32 random tracks   one layer   one layer, cold
     one row                 1.03   1.03               0.99        92 ms
@@ -13,8 +13,8 @@ AMD EPYC, Linux 6.18, ext4; `benchmarks/bench_store.py` compares the whole reade
     64 rows of one layer    0.61   0.49               1.40        -
     all rows of one layer   0.59   0.51               1.66        13 ms
 
-Heads mix all layers, so scans and batches are the daily work and one row wins. Chunks of one layer win only for probes of
-one layer of a store that is not in memory.
+Heads mix all layers, so scans and batches are the daily work and one row wins. Chunks of one layer win only
+for probes of one layer of a store that is not in memory.
 """
 
 from __future__ import annotations
@@ -67,7 +67,8 @@ class ArrayLayout:
 
     @cached_property
     def stride(self) -> int:
-        """Bytes from one row to the next: the row, its checksum, and zeros up to a cache line when rows are long."""
+        """Bytes from one row to the next: the row, its checksum, and zeros up to a cache line when rows are
+        long."""
         dense = self.row_bytes + 4
         return -(-dense // 64) * 64 if self.row_bytes >= 1024 else dense
 
@@ -133,13 +134,15 @@ class ArrayLayout:
         return stored[:, : self.row_bytes].view(self.dtype).reshape(len(stored), *self.row_shape)
 
     def split(self, stored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Stored rows (row, stride) as bytes of values (row, row_bytes), a view, and checksums (row,) uint32."""
+        """Stored rows (row, stride) as bytes of values (row, row_bytes), a view, and checksums (row,)
+        uint32."""
         return stored[:, : self.row_bytes], stored[:, self.row_bytes : self.row_bytes + 4].copy().view("<u4")[
             :, 0
         ]
 
     def unstorable(self, stored: np.ndarray) -> np.ndarray:
-        """How many values of each layer (layer,) are not finite as stored: they were not, or do not fit the dtype."""
+        """How many values of each layer (layer,) are not finite as stored: they were not, or do not fit the
+        dtype."""
         mask = _EXPONENT[self.dtype_name]
         bits = stored[:, : self.row_bytes].view(mask.dtype)
         if not ((bits & mask) == mask).any():
@@ -157,13 +160,15 @@ def checksums(rows: np.ndarray) -> np.ndarray:
 def digest(row_checksums: np.ndarray) -> int:
     """CRC-32C over row checksums, 4 little-endian bytes each: what records keep for a track and for an array.
 
-    Not over the stored bytes: a CRC over data that carry their own CRC is the same number whatever the data are.
+    Not over the stored bytes: a CRC over data that carry their own CRC is the same number whatever the data
+    are.
     """
     return int(google_crc32c.value(np.ascontiguousarray(row_checksums, "<u4").tobytes()))
 
 
 class StoreLayout:
-    """How the features of one spec are stored: `arrays` by pooling name, in the spec's order, and the metadata of groups.
+    """How the features of one spec are stored: `arrays` by pooling name, in the spec's order, and the
+    metadata of groups.
 
     Raises StoreError for a spec that cannot be stored.
     """
@@ -187,8 +192,8 @@ class StoreLayout:
         return sum(row_count(chunks, array.pooling) * array.stride for array in self.arrays.values())
 
     def group_metadata(self) -> dict[str, bytes]:
-        """The metadata of the groups above the segments, by name: the store itself, which tells what features these are,
-        and the group of the segments."""
+        """The metadata of the groups above the segments, by name: the store itself, which tells what features
+        these are, and the group of the segments."""
         told = {"fingerprint": self.fingerprint, "spec": self.spec.to_json()}
         return {
             "zarr.json": _document(node_type="group", attributes={"format": FORMAT, **told}),
@@ -196,13 +201,15 @@ class StoreLayout:
         }
 
     def segment_metadata(self, record: bytes) -> bytes:
-        """A segment's `zarr.json`: it describes itself, so a lost record or a lost root can be rebuilt from it."""
+        """A segment's `zarr.json`: it describes itself, so a lost record or a lost root can be rebuilt from
+        it."""
         told = {"fingerprint": self.fingerprint, "spec": self.spec.to_json()}
         return _document(node_type="group", attributes={**told, "record": record.decode("ascii")})
 
 
 def read_spec(metadata: Mapping[str, Any]) -> FeatureSpec:
-    """The spec in a root's or segment's metadata. Raises StoreError when it is damaged or of another format."""
+    """The spec in a root's or segment's metadata. Raises StoreError when it is damaged or of another
+    format."""
     attributes = metadata.get("attributes")
     if not isinstance(attributes, dict) or "spec" not in attributes:
         raise StoreError("the metadata hold no feature spec")

@@ -1,4 +1,5 @@
-"""A file of a file system, mapped. Its length is compared before every use, so a truncated file is an error."""
+"""A file of a file system, mapped. Its length is compared before every use, so a truncated file is an
+error."""
 
 from __future__ import annotations
 
@@ -15,7 +16,10 @@ from beatmeter.errors import StoreError, shown
 from beatmeter.runtime.regular import open_handle
 from beatmeter.store.place import ABSENT, Ranges, reading, removed
 
-REMEDY = "Run `beatmeter cache verify --full` to see what is damaged and `beatmeter cache repair` to keep the rest."
+REMEDY = (
+    "Run `beatmeter cache verify --full` to see what is damaged and `beatmeter cache repair` to keep the "
+    "rest."
+)
 _WILL_NEED = getattr(mmap, "MADV_WILLNEED", None)
 _LONG = 1 << 20  # bytes of a run; of a shorter one, one byte tells whether all are in memory
 _NO_WAIT = getattr(os, "RWF_NOWAIT", None)
@@ -42,7 +46,8 @@ class MappedFile(Ranges):
     def _require_size(self, size: int) -> None:
         if size != self.expected:
             raise StoreError(
-                f"{shown(self.path)} has {size} bytes, its record says {self.expected}: it was cut or written over",
+                f"{shown(self.path)} has {size} bytes, its record says {self.expected}: it was cut or "
+                "written over",
                 REMEDY,
             )
 
@@ -59,7 +64,8 @@ class MappedFile(Ranges):
         return view
 
     def _announce(self, first: int, count: int, stride: int, begin: int, end: int) -> None:
-        """Let the system fetch these bytes in the background, unless they are in memory. Long runs it reads ahead by itself, faster."""
+        """Let the system fetch these bytes in the background, unless they are in memory. Long runs it reads
+        ahead by itself, faster."""
         last = (first + count - 1) * stride + end - 1
         dense, long = 2 * (end - begin) >= stride, last - first * stride >= _LONG
         if (
@@ -79,7 +85,8 @@ class MappedFile(Ranges):
         self._map.madvise(_WILL_NEED, page, start + length - page)  # type: ignore[arg-type]
 
     def _resident(self, at: int) -> bool:
-        """Whether the byte at this offset is in memory. Asking costs a microsecond, announcing memory that is there far more."""
+        """Whether the byte at this offset is in memory. Asking costs a microsecond, announcing memory that is
+        there far more."""
         if _NO_WAIT is None:
             return False
         try:

@@ -1,7 +1,7 @@
 """Where a store lies: what the write protocol asks of a place, and nothing more.
 
-Publish a finished segment, put a file if its name is free, list, read, remove, read ranges of files that never change.
-`Folder` is a place in a file system, `Bucket` one in an object store.
+Publish a finished segment, put a file if its name is free, list, read, remove, read ranges of files that
+never change. `Folder` is a place in a file system, `Bucket` one in an object store.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ import numpy as np
 from beatmeter.errors import StoreError, shown
 from beatmeter.runtime.regular import NotRegularError
 
-# There is no file of that name, or something else that nobody could read; every other OSError says nothing about it
+# There is no file of that name, or something else that nobody could read; every other OSError says nothing
+# about it
 ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError, NotRegularError)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -37,10 +38,14 @@ def reading(where: object) -> Iterator[None]:
         raise
     except OSError as error:
         if error.errno in _DENIED:
-            hint = "Its permissions keep this user from reading it: change them, then run the same command again."
+            hint = (
+                "Its permissions keep this user from reading it: change them, then run the same command "
+                "again."
+            )
         else:
             hint = (
-                "Check the disk or the network, then run the same command again. If it stays so, put back a copy of this file, "
+                "Check the disk or the network, then run the same command again. If it stays so, put back a "
+                "copy of this file, "
                 "or move it out of the store and run `beatmeter cache repair`."
             )
         raise UnreadableError(f"{shown(where)} cannot be read: {error.strerror or error}", hint) from error
@@ -53,9 +58,15 @@ def explained(doing: str, where: object) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in _FULL:
-            hint = "Nothing that was committed is lost: free space or move the cache, then run the same command again."
+            hint = (
+                "Nothing that was committed is lost: free space or move the cache, then run the same "
+                "command again."
+            )
         elif error.errno in _DENIED:
-            hint = "The folder cannot be written by this user: change its permissions or use another cache folder. Reading works."
+            hint = (
+                "The folder cannot be written by this user: change its permissions or use another cache "
+                "folder. Reading works."
+            )
         else:
             hint = "Nothing that was committed is lost: check the disk, then run the same command again."
         raise StoreError(f"{doing} failed at {shown(where)}: {error.strerror or error}", hint) from error
@@ -71,10 +82,12 @@ class Ranges(ABC):
 
     @abstractmethod
     def fetch(self, first: int, count: int, stride: int, begin: int, end: int) -> Callable[[], np.ndarray]:
-        """Start to read the bytes `begin` to `end` of each of `count` records of `stride` bytes, from record `first` on.
+        """Start to read the bytes `begin` to `end` of each of `count` records of `stride` bytes, from record
+        `first` on.
 
-        Calling the result waits for them: (count, stride) uint8, in which other bytes may be anything; not to be kept
-        or written to. That call raises StoreError when the file is gone, shorter than it was, or cannot be read.
+        Calling the result waits for them: (count, stride) uint8, in which other bytes may be anything; not to
+        be kept or written to. That call raises StoreError when the file is gone, shorter than it was, or
+        cannot be read.
         """
 
 
@@ -93,8 +106,8 @@ class Place(ABC):
 
     @abstractmethod
     def list(self, name: str) -> list[str]:
-        """Names of what is in a folder; none when it does not exist. Raises UnreadableError when it may not be listed or entered,
-        StoreError."""
+        """Names of what is in a folder; none when it does not exist. Raises UnreadableError when it may not
+        be listed or entered, StoreError."""
 
     @abstractmethod
     def read(self, name: str) -> bytes:
@@ -102,7 +115,8 @@ class Place(ABC):
 
     @abstractmethod
     def open(self, name: str) -> BinaryIO:
-        """A file to read through. Raises one of ABSENT, UnreadableError; reading from it may raise OSError."""
+        """A file to read through. Raises one of ABSENT, UnreadableError; reading from it may raise
+        OSError."""
 
     @abstractmethod
     def ranges(self, name: str, size: int) -> Ranges:
@@ -117,8 +131,8 @@ class Place(ABC):
         """`size` of many files in one folder or its folders."""
 
     def wrong_with(self, name: str) -> str:
-        """Why there is no file of that name, as the end of a sentence ("is missing", "is a folder", "is a FIFO"); nothing when there
-        is one. Raises UnreadableError."""
+        """Why there is no file of that name, as the end of a sentence ("is missing", "is a folder", "is a
+        FIFO"); nothing when there is one. Raises UnreadableError."""
         return "is missing" if self.size(name) is None else ""
 
     def survey(self, folder: str, names: Sequence[str]) -> tuple[set[str], Sequence[int | None]]:
@@ -127,8 +141,8 @@ class Place(ABC):
 
     @abstractmethod
     def put_if_absent(self, name: str, data: bytes) -> bool:
-        """Put a whole file under `name` unless something has that name already; False then. A reader never sees a part, and
-        of several writers exactly one wins."""
+        """Put a whole file under `name` unless something has that name already; False then. A reader never
+        sees a part, and of several writers exactly one wins."""
 
     @abstractmethod
     def replace(self, name: str, data: bytes) -> None:
@@ -136,7 +150,8 @@ class Place(ABC):
 
     @abstractmethod
     def note(self, name: str, data: bytes) -> None:
-        """Put a file that helps when others are damaged: not flushed, a reader may see a part, and failing is no error."""
+        """Put a file that helps when others are damaged: not flushed, a reader may see a part, and failing is
+        no error."""
 
     @abstractmethod
     def stage(self) -> Path:
@@ -144,7 +159,8 @@ class Place(ABC):
 
     @abstractmethod
     def publish(self, staged: Path, name: str) -> None:
-        """Give a staged folder, whose files are flushed already, its final name. Until a record names it nobody looks there."""
+        """Give a staged folder, whose files are flushed already, its final name. Until a record names it
+        nobody looks there."""
 
     @abstractmethod
     def discard(self, staged: Path) -> None:
@@ -168,7 +184,8 @@ class Place(ABC):
 
     @abstractmethod
     def now(self) -> float:
-        """The place's own clock, which is what ages are measured with: clocks of machines that share it may differ."""
+        """The place's own clock, which is what ages are measured with: clocks of machines that share it may
+        differ."""
 
     @abstractmethod
     def lock(self, doing: str) -> contextlib.AbstractContextManager[None]:

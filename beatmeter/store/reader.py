@@ -47,13 +47,15 @@ class Block(NamedTuple):
 
 
 class Snapshot:
-    """The store as it was at one moment. Later commits do not show; safe to share between threads and to pickle.
+    """The store as it was at one moment. Later commits do not show; safe to share between threads and to
+    pickle.
 
-    `id` names the contents: lengths, row counts and checksums of every track, whichever segments they lie in, so two
-    stores with the same features have the same id and compaction does not change it. Training runs log it.
+    `id` names the contents: lengths, row counts and checksums of every track, whichever segments they lie in,
+    so two stores with the same features have the same id and compaction does not change it. Training runs log
+    it.
 
-    Rows are checked against their checksums. `check="first"` does so the first time this snapshot reads a track,
-    "always" each time, "never" not at all.
+    Rows are checked against their checksums. `check="first"` does so the first time this snapshot reads a
+    track, "always" each time, "never" not at all.
     """
 
     def __init__(self, place: Place, layout: StoreLayout, state: State) -> None:
@@ -101,7 +103,8 @@ class Snapshot:
         return counts.copy() if keys is None else counts[self._find(keys)]
 
     def read(self, key: str, check: Check = "first") -> Features:
-        """Everything of one track. Times and frame counts follow from its length. Raises MissingTracksError, StoreError."""
+        """Everything of one track. Times and frame counts follow from its length. Raises MissingTracksError,
+        StoreError."""
         samples = self.samples(key)
         layout = Layout.of(samples, self.spec)
         pooled = {}
@@ -110,7 +113,8 @@ class Snapshot:
             times, frames = rows(layout, p)
             if len(times) != len(values):
                 raise StoreError(
-                    f"track {key} has {len(values)} rows of {p.name!r}, its {samples} samples give {len(times)}",
+                    f"track {key} has {len(values)} rows of {p.name!r}, its {samples} samples give "
+                    f"{len(times)}",
                     REMEDY,
                 )
             pooled[p.name] = Pooled(values, times, frames)
@@ -126,8 +130,9 @@ class Snapshot:
     ) -> Ragged:
         """Rows of many tracks (default: all, sorted by key) in the order of `keys`, in the store's dtype.
 
-        `layers` are the 1-based layer numbers to read, in that order; default all. `out`, if given, is filled and its
-        beginning returned: shape (at least all rows, layer, *axes). Raises MissingTracksError, StoreError.
+        `layers` are the 1-based layer numbers to read, in that order; default all. `out`, if given, is filled
+        and its beginning returned: shape (at least all rows, layer, *axes). Raises MissingTracksError,
+        StoreError.
         """
         return Ragged(
             *self._rows(pooling).fill(
@@ -142,7 +147,8 @@ class Snapshot:
         block_bytes: int = 16 << 20,
         check: Check = "first",
     ) -> Iterator[Block]:
-        """All tracks once, in the order in which they lie on disk, in blocks of about `block_bytes`: flat memory."""
+        """All tracks once, in the order in which they lie on disk, in blocks of about `block_bytes`: flat
+        memory."""
         rows = self._rows(pooling)
         order = rows.disk_order
         width = (

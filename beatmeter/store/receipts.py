@@ -1,9 +1,10 @@
-"""Receipts: a second copy of each record under its segment's name; and what a store remembers of commits that its journal lost.
+"""Receipts: a second copy of each record under its segment's name; and what a store remembers of commits that
+its journal lost.
 
-A record that was deleted leaves no trace in the journal: the next commit may even take its number. So a writer that was
-acknowledged leaves a receipt. A segment with a receipt and without a record was lost; one with neither was never acknowledged.
-Segments from before there were receipts are believed to be committed while a number is missing in the journal, or when a saved
-index names them.
+A record that was deleted leaves no trace in the journal: the next commit may even take its number. So a
+writer that was acknowledged leaves a receipt. A segment with a receipt and without a record was lost; one
+with neither was never acknowledged. Segments from before there were receipts are believed to be committed
+while a number is missing in the journal, or when a saved index names them.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ _SUFFIX = ".json"
 
 @dataclass(frozen=True)
 class LostCommit:
-    """A commit that no record tells of. `keys` are tracks that the store lacks by it, `there` whether its segment still is."""
+    """A commit that no record tells of. `keys` are tracks that the store lacks by it, `there` whether its
+    segment still is."""
 
     segment: str
     keys: tuple[str, ...]
@@ -39,7 +41,10 @@ class LostCommit:
     def text(self) -> str:
         """What happened, for people."""
         rest = "its segment is here" if self.there else "its segment is gone too"
-        return f"the record of this commit of {count(len(self.keys), 'track')} that the store lacks was lost: {self.told_by} tells of it, {rest}"
+        return (
+            f"the record of this commit of {count(len(self.keys), 'track')} that the store lacks was lost: "
+            f"{self.told_by} tells of it, {rest}"
+        )
 
 
 def receipts(place: Place) -> set[str]:
@@ -48,8 +53,8 @@ def receipts(place: Place) -> set[str]:
 
 
 def read_receipt(place: Place, segment: str, layout: StoreLayout) -> Record:
-    """The copy of the record that committed a segment. Raises RecordError when there is none that can be believed, and
-    UnreadableError."""
+    """The copy of the record that committed a segment. Raises RecordError when there is none that can be
+    believed, and UnreadableError."""
     name = receipt_name(segment)
     try:
         record = Record.from_json(unseal(place.read(name)), layout)
@@ -72,8 +77,8 @@ def receipt_fault(place: Place, layout: StoreLayout, record: Record) -> str:
 
 
 def lost_commits(catalog: Catalog) -> list[LostCommit]:
-    """Commits that were acknowledged, as far as anything tells, have no record, and held tracks that no other commit holds.
-    Raises UnreadableError when a file that may tell cannot be read."""
+    """Commits that were acknowledged, as far as anything tells, have no record, and held tracks that no other
+    commit holds. Raises UnreadableError when a file that may tell cannot be read."""
     place = catalog.place
     there = set(place.list("segments")) - {"zarr.json"}
     acknowledged = receipts(place)
@@ -109,8 +114,8 @@ def orphans(catalog: Catalog) -> list[str]:
 
 
 def impostors(catalog: Catalog) -> dict[int, int]:
-    """Records of a segment that an earlier record names too, and says something else of: number to the earlier one's. A mere copy
-    of a record is none."""
+    """Records of a segment that an earlier record names too, and says something else of: number to the
+    earlier one's. A mere copy of a record is none."""
     first: dict[str, int] = {}
     found: dict[int, int] = {}
     for number, commit in sorted(catalog.commits.items()):
@@ -121,7 +126,8 @@ def impostors(catalog: Catalog) -> dict[int, int]:
 
 
 def given_up(catalog: Catalog, state: State, record: Record) -> list[str]:
-    """Tracks of a segment that counts as replaced, which nothing in `state` holds although their rows are sound here."""
+    """Tracks of a segment that counts as replaced, which nothing in `state` holds although their rows are
+    sound here."""
     at = np.flatnonzero(state.columns.find(record.keys) < 0).tolist()
     if not at:
         return []
@@ -142,7 +148,8 @@ def _own_record(catalog: Catalog, segment: str) -> Record | None:
 
 
 def _indexed(catalog: Catalog) -> tuple[dict[str, tuple[str, ...]], set[str]]:
-    """Segments that saved indexes count, with the keys that are read from them, and those that they say were replaced."""
+    """Segments that saved indexes count, with the keys that are read from them, and those that they say were
+    replaced."""
     keys: dict[str, tuple[str, ...]] = {}
     replaced: set[str] = set()
     for name in catalog.indexes():
@@ -158,8 +165,8 @@ def _indexed(catalog: Catalog) -> tuple[dict[str, tuple[str, ...]], set[str]]:
 
 @dataclass(frozen=True)
 class Testimony:
-    """What may be believed of a segment: a record, and those of its tracks of which it is not known which rows are theirs. `keys`
-    are all tracks that anything says were in it."""
+    """What may be believed of a segment: a record, and those of its tracks of which it is not known which
+    rows are theirs. `keys` are all tracks that anything says were in it."""
 
     record: Record
     doubted: frozenset[str]
@@ -167,9 +174,9 @@ class Testimony:
 
 
 def weigh(catalog: Catalog, records: Iterable[Record]) -> Testimony:
-    """Several records of one segment: its own copy, the journal's, the receipt. Their checksums are right, so when they differ
-    somebody made one. What the rows refute counts for nothing; of two that both fit the rows that counts which another one
-    repeats; and neither when none does."""
+    """Several records of one segment: its own copy, the journal's, the receipt. Their checksums are right, so
+    when they differ somebody made one. What the rows refute counts for nothing; of two that both fit the rows
+    that counts which another one repeats; and neither when none does."""
     witnesses = list(records)
     told = [_borne_out(catalog, record) for record in witnesses]
     doubted = [

@@ -19,8 +19,9 @@ _LARGEST = 2**48  # rows, bytes or samples beyond this are nonsense
 
 @dataclass(frozen=True)
 class Extent:
-    """One pooling of a segment. Per array: `rows`, `bytes` of the shard file, `checksum`, the digest of all row checksums.
-    Per track, in the order of the record's keys: `first` row, row `counts`, `digests` of their row checksums."""
+    """One pooling of a segment. Per array: `rows`, `bytes` of the shard file, `checksum`, the digest of all
+    row checksums. Per track, in the order of the record's keys: `first` row, row `counts`, `digests` of their
+    row checksums."""
 
     rows: int
     bytes: int
@@ -32,11 +33,12 @@ class Extent:
 
 @dataclass(frozen=True)
 class Record:
-    """One commit. Built from JSON it has been checked: every number possible, rows of tracks adjacent and complete.
+    """One commit. Built from JSON it has been checked: every number possible, rows of tracks adjacent and
+    complete.
 
-    `segment` is empty, with no tracks, in a record that only takes segments away. `replaces` lists segments whose tracks
-    are in this one or are given up; they are ignored from here on. `samples` are track lengths at the chunks' sample rate;
-    times of rows follow from them (`beatmeter.audio.chunking`).
+    `segment` is empty, with no tracks, in a record that only takes segments away. `replaces` lists segments
+    whose tracks are in this one or are given up; they are ignored from here on. `samples` are track lengths
+    at the chunks' sample rate; times of rows follow from them (`beatmeter.audio.chunking`).
     """
 
     segment: str
@@ -53,7 +55,8 @@ class Record:
         return bool(self.provenance.get("receipt", False))
 
     def statements(self) -> dict[str, tuple[Any, ...]]:
-        """What it says of each track: its length, and per pooling its first row, its number of rows and their digest."""
+        """What it says of each track: its length, and per pooling its first row, its number of rows and their
+        digest."""
         columns = [
             column for _, e in sorted(self.extents.items()) for column in (e.first, e.counts, e.digests)
         ]
@@ -82,7 +85,8 @@ class Record:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any], layout: StoreLayout) -> Record:
-        """Read and check a record. Raises RecordError; `FingerprintError` is left to the caller, who knows the file."""
+        """Read and check a record. Raises RecordError; `FingerprintError` is left to the caller, who knows
+        the file."""
         try:
             tracks, arrays = value["tracks"], value["arrays"]
             keys, samples = tuple(tracks["key"]), tuple(tracks["samples"])
@@ -103,7 +107,8 @@ class Record:
             raise RecordError(f"a field is missing or has the wrong type: {error!r}") from error
         if fingerprint != layout.fingerprint:
             raise RecordError(
-                f"it belongs to features with fingerprint {str(fingerprint)[:16]}, this store holds {layout.fingerprint[:16]}"
+                f"it belongs to features with fingerprint {str(fingerprint)[:16]}, this store holds "
+                f"{layout.fingerprint[:16]}"
             )
         record._check(layout)
         return record

@@ -1,4 +1,5 @@
-"""Repair: keep every track whose bytes can be proven, give up the rest by name, and leave a store that verifies."""
+"""Repair: keep every track whose bytes can be proven, give up the rest by name, and leave a store that
+verifies."""
 
 from __future__ import annotations
 
@@ -36,9 +37,10 @@ _MADE_BY = {"made_by": "repair"}
 
 @dataclass(frozen=True)
 class _Damaged:
-    """A commit whose segment is not as its record says: what to believe instead, the keys of tracks whose rows are wrong or of
-    which it is not known which rows are theirs. Of a forged record: whether what others say of its segment is right as it is
-    (it is committed, unless the journal says it already), or its tracks are copied to where nothing false is said of them."""
+    """A commit whose segment is not as its record says: what to believe instead, the keys of tracks whose
+    rows are wrong or of which it is not known which rows are theirs. Of a forged record: whether what others
+    say of its segment is right as it is (it is committed, unless the journal says it already), or its tracks
+    are copied to where nothing false is said of them."""
 
     testimony: Testimony
     tracks: frozenset[str]
@@ -64,8 +66,8 @@ class Repair:
 
 def repair(where: Where, progress: Callable[[int, int], object] = lambda done, total: None) -> Repair:
     """Make the store at `where` sound. Nothing is deleted: what is damaged is set aside or replaced, and `gc`
-    removes it later. Raises StoreError when there is nothing to rebuild the store from, and UnreadableError, before any
-    record is changed, when a file cannot be read: it may be as sound as ever."""
+    removes it later. Raises StoreError when there is nothing to rebuild the store from, and UnreadableError,
+    before any record is changed, when a file cannot be read: it may be as sound as ever."""
     place, done = place_of(where), Repair()
     if not place.exists("commits") and not place.exists("segments"):
         raise StoreError(
@@ -136,7 +138,8 @@ def _all_keys(catalog: Catalog) -> list[str]:
 
 
 def _repair_roots(place: Place, done: Repair) -> None:
-    """The metadata of the groups: the store's own, if need be, from any segment that still tells which features these are."""
+    """The metadata of the groups: the store's own, if need be, from any segment that still tells which
+    features these are."""
     try:
         spec = Store.open(place).spec
     except (NewerFormatError, UnreadableError):
@@ -168,8 +171,8 @@ def _repair_roots(place: Place, done: Repair) -> None:
 def _damaged(
     store: Store, catalog: Catalog, progress: Callable[[int, int], object]
 ) -> tuple[Damaged, list[Record]]:
-    """Commits that were not replaced and whose segments are not as they say, after looking at every byte; and records of
-    sound ones whose receipts are damaged."""
+    """Commits that were not replaced and whose segments are not as they say, after looking at every byte; and
+    records of sound ones whose receipts are damaged."""
     found: Damaged = {}
     unreceipted = []
     replaced = catalog.replaced()
@@ -219,7 +222,8 @@ def _witnesses(store: Store, segment: str, *known: Record) -> list[Record]:
 
 @dataclass(frozen=True)
 class _Stray:
-    """A segment that no sound record names, by the record that it carries or that its receipt is, and whether it is as that says."""
+    """A segment that no sound record names, by the record that it carries or that its receipt is, and whether
+    it is as that says."""
 
     testimony: Testimony
     sound: bool
@@ -230,8 +234,8 @@ class _Stray:
 
 
 def _strays(store: Store, catalog: Catalog) -> list[_Stray]:
-    """Segments whose record was damaged or lost, or whose writer died on the last step. What matches its checksums is right
-    either way."""
+    """Segments whose record was damaged or lost, or whose writer died on the last step. What matches its
+    checksums is right either way."""
     found = []
     for segment in orphans(catalog):
         if witnesses := _witnesses(store, segment):
@@ -243,7 +247,8 @@ def _strays(store: Store, catalog: Catalog) -> list[_Stray]:
 
 
 def _sources(store: Store, catalog: Catalog, damaged: Damaged, strays: Sequence[_Stray]) -> list[Record]:
-    """Segments in which the damaged tracks lie as well: those that compaction replaced and `gc` has not removed, above all."""
+    """Segments in which the damaged tracks lie as well: those that compaction replaced and `gc` has not
+    removed, above all."""
     wanted = {key for broken in damaged.values() for key in broken.tracks}
     if not wanted:
         return []
@@ -257,7 +262,8 @@ def _sources(store: Store, catalog: Catalog, damaged: Damaged, strays: Sequence[
 
 
 def _elsewhere(catalog: Catalog, damaged: Damaged) -> dict[str, int]:
-    """The commit that each track of damaged segments is read from. Not what a damaged one replaced: that will count no longer."""
+    """The commit that each track of damaged segments is read from. Not what a damaged one replaced: that will
+    count no longer."""
     state = catalog.state()
     taken = {segment for broken in damaged.values() for segment in broken.record.replaces}
     keys = sorted({key for broken in damaged.values() for key in broken.record.keys})
@@ -286,13 +292,14 @@ def _adopt(store: Store, catalog: Catalog, strays: Sequence[_Stray], done: Repai
 def _commit(catalog: Catalog, record: Record, done: Repair) -> None:
     number = catalog.append(record)
     done.actions.append(
-        f"committed segments/{record.segment} ({count(len(record.keys), 'track')}) as {catalog.journal.path(number)}"
+        f"committed segments/{record.segment} ({count(len(record.keys), 'track')}) as "
+        f"{catalog.journal.path(number)}"
     )
 
 
 def _give_back(store: Store, catalog: Catalog, done: Repair) -> set[str]:
-    """Take in sound tracks of segments that count as replaced although nothing holds these tracks now: a record that says
-    so says what is not true."""
+    """Take in sound tracks of segments that count as replaced although nothing holds these tracks now: a
+    record that says so says what is not true."""
     keys: set[str] = set()
     state = catalog.state()
     for number in sorted(catalog.replaced()):
@@ -313,8 +320,8 @@ def _rescue(
     sources: Sequence[Record] = (),
     elsewhere: Collection[str] = (),
 ) -> None:
-    """Write the sound tracks of a damaged segment, and the others from `sources`, into a new one that replaces it; not those
-    that are read from `elsewhere`, where they lost to another commit."""
+    """Write the sound tracks of a damaged segment, and the others from `sources`, into a new one that
+    replaces it; not those that are read from `elsewhere`, where they lost to another commit."""
     record = told.record
     lost: dict[str, int] = {}
     with SegmentWriter(store.place, store.layout) as writer:
@@ -345,8 +352,8 @@ def _rescue(
 def _sound_copies(
     store: Store, record: Record, lost: dict[str, int], sources: Sequence[Record]
 ) -> Iterator[tuple[Record, int, dict[str, np.ndarray]]]:
-    """For tracks that are damaged in `record`, by key with their position: a segment that holds them sound, their position
-    in it, and their stored rows. Those whose rows are bit for bit the same come first."""
+    """For tracks that are damaged in `record`, by key with their position: a segment that holds them sound,
+    their position in it, and their stored rows. Those whose rows are bit for bit the same come first."""
     missing = dict(lost)
 
     def same(source: Record, at: int) -> bool:
@@ -382,7 +389,8 @@ def _unsound(journal: Journal) -> list[int]:
 def _set_aside(
     place: Place, journal: Journal, numbers: Iterable[int], empty: dict[str, Any], done: Repair
 ) -> None:
-    """Move damaged records out of their journal. Their numbers must not come again while somebody remembers them."""
+    """Move damaged records out of their journal. Their numbers must not come again while somebody remembers
+    them."""
     unsound = sorted(numbers)
     if unsound and journal.numbers()[-1] == unsound[-1]:
         journal.append(empty)

@@ -1,4 +1,5 @@
-"""One segment against its record: every byte of it, without mapping it, so that even half a file can be read."""
+"""One segment against its record: every byte of it, without mapping it, so that even half a file can be
+read."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ from beatmeter.store.record import Record
 
 @dataclass
 class Condition:
-    """What is wrong with a segment: texts by file name, and texts by track key for tracks whose rows are damaged."""
+    """What is wrong with a segment: texts by file name, and texts by track key for tracks whose rows are
+    damaged."""
 
     files: dict[str, str] = field(default_factory=dict)
     tracks: dict[str, str] = field(default_factory=dict)
@@ -32,8 +34,8 @@ class Condition:
 def read_tracks(
     place: Place, record: Record, layout: StoreLayout, which: Sequence[int] | None = None
 ) -> Iterator[tuple[dict[str, np.ndarray], str]]:
-    """Per track of the record (default: all, in order): its stored rows by pooling and "", or what is wrong with it in place
-    of rows. Raises UnreadableError when that cannot be known."""
+    """Per track of the record (default: all, in order): its stored rows by pooling and "", or what is wrong
+    with it in place of rows. Raises UnreadableError when that cannot be known."""
     with contextlib.ExitStack() as stack:
         files: dict[str, BinaryIO | None] = {}
         for name, array in layout.arrays.items():
@@ -69,7 +71,8 @@ def _read_rows(file: BinaryIO | None, layout: ArrayLayout, first: int, count: in
 
 
 def examine(place: Place, layout: StoreLayout, record: Record) -> Condition:
-    """Compare a segment with its record: metadata, lengths, indexes, every checksum. Raises UnreadableError."""
+    """Compare a segment with its record: metadata, lengths, indexes, every checksum. Raises
+    UnreadableError."""
     condition = Condition()
     base = f"segments/{record.segment}"
     expected = {f"{base}/zarr.json": layout.segment_metadata(seal(record.to_json()))}
@@ -116,8 +119,8 @@ def examine(place: Place, layout: StoreLayout, record: Record) -> Condition:
 
 
 def disputed(place: Place, layout: StoreLayout, record: Record) -> set[str]:
-    """Tracks of which a record says something else than the copy that its segment carries. None when there is no copy that can
-    be believed. Raises UnreadableError."""
+    """Tracks of which a record says something else than the copy that its segment carries. None when there is
+    no copy that can be believed. Raises UnreadableError."""
     try:
         own = embedded_record(place, record.segment, layout).statements()
     except RecordError:
@@ -135,8 +138,8 @@ def holds_json(place: Place, name: str, content: bytes) -> bool:
 
 
 def embedded_record(place: Place, segment: str, layout: StoreLayout) -> Record:
-    """The record that a segment carries within itself. Raises RecordError when there is none that can be believed, and
-    UnreadableError."""
+    """The record that a segment carries within itself. Raises RecordError when there is none that can be
+    believed, and UnreadableError."""
     try:
         attributes = json.loads(place.read(f"segments/{segment}/zarr.json"))["attributes"]
         record = Record.from_json(unseal(attributes["record"].encode("ascii")), layout)

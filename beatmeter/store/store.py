@@ -32,8 +32,9 @@ _INDEX_EVERY = 512  # commits without an index before one is saved
 
 @dataclass(frozen=True)
 class Receipt:
-    """What a commit did, on disk for good. `added` tracks are in the store by it; those `present` were there before, or
-    another writer was first. `segment` and `number` name it; empty and 0 when there was nothing to add."""
+    """What a commit did, on disk for good. `added` tracks are in the store by it; those `present` were there
+    before, or another writer was first. `segment` and `number` name it; empty and 0 when there was nothing to
+    add."""
 
     segment: str
     number: int
@@ -42,9 +43,11 @@ class Receipt:
 
 
 class Store:
-    """Features of one spec, in one folder or under one address of an object store. Any number of processes may write and read at once.
+    """Features of one spec, in one folder or under one address of an object store. Any number of processes
+    may write and read at once.
 
-    A handle sees what others commit; use one handle per thread. `snapshot()` gives a frozen view to read from.
+    A handle sees what others commit; use one handle per thread. `snapshot()` gives a frozen view to read
+    from.
     """
 
     def __init__(self, place: Place, spec: FeatureSpec) -> None:
@@ -67,7 +70,8 @@ class Store:
 
     @classmethod
     def create(cls, where: Where, spec: FeatureSpec) -> Store:
-        """A store for `spec` at `where`, a folder or an address; an existing one of the same spec is opened."""
+        """A store for `spec` at `where`, a folder or an address; an existing one of the same spec is
+        opened."""
         place = place_of(where)
         layout = StoreLayout(spec)  # refuses before anything is written
         if not place.exists("zarr.json"):
@@ -84,8 +88,8 @@ class Store:
 
     @classmethod
     def open(cls, where: Where, spec: FeatureSpec | None = None) -> Store:
-        """The store at `where`, a folder or an address. Raises StoreError when it is none or damaged, FingerprintError,
-        naming the fields, when it does not hold `spec`."""
+        """The store at `where`, a folder or an address. Raises StoreError when it is none or damaged,
+        FingerprintError, naming the fields, when it does not hold `spec`."""
         place = place_of(where)
         root, repair = f"{shown(place.where)}/zarr.json", "Run `beatmeter cache repair` on this store."
         try:
@@ -113,13 +117,15 @@ class Store:
 
     @classmethod
     def for_spec(cls, cache: Path | str, spec: FeatureSpec, create: bool = True) -> Store:
-        """The store of `spec` in a folder (or under an address) of stores, made if there is none and `create`."""
+        """The store of `spec` in a folder (or under an address) of stores, made if there is none and
+        `create`."""
         where = _inside(cache, folder_name(spec))
         return cls.create(where, spec) if create else cls.open(where, spec)
 
     @classmethod
     def find_covering(cls, cache: Path | str, wanted: FeatureSpec) -> Store | None:
-        """A store in a folder of stores that holds `wanted`: its own, or one with more poolings or layers; or None."""
+        """A store in a folder of stores that holds `wanted`: its own, or one with more poolings or layers; or
+        None."""
         own = place_of(_inside(cache, folder_name(wanted)))
         if own.exists("zarr.json"):
             return cls.open(own, wanted)
@@ -148,11 +154,12 @@ class Store:
     def commit(
         self, items: Sequence[tuple[str, Features]], provenance: Mapping[str, Any] | None = None
     ) -> Receipt:
-        """Add the features of some tracks: all of them or, when anything is wrong, none. On disk when it returns.
+        """Add the features of some tracks: all of them or, when anything is wrong, none. On disk when it
+        returns.
 
-        The first commit of a key wins, whoever makes it; of a key given twice the first counts. `provenance` (plain JSON,
-        for instance the device) is kept with library versions, host and time. Raises FingerprintError,
-        UnstorableError (naming tracks, poolings and layers), StoreError.
+        The first commit of a key wins, whoever makes it; of a key given twice the first counts. `provenance`
+        (plain JSON, for instance the device) is kept with library versions, host and time. Raises
+        FingerprintError, UnstorableError (naming tracks, poolings and layers), StoreError.
         """
         unique = dict(reversed(items))
         order = list(dict.fromkeys(key for key, _ in items))
@@ -172,7 +179,8 @@ class Store:
         )
 
     def draft(self, key: str, samples: int) -> TrackDraft:
-        """A track of `samples` samples to be written part by part, because its features are too large to hold; then `commit_draft`."""
+        """A track of `samples` samples to be written part by part, because its features are too large to
+        hold; then `commit_draft`."""
         return TrackDraft(self.place, self.layout, key, samples)
 
     def commit_draft(self, draft: TrackDraft, provenance: Mapping[str, Any] | None = None) -> Receipt:
@@ -188,7 +196,8 @@ class Store:
         )
 
     def _acknowledge(self, record: Record, before: int) -> tuple[int, set[str]]:
-        """Put a published segment into the journal: its number, and the keys of commits after `before` that were first."""
+        """Put a published segment into the journal: its number, and the keys of commits after `before` that
+        were first."""
         try:
             number = self.catalog.append(record)
         except StoreError as error:
@@ -211,7 +220,10 @@ class Store:
         try:
             gone = self.place.size(f"segments/{record.segment}/zarr.json") is None
         except StoreError as error:
-            what = f"commit {number} stands in {shown(self.where)}, but whether its segment does could not be asked: {error}"
+            what = (
+                f"commit {number} stands in {shown(self.where)}, but whether its segment does could not be "
+                f"asked: {error}"
+            )
             raise StoreError(
                 what, "Run the same command again: what is there is not extracted again."
             ) from error
@@ -220,8 +232,9 @@ class Store:
             raise StoreError(what, "Commit these tracks again.")
 
     def _take_back(self, record: Record, before: int) -> None:
-        """Free what a commit took when the disk was too full for its record. Only if no record can name it: one that appeared in
-        spite of the error, or that of a repair, which takes in such segments. Else it stays, as garbage."""
+        """Free what a commit took when the disk was too full for its record. Only if no record can name it:
+        one that appeared in spite of the error, or that of a repair, which takes in such segments. Else it
+        stays, as garbage."""
         with contextlib.suppress(StoreError), self.place.lock("taking back a commit"):
             since = [number for number in self.catalog.journal.numbers() if number > before]
             if all(self.catalog.read(number).segment != record.segment for number in since):
@@ -285,8 +298,8 @@ def stores_in(where: Where) -> list[Place]:
 
 
 def store_folders(path: Path | str) -> list[Path]:
-    """The stores in a folder, or the folder itself if it is one, damaged ones too, and those that may not be entered: opening
-    them tells. Raises UnreadableError when the folder cannot be listed."""
+    """The stores in a folder, or the folder itself if it is one, damaged ones too, and those that may not be
+    entered: opening them tells. Raises UnreadableError when the folder cannot be listed."""
     path = Path(path)
     if _may_be_store(path):
         return [path]
@@ -314,7 +327,8 @@ def _may_be_store(path: Path) -> bool:
 
 
 def list_stores(where: Path | str) -> Iterator[Store | StoreError]:
-    """The stores in a folder or under an address, or the place itself; for those that cannot be opened, the error."""
+    """The stores in a folder or under an address, or the place itself; for those that cannot be opened, the
+    error."""
     for place in stores_in(where):
         try:
             yield Store.open(place)

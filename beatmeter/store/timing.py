@@ -1,4 +1,5 @@
-"""How fast a store is read and written next to other ways: all of them in turn, so that what disturbs one disturbs the others."""
+"""How fast a store is read and written next to other ways: all of them in turn, so that what disturbs one
+disturbs the others."""
 
 from __future__ import annotations
 
@@ -31,8 +32,9 @@ _stopped = threading.Event()
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[None]:
-    """Within it Ctrl-C ends `in_turn` for sure. Python prints and forgets a KeyboardInterrupt that is raised in a destructor or
-    in the callback of a weak reference, and libraries that close files run many of these."""
+    """Within it Ctrl-C ends `in_turn` for sure. Python prints and forgets a KeyboardInterrupt that is raised
+    in a destructor or in the callback of a weak reference, and libraries that close files run many of
+    these."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         _stopped.set()
@@ -58,10 +60,11 @@ def in_turn(
     before: Callable[[str], object] | None = None,
     at_least: float = 0.0,
 ) -> dict[str, list[float]]:
-    """Seconds of each call, `rounds` times, all of them in every round, in changing order. `before(name)` is not timed.
+    """Seconds of each call, `rounds` times, all of them in every round, in changing order. `before(name)` is
+    not timed.
 
-    Quick ways are repeated within a round until `at_least` seconds are over, and the fastest counts: what an interruption of
-    a few milliseconds does to them says nothing.
+    Quick ways are repeated within a round until `at_least` seconds are over, and the fastest counts: what an
+    interruption of a few milliseconds does to them says nothing.
     """
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for number in range(rounds):
@@ -87,8 +90,8 @@ def paired(seconds: Mapping[str, Sequence[float]], name: str, base: str) -> list
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of several ways of reading (or writing) the same `bytes` by one `pattern`, round by round; `base` is the way
-    that the others are compared with."""
+    """Seconds of several ways of reading (or writing) the same `bytes` by one `pattern`, round by round;
+    `base` is the way that the others are compared with."""
 
     pattern: str
     base: str
@@ -116,7 +119,8 @@ def warm(
 
 
 def cold(ways: Mapping[str, Way], base: str, rounds: int) -> Iterator[Timing]:
-    """Reads from the disk: files are put out of memory before each. Nothing where the system cannot do that."""
+    """Reads from the disk: files are put out of memory before each. Nothing where the system cannot do
+    that."""
     if not CAN_DROP:
         return
     for pattern, size, read in _patterns(ways, 1, np.random.default_rng(2)):

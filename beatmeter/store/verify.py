@@ -1,4 +1,5 @@
-"""Is the store sound? Quick: records, lengths, leftovers. Full: every byte. Each fault is named with its remedy."""
+"""Is the store sound? Quick: records, lengths, leftovers. Full: every byte. Each fault is named with its
+remedy."""
 
 from __future__ import annotations
 
@@ -23,8 +24,9 @@ Level = Literal["error", "unreadable", "garbage", "note"]
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing: `error` means features are missing or wrong to some reader, `unreadable` that they cannot be checked for now,
-    `garbage` only takes space, `note` is harmless. `tracks` are keys that cannot be read because of it."""
+    """One thing: `error` means features are missing or wrong to some reader, `unreadable` that they cannot be
+    checked for now, `garbage` only takes space, `note` is harmless. `tracks` are keys that cannot be read
+    because of it."""
 
     level: Level
     file: str
@@ -147,7 +149,10 @@ def _given_up(catalog: Catalog, state: State) -> list[Fault]:
     faults = []
     for number, by in catalog.replaced().items():
         if tracks := given_up(catalog, state, catalog.read(number)):
-            text = f"it replaces segments/{catalog.commits[number].segment}, in which lie {count(len(tracks), 'track')} that the store lacks, sound"
+            text = (
+                f"it replaces segments/{catalog.commits[number].segment}, in which lie "
+                f"{count(len(tracks), 'track')} that the store lacks, sound"
+            )
             faults.append(Fault("error", catalog.journal.path(by), text, REPAIR, tuple(tracks)))
     return faults
 
@@ -178,7 +183,10 @@ def _segments(place: Place, catalog: Catalog) -> list[Fault]:
         remedy = "`beatmeter cache repair` takes its tracks in again" if commit.there else REPAIR
         faults.append(Fault("error", file, commit.text, remedy, commit.keys))
     for number, by in impostors(catalog).items():
-        text = f"it says other things of segments/{catalog.commits[number].segment} than {catalog.journal.path(by)}"
+        text = (
+            f"it says other things of segments/{catalog.commits[number].segment} than "
+            f"{catalog.journal.path(by)}"
+        )
         faults.append(Fault("error", catalog.journal.path(number), text, REPAIR))
     replaced = catalog.replaced()
     for number, by in replaced.items():

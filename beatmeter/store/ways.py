@@ -1,7 +1,8 @@
-"""Rows of a store read by it and by plain means, behind three questions: everything, a batch of tracks, one layer of everything.
+"""Rows of a store read by it and by plain means, behind three questions: everything, a batch of tracks, one
+layer of everything.
 
-Each is answered with an array in memory of its own. Plain means are the floor below which no store comes: copies from memory to
-memory for what lies in memory, one file read in large pieces for what does not.
+Each is answered with an array in memory of its own. Plain means are the floor below which no store comes:
+copies from memory to memory for what lies in memory, one file read in large pieces for what does not.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ _PIECE = 64  # rows copied at a time
 
 @dataclass(frozen=True)
 class Sample:
-    """Some tracks of one pooling in memory: `values` (row, layer, *axes), the rows of the i-th track between `offsets`."""
+    """Some tracks of one pooling in memory: `values` (row, layer, *axes), the rows of the i-th track between
+    `offsets`."""
 
     spec: FeatureSpec  # of this one pooling
     keys: Sequence[str]
@@ -123,7 +125,8 @@ class Way(ABC):
         return [path for path in self.folder.rglob("*") if path.is_file()]
 
     def drop(self) -> None:
-        """Put these files out of memory, so that the next read comes from the disk. Mappings, which keep pages, are let go."""
+        """Put these files out of memory, so that the next read comes from the disk. Mappings, which keep
+        pages, are let go."""
         self.open()
         for path in self.files():
             handle = os.open(path, os.O_RDONLY)
@@ -215,7 +218,8 @@ class Memcpy(Way):
 
 
 class Pread(Way):
-    """The floor for cold reads: everything is announced at once, then read in large pieces or track by track."""
+    """The floor for cold reads: everything is announced at once, then read in large pieces or track by
+    track."""
 
     handle = -1
 
@@ -250,7 +254,8 @@ class Pread(Way):
         return out
 
     def _read(self, parts: Sequence[tuple[int, int]], out: np.ndarray, most: int = 1 << 60) -> None:
-        """Parts of the file (start, length) into `out`, one after the other, at most so many bytes at a time."""
+        """Parts of the file (start, length) into `out`, one after the other, at most so many bytes at a
+        time."""
         for start, length in parts:
             os.posix_fadvise(self.handle, start, length, os.POSIX_FADV_WILLNEED)
         flat, at = out.reshape(-1).view(np.uint8).data, 0

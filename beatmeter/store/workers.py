@@ -1,4 +1,5 @@
-"""A few threads that copy at the same time: one core does not use all of the memory's bandwidth, nor pages in fast enough."""
+"""A few threads that copy at the same time: one core does not use all of the memory's bandwidth, nor pages in
+fast enough."""
 
 from __future__ import annotations
 
@@ -28,8 +29,8 @@ os.register_at_fork(after_in_child=_forget)
 
 
 def share(work: Callable[[list[T]], None], items: Sequence[T], size: int) -> None:
-    """`work` on all of `items`, in neighbouring parts by several threads when `size` bytes are worth it. Raises what
-    any part raises, after all have ended."""
+    """`work` on all of `items`, in neighbouring parts by several threads when `size` bytes are worth it.
+    Raises what any part raises, after all have ended."""
     global _helpers
     parts = min(MOST, usable_cores(), len(items), max(1, size // _WORTH))
     if parts <= 1:

@@ -17,7 +17,8 @@ TASKS: dict[str, type[Task]] = {
 
 
 def open_task(config: RunConfig) -> Task:
-    """The task that the settings name. Raises ConfigError for a name that is none, and for a selection that it does not know."""
+    """The task that the settings name. Raises ConfigError for a name that is none, and for a selection that
+    it does not know."""
     name = config.task.name
     if name not in TASKS:
         raise ConfigError(f"there is no task {name!r}", nearest(name, TASKS))
@@ -25,7 +26,8 @@ def open_task(config: RunConfig) -> Task:
 
 
 def chosen_by(task: Task, select: str) -> Choice:
-    """The figure that picks the best epoch: `auto` is the task's first. Raises ConfigError for one that it does not have."""
+    """The figure that picks the best epoch: `auto` is the task's first. Raises ConfigError for one that it
+    does not have."""
     known = {choice.name: choice for choice in task.selection}
     if select == "auto":
         return task.selection[0]

@@ -1,8 +1,9 @@
 """What a task is: the outputs, which targets tracks have, the head, the loss, and how outputs become answers.
 
-A task is built from the run's settings and is not changed by training. What `study` finds in the train split is returned as
-plain JSON, travels with every checkpoint, and is handed to `loss` again. Where the settings leave the outputs open, `settled`
-gives the task that the train split decides, and `restored` gives the same one from what `study` returned.
+A task is built from the run's settings and is not changed by training. What `study` finds in the train split
+is returned as plain JSON, travels with every checkpoint, and is handed to `loss` again. Where the settings
+leave the outputs open, `settled` gives the task that the train split decides, and `restored` gives the same
+one from what `study` returned.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ State = Mapping[str, Any]  # what a task found in the train split, plain JSON
 
 @dataclass(frozen=True)
 class Output:
-    """What a head of this task gives, as data: heads, losses and files are sized from it. `rate` (Hz) is of frames alone."""
+    """What a head of this task gives, as data: heads, losses and files are sized from it. `rate` (Hz) is of
+    frames alone."""
 
     kind: Literal["multilabel", "multiclass", "value", "embedding"]
     names: tuple[str, ...]
@@ -37,7 +39,8 @@ class Output:
 
 @dataclass(frozen=True)
 class Targets:
-    """What tracks should give: `values` (track, name), and `mask` (track, name), False where nothing is known."""
+    """What tracks should give: `values` (track, name), and `mask` (track, name), False where nothing is
+    known."""
 
     values: Float[np.ndarray, "track name"]
     mask: Bool[np.ndarray, "track name"]
@@ -57,8 +60,8 @@ LOSS = Choice("loss", "lower")  # every task may be chosen by it
 class Task(ABC):
     """One thing to learn from features.
 
-    `separable` says that the loss of a batch is the sum over its tracks. Where it is not (pairs, triplets), the training loop
-    shows the loss all tracks of an optimiser step at once, however the step is split.
+    `separable` says that the loss of a batch is the sum over its tracks. Where it is not (pairs, triplets),
+    the training loop shows the loss all tracks of an optimiser step at once, however the step is split.
     """
 
     separable: ClassVar[bool] = True
@@ -107,7 +110,8 @@ class Task(ABC):
 
     @abstractmethod
     def head(self, spec: FeatureSpec) -> nn.Module:
-        """A fresh head: standardised features by pooling, each (track, layer, *axes), to outputs (track, name)."""
+        """A fresh head: standardised features by pooling, each (track, layer, *axes), to outputs (track,
+        name)."""
 
     @abstractmethod
     def loss(
@@ -117,12 +121,14 @@ class Task(ABC):
         mask: Bool[Tensor, "track name"],
         state: State,
     ) -> tuple[Tensor, Tensor]:
-        """Sum of the losses, and how many there are; both are added up over an optimiser step before they are divided."""
+        """Sum of the losses, and how many there are; both are added up over an optimiser step before they are
+        divided."""
 
     def sampler(
         self, train: Sequence[Track], rng: np.random.Generator, size: int
     ) -> list[Int[np.ndarray, " track"]]:
-        """The optimiser steps of an epoch, `size` positions in `train` each: every track once, in a random order."""
+        """The optimiser steps of an epoch, `size` positions in `train` each: every track once, in a random
+        order."""
         order = rng.permutation(len(train))
         return [order[start : start + size] for start in range(0, len(train), size)]
 
@@ -134,7 +140,8 @@ class Task(ABC):
         split: str = "",
         meta: Mapping[str, Any] | None = None,
     ) -> Items:
-        """Outputs to predictions: the only way from a head to answers, in training, evaluation and prediction alike."""
+        """Outputs to predictions: the only way from a head to answers, in training, evaluation and prediction
+        alike."""
 
     @abstractmethod
     def evaluate(self, predictions: Items, validation: Items | None = None) -> Evaluation | Assessment:
@@ -150,6 +157,7 @@ class Task(ABC):
 
     @abstractmethod
     def epoch_cells(self, figures: Mapping[str, Any]) -> dict[str, str]:
-        """A few of them as columns of the table of epochs: cells of the same width in every epoch, by heading."""
+        """A few of them as columns of the table of epochs: cells of the same width in every epoch, by
+        heading."""
 
     legend: str  # what the headings of `epoch_cells` mean, in lines of 80 columns

@@ -24,7 +24,8 @@ LEAST_GROUPS = 2  # groups that a class, or what is known at all, must be found 
 
 
 class ColumnTask(Task):
-    """One or several columns of the dataset (`task.column`), where `task.targets` may add some by track id."""
+    """One or several columns of the dataset (`task.column`), where `task.targets` may add some by track
+    id."""
 
     most_columns: ClassVar[int | None] = 1
 
@@ -70,7 +71,10 @@ class ColumnTask(Task):
         """Raise DataError when there is too little to learn from."""
         groups = len({t.group for t in train})
         if groups < LEAST_GROUPS:
-            what = f"{', '.join(self.columns)} is known of tracks of {groups} group{'s' * (groups != 1)} in the train split"
+            what = (
+                f"{', '.join(self.columns)} is known of tracks of {groups} group{'s' * (groups != 1)} in "
+                "the train split"
+            )
             raise DataError(
                 f"{what}: nothing can be told from one song",
                 "See what was left out, or use other split.groups.",
@@ -78,7 +82,8 @@ class ColumnTask(Task):
 
 
 class LabelTask(ColumnTask):
-    """A column of classes, one or several a track; the classes are those of the settings, or those found in the train split."""
+    """A column of classes, one or several a track; the classes are those of the settings, or those found in
+    the train split."""
 
     def __init__(self, config: RunConfig, classes: Sequence[str] = ()) -> None:
         super().__init__(config)
@@ -101,7 +106,8 @@ class LabelTask(ColumnTask):
         if len(found) > MOST_CLASSES:
             hint = "Is it a number? Use task.name=regression."
             raise DataError(
-                f"{self.columns[0]} has {len(found)} values in the train split, more than {MOST_CLASSES} classes",
+                f"{self.columns[0]} has {len(found)} values in the train split, more than {MOST_CLASSES} "
+                "classes",
                 hint,
             )
         classes = self.config.task.classes or found
@@ -120,7 +126,8 @@ class LabelTask(ColumnTask):
         values = self.targets([t for t in train if self.usable(t) is None]).values
         if not len(values) or (values == values[0]).all():
             raise DataError(
-                f"{self.columns[0]} is the same for all tracks of the train split: there is nothing to tell apart"
+                f"{self.columns[0]} is the same for all tracks of the train split: there is nothing to tell "
+                "apart"
             )
 
     def restored(self, state: State) -> Self:

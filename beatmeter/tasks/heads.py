@@ -1,12 +1,13 @@
-"""Heads: standardised features of a track, by pooling, to the outputs of a task. Mix layers, then a branch per pooling.
+"""Heads: standardised features of a track, by pooling, to the outputs of a task. Mix layers, then a branch
+per pooling.
 
-The branch over `stats` is LayerNorm -> Linear -> GELU, the one over `lag` a small dilated convolution; after dropout a linear
-layer reads whatever branches there are. The layer weights are a softmax that starts uniform.
+The branch over `stats` is LayerNorm -> Linear -> GELU, the one over `lag` a small dilated convolution; after
+dropout a linear layer reads whatever branches there are. The layer weights are a softmax that starts uniform.
 
-Heads are plain modules. Their dropout (`Dropout`) and noise draw from a generator that the training loop hands out
-(`draw_from`): always for all tracks of an optimiser step, of which a batch takes its own. So neither batches nor processes
-change what is drawn. A head that also has `mix` and `readout` (`Stackable`) can be trained beside others of its shape in
-one pass, where each draws what it would draw alone.
+Heads are plain modules. Their dropout (`Dropout`) and noise draw from a generator that the training loop
+hands out (`draw_from`): always for all tracks of an optimiser step, of which a batch takes its own. So
+neither batches nor processes change what is drawn. A head that also has `mix` and `readout` (`Stackable`) can
+be trained beside others of its shape in one pass, where each draws what it would draw alone.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from beatmeter.settings import HeadConfig
 
 
 class _WeightedSum(torch.autograd.Function):
-    """(c, layer) weights over (track, layer, value) to (track, c, value), as one product per track either way; the features
-    themselves get no gradient here."""
+    """(c, layer) weights over (track, layer, value) to (track, c, value), as one product per track either
+    way; the features themselves get no gradient here."""
 
     @staticmethod
     def forward(ctx: Any, weights: Tensor, x: Tensor) -> Tensor:
@@ -51,7 +52,8 @@ def weighted_sum(
 
 
 class LayerMix(nn.Module):
-    """Weighted sum over layers, (track, layer, ...) -> (track, ...); softmax weights, uniform at the start."""
+    """Weighted sum over layers, (track, layer, ...) -> (track, ...); softmax weights, uniform at the
+    start."""
 
     def __init__(self, n_layers: int) -> None:
         super().__init__()
@@ -85,8 +87,8 @@ class _PerHead(torch.autograd.Function):
 
 
 class Random(nn.Module, ABC):
-    """Something random in a head. It draws from `generator`, or from torch's own; for all tracks of a step where `rows` says which
-    of how many `x` holds; in a stack, `stack` holds the same module of every head."""
+    """Something random in a head. It draws from `generator`, or from torch's own; for all tracks of a step
+    where `rows` says which of how many `x` holds; in a stack, `stack` holds the same module of every head."""
 
     generator: torch.Generator | None = None
     rows: tuple[slice, int] | None = None
@@ -121,8 +123,8 @@ class Dropout(Random):
 
 
 class LayerNoise(Random):
-    """Gaussian noise on mixed layers while training, as if every layer had independent noise of `size` standard deviations:
-    the sum of layers by the weights w has |w| times as much."""
+    """Gaussian noise on mixed layers while training, as if every layer had independent noise of `size`
+    standard deviations: the sum of layers by the weights w has |w| times as much."""
 
     def __init__(self, size: float) -> None:
         super().__init__()
@@ -137,7 +139,8 @@ class LayerNoise(Random):
 
 
 def draw_from(head: nn.Module, generator: torch.Generator, rows: tuple[slice, int] | None = None) -> None:
-    """Let everything random in a head draw from `generator`, for tracks that are `rows` of so many of a step."""
+    """Let everything random in a head draw from `generator`, for tracks that are `rows` of so many of a
+    step."""
     for module in head.modules():
         if isinstance(module, Random):
             module.generator, module.rows = generator, rows
@@ -166,7 +169,8 @@ class StatsBranch(nn.Module):
 
 
 class LagBranch(nn.Module):
-    """(track, channel, lag) -> (track, 2 * channels): dilated residual convolutions, then max and mean over lag.
+    """(track, channel, lag) -> (track, 2 * channels): dilated residual convolutions, then max and mean over
+    lag.
 
     On a log-lag axis a tempo change is a shift, so what the branch hears does not depend on tempo.
     """
@@ -193,8 +197,9 @@ class LagBranch(nn.Module):
 
 
 class FramesBranch(nn.Module):
-    """(track, time, dim) and its mask (track, time) -> (track, 2 * channels): dilated residual convolutions over time, then max and mean
-    over the rows of each track. Padding has no part in it: norms are of single rows, and after every convolution it is 0 again."""
+    """(track, time, dim) and its mask (track, time) -> (track, 2 * channels): dilated residual convolutions
+    over time, then max and mean over the rows of each track. Padding has no part in it: norms are of single
+    rows, and after every convolution it is 0 again."""
 
     def __init__(self, pooling: PoolingSpec, config: HeadConfig) -> None:
         super().__init__()
@@ -225,7 +230,8 @@ BRANCHES: Mapping[str, type[StatsBranch] | type[LagBranch] | type[FramesBranch]]
 
 
 class Stackable(Protocol):
-    """A head that many of its shape can train beside: `mix` holds a LayerMix per pooling, `readout` does the rest."""
+    """A head that many of its shape can train beside: `mix` holds a LayerMix per pooling, `readout` does the
+    rest."""
 
     poolings: tuple[str, ...]
     mix: nn.ModuleDict
@@ -234,7 +240,8 @@ class Stackable(Protocol):
 
 
 class Head(nn.Module):
-    """Standardised features by pooling name, each (track, layer, *axes) or a sequence, to outputs (track, name)."""
+    """Standardised features by pooling name, each (track, layer, *axes) or a sequence, to outputs (track,
+    name)."""
 
     def __init__(self, spec: FeatureSpec, config: HeadConfig, n_outputs: int) -> None:
         super().__init__()
@@ -268,7 +275,8 @@ class Head(nn.Module):
         return self.readout(self.mixed(features))
 
     def mixed(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The weighted sum over layers of every pooling, (track, *axes), or (track, time, *axes) beside its mask."""
+        """The weighted sum over layers of every pooling, (track, *axes), or (track, time, *axes) beside its
+        mask."""
         mixed: dict[str, Tensor] = {}
         for name in self.poolings:
             x, mask = features[name].float(), mask_of(features, name)

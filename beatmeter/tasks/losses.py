@@ -1,4 +1,5 @@
-"""Losses over independent sigmoids with smoothed negatives, and what a perfectly informed model settles at under them."""
+"""Losses over independent sigmoids with smoothed negatives, and what a perfectly informed model settles at
+under them."""
 
 from __future__ import annotations
 
@@ -24,8 +25,9 @@ def unbiased(logits: Logits, targets: Targets, weight: Weights, smoothing: float
 
 
 def pos_weight(logits: Logits, targets: Targets, weight: Weights, smoothing: float) -> Logits:
-    """Plain BCEWithLogitsLoss(pos_weight=w) on smoothed targets y = h (1 - e) + e. Biased: the weight multiplies the
-    smoothing too, so a certain negative settles at w e / (w e + 1 - e). Kept by name so that this can be shown."""
+    """Plain BCEWithLogitsLoss(pos_weight=w) on smoothed targets y = h (1 - e) + e. Biased: the weight
+    multiplies the smoothing too, so a certain negative settles at w e / (w e + 1 - e). Kept by name so that
+    this can be shown."""
     y = targets * (1 - smoothing) + smoothing
     return F.binary_cross_entropy_with_logits(logits, y, pos_weight=weight, reduction="none")
 

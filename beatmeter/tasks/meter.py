@@ -24,7 +24,10 @@ from beatmeter.tasks.losses import LOSSES, floor_of_negative
 class MeterTask(Task):
     """Multi-hot targets with smoothed negatives, one sigmoid per class, primary answer by argmax."""
 
-    legend = "right, balanced: of validation clips; gap: first score minus second;\npair: the scores that rise together most"
+    legend = (
+        "right, balanced: of validation clips; gap: first score minus second;\npair: the scores that rise "
+        "together most"
+    )
     selection: ClassVar[tuple[Choice, ...]] = (
         Choice("balanced_accuracy", "higher"),
         Choice("accuracy", "higher"),

@@ -30,7 +30,8 @@ class MulticlassTask(LabelTask):
     )
 
     def study(self, train: Sequence[Track]) -> State:
-        """Class weights n / (classes x tracks of the class), at most `task.weight_cap`, and the share of every class."""
+        """Class weights n / (classes x tracks of the class), at most `task.weight_cap`, and the share of
+        every class."""
         counts = self.counts(train)
         weight = np.ones(len(counts))
         if self.config.task.weighting == "balanced":

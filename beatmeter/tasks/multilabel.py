@@ -27,7 +27,8 @@ class MultilabelTask(LabelTask):
     selection: ClassVar[tuple[Choice, ...]] = (Choice("map", "higher"), Choice("macro_f1", "higher"), LOSS)
 
     def study(self, train: Sequence[Track]) -> State:
-        """Weights of positives, negatives / positives from 1 to `task.weight_cap`, and the share of every label."""
+        """Weights of positives, negatives / positives from 1 to `task.weight_cap`, and the share of every
+        label."""
         positives = self.counts(train)
         weight = np.ones(len(positives))
         if self.config.task.weighting == "balanced":

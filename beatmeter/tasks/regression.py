@@ -24,7 +24,8 @@ from beatmeter.tasks.column import LEAST_GROUPS, ColumnTask
 
 
 class RegressionTask(ColumnTask):
-    """Values as standard deviations from the mean of the train split; a value that nobody knows counts for nothing."""
+    """Values as standard deviations from the mean of the train split; a value that nobody knows counts for
+    nothing."""
 
     most_columns = None
     legend = "error: mean absolute error in standard deviations; R2: share of the variance explained"
@@ -70,11 +71,13 @@ class RegressionTask(ColumnTask):
             groups = len({t.group for t, there in zip(train, known, strict=True) if there})
             if groups < LEAST_GROUPS:
                 raise DataError(
-                    f"{column} is known of {int(known.sum())} tracks of {groups} groups in the train split: too few to learn from"
+                    f"{column} is known of {int(known.sum())} tracks of {groups} groups in the train split: "
+                    "too few to learn from"
                 )
             if np.ptp(values[known, k]) == 0:
                 raise DataError(
-                    f"{column} is {values[known, k][0]:g} for all tracks of the train split: there is nothing to learn",
+                    f"{column} is {values[known, k][0]:g} for all tracks of the train split: there is "
+                    "nothing to learn",
                     "Choose another column.",
                 )
         return type(self)(

@@ -1,4 +1,5 @@
-"""Decoding: every format gives the same music, and every broken file an error that says what is wrong with it."""
+"""Decoding: every format gives the same music, and every broken file an error that says what is wrong with
+it."""
 
 from __future__ import annotations
 

@@ -56,7 +56,8 @@ def _mp3(folder: Path) -> object:
 
 @pytest.mark.parametrize("work", [_synthesise, _excerpt, _mp3])
 def test_ctrl_c_while_a_wave_is_encoded_is_not_lost(tmp_path: Path, work: Callable[[Path], object]) -> None:
-    """The signal comes as early as Python can see it: in a callback that libsndfile makes, where there is one."""
+    """The signal comes as early as Python can see it: in a callback that libsndfile makes, where there is
+    one."""
     sent = []
 
     def watch(frame: FrameType, event: str, argument: object) -> None:

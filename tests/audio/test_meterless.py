@@ -1,4 +1,5 @@
-"""Sounds without meter: the same in any process, in range, of every kind, and without a pulse that returns."""
+"""Sounds without meter: the same in any process, in range, of every kind, and without a pulse that
+returns."""
 
 from __future__ import annotations
 
@@ -28,7 +29,10 @@ def test_a_sound_is_in_range_and_its_seeds_differ(kind: str) -> None:
 
 def test_a_sound_is_the_same_in_every_process() -> None:
     code = "import hashlib; from beatmeter.datasets.synth.meterless import *; "
-    code += f"[print(hashlib.sha256(render_meterless(7, kind, seconds=2.0, sample_rate={RATE})).hexdigest()) for kind in KINDS]"
+    code += (
+        f"[print(hashlib.sha256(render_meterless(7, kind, seconds=2.0, sample_rate={RATE})).hexdigest()) "
+        "for kind in KINDS]"
+    )
     theirs = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.split()

@@ -20,7 +20,8 @@ needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg
 
 
 def mp3(tmp_path: Path, wave: np.ndarray, rate: int, tag: bool = True, **options: Any) -> Path:
-    """An MP3, of variable bit rate unless told otherwise, with or without the tag frame that tells its length."""
+    """An MP3, of variable bit rate unless told otherwise, with or without the tag frame that tells its
+    length."""
     path = tmp_path / "a.mp3"
     data = encode(wave, ".mp3", rate, **options)
     if not tag:

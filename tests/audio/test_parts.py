@@ -1,5 +1,5 @@
-"""A part of a file is never taken for the whole: headers that count too little, streams that follow one another, pages and frames
-that are damaged or missing. All of it is read, or an error says what is wrong."""
+"""A part of a file is never taken for the whole: headers that count too little, streams that follow one
+another, pages and frames that are damaged or missing. All of it is read, or an error says what is wrong."""
 
 from __future__ import annotations
 

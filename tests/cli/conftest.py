@@ -35,7 +35,8 @@ def typed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.fixture(scope="session")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the labelled clips `music` (7 s each), the store `cache`, and the run `run`, which is calibrated."""
+    """A folder with the labelled clips `music` (7 s each), the store `cache`, and the run `run`, which is
+    calibrated."""
     folder = tmp_path_factory.mktemp("place")
     synthesise(folder / "music", 72, SynthPlan(seconds=7.0))
     values = {

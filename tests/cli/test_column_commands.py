@@ -32,7 +32,8 @@ def music(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def beatmeter(typed: Callable[..., tuple[int, str, str]]) -> Callable[..., str]:
-    """A command as it is typed, which must end with `status`: what it printed; with `all`, and on a refusal, what it said too."""
+    """A command as it is typed, which must end with `status`: what it printed; with `all`, and on a refusal,
+    what it said too."""
 
     def command(*words: object, status: int = 0, all: bool = False) -> str:
         code, out, err = typed(*words)

@@ -1,5 +1,6 @@
-"""A folder of everything that a folder of music should not hold, through the command line: what can be used has features, the
-rest is listed with its reason, and names do no harm anywhere. BEATMETER_FULL=1 makes the long file 8 hours."""
+"""A folder of everything that a folder of music should not hold, through the command line: what can be used
+has features, the rest is listed with its reason, and names do no harm anywhere. BEATMETER_FULL=1 makes the
+long file 8 hours."""
 
 from __future__ import annotations
 
@@ -160,7 +161,8 @@ from beatmeter.schema import Track
 from beatmeter.features.service import FeatureService
 from beatmeter.settings import FeatureConfig
 torch.set_num_threads(1)
-service = FeatureService(FeatureConfig(cache=sys.argv[1], backbone="spectral", poolings=("stats", "lag"), window=2), torch.device("cpu"))
+config = FeatureConfig(cache=sys.argv[1], backbone="spectral", poolings=("stats", "lag"), window=2)
+service = FeatureService(config, torch.device("cpu"))
 for name in sys.argv[2:]:
     store, keys, failed = service.ensure([Track(name, Path(name))], report=lambda text: None)
     assert not failed, failed
@@ -197,7 +199,8 @@ def write_minutes(path: Path, minutes: float) -> None:
 
 
 def growth(script: str, *arguments: str | Path) -> tuple[list[float], float]:
-    """The first number of every line that a child prints, and by how many bytes its most memory grew from the first to the last."""
+    """The first number of every line that a child prints, and by how many bytes its most memory grew from the
+    first to the last."""
     direct = {
         "OMP_NUM_THREADS": "1",
         "MALLOC_MMAP_THRESHOLD_": "1000000",

@@ -1,7 +1,9 @@
-"""Run and checkpoint folders whose files were cut, edited, swapped, emptied or replaced by folders and pipes, through the commands
-that read them: one line that names the file, exit status 1 or 2, never a traceback. What a command does not read may not hurt it.
+"""Run and checkpoint folders whose files were cut, edited, swapped, emptied or replaced by folders and pipes,
+through the commands that read them: one line that names the file, exit status 1 or 2, never a traceback. What
+a command does not read may not hurt it.
 
-By default every damage meets one of the commands that read the file, in turn, and all of them with BEATMETER_FULL=1.
+By default every damage meets one of the commands that read the file, in turn, and all of them with
+BEATMETER_FULL=1.
 """
 
 from __future__ import annotations
@@ -88,7 +90,8 @@ def whole(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def clear(path: Path) -> None:
-    """Make predictions ten times as many and nearly always right: those of so small a run are worth no calibration."""
+    """Make predictions ten times as many and nearly always right: those of so small a run are worth no
+    calibration."""
     p = read_predictions(path)
     many = p.take([i for _ in range(10) for i in range(len(p))])
     scores = (

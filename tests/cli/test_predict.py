@@ -1,4 +1,5 @@
-"""predict: words for people on a terminal, columns for programs, errors on stderr, and nothing heavy loaded for a misspelt name."""
+"""predict: words for people on a terminal, columns for programs, errors on stderr, and nothing heavy loaded
+for a misspelt name."""
 
 from __future__ import annotations
 
@@ -197,7 +198,10 @@ def test_standard_input(album: Path) -> None:
     [
         (
             ("spectrallag", "a.wav"),
-            "there is no model 'spectrallag', and no file or folder of that name. Did you mean 'spectral-lag'?",
+            (
+                "there is no model 'spectrallag', and no file or folder of that name. Did you mean "
+                "'spectral-lag'?"
+            ),
         ),
         (("runs/frist", "a.wav"), "there is no file or folder runs/frist"),
         ((MODEL,), "is a model: name the files to hear"),

@@ -1,4 +1,5 @@
-"""What is typed wrong is refused in words: two regimes at once, folders that are not there, values of another kind."""
+"""What is typed wrong is refused in words: two regimes at once, folders that are not there, values of another
+kind."""
 
 from __future__ import annotations
 

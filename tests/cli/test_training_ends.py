@@ -1,4 +1,5 @@
-"""How a training looks on a terminal: epochs under a legend in 80 columns, ten lines at the end, the rest in files."""
+"""How a training looks on a terminal: epochs under a legend in 80 columns, ten lines at the end, the rest in
+files."""
 
 from __future__ import annotations
 
@@ -68,9 +69,9 @@ def test_the_end_says_what_the_evaluation_found(control: type, width: int) -> No
     assert flat.startswith("runs/first finished, best epoch 21 of 24 ")
     accuracy = e.measures.overall["accuracy"]
     assert (
-        f"{100 * accuracy.value:.0f}% right [{100 * accuracy.low:.0f}, {100 * accuracy.high:.0f}] of {accuracy.n} clips"
-        in flat
-    )
+        f"{100 * accuracy.value:.0f}% right [{100 * accuracy.low:.0f}, {100 * accuracy.high:.0f}] of "
+        f"{accuracy.n} clips"
+    ) in flat
     confusion = e.measures.confusion - np.diag(np.diag(e.measures.confusion))
     if confusion.any():
         i, j = np.unravel_index(confusion.argmax(), confusion.shape)

@@ -1,4 +1,5 @@
-"""Whatever cannot be written, by whatever command: one line on stderr that names it, exit status 2, never a traceback."""
+"""Whatever cannot be written, by whatever command: one line on stderr that names it, exit status 2, never a
+traceback."""
 
 from __future__ import annotations
 
@@ -23,11 +24,20 @@ BELOW_A_FILE = (
     "compare PLACE/run PLACE/run/predictions/test.csv --figures FILE/figures",
     "calibrate PLACE/run --out FILE/calibration.json",
     "ensemble PLACE/run a=PLACE/run/predictions/val.csv --validation val --split val --out FILE/both",
-    "ablate smoothing PLACE/music --recipe spectral-lag --seeds 0 --jobs 1 --cache PLACE/other --out FILE/ablation",
+    (
+        "ablate smoothing PLACE/music --recipe spectral-lag --seeds 0 --jobs 1 --cache PLACE/other --out "
+        "FILE/ablation"
+    ),
     "study PLACE/music --only *spectral*lag* --seeds 0 --jobs 1 --cache PLACE/other --out FILE/study",
     "robustness PLACE/music --model PLACE/run --way gain --limit 2 --out FILE/robustness",
-    "train --frozen PLACE/music --recipe spectral-lag --set features.cache=PLACE/other --set training.epochs=1 --out FILE/run",
-    "train --frozen PLACE/music --recipe spectral-lag --set features.cache=PLACE/other --set training.epochs=1 --seeds 0-1 --out FILE/runs",
+    (
+        "train --frozen PLACE/music --recipe spectral-lag --set features.cache=PLACE/other --set "
+        "training.epochs=1 --out FILE/run"
+    ),
+    (
+        "train --frozen PLACE/music --recipe spectral-lag --set features.cache=PLACE/other --set "
+        "training.epochs=1 --seeds 0-1 --out FILE/runs"
+    ),
     "train --frozen PLACE/music --recipe spectral-lag --set features.cache=FILE/cache --out FOLDER/run",
     "extract PLACE/music --recipe spectral-lag --cache FILE/cache",
     "extract PLACE/music --recipe spectral-lag --cache FOLDER/cache --watch --status FILE/status",

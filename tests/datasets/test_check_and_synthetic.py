@@ -120,9 +120,8 @@ def test_warnings(tmp_path: Path) -> None:
     rows = ["file,class,split,source"]
     for n in range(44):
         (tmp_path / f"{n}.wav").write_bytes(b"%d" % n)
-        rows.append(
-            f"{n}.wav,{4 if n < 22 else 3 + n % 2},{'val' if n == 0 else 'train'},{'one' if n < 22 else 'two'}"
-        )
+        meter, source = (4, "one") if n < 22 else (3 + n % 2, "two")
+        rows.append(f"{n}.wav,{meter},{'val' if n == 0 else 'train'},{source}")
     (tmp_path / "manifest.csv").write_text("\n".join(rows))
     report = checked(tmp_path, decode=False)
     assert report.warnings() == [
@@ -245,7 +244,10 @@ def test_real_music_splits_by_tune(real_data: Path) -> None:
 
 
 def test_no_network_is_imported() -> None:
-    modules = "beatmeter.datasets.check, beatmeter.datasets.splits, beatmeter.datasets.synthetic, beatmeter.audio.augment"
+    modules = (
+        "beatmeter.datasets.check, beatmeter.datasets.splits, beatmeter.datasets.synthetic, "
+        "beatmeter.audio.augment"
+    )
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

@@ -56,7 +56,8 @@ REVIEW = "id,label,new label,comment\n"
 
 
 def test_a_review(folder: Path, tmp_path: Path) -> None:
-    text = f'{REVIEW}FMA/1,3,,\nFMA/2,4,keep,sure\nFMA/3,5,drop,speech\nFMA/4,7,"3:0.5,4",\nFMA/5,3,6/8,\nFMA/odd,,11,\n'
+    text = f"{REVIEW}FMA/1,3,,\nFMA/2,4,keep,sure\nFMA/3,5,drop,speech\n"
+    text += 'FMA/4,7,"3:0.5,4",\nFMA/5,3,6/8,\nFMA/odd,,11,\n'
     found = corrected(folder, tmp_path, text)
     tracks = {t.id: t for t in found.tracks}
     assert {name: dict(t.labels) for name, t in tracks.items()} == {

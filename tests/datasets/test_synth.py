@@ -1,4 +1,5 @@
-"""The generator: the same bytes everywhere, an exact grid, honest labels, and no class told apart by a triviality."""
+"""The generator: the same bytes everywhere, an exact grid, honest labels, and no class told apart by a
+triviality."""
 
 from __future__ import annotations
 
@@ -47,7 +48,10 @@ def clips() -> list[Clip]:
 
 def test_same_bytes_in_another_process_and_order() -> None:
     here = [digest(seed) for seed in (3, 4, 5)]
-    code = "import sys; sys.path.insert(0, 'tests/datasets'); from test_synth import digest; print(digest(5), digest(4), digest(3))"
+    code = (
+        "import sys; sys.path.insert(0, 'tests/datasets'); from test_synth import digest; print(digest(5), "
+        "digest(4), digest(3))"
+    )
     there = subprocess.run(
         [sys.executable, "-c", code], check=True, capture_output=True, text=True
     ).stdout.split()

@@ -410,9 +410,11 @@ def test_killed_at_random_moments(stock: Path, tmp_path: Path) -> None:
     works, source = many(stock, tmp_path)
     code = (
         "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1]); from shelf import Shelf;"
-        "from beatmeter.datasets.wikimeter.building import build; from beatmeter.datasets.wikimeter.catalogue import Work;"
+        "from beatmeter.datasets.wikimeter.building import build; from "
+        "beatmeter.datasets.wikimeter.catalogue import Work;"
         "print('ready', flush=True);"
-        "build([Work('Band', f'Song {i}', {'7': 1.0}, 60.0) for i in range(6)], Path(sys.argv[3]), Shelf(Path(sys.argv[2])))"
+        "build([Work('Band', f'Song {i}', {'7': 1.0}, 60.0) for i in range(6)], Path(sys.argv[3]), "
+        "Shelf(Path(sys.argv[2])))"
     )
     out = tmp_path / "out"
 

@@ -1,4 +1,5 @@
-"""Catalogues: what a table may say, names of files, groups; the catalogues that ship; the command as it is typed."""
+"""Catalogues: what a table may say, names of files, groups; the catalogues that ship; the command as it is
+typed."""
 
 from __future__ import annotations
 
@@ -196,7 +197,10 @@ def test_the_command(served: Path, tmp_path: Path) -> None:
     result = run(served, out, "--class", "7")
     assert (result.exit_code, result.stdout) == (
         0,
-        f"{out / 'wikimeter.tab'}: 1 work made, 0 kept, 0 not there; 2 segments; every refusal is in {out / 'rejected.csv'}\n",
+        (
+            f"{out / 'wikimeter.tab'}: 1 work made, 0 kept, 0 not there; 2 segments; every refusal is in "
+            f"{out / 'rejected.csv'}\n"
+        ),
     )
     result = run(served, out, "--limit", 2)
     assert result.exit_code == 1
@@ -300,7 +304,7 @@ def test_ytdlp_answers_are_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         "Creative Commons Attribution license (reuse allowed)",
     )
     refuse = asked[1][2]["match_filter"]
-    assert refuse({"duration": 101}) == "it lasts 101 s, at most 100 s were asked for"  # type: ignore[operator]
+    assert refuse({"duration": 101}) == ("it lasts 101 s, at most 100 s were asked for")  # type: ignore[operator]
     assert refuse({"is_live": True}) == "it is a live stream"  # type: ignore[operator]
     assert refuse({"duration": 99}) is None  # type: ignore[operator]
     answers[True] = {"title": "One"}

@@ -1,4 +1,5 @@
-"""Calibration maps by their likelihood and against scikit-learn, the choice between them, thresholds, priors, abstention."""
+"""Calibration maps by their likelihood and against scikit-learn, the choice between them, thresholds, priors,
+abstention."""
 
 from __future__ import annotations
 
@@ -78,7 +79,8 @@ def test_platt_survives_separable_scores_and_refuses_reversed_ones() -> None:
     st.randoms(use_true_random=False),
 )
 def test_isotonic_is_the_best_curve_that_never_falls(scores: np.ndarray, random: object) -> None:
-    """By the formula max over i <= k of min over j >= k of the mean outcome from i to j, which no algorithm computes."""
+    """By the formula max over i <= k of min over j >= k of the mean outcome from i to j, which no algorithm
+    computes."""
     present = np.random.default_rng(len(scores)).random(len(scores)) < scores
     points, at = np.unique(scores, return_inverse=True)
     items, hits = np.bincount(at), np.bincount(at, present)
@@ -96,7 +98,8 @@ def test_isotonic_is_the_best_curve_that_never_falls(scores: np.ndarray, random:
 
 
 def bent(seed: int, slope: float, shift: float, n: int = 900) -> ClassPredictions:
-    """Items that all have class 3, so that none is without a label; the logits of the other classes say slope and shift too much."""
+    """Items that all have class 3, so that none is without a label; the logits of the other classes say slope
+    and shift too much."""
     random = np.random.default_rng(seed)
     z = random.normal(-1.5, 1.5, (n, 6))
     present = random.random((n, 6)) < expit(z)

@@ -1,4 +1,5 @@
-"""Comparisons on the same items: what does not fit is refused, equal systems stay indistinguishable, better ones are found."""
+"""Comparisons on the same items: what does not fit is refused, equal systems stay indistinguishable, better
+ones are found."""
 
 from __future__ import annotations
 

@@ -129,8 +129,8 @@ def test_correlation_is_pearsons_and_constant_outputs_have_none() -> None:
 
 
 def test_the_null_keeps_labels_and_breaks_the_rest() -> None:
-    """Outputs that answer their own label, and labels that come together: r is high and the null knows it. An output that
-    copies another beyond its label is above the null."""
+    """Outputs that answer their own label, and labels that come together: r is high and the null knows it. An
+    output that copies another beyond its label is above the null."""
     random = np.random.default_rng(0)
     both = random.random(600) < 0.5
     present = np.column_stack([both, both ^ (random.random(600) < 0.1)])
@@ -152,7 +152,8 @@ def test_the_null_shuffles_within_own_label_only() -> None:
 
 
 def test_permutation_p_values_have_their_size_with_segments_of_songs() -> None:
-    """No leakage, but segments of a song share their level: 5 % of pairs may be called significant, not more."""
+    """No leakage, but segments of a song share their level: 5 % of pairs may be called significant, not
+    more."""
     random = np.random.default_rng(3)
     found = 0
     for seed in range(60):
@@ -229,7 +230,8 @@ def test_weighted_quantile_is_that_of_repeated_items() -> None:
 
 @pytest.mark.parametrize(("w", "e"), [(1.0, 0.1), (10.0, 0.1), (25.0, 0.1), (5.0, 0.02)])
 def test_floor_of_the_loss_is_its_minimum(w: float, e: float) -> None:
-    """w e / (w e + 1 - e) minimises binary cross-entropy with pos_weight at the smoothed target of a negative."""
+    """w e / (w e + 1 - e) minimises binary cross-entropy with pos_weight at the smoothed target of a
+    negative."""
     loss = lambda q: -(w * e * np.log(q) + (1 - e) * np.log(1 - q))  # noqa: E731
     best = optimize.minimize_scalar(
         loss, bounds=(1e-6, 1 - 1e-6), method="bounded", options={"xatol": 1e-10}

@@ -43,7 +43,8 @@ def songs(random: np.random.Generator, groups: int, size: int, alike: float) -> 
 
 @pytest.mark.parametrize("alike", [0.0, 0.5, 1.0])
 def test_intervals_of_grouped_shares_cover_the_truth(alike: float) -> None:
-    """95 % intervals must hold 0.8 in 95 % of 400 draws; the naive ones fail badly when segments are alike."""
+    """95 % intervals must hold 0.8 in 95 % of 400 draws; the naive ones fail badly when segments are
+    alike."""
     random = np.random.default_rng(1)
     covered = naive = 0
     for _ in range(400):
@@ -144,7 +145,8 @@ def test_sign_flips_of_many_groups_approach_mcnemar() -> None:
 
 
 def test_grouped_sign_flips_keep_their_size_where_mcnemar_does_not() -> None:
-    """Two equal systems whose differences are shared by the segments of a song: 5 % false alarms, not 40 %."""
+    """Two equal systems whose differences are shared by the segments of a song: 5 % false alarms, not 40
+    %."""
     random = np.random.default_rng(2)
     flips = naive = 0
     for seed in range(300):

@@ -1,4 +1,5 @@
-"""Marks and curves: checked when built, exact in their files, taken and aligned like every record, refused by name when damaged."""
+"""Marks and curves: checked when built, exact in their files, taken and aligned like every record, refused by
+name when damaged."""
 
 from __future__ import annotations
 

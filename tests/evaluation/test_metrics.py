@@ -1,4 +1,5 @@
-"""Every metric against scikit-learn or scipy where they have it, with and without weights, and by its properties."""
+"""Every metric against scikit-learn or scipy where they have it, with and without weights, and by its
+properties."""
 
 from __future__ import annotations
 

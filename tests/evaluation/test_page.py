@@ -1,4 +1,5 @@
-"""Figures and pages: every figure draws whatever comes, text in them is never touched, pages are whole without a network."""
+"""Figures and pages: every figure draws whatever comes, text in them is never touched, pages are whole
+without a network."""
 
 from __future__ import annotations
 
@@ -256,7 +257,8 @@ def run(tmp_path: Path) -> Path:
     (folder / "run.json").write_text(json.dumps(about))
     (folder / "best.json").write_text('{"epoch": 5}')
     (folder / "excluded.csv").write_text(
-        "id,path,row,kind,reason,split,source\nGTZAN/a,/GTZAN/a.wav,3,missing,there is no audio file,train,GTZAN\n"
+        "id,path,row,kind,reason,split,source\nGTZAN/a,/GTZAN/a.wav,3,missing,there is no audio "
+        "file,train,GTZAN\n"
     )
     Calibration.fit(controls.leaky(1, songs=60, split="val")).save(folder / "calibration.json")
     return folder
@@ -424,8 +426,10 @@ def test_a_browser_shows_every_figure_and_a_phone_needs_no_sideways_scrolling(
     text = run_page(Subject.read(run, limits=FAST))
     ask = (
         "const f = document.querySelector('iframe'); f.onload = () => { const d = f.contentDocument;"
-        "const bad = [...d.querySelectorAll('figure svg')].filter(s => s.getBoundingClientRect().height < 50).length;"
-        "document.title = JSON.stringify({width: d.documentElement.scrollWidth, figures: d.querySelectorAll('figure svg').length, bad}); };"
+        "const bad = [...d.querySelectorAll('figure svg')].filter(s => s.getBoundingClientRect().height < "
+        "50).length;"
+        "document.title = JSON.stringify({width: d.documentElement.scrollWidth, figures: "
+        "d.querySelectorAll('figure svg').length, bad}); };"
     )
     wrapper = tmp_path / "phone.html"
     script = json.dumps(text).replace("</", "<\\/")

@@ -1,4 +1,5 @@
-"""Predictions to CSV and back: exact for what beatmeter wrote, clear about what is wrong with what others wrote."""
+"""Predictions to CSV and back: exact for what beatmeter wrote, clear about what is wrong with what others
+wrote."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Music against sound without meter: the fit against scikit-learn, the threshold it promises, ensembles, and what is kept of it."""
+"""Music against sound without meter: the fit against scikit-learn, the threshold it promises, ensembles, and
+what is kept of it."""
 
 from __future__ import annotations
 
@@ -55,7 +56,8 @@ def test_the_threshold_holds_on_music_that_the_fit_does_not_know() -> None:
 
 
 def test_a_kind_that_is_like_music_to_a_fit_without_it_is_reported() -> None:
-    """Sounds of one kind have the mark of music and one of their own: known, they are refused; unknown, they are not."""
+    """Sounds of one kind have the mark of music and one of their own: known, they are refused; unknown, they
+    are not."""
     music, groups, sounds, kinds = evidence(3)
     strange = np.array(kinds) == "clicks"
     sounds[strange, 0] += 3.0

@@ -64,7 +64,8 @@ def test_long_names_are_cut_and_wide_matrices_become_lists() -> None:
 
 
 def test_source_alone_is_counted_without_the_own_group() -> None:
-    """Two sources, each with its own class: the source gives the answer away. A song must not vouch for itself."""
+    """Two sources, each with its own class: the source gives the answer away. A song must not vouch for
+    itself."""
     p = controls.selective(0, songs=60)
     primary = np.array([0 if s == "FMA" else 1 for s in p.sources])
     betrayed = dataclasses.replace(p, primary=primary, targets=np.eye(6)[primary])

@@ -1,4 +1,5 @@
-"""Timelines by brute force over all paths, windows that cover, and streams that do not depend on how audio is cut into blocks."""
+"""Timelines by brute force over all paths, windows that cover, and streams that do not depend on how audio is
+cut into blocks."""
 
 from __future__ import annotations
 

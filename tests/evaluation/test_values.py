@@ -1,4 +1,5 @@
-"""Records of values: their metrics against SciPy and scikit-learn, null systems, files, and the assessment."""
+"""Records of values: their metrics against SciPy and scikit-learn, null systems, files, and the
+assessment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Ablations: plans are read strictly, every cell is a run that is kept, and the table says what `compare` says."""
+"""Ablations: plans are read strictly, every cell is a run that is kept, and the table says what `compare`
+says."""
 
 from __future__ import annotations
 
@@ -35,7 +36,8 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def music(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """54 clips of one chunk, 12 of them to validate with; their features lie beside them after the first run."""
+    """54 clips of one chunk, 12 of them to validate with; their features lie beside them after the first
+    run."""
     folder = tmp_path_factory.mktemp("ablation")
     synthesise(folder / "clips", 54, SynthPlan(seconds=5.0, val=0.2))
     return folder
@@ -63,9 +65,13 @@ def plan(config: RunConfig, tmp_path: Path) -> Path:
         "training": {"epochs": 2},
     }
     (tmp_path / "quick.toml").write_text(to_toml(differences(change(config, small), RunConfig())))
-    text = 'title = "Dropout"\nquestion = "How much?"\nrecipe = ["quick.toml"]\nseeds = "0-1"\nbaseline = "dropout 0.5"\n'
+    text = (
+        'title = "Dropout"\nquestion = "How much?"\nrecipe = ["quick.toml"]\nseeds = "0-1"\nbaseline = '
+        '"dropout 0.5"\n'
+    )
     (tmp_path / "dropout.toml").write_text(
-        f'{text}metrics = ["balanced_accuracy", "accuracy", "log_loss"]\n[grid]\n"head.dropout" = [0.1, 0.5]\n'
+        f'{text}metrics = ["balanced_accuracy", "accuracy", "log_loss"]\n[grid]\n"head.dropout" = [0.1, '
+        "0.5]\n"
     )
     return tmp_path / "dropout.toml"
 
@@ -198,7 +204,10 @@ def test_unknown_plans_and_missing_extra_data_are_refused(tmp_path: Path) -> Non
 
 
 def test_the_list_of_plans_needs_no_torch() -> None:
-    code = "import sys; from beatmeter.cli import cli; cli.main(['ablate', '--list'], standalone_mode=False); print('torch' in sys.modules)"
+    code = (
+        "import sys; from beatmeter.cli import cli; cli.main(['ablate', '--list'], standalone_mode=False); "
+        "print('torch' in sys.modules)"
+    )
     lines = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.splitlines()
@@ -441,7 +450,8 @@ def test_further_data_that_bring_nothing_are_refused_and_others_join_training(
 ) -> None:
     text = plan.read_text().partition("[grid]")[0].replace("dropout 0.5", "without")
     plan.write_text(
-        f'{text}[[system]]\nname = "without"\n[[system]]\nname = "with"\nsettings.data.extra = ["{{extra}}"]\n'
+        f'{text}[[system]]\nname = "without"\n[[system]]\nname = "with"\nsettings.data.extra = '
+        f'["{{extra}}"]\n'
     )
     refused = ablate(plan, config, "--extra-data", config.data.path)
     assert isinstance(refused.exception, DataError)

@@ -1,4 +1,5 @@
-"""Audits find the labels and the copies that were planted, tell a reviewer nothing, and take the decisions back."""
+"""Audits find the labels and the copies that were planted, tell a reviewer nothing, and take the decisions
+back."""
 
 from __future__ import annotations
 
@@ -50,8 +51,8 @@ def spec(*poolings: PoolingSpec) -> FeatureSpec:
 
 
 def features(of: FeatureSpec, meter: str, rng: np.random.Generator, like: Features | None = None) -> Features:
-    """Of a clip in this meter: peaks along the lag axis at a distance that tells the meter, at a place that tells nothing (its
-    tempo), on a texture of its own. `like` another clip: the same up to a little noise."""
+    """Of a clip in this meter: peaks along the lag axis at a distance that tells the meter, at a place that
+    tells nothing (its tempo), on a texture of its own. `like` another clip: the same up to a little noise."""
     samples = 15_000
     layout, shift, texture = Layout.of(samples, of), int(rng.integers(0, 12)), rng.normal(size=(3, 48))
     pooled = {}
@@ -89,7 +90,8 @@ class Made:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """96 songs of 2 clips in four classes, 8 songs mislabelled as wholes, 3 clips of other songs in another split."""
+    """96 songs of 2 clips in four classes, 8 songs mislabelled as wholes, 3 clips of other songs in another
+    split."""
     folder = tmp_path_factory.mktemp("audited")
     rng = np.random.default_rng(3)
     of = spec()
@@ -225,7 +227,8 @@ def test_what_a_head_cannot_learn_is_said(made: Made) -> None:
 
 
 def test_a_copy_does_not_vouch_for_a_label(made: Made) -> None:
-    """A wrong clip and its copy in another group, wrong as well, stay suspicious both: they are one group for the head."""
+    """A wrong clip and its copy in another group, wrong as well, stay suspicious both: they are one group for
+    the head."""
     dataset = made.open()
     tracks = tuple(
         Track(t.id, t.path, {"7": 1.0}, "7", t.group, split=t.split)

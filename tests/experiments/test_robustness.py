@@ -90,7 +90,8 @@ def test_points_count_the_clips_that_are_right(tracks: list[Track]) -> None:
 def test_a_long_track_is_changed_and_heard_in_pieces(
     tracks: list[Track], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Pieces of 2 s in place of 300: the same answers, and no wave longer than a piece, but for the lengths that are asked for."""
+    """Pieces of 2 s in place of 300: the same answers, and no wave longer than a piece, but for the lengths
+    that are asked for."""
     longest, heard = [], []
 
     class InPieces(Loud):

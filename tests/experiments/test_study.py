@@ -1,4 +1,5 @@
-"""The controlled comparison: systems and baselines on two sets, every figure that of the metrics, nothing trained twice."""
+"""The controlled comparison: systems and baselines on two sets, every figure that of the metrics, nothing
+trained twice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Sweeps: cells get names, finished ones are kept, interrupted ones go on, and commands tell what came of them."""
+"""Sweeps: cells get names, finished ones are kept, interrupted ones go on, and commands tell what came of
+them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Extraction by many processes: any engine fills the store as one process does, also when workers are killed."""
+"""Extraction by many processes: any engine fills the store as one process does, also when workers are
+killed."""
 
 from __future__ import annotations
 

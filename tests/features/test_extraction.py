@@ -168,7 +168,10 @@ def test_what_does_not_fit_alone_is_an_error_with_its_remedy(music: Path, tmp_pa
     keys = keyed(tracks)
     with pytest.raises(
         BackboneError,
-        match=r"2 chunks of .*2\.wav do not fit into the memory of cpu\. .*features\.window.* a machine with more memory",
+        match=(
+            r"2 chunks of .*2\.wav do not fit into the memory of cpu\. .*features\.window.* a machine with "
+            r"more memory"
+        ),
     ):
         Extractor(Scarce(service, 1), service.store(), CPU).run([(keys[t.id], t) for t in tracks])
 
@@ -291,7 +294,8 @@ telling(Store, "commit")
 telling(Inference, "__call__")
 torch.set_num_threads(1)
 music, cache = sys.argv[1:]
-service = FeatureService(FeatureConfig(cache=cache, backbone="spectral", poolings=("stats", "lag"), window=2), torch.device("cpu"))
+config = FeatureConfig(cache=cache, backbone="spectral", poolings=("stats", "lag"), window=2)
+service = FeatureService(config, torch.device("cpu"))
 tracks = open_dataset(Path(music), DataConfig(), TaskConfig().meters, labelled=False).tracks
 service.spec
 print("ready", flush=True)

@@ -1,4 +1,5 @@
-"""Audio in blocks: features in flat memory are those of the whole wave, and each chunk is encoded once however windows overlap."""
+"""Audio in blocks: features in flat memory are those of the whole wave, and each chunk is encoded once
+however windows overlap."""
 
 from __future__ import annotations
 

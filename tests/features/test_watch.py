@@ -1,4 +1,5 @@
-"""The watcher: complete files only, every one of them, through restarts, broken files and a full disk; clean on SIGTERM."""
+"""The watcher: complete files only, every one of them, through restarts, broken files and a full disk; clean
+on SIGTERM."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A folder that files arrive in: many very short ones, in any order, some of them slowly, renamed, moved, changed, broken."""
+"""A folder that files arrive in: many very short ones, in any order, some of them slowly, renamed, moved,
+changed, broken."""
 
 from __future__ import annotations
 
@@ -27,9 +28,10 @@ def clip(number: int) -> bytes:
 
 
 class Day:
-    """A day's arrivals in `folder`. `arrive` does the next of them; `wanted` are the numbers of the clips that must have features
-    in the end, `broken` the names that cannot. `paused` are the SHA-256 of half files whose other half came only `settle` seconds
-    later, as on a busy machine: a watcher may take them for complete."""
+    """A day's arrivals in `folder`. `arrive` does the next of them; `wanted` are the numbers of the clips
+    that must have features in the end, `broken` the names that cannot. `paused` are the SHA-256 of half files
+    whose other half came only `settle` seconds later, as on a busy machine: a watcher may take them for
+    complete."""
 
     def __init__(self, folder: Path, clips: int, seed: int, settle: float) -> None:
         self.folder, self.rng, self.settle = folder, random.Random(seed), settle

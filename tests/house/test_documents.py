@@ -1,4 +1,5 @@
-"""The documents are true: their terminal sessions run, the README is short and repeats them, the site builds without a warning."""
+"""The documents are true: their terminal sessions run, the README is short and repeats them, the site builds
+without a warning."""
 
 from __future__ import annotations
 
@@ -49,7 +50,10 @@ def test_the_readme_repeats_sessions_of_the_tutorial(transcripts: ModuleType) ->
 
 
 def test_other_words_and_other_numbers_are_told(transcripts: ModuleType) -> None:
-    page = '```console\n$ a\n3 in a bar   sure (0.97)\n```\n```console title="figures vary with the processor"\n$ b\n...\nright 50%\nuse me\n```\n'
+    page = (
+        '```console\n$ a\n3 in a bar   sure (0.97)\n```\n```console title="figures vary with the '
+        'processor"\n$ b\n...\nright 50%\nuse me\n```\n'
+    )
     one, two = transcripts.commands(page)
     assert transcripts.agree(one, ("3 in a bar   sure (0.96)",))
     assert not transcripts.agree(one, ("4 in a bar   sure (0.97)",))

@@ -1,4 +1,5 @@
-"""What keeps the house in order: a true file map, instant help, no stray files, settings that a page lists."""
+"""What keeps the house in order: a true file map, instant help, no stray files, settings that a page
+lists."""
 
 from __future__ import annotations
 
@@ -58,7 +59,8 @@ def test_help_imports_neither_torch_nor_numpy_libraries() -> None:
         "from beatmeter.cli import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
-        "print([m for m in ('torch', 'numpy', 'scipy', 'sklearn', 'zarr', 'transformers', 'peft', 'librosa') if m in sys.modules])"
+        "print([m for m in ('torch', 'numpy', 'scipy', 'sklearn', 'zarr', 'transformers', 'peft', 'librosa') "
+        "if m in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.splitlines()[-1] == "[]"

@@ -1,4 +1,5 @@
-"""Stores and runs from before a field of the feature spec was recorded: readable, usable where they agree, never mixed up."""
+"""Stores and runs from before a field of the feature spec was recorded: readable, usable where they agree,
+never mixed up."""
 
 from __future__ import annotations
 

@@ -99,7 +99,8 @@ def test_views_are_runs_of_rows_aggregated_like_the_whole(config: RunConfig, tra
 
 
 def test_views_that_leave_all_rows_are_kept_once(config: RunConfig, tracks: list[Track]) -> None:
-    """Clips of two chunks: one lag window, so no view of lag is made but the whole; of stats three may differ."""
+    """Clips of two chunks: one lag window, so no view of lag is made but the whole; of stats three may
+    differ."""
     source, said = opened(config, tracks)
     table = cast(Table, source._table(tracks, 1 + VIEWS))
     assert len(table.values["lag"]) == len(tracks)

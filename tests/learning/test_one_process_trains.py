@@ -1,4 +1,5 @@
-"""One run folder, one process that trains in it: races to make it, to hold it and to resume it have one winner, and say who it is."""
+"""One run folder, one process that trains in it: races to make it, to hold it and to resume it have one
+winner, and say who it is."""
 
 from __future__ import annotations
 

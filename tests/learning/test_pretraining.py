@@ -1,4 +1,5 @@
-"""Pre-training: targets lie where the music does, a stopped attempt goes on bit for bit, and what comes out is a backbone."""
+"""Pre-training: targets lie where the music does, a stopped attempt goes on bit for bit, and what comes out
+is a backbone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The two regimes are one: before the first step of an adapter, streamed features give the frozen ones' logits."""
+"""The two regimes are one: before the first step of an adapter, streamed features give the frozen ones'
+logits."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def odd_clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Clips of every kind of length: shorter than a chunk, one chunk, a long tail, several windows; other rates; stereo."""
+    """Clips of every kind of length: shorter than a chunk, one chunk, a long tail, several windows; other
+    rates; stereo."""
     folder = tmp_path_factory.mktemp("odd")
     rng = np.random.default_rng(0)
     for i, (seconds, rate, meter) in enumerate(
@@ -126,7 +128,8 @@ def test_the_guard_notices_another_order_of_layers(odd_clips: Path, tmp_path: Pa
 def test_accumulated_batches_move_the_weights_as_one_large_batch_does(
     regime: str, clips: Path, config: RunConfig, tmp_path: Path
 ) -> None:
-    """With crops, shifts, noise and dropout of the head: random draws belong to the step, not to the batch."""
+    """With crops, shifts, noise and dropout of the head: random draws belong to the step, not to the
+    batch."""
     write_hub_folder(tmp_path / "hub")
     quiet = {
         "regime": regime,
@@ -204,7 +207,8 @@ def test_a_run_whose_features_changed_is_refused_with_the_field(config: RunConfi
 
 @pytest.mark.parametrize("regime", ["frozen", "streamed"])
 def test_a_run_starts_where_another_ended(regime: str, clips: Path, tmp_path: Path) -> None:
-    """Head first, then the backbone: before its first step the second run gives the first one's predictions."""
+    """Head first, then the backbone: before its first step the second run gives the first one's
+    predictions."""
     values = {
         "data": {"path": str(clips)},
         "limit": 6,

@@ -1,4 +1,5 @@
-"""A run finds its data, cache and splits from any folder and after it was moved; what is away is said, and nothing is made silently."""
+"""A run finds its data, cache and splits from any folder and after it was moved; what is away is said, and
+nothing is made silently."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ def said_by(*arguments: str | Path) -> str:
 
 @pytest.fixture
 def project(config: RunConfig, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder `here` with the data `music`, the cache `store` and the run `runs/a`, all given as relative paths."""
+    """A folder `here` with the data `music`, the cache `store` and the run `runs/a`, all given as relative
+    paths."""
     here = tmp_path / "here"
     shutil.copytree(clips, here / "music")
     (tmp_path / "recipe.toml").write_text(

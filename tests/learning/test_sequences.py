@@ -1,4 +1,5 @@
-"""Frames as sequences: padded batches with masks and times, the same from a store and from audio, and a head that reads them."""
+"""Frames as sequences: padded batches with masks and times, the same from a store and from audio, and a head
+that reads them."""
 
 from __future__ import annotations
 

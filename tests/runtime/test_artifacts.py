@@ -1,4 +1,5 @@
-"""Files of our own that are not what they should be: each is refused by name, at once, and nothing non-finite is written."""
+"""Files of our own that are not what they should be: each is refused by name, at once, and nothing non-finite
+is written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Settings: recipes list differences, `--set` changes one leaf, whatever is wrong is named with the nearest right one."""
+"""Settings: recipes list differences, `--set` changes one leaf, whatever is wrong is named with the nearest
+right one."""
 
 from __future__ import annotations
 

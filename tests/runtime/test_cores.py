@@ -1,4 +1,5 @@
-"""Threads that sleep while they wait, and no more of them than cores that may be used; a user's own settings win."""
+"""Threads that sleep while they wait, and no more of them than cores that may be used; a user's own settings
+win."""
 
 from __future__ import annotations
 
@@ -74,7 +75,8 @@ def test_nothing_else_is_settled_beside_a_policy_of_the_users() -> None:
 def test_importing_beatmeter_settles_it_before_any_library_is_there() -> None:
     told = json.loads(
         fresh(
-            "import beatmeter, json, os, sys; print(json.dumps([os.environ['OMP_WAIT_POLICY'], sorted(sys.modules)]))"
+            "import beatmeter, json, os, sys; print(json.dumps([os.environ['OMP_WAIT_POLICY'], "
+            "sorted(sys.modules)]))"
         ).stdout
     )
     assert told[0] == "PASSIVE"
@@ -82,7 +84,10 @@ def test_importing_beatmeter_settles_it_before_any_library_is_there() -> None:
 
 
 def test_processes_of_a_pool_wait_passively() -> None:
-    code = "import os; from beatmeter.runtime.parallel import ordered\nfor v in ordered(os.getenv, ['OMP_WAIT_POLICY'] * 3, jobs=2): print(v)"
+    code = (
+        "import os; from beatmeter.runtime.parallel import ordered\nfor v in ordered(os.getenv, "
+        "['OMP_WAIT_POLICY'] * 3, jobs=2): print(v)"
+    )
     assert fresh(code).stdout.split() == ["PASSIVE"] * 3
     assert fresh(code, OMP_WAIT_POLICY="ACTIVE").stdout.split() == ["ACTIVE"] * 3
 
@@ -128,7 +133,8 @@ def test_every_entry_imports_beatmeter_before_what_has_threads(name: str) -> Non
 
 
 def in_a_group(monkeypatch: pytest.MonkeyPatch, root: Path, groups: str, limits: dict[str, str]) -> None:
-    """This process in a tree of control groups: `groups` as /proc/self/cgroup tells them, `limits` by file."""
+    """This process in a tree of control groups: `groups` as /proc/self/cgroup tells them, `limits` by
+    file."""
     (root / "own").write_text(groups)
     for path, text in limits.items():
         file = root / "groups" / path
@@ -204,5 +210,8 @@ def test_torch_takes_the_threads_of_the_quota(tmp_path: Path, monkeypatch: pytes
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
 def test_affinity_counts() -> None:
-    code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\nfrom beatmeter.runtime.cores import usable_cores\nimport torch"
+    code = (
+        "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\nfrom beatmeter.runtime.cores "
+        "import usable_cores\nimport torch"
+    )
     assert fresh(f"{code}; print(usable_cores(), torch.get_num_threads())").stdout.split() == ["1", "1"]

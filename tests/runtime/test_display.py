@@ -1,4 +1,5 @@
-"""Text on a terminal: what wide letters and combining marks take, and cutting that never tears a letter from its marks."""
+"""Text on a terminal: what wide letters and combining marks take, and cutting that never tears a letter from
+its marks."""
 
 from __future__ import annotations
 

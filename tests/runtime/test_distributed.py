@@ -1,4 +1,5 @@
-"""Two processes learn what one learns: the same tracks in every step, gradients added up, the first process writes."""
+"""Two processes learn what one learns: the same tracks in every step, gradients added up, the first process
+writes."""
 
 from __future__ import annotations
 
@@ -61,7 +62,8 @@ def start(*command: str) -> subprocess.CompletedProcess[str]:
 def test_two_processes_learn_what_one_learns(
     regime: str, launcher: list[str], config: RunConfig, tmp_path: Path
 ) -> None:
-    """Dropout of the head, noise, shifts and crops included; only the backbone's own dropout draws for each process."""
+    """Dropout of the head, noise, shifts and crops included; only the backbone's own dropout draws for each
+    process."""
     values: dict[str, object] = {
         "head": {"noise": 0.1},
         "training": {"epochs": 3, "batch": 3, "accumulation": 3},
@@ -115,7 +117,8 @@ import torch
 from beatmeter.runtime import distributed
 ranks, device = distributed.join(torch.device("cpu"))
 group = torch.distributed.distributed_c10d._get_default_group()
-Path(sys.argv[1], str(ranks.index)).write_text(str(group._get_backend(torch.device("cpu")).options._timeout.total_seconds()))
+timeout = group._get_backend(torch.device("cpu")).options._timeout
+Path(sys.argv[1], str(ranks.index)).write_text(str(timeout.total_seconds()))
 distributed.leave()
 """
 

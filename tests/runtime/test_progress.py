@@ -1,4 +1,5 @@
-"""One way to tell how far work is: bars on a terminal, silence elsewhere, and nothing left behind when work fails."""
+"""One way to tell how far work is: bars on a terminal, silence elsewhere, and nothing left behind when work
+fails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Pages from templates: every value is escaped, a missing one is an error, and all that a page needs is in the package."""
+"""Pages from templates: every value is escaped, a missing one is an error, and all that a page needs is in
+the package."""
 
 from __future__ import annotations
 

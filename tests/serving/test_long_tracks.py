@@ -1,4 +1,5 @@
-"""Evaluation of a streamed run: tracks too long to be held are heard as they are read, with the same scores."""
+"""Evaluation of a streamed run: tracks too long to be held are heard as they are read, with the same
+scores."""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
-"""The models that ship hear no meter where there is none, are never sure of it, and still hear the meter of music.
+"""The models that ship hear no meter where there is none, are never sure of it, and still hear the meter of
+music.
 
-BEATMETER_FULL=1 hears 510 sounds with every model instead of 34 with the default one, and all of the real music.
+BEATMETER_FULL=1 hears 510 sounds with every model instead of 34 with the default one, and all of the real
+music.
 """
 
 from __future__ import annotations

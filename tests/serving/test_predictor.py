@@ -238,7 +238,8 @@ def test_calibrate_says_what_to_do_when_the_music_is_not_there(
 
 
 def judged(heard: float | None, score: float, seconds: float = 30.0, abstain: float = 0.0) -> Answer:
-    """The answer to a score of 3 by a calibration that calls 0.6 sure, when a meter is heard with this probability."""
+    """The answer to a score of 3 by a calibration that calls 0.6 sure, when a meter is heard with this
+    probability."""
     presence = None if heard is None else Presence((1.0,), float(logit(np.array([heard]))[0]), {})
     rows = (
         SelectiveRow(1.0, 0.0, 0.8, 0.7, 0.9),

@@ -1,4 +1,5 @@
-"""The Python door: `beatmeter.load` and `beatmeter.predict`, text and Path alike everywhere, and nothing heavy before it is needed."""
+"""The Python door: `beatmeter.load` and `beatmeter.predict`, text and Path alike everywhere, and nothing
+heavy before it is needed."""
 
 from __future__ import annotations
 
@@ -40,7 +41,10 @@ def song(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_importing_is_light_and_shows_what_there_is() -> None:
-    code = "import sys, beatmeter; print('numpy' in sys.modules, 'torch' in sys.modules, {'load', 'predict', 'Predictor'} <= set(dir(beatmeter)))"
+    code = (
+        "import sys, beatmeter; print('numpy' in sys.modules, 'torch' in sys.modules, {'load', 'predict', "
+        "'Predictor'} <= set(dir(beatmeter)))"
+    )
     assert subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.split() == ["False", "False", "True"]

@@ -1,4 +1,5 @@
-"""No test here cuts the power, so none needs to wait for the disk; `test_durability.py` checks that the store does."""
+"""No test here cuts the power, so none needs to wait for the disk; `test_durability.py` checks that the store
+does."""
 
 from __future__ import annotations
 

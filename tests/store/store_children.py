@@ -1,4 +1,5 @@
-"""Processes for the fault tests: `python store_children.py ROLE ...`. They write to a store until somebody kills them."""
+"""Processes for the fault tests: `python store_children.py ROLE ...`. They write to a store until somebody
+kills them."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ def say(*words: object) -> None:
 
 
 def die_at(step: int, after: bool) -> None:
-    """Let this process kill itself with -9 at the `step`-th operation that changes a disk: just before or just after it."""
+    """Let this process kill itself with -9 at the `step`-th operation that changes a disk: just before or
+    just after it."""
     count = 0
 
     def patch(name: str) -> None:
@@ -49,7 +51,8 @@ def die_at(step: int, after: bool) -> None:
 
 
 def damage(store: Store, number: int) -> None:
-    """Flip a bit in the last row of one pooling of a commit, and one in the record of the commit before it."""
+    """Flip a bit in the last row of one pooling of a commit, and one in the record of the commit before
+    it."""
     segment = store.catalog.read(number).segment
     layout = store.layout.arrays["stats"]
     for file, at in (
@@ -64,8 +67,8 @@ def damage(store: Store, number: int) -> None:
 
 
 def every_step(path: Path, action: str, stride: int) -> None:
-    """Do `action` again and again, each time in a process that dies `stride` steps later, until one survives to the end.
-    Tells which tracks were committed before, and which the dying process acknowledged."""
+    """Do `action` again and again, each time in a process that dies `stride` steps later, until one survives
+    to the end. Tells which tracks were committed before, and which the dying process acknowledged."""
     of = samples.spec()
     for after in (False, True):
         for step in range(1 + after, 10_000, stride):

@@ -1,4 +1,5 @@
-"""Small specs and features for the store's tests, made from seeds so that any process can make the same ones again."""
+"""Small specs and features for the store's tests, made from seeds so that any process can make the same ones
+again."""
 
 from __future__ import annotations
 

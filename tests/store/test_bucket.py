@@ -1,4 +1,5 @@
-"""Stores on object storage: the same promises as in a folder, against a local server that speaks S3's protocol."""
+"""Stores on object storage: the same promises as in a folder, against a local server that speaks S3's
+protocol."""
 
 from __future__ import annotations
 
@@ -89,7 +90,8 @@ def test_the_bytes_are_those_of_a_folder(store: Store, objects: objectserver.Obj
 
 
 def test_requests_of_a_batch_a_commit_and_an_opening(store: Store, objects: objectserver.Objects) -> None:
-    """What docs/scale.md plans with: one range request per run of neighbouring tracks, nothing to find them."""
+    """What docs/scale.md plans with: one range request per run of neighbouring tracks, nothing to find
+    them."""
     snapshot = Store.open(store.where).snapshot()
     objects.requests.clear()
     snapshot.load([samples.key(n) for n in (5, 0, 2)], "stats")
@@ -115,7 +117,8 @@ def test_requests_of_a_batch_a_commit_and_an_opening(store: Store, objects: obje
 
 
 def test_requests_of_a_commit_among_others(store: Store, objects: objectserver.Objects) -> None:
-    """Each record since the writer's last commit, its own included, is read, and the sizes of its two shards are asked for."""
+    """Each record since the writer's last commit, its own included, is read, and the sizes of its two shards
+    are asked for."""
     writer = Store.open(store.where)
     writer.keys()
 
@@ -153,7 +156,8 @@ def test_requests_of_a_large_shard(objects: objectserver.Objects) -> None:
 def test_listings_come_in_pages(
     store: Store, objects: objectserver.Objects, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An opening lists all commits and all that lies in segments; who is open already lists no segments older than the new ones."""
+    """An opening lists all commits and all that lies in segments; who is open already lists no segments older
+    than the new ones."""
     for n in range(100, 130):
         store.commit(samples.tracks(store.spec, [n]))
     store.catalog.save_index()
@@ -186,7 +190,8 @@ def test_many_commits_are_opened_with_few_requests(store: Store, objects: object
 
 
 def test_an_answer_that_got_lost(store: Store, objects: objectserver.Objects) -> None:
-    """The client repeats a conditional put whose answer it never heard: the record that is there is its own."""
+    """The client repeats a conditional put whose answer it never heard: the record that is there is its
+    own."""
     objects.lose_answers = 1
     receipt = store.commit(samples.tracks(store.spec, [10, 11]))
     assert receipt.added == (samples.key(10), samples.key(11))
@@ -231,7 +236,8 @@ def test_a_full_folder_for_temporary_files_is_named(
 def test_a_commit_whose_segment_cannot_be_asked_for_stands(
     store: Store, objects: objectserver.Objects
 ) -> None:
-    """Access that went away after the record was put is not garbage collection; and that is told when it happens."""
+    """Access that went away after the record was put is not garbage collection; and that is told when it
+    happens."""
     objects.forbidden |= {("HEAD", "/zarr.json"), ("GET", "/zarr.json")}
     with pytest.raises(StoreError, match=r"commit 4 stands .*could not be asked.*same command again"):
         store.commit(samples.tracks(store.spec, [10]))
@@ -323,7 +329,8 @@ def test_a_lock_whose_holder_cannot_be_read_is_not_entered(
 def test_a_lock_whose_holder_has_just_finished_is_asked_for_again(
     store: Store, objects: objectserver.Objects, times: int
 ) -> None:
-    """The put finds a lock, the look at whose it is finds none: somebody else may be quicker with the next put."""
+    """The put finds a lock, the look at whose it is finds none: somebody else may be quicker with the next
+    put."""
     left = [times]
 
     def meddle(kind: str, name: str) -> None:

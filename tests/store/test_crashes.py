@@ -38,7 +38,8 @@ def run(*arguments: object) -> list[str]:
 
 
 def require_right(path: Path, acknowledged: set[str]) -> None:
-    """Every acknowledged track is there, every track is bit for bit what its number makes, and a full check agrees."""
+    """Every acknowledged track is there, every track is bit for bit what its number makes, and a full check
+    agrees."""
     of = samples.spec()
     report = verify(path, full=True)
     assert report.sound, report.faults
@@ -119,7 +120,8 @@ def test_killed_at_random_moments_while_others_read(tmp_path: Path) -> None:
 
 
 def read_some(path: Path, rng: random.Random) -> None:
-    """A reader in the middle of it: what it gets is right; a segment collected under its feet is an error that says so."""
+    """A reader in the middle of it: what it gets is right; a segment collected under its feet is an error
+    that says so."""
     snapshot = Store.open(path).snapshot()
     keys = list(snapshot.keys)
     for key in rng.sample(keys, min(3, len(keys))):

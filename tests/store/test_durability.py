@@ -1,4 +1,5 @@
-"""What kill -9 cannot show: that bytes are on disk before a name says so, and names before anybody is told."""
+"""What kill -9 cannot show: that bytes are on disk before a name says so, and names before anybody is
+told."""
 
 from __future__ import annotations
 
@@ -74,7 +75,8 @@ def test_failures_are_flushed_too(tmp_path: Path, happened: list[tuple[str, str,
 def test_every_new_folder_above_a_store_is_flushed(
     tmp_path: Path, happened: list[tuple[str, str, str]]
 ) -> None:
-    """Its name lies in the folder above it. A watcher's status may have made the cache's folder a moment before."""
+    """Its name lies in the folder above it. A watcher's status may have made the cache's folder a moment
+    before."""
     (tmp_path / "disk/cache").mkdir(parents=True)
     Store.create(tmp_path / "disk/cache/deep/store", samples.spec())
     created = {path for operation, path, _ in happened if operation == "fsync"}

@@ -1,4 +1,5 @@
-"""Damage of every kind: named with its file and its remedy, never a wrong number, and mended without losing what is sound.
+"""Damage of every kind: named with its file and its remedy, never a wrong number, and mended without losing
+what is sound.
 
 BEATMETER_FULL=1 flips 1000 bits, BEATMETER_FLIPS as many as one wants.
 """
@@ -112,7 +113,8 @@ def test_any_flipped_bit_is_found_and_mended(store: Store, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("length", [0, 1, 500, -1])
 def test_truncated_shard(store: Store, length: int) -> None:
-    """An error while it is open, gone from the next snapshot, named by a quick check, and its whole rows are rescued."""
+    """An error while it is open, gone from the next snapshot, named by a quick check, and its whole rows are
+    rescued."""
     snapshot = store.snapshot()
     snapshot.load(None, "stats")
     victim = shard(store, 2)
@@ -168,7 +170,8 @@ def test_rows_of_another_segment_are_noticed(store: Store) -> None:
 
 
 def test_damage_outside_the_layers_that_are_read(store: Store) -> None:
-    """Checksums are of whole rows: a bit in layer 1 is noticed when layer 3 is asked for, unless nobody wants to know."""
+    """Checksums are of whole rows: a bit in layer 1 is noticed when layer 3 is asked for, unless nobody wants
+    to know."""
     flip(shard(store, 1), 8 * 3)
     keys = [samples.key(0), samples.key(4)]
     expected = np.concatenate([samples.features(store.spec, n).pooled["stats"].values[:, 2:] for n in (0, 4)])
@@ -277,8 +280,9 @@ def leaves(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 HOSTILE = st.one_of(
-    st.integers(-(2**70), 2**70), st.sampled_from([-1, 0, 1, 2**31, 2**48, 2**63]), st.text(max_size=3), st.none(), st.booleans(),
-    st.floats(-1e30, 1e30), st.lists(st.integers(), max_size=2), st.dictionaries(st.text(max_size=2), st.integers(), max_size=1),
+    st.integers(-(2**70), 2**70), st.sampled_from([-1, 0, 1, 2**31, 2**48, 2**63]), st.text(max_size=3),
+    st.none(), st.booleans(), st.floats(-1e30, 1e30), st.lists(st.integers(), max_size=2),
+    st.dictionaries(st.text(max_size=2), st.integers(), max_size=1),
 )  # fmt: skip
 
 
@@ -287,7 +291,8 @@ HOSTILE = st.one_of(
 def test_hostile_records_are_refused_or_harmless(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
-    """Any value in the place of any other, the checksum made to fit: refused, or nothing that reading depends on changed."""
+    """Any value in the place of any other, the checksum made to fit: refused, or nothing that reading depends
+    on changed."""
     of = samples.spec()
     layout = StoreLayout(of)
     path = _shared_store(tmp_path_factory)
@@ -361,8 +366,8 @@ def test_a_track_whose_length_contradicts_its_rows(store: Store) -> None:
 
 
 def test_disk_full(store: Store) -> None:
-    """No root is needed to fill a disk: no file may grow beyond a few kilobytes. The commit fails in one line, nothing of it
-    shows, and with space again it succeeds."""
+    """No root is needed to fill a disk: no file may grow beyond a few kilobytes. The commit fails in one
+    line, nothing of it shows, and with space again it succeeds."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     for limit in (0, 100, 2_000, 6_000):
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
@@ -379,7 +384,8 @@ def test_disk_full(store: Store) -> None:
 
 
 def no_room_for(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
-    """The disk is full from this step of writing a record on: its bytes, or the flush of its name, which is there by then."""
+    """The disk is full from this step of writing a record on: its bytes, or the flush of its name, which is
+    there by then."""
     real = getattr(folder, step)
 
     def full(path: Path, *data: bytes) -> None:
@@ -476,7 +482,8 @@ except StoreError as error:
 
 
 def test_read_only_folder(store: Store) -> None:
-    """Readers need no permission to write; writers are told what to do. Run as another user when this one is root."""
+    """Readers need no permission to write; writers are told what to do. Run as another user when this one is
+    root."""
     place = Path("/tmp") / f"beatmeter-read-only-{os.getpid()}"
     shutil.copytree(store.path, place)
     try:
@@ -499,7 +506,8 @@ def test_read_only_folder(store: Store) -> None:
 
 
 def test_clocks_that_disagree(store: Store) -> None:
-    """Order is by number, ages by the file system's clock: a machine that lives in 1970 or in 2100 changes nothing."""
+    """Order is by number, ages by the file system's clock: a machine that lives in 1970 or in 2100 changes
+    nothing."""
     now = store.place.now()
     for number, shift in ((1, 1e9), (2, -1e9)):
         for path in (store.path / f"commits/{number:08d}.json", shard(store, number).parent):
@@ -555,7 +563,8 @@ def test_repair_finds_tracks_in_segments_that_were_replaced(store: Store, damage
 
 
 def test_repair_finds_tracks_in_segments_without_a_record(store: Store) -> None:
-    """A garbage collection that died after the records: the segments carry them, and are the only sound ones."""
+    """A garbage collection that died after the records: the segments carry them, and are the only sound
+    ones."""
     compact(Store.open(store.path))
     flip(shard(store, 4), 100)
     for number in (1, 2, 3):
@@ -565,7 +574,8 @@ def test_repair_finds_tracks_in_segments_without_a_record(store: Store) -> None:
 
 
 def test_repair_of_a_copy_that_lost_changes_no_track(store: Store) -> None:
-    """Other features of a track that was there before do not count, before and after their segment is repaired."""
+    """Other features of a track that was there before do not count, before and after their segment is
+    repaired."""
     late = Store.open(store.path)
     late.catalog.holds = lambda keys: set()  # type: ignore[method-assign]  # a writer that looked just before the others
     other = samples.features(store.spec, 99, samples.features(store.spec, 0).samples)

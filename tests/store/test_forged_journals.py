@@ -1,4 +1,5 @@
-"""Records that were deleted, forged or swapped with a right checksum: told, and no acknowledged track is lost or wrong by it.
+"""Records that were deleted, forged or swapped with a right checksum: told, and no acknowledged track is lost
+or wrong by it.
 
 BEATMETER_FULL=1 forges ten times as many records.
 """
@@ -206,7 +207,8 @@ def test_a_receipt_that_cannot_be_written_fails_no_commit(store: Store) -> None:
 
 
 def test_swapped_keys_are_told_and_come_right(store: Store) -> None:
-    """Rows fit their checksums, the record fits its own: only the segment and the receipt know whose they are."""
+    """Rows fit their checksums, the record fits its own: only the segment and the receipt know whose they
+    are."""
     rewrite(store.path / "commits/00000002.json", swap_keys)
     report = verify(store.path, full=True)
     assert errors(report)[f"segments/{store.catalog.read(2).segment}"] == {3, 4}

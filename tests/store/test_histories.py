@@ -1,5 +1,6 @@
-"""Any history of a store: commits, indexes, compactions, repairs and collections, with files that go away and come back. What
-was acknowledged is there in a fresh handle as soon as its files are, and every number is right.
+"""Any history of a store: commits, indexes, compactions, repairs and collections, with files that go away and
+come back. What was acknowledged is there in a fresh handle as soon as its files are, and every number is
+right.
 
 BEATMETER_FULL=1 tries ten times as many.
 """
@@ -47,7 +48,8 @@ class History(RuleBasedStateMachine):
 
     @rule(fresh=st.booleans(), again=st.booleans())
     def commit(self, fresh: bool, again: bool) -> None:
-        """New tracks; with `again`, one that may be there already. Tracks whose files are away are committed anew."""
+        """New tracks; with `again`, one that may be there already. Tracks whose files are away are committed
+        anew."""
         wanted = [self.next, self.next + 1, *([self.next // 2] if again else [])]
         self.next += 2
         receipt = self.handle(fresh).commit(samples.tracks(samples.spec(), wanted))
@@ -108,7 +110,8 @@ class History(RuleBasedStateMachine):
     @precondition(lambda self: not self.away)
     @rule(indexed=st.booleans())
     def merge_an_older_copy(self, indexed: bool) -> None:
-        """A copy of the store goes on for itself for a commit and is copied over the store, which has gone on as well."""
+        """A copy of the store goes on for itself for a commit and is copied over the store, which has gone on
+        as well."""
         copy = self.folder / "copy"
         shutil.copytree(self.path, copy)
         other = Store.open(copy).commit(samples.tracks(samples.spec(), [self.next]))

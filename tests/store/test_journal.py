@@ -44,7 +44,8 @@ def test_the_next_number_follows_all_that_are_there(names: list[str], expected: 
 
 
 def test_every_name_is_a_record_or_foreign(tmp_path: Path) -> None:
-    """A number stands for the file of that number and no other, or maintenance would look for files that are not there."""
+    """A number stands for the file of that number and no other, or maintenance would look for files that are
+    not there."""
     names = [
         "00000001.json",
         "000000001.json",

@@ -38,7 +38,8 @@ from beatmeter.store.verify import verify
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    """Twelve tracks in eight commits, some keys in two of them because two writers did not know of each other."""
+    """Twelve tracks in eight commits, some keys in two of them because two writers did not know of each
+    other."""
     made = Store.create(tmp_path / "store", samples.spec())
     for n in range(6):
         made.commit(samples.tracks(made.spec, [n, n + 6]))
@@ -141,7 +142,8 @@ def test_an_index_of_commits_that_are_gone_is_not_believed(store: Store) -> None
 
 
 def test_index_hides_no_loser_of_a_race(store: Store) -> None:
-    """A key in two commits: when the first is lost, the second counts, whether or not an index knew only the first."""
+    """A key in two commits: when the first is lost, the second counts, whether or not an index knew only the
+    first."""
     double = Store.open(store.path)
     double.catalog.holds = lambda keys: set()  # type: ignore[method-assign]  # a writer that looked just before the others
     assert double.commit(samples.tracks(store.spec, [2, 3])).number == 7
@@ -205,7 +207,8 @@ def grow_old(path: Path) -> None:
 
 
 def test_what_is_being_written_is_no_garbage(store: Store) -> None:
-    """Eight hours of audio take longer than a short grace period. Rows reach a shard two folders down, or wait in memory."""
+    """Eight hours of audio take longer than a short grace period. Rows reach a shard two folders down, or
+    wait in memory."""
     rows = samples.features(store.spec, 20, 50_000).pooled
     draft = store.draft(samples.key(20), 50_000)
     draft.append({name: pooled.values[:1] for name, pooled in rows.items()})
@@ -228,7 +231,8 @@ def test_what_is_being_written_is_no_garbage(store: Store) -> None:
 def test_a_segment_that_is_acknowledged_while_it_is_collected_is_put_back(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A writer slower than the grace period links its record after garbage collection has taken the segment away."""
+    """A writer slower than the grace period links its record after garbage collection has taken the segment
+    away."""
     record = write_tracks(store.place, store.layout, samples.tracks(store.spec, [70]), None)
     dead = write_tracks(store.place, store.layout, samples.tracks(store.spec, [71]), None)
     move = Folder.move
@@ -276,7 +280,8 @@ def test_a_collection_that_cannot_look_again_takes_nothing_away(
 def test_a_commit_whose_segment_was_collected_is_not_acknowledged(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The other way round: the segment is gone for good when the slow writer links its record, and the writer notices."""
+    """The other way round: the segment is gone for good when the slow writer links its record, and the writer
+    notices."""
     append = Journal.append
 
     def late(self: Journal, value: Mapping[str, Any]) -> int:
@@ -341,8 +346,8 @@ def test_many_open_shards_stay_within_the_limit_of_files(
 
 
 def test_threads_share_a_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """More shards than may be open at once, read from several threads: a shard that is closed under a reader's feet would
-    give wrong rows or end the process."""
+    """More shards than may be open at once, read from several threads: a shard that is closed under a
+    reader's feet would give wrong rows or end the process."""
     store = Store.create(tmp_path / "s", samples.spec())
     for n in range(20):
         store.commit(samples.tracks(store.spec, [n]))
@@ -395,7 +400,8 @@ def test_winners_are_the_first_of_each_key(entries: list[tuple[str, int, int]], 
 def test_file_systems_with_manners_of_their_own(
     store: Store, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    """Without hard links a record is renamed under a lock; where a request is repeated, success may look like a conflict."""
+    """Without hard links a record is renamed under a lock; where a request is repeated, success may look like
+    a conflict."""
     link = os.link
 
     def refuse(source: Path, target: Path) -> None:
@@ -530,8 +536,8 @@ def test_an_index_that_counts_misfits_is_not_believed(store: Store, monkeypatch:
 def test_an_index_hides_no_commit_of_a_copy_with_the_same_number(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, over: str
 ) -> None:
-    """A store and its copy go on for themselves and are copied into one another: what a record says counts, not what an
-    index remembers of another record with its number."""
+    """A store and its copy go on for themselves and are copied into one another: what a record says counts,
+    not what an index remembers of another record with its number."""
     shutil.copytree(store.path, tmp_path / "copy")
     copy = Store.open(tmp_path / "copy")
     open_all_the_time = Store.open(store.path)

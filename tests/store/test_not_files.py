@@ -1,5 +1,5 @@
-"""FIFOs, devices, folders and loops of links where a store has files: told by name, mended, and never waited for. Opening a FIFO
-as a file would last until somebody writes to it."""
+"""FIFOs, devices, folders and loops of links where a store has files: told by name, mended, and never waited
+for. Opening a FIFO as a file would last until somebody writes to it."""
 
 from __future__ import annotations
 

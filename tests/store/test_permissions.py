@@ -1,5 +1,5 @@
-"""Stores, and folders of stores, that this user may not enter or list: every command says so in one line and ends with a status
-that is not 0. It never calls sound what it did not see."""
+"""Stores, and folders of stores, that this user may not enter or list: every command says so in one line and
+ends with a status that is not 0. It never calls sound what it did not see."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ import contextlib, io, json, os, sys
 from beatmeter.cli import main
 cases, commands, warm = map(json.loads, sys.argv[1:])
 told = []
-for case in [warm, *cases]:  # first everything is imported: another user may not be able to read the interpreter's modules
+# First everything is imported: another user may not be able to read the interpreter's modules.
+for case in [warm, *cases]:
     if case != warm and os.getuid() == 0:
         os.setgroups([])
         os.setgid(65534)
@@ -70,7 +71,8 @@ def place() -> Iterator[Path]:
 def run_as_somebody(
     cases: list[Path], commands: list[list[str]], where: Path
 ) -> list[tuple[str, list[str], int, str, str]]:
-    """What each command says of each path when another user calls it (this one, unless it is root): status, output, errors."""
+    """What each command says of each path when another user calls it (this one, unless it is root): status,
+    output, errors."""
     search = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     environment = {**os.environ, "PYTHONPATH": search, "HOME": str(where), "TMPDIR": str(where)}
     Store.create(where / "warm", samples.spec()).commit(samples.tracks(samples.spec(), [0]))
@@ -95,7 +97,8 @@ def open_to_all(folder: Path) -> None:
 
 
 def test_what_may_not_be_entered_is_never_sound(place: Path) -> None:
-    """Each folder of a store closed in turn, or open to be listed and not to be entered; beside it a store that is sound."""
+    """Each folder of a store closed in turn, or open to be listed and not to be entered; beside it a store
+    that is sound."""
     made = Store.create(place / "made", samples.spec())
     made.commit(samples.tracks(made.spec, [0, 1]))
     made.catalog.save_index()

@@ -133,7 +133,8 @@ def test_zarr_python_reads_the_same(tmp_path: Path, dtype: str) -> None:
 
 
 def test_zarr_python_writes_what_we_read(tmp_path: Path) -> None:
-    """The bytes of a short-row shard are those that Zarr's own writer makes of the same values and metadata."""
+    """The bytes of a short-row shard are those that Zarr's own writer makes of the same values and
+    metadata."""
     of = samples.spec(samples.STATS)
     layout = StoreLayout(of).arrays["stats"]
     values = samples.features(of, 1, 30_000).pooled["stats"].values

@@ -1,5 +1,5 @@
-"""Files that cannot be read for now (a failing disk, a file server that is away, permissions): an error that names them, and
-never taken for missing or damaged."""
+"""Files that cannot be read for now (a failing disk, a file server that is away, permissions): an error that
+names them, and never taken for missing or damaged."""
 
 from __future__ import annotations
 
@@ -34,7 +34,9 @@ def store(tmp_path: Path) -> Store:
 
 @contextmanager
 def failing(victim: Path, step: str, code: int = errno.EIO) -> Iterator[None]:
-    """While this lasts, a `step` (stat, open or read) on one file fails. No permissions are changed: root may read everything."""
+    """While this lasts, a `step` (stat, open or read) on one file fails. No permissions are changed: root may
+    read everything.
+    """
     handles: set[int] = set()
 
     def fail() -> None:
@@ -108,7 +110,8 @@ def test_repair_gives_up_nothing_that_it_cannot_read(store: Store, step: str, co
             except UnreadableError as error:
                 assert name in error.what  # noqa: PT017
                 assert os.strerror(code) in error.what  # noqa: PT017
-                assert ("permissions" if code == errno.EACCES else "run the same command again") in error.hint  # noqa: PT017
+                advice = "permissions" if code == errno.EACCES else "run the same command again"
+                assert advice in error.hint  # noqa: PT017
                 failed.add(name)
         assert {
             n: data for n, data in contents(store.path).items() if not n.startswith("index/")

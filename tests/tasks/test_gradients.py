@@ -1,4 +1,5 @@
-"""The gradient of an optimiser step is the same however the step is split, for losses over tracks and losses over pairs."""
+"""The gradient of an optimiser step is the same however the step is split, for losses over tracks and losses
+over pairs."""
 
 from __future__ import annotations
 
@@ -56,7 +57,8 @@ def test_pairs_across_batches_count() -> None:
 
 
 def test_dropout_draws_the_same_when_outputs_are_computed_again() -> None:
-    """The loss is derived at the outputs that it saw: the gradient is that of one graph over the same masks."""
+    """The loss is derived at the outputs that it saw: the gradient is that of one graph over the same
+    masks."""
     torch.manual_seed(1)
     model = nn.Sequential(nn.Linear(5, 16), nn.Dropout(0.5), nn.Linear(16, 4)).train()
     batches = [(X[at], at) for at in torch.arange(12).split(4)]

@@ -1,4 +1,5 @@
-"""What each loss settles at: the trap of weighting a smoothed target, and the loss that does not fall into it."""
+"""What each loss settles at: the trap of weighting a smoothed target, and the loss that does not fall into
+it."""
 
 from __future__ import annotations
 

@@ -40,18 +40,24 @@ ENSEMBLES: dict[str, Ensemble] = {
         ("tom_high", "zap", "snare"), ("crash",),
     ),
     "hands": Ensemble(
-        ("conga_low", "frame_low", "tom_low"), ("conga_high", "slap", "frame_high"), ("shaker", "tambourine", "block"),
+        ("conga_low", "frame_low", "tom_low"), ("conga_high", "slap", "frame_high"),
+             ("shaker", "tambourine", "block"),
         ("cowbell", "block", "triangle", "clap"), ("conga_high", "conga_low", "slap"),
     ),
-    "darbuka": Ensemble(("doum",), ("tek",), ("ka", "tek"), ("tambourine", "clap", "frame_high"), ("tek", "doum", "ka")),
-    "frame": Ensemble(("frame_low",), ("frame_high",), ("frame_high", "shaker"), ("tambourine",), ("frame_high", "frame_low")),
-    "orchestral": Ensemble(("timpani",), ("snare", "timpani"), ("triangle", "snare"), ("crash",), ("timpani", "snare"), ("crash",), False),
-    "foley": Ensemble(("zap", "frame_low", "bayan"), ("block", "clap", "blip"), ("shaker", "blip", "hat"), ("triangle", "zap")),
+    "darbuka": Ensemble(("doum",), ("tek",), ("ka", "tek"), ("tambourine", "clap", "frame_high"),
+         ("tek", "doum", "ka")),
+    "frame": Ensemble(("frame_low",), ("frame_high",), ("frame_high", "shaker"), ("tambourine",),
+         ("frame_high", "frame_low")),
+    "orchestral": Ensemble(("timpani",), ("snare", "timpani"), ("triangle", "snare"), ("crash",),
+         ("timpani", "snare"), ("crash",), False),
+    "foley": Ensemble(("zap", "frame_low", "bayan"), ("block", "clap", "blip"), ("shaker", "blip", "hat"),
+         ("triangle", "zap")),
 }  # fmt: skip
 
 
 def compose_pattern(rng: np.random.Generator, layout: Layout, ensemble: Ensemble, pulse: float) -> Bars:
-    """Compose one or two bars from metrical weights: low strokes on strong places, an answer, a time-keeper."""
+    """Compose one or two bars from metrical weights: low strokes on strong places, an answer, a
+    time-keeper."""
     weights = layout.weights()
     division = layout.division
     bars = 2 if rng.random() < 0.3 else 1
@@ -145,7 +151,8 @@ def drum_part(
     dynamics: Dynamics,
     strokes: dict[str, int],
 ) -> Notes:
-    """A percussion part: a pattern for each section, small mutations, fills at phrase ends, crashes after them."""
+    """A percussion part: a pattern for each section, small mutations, fills at phrase ends, crashes after
+    them."""
     notes = Notes()
     mutation = rng.uniform(0, 0.1) if rng.random() < 0.6 else 0.0
     weak = layout.weights() < 2
@@ -248,7 +255,8 @@ BOLS: tuple[tuple[tuple[str, ...], float], ...] = (
 def theka_part(
     rng: np.random.Generator, layout: Layout, phrases: list[Phrase], pulse: float, strokes: dict[str, int]
 ) -> Notes:
-    """A cycle of named strokes, one or two a pulse, with a resonant stroke on the first and an empty (khali) group."""
+    """A cycle of named strokes, one or two a pulse, with a resonant stroke on the first and an empty (khali)
+    group."""
     notes = Notes()
     groups = set(layout.group_starts().tolist())
     opening = one_of(rng, [bol for bol, _ in BOLS[:2]])

@@ -1,7 +1,8 @@
 """The metrical forms of every class, as a table.
 
-A form is a bar: pulses in groups. The class follows the METER2800 convention: compound bars count their beats or
-fold to 3 (6/8, 9/8 -> 3; 12/8 -> 4), 2/4 and 2/2 -> 4, additive bars are themselves. To add one, add a line.
+A form is a bar: pulses in groups. The class follows the METER2800 convention: compound bars count their beats
+or fold to 3 (6/8, 9/8 -> 3; 12/8 -> 4), 2/4 and 2/2 -> 4, additive bars are themselves. To add one, add a
+line.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from beatmeter.errors import ConfigError
 
 @dataclass(frozen=True)
 class Form:
-    """groups: pulses per group. unit: "quarter" (each pulse is a beat) or "eighth" (group starts are beats)."""
+    """groups: pulses per group. unit: "quarter" (each pulse is a beat) or "eighth" (group starts are
+    beats)."""
 
     meter: int
     name: str
@@ -78,7 +80,8 @@ FORMS: tuple[Form, ...] = (
 
 
 def draw_form(rng: np.random.Generator, meter: int, options: SynthOptions) -> tuple[Form, float]:
-    """Draw (form, pulse in seconds) of a class: the bar length first, from one distribution for all classes."""
+    """Draw (form, pulse in seconds) of a class: the bar length first, from one distribution for all
+    classes."""
     forms = [form for form in FORMS if form.meter == meter]
     for _ in range(1000):
         low, high = options.bar_seconds

@@ -81,8 +81,9 @@ def draw_harmony(
 ) -> Harmony:
     """Draw chords for a piece.
 
-    rhythm: how often chords change: "static", "two_bars", "bar", "half" (sometimes also inside the bar), "group" or
-    "mixed". loop: one progression of a phrase is repeated (songs), otherwise phrases end on a cadence.
+    rhythm: how often chords change: "static", "two_bars", "bar", "half" (sometimes also inside the bar),
+    "group" or "mixed". loop: one progression of a phrase is repeated (songs), otherwise phrases end on a
+    cadence.
     """
     scale = SCALES[pick(rng, tuple(zip(SCALES, (5, 3, 1.5, 1.5, 1, 0.7, 0.4, 0.4), strict=True)))]
     starts: list[float] = []

@@ -1,7 +1,7 @@
 """Percussion: every stroke is a few damped modes, a pitch sweep and a band of decaying noise.
 
-`STROKES` is the table of timbres; each render draws its own instance inside the ranges of a row. To add a timbre,
-add a row and name it in a pattern.
+`STROKES` is the table of timbres; each render draws its own instance inside the ranges of a row. To add a
+timbre, add a row and name it in a pattern.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ PLATE = (1.0, 1.41, 1.93, 2.49, 3.17, 3.85, 4.61)
 
 @dataclass(frozen=True)
 class Stroke:
-    """tone: Hz of the lowest mode. sweep: starting pitch over final pitch. ring, hiss: decay times in s (1/e).
+    """tone: Hz of the lowest mode. sweep: starting pitch over final pitch. ring, hiss: decay times in s
+    (1/e).
 
     noise: level of the noise against the modes (1 = only noise); band: its Hz. attack: s.
     """

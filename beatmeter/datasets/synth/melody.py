@@ -28,9 +28,11 @@ STEPS = ((-1, 4.0), (1, 4.0), (0, 1.5), (-2, 1.3), (2, 1.5), (3, 0.5), (-3, 0.4)
 
 @dataclass(frozen=True)
 class MelodyStyle:
-    """low, high: MIDI range. density: 0-1. exact: motifs return note for note (riffs). rest: chance of a breath.
+    """low, high: MIDI range. density: 0-1. exact: motifs return note for note (riffs). rest: chance of a
+    breath.
 
-    pickup: chance that phrases start before their bar. legato: sounding part of a note. ornaments: chance per note.
+    pickup: chance that phrases start before their bar. legato: sounding part of a note. ornaments: chance per
+    note.
     """
 
     low: int
@@ -97,7 +99,8 @@ def melody_part(
     pulse: float,
     dynamics: Dynamics,
 ) -> Notes:
-    """A melody over all phrases. Sections share motifs with their repeats; see MelodyStyle for the character."""
+    """A melody over all phrases. Sections share motifs with their repeats; see MelodyStyle for the
+    character."""
     notes = Notes()
     ladder = harmony.ladder(style.low, style.high)
     motifs: dict[tuple[str, str], tuple[list[float], list[int], int]] = {}

@@ -1,8 +1,9 @@
-"""Sounds without meter: noise, tones, hum, clicks and notes at random times, speech, weather, animals, machines.
+"""Sounds without meter: noise, tones, hum, clicks and notes at random times, speech, weather, animals,
+machines.
 
-`render_meterless(seed, kind)` gives the same sound in any process. What all kinds share: nothing in them returns at a lag that
-a beat or a bar could have, but by chance. `FITTED` are the kinds that a detector of meter may learn from; `UNSEEN` are never
-learned from, so they show how it does on sounds of another kind.
+`render_meterless(seed, kind)` gives the same sound in any process. What all kinds share: nothing in them
+returns at a lag that a beat or a bar could have, but by chance. `FITTED` are the kinds that a detector of
+meter may learn from; `UNSEEN` are never learned from, so they show how it does on sounds of another kind.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ STRUCK = tuple(name for name in FAMILIES if name not in HELD)
 
 
 def render_meterless(seed: int, kind: str, *, seconds: float = 30.0, sample_rate: int = 24000) -> Audio:
-    """(sample,) float32 at `sample_rate`, with a peak of at most 0.99: the sound of this seed and kind, one of `KINDS`."""
+    """(sample,) float32 at `sample_rate`, with a peak of at most 0.99: the sound of this seed and kind, one
+    of `KINDS`."""
     if kind not in SOUNDS:
         raise ConfigError(f"there is no sound {kind!r} without meter", nearest(kind, KINDS))
     if not 0.5 <= seconds <= 3600 or not 8000 <= sample_rate <= 192000:
@@ -111,7 +113,8 @@ def _notes(rng: np.random.Generator, n: int, rate: int) -> FloatArray:
 
 
 def _speech(rng: np.random.Generator, n: int, rate: int) -> FloatArray:
-    """Syllables of uneven length: a buzz whose pitch wanders through three moving formants, hissed consonants, pauses."""
+    """Syllables of uneven length: a buzz whose pitch wanders through three moving formants, hissed
+    consonants, pauses."""
     sound, at, pitch = np.zeros(n), 0, float(rng.uniform(85, 240))
     while at < n:
         if rng.random() < 0.13:

@@ -13,12 +13,14 @@ from beatmeter.errors import ConfigError
 class SynthOptions:
     """What a render draws from; the defaults are the training distribution.
 
-    tempo: lowest and highest pulse rate, per minute, of bars counted in quarters (eighths go three times as fast).
+    tempo: lowest and highest pulse rate, per minute, of bars counted in quarters (eighths go three times as
+        fast).
     bar_seconds: shortest and longest bar in seconds, drawn from one distribution for every class.
     class_weights: (class, weight) pairs for drawing the primary meter.
     style_weights: (style, factor) pairs that multiply the weights of the style table; 0 switches a style off.
-    The rest are probabilities: of two meters at once (polymeter, polyrhythm, hemiola), of expressive timing, of
-    swing, of starting in mid-bar, of silent ends, and of each effect.
+
+    The rest are probabilities: of two meters at once (polymeter, polyrhythm, hemiola), of expressive timing,
+    of swing, of starting in mid-bar, of silent ends, and of each effect.
     """
 
     tempo: tuple[float, float] = (40.0, 240.0)

@@ -6,17 +6,17 @@ A drum pattern takes three lines::
             snare="..o.o.",
             hat="x.x.x.")
 
-The second argument is the grouping of the bars it fits ("2+2+3"; see `forms.FORMS`). Each string is one or more whole
-bars; its length divided by the pulses of the bar gives its steps. `X` is loud, `x` normal, `o` soft, `-` a ghost,
-`.` a rest; `|` and spaces are only for the eye. Voices are names of `hits.STROKES`.
+The second argument is the grouping of the bars it fits ("2+2+3"; see `forms.FORMS`). Each string is one or
+more whole bars; its length divided by the pulses of the bar gives its steps. `X` is loud, `x` normal, `o`
+soft, `-` a ghost, `.` a rest; `|` and spaces are only for the eye. Voices are names of `hits.STROKES`.
 
 An accompaniment figure is written per group length, so that one line serves every meter::
 
     Figure("oom-pah", {2: "b. / .c", 3: "b.. / .cc", 4: "b.f. / .c.c"}, {2: "f. / .c", 3: "f.. / .cc"})
 
-The first table is for the first group of the bar, the second for later ones (the first again where it is missing).
-Lanes are separated by `/`: `b` bass, `o` bass in octaves, `f` its fifth, `c` chord, `0`-`5` chord tones from below,
-`-` holds the note before, `.` rests.
+The first table is for the first group of the bar, the second for later ones (the first again where it is
+missing). Lanes are separated by `/`: `b` bass, `o` bass in octaves, `f` its fifth, `c` chord, `0`-`5` chord
+tones from below, `-` holds the note before, `.` rests.
 """
 
 from __future__ import annotations
@@ -134,7 +134,8 @@ class Figure:
         symbols = {symbol for _, cell in cells for symbol in _clean(cell)} - set("bofc012345-./")
         if len(steps) != 1 or steps.pop() % 1 or len(lanes) != 1 or symbols:
             raise ConfigError(
-                f"figure {self.name!r}: lanes must agree in number and in whole steps per pulse {symbols or ''}"
+                f"figure {self.name!r}: lanes must agree in number and in whole steps per pulse "
+                f"{symbols or ''}"
             )
 
     @property

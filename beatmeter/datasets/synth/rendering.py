@@ -32,7 +32,8 @@ def render(
 ) -> Clip:
     """Render the clip of a seed: the same bytes in any process and any order.
 
-    meter: fix the primary class; None draws it. seconds: length of the audio. kind: one of `clip.KINDS`, None draws.
+    meter: fix the primary class; None draws it. seconds: length of the audio. kind: one of `clip.KINDS`, None
+    draws.
     """
     if meter is not None and meter not in METERS:
         raise ConfigError(f"meter must be one of {METERS}, got {meter}")

@@ -45,7 +45,8 @@ class Part:
     """One player. role: a key of `players.ROLES`. chance: of being there. level: dB against the other parts.
 
     families: instruments with weights (pitched roles). ensemble: a key of `drums.ENSEMBLES` (percussion).
-    centre: MIDI pitch. density: range of rhythmic density. same: shares the instrument of the named earlier part.
+    centre: MIDI pitch. density: range of rhythmic density. same: shares the instrument of the named earlier
+    part.
     """
 
     role: str
@@ -97,7 +98,8 @@ STYLES: tuple[Style, ...] = (
         Part("counter", 0.2, same=0, level=-3, centre=64, density=(0.0, 0.4)),
     ), SCORED, 0.4, CLASSICAL, 0.15, 0.15),
     Style("blocks", 1.2, (
-        Part("block", families=(("piano", 4), ("organ", 2), ("choir", 2), ("strings", 1), ("brass", 0.5)), centre=58),
+        Part("block", families=(("piano", 4), ("organ", 2), ("choir", 2), ("strings", 1), ("brass", 0.5)),
+             centre=58),
         Part("melody", 0.6, SINGING, level=1, centre=70, density=(0.0, 0.5)),
         Part("bass", 0.3, same=0, centre=41),
     ), SCORED, 0.5, (("bar", 2), ("half", 3), ("group", 3), ("mixed", 2)), 0.15, 0.2),
@@ -109,13 +111,15 @@ STYLES: tuple[Style, ...] = (
         Part("pad", 0.25, same=0, level=-5, centre=60),
     ), SCORED, 0.4, CLASSICAL, 0.1, 0.1),
     Style("counterpoint", 0.9, (
-        Part("melody", families=(("piano", 3), ("harpsichord", 2), ("organ", 2), ("strings", 2), ("flute", 1)), centre=74,
+        Part("melody", families=(("piano", 3), ("harpsichord", 2), ("organ", 2), ("strings", 2),
+             ("flute", 1)), centre=74,
              density=(0.3, 0.9)),
         Part("counter", same=0, centre=62, density=(0.2, 0.8)),
         Part("counter", 0.6, same=0, centre=50, density=(0.1, 0.6)),
     ), SCORED, 0.5, (("bar", 2), ("half", 3), ("group", 2)), 0.1, 0.1),
     Style("orchestra", 0.9, (
-        Part("melody", families=(("strings", 2), ("oboe", 1), ("brass", 1), ("flute", 1), ("clarinet", 1)), level=1, centre=74),
+        Part("melody", families=(("strings", 2), ("oboe", 1), ("brass", 1), ("flute", 1), ("clarinet", 1)),
+             level=1, centre=74),
         Part("pad", 0.6, (("strings", 3), ("brass", 1)), level=-4, centre=60),
         Part("figure", 0.7, (("strings", 2), ("pizzicato", 2), ("harp", 1)), level=-3, centre=60),
         Part("bass", 0.8, (("pizzicato", 1), ("strings", 1), ("upright", 1)), centre=40),
@@ -135,17 +139,22 @@ STYLES: tuple[Style, ...] = (
     Style("band", 2.6, (
         Part("drums", 0.93, ensemble="kit", level=1),
         Part("bass", 0.9, BASSES, centre=40),
-        Part("figure", 0.6, (("guitar", 3), ("distorted", 2), ("piano", 2), ("electric_piano", 1), ("muted_guitar", 1)), level=-4, centre=57),
-        Part("block", 0.3, (("guitar", 2), ("piano", 1), ("organ", 1)), level=-5, centre=58, density=(0.0, 0.6)),
-        Part("riff", 0.35, (("guitar", 2), ("distorted", 2), ("lead", 1), ("brass", 1), ("muted_guitar", 1)), level=-3, centre=54),
+        Part("figure", 0.6, (("guitar", 3), ("distorted", 2), ("piano", 2), ("electric_piano", 1),
+             ("muted_guitar", 1)), level=-4, centre=57),
+        Part("block", 0.3, (("guitar", 2), ("piano", 1), ("organ", 1)), level=-5, centre=58,
+             density=(0.0, 0.6)),
+        Part("riff", 0.35, (("guitar", 2), ("distorted", 2), ("lead", 1), ("brass", 1), ("muted_guitar", 1)),
+             level=-3, centre=54),
         Part("pad", 0.35, PADS, level=-8),
         Part("melody", 0.7, (("voice", 4), ("lead", 1), ("guitar", 1), ("brass", 1)), level=-1, centre=68),
     ), loop=0.8),
     Style("jazz", 0.8, (
         Part("drums", 0.85, ensemble="kit", level=-2),
         Part("bass", 0.9, (("upright", 4), ("bass", 1)), centre=40),
-        Part("block", 0.7, (("piano", 3), ("guitar", 1), ("electric_piano", 1)), level=-4, density=(0.0, 0.5)),
-        Part("melody", 0.8, (("brass", 2), ("clarinet", 1), ("piano", 1), ("lead", 0.3)), centre=69, density=(0.2, 0.9)),
+        Part("block", 0.7, (("piano", 3), ("guitar", 1), ("electric_piano", 1)), level=-4,
+             density=(0.0, 0.5)),
+        Part("melody", 0.8, (("brass", 2), ("clarinet", 1), ("piano", 1), ("lead", 0.3)), centre=69,
+             density=(0.2, 0.9)),
     ), (("steady", 2), ("human", 4)), 0.05),
     Style("percussion", 1.6, (
         Part("drums", ensemble="hands"),
@@ -155,7 +164,8 @@ STYLES: tuple[Style, ...] = (
     ), flat=0.2, steady=0.6),
     Style("theka", 2.2, (
         Part("theka"),
-        Part("drone", 0.75, (("tanpura", 4), ("plucked", 1), ("guitar", 0.7), ("harp", 0.5), ("reed", 0.7), ("strings", 0.5)), level=-3),
+        Part("drone", 0.75, (("tanpura", 4), ("plucked", 1), ("guitar", 0.7), ("harp", 0.5), ("reed", 0.7),
+             ("strings", 0.5)), level=-3),
         Part("riff", 0.25, (("reed", 2), ("bowed_solo", 1), ("plucked", 1)), level=-4, centre=64),
         Part("melody", 0.2, FOLK, level=-3, centre=66),
     ), (("machine", 3), ("steady", 2), ("human", 1.5)), 0.2, (("static", 3), ("bar", 1)), 0.5, 0.9),

@@ -17,8 +17,8 @@ class Layout:
     """Bars of one meter on the pulse axis of a piece.
 
     starts: (bar,) downbeats in pulses; one more than the bars that are played, as the end of the last.
-    groups: pulses per group. unit: length of this meter's pulse in pulses of the piece (not 1 in a polyrhythm).
-    division: ticks that a pulse is divided into (1-4).
+    groups: pulses per group. unit: length of this meter's pulse in pulses of the piece (not 1 in a
+    polyrhythm). division: ticks that a pulse is divided into (1-4).
     """
 
     starts: FloatArray
@@ -63,8 +63,8 @@ class Layout:
 class Timing:
     """The performed time of every pulse.
 
-    seconds: (pulse,) time of pulse `first` + index. swing: where the middle of a pulse falls, 0.5 is straight.
-    jitter: standard deviation of a note's onset around the curve, seconds.
+    seconds: (pulse,) time of pulse `first` + index. swing: where the middle of a pulse falls, 0.5 is
+    straight. jitter: standard deviation of a note's onset around the curve, seconds.
     """
 
     seconds: FloatArray
@@ -97,8 +97,8 @@ def draw_timing(
 ) -> Timing:
     """Draw a tempo curve.
 
-    feel: one of FEELS. pulse: mean pulse in seconds. bars, phrases: (n,) pulse positions of downbeats and of phrase
-    ends. origin: the pulse position that falls on 0 s.
+    feel: one of FEELS. pulse: mean pulse in seconds. bars, phrases: (n,) pulse positions of downbeats and of
+    phrase ends. origin: the pulse position that falls on 0 s.
     """
     first, last = int(np.floor(bars[0])) - 2, int(np.ceil(bars[-1])) + 3
     axis = np.arange(first, last, dtype=np.float64)

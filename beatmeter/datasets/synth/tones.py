@@ -102,7 +102,8 @@ class Instrument:
         self._notes: dict[int, Audio] = {}
 
     def note(self, pitch: int, seconds: float) -> Audio:
-        """(sample,) float32, about rms 0.2 at its loudest; at least `seconds` long unless it has died away."""
+        """(sample,) float32, about rms 0.2 at its loudest; at least `seconds` long unless it has died
+        away."""
         want = int((seconds + self.release) * self.rate) + 1
         if self.decay:
             want = min(want, int(5.0 * self._decay_of(pitch) * self.rate))

@@ -1,1 +1,2 @@
-"""WIKIMETER sets: works of a catalogue, downloaded, cut into segments and labelled. The files inside say how."""
+"""WIKIMETER sets: works of a catalogue, downloaded, cut into segments and labelled. The files inside say
+how."""

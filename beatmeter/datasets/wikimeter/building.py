@@ -1,4 +1,5 @@
-"""From a catalogue to a folder of labelled segments: search, refuse what does not fit, download, cut, record."""
+"""From a catalogue to a folder of labelled segments: search, refuse what does not fit, download, cut,
+record."""
 
 from __future__ import annotations
 
@@ -43,7 +44,8 @@ class Step:
 
 @dataclass
 class Outcome:
-    """What a run did: works made, works that were there, works that no candidate fitted, segments in the folder."""
+    """What a run did: works made, works that were there, works that no candidate fitted, segments in the
+    folder."""
 
     made: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
@@ -74,9 +76,9 @@ def build(
 ) -> Outcome:
     """Make the segments of all `works` in the folder `out`, `jobs` works at a time. `tick(1)` after each.
 
-    Works that are there stay, with the labels of this catalogue; works of earlier runs that are not in it stay as well.
-    Safe to stop at any moment and to run again. Raises DataError when downloads or ffmpeg are not to be had, when `out`
-    is no such folder, or when it cannot be written.
+    Works that are there stay, with the labels of this catalogue; works of earlier runs that are not in it
+    stay as well. Safe to stop at any moment and to run again. Raises DataError when downloads or ffmpeg are
+    not to be had, when `out` is no such folder, or when it cannot be written.
     """
     downloader.require()
     require_ffmpeg()
@@ -122,7 +124,8 @@ def _round(
     tick: Tick,
     outcome: Outcome,
 ) -> list[Record]:
-    """Try every work once. Returns those that took what another work of the same round had taken: they must look further."""
+    """Try every work once. Returns those that took what another work of the same round had taken: they must
+    look further."""
     again: list[Record] = []
     tasks = ((record, folder.staging()) for record in todo)
     owners = _owners(records.values())
@@ -162,7 +165,8 @@ def _owners(records: Iterable[Record]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Found:
-    """What came of one work: every refusal that still holds, and, when a candidate fitted, its source and its staged segments."""
+    """What came of one work: every refusal that still holds, and, when a candidate fitted, its source and its
+    staged segments."""
 
     refusals: tuple[Refusal, ...]
     source: Source | None = None
@@ -178,7 +182,8 @@ class _UnfitError(BeatmeterError):
 
 
 def _acquire(downloader: Downloader, limit: int, owners: dict[str, str], task: tuple[Record, Path]) -> Found:
-    """Try the candidates of a work, best first, until one fits. Runs in a process of its own when there are several jobs."""
+    """Try the candidates of a work, best first, until one fits. Runs in a process of its own when there are
+    several jobs."""
     record, staging = task
     refusals = [r for r in record.refusals if not r.again]
     known = {r.url for r in refusals}
@@ -242,7 +247,8 @@ def _require_length(work: Work, seconds: float, again: bool) -> None:
     shortest, longest = SHORTER * work.seconds, LONGER * work.seconds
     if not shortest <= seconds <= longest:
         raise _UnfitError(
-            f"it lasts {clock(seconds)}, expected {clock(work.seconds)} ({clock(shortest)} to {clock(longest)})",
+            f"it lasts {clock(seconds)}, expected {clock(work.seconds)} ({clock(shortest)} to "
+            f"{clock(longest)})",
             again,
         )
     if not spans(seconds):

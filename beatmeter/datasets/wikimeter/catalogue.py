@@ -1,11 +1,13 @@
-"""A catalogue: works of music with the meter that they are known for, to be found, downloaded and cut into segments.
+"""A catalogue: works of music with the meter that they are known for, to be found, downloaded and cut into
+segments.
 
     artist,title,meters,seconds,tune,people,source,verified,note
     Dave Brubeck Quartet,Take Five,5,324,,Paul Desmond,,no,
 
-`meters` is written as everywhere (`7`, `3,4`, `3:0.7,4:1`), `seconds` is the expected length. The rest may be absent:
-`tune` names the piece where the title does not, `people` further names that belong to it (by `;`), `source` is a URL to
-take it from instead of a search, `verified` says whether somebody has listened for the meter.
+`meters` is written as everywhere (`7`, `3,4`, `3:0.7,4:1`), `seconds` is the expected length. The rest may be
+absent: `tune` names the piece where the title does not, `people` further names that belong to it (by `;`),
+`source` is a URL to take it from instead of a search, `verified` says whether somebody has listened for the
+meter.
 """
 
 from __future__ import annotations
@@ -58,8 +60,8 @@ class Work:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Whatever this work shares with others that must stay in its split: artist, people, tune, in plain letters.
-        `Traditional ...` is nobody."""
+        """Whatever this work shares with others that must stay in its split: artist, people, tune, in plain
+        letters. `Traditional ...` is nobody."""
         people = [
             f"artist {plain(name)}"
             for name in (self.artist, *self.people)
@@ -69,7 +71,8 @@ class Work:
 
 
 def file_name(text: str) -> str:
-    """A name for files: letters and digits of any script, everything else as single hyphens, apostrophes dropped."""
+    """A name for files: letters and digits of any script, everything else as single hyphens, apostrophes
+    dropped."""
     folded = unicodedata.normalize("NFC", text)
     kept = "".join("" if c in "'’ʼ`" else c if unicodedata.category(c)[0] in "LNM" else " " for c in folded)
     name = "-".join(kept.split())
@@ -91,8 +94,8 @@ def plain(name: str) -> str:
 
 
 def read_catalogue(path: Path, classes: Sequence[str]) -> list[Work]:
-    """The works of a catalogue table, or of all tables in a folder. Raises DataError (file:line) for the first row that
-    cannot be used, and for two works whose files would have the same names."""
+    """The works of a catalogue table, or of all tables in a folder. Raises DataError (file:line) for the
+    first row that cannot be used, and for two works whose files would have the same names."""
     if not path.exists():
         raise DataError(
             f"there is no catalogue {shown(path)}",
@@ -159,7 +162,8 @@ def _work(row: Row, classes: Sequence[str]) -> Work:
 
 
 def groups(works: Iterable[Work]) -> dict[str, str]:
-    """The group of every song: works that share an artist, a tune or further people are one group, also through others.
+    """The group of every song: works that share an artist, a tune or further people are one group, also
+    through others.
 
     It is called `song:` and its first song in the alphabet.
     """

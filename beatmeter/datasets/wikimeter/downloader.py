@@ -44,14 +44,14 @@ class Downloader(Protocol):
         """At most `limit` candidates, best first. Raises DownloadError."""
 
     def fetch(self, url: str, folder: Path, longest: float) -> Fetched:
-        """Download one candidate into `folder`, which is empty. Raises DownloadError, also when the source says that it
-        is longer than `longest` seconds."""
+        """Download one candidate into `folder`, which is empty. Raises DownloadError, also when the source
+        says that it is longer than `longest` seconds."""
 
 
 @dataclass(frozen=True)
 class YtDlp:
-    """Downloads through yt-dlp. `where` is its search prefix (ytsearch, scsearch); `pause` are seconds before each
-    download, out of politeness."""
+    """Downloads through yt-dlp. `where` is its search prefix (ytsearch, scsearch); `pause` are seconds before
+    each download, out of politeness."""
 
     where: str = "ytsearch"
     pause: float = 2.0

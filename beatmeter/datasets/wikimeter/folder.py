@@ -1,13 +1,15 @@
-"""The folder of a WIKIMETER set: one record per work is the truth, the tables are written anew from the records.
+"""The folder of a WIKIMETER set: one record per work is the truth, the tables are written anew from the
+records.
 
     OUT/wikimeter.tab            the labels, in the columns of METER2800, and the group of every segment
     OUT/WIKI/{song}_seg00.flac   the segments
-    OUT/licences.csv             per segment: what its source says of licence and uploader, and where it came from
+    OUT/licences.csv             per segment: licence and uploader by its source, and where it came from
     OUT/rejected.csv             every candidate that was turned down, with its reason
     OUT/works/{song}.json        the records
     OUT/tmp/                     downloads in flight
 
-A work counts when its record is written, which comes last: killed at any moment, the folder holds whole works only.
+A work counts when its record is written, which comes last: killed at any moment, the folder holds whole works
+only.
 """
 
 from __future__ import annotations
@@ -51,7 +53,8 @@ _REJECTED = ("artist", "title", "url", "candidate", "reason", "time", "tried_aga
 
 @dataclass(frozen=True)
 class Refusal:
-    """A candidate that was turned down. `again`: it is tried again by the next run, because the reason may pass."""
+    """A candidate that was turned down. `again`: it is tried again by the next run, because the reason may
+    pass."""
 
     url: str
     candidate: str
@@ -122,7 +125,8 @@ class WikiFolder:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder; what earlier runs left in flight is thrown away. Raises DataError when another process holds it."""
+        """Hold the folder; what earlier runs left in flight is thrown away. Raises DataError when another
+        process holds it."""
         if self.path.exists() and (
             not self.path.is_dir() or (any(self.path.iterdir()) and not self._works.is_dir())
         ):
@@ -183,7 +187,8 @@ class WikiFolder:
         write_json(self._works / f"{record.work.song}.json", record.to_json(), ensure_ascii=False)
 
     def write_tables(self, records: Iterable[Record]) -> None:
-        """Labels, licences and rejections of all records. Segments of their songs that they do not name are deleted first."""
+        """Labels, licences and rejections of all records. Segments of their songs that they do not name are
+        deleted first."""
         every = sorted(records, key=lambda r: r.work.song)
         named, songs = {s.file for r in every for s in r.segments}, {r.work.song for r in every}
         for path in (self.path / SOURCE).glob("*_seg*.flac"):
@@ -253,7 +258,8 @@ def _size(path: Path) -> int | None:
 
 
 def _lock(descriptor: int) -> bool:
-    """Take the lock of an open file; it goes with the process, however that ends. Without locks here, take it as taken."""
+    """Take the lock of an open file; it goes with the process, however that ends. Without locks here, take it
+    as taken."""
     try:
         import fcntl
     except ImportError:

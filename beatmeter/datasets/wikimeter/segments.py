@@ -18,14 +18,16 @@ SKIP_ABOVE = 40.0  # only of songs that are longer than this
 
 
 def spans(seconds: float) -> list[tuple[float, float]]:
-    """Start and end (seconds) of every segment of a song of this length; none when it is shorter than SHORTEST."""
+    """Start and end (seconds) of every segment of a song of this length; none when it is shorter than
+    SHORTEST."""
     first, last = (SKIP, seconds - SKIP) if seconds > SKIP_ABOVE else (0.0, seconds)
     starts = [first + LENGTH * i for i in range(min(MOST, math.ceil((last - first) / LENGTH)))]
     return [(start, min(start + LENGTH, last)) for start in starts if last - start >= SHORTEST]
 
 
 def cut(audio: Path, seconds: float, song: str, folder: Path) -> list[tuple[float, float, Path]]:
-    """Write the segments of a file of this length to `folder`: start, end (seconds) and file of each. Raises AudioError."""
+    """Write the segments of a file of this length to `folder`: start, end (seconds) and file of each. Raises
+    AudioError."""
     pieces = [
         (start, end, folder / f"{song}_seg{i:02d}.flac") for i, (start, end) in enumerate(spans(seconds))
     ]

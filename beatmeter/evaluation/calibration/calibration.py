@@ -1,4 +1,5 @@
-"""Fit on validation, kept as JSON beside a run: calibrated probabilities, thresholds of a second meter, when to abstain."""
+"""Fit on validation, kept as JSON beside a run: calibrated probabilities, thresholds of a second meter, when
+to abstain."""
 
 from __future__ import annotations
 
@@ -45,14 +46,16 @@ WITNESSES = 30  # answers that such a share takes
 
 @dataclass(frozen=True)
 class Calibration:
-    """What validation taught about scores: a map per class, `thresholds[name]` (class,), the share of items that have each
-    class (`prevalence`), what abstaining brings, and where it was fitted.
+    """What validation taught about scores: a map per class, `thresholds[name]` (class,), the share of items
+    that have each class (`prevalence`), what abstaining brings, and where it was fitted.
 
-    `sure` is the row of `selective` from which answers are called sure: the one of highest coverage with at least 95 % right of 30
-    answers or more; None where there is none. `presence` tells music from sound without meter; None where that was not fitted.
+    `sure` is the row of `selective` from which answers are called sure: the one of highest coverage with at
+    least 95 % right of 30 answers or more; None where there is none. `presence` tells music from sound
+    without meter; None where that was not fitted.
 
-    `evaluation` and `production` are the 95th and 99th percentile of the noise floor of calibrated scores; `best_f1` is where
-    the F1 of the class is highest. `log_loss[kind]` (class,) is the cross-validated log loss that decided.
+    `evaluation` and `production` are the 95th and 99th percentile of the noise floor of calibrated scores;
+    `best_f1` is where the F1 of the class is highest. `log_loss[kind]` (class,) is the cross-validated log
+    loss that decided.
     """
 
     classes: tuple[str, ...]
@@ -69,11 +72,12 @@ class Calibration:
     def fit(
         cls, validation: ClassPredictions, kind: str = "auto", folds: int = 5, seed: int = 0
     ) -> Calibration:
-        """Choose the kind of map per class by cross-validated log loss over groups, then fit it on all of `validation`.
+        """Choose the kind of map per class by cross-validated log loss over groups, then fit it on all of
+        `validation`.
 
-        The simplest kind within one standard error of the best is taken, so noise does not buy an isotonic curve.
-        Thresholds and the abstention table come from the out-of-fold probabilities. Raises EvaluationError when there are too
-        few labelled groups, or for an unknown kind.
+        The simplest kind within one standard error of the best is taken, so noise does not buy an isotonic
+        curve. Thresholds and the abstention table come from the out-of-fold probabilities. Raises
+        EvaluationError when there are too few labelled groups, or for an unknown kind.
         """
         if kind not in ("auto", *KINDS):
             raise EvaluationError(f"there is no calibration {kind!r}", nearest(kind, ("auto", *KINDS)))
@@ -120,8 +124,9 @@ class Calibration:
     def __call__(self, scores: Array, priors: Mapping[str, float] | None = None) -> Array:
         """(item, class) scores to calibrated probabilities, under other `priors` when they are given.
 
-        A prior is the chance that a piece has this meter at all, whatever else it has; classes that are not named keep their
-        share in validation. Odds are multiplied by the ratio of new to old prior odds (Saerens et al., 2002, per class).
+        A prior is the chance that a piece has this meter at all, whatever else it has; classes that are not
+        named keep their share in validation. Odds are multiplied by the ratio of new to old prior odds
+        (Saerens et al., 2002, per class).
         """
         calibrated = apply_maps(self.maps, scores)
         if not priors:
@@ -152,7 +157,8 @@ class Calibration:
         """Predictions with calibrated scores; classes must be those of the calibration, in any order."""
         if set(predictions.classes) != set(self.classes):
             raise EvaluationError(
-                f"the calibration knows the classes {', '.join(self.classes)}, the predictions {', '.join(predictions.classes)}",
+                f"the calibration knows the classes {', '.join(self.classes)}, the predictions "
+                f"{', '.join(predictions.classes)}",
                 "Calibrate this model on its own validation split.",
             )
         at = [self.classes.index(c) for c in predictions.classes]
@@ -168,15 +174,16 @@ class Calibration:
         return np.array(self.thresholds[name])
 
     def second_meter(self, calibrated: Array, threshold: str = "production") -> Array:
-        """(item,) index of the second class where its calibrated score is above its threshold, else -1: polyrhythm."""
+        """(item,) index of the second class where its calibrated score is above its threshold, else -1:
+        polyrhythm."""
         order = np.argsort(-calibrated, axis=1, kind="stable")[:, :2]
         second = np.take_along_axis(calibrated, order, axis=1)[:, 1]
         result: Array = np.where(second > self.threshold(threshold)[order[:, 1]], order[:, 1], -1)
         return result
 
     def confident_above(self, coverage: float | None = None, accuracy: float | None = None) -> float:
-        """The score of the answer above which to answer: so that a share `coverage` of items is answered, or so that the
-        answered ones are right with at least `accuracy`, as it was on validation."""
+        """The score of the answer above which to answer: so that a share `coverage` of items is answered, or
+        so that the answered ones are right with at least `accuracy`, as it was on validation."""
         if (coverage is None) == (accuracy is None):
             raise EvaluationError("abstaining takes either a coverage or an accuracy")
         wanted = coverage if coverage is not None else accuracy
@@ -290,8 +297,8 @@ def _losses(scores: Array, present: Array) -> Array:
 
 
 def _choose(losses: Mapping[str, Array], groups: Sequence[str]) -> str:
-    """The first kind, simplest first, whose loss is not more than one standard error above the best; the error is that of
-    the difference, over groups."""
+    """The first kind, simplest first, whose loss is not more than one standard error above the best; the
+    error is that of the difference, over groups."""
     best = min(losses, key=lambda name: float(losses[name].mean()))
     member = group_index(groups)
     for name in (k for k in KINDS if k in losses):

@@ -15,7 +15,8 @@ Fit = Callable[[Array, Array], Callable[[Array], Array]]
 
 
 def fold_of(p: ClassPredictions, folds: int, seed: int = 0) -> Array:
-    """(item,) fold number. Groups stay whole and are dealt out class by class, so every fold sees every class where it can.
+    """(item,) fold number. Groups stay whole and are dealt out class by class, so every fold sees every class
+    where it can.
 
     Raises EvaluationError with fewer than two groups.
     """
@@ -36,7 +37,8 @@ def fold_of(p: ClassPredictions, folds: int, seed: int = 0) -> Array:
 
 
 def out_of_fold(p: ClassPredictions, folds: int, seed: int, fit: Fit) -> Array:
-    """(item, class) scores of every item by a fit on the other folds. `fit(scores, present)` returns the function to apply."""
+    """(item, class) scores of every item by a fit on the other folds. `fit(scores, present)` returns the
+    function to apply."""
     fold = fold_of(p, folds, seed)
     out = np.empty(p.scores.shape)
     for k in np.unique(fold):

@@ -1,4 +1,5 @@
-"""Logistic regression on soft targets and weighted items, by Newton's method: what Platt's line, stacking and presence are fitted by.
+"""Logistic regression on soft targets and weighted items, by Newton's method: what Platt's line, stacking and
+presence are fitted by.
 
 scikit-learn's takes whole classes only: soft targets would enter twice, and its solvers stop earlier.
 """
@@ -23,10 +24,12 @@ def fit_logistic(
     centre: Array | float = 0.0,
     start: Array | None = None,
 ) -> Array:
-    """(column,) coefficients w that minimise the log loss of `design` (item, column) w against `targets` (item,) in [0, 1],
-    items weighted by `weight`, plus half of `penalty` (column,) times the squared distance from `centre`.
+    """(column,) coefficients w that minimise the log loss of `design` (item, column) w against `targets`
+    (item,) in [0, 1], items weighted by `weight`, plus half of `penalty` (column,) times the squared distance
+    from `centre`.
 
-    The loss is convex, so Newton's method with backtracking finds the one minimum; `start` (default: `centre`) only saves steps.
+    The loss is convex, so Newton's method with backtracking finds the one minimum; `start` (default:
+    `centre`) only saves steps.
     """
     centre = np.broadcast_to(np.asarray(centre, dtype=np.float64), penalty.shape)
     w: Array = np.array(centre if start is None else start, dtype=np.float64)

@@ -1,4 +1,5 @@
-"""From scores to calibrated probabilities, one class at a time: nothing, temperature, Platt's line, or an isotonic curve.
+"""From scores to calibrated probabilities, one class at a time: nothing, temperature, Platt's line, or an
+isotonic curve.
 
 Each is fitted by maximum likelihood on presence of the class and kept as plain numbers.
 """
@@ -32,7 +33,8 @@ def logit(p: Array) -> Array:
 @dataclass(frozen=True)
 class ScoreMap:
     """How the scores of one class become probabilities. `kind` is one of KINDS, `parameters` its numbers:
-    `slope` (temperature: 1 / T), `slope` and `intercept` (platt), `at` and `value` (isotonic, joined by straight lines)."""
+    `slope` (temperature: 1 / T), `slope` and `intercept` (platt), `at` and `value` (isotonic, joined by
+    straight lines)."""
 
     kind: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
@@ -73,8 +75,8 @@ class ScoreMap:
 
 
 def fit_temperature(scores: Array, present: Array) -> ScoreMap:
-    """One slope 1 / T on the logits of any shape, minimising log loss (Guo et al., ICML 2017). The likelihood is convex in the
-    slope, so its derivative is bisected."""
+    """One slope 1 / T on the logits of any shape, minimising log loss (Guo et al., ICML 2017). The likelihood
+    is convex in the slope, so its derivative is bisected."""
     z, y = logit(scores).ravel(), present.ravel().astype(np.float64)
     low, high = np.log(SLOPES[0]), np.log(SLOPES[1])
     for _ in range(60):
@@ -87,8 +89,8 @@ def fit_temperature(scores: Array, present: Array) -> ScoreMap:
 
 
 def fit_platt(scores: Array, present: Array) -> ScoreMap | None:
-    """Slope and intercept on the logit with Platt's soft targets (Platt 1999; Lin, Lin and Weng 2007). None when the slope is not
-    above 0: such scores say the opposite of what they should."""
+    """Slope and intercept on the logit with Platt's soft targets (Platt 1999; Lin, Lin and Weng 2007). None
+    when the slope is not above 0: such scores say the opposite of what they should."""
     y = present.astype(bool)
     positives, negatives = int(y.sum()), int((~y).sum())
     targets = np.where(y, (positives + 1) / (positives + 2), 1 / (negatives + 2))
@@ -101,8 +103,8 @@ def fit_platt(scores: Array, present: Array) -> ScoreMap | None:
 
 
 def fit_isotonic(scores: Array, present: Array) -> ScoreMap:
-    """The non-decreasing curve of least squares through the outcomes (scikit-learn: IsotonicRegression), kept half an item away
-    from 0 and 1 so that no answer is called impossible."""
+    """The non-decreasing curve of least squares through the outcomes (scikit-learn: IsotonicRegression), kept
+    half an item away from 0 and 1 so that no answer is called impossible."""
     from sklearn.isotonic import IsotonicRegression
 
     fitted = IsotonicRegression().fit(scores.astype(np.float64), present.astype(np.float64))
@@ -114,8 +116,8 @@ def fit_isotonic(scores: Array, present: Array) -> ScoreMap:
 def fit_maps(scores: Array, present: Array, kind: str, fewest: int) -> list[ScoreMap]:
     """One map of this kind per class, from (item, class) scores and presence.
 
-    A temperature is shared by all classes. Platt and isotonic need `fewest` items with the class and without; where
-    they are lacking, or Platt's slope is not above 0, the shared temperature stands in.
+    A temperature is shared by all classes. Platt and isotonic need `fewest` items with the class and without;
+    where they are lacking, or Platt's slope is not above 0, the shared temperature stands in.
     """
     if kind == "none":
         return [ScoreMap("none")] * scores.shape[1]

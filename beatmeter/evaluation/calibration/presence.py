@@ -1,7 +1,8 @@
-"""Whether there is a meter at all: a logistic regression on what the head's last layer reads, music against meterless sounds.
+"""Whether there is a meter at all: a logistic regression on what the head's last layer reads, music against
+meterless sounds.
 
-Fitted beside the calibration of a run, with the threshold where a small share of validation music is refused by fits that do not
-know it.
+Fitted beside the calibration of a run, with the threshold where a small share of validation music is refused
+by fits that do not know it.
 """
 
 from __future__ import annotations
@@ -25,10 +26,11 @@ FEWEST = 10  # pieces of music, and sounds
 
 @dataclass(frozen=True)
 class Presence:
-    """Log odds of a meter are `weights` (value,) times the evidence, plus `intercept`; `about` says where they come from.
+    """Log odds of a meter are `weights` (value,) times the evidence, plus `intercept`; `about` says where
+    they come from.
 
-    Odds of 1 are the threshold: below, no meter is heard. So a probability from here has no more meaning than the balance of
-    errors at the threshold: 2.5 % of validation music is refused.
+    Odds of 1 are the threshold: below, no meter is heard. So a probability from here has no more meaning than
+    the balance of errors at the threshold: 2.5 % of validation music is refused.
     """
 
     weights: tuple[float, ...]
@@ -43,11 +45,12 @@ class Presence:
             )
 
     def __call__(self, evidence: Array) -> Array:
-        """(item, value) evidence to (item,) probabilities that a meter is heard. Raises EvaluationError for evidence of another
-        length."""
+        """(item, value) evidence to (item,) probabilities that a meter is heard. Raises EvaluationError for
+        evidence of another length."""
         if evidence.shape[-1] != len(self.weights):
             raise EvaluationError(
-                f"the calibration tells meter from none by {len(self.weights)} values, this model gives {evidence.shape[-1]}",
+                f"the calibration tells meter from none by {len(self.weights)} values, this model gives "
+                f"{evidence.shape[-1]}",
                 "Run `beatmeter calibrate` again.",
             )
         result: Array = expit(evidence @ np.array(self.weights) + self.intercept)
@@ -59,13 +62,16 @@ class Presence:
     ) -> Presence:
         """From evidence (item, value) of music and of sounds without meter.
 
-        The threshold is set by fits that know other music only. `about` tells of each kind of sound how much of it is refused by a
-        fit that knows no sound of that kind. Raises EvaluationError for too little of either.
+        The threshold is set by fits that know other music only. `about` tells of each kind of sound how much
+        of it is refused by a fit that knows no sound of that kind. Raises EvaluationError for too little of
+        either.
         """
         if min(len(set(groups)), len(sounds)) < FEWEST:
             raise EvaluationError(
-                f"{len(set(groups))} pieces of music and {len(sounds)} sounds are too few to tell meter from none",
-                f"It takes {FEWEST} of both: use a validation split with more songs, or leave this out with --sounds 0.",
+                f"{len(set(groups))} pieces of music and {len(sounds)} sounds are too few to tell meter from "
+                "none",
+                f"It takes {FEWEST} of both: use a validation split with more songs, or leave this out with "
+                "--sounds 0.",
             )
         evidence = np.concatenate([music, sounds]).astype(np.float64)
         present = np.arange(len(evidence)) < len(music)
@@ -98,7 +104,8 @@ class Presence:
 
     @classmethod
     def join(cls, parts: Mapping[str, Presence], shares: Mapping[str, float]) -> Presence:
-        """For evidence laid end to end in the order of `parts`: the mean of their log odds, weighted by `shares`."""
+        """For evidence laid end to end in the order of `parts`: the mean of their log odds, weighted by
+        `shares`."""
         total = sum(shares[name] for name in parts)
         weights = [w * shares[name] / total for name, part in parts.items() for w in part.weights]
         intercept = sum(part.intercept * shares[name] / total for name, part in parts.items())
@@ -106,7 +113,8 @@ class Presence:
 
 
 def _logistic(evidence: Array, present: Array) -> tuple[Array, float]:
-    """Weights and intercept of a logistic regression in which both sides count alike, with a ridge on standardised values."""
+    """Weights and intercept of a logistic regression in which both sides count alike, with a ridge on
+    standardised values."""
     mean, scale = evidence.mean(axis=0), evidence.std(axis=0)
     scale = np.where(scale > 1e-9, scale, 1.0)
     design = np.column_stack([(evidence - mean) / scale, np.ones(len(evidence))])

@@ -15,7 +15,8 @@ COVERAGES = tuple(round(1 - 0.05 * k, 2) for k in range(20))  # 1.0, 0.95, ..., 
 
 @dataclass(frozen=True)
 class SelectiveRow:
-    """Items whose highest score is at least `threshold`: the share of all (`coverage`), and their accuracy with its interval."""
+    """Items whose highest score is at least `threshold`: the share of all (`coverage`), and their accuracy
+    with its interval."""
 
     coverage: float
     threshold: float
@@ -25,7 +26,8 @@ class SelectiveRow:
 
 
 def selective_table(p: ClassPredictions) -> list[SelectiveRow]:
-    """One row per coverage from all items down to the surest twentieth. Coverage counts whole runs of equal scores."""
+    """One row per coverage from all items down to the surest twentieth. Coverage counts whole runs of equal
+    scores."""
     labelled = p.take(p.primary >= 0)
     right, confidence = correct(labelled.scores, labelled.primary), labelled.scores.max(axis=1)
     falling = np.sort(confidence)[::-1]

@@ -14,7 +14,8 @@ from beatmeter.schema.records import Key
 
 @dataclass(frozen=True)
 class Aligned:
-    """Predictions by name, all of the same items in the same order, and how many items of each were left out."""
+    """Predictions by name, all of the same items in the same order, and how many items of each were left
+    out."""
 
     members: Mapping[str, ClassPredictions]
     left_out: Mapping[str, int]
@@ -23,8 +24,9 @@ class Aligned:
 def align(members: Mapping[str, ClassPredictions], common: bool = False) -> Aligned:
     """Bring all members into the order of the first, in items and in classes.
 
-    Every member must know the same classes, have the same items and give them the same labels and groups; with `common`,
-    items that are not in all of them are left out. Raises EvaluationError that names the first thing that differs.
+    Every member must know the same classes, have the same items and give them the same labels and groups;
+    with `common`, items that are not in all of them are left out. Raises EvaluationError that names the first
+    thing that differs.
     """
     names = list(members)
     first = members[names[0]]
@@ -36,7 +38,8 @@ def align(members: Mapping[str, ClassPredictions], common: bool = False) -> Alig
             lacking, whole = next((other, name) for other in names if known[name] - known[other])
             missing = sorted(known[whole] - known[lacking])
             raise EvaluationError(
-                f"{lacking} lacks {len(missing)} of the {len(known[whole])} items of {whole}, first {missing[0][0]!r}",
+                f"{lacking} lacks {len(missing)} of the {len(known[whole])} items of {whole}, first "
+                f"{missing[0][0]!r}",
                 "Compare the items that all have with --common, or predict the same split with all of them.",
             )
     if not shared:
@@ -57,7 +60,8 @@ def _in_order(
     if set(p.classes) != set(classes):
         raise EvaluationError(
             f"{first} answers the classes {', '.join(classes)}, {name} {', '.join(p.classes)}",
-            "Predictions can be compared when they know the same classes; add a score column of 0 for a class that a model does not know.",
+            "Predictions can be compared when they know the same classes; add a score column of 0 for a "
+            "class that a model does not know.",
         )
     return with_classes(p.align(order), classes)
 
@@ -83,7 +87,8 @@ def _require_same_labels(first: str, a: ClassPredictions, second: str, b: ClassP
         i = int(labels.argmax())
         mine, theirs = (a.classes[p.primary[i]] if p.primary[i] >= 0 else "nothing" for p in (a, b))
         raise EvaluationError(
-            f"{first} and {second} label {int(labels.sum())} items differently, first {a.ids[i]!r}: {mine} and {theirs} as primary",
+            f"{first} and {second} label {int(labels.sum())} items differently, first {a.ids[i]!r}: {mine} "
+            f"and {theirs} as primary",
             "Use the same label file for both, or --corrections for all.",
         )
     if a.groups != b.groups:

@@ -1,4 +1,5 @@
-"""Which of several systems is better, and whether that can be known: paired tests on the same items, several seeds each."""
+"""Which of several systems is better, and whether that can be known: paired tests on the same items, several
+seeds each."""
 
 from __future__ import annotations
 
@@ -68,8 +69,8 @@ class System:
 
 @dataclass(frozen=True)
 class SystemMetric:
-    """A metric of one system: the mean over its seeds with an interval, and every seed's value with their standard deviation
-    (0 for one seed)."""
+    """A metric of one system: the mean over its seeds with an interval, and every seed's value with their
+    standard deviation (0 for one seed)."""
 
     mean: Estimate
     seeds: tuple[float, ...]
@@ -78,7 +79,8 @@ class SystemMetric:
 
 @dataclass(frozen=True)
 class MetricTest:
-    """Second system minus first in one metric: difference with interval, p-value, and p adjusted by Holm over the pairs."""
+    """Second system minus first in one metric: difference with interval, p-value, and p adjusted by Holm over
+    the pairs."""
 
     metric: str
     first: str
@@ -100,8 +102,8 @@ class MetricTest:
 
 @dataclass(frozen=True)
 class ClassChange:
-    """Items of one class that only the second system (`gains`) or only the first (`losses`) answers right; with several
-    seeds, the mean over all pairs of seeds."""
+    """Items of one class that only the second system (`gains`) or only the first (`losses`) answers right;
+    with several seeds, the mean over all pairs of seeds."""
 
     name: str
     items: int
@@ -111,8 +113,8 @@ class ClassChange:
 
 @dataclass(frozen=True)
 class Change:
-    """One item that two systems answer differently in right or wrong: its position among the items, its label, both answers,
-    and both scores of the label."""
+    """One item that two systems answer differently in right or wrong: its position among the items, its
+    label, both answers, and both scores of the label."""
 
     index: int
     id: str
@@ -128,9 +130,9 @@ class Change:
 class Pair:
     """Two systems on the same items: tests of every metric, items gained and lost, exact tests of accuracy.
 
-    With several seeds, items gained and lost are the mean over all pairs of seeds. `mcnemar` takes items as independent
-    (nan with several seeds); `sign_flip` lets whole groups swap sides and is the p-value
-    of accuracy in `tests`.
+    With several seeds, items gained and lost are the mean over all pairs of seeds. `mcnemar` takes items as
+    independent (nan with several seeds); `sign_flip` lets whole groups swap sides and is the p-value of
+    accuracy in `tests`.
     """
 
     first: str
@@ -178,11 +180,11 @@ def compare(
 ) -> Comparison:
     """Compare systems, each with one or several seeds, on the items they share.
 
-    Every other system is tested against the first, or all against all. Intervals and p-values come from the paired bootstrap
-    over groups, and over seeds where a system has several; accuracy is tested by sign flips of groups, which for single
-    items and single seeds is McNemar's test. Holm's correction runs over the pairs, for every metric on its own, and
-    there are enough replicates for it. Raises EvaluationError when fewer than two systems are given or the items do not fit
-    together.
+    Every other system is tested against the first, or all against all. Intervals and p-values come from the
+    paired bootstrap over groups, and over seeds where a system has several; accuracy is tested by sign flips
+    of groups, which for single items and single seeds is McNemar's test. Holm's correction runs over the
+    pairs, for every metric on its own, and there are enough replicates for it. Raises EvaluationError when
+    fewer than two systems are given or the items do not fit together.
     """
     if len(systems) < 2:
         raise EvaluationError(
@@ -219,7 +221,8 @@ def compare(
 def _draws(
     systems: Sequence[System], chosen: Sequence[Metric], replicates: int, seed: int
 ) -> dict[tuple[str, str], Array]:
-    """Bootstrap values (replicate,) of every system and metric, on the same draws of groups; the seeds of a system are drawn too."""
+    """Bootstrap values (replicate,) of every system and metric, on the same draws of groups; the seeds of a
+    system are drawn too."""
     random = np.random.default_rng(seed + 1)
     picks = {s.name: random.integers(0, s.seeds, (replicates, s.seeds)) for s in systems}
     values: dict[tuple[str, str], list[Array]] = {(s.name, m.name): [] for s in systems for m in chosen}
@@ -292,7 +295,8 @@ def _pair(
 
 
 def _changes(a: System, b: System, difference: Array) -> list[Change]:
-    """Items on which half of the seeds or more change from wrong to right or back, the largest change of score first."""
+    """Items on which half of the seeds or more change from wrong to right or back, the largest change of
+    score first."""
     p = a.runs[0]
     first, second = a.answers(), b.answers()
     before, after = (np.mean([r.scores for r in s.runs], axis=0) for s in (a, b))

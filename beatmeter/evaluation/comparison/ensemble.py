@@ -1,4 +1,5 @@
-"""Members into one: a weighted mean of probabilities, or logistic stacking of logits. Both learn from validation alone."""
+"""Members into one: a weighted mean of probabilities, or logistic stacking of logits. Both learn from
+validation alone."""
 
 from __future__ import annotations
 
@@ -47,8 +48,8 @@ Combine = Callable[[Sequence[Array]], Array]
 
 @dataclass(frozen=True)
 class Ensemble:
-    """How members become one. `method` is "mean" (`weights` by member, adding up to 1) or "stack" (`coefficients[class]` with
-    the `intercept` and one number per member, on logits)."""
+    """How members become one. `method` is "mean" (`weights` by member, adding up to 1) or "stack"
+    (`coefficients[class]` with the `intercept` and one number per member, on logits)."""
 
     classes: tuple[str, ...]
     members: tuple[str, ...]
@@ -84,7 +85,8 @@ class Ensemble:
         first = aligned[self.members[0]]
         if first.classes != self.classes:
             raise EvaluationError(
-                f"the ensemble knows the classes {', '.join(self.classes)}, its members {', '.join(first.classes)}"
+                f"the ensemble knows the classes {', '.join(self.classes)}, its members "
+                f"{', '.join(first.classes)}"
             )
         return _named(first, self.scores([aligned[m].scores for m in self.members]), name, self)
 
@@ -142,8 +144,8 @@ class Ensemble:
 
 @dataclass(frozen=True)
 class Fitted:
-    """An ensemble, its predictions of validation by fits on the other folds, which may be judged and calibrated, and the
-    members' predictions of the same items."""
+    """An ensemble, its predictions of validation by fits on the other folds, which may be judged and
+    calibrated, and the members' predictions of the same items."""
 
     ensemble: Ensemble
     validation: ClassPredictions
@@ -159,7 +161,8 @@ class Fitted:
         )
 
     def gain(self, name: str = "accuracy", seed: int = 0) -> Difference:
-        """What the ensemble adds to its best member on validation, in one metric, by the paired bootstrap over groups."""
+        """What the ensemble adds to its best member on validation, in one metric, by the paired bootstrap
+        over groups."""
         m, best = metric(name), self.members[self.best_member()]
         return paired_bootstrap(
             lambda w: m.value(best, w), lambda w: m.value(self.validation, w), best.groups, seed=seed
@@ -183,8 +186,8 @@ def fit_mean(
 ) -> Fitted:
     """A weighted mean of probabilities.
 
-    The first member starts with weight 1 and all others with 0. Then the weight whose rise by 0.05 helps `criterion` on
-    validation most rises, until none helps. `weights` given by hand are taken as they are.
+    The first member starts with weight 1 and all others with 0. Then the weight whose rise by 0.05 helps
+    `criterion` on validation most rises, until none helps. `weights` given by hand are taken as they are.
     """
     members = _aligned(validation, common)
     names, first = tuple(members), next(iter(members.values()))
@@ -210,7 +213,8 @@ def fit_mean(
 
 
 def tune(members: Sequence[ClassPredictions], criterion: Metric) -> Array:
-    """(member,) weights from 1, 0, 0, ... upward, by steps of 0.05, while the criterion gets better; the best single step each time."""
+    """(member,) weights from 1, 0, 0, ... upward, by steps of 0.05, while the criterion gets better; the best
+    single step each time."""
     sign = -1.0 if criterion.better == "lower" else 1.0
     stack = [p.scores for p in members]
 
@@ -241,8 +245,8 @@ def fit_stack(
 ) -> Fitted:
     """Logistic stacking: per class, a weighted sum of the members' logits for that class and an intercept.
 
-    Weights are held towards the plain mean of logits by a ridge, whose strength is chosen by cross-validated log loss over
-    groups. A class with fewer than ten items with it or without it keeps the plain mean.
+    Weights are held towards the plain mean of logits by a ridge, whose strength is chosen by cross-validated
+    log loss over groups. A class with fewer than ten items with it or without it keeps the plain mean.
     """
     members = _aligned(validation, common)
     names, first = tuple(members), next(iter(members.values()))
@@ -278,8 +282,8 @@ def fit_stack(
 
 
 def fit_weights(z: Array, present: Array, ridge: float) -> Array:
-    """(1 + member,) intercept and weights that minimise log loss + ridge / 2 |weights - 1 / members|^2. `z` (item, member) are
-    logits."""
+    """(1 + member,) intercept and weights that minimise log loss + ridge / 2 |weights - 1 / members|^2. `z`
+    (item, member) are logits."""
     n, m = z.shape
     centre, penalty = np.array([0.0, *[1 / m] * m]), np.array([1e-6, *[ridge] * m])
     return fit_logistic(np.column_stack([np.ones(n), z]), present, penalty, centre=centre)
@@ -344,7 +348,8 @@ def _about(p: ClassPredictions) -> dict[str, Any]:
 
 
 def _named(p: ClassPredictions, scores: Array, name: str, ensemble: Ensemble) -> ClassPredictions:
-    """`p` with other scores and with meta that says what it is; what was only true of the first member is gone."""
+    """`p` with other scores and with meta that says what it is; what was only true of the first member is
+    gone."""
     kept = {key: p.meta[key] for key in ("audio", "corrections") if key in p.meta}
     meta = {"run": name, "ensemble": {"members": list(ensemble.members), "method": ensemble.method}, **kept}
     return replace(p, scores=np.clip(scores, 0.0, 1.0), meta=meta)

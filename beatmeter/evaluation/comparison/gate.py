@@ -1,4 +1,5 @@
-"""The gate before an ensemble: is a new member different enough from what is there, and does it bring more than it costs?"""
+"""The gate before an ensemble: is a new member different enough from what is there, and does it bring more
+than it costs?"""
 
 from __future__ import annotations
 
@@ -30,10 +31,12 @@ RATIO = 1.5  # gains / losses
 
 @dataclass(frozen=True)
 class Gate:
-    """A candidate against what is there. `gains` are items that only the candidate answers right, `losses` those that only
-    the other does; `agreement` is (both right + both wrong) / n, `complementarity` gains / losses.
+    """A candidate against what is there. `gains` are items that only the candidate answers right, `losses`
+    those that only the other does; `agreement` is (both right + both wrong) / n, `complementarity` gains /
+    losses.
 
-    `either` is the share that at least one of them answers right: what a perfect choice between them would reach.
+    `either` is the share that at least one of them answers right: what a perfect choice between them would
+    reach.
     """
 
     candidate: str

@@ -1,7 +1,8 @@
-"""Diagnostics of meter predictions: is the model selective, does it hear two meters or leak, can its scores be trusted?
+"""Diagnostics of meter predictions: is the model selective, does it hear two meters or leak, can its scores
+be trusted?
 
-`diagnose` gives findings from ClassPredictions alone, for any regime and for predictions made elsewhere. `docs/diagnostics.md` says
-what each of them means.
+`diagnose` gives findings from ClassPredictions alone, for any regime and for predictions made elsewhere.
+`docs/diagnostics.md` says what each of them means.
 """
 
 from __future__ import annotations
@@ -97,9 +98,10 @@ def diagnose(
 ) -> list[Finding]:
     """All findings, the summary first.
 
-    Thresholds (noise floor, quadrants) and the source baseline are fitted on `validation` when it is given, and on the
-    predictions themselves, saying so, when not. `seed` is that of the bootstrap and of the permutation test. Raises
-    EvaluationError without labelled items, with a single class, or when validation has other classes.
+    Thresholds (noise floor, quadrants) and the source baseline are fitted on `validation` when it is given,
+    and on the predictions themselves, saying so, when not. `seed` is that of the bootstrap and of the
+    permutation test. Raises EvaluationError without labelled items, with a single class, or when validation
+    has other classes.
     """
     require_labels(predictions)
     p = predictions
@@ -107,7 +109,8 @@ def diagnose(
         raise EvaluationError(f"diagnostics compare classes, there is only {p.classes[0]!r}")
     if validation is not None and validation.classes != p.classes:
         raise EvaluationError(
-            f"validation has the classes {', '.join(validation.classes)}, the predictions {', '.join(p.classes)}"
+            f"validation has the classes {', '.join(validation.classes)}, the predictions "
+            f"{', '.join(p.classes)}"
         )
     fitting = validation if validation is not None and (validation.primary >= 0).any() else None
     found: list[Finding | None] = [

@@ -1,4 +1,5 @@
-"""How good the answers are, whether the source of a clip gives them away, how honest the scores are, and second meters."""
+"""How good the answers are, whether the source of a clip gives them away, how honest the scores are, and
+second meters."""
 
 from __future__ import annotations
 
@@ -24,8 +25,8 @@ from beatmeter.schema import ClassPredictions, Finding
 
 
 def performance(p: ClassPredictions, limits: Limits = LIMITS, seed: int = 0) -> Finding:
-    """Accuracy by argmax, balanced, restricted to the classes that occur, mAP and macro-F1, each with its interval; weak
-    classes and the most frequent confusions."""
+    """Accuracy by argmax, balanced, restricted to the classes that occur, mAP and macro-F1, each with its
+    interval; weak classes and the most frequent confusions."""
     names = ("accuracy", "accuracy_restricted", "balanced_accuracy", "map", "macro_f1")
     found = {name: estimate(METRICS[name], p, limits.replicates, seed) for name in names}
     rows = per_class(p)
@@ -41,11 +42,15 @@ def performance(p: ClassPredictions, limits: Limits = LIMITS, seed: int = 0) -> 
     )
     weak = [r for r in rows if r.items >= limits.fewest and r.recall.high < limits.weak_recall]
     text = (
-        f"accuracy {shown(found['accuracy'])}, balanced {shown(found['balanced_accuracy'])}, mAP {found['map'].value:.2f}, "
+        f"accuracy {shown(found['accuracy'])}, balanced {shown(found['balanced_accuracy'])}, mAP "
+        f"{found['map'].value:.2f}, "
         f"macro-F1 {found['macro_f1'].value:.2f} on {count(found['accuracy'].n, 'item')}."
     )
     if weak:
-        text += f" Recall surely below {percent(limits.weak_recall)}: {', '.join(f'{r.name} ({shown(r.recall)})' for r in weak)}."
+        text += (
+            f" Recall surely below {percent(limits.weak_recall)}: "
+            f"{', '.join(f'{r.name} ({shown(r.recall)})' for r in weak)}."
+        )
     if wrong:
         text += f" Most frequent errors: {', '.join(f'{a} heard as {b} ({n})' for n, a, b in wrong[:3])}."
     silent = [
@@ -70,7 +75,8 @@ def performance(p: ClassPredictions, limits: Limits = LIMITS, seed: int = 0) -> 
 
 
 def sources(p: ClassPredictions, reference: ClassPredictions | None) -> Finding | None:
-    """Accuracy within each source beside what the source alone would answer; None with fewer than two sources."""
+    """Accuracy within each source beside what the source alone would answer; None with fewer than two
+    sources."""
     rows = by_source(p, reference)
     if len(rows) < 2:
         return None
@@ -79,7 +85,10 @@ def sources(p: ClassPredictions, reference: ClassPredictions | None) -> Finding 
     model = float(np.nanmean(correct(p.scores, p.primary)))
     beaten = [r for r in rows if r.items >= 10 and r.accuracy.high < r.source_only]
     parts = ", ".join(f"{r.source or '(none)'} {percent(r.accuracy.value)} of {r.items}" for r in rows[:5])
-    text = f"knowing only the source answers {percent(alone)} right, the model {percent(model)}. Within sources: {parts}."
+    text = (
+        f"knowing only the source answers {percent(alone)} right, the model {percent(model)}. Within "
+        f"sources: {parts}."
+    )
     if beaten:
         text += f" Surely below its own source baseline in: {', '.join(r.source for r in beaten)}."
     return Finding(
@@ -122,8 +131,8 @@ def calibration(p: ClassPredictions, limits: Limits = LIMITS, seed: int = 0) -> 
 
 
 def polyrhythm(p: ClassPredictions, limits: Limits = LIMITS, seed: int = 0) -> Finding | None:
-    """Whether the second activation tells items with several meters from single-meter ones (area under the ROC curve), and
-    how often both meters are on top; None without items of both kinds."""
+    """Whether the second activation tells items with several meters from single-meter ones (area under the
+    ROC curve), and how often both meters are on top; None without items of both kinds."""
     two, one = several(p), single(p)
     if not two.any() or not one.any():
         return None
@@ -136,7 +145,8 @@ def polyrhythm(p: ClassPredictions, limits: Limits = LIMITS, seed: int = 0) -> F
     heard = area.value >= limits.heard
     verdict = "heard" if heard else "not heard"
     text = (
-        f"second meters are {verdict}: the second activation tells {count(int(two.sum()), 'item')} with several meters from "
+        f"second meters are {verdict}: the second activation tells {count(int(two.sum()), 'item')} with "
+        "several meters from "
         f"single-meter ones with area {area.value:.2f} [{area.low:.2f}, {area.high:.2f}]"
     )
     text += f"; both meters are the two highest in {shown(both)} of the two-meter items." if both.n else "."

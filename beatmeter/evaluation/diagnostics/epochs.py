@@ -1,4 +1,5 @@
-"""What a run's log says: did it learn, did it overfit, do outputs grow together, which layers does the head read?"""
+"""What a run's log says: did it learn, did it overfit, do outputs grow together, which layers does the head
+read?"""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ UNIFORM = 0.99  # normalised entropy of layer weights above which they have hard
 
 
 def series(history: Sequence[Mapping[str, Any]], path: str) -> tuple[Array, Array]:
-    """(point,) epochs and values of one figure of the log, `val.loss` for instance; epochs without it are left out."""
+    """(point,) epochs and values of one figure of the log, `val.loss` for instance; epochs without it are
+    left out."""
     epochs: list[int] = []
     values: list[float] = []
     for line in history:
@@ -44,8 +46,8 @@ def trend(values: Array) -> str:
 def training(history: Sequence[Mapping[str, Any]], limits: Limits = LIMITS) -> Finding | None:
     """Loss, entropy, gap and worst correlation over the epochs; None without a log.
 
-    Warns when validation loss has risen for a third of the run while training loss fell, and when the worst correlation rises
-    and ends above `limits.correlation`.
+    Warns when validation loss has risen for a third of the run while training loss fell, and when the worst
+    correlation rises and ends above `limits.correlation`.
     """
     figures = {
         name: series(history, f"val.{name}")
@@ -61,7 +63,8 @@ def training(history: Sequence[Mapping[str, Any]], limits: Limits = LIMITS) -> F
         best = int(losses.argmin())
         late = (len(losses) - 1 - best) >= max(2, len(losses) / 3)
         parts.append(
-            f"validation loss lowest in epoch {epochs[best]} ({losses[best]:.3f}), {losses[-1]:.3f} at the end"
+            f"validation loss lowest in epoch {epochs[best]} ({losses[best]:.3f}), {losses[-1]:.3f} at the "
+            "end"
         )
         train = series(history, "train.loss")[1]
         if late and len(train) == len(losses) and train[-1] < train[best]:

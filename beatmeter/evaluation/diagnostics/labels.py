@@ -1,4 +1,5 @@
-"""Which items have one meter, which have two, and which are answered right: what most diagnostics start from."""
+"""Which items have one meter, which have two, and which are answered right: what most diagnostics start
+from."""
 
 from __future__ import annotations
 
@@ -27,6 +28,7 @@ def right(p: ClassPredictions) -> Array:
 
 
 def ranked(p: ClassPredictions) -> tuple[Array, Array]:
-    """(item, 2) the two classes with the highest scores, highest first, and their scores; needs two classes."""
+    """(item, 2) the two classes with the highest scores, highest first, and their scores; needs two
+    classes."""
     order = np.argsort(-p.scores, axis=1, kind="stable")[:, :2]
     return order, np.take_along_axis(p.scores, order, axis=1)

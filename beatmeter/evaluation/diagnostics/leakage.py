@@ -1,4 +1,5 @@
-"""Does the output of one class follow another's? Pearson's r against a null that knows the labels, and spill between classes."""
+"""Does the output of one class follow another's? Pearson's r against a null that knows the labels, and spill
+between classes."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ BATCH_NUMBERS = 4_000_000
 
 
 def correlation(scores: Array) -> Array:
-    """(class, class) Pearson's r between the outputs over items; 0 where an output never changes (scipy: pearsonr)."""
+    """(class, class) Pearson's r between the outputs over items; 0 where an output never changes (scipy:
+    pearsonr)."""
     z = _standard(scores)
     result: Array = z.T @ z
     return result
@@ -42,9 +44,9 @@ def _standard(scores: Array) -> Array:
 def label_null(scores: Array, present: Array, permutations: int, seed: int = 0) -> Array:
     """(permutation, class, class) r when every output knows its own label and nothing else.
 
-    The values of class j are shuffled among the items that have label j and among those that have not. That keeps how
-    each output answers its label and how labels come together (two-meter items make outputs correlate rightly), and
-    breaks all else. Entry [., i, j] has j shuffled and i in place.
+    The values of class j are shuffled among the items that have label j and among those that have not. That
+    keeps how each output answers its label and how labels come together (two-meter items make outputs
+    correlate rightly), and breaks all else. Entry [., i, j] has j shuffled and i in place.
     """
     n, c = scores.shape
     z = _standard(scores)
@@ -63,7 +65,8 @@ def label_null(scores: Array, present: Array, permutations: int, seed: int = 0) 
 
 
 def _by_group(p: ClassPredictions) -> tuple[Array, Array]:
-    """Scores averaged over the items of one group with the same labels, and these labels: what may be shuffled freely."""
+    """Scores averaged over the items of one group with the same labels, and these labels: what may be
+    shuffled freely."""
     present = p.targets > 0
     labels = present @ (1 << np.arange(present.shape[1]))
     cell = np.unique(np.column_stack([group_index(p.groups), labels]), axis=0, return_inverse=True)[1].ravel()
@@ -76,8 +79,8 @@ def _by_group(p: ClassPredictions) -> tuple[Array, Array]:
 
 @dataclass(frozen=True)
 class PairCorrelation:
-    """Pearson's r of one pair of outputs, what the labels alone explain (mean of the null), the Holm-adjusted p-value of r
-    being above that, and the verdict: "leakage", "explained" or "low"."""
+    """Pearson's r of one pair of outputs, what the labels alone explain (mean of the null), the Holm-adjusted
+    p-value of r being above that, and the verdict: "leakage", "explained" or "low"."""
 
     pair: tuple[str, str]
     r: float
@@ -87,7 +90,8 @@ class PairCorrelation:
 
 
 def pair_correlations(p: ClassPredictions, limits: Limits = LIMITS, seed: int = 0) -> list[PairCorrelation]:
-    """Every pair of classes, highest r first. The test runs on averages over groups, since items of a song are not independent."""
+    """Every pair of classes, highest r first. The test runs on averages over groups, since items of a song
+    are not independent."""
     r = correlation(p.scores)
     scores, present = _by_group(p)
     observed = correlation(scores)
@@ -108,7 +112,8 @@ def pair_correlations(p: ClassPredictions, limits: Limits = LIMITS, seed: int = 
 
 @dataclass(frozen=True)
 class Spill:
-    """How often items of class `of` alone, rightly answered, also raise class `to` above the active threshold."""
+    """How often items of class `of` alone, rightly answered, also raise class `to` above the active
+    threshold."""
 
     of: str
     to: str
@@ -144,7 +149,8 @@ def spills(p: ClassPredictions, limits: Limits = LIMITS) -> list[Spill]:
 
 
 def leakage(p: ClassPredictions, limits: Limits = LIMITS, seed: int = 0) -> Finding:
-    """Correlated outputs that the labels do not explain, and classes that rise with another on most of its items."""
+    """Correlated outputs that the labels do not explain, and classes that rise with another on most of its
+    items."""
     correlations, spilled = pair_correlations(p, limits, seed), spills(p, limits)
     leaking = [c for c in correlations if c.verdict == "leakage"]
     spilling = [s for s in spilled if s.verdict == "leakage"]
@@ -174,7 +180,8 @@ def leakage(p: ClassPredictions, limits: Limits = LIMITS, seed: int = 0) -> Find
     if not parts:
         worst = correlations[0]
         parts.append(
-            f"no leakage: the highest correlation is r = {worst.r:.2f} ({'-'.join(worst.pair)}), below {limits.correlation:g}"
+            f"no leakage: the highest correlation is r = {worst.r:.2f} ({'-'.join(worst.pair)}), below "
+            f"{limits.correlation:g}"
         )
     return Finding(
         "leakage",

@@ -44,7 +44,8 @@ LIMITS = Limits()
 
 
 def plain(value: Any) -> Any:
-    """`value` as JSON can hold it: arrays become lists, dataclasses objects, nan and infinities null, names strings."""
+    """`value` as JSON can hold it: arrays become lists, dataclasses objects, nan and infinities null, names
+    strings."""
     if isinstance(value, Estimate):
         return {
             "value": plain(value.value),

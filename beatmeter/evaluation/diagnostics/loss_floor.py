@@ -1,4 +1,5 @@
-"""What the loss itself adds: with smoothed negatives and a weight on positives, a certain negative does not settle at e."""
+"""What the loss itself adds: with smoothed negatives and a weight on positives, a certain negative does not
+settle at e."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ from beatmeter.schema import Finding
 
 
 def negative_floor(weight: int | float, smoothing: int | float) -> float:
-    """Where binary cross-entropy with `pos_weight` = w puts a certain negative of target e: w e / (w e + 1 - e).
+    """Where binary cross-entropy with `pos_weight` = w puts a certain negative of target e: w e / (w e + 1 -
+    e).
 
     It minimises -[w e log q + (1 - e) log(1 - q)] over q.
     """
@@ -21,11 +23,15 @@ def negative_floor(weight: int | float, smoothing: int | float) -> float:
 
 
 def floor_warning(classes: Sequence[str], floors: Sequence[float], limits: Limits = LIMITS) -> Finding:
-    """Whether the output of a certain negative, one per class, reaches a threshold that decisions are made at."""
+    """Whether the output of a certain negative, one per class, reaches a threshold that decisions are made
+    at."""
     table = dict(zip(classes, map(float, floors), strict=True))
     reaching = {c: f for c, f in table.items() if f >= limits.active}
     if not reaching:
-        text = f"a certain negative settles at {max(table.values()):.2f} at most, below every decision threshold."
+        text = (
+            f"a certain negative settles at {max(table.values()):.2f} at most, below every decision "
+            "threshold."
+        )
         return Finding("loss_floor", "ok", text, plain({"floors": table, "reaching": {}}))
     named = ", ".join(f"{c} at {f:.2f}" for c, f in reaching.items())
     said = [c for c, f in reaching.items() if f >= limits.said]
@@ -41,8 +47,9 @@ def floor_warning(classes: Sequence[str], floors: Sequence[float], limits: Limit
 def floor_from_meta(
     classes: Sequence[str], meta: Mapping[str, Any], limits: Limits = LIMITS
 ) -> Finding | None:
-    """`floor_warning` of predictions that say how they were trained: `meta["loss"]` with `smoothing` and `weights` of
-    plain weighted cross-entropy (one per class), or the `floors` themselves. None when they do not say."""
+    """`floor_warning` of predictions that say how they were trained: `meta["loss"]` with `smoothing` and
+    `weights` of plain weighted cross-entropy (one per class), or the `floors` themselves. None when they do
+    not say."""
     loss = meta.get("loss")
     if not isinstance(loss, Mapping):
         return None

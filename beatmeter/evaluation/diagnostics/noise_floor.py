@@ -1,6 +1,8 @@
-"""The noise floor: how high the second activation gets on items that have only one meter and are answered right.
+"""The noise floor: how high the second activation gets on items that have only one meter and are answered
+right.
 
-Above the 95th percentile a second activation is taken as a second meter in evaluation, above the 99th in production.
+Above the 95th percentile a second activation is taken as a second meter in evaluation, above the 99th in
+production.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ Key = str | tuple[str, str]
 
 @dataclass(frozen=True)
 class Floor:
-    """Distribution of second activations: `items` of them, their mean, and quantiles with bootstrap intervals over groups."""
+    """Distribution of second activations: `items` of them, their mean, and quantiles with bootstrap intervals
+    over groups."""
 
     items: int
     mean: float
@@ -39,7 +42,8 @@ class Floor:
 
 @dataclass(frozen=True)
 class NoiseFloor:
-    """Floors over all items, by the class of the second activation, by the predicted class, and by pair (predicted, other)."""
+    """Floors over all items, by the class of the second activation, by the predicted class, and by pair
+    (predicted, other)."""
 
     classes: tuple[str, ...]
     split: str
@@ -49,11 +53,13 @@ class NoiseFloor:
     by_pair: Mapping[tuple[str, str], Floor]
 
     def enough(self, name: str, quantile: float) -> bool:
-        """Whether class `name` was second often enough to have a quantile of its own: 1 / (1 - quantile) times."""
+        """Whether class `name` was second often enough to have a quantile of its own: 1 / (1 - quantile)
+        times."""
         return name in self.by_class and self.by_class[name].items >= round(1 / (1 - quantile))
 
     def thresholds(self, quantile: float) -> Array:
-        """(class,) the threshold of a second activation of each class; the overall one where a class has too few items."""
+        """(class,) the threshold of a second activation of each class; the overall one where a class has too
+        few items."""
         return np.array(
             [
                 (self.by_class[c] if self.enough(c, quantile) else self.overall).at(quantile)
@@ -63,8 +69,8 @@ class NoiseFloor:
 
 
 def weighted_quantile(values: Array, weights: Array, level: float) -> Array:
-    """(*batch) smallest of `values` (item,) with at least the share `level` of `weights` (*batch, item) at or below it; nan
-    where all weights are 0."""
+    """(*batch) smallest of `values` (item,) with at least the share `level` of `weights` (*batch, item) at or
+    below it; nan where all weights are 0."""
     order = np.argsort(values)
     mass = weights[..., order].cumsum(axis=-1)
     total = mass[..., -1:]
@@ -108,11 +114,13 @@ def _floors(
 
 
 def fit_noise_floor(validation: ClassPredictions, replicates: int = REPLICATES, seed: int = 0) -> NoiseFloor:
-    """Noise floors of the correctly answered single-meter items. Raises EvaluationError when there are none."""
+    """Noise floors of the correctly answered single-meter items. Raises EvaluationError when there are
+    none."""
     clean = np.flatnonzero(single(validation) & right(validation))
     if not len(clean):
         raise EvaluationError(
-            f"no single-meter item of the split {validation.split!r} is answered right, so there is no noise floor",
+            f"no single-meter item of the split {validation.split!r} is answered right, so there is no noise "
+            "floor",
             "Fit thresholds on predictions with labels, of a model that is better than chance.",
         )
     p = validation.take(clean)
@@ -147,8 +155,8 @@ def passes(p: ClassPredictions, thresholds: Array) -> Array:
 
 @dataclass(frozen=True)
 class Detection:
-    """What a threshold does: the share of clean single-meter items it flags (false alarms) and of items with several
-    meters it finds."""
+    """What a threshold does: the share of clean single-meter items it flags (false alarms) and of items with
+    several meters it finds."""
 
     false_alarms: Estimate
     found: Estimate
@@ -169,7 +177,8 @@ def noise_floor(p: ClassPredictions, floor: NoiseFloor, same_items: bool, limits
     overall = floor.overall
     p95, p99 = overall.quantiles["p95"], overall.quantiles["p99"]
     text = (
-        f"second activation {overall.mean:.2f} in the mean, P95 {p95.value:.2f} [{p95.low:.2f}, {p95.high:.2f}] (evaluation threshold), "
+        f"second activation {overall.mean:.2f} in the mean, P95 {p95.value:.2f} [{p95.low:.2f}, "
+        f"{p95.high:.2f}] (evaluation threshold), "
         f"P99 {p99.value:.2f} [{p99.low:.2f}, {p99.high:.2f}] (production threshold), "
         f"from {count(overall.items, 'single-meter item')} answered right"
     )
@@ -189,7 +198,10 @@ def noise_floor(p: ClassPredictions, floor: NoiseFloor, same_items: bool, limits
     few = overall.items < round(1 / (1 - PRODUCTION))
     pooled = [c for c in floor.classes if not floor.enough(c, PRODUCTION)]
     if few:
-        text += f" {count(overall.items, 'item')} cannot tell a 99th percentile: take the production threshold as a guess."
+        text += (
+            f" {count(overall.items, 'item')} cannot tell a 99th percentile: take the production threshold "
+            "as a guess."
+        )
     elif len(pooled) == len(floor.classes):
         text += " No class was second often enough for a production threshold of its own."
     elif pooled:

@@ -15,8 +15,8 @@ from beatmeter.schema import ClassPredictions, Finding
 
 
 def co_occurrence(p: ClassPredictions, limits: Limits = LIMITS) -> Finding:
-    """Share of items with two or more classes above `limits.active`, apart for single-meter and two-meter items, per
-    predicted class, and the pairs that are active together most often."""
+    """Share of items with two or more classes above `limits.active`, apart for single-meter and two-meter
+    items, per predicted class, and the pairs that are active together most often."""
     active = p.scores > limits.active
     two = active.sum(axis=1) >= 2
     answer = p.scores.argmax(axis=1)
@@ -41,7 +41,10 @@ def co_occurrence(p: ClassPredictions, limits: Limits = LIMITS) -> Finding:
     most = ", ".join(f"{'+'.join(pair)} ({n})" for pair, n in pairs[:3])
     text = f"two or more classes above {limits.active:g} in {shown(shares['all'])} of the items"
     if of_single.n and shares["several_meters"].n:
-        text += f": {percent(of_single.value)} of the single-meter ones, {percent(shares['several_meters'].value)} of those with several meters"
+        text += (
+            f": {percent(of_single.value)} of the single-meter ones, "
+            f"{percent(shares['several_meters'].value)} of those with several meters"
+        )
     text += f". Most common pairs: {most}." if pairs else "."
     return Finding(
         "co_occurrence",
@@ -72,8 +75,8 @@ def _moments(values: Array) -> dict[str, int | float]:
 
 
 def gap(p: ClassPredictions, limits: Limits = LIMITS) -> Finding:
-    """The gap P1 - P2 between the two highest scores: mean, median and standard deviation, over all items and per predicted
-    class, and the shares in the bands that `limits.low_gap` and `limits.high_gap` cut."""
+    """The gap P1 - P2 between the two highest scores: mean, median and standard deviation, over all items and
+    per predicted class, and the shares in the bands that `limits.low_gap` and `limits.high_gap` cut."""
     values = confidence_gap(p.scores)
     answer = p.scores.argmax(axis=1)
     bands = {
@@ -91,8 +94,10 @@ def gap(p: ClassPredictions, limits: Limits = LIMITS) -> Finding:
     )
     per_class = {c: _moments(values[answer == k]) for k, c in enumerate(p.classes) if (answer == k).any()}
     text = (
-        f"{verdict}: gap {mean:.2f} in the mean, {np.median(values):.2f} in the median, standard deviation {values.std():.2f}; "
-        f"above {limits.high_gap:g} in {percent(bands['high'])} of the items, below {limits.low_gap:g} in {percent(bands['low'])}."
+        f"{verdict}: gap {mean:.2f} in the mean, {np.median(values):.2f} in the median, standard deviation "
+        f"{values.std():.2f}; "
+        f"above {limits.high_gap:g} in {percent(bands['high'])} of the items, below {limits.low_gap:g} in "
+        f"{percent(bands['low'])}."
     )
     narrow = [c for c, m in per_class.items() if m["items"] >= limits.fewest and m["mean"] < limits.low_gap]
     if narrow and verdict != "not selective":
@@ -122,7 +127,8 @@ class Quadrants:
     fitted: tuple[str, ...] = ()
 
     def of(self, p: ClassPredictions) -> Array:
-        """(item,) 0 clear (wide gap, low entropy), 1 dominant (wide, high), 2 paired (narrow, low), 3 diffuse (narrow, high)."""
+        """(item,) 0 clear (wide gap, low entropy), 1 dominant (wide, high), 2 paired (narrow, low), 3 diffuse
+        (narrow, high)."""
         narrow, high = confidence_gap(p.scores) < self.gap, binary_entropy(p.scores) > self.entropy
         result: Array = 2 * narrow.astype(np.int64) + high
         return result
@@ -132,10 +138,10 @@ QUADRANTS = ("clear", "dominant", "paired", "diffuse")
 
 
 def fit_quadrants(validation: ClassPredictions | None, limits: Limits = LIMITS) -> Quadrants:
-    """Thresholds where validation answers are best told right from wrong: the gap and the entropy of the largest
-    difference between the shares of right and of wrong answers on the good side (Youden's J). Fixed ones without
-    validation, with fewer than `limits.errors` right or wrong answers, or where the fitted one tells them apart badly.
-    Never medians: they put half the items in "low" whatever the model does."""
+    """Thresholds where validation answers are best told right from wrong: the gap and the entropy of the
+    largest difference between the shares of right and of wrong answers on the good side (Youden's J). Fixed
+    ones without validation, with fewer than `limits.errors` right or wrong answers, or where the fitted one
+    tells them apart badly. Never medians: they put half the items in "low" whatever the model does."""
     if validation is not None:
         labelled = validation.primary >= 0
         good = right(validation)[labelled]
@@ -154,8 +160,8 @@ def fit_quadrants(validation: ClassPredictions | None, limits: Limits = LIMITS) 
 
 
 def _youden(values: Array, good: Array) -> tuple[float, float]:
-    """The threshold t for which J = share(values >= t | good) - share(values >= t | not good) is largest, half-way to the
-    value below, and J."""
+    """The threshold t for which J = share(values >= t | good) - share(values >= t | not good) is largest,
+    half-way to the value below, and J."""
     order = np.argsort(-values, kind="stable")
     v, g = values[order], good[order]
     ends = np.flatnonzero(np.diff(v, append=-np.inf))
@@ -165,8 +171,8 @@ def _youden(values: Array, good: Array) -> tuple[float, float]:
 
 
 def entropy(p: ClassPredictions, quadrants: Quadrants) -> Finding:
-    """Normalised binary entropy, mean over classes of H(p) / log 2, and the four quadrants of gap and entropy with the
-    accuracy in each."""
+    """Normalised binary entropy, mean over classes of H(p) / log 2, and the four quadrants of gap and entropy
+    with the accuracy in each."""
     values = binary_entropy(p.scores)
     where = quadrants.of(p)
     outcome = np.where(p.primary >= 0, right(p).astype(np.float64), np.nan)
@@ -183,9 +189,12 @@ def entropy(p: ClassPredictions, quadrants: Quadrants) -> Finding:
         name: "fitted on validation" if name in quadrants.fitted else "fixed" for name in ("gap", "entropy")
     }
     text = (
-        f"entropy {values.mean():.2f} in the mean, {np.median(values):.2f} in the median. {percent(shares[0])} of the items are clear, "
-        f"{percent(shares[1])} dominant over a diffuse rest, {percent(shares[2])} paired (narrow gap, low entropy), {percent(shares[3])} diffuse "
-        f"(thresholds: gap {quadrants.gap:.2f}, {origin['gap']}; entropy {quadrants.entropy:.2f}, {origin['entropy']})."
+        f"entropy {values.mean():.2f} in the mean, {np.median(values):.2f} in the median. "
+        f"{percent(shares[0])} of the items are clear, "
+        f"{percent(shares[1])} dominant over a diffuse rest, {percent(shares[2])} paired (narrow gap, low "
+        f"entropy), {percent(shares[3])} diffuse "
+        f"(thresholds: gap {quadrants.gap:.2f}, {origin['gap']}; entropy {quadrants.entropy:.2f}, "
+        f"{origin['entropy']})."
     )
     return Finding(
         "entropy",

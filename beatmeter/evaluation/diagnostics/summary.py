@@ -24,9 +24,9 @@ class Step:
 def summarise(p: ClassPredictions, findings: Mapping[str, Finding], limits: Limits = LIMITS) -> Finding:
     """The walk over `findings` (by name), and one word that sums it up.
 
-    The word is the first that applies: "chance" (answers are not surely better than guessing, so outputs mean nothing),
-    "leakage", "raised floor", "confused" (single-meter items whose two highest scores compete), "polyrhythm" (competing
-    scores are second meters), else how selective the gap is.
+    The word is the first that applies: "chance" (answers are not surely better than guessing, so outputs mean
+    nothing), "leakage", "raised floor", "confused" (single-meter items whose two highest scores compete),
+    "polyrhythm" (competing scores are second meters), else how selective the gap is.
     """
     gap, leak = findings["gap"].values, findings["leakage"].values
     competing = _competing(p, findings.get("polyrhythm"), limits)
@@ -34,7 +34,8 @@ def summarise(p: ClassPredictions, findings: Mapping[str, Finding], limits: Limi
         Step(
             "selective?",
             str(gap["verdict"]),
-            f"mean gap {gap['mean']:.2f}; {percent(gap['bands']['low'])} of the items below {limits.low_gap:g}",
+            f"mean gap {gap['mean']:.2f}; {percent(gap['bands']['low'])} of the items below "
+            f"{limits.low_gap:g}",
         ),
         competing,
         Step(
@@ -66,12 +67,16 @@ def summarise(p: ClassPredictions, findings: Mapping[str, Finding], limits: Limi
 
 
 def guessing_warning(performance: Finding) -> str:
-    """A sentence when balanced accuracy is not surely above that of guessing among the classes that occur; else empty."""
+    """A sentence when balanced accuracy is not surely above that of guessing among the classes that occur;
+    else empty."""
     balanced, chance = performance.values["metrics"]["balanced_accuracy"], performance.values["chance"]
     if chance == 1 or balanced["low"] > chance:
         return ""
     interval = f"[{100 * balanced['low']:.0f}, {100 * balanced['high']:.0f}]"
-    return f"Balanced accuracy {percent(balanced['value'])} {interval} is not surely above the {percent(chance)} of guessing: read no more into it. "
+    return (
+        f"Balanced accuracy {percent(balanced['value'])} {interval} is not surely above the "
+        f"{percent(chance)} of guessing: read no more into it. "
+    )
 
 
 def _competing(p: ClassPredictions, polyrhythm: Finding | None, limits: Limits) -> Step:
@@ -87,7 +92,8 @@ def _competing(p: ClassPredictions, polyrhythm: Finding | None, limits: Limits) 
         heard = polyrhythm.values["verdict"] == "heard"
         share_two = float((narrow & two).sum() / two.sum())
         because = (
-            f"{percent(share_one)} of single-meter items compete, {percent(share_two)} of those with several meters; "
+            f"{percent(share_one)} of single-meter items compete, {percent(share_two)} of those with several "
+            "meters; "
             f"second meters are {polyrhythm.values['verdict']}"
         )
         if share_one > limits.co_occurring:
@@ -96,7 +102,8 @@ def _competing(p: ClassPredictions, polyrhythm: Finding | None, limits: Limits) 
     paired = float((narrow & both).sum() / narrow.sum())
     share = float(narrow.mean())
     because = (
-        f"{percent(share)} of the items compete, {percent(paired)} of these with both classes above {limits.active:g}; "
+        f"{percent(share)} of the items compete, {percent(paired)} of these with both classes above "
+        f"{limits.active:g}; "
         "no two-meter labels to check against"
     )
     if share <= limits.co_occurring:

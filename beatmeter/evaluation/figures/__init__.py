@@ -1,4 +1,5 @@
-"""Figures as matplotlib objects, for reports, papers and notebooks: `figures.confusion(...).savefig("confusion.pdf")`."""
+"""Figures as matplotlib objects, for reports, papers and notebooks:
+`figures.confusion(...).savefig("confusion.pdf")`."""
 
 from __future__ import annotations
 

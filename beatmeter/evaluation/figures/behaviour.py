@@ -1,4 +1,5 @@
-"""What the outputs do: gap against entropy, correlations between classes, and the noise floor with its thresholds."""
+"""What the outputs do: gap against entropy, correlations between classes, and the noise floor with its
+thresholds."""
 
 from __future__ import annotations
 
@@ -34,7 +35,8 @@ def _thinned(n: int) -> Array:
 
 @styled
 def plane(p: ClassPredictions, quadrants: Quadrants) -> Figure:
-    """Every item by gap and entropy: blue right, red crosses wrong, open rings have several meters; the share of each quadrant."""
+    """Every item by gap and entropy: blue right, red crosses wrong, open rings have several meters; the share
+    of each quadrant."""
     figure, (axes,) = blank(3.9)
     x, y, where = confidence_gap(p.scores), binary_entropy(p.scores), quadrants.of(p)
     kept = np.isin(np.arange(len(p)), _thinned(len(p)))
@@ -83,7 +85,8 @@ def plane(p: ClassPredictions, quadrants: Quadrants) -> Figure:
 
 @styled
 def correlations(classes: tuple[str, ...], pairs: list[PairCorrelation]) -> Figure:
-    """Pearson's r between the outputs of classes: red together, blue apart; framed where the labels do not explain it."""
+    """Pearson's r between the outputs of classes: red together, blue apart; framed where the labels do not
+    explain it."""
     n = len(classes)
     figure, (axes,) = blank(0.6 + 0.42 * n)
     at = {c: i for i, c in enumerate(classes)}
@@ -123,8 +126,8 @@ def correlations(classes: tuple[str, ...], pairs: list[PairCorrelation]) -> Figu
 
 @styled
 def noise_floor(p: ClassPredictions, evaluation: Array, production: Array) -> Figure:
-    """Second activations by their class: grey from single-meter items answered right (noise), blue from items with several
-    meters (signal); the ticks are the evaluation and production thresholds."""
+    """Second activations by their class: grey from single-meter items answered right (noise), blue from items
+    with several meters (signal); the ticks are the evaluation and production thresholds."""
     n = len(p.classes)
     figure, (axes,) = blank(1.0 + 0.5 * n)
     order, top = ranked(p)

@@ -27,7 +27,8 @@ COLOURS = {"better": BLUE, "worse": RED, "not distinguishable": MUTED}
 
 @styled
 def differences(pair: Pair) -> Figure:
-    """How much better the second system is in every metric (right of the line), with intervals; grey is not distinguishable."""
+    """How much better the second system is in every metric (right of the line), with intervals; grey is not
+    distinguishable."""
     tests = [t for t in pair.tests if not np.isnan(t.difference)]
     figure, (axes,) = blank(0.9 + 0.36 * len(tests))
     axes.axvline(0, color=MUTED, linewidth=0.9)
@@ -58,7 +59,8 @@ def differences(pair: Pair) -> Figure:
 
 @styled
 def classes(pair: Pair) -> Figure:
-    """Items of every class that only the second system answers right (blue, to the right) or only the first (red, to the left)."""
+    """Items of every class that only the second system answers right (blue, to the right) or only the first
+    (red, to the left)."""
     figure, (axes,) = blank(0.75 + 0.36 * len(pair.classes))
     wide = max(1.0, *(max(c.gains, c.losses) for c in pair.classes))
     for i, c in enumerate(pair.classes):

@@ -39,7 +39,8 @@ PANELS = (
 
 @styled
 def training(history: Sequence[Mapping[str, Any]], best: int | None = None) -> Figure:
-    """Loss, accuracy, gap, entropy and worst correlation over the epochs; a tick marks the epoch that was kept."""
+    """Loss, accuracy, gap, entropy and worst correlation over the epochs; a tick marks the epoch that was
+    kept."""
     found = [
         (title, [(name, color, *series(history, path)) for path, name, color in curves], line)
         for title, curves, line in PANELS
@@ -83,7 +84,8 @@ def _ticks(last: int) -> list[int]:
 
 @styled
 def layers(history: Sequence[Mapping[str, Any]]) -> Figure:
-    """Weight of every layer: bars at the end of training with a line at uniform, and every epoch as a row of shades below."""
+    """Weight of every layer: bars at the end of training with a line at uniform, and every epoch as a row of
+    shades below."""
     table = layer_weights(history)
     figure, panels = blank(2.5 * len(table), 2 * len(table), 1, height_ratios=[1.5, 1] * len(table))
     for (name, rows), top, below in zip(table.items(), panels[::2], panels[1::2], strict=True):
@@ -128,7 +130,8 @@ def layers(history: Sequence[Mapping[str, Any]]) -> Figure:
 
 @styled
 def timeline(line: Timeline) -> Figure:
-    """The meter of every segment along the piece, the smoothed probability of each class below, and the times of changes."""
+    """The meter of every segment along the piece, the smoothed probability of each class below, and the times
+    of changes."""
     n = len(line.classes)
     figure, (axes,) = blank(0.9 + 0.34 * n, width=2 * WIDTH)
     centres = line.times.mean(axis=1)

@@ -1,4 +1,5 @@
-"""How good and how sure: confusion matrix, recall and precision per class, reliability, accuracy against coverage."""
+"""How good and how sure: confusion matrix, recall and precision per class, reliability, accuracy against
+coverage."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ from beatmeter.schema import ClassPredictions
 
 @styled
 def confusion(classes: tuple[str, ...], counts: Array) -> Figure:
-    """Counts of labels (rows) against answers (columns); colour is the share of the row, blue right, red wrong."""
+    """Counts of labels (rows) against answers (columns); colour is the share of the row, blue right, red
+    wrong."""
     n = len(classes)
     figure, (axes,) = blank(0.9 + 0.36 * n)
     totals = counts.sum(axis=1)
@@ -103,7 +105,8 @@ def per_class(rows: tuple[ClassRow, ...]) -> Figure:
 
 
 def _reliability(axes: Axes, confidence: Array, outcome: Array, groups: tuple[str, ...], bins: int) -> None:
-    """One curve: mean score against share of outcomes, with the number of items as a faint histogram below."""
+    """One curve: mean score against share of outcomes, with the number of items as a faint histogram
+    below."""
     curve = reliability(confidence, outcome, bins)
     filled = curve.items > 0
     tall = curve.items / max(1, curve.items.max()) * 0.28
@@ -121,7 +124,8 @@ def _reliability(axes: Axes, confidence: Array, outcome: Array, groups: tuple[st
 
 @styled
 def answer_reliability(p: ClassPredictions) -> Figure:
-    """Score of the answer against how often it is right, with intervals; the histogram shows how many items have that score."""
+    """Score of the answer against how often it is right, with intervals; the histogram shows how many items
+    have that score."""
     figure, (axes,) = blank(3.9)
     outcome = correct(p.scores, p.primary)
     _reliability(axes, p.scores.max(axis=1), outcome, p.groups, 10)

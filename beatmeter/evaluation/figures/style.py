@@ -1,6 +1,8 @@
-"""How figures look, on paper and on a page: two hues that colour-blind readers can tell apart, direct labels, thin grids.
+"""How figures look, on paper and on a page: two hues that colour-blind readers can tell apart, direct labels,
+thin grids.
 
-Figures are drawn in the light palette. On a page each colour becomes a CSS variable, so the same SVG follows light and dark.
+Figures are drawn in the light palette. On a page each colour becomes a CSS variable, so the same SVG follows
+light and dark.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ from matplotlib.figure import Figure
 
 P = ParamSpec("P")
 
-# name: (light, dark). The first two carry meaning: blue is right, first, gained; red is wrong, second, lost, a threshold.
+# name: (light, dark). The first two carry meaning: blue is right, first, gained; red is wrong, second, lost,
+# a threshold.
 PALETTE = {
     "blue": ("#2a69b8", "#6ea8ee"),
     "red": ("#c8501a", "#f08a4b"),
@@ -85,7 +88,8 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
 def blank(
     height: float, rows: int = 1, columns: int = 1, width: float = WIDTH, **kwargs: Any
 ) -> tuple[Figure, list[Axes]]:
-    """A figure of `width` x `height` inches and its axes, row by row. It belongs to no window and no global state."""
+    """A figure of `width` x `height` inches and its axes, row by row. It belongs to no window and no global
+    state."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, squeeze=False, **kwargs)
@@ -130,7 +134,8 @@ def to_svg(figure: Figure, name: str) -> str:
 
 
 def to_inline(figure: Figure, name: str, label: str) -> str:
-    """An `<svg>` element for a page: as wide as its column, colours as CSS variables, `label` for those who cannot see it.
+    """An `<svg>` element for a page: as wide as its column, colours as CSS variables, `label` for those who
+    cannot see it.
 
     `name` keeps the ids of clips and markers apart from those of other figures on the page.
     """

@@ -1,7 +1,8 @@
 """Metrics of meter predictions as pure numpy functions: arrays in, numbers out, checked by `validate`.
 
-Shapes: `scores` and `targets` (item, class), `primary` (item,), `weights` (*batch, item). Every metric takes weights, so the
-bootstrap is one matrix product. `METRICS` names them all, `measure` gives them with intervals.
+Shapes: `scores` and `targets` (item, class), `primary` (item,), `weights` (*batch, item). Every metric takes
+weights, so the bootstrap is one matrix product. `METRICS` names them all, `measure` gives them with
+intervals.
 """
 
 from __future__ import annotations

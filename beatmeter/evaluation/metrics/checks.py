@@ -1,7 +1,8 @@
 """What every metric asks of its input, and the weighted sums that all of them are made of.
 
-Metrics take item weights of shape (*batch, item), by default all ones, and return an array of shape (*batch). A bootstrap
-replicate is a row of weights (how often each item was drawn), so one implementation gives the value and its replicates.
+Metrics take item weights of shape (*batch, item), by default all ones, and return an array of shape (*batch).
+A bootstrap replicate is a row of weights (how often each item was drawn), so one implementation gives the
+value and its replicates.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ Weights = Float[np.ndarray, "*batch item"]
 def validate(
     scores: Array, primary: Array | None = None, targets: Array | None = None, weights: Array | None = None
 ) -> None:
-    """Check shapes and ranges: `scores` (item, class) in [0, 1], `primary` (item,) class index or -1, `targets` (item, class)
-    in [0, 1], `weights` (*batch, item) not negative. Raises EvaluationError that names the first item at fault."""
+    """Check shapes and ranges: `scores` (item, class) in [0, 1], `primary` (item,) class index or -1,
+    `targets` (item, class) in [0, 1], `weights` (*batch, item) not negative. Raises EvaluationError that
+    names the first item at fault."""
     if scores.ndim != 2 or scores.shape[1] == 0:
         raise EvaluationError(f"scores have shape {scores.shape}, not (item, class)")
     n, c = scores.shape
@@ -35,7 +37,8 @@ def validate(
     if primary is not None:
         if primary.shape != (n,) or not np.issubdtype(primary.dtype, np.integer):
             raise EvaluationError(
-                f"primary has shape {primary.shape} and type {primary.dtype}, not one class index for each of {n} items"
+                f"primary has shape {primary.shape} and type {primary.dtype}, not one class index for each "
+                f"of {n} items"
             )
         bad = (primary < -1) | (primary >= c)
         if bad.any():
@@ -86,7 +89,8 @@ def unbox(values: Array) -> Value:
 
 
 def mean_where(values: Array, there: Array) -> Array:
-    """Mean over the last axis of the `values` that are `there` (bool of the same shape); nan where none is."""
+    """Mean over the last axis of the `values` that are `there` (bool of the same shape); nan where none
+    is."""
     return ratio(np.where(there, values, 0.0).sum(axis=-1), there.sum(axis=-1))
 
 

@@ -1,4 +1,5 @@
-"""How sure a model is and how right it is to be so: gap, entropy, proper scores, calibration error, reliability."""
+"""How sure a model is and how right it is to be so: gap, entropy, proper scores, calibration error,
+reliability."""
 
 from __future__ import annotations
 
@@ -39,8 +40,8 @@ def confidence_gap(scores: Scores) -> Array:
 
 
 def binary_entropy(scores: Scores) -> Array:
-    """(item,) normalised binary entropy: mean over classes of -[p log2 p + (1 - p) log2(1 - p)], from 0 (sure of every
-    class) to 1 (every sigmoid at 0.5)."""
+    """(item,) normalised binary entropy: mean over classes of -[p log2 p + (1 - p) log2(1 - p)], from 0 (sure
+    of every class) to 1 (every sigmoid at 0.5)."""
     validate(scores)
     p = scores.astype(np.float64)
     terms = _x_log_x(p) + _x_log_x(1.0 - p)
@@ -62,7 +63,8 @@ def brier_per_class(scores: Scores, targets: Targets, weights: Weights | None = 
 
 
 def log_loss_per_class(scores: Scores, targets: Targets, weights: Weights | None = None) -> Array:
-    """(*batch, class) mean binary cross-entropy in nats; scores are kept 2.2e-16 away from 0 and 1 as scikit-learn does."""
+    """(*batch, class) mean binary cross-entropy in nats; scores are kept 2.2e-16 away from 0 and 1 as
+    scikit-learn does."""
     validate(scores, targets=targets, weights=weights)
     w = weigh(weights, len(scores)) * (targets > 0).any(axis=1)
     eps = np.finfo(np.float64).eps
@@ -122,8 +124,9 @@ def primary_brier(scores: Scores, primary: Primary, weights: Weights | None = No
 def selective_accuracy(
     scores: Scores, primary: Primary, coverage: float, weights: Weights | None = None
 ) -> Value:
-    """Accuracy of the surest `coverage` of the labelled items, the least sure left unanswered (El-Yaniv and Wiener, "On the foundations
-    of noise-free selective classification", JMLR 2010). An item at the border counts with the part of it that is inside."""
+    """Accuracy of the surest `coverage` of the labelled items, the least sure left unanswered (El-Yaniv and
+    Wiener, "On the foundations of noise-free selective classification", JMLR 2010). An item at the border
+    counts with the part of it that is inside."""
     validate(scores, primary, weights=weights)
     surest = np.argsort(-scores.max(axis=1), kind="stable")
     w = (weigh(weights, len(scores)) * (primary >= 0))[..., surest]
@@ -134,8 +137,8 @@ def selective_accuracy(
 
 @dataclass(frozen=True)
 class Reliability:
-    """One reliability curve: per bin its `edges` (bin + 1,), how many `items` fell in, their mean `confidence` and their
-    share of `outcome` (nan in empty bins)."""
+    """One reliability curve: per bin its `edges` (bin + 1,), how many `items` fell in, their mean
+    `confidence` and their share of `outcome` (nan in empty bins)."""
 
     edges: Array
     items: Array

@@ -1,6 +1,8 @@
-"""The metrics of every family of records but meter: name, unit, which way is up, and the value under item weights.
+"""The metrics of every family of records but meter: name, unit, which way is up, and the value under item
+weights.
 
-A metric whose value is the mean of something that every item has gives that too (`per_item`), for paired tests and lists.
+A metric whose value is the mean of something that every item has gives that too (`per_item`), for paired
+tests and lists.
 """
 
 from __future__ import annotations
@@ -25,8 +27,8 @@ SHUFFLES = 100  # permutations behind the null system that answers at random
 
 @dataclass(frozen=True)
 class FamilyMetric:
-    """`value(record, weights)` with weights (*batch, item) or None gives (*batch); `per_item(record)` (item,) with nan for items that do
-    not count. `of` is the name of what is measured where a record has several."""
+    """`value(record, weights)` with weights (*batch, item) or None gives (*batch); `per_item(record)` (item,)
+    with nan for items that do not count. `of` is the name of what is measured where a record has several."""
 
     name: str
     title: str
@@ -150,8 +152,8 @@ def metrics_of(record: Items) -> tuple[FamilyMetric, ...]:
 
 
 def estimate_of(metric: FamilyMetric, record: Items, replicates: int = REPLICATES, seed: int = 0) -> Estimate:
-    """The metric with its 95 % interval: Wilson's for shares of items, else the bootstrap over groups. nan and n = 0 where it is not
-    defined."""
+    """The metric with its 95 % interval: Wilson's for shares of items, else the bootstrap over groups. nan
+    and n = 0 where it is not defined."""
     if metric.share and metric.per_item is not None:
         return share(metric.per_item(record), record.groups)
     value, draws = bootstrap(lambda w: metric.value(record, w), record.groups, replicates, seed)
@@ -164,8 +166,8 @@ def estimate_of(metric: FamilyMetric, record: Items, replicates: int = REPLICATE
 
 
 def null_systems(record: Items, constant: Array | None, seed: int = 0) -> Mapping[str, list[Items]]:
-    """Systems that heard nothing, as records: the `constant` answer of the train split (mean, shares of the classes) for every item, and
-    the record's own answers in SHUFFLES random orders."""
+    """Systems that heard nothing, as records: the `constant` answer of the train split (mean, shares of the
+    classes) for every item, and the record's own answers in SHUFFLES random orders."""
     name = "values" if isinstance(record, ValuePredictions) else "scores"
     said = np.asarray(getattr(record, name))
     random = np.random.default_rng(seed)

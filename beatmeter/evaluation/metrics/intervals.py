@@ -1,4 +1,5 @@
-"""Intervals: Wilson's for shares, widened when items come in groups, and the bootstrap over groups for everything else.
+"""Intervals: Wilson's for shares, widened when items come in groups, and the bootstrap over groups for
+everything else.
 
 Segments of one song are not independent: what is drawn again is the song, and all its segments come along.
 """
@@ -21,7 +22,8 @@ BATCH_NUMBERS = 4_000_000  # weights held at once, 32 MB
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its interval: `low` to `high` holds it with the stated confidence; `n` items stand behind it."""
+    """A value with its interval: `low` to `high` holds it with the stated confidence; `n` items stand behind
+    it."""
 
     value: float
     low: float
@@ -49,11 +51,13 @@ def wilson(successes: int | float, n: int | float, confidence: float = 0.95) -> 
 
 
 def share(outcomes: Array, groups: Sequence[str], confidence: float = 0.95) -> Estimate:
-    """Share of `outcomes` (item,) that are 1 (nan: does not count), with Wilson's interval at the effective sample size.
+    """Share of `outcomes` (item,) that are 1 (nan: does not count), with Wilson's interval at the effective
+    sample size.
 
-    With groups of one item that is Wilson's interval. Otherwise n is divided by the design effect, the variance of the
-    share between groups over that of independent items (Kish, "Survey Sampling", 1965; Rao and Scott, 1992), and never
-    exceeds n; a share of 0 or 1, which shows no variance, counts every group once.
+    With groups of one item that is Wilson's interval. Otherwise n is divided by the design effect, the
+    variance of the share between groups over that of independent items (Kish, "Survey Sampling", 1965; Rao
+    and Scott, 1992), and never exceeds n; a share of 0 or 1, which shows no variance, counts every group
+    once.
     """
     there = ~np.isnan(outcomes)
     n = int(there.sum())
@@ -81,9 +85,11 @@ def group_index(groups: Sequence[str]) -> Array:
 
 
 def bootstrap_weights(groups: Sequence[str], replicates: int = REPLICATES, seed: int = 0) -> Iterator[Array]:
-    """Batches (replicate, item) of item weights: each replicate draws as many groups as there are, with replacement.
+    """Batches (replicate, item) of item weights: each replicate draws as many groups as there are, with
+    replacement.
 
-    The same groups, replicates and seed give the same weights, so two systems can be compared on the same draws.
+    The same groups, replicates and seed give the same weights, so two systems can be compared on the same
+    draws.
     """
     member = group_index(groups)
     if not len(member):
@@ -104,7 +110,8 @@ def bootstrap(
 ) -> tuple[Array, Array]:
     """The value of `metric(None)` and its values on every replicate, (replicate, *shape of the value).
 
-    `metric` takes item weights (replicate, item) and gives (replicate, ...), as all functions of `beatmeter.evaluation.metrics` do.
+    `metric` takes item weights (replicate, item) and gives (replicate, ...), as all functions of
+    `beatmeter.evaluation.metrics` do.
     """
     value = np.asarray(metric(None), dtype=np.float64)
     draws = np.concatenate(
@@ -117,7 +124,8 @@ def bootstrap(
 
 
 def interval(draws: Array, confidence: float = 0.95) -> tuple[Value, Value]:
-    """Percentile interval over the first axis, leaving out replicates where the metric is not defined (nan)."""
+    """Percentile interval over the first axis, leaving out replicates where the metric is not defined
+    (nan)."""
     tail = (1 - confidence) / 2
     defined = ~np.isnan(draws)
     if defined.all():

@@ -1,5 +1,6 @@
-"""Metrics of all labels of an item. A class is present when its target weight is above 0, and predicted positive when its score is
-above a threshold. Items without labels do not count; means over classes take the classes that occur."""
+"""Metrics of all labels of an item. A class is present when its target weight is above 0, and predicted
+positive when its score is above a threshold. Items without labels do not count; means over classes take the
+classes that occur."""
 
 from __future__ import annotations
 
@@ -46,8 +47,8 @@ def average_precision(scores: Scores, targets: Targets, weights: Weights | None 
 
 
 def roc_auc(values: Array, positive: Array, weights: Weights | None = None) -> Value:
-    """Area under the ROC curve: the chance that a positive item has the higher of two `values` (item,), ties half
-    (scikit-learn: roc_auc_score); nan without both kinds."""
+    """Area under the ROC curve: the chance that a positive item has the higher of two `values` (item,), ties
+    half (scikit-learn: roc_auc_score); nan without both kinds."""
     validate(values[:, None], weights=weights)
     w = weigh(weights, len(values))
     order = np.argsort(values, kind="stable")
@@ -99,14 +100,16 @@ def exact(scores: Scores, targets: Targets, threshold: float | Array = 0.5) -> A
 def subset_accuracy(
     scores: Scores, targets: Targets, threshold: float | Array = 0.5, weights: Weights | None = None
 ) -> Value:
-    """Share of items where exactly the present classes are said (scikit-learn: accuracy_score of indicator matrices)."""
+    """Share of items where exactly the present classes are said (scikit-learn: accuracy_score of indicator
+    matrices)."""
     validate(scores, targets=targets, weights=weights)
     w = _labelled(targets, weights)
     return unbox(ratio(w @ np.nan_to_num(exact(scores, targets, threshold)), w.sum(axis=-1)))
 
 
 def ranking_precision(scores: Scores, targets: Targets) -> Array:
-    """(item,) mean over the present classes of (present classes at or above its score) / (classes at or above it)."""
+    """(item,) mean over the present classes of (present classes at or above its score) / (classes at or above
+    it)."""
     validate(scores, targets=targets)
     there = targets > 0
     above = scores[:, None, :] >= scores[:, :, None]  # (item, class, other): other is at or above class
@@ -122,7 +125,8 @@ def lrap(scores: Scores, targets: Targets, weights: Weights | None = None) -> Va
 
 
 def pairs_found(scores: Scores, targets: Targets) -> Array:
-    """(item,) for items with exactly two classes: 1.0 where these are the two highest scores, else 0.0; nan for all others."""
+    """(item,) for items with exactly two classes: 1.0 where these are the two highest scores, else 0.0; nan
+    for all others."""
     validate(scores, targets=targets)
     there = targets > 0
     pair = there.sum(axis=1) == 2

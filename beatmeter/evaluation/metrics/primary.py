@@ -1,4 +1,5 @@
-"""Metrics of the primary answer: the class with the highest score against the primary class. Unlabelled items do not count."""
+"""Metrics of the primary answer: the class with the highest score against the primary class. Unlabelled items
+do not count."""
 
 from __future__ import annotations
 
@@ -52,7 +53,8 @@ def accuracy(
 
 
 def duel(scores: Scores, primary: Primary, first: int, second: int) -> Array:
-    """(item,) 1.0 where, of two classes, the primary one has the higher score; nan where neither is the primary class.
+    """(item,) 1.0 where, of two classes, the primary one has the higher score; nan where neither is the
+    primary class.
 
     `first` and `second` are indices of classes, -1 for one that these items do not know: then nothing counts.
     """
@@ -71,7 +73,8 @@ def hits(scores: Scores, targets: Targets) -> Array:
 
 
 def hit_rate(scores: Scores, targets: Targets, weights: Weights | None = None) -> Value:
-    """Share of items whose highest score is any of their classes: 1 - one-error of the multi-label literature."""
+    """Share of items whose highest score is any of their classes: 1 - one-error of the multi-label
+    literature."""
     validate(scores, targets=targets, weights=weights)
     w = weigh(weights, len(scores)) * (targets > 0).any(axis=1)
     return unbox(ratio(w @ np.nan_to_num(hits(scores, targets)), w.sum(axis=-1)))
@@ -80,7 +83,8 @@ def hit_rate(scores: Scores, targets: Targets, weights: Weights | None = None) -
 def recall_per_class(
     scores: Scores, primary: Primary, weights: Weights | None = None, restricted: bool = False
 ) -> Array:
-    """(*batch, class) share of the items of each primary class that are answered right; nan for classes that do not occur."""
+    """(*batch, class) share of the items of each primary class that are answered right; nan for classes that
+    do not occur."""
     validate(scores, primary, weights=weights)
     truth = one_hot(primary, scores.shape[1])
     w = weigh(weights, len(scores))
@@ -90,7 +94,8 @@ def recall_per_class(
 def precision_per_class(
     scores: Scores, primary: Primary, weights: Weights | None = None, restricted: bool = False
 ) -> Array:
-    """(*batch, class) share of the answers of each class that are right; nan for classes that are never answered."""
+    """(*batch, class) share of the answers of each class that are right; nan for classes that are never
+    answered."""
     validate(scores, primary, weights=weights)
     guess = answer(scores, occurring(primary, scores.shape[1]) if restricted else None)
     said = one_hot(np.where(primary >= 0, guess, -1), scores.shape[1])
@@ -107,7 +112,8 @@ def balanced_accuracy(
 
 
 def confusion_matrix(scores: Scores, primary: Primary, weights: Weights | None = None) -> Array:
-    """(*batch, class, class) how often items of the primary class (row) were answered with a class (column)."""
+    """(*batch, class, class) how often items of the primary class (row) were answered with a class
+    (column)."""
     validate(scores, primary, weights=weights)
     c = scores.shape[1]
     cell = np.where(primary >= 0, primary * c + scores.argmax(axis=1), -1)

@@ -1,4 +1,5 @@
-"""Tests of two systems on the same items: McNemar's, its form for grouped items, the paired bootstrap, and Holm's correction."""
+"""Tests of two systems on the same items: McNemar's, its form for grouped items, the paired bootstrap, and
+Holm's correction."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ EXACT_GROUPS = 16  # up to this many groups all sign patterns are counted
 def mcnemar(gains: int, losses: int) -> float:
     """Exact two-sided p-value of McNemar's test (scipy: binomtest(gains, gains + losses)).
 
-    `gains` items are right only with the second system, `losses` only with the first. Items must be independent.
+    `gains` items are right only with the second system, `losses` only with the first. Items must be
+    independent.
     """
     if gains < 0 or losses < 0:
         raise EvaluationError(f"{gains} gains and {losses} losses are not counts")
@@ -36,11 +38,12 @@ def _log_tail(n: int, k: int) -> float:
 
 
 def sign_flip(differences: Array, groups: Sequence[str], permutations: int = 10_000, seed: int = 0) -> float:
-    """Two-sided p-value that `differences` (item,) of two systems are centred on 0, when groups may swap sides.
+    """Two-sided p-value that `differences` (item,) of two systems are centred on 0, when groups may swap
+    sides.
 
-    The sum of every group keeps or changes its sign at random; nan items do not count. Exact up to 16 groups that
-    differ, else by `permutations` random patterns (Monte Carlo p-value, (1 + hits) / (1 + permutations)). With one
-    item a group and differences of -1, 0, 1 this is McNemar's test.
+    The sum of every group keeps or changes its sign at random; nan items do not count. Exact up to 16 groups
+    that differ, else by `permutations` random patterns (Monte Carlo p-value, (1 + hits) / (1 +
+    permutations)). With one item a group and differences of -1, 0, 1 this is McNemar's test.
     """
     sums = np.bincount(group_index(groups), weights=np.nan_to_num(differences))
     sums = sums[np.abs(sums) > 1e-12]
@@ -63,7 +66,8 @@ def sign_flip(differences: Array, groups: Sequence[str], permutations: int = 10_
 
 @dataclass(frozen=True)
 class Difference:
-    """Second system minus first: the value, its percentile interval, and a two-sided p-value of the paired bootstrap."""
+    """Second system minus first: the value, its percentile interval, and a two-sided p-value of the paired
+    bootstrap."""
 
     value: float
     low: float
@@ -72,10 +76,11 @@ class Difference:
 
     @classmethod
     def of(cls, value: float, draws: Array, confidence: float = 0.95) -> Difference:
-        """From the differences (replicate,) on every draw of groups; replicates without a value (nan) do not count.
+        """From the differences (replicate,) on every draw of groups; replicates without a value (nan) do not
+        count.
 
-        p is twice the smaller share of replicates on either side of 0, ties counted on both (Efron and Tibshirani, "An
-        Introduction to the Bootstrap", 1993, chapter 15), never below 2 / (replicates + 1).
+        p is twice the smaller share of replicates on either side of 0, ties counted on both (Efron and
+        Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 15), never below 2 / (replicates + 1).
         """
         draws = draws[~np.isnan(draws)]
         if not len(draws):
@@ -101,8 +106,8 @@ def paired_bootstrap(
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjusted p-values in the order given (S. Holm, Scand. J. Statist. 6, 1979); nan stays nan and does
-    not count as a test."""
+    """Holm's step-down adjusted p-values in the order given (S. Holm, Scand. J. Statist. 6, 1979); nan stays
+    nan and does not count as a test."""
     adjusted = [math.nan] * len(p_values)
     tested = sorted((p, i) for i, p in enumerate(p_values) if not math.isnan(p))
     highest = 0.0

@@ -1,4 +1,5 @@
-"""Where a clip comes from can betray its class: accuracy within sources, and what the source alone would answer."""
+"""Where a clip comes from can betray its class: accuracy within sources, and what the source alone would
+answer."""
 
 from __future__ import annotations
 
@@ -16,8 +17,8 @@ FEW_GROUPS = 10
 
 @dataclass(frozen=True)
 class SourceRow:
-    """One source: its labelled items, the accuracy of the model and of the source alone on them, and the share of its
-    most frequent class."""
+    """One source: its labelled items, the accuracy of the model and of the source alone on them, and the
+    share of its most frequent class."""
 
     source: str
     items: int
@@ -31,8 +32,9 @@ def source_only(predictions: ClassPredictions, reference: ClassPredictions | Non
     """(item,) 1.0 where the most frequent primary class of the item's source is right, nan without a label.
 
     The classes are counted in `reference` (the training or validation split) when given; otherwise in these
-    predictions, which favours the source a little. A source of fewer than ten groups would vouch for itself: there the
-    item's own group is left out. A source that was never seen answers the most frequent class of all.
+    predictions, which favours the source a little. A source of fewer than ten groups would vouch for itself:
+    there the item's own group is left out. A source that was never seen answers the most frequent class of
+    all.
     """
     p = predictions
     counted = reference if reference is not None else p

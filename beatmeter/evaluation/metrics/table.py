@@ -26,9 +26,9 @@ SURE = 0.8  # share of items that selective accuracy answers
 class Metric:
     """One metric: `value(predictions, weights)` with weights (*batch, item) or None gives (*batch).
 
-    `outcomes(predictions)` is there for shares of items: (item,) of 0, 1 and nan for items that do not count; their mean
-    is the metric. `better` says which way is up ("" for a description that is neither). `counts(predictions)` (item,) bool
-    says which items it is of.
+    `outcomes(predictions)` is there for shares of items: (item,) of 0, 1 and nan for items that do not count;
+    their mean is the metric. `better` says which way is up ("" for a description that is neither).
+    `counts(predictions)` (item,) bool says which items it is of.
     """
 
     name: str
@@ -190,8 +190,8 @@ def estimate(
 
 @dataclass(frozen=True)
 class ClassRow:
-    """What is known of one class: items of it and answers of it, recall and precision of the primary answer, average
-    precision, Brier score and calibration error of its sigmoid (nan where it does not occur)."""
+    """What is known of one class: items of it and answers of it, recall and precision of the primary answer,
+    average precision, Brier score and calibration error of its sigmoid (nan where it does not occur)."""
 
     name: str
     items: int
@@ -205,8 +205,8 @@ class ClassRow:
 
 @dataclass(frozen=True)
 class PairRow:
-    """One pair of classes: `items` that have exactly these two, the share where they are the two highest scores (`top2`),
-    and the share where both are said (`above`)."""
+    """One pair of classes: `items` that have exactly these two, the share where they are the two highest
+    scores (`top2`), and the share where both are said (`above`)."""
 
     pair: tuple[str, str]
     items: int
@@ -216,7 +216,8 @@ class PairRow:
 
 @dataclass(frozen=True)
 class Measures:
-    """All metrics of one set of predictions, per class too, with the confusion matrix (class, class) of counts."""
+    """All metrics of one set of predictions, per class too, with the confusion matrix (class, class) of
+    counts."""
 
     overall: Mapping[str, Estimate]
     classes: tuple[ClassRow, ...]
@@ -225,7 +226,8 @@ class Measures:
 
 
 def measure(predictions: ClassPredictions, replicates: int = REPLICATES, seed: int = 0) -> Measures:
-    """Every metric that these items define, with 95 % intervals. Raises EvaluationError without a labelled item."""
+    """Every metric that these items define, with 95 % intervals. Raises EvaluationError without a labelled
+    item."""
     require_labels(predictions)
     p = predictions
     overall = {name: estimate(m, p, replicates, seed) for name, m in METRICS.items()}

@@ -1,7 +1,8 @@
 """Metrics of numbers: pure numpy, per name, over the items whose target is known.
 
-Shapes: `values` and `targets` (item, name), nan where nobody knows; `weights` (*batch, item) or None. Every metric gives
-(*batch, name), nan where it is not defined, so that the bootstrap over groups is the same as for classes.
+Shapes: `values` and `targets` (item, name), nan where nobody knows; `weights` (*batch, item) or None. Every
+metric gives (*batch, name), nan where it is not defined, so that the bootstrap over groups is the same as for
+classes.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ def mean_absolute_error(values: Array, targets: Array, weights: Array | None = N
 
 
 def r2(values: Array, targets: Array, weights: Array | None = None) -> Array:
-    """Coefficient of determination: 1 - sum (t - v)^2 / sum (t - mean of t)^2. 0 is the mean of these very targets, and it can
-    be negative; nan where all targets are equal."""
+    """Coefficient of determination: 1 - sum (t - v)^2 / sum (t - mean of t)^2. 0 is the mean of these very
+    targets, and it can be negative; nan where all targets are equal."""
     w = weigh(weights, len(values))
     known = ~np.isnan(targets)
     t = np.nan_to_num(targets)
@@ -40,8 +41,8 @@ def r2(values: Array, targets: Array, weights: Array | None = None) -> Array:
 
 
 def spearman(values: Array, targets: Array, weights: Array | None = None) -> Array:
-    """Spearman's rank correlation, ties at their mean rank; nan where values or targets are all equal. An item of weight 2 is
-    ranked as two equal items."""
+    """Spearman's rank correlation, ties at their mean rank; nan where values or targets are all equal. An
+    item of weight 2 is ranked as two equal items."""
     w = weigh(weights, len(values))
     columns = []
     for k in range(values.shape[1]):

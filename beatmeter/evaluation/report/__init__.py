@@ -1,4 +1,5 @@
-"""What people see of an evaluation: text for the terminal, JSON for programs, one HTML page for the browser."""
+"""What people see of an evaluation: text for the terminal, JSON for programs, one HTML page for the
+browser."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The evaluation of any family of records but meter: every metric with its interval beside null systems, classes, and findings."""
+"""The evaluation of any family of records but meter: every metric with its interval beside null systems,
+classes, and findings."""
 
 from __future__ import annotations
 
@@ -63,8 +64,8 @@ class MetricRow:
 
 @dataclass(frozen=True)
 class Assessment:
-    """A record with what was measured and found. `classes` and `confusion` (class, class) are of records of classes; the confusion
-    matrix is of those in which one class is right."""
+    """A record with what was measured and found. `classes` and `confusion` (class, class) are of records of
+    classes; the confusion matrix is of those in which one class is right."""
 
     predictions: Items
     rows: tuple[MetricRow, ...]
@@ -126,8 +127,8 @@ def assess(
 ) -> Assessment:
     """Measure a record against null systems. Raises EvaluationError without items that have targets.
 
-    The constant answer is that of the train split, which the model wrote down; `validation` stands in where it did not, and where
-    neither is there only the shuffled answers are left.
+    The constant answer is that of the train split, which the model wrote down; `validation` stands in where
+    it did not, and where neither is there only the shuffled answers are left.
     """
     if not len(record):
         raise EvaluationError(
@@ -163,7 +164,8 @@ def assess(
 
 
 def _classes(p: ClassPredictions) -> tuple[ClassRow, ...]:
-    """Recall and precision of the answer where one class is right, of every score above 0.5 where several may be."""
+    """Recall and precision of the answer where one class is right, of every score above 0.5 where several may
+    be."""
     rows = per_class(p)
     if p.exclusive:
         return tuple(rows)
@@ -215,7 +217,8 @@ def _constant(record: Items, validation: Items | None) -> np.ndarray | None:
 
 
 def _summary(rows: tuple[MetricRow, ...]) -> Finding:
-    """Whether the first metric of everything that is measured is surely better than systems that heard nothing."""
+    """Whether the first metric of everything that is measured is surely better than systems that heard
+    nothing."""
     first: dict[str, MetricRow] = {}
     for row in rows:
         first.setdefault(row.metric.of, row)
@@ -231,7 +234,8 @@ def _summary(rows: tuple[MetricRow, ...]) -> Finding:
     for row in first.values():
         nulls = ", ".join(f"{NULLS[name]} {number(value)}" for name, value in row.nulls.items())
         parts.append(
-            f"{row.title} {number(row.estimate.value)} [{number(row.estimate.low)}, {number(row.estimate.high)}]; {nulls}"
+            f"{row.title} {number(row.estimate.value)} [{number(row.estimate.low)}, "
+            f"{number(row.estimate.high)}]; {nulls}"
         )
     text = f"{verdict}: {'. '.join(parts)}."
     return Finding(

@@ -1,4 +1,5 @@
-"""The page of a run over a column, or of its predictions: metrics beside null systems, answers, training, findings."""
+"""The page of a run over a column, or of its predictions: metrics beside null systems, answers, training,
+findings."""
 
 from __future__ import annotations
 
@@ -19,8 +20,8 @@ from beatmeter.schema import ClassPredictions, Items, ValuePredictions
 
 
 def assess_file(where: Path, record: Items, seed: int = 0) -> Assessment:
-    """The assessment of a record that was read from a run folder or a file; a run's validation split stands in for what it did not
-    write down."""
+    """The assessment of a record that was read from a run folder or a file; a run's validation split stands
+    in for what it did not write down."""
     folder = RunFolder(where)
     beside = where.is_dir() and record.split != "val" and folder.predictions("val").exists()
     return assess(record, open_records(where, "val") if beside else None, seed=seed)

@@ -1,4 +1,5 @@
-"""Assessments for the terminal: the table of metrics beside null systems, classes, findings; and how such a training ends."""
+"""Assessments for the terminal: the table of metrics beside null systems, classes, findings; and how such a
+training ends."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ from beatmeter.schema import ClassPredictions
 
 
 def assessment_text(a: Assessment) -> str:
-    """The whole assessment: counts, metrics with 95 % intervals beside null systems, per class, confusion matrix, findings."""
+    """The whole assessment: counts, metrics with 95 % intervals beside null systems, per class, confusion
+    matrix, findings."""
     p = a.predictions
     about = f"{count(len(p), 'item')} in {count(len(set(p.groups)), 'group')}" + (
         f" of the split {p.split!r}" if p.split else ""
@@ -64,7 +66,10 @@ def assessment_closing(a: Assessment) -> list[tuple[str, str]]:
         *lines,
         (
             "verdict",
-            f"{a.verdict}, by {count(len(a.predictions), 'item')} in {count(len(set(a.predictions.groups)), 'group')}",
+            (
+                f"{a.verdict}, by {count(len(a.predictions), 'item')} in "
+                f"{count(len(set(a.predictions.groups)), 'group')}"
+            ),
         ),
     ]
 

@@ -1,4 +1,5 @@
-"""How a training ends, in ten lines: the answer with its interval, the errors, the confidence, and what to run next."""
+"""How a training ends, in ten lines: the answer with its interval, the errors, the confidence, and what to
+run next."""
 
 from __future__ import annotations
 
@@ -24,10 +25,11 @@ def closing_text(
     best: int | None,
     width: int = 100,
 ) -> str:
-    """The end of a training for the terminal, in lines of at most `width` columns where the names of folders allow it.
+    """The end of a training for the terminal, in lines of at most `width` columns where the names of folders
+    allow it.
 
-    `evaluation` is that of the test split, or of another where there is none; `best` the epoch whose weights were kept. Everything
-    else is in the report.
+    `evaluation` is that of the test split, or of another where there is none; `best` the epoch whose weights
+    were kept. Everything else is in the report.
     """
     kept = f", best epoch {best} of {len(history)}" if best and history else ""
     lines = [(str(run), f"finished{kept}")]
@@ -67,7 +69,10 @@ def _right(e: Evaluation) -> str:
     performance = e.finding("performance")
     chance = f", chance {percent(performance.values['chance'])}" if performance else ""
     span = f"[{100 * accuracy.low:.0f}, {100 * accuracy.high:.0f}]"
-    return f"{percent(accuracy.value)} right {span} of {count(accuracy.n, 'clip')} (balanced {percent(balanced.value)}){chance}"
+    return (
+        f"{percent(accuracy.value)} right {span} of {count(accuracy.n, 'clip')} (balanced "
+        f"{percent(balanced.value)}){chance}"
+    )
 
 
 def _errors(e: Evaluation) -> str:

@@ -45,7 +45,8 @@ def pair_figures(c: Comparison, pair: Pair) -> list[Drawn]:
             f"differences-{tag}",
             draw.differences(pair),
             "Differences",
-            f"Right of the line {pair.second} is better, left {pair.first}. Grey: not distinguishable. 95% intervals.",
+            f"Right of the line {pair.second} is better, left {pair.first}. Grey: not distinguishable. 95% "
+            "intervals.",
         ),
         Drawn(
             f"changes-{tag}",
@@ -104,7 +105,10 @@ def comparison_page(
             "drawn": pair_figures(c, pair),
             "tests": _tests_table(pair),
             "note": _tests_note(pair),
-            "changed": f"{count(len(pair.changes), 'clip')} changed; bars are the scores of {pair.second}, the largest change first.",
+            "changed": (
+                f"{count(len(pair.changes), 'clip')} changed; bars are the scores of {pair.second}, the "
+                "largest change first."
+            ),
             "clips": sounding(_clips(by_name, pair), locate, seconds),
         }
         for pair in c.pairs
@@ -128,7 +132,10 @@ def _card(pair: Pair) -> Card:
     big = {"better": f"{pair.second} is better", "worse": f"{pair.second} is worse"}.get(
         t.verdict, "not distinguishable"
     )
-    text = f"{t.difference:+.3f} [{t.low:+.3f}, {t.high:+.3f}] in {METRICS[t.metric].title}, {shown_p(t.adjusted, 'p')}; "
+    text = (
+        f"{t.difference:+.3f} [{t.low:+.3f}, {t.high:+.3f}] in {METRICS[t.metric].title}, "
+        f"{shown_p(t.adjusted, 'p')}; "
+    )
     text += f"{pair.gains:.4g} items gained, {pair.losses:.4g} lost"
     return Card(
         f"{pair.first} → {pair.second}",
@@ -177,7 +184,10 @@ def _tests_note(pair: Pair) -> str:
         if math.isnan(pair.mcnemar)
         else f" McNemar's exact test, which takes items as independent: {shown_p(pair.mcnemar, 'p')}."
     )
-    return f"Accuracy: sign flips of whole groups; other metrics: paired bootstrap over groups. Holm's correction over the pairs.{exact}"
+    return (
+        "Accuracy: sign flips of whole groups; other metrics: paired bootstrap over groups. Holm's "
+        f"correction over the pairs.{exact}"
+    )
 
 
 def _clips(systems: Mapping[str, System], pair: Pair) -> list[Clip]:

@@ -33,7 +33,8 @@ SHORT |= {
 
 
 def comparison_text(c: Comparison, changes: int = 10) -> str:
-    """Every system's metrics, then for each pair the verdict, the tests, classes won and lost, and the clips that changed."""
+    """Every system's metrics, then for each pair the verdict, the tests, classes won and lost, and the clips
+    that changed."""
     p = c.systems[0].runs[0]
     lines = wrapped(
         f"{count(len(p), 'item')} in {count(len(set(p.groups)), 'group')}"
@@ -55,7 +56,8 @@ def comparison_text(c: Comparison, changes: int = 10) -> str:
     lines += [
         "",
         *wrapped(
-            "p (Holm) is adjusted over the pairs of systems, for every metric on its own. Groups are drawn, not items."
+            "p (Holm) is adjusted over the pairs of systems, for every metric on its own. Groups are drawn, "
+            "not items."
         ),
     ]
     return "\n".join(lines) + "\n"
@@ -137,17 +139,19 @@ def gate_text(g: Gate) -> str:
     sure = "surely" if g.sure else "not surely: an interval crosses its limit"
     lines += ["", *wrapped(f"{'passed' if g.passed else 'not passed'} ({sure})")]
     lines += wrapped(
-        f"accuracy {percents(g.candidate_accuracy)} against {percents(g.against_accuracy)}; one of the two is right in {percents(g.either)}. "
+        f"accuracy {percents(g.candidate_accuracy)} against {percents(g.against_accuracy)}; one of the two "
+        f"is right in {percents(g.either)}. "
         f"Difference: sign flips of groups {shown_p(g.sign_flip, 'p')}, McNemar {shown_p(g.mcnemar, 'p')}."
     )
     return "\n".join(lines) + "\n"
 
 
 def calibration_text(c: Calibration, effects: Mapping[str, tuple[ClassPredictions, ClassPredictions]]) -> str:
-    """The map of every class with its cross-validated log loss, the thresholds, and what calibration does to the splits in
-    `effects` (raw and calibrated predictions by name)."""
+    """The map of every class with its cross-validated log loss, the thresholds, and what calibration does to
+    the splits in `effects` (raw and calibrated predictions by name)."""
     lines = wrapped(
-        f"fitted on {c.fitted_on['items']} items in {c.fitted_on['groups']} groups of the split {c.fitted_on['split']!r}"
+        f"fitted on {c.fitted_on['items']} items in {c.fitted_on['groups']} groups of the split "
+        f"{c.fitted_on['split']!r}"
     )
     tried = list(c.log_loss)
     rows = []
@@ -161,7 +165,10 @@ def calibration_text(c: Calibration, effects: Mapping[str, tuple[ClassPrediction
             ]
         )
     lines += ["", *table(["class", "map", *tried, "evaluation", "production", "best F1"], rows)]
-    told = f"{', '.join(tried)}: cross-validated log loss. evaluation, production: P95 and P99 of the calibrated noise floor."
+    told = (
+        f"{', '.join(tried)}: cross-validated log loss. evaluation, production: P95 and P99 of the "
+        "calibrated noise floor."
+    )
     lines += wrapped(told)
     if effects:
         names = ("accuracy", "balanced_accuracy", "primary_ece", "ece", "log_loss", "brier")
@@ -191,17 +198,29 @@ def calibration_text(c: Calibration, effects: Mapping[str, tuple[ClassPrediction
 def _statement(c: Calibration) -> str:
     """What "sure" and "no meter heard" mean by this calibration."""
     if c.sure is None:
-        told = f'"sure": of no answer, because no threshold reached {100 * SURE:.0f}% right of {WITNESSES} answers or more.'
+        told = (
+            f'"sure": of no answer, because no threshold reached {100 * SURE:.0f}% right of {WITNESSES} '
+            "answers or more."
+        )
     else:
         right = f"{100 * c.sure.accuracy:.1f}% [{100 * c.sure.low:.1f}, {100 * c.sure.high:.1f}]"
-        told = f'"sure": answers from {c.sure.threshold:.2f} on, {100 * c.sure.coverage:.0f}% of all; {right} of them were right here.'
+        told = (
+            f'"sure": answers from {c.sure.threshold:.2f} on, {100 * c.sure.coverage:.0f}% of all; {right} '
+            "of them were right here."
+        )
     if c.presence is None:
-        return f'{told} Without a model that hears sounds without meter no answer is called sure, and none is "no meter heard".'
+        return (
+            f"{told} Without a model that hears sounds without meter no answer is called sure, and none is "
+            '"no meter heard".'
+        )
     if "members" in c.presence.about:
         return f'{told} "no meter heard": by the mean of {", ".join(c.presence.about["members"])}.'
     music, sounds = c.presence.about["music"], c.presence.about["sounds"]["refused"]
     kinds = ", ".join(f"{kind} {100 * share:.0f}%" for kind, share in sounds.items())
-    return f'{told} "no meter heard": of {100 * music["refused"]:.1f}% of the music here; of sounds, had their kind been unknown: {kinds}.'
+    return (
+        f'{told} "no meter heard": of {100 * music["refused"]:.1f}% of the music here; of sounds, had their '
+        f"kind been unknown: {kinds}."
+    )
 
 
 def ensemble_text(e: Ensemble) -> str:

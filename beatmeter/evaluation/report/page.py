@@ -42,7 +42,8 @@ class Card:
 
 @dataclass(frozen=True)
 class Table:
-    """A table that scrolls sideways where it is too wide; columns `wrap` may break lines; `colours` (row) are "blue", "red" or ""."""
+    """A table that scrolls sideways where it is too wide; columns `wrap` may break lines; `colours` (row) are
+    "blue", "red" or ""."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]

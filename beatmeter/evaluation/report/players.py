@@ -1,7 +1,7 @@
 """Clips to listen to: where the audio of an item lies, and a short excerpt of it inside the page.
 
-Excerpts are embedded, so that a page can be moved or sent and still plays: mono MP3 at the rate the models hear, some
-60 kB for 10 s. Items whose audio is not found say so.
+Excerpts are embedded, so that a page can be moved or sent and still plays: mono MP3 at the rate the models
+hear, some 60 kB for 10 s. Items whose audio is not found say so.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ Locate = Callable[[str], Path]
 
 @dataclass(frozen=True)
 class Clip:
-    """One item on a page: its id, what is to be said of it, its scores by class with the labels, and where its window starts
-    (seconds; None for a whole track). `sound` is a data URI, `silent` the reason why there is none."""
+    """One item on a page: its id, what is to be said of it, its scores by class with the labels, and where
+    its window starts (seconds; None for a whole track). `sound` is a data URI, `silent` the reason why there
+    is none."""
 
     id: str
     said: str
@@ -41,8 +42,8 @@ def locator(
     run: Path | None = None,
     report: Callable[[str], object] = lambda text: None,
 ) -> Locate:
-    """How the audio of an id is found: under `folder`, else where the predictions' meta says, else in the data set of the run;
-    `report` is told when that is gone.
+    """How the audio of an id is found: under `folder`, else where the predictions' meta says, else in the
+    data set of the run; `report` is told when that is gone.
 
     The function that is returned raises BeatmeterError when there is no such file.
     """
@@ -74,7 +75,8 @@ def locator(
 
 
 def _tracks(run: Path) -> dict[str, Path]:
-    """Audio by id, from the data set that the run names, wherever it is called from. Raises BeatmeterError when it is gone."""
+    """Audio by id, from the data set that the run names, wherever it is called from. Raises BeatmeterError
+    when it is gone."""
     from beatmeter.datasets import open_dataset
     from beatmeter.evaluation.runs import RunFolder
 
@@ -101,7 +103,8 @@ def excerpt(path: Path, start: float | None, seconds: float = SECONDS) -> str:
 
 
 def sounding(clips: Sequence[Clip], locate: Locate | None, seconds: float = SECONDS) -> list[Clip]:
-    """The clips with an excerpt of their audio each, or with the reason why there is none; as they are without `locate`."""
+    """The clips with an excerpt of their audio each, or with the reason why there is none; as they are
+    without `locate`."""
     return [_sounding(clip, locate, seconds) for clip in clips] if locate is not None else list(clips)
 
 
@@ -126,8 +129,8 @@ def clip_of(p: ClassPredictions, i: int, said: str) -> Clip:
 
 
 def worst(p: ClassPredictions, most: int = 12) -> list[Clip]:
-    """The clips that are most surely wrong: the score of the answer minus that of the label, highest first. Answers that
-    are another of the item's labels come last."""
+    """The clips that are most surely wrong: the score of the answer minus that of the label, highest first.
+    Answers that are another of the item's labels come last."""
     answer = p.scores.argmax(axis=1)
     wrong = np.flatnonzero((p.primary >= 0) & (answer != p.primary))
     margin = p.scores[wrong, answer[wrong]] - p.scores[wrong, p.primary[wrong]]

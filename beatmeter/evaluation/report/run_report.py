@@ -1,4 +1,5 @@
-"""The page of one run, or of one predictions file: how good, how sure, which errors, leakage or not, which thresholds."""
+"""The page of one run, or of one predictions file: how good, how sure, which errors, leakage or not, which
+thresholds."""
 
 from __future__ import annotations
 
@@ -29,8 +30,8 @@ def run_page(
     command: str = "",
     drawn: Mapping[str, Sequence[Drawn]] | None = None,
 ) -> str:
-    """The whole page as HTML text. `locate` finds audio by id; without it there are no players. `drawn` are the figures of
-    `run_figures`, made here when they are not given."""
+    """The whole page as HTML text. `locate` finds audio by id; without it there are no players. `drawn` are
+    the figures of `run_figures`, made here when they are not given."""
     e, p = s.evaluation, s.evaluation.predictions
     drawn = drawn if drawn is not None else run_figures(s)
     summary = next(f for f in e.findings if f.name == "summary")
@@ -109,7 +110,8 @@ def glance(e: Evaluation) -> list[Card]:
         Card(
             "How sure?",
             percent(row.accuracy),
-            f"right among the surest {percent(row.coverage)}; calibration error {overall['primary_ece'].value:.2f}",
+            f"right among the surest {percent(row.coverage)}; calibration error "
+            f"{overall['primary_ece'].value:.2f}",
             reliability.level if reliability.level != "note" else "",
         ),
         Card("Which errors?", first, errors),
@@ -134,7 +136,10 @@ def glance(e: Evaluation) -> list[Card]:
         else ""
     )
     alarms = percent(effect["false_alarms"]["value"] or 0.0)
-    text = f"in evaluation, {production:.2f} in production; the first flags {alarms} of single-meter items{found}"
+    text = (
+        f"in evaluation, {production:.2f} in production; the first flags {alarms} of single-meter "
+        f"items{found}"
+    )
     return [
         *cards,
         Card("Second meter from", f"{evaluation:.2f}", text, "warning" if floor.values["reaching"] else "ok"),

@@ -46,8 +46,8 @@ class Subject:
         seed: int = 0,
         report: Callable[[str], object] = lambda text: None,
     ) -> Subject:
-        """From a run folder or a predictions file. Thresholds come from the validation split where there is one. `report` is told
-        what had to be left out."""
+        """From a run folder or a predictions file. Thresholds come from the validation split where there is
+        one. `report` is told what had to be left out."""
         where = as_path(where)
         predictions = open_predictions(where, split)
         if not where.is_dir():
@@ -93,7 +93,8 @@ def _validation(file: Path, predictions: ClassPredictions) -> ClassPredictions |
 
 
 def kept_epoch(run: RunFolder) -> int | None:
-    """The epoch whose weights a run has kept, as its description names it; None where there is none. Raises RunError."""
+    """The epoch whose weights a run has kept, as its description names it; None where there is none. Raises
+    RunError."""
     path = run.best.with_suffix(".json")
     if not os.path.lexists(path):
         return None

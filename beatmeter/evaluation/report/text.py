@@ -59,7 +59,8 @@ def findings_text(findings: Sequence[Finding]) -> list[str]:
 
 
 def confusion_text(classes: Sequence[str], confusion: Sequence[Sequence[int]]) -> list[str]:
-    """The confusion matrix, rows are labels; a dot for zero. Matrices too wide for the terminal list their errors instead."""
+    """The confusion matrix, rows are labels; a dot for zero. Matrices too wide for the terminal list their
+    errors instead."""
     short = [cut(c, 8) for c in classes]
     rows = [[short[i], *("." if n == 0 else str(n) for n in row)] for i, row in enumerate(confusion)]
     lines = table(["label \\ answer", *short], rows)

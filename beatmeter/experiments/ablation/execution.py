@@ -1,7 +1,8 @@
-"""Bringing the cells of a plan to their end: heads of one shape together, the others in processes; what fails costs itself.
+"""Bringing the cells of a plan to their end: heads of one shape together, the others in processes; what fails
+costs itself.
 
-Features and waveforms are made first, once. Every cell is a run folder of its own, so finished cells are kept, stopped ones
-go on from their last epoch, and a process that dies takes one cell with it.
+Features and waveforms are made first, once. Every cell is a run folder of its own, so finished cells are
+kept, stopped ones go on from their last epoch, and a process that dies takes one cell with it.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ Unit = tuple[Cell, ...]  # cells that train together
 
 @dataclass(frozen=True)
 class Failure:
-    """A cell that came to no end, and why; where there was an exception, its trace is in `failed.txt` of the run folder."""
+    """A cell that came to no end, and why; where there was an exception, its trace is in `failed.txt` of the
+    run folder."""
 
     cell: str
     reason: str
@@ -61,12 +63,12 @@ def execute(
     report: Report = print,
     progress: Reporter = SILENT,
 ) -> Executed:
-    """Train what is not finished yet in `folder`/`cell.name` and predict `split` with every cell; `val` is always predicted.
-    Cells whose training starts from the run of another cell come after it.
+    """Train what is not finished yet in `folder`/`cell.name` and predict `split` with every cell; `val` is
+    always predicted. Cells whose training starts from the run of another cell come after it.
 
-    `jobs` processes work at a time; 0 takes one for each GPU, or for each core that torch may use while memory lasts. Raises
-    DataError when the split is too small for any difference to be found, and RunError when a folder holds a run of other
-    settings or features.
+    `jobs` processes work at a time; 0 takes one for each GPU, or for each core that torch may use while
+    memory lasts. Raises DataError when the split is too small for any difference to be found, and RunError
+    when a folder holds a run of other settings or features.
     """
     cells = [cell for some in systems.values() for cell in some]
     waiting = [cell for cell in cells if _unfinished(cell, folder, split)]
@@ -119,7 +121,8 @@ def execute(
 
 
 def units_of(cells: Sequence[Cell], folder: Path) -> list[Unit]:
-    """What is done in one go: frozen cells that have not begun, by the features and heads they share; every other cell alone."""
+    """What is done in one go: frozen cells that have not begun, by the features and heads they share; every
+    other cell alone."""
     fresh = [c for c in cells if c.config.regime == "frozen" and state_of(folder / c.name, c.config) == "new"]
     groups = together([(cell, folder / cell.name) for cell in fresh])
     return [tuple(cell for cell, _ in group) for group in groups] + [
@@ -130,8 +133,8 @@ def units_of(cells: Sequence[Cell], folder: Path) -> list[Unit]:
 def require_enough(ready: Prepared, split: str, comparisons: int) -> None:
     """Raise DataError when `split` has so few groups that no difference could be found, however large.
 
-    Of g groups that all favour one system, the sign-flip test gives p = 2 / 2^g, and Holm's correction multiplies the
-    smallest p by the number of comparisons.
+    Of g groups that all favour one system, the sign-flip test gives p = 2 / 2^g, and Holm's correction
+    multiplies the smallest p by the number of comparisons.
     """
     groups = len({t.group for t in ready.split(split)})
     needed = 1
@@ -139,13 +142,15 @@ def require_enough(ready: Prepared, split: str, comparisons: int) -> None:
         needed += 1
     if groups < needed:
         raise DataError(
-            f"the {split} split has {groups} groups with labels; with {comparisons} comparisons it takes {needed} for any difference to be found",
+            f"the {split} split has {groups} groups with labels; with {comparisons} comparisons it takes "
+            f"{needed} for any difference to be found",
             "Use more tracks, or a larger split.val (see `beatmeter data check`).",
         )
 
 
 def require_joined(ready: Prepared, config: RunConfig) -> None:
-    """Raise DataError when further data were named and none of their tracks may train: the comparison would be of nothing."""
+    """Raise DataError when further data were named and none of their tracks may train: the comparison would
+    be of nothing."""
     if config.data.extra and not any(JOINED in t.extra for t in ready.split("train")):
         kinds = Counter(e.kind for e in ready.dataset.excluded)
         left = (
@@ -154,7 +159,8 @@ def require_joined(ready: Prepared, config: RunConfig) -> None:
         )
         raise DataError(
             f"no track of {', '.join(config.data.extra)} joins the training of {config.data.path} ({left})",
-            f"beatmeter data check {config.data.path} --extra-data {config.data.extra[0]} names every reason; ids must differ.",
+            f"beatmeter data check {config.data.path} --extra-data {config.data.extra[0]} names every "
+            "reason; ids must differ.",
         )
 
 
@@ -164,8 +170,8 @@ def _unfinished(cell: Cell, folder: Path, split: str) -> bool:
 
 
 def _require_same_features(cells: Iterable[Cell], folder: Path, device: torch.device) -> None:
-    """Raise RunError when a finished run was trained on features that its settings do not give any more: new weights of a
-    backbone, a new pooling."""
+    """Raise RunError when a finished run was trained on features that its settings do not give any more: new
+    weights of a backbone, a new pooling."""
     now: dict[object, FeatureSpec] = {}
     for cell in cells:
         c = cell.config
@@ -181,7 +187,8 @@ def _require_same_features(cells: Iterable[Cell], folder: Path, device: torch.de
 
 
 def _sources(cells: Iterable[Cell]) -> list[RunConfig]:
-    """One config for each way in which tracks are served, those that ask for most layers first: the others find theirs there."""
+    """One config for each way in which tracks are served, those that ask for most layers first: the others
+    find theirs there."""
     found: dict[object, RunConfig] = {}
     for c in (cell.config for cell in cells):
         found.setdefault((c.data, c.split, c.limit, c.regime, c.features, c.head.poolings, c.task.meters), c)

@@ -1,4 +1,5 @@
-"""The figure of an ablation: the headline metric of every system, its interval, every seed, and the baseline as a line."""
+"""The figure of an ablation: the headline metric of every system, its interval, every seed, and the baseline
+as a line."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ COLOURS = {"better": BLUE, "worse": RED, "not distinguishable": MUTED}
 
 @styled
 def ablation_figure(a: Ablation) -> Figure:
-    """Blue is better than the baseline, orange worse, grey not distinguishable from it; rings are single seeds."""
+    """Blue is better than the baseline, orange worse, grey not distinguishable from it; rings are single
+    seeds."""
     head = a.metrics[0]
     figure, (axes,) = blank(0.95 + 0.36 * len(a.rows), width=6.0)
     for i, r in enumerate(a.rows):

@@ -1,4 +1,5 @@
-"""Plans: TOML files that say what is varied, from which recipe, with which seeds, and what the others are compared with.
+"""Plans: TOML files that say what is varied, from which recipe, with which seeds, and what the others are
+compared with.
 
     title = "Label smoothing"
     question = "What does the target of a negative change?"
@@ -62,9 +63,11 @@ Settings = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Plan:
-    """One ablation: `systems` maps names to nested settings on top of `base`; the first of `metrics` is the headline.
+    """One ablation: `systems` maps names to nested settings on top of `base`; the first of `metrics` is the
+    headline.
 
-    `own_seeds` of some systems take the place of `seeds`; `starts` maps a system to the one whose runs its own start from.
+    `own_seeds` of some systems take the place of `seeds`; `starts` maps a system to the one whose runs its
+    own start from.
     """
 
     name: str
@@ -91,7 +94,8 @@ class Plan:
         return frozenset(layers.union(*map(_leaves, self.systems.values())))
 
     def changed(self, recipes: Sequence[Settings] = (), assignments: Sequence[str] = ()) -> RunConfig:
-        """The base with further recipes and `name=value` texts. Raises ConfigError where they set what the plan varies."""
+        """The base with further recipes and `name=value` texts. Raises ConfigError where they set what the
+        plan varies."""
         config = self.base
         for values in (*recipes, *(parse_assignment(text, config) for text in assignments)):
             clash = sorted({*_leaves(values)} & {*self.varied, *OWN})
@@ -117,10 +121,11 @@ class Plan:
         layers: int = 0,
         seeds: Sequence[int] = (),
     ) -> dict[str, list[Cell]]:
-        """Every system with every seed, by the system's name. `base` is what `changed` gave, `out` the folder of the runs,
-        `layers` the depth of the backbone for plans that try each.
+        """Every system with every seed, by the system's name. `base` is what `changed` gave, `out` the folder
+        of the runs, `layers` the depth of the backbone for plans that try each.
 
-        Raises ConfigError for further data that are missing or that nobody asked for, and for systems that come out the same.
+        Raises ConfigError for further data that are missing or that nobody asked for, and for systems that
+        come out the same.
         """
         if self.needs_extra and not extra:
             raise ConfigError(

@@ -25,8 +25,9 @@ COLUMNS = ("system", "metric", "seeds", *ESTIMATE, *TEST, "train_tracks", "best_
 
 @dataclass(frozen=True)
 class Row:
-    """One system: its metrics, the tests against the baseline (none for the baseline itself), which seeds stand behind it, and
-    over them the mean of tracks trained on, of the epoch that was kept, and of seconds in training."""
+    """One system: its metrics, the tests against the baseline (none for the baseline itself), which seeds
+    stand behind it, and over them the mean of tracks trained on, of the epoch that was kept, and of seconds
+    in training."""
 
     system: str
     seeds: tuple[int, ...]
@@ -39,10 +40,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Ablation:
-    """The outcome of a plan on one split. `rows` are in the plan's order; `missing` says which cells failed, and why.
+    """The outcome of a plan on one split. `rows` are in the plan's order; `missing` says which cells failed,
+    and why.
 
-    Means, intervals and tests are those of `comparison`, see `beatmeter.evaluation.comparison.compare`: the bootstrap draws groups, and seeds where
-    there are several.
+    Means, intervals and tests are those of `comparison`, see `beatmeter.evaluation.comparison.compare`: the
+    bootstrap draws groups, and seeds where there are several.
     """
 
     plan: Plan
@@ -123,7 +125,8 @@ def conclude(
     missing: Mapping[str, str] | None = None,
     seed: int = 0,
 ) -> Ablation:
-    """Compare the systems of a plan by the predictions of their finished runs. Systems without any are left out.
+    """Compare the systems of a plan by the predictions of their finished runs. Systems without any are left
+    out.
 
     Raises RunError when the baseline or all others have none.
     """

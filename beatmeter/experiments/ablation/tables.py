@@ -76,10 +76,15 @@ def notes(a: Ablation) -> list[str]:
     seeds = max(len(r.seeds) for r in a.rows)
     drawn = "groups (songs), and seeds anew for each of them" if seeds > 1 else "groups (songs)"
     found = [
-        f"Values are means over seeds with 95 % intervals from a bootstrap that draws {drawn}. Differences are to {a.plan.baseline!r} on the same "
+        f"Values are means over seeds with 95 % intervals from a bootstrap that draws {drawn}. Differences "
+        f"are to {a.plan.baseline!r} on the same "
         f"draws; p is adjusted by Holm over the {len(a.rows) - 1} comparisons, for every metric on its own. "
-        f"- is not distinguishable at {100 * ALPHA:g} %; * marks the other metrics that differ from the baseline.",
-        "Every run kept its best epoch by val, so these figures flatter all systems a little. Choose here, then report on test (--split test)."
+        f"- is not distinguishable at {100 * ALPHA:g} %; * marks the other metrics that differ from the "
+        "baseline.",
+        (
+            "Every run kept its best epoch by val, so these figures flatter all systems a little. Choose "
+            "here, then report on test (--split test)."
+        )
         if a.split == "val"
         else f"The split is {a.split}: it reports what was chosen on val, and nothing should be chosen here.",
     ]

@@ -1,4 +1,5 @@
-"""Audits: labels that are probably wrong, clips that are in a dataset twice, and the review list for a person to decide.
+"""Audits: labels that are probably wrong, clips that are in a dataset twice, and the review list for a person
+to decide.
 
 from beatmeter.experiments.audit import audit, write_audit
 """

@@ -33,7 +33,8 @@ SPLIT = "out-of-fold"  # what the split of the head's predictions is called
 
 @dataclass(frozen=True)
 class Audit:
-    """What was found: `pairs` are positions in `dataset.tracks`; `suspects` are of the labelled tracks, in their order."""
+    """What was found: `pairs` are positions in `dataset.tracks`; `suspects` are of the labelled tracks, in
+    their order."""
 
     dataset: Dataset
     classes: tuple[str, ...]
@@ -51,7 +52,8 @@ class Audit:
 
     @property
     def weak(self) -> bool:
-        """Whether the head is not surely better than naming the most frequent class: then its doubts mean little."""
+        """Whether the head is not surely better than naming the most frequent class: then its doubts mean
+        little."""
         return self.suspects.accuracy.low <= self.suspects.majority
 
     def review(self, top: int = 100, controls: int = 0, show_guess: bool = False) -> Review:
@@ -137,8 +139,8 @@ def audit(
     seed: int = 0,
     progress: Reporter = SILENT,
 ) -> Audit:
-    """Audit a dataset over stored features. `keys` are the track keys by id; tracks that have none, or no features, are
-    left out. `progress` hears of every step.
+    """Audit a dataset over stored features. `keys` are the track keys by id; tracks that have none, or no
+    features, are left out. `progress` hears of every step.
 
     Raises DataError when too few tracks have features or labels.
     """
@@ -192,8 +194,8 @@ def _items(tracks: Sequence[Track], classes: Sequence[str], groups: np.ndarray) 
 
 
 def write_audit(found: Audit, review: Review, out: Path) -> None:
-    """Write `review.html`, `review.csv`, `copies.csv` and `audit.json` to the folder `out`, and what the head guessed to
-    `out/guesses/`, where a reviewer does not see it.
+    """Write `review.html`, `review.csv`, `copies.csv` and `audit.json` to the folder `out`, and what the head
+    guessed to `out/guesses/`, where a reviewer does not see it.
 
     Raises DataError when `out` holds a review already: somebody's work may be in it.
     """

@@ -1,9 +1,10 @@
-"""Clips that sound alike although they are of different groups: encoded again, louder, with noise, cut elsewhere.
+"""Clips that sound alike although they are of different groups: encoded again, louder, with noise, cut
+elsewhere.
 
-What counts as alike is decided by a null: how near the nearest neighbour of another group is, for ordinary tracks. It is
-the largest of many cosines of standardised features, so, stretched by Fisher's z, it follows Gumbel's distribution of
-maxima (Gumbel, "Statistics of Extremes", 1958). That is fitted to the lower and middle quantiles over the tracks, which
-copies among them do not move.
+What counts as alike is decided by a null: how near the nearest neighbour of another group is, for ordinary
+tracks. It is the largest of many cosines of standardised features, so, stretched by Fisher's z, it follows
+Gumbel's distribution of maxima (Gumbel, "Statistics of Extremes", 1958). That is fitted to the lower and
+middle quantiles over the tracks, which copies among them do not move.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ _QUANTILES = np.linspace(0.1, 0.6, 26)
 
 @dataclass(frozen=True)
 class Pair:
-    """Two tracks (positions) of different groups that sound alike: cosine, and in which pooling it stands out most."""
+    """Two tracks (positions) of different groups that sound alike: cosine, and in which pooling it stands out
+    most."""
 
     first: int
     second: int
@@ -60,10 +62,12 @@ def _gumbel(share: np.ndarray) -> np.ndarray:
 def find_copies(
     views: Mapping[str, Kernel], tracks: Sequence[Track], false_pairs: float = FALSE_PAIRS
 ) -> tuple[list[Pair], dict[str, float]]:
-    """Pairs of different groups above the threshold of any view, those across splits first, and the thresholds by view.
+    """Pairs of different groups above the threshold of any view, those across splits first, and the
+    thresholds by view.
 
-    The expected `false_pairs` are shared among the views; a pair is reported by the view in which it exceeds the threshold
-    most. Among fewer than LEAST_TRACKS tracks, or in a single group, nothing is found and there are no thresholds.
+    The expected `false_pairs` are shared among the views; a pair is reported by the view in which it exceeds
+    the threshold most. Among fewer than LEAST_TRACKS tracks, or in a single group, nothing is found and there
+    are no thresholds.
     """
     groups = [t.group for t in tracks]
     if len(tracks) < LEAST_TRACKS or len(set(groups)) < 2:

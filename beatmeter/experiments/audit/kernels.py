@@ -1,7 +1,9 @@
-"""How alike tracks are, from a feature store: one matrix (track, track) per view of the features, layer by layer.
+"""How alike tracks are, from a feature store: one matrix (track, track) per view of the features, layer by
+layer.
 
-A view is a set of columns, each standardised over the tracks. Its kernel is the mean over columns of the products of two
-tracks: only the kernel is kept, so memory is that of (track, track), however many layers a store holds.
+A view is a set of columns, each standardised over the tracks. Its kernel is the mean over columns of the
+products of two tracks: only the kernel is kept, so memory is that of (track, track), however many layers a
+store holds.
 """
 
 from __future__ import annotations
@@ -33,8 +35,9 @@ def usable(spec: FeatureSpec) -> tuple[PoolingSpec, ...]:
 
 
 def kernels(snapshot: Snapshot, keys: Sequence[str], tick: Tick = untold) -> dict[str, Kernel]:
-    """One kernel per pooling, by its name: the stored numbers, aggregated per track. And one named `tempo-free` where there
-    is lag pooling: see `scale_magnitudes`. `tick(1)` after each layer of each pooling."""
+    """One kernel per pooling, by its name: the stored numbers, aggregated per track. And one named
+    `tempo-free` where there is lag pooling: see `scale_magnitudes`. `tick(1)` after each layer of each
+    pooling."""
     found: dict[str, Kernel] = {}
     columns: dict[str, int] = {}
 
@@ -63,8 +66,9 @@ def standardise(values: Float32[np.ndarray, "track column"]) -> Float32[np.ndarr
 
 
 def scale_magnitudes(lags: Float32[np.ndarray, "track ... lag"]) -> Float32[np.ndarray, "track ... bin"]:
-    """Square roots of the Fourier magnitudes along the log-lag axis. There another tempo is a shift, which the magnitudes do
-    not see: the scale transform of Holzapfel and Stylianou (IEEE TASLP 19, 2011), here over lags that are logarithmic already.
+    """Square roots of the Fourier magnitudes along the log-lag axis. There another tempo is a shift, which
+    the magnitudes do not see: the scale transform of Holzapfel and Stylianou (IEEE TASLP 19, 2011), here over
+    lags that are logarithmic already.
     """
     centred = lags - lags.mean(axis=-1, keepdims=True)
     result: np.ndarray = np.sqrt(np.abs(np.fft.rfft(centred, n=2 * lags.shape[-1], axis=-1))).astype(
@@ -81,7 +85,8 @@ def cosines(kernel: Kernel) -> Kernel:
 
 
 def coordinates(kernel: Kernel, most: int = 256) -> np.ndarray:
-    """(track, component) principal components of a view from its kernel, largest first, those without variance left out."""
+    """(track, component) principal components of a view from its kernel, largest first, those without
+    variance left out."""
     n = len(kernel)
     values, vectors = eigh(
         kernel.astype(np.float64),

@@ -1,7 +1,7 @@
 """What a reviewer gets: a CSV file to fill in, and a page with players that fills it in.
 
-The page is one file without anything from the network; it plays the audio files where they lie, by relative links. It says
-nothing of what the model guessed unless it is asked to: who knows the guess hears it.
+The page is one file without anything from the network; it plays the audio files where they lie, by relative
+links. It says nothing of what the model guessed unless it is asked to: who knows the guess hears it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ GUESS_COLUMNS = ("guess", "quality")
 
 @dataclass(frozen=True)
 class Guess:
-    """What the head says of a track: its answer, the probability of every class, and the quality of the label in [0, 1]."""
+    """What the head says of a track: its answer, the probability of every class, and the quality of the label
+    in [0, 1]."""
 
     answer: str
     scores: Mapping[str, float]
@@ -37,7 +38,8 @@ class Guess:
 
 @dataclass(frozen=True)
 class Item:
-    """A track to decide on. `twin` and `said` are of a track that sounds like it; `guess` is shown when it is there."""
+    """A track to decide on. `twin` and `said` are of a track that sounds like it; `guess` is shown when it is
+    there."""
 
     track: Track
     guess: Guess | None = None
@@ -47,7 +49,8 @@ class Item:
 
 @dataclass(frozen=True)
 class Review:
-    """All that a reviewer is asked: suspicious labels, then clips that sound alike. Every track stands in it once."""
+    """All that a reviewer is asked: suspicious labels, then clips that sound alike. Every track stands in it
+    once."""
 
     title: str
     classes: tuple[str, ...]
@@ -104,7 +107,8 @@ class Review:
 
 
 def link(path: Path, folder: Path) -> str:
-    """The address of a file as seen from a page in `folder`: relative, every byte of any name escaped as it must be."""
+    """The address of a file as seen from a page in `folder`: relative, every byte of any name escaped as it
+    must be."""
     try:
         relative = os.path.relpath(path.absolute(), folder.absolute())
     except ValueError:  # on another drive

@@ -1,8 +1,9 @@
-"""Which labels are suspicious: predictions of a light head that has not heard the group, and confident learning on them.
+"""Which labels are suspicious: predictions of a light head that has not heard the group, and confident
+learning on them.
 
-The head is a logistic regression per class on principal components of one view of the features; view and strength of
-regularisation are those with the lowest log loss out of fold. Labels are ranked by cleanlab (Northcutt, Jiang and Chuang,
-JAIR 70, 2021; Thyagarajan et al., 2022, for several labels).
+The head is a logistic regression per class on principal components of one view of the features; view and
+strength of regularisation are those with the lowest log loss out of fold. Labels are ranked by cleanlab
+(Northcutt, Jiang and Chuang, JAIR 70, 2021; Thyagarajan et al., 2022, for several labels).
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ TINY = 1e-6
 class Suspects:
     """Predictions out of fold, the quality of every label (item,) in [0, 1] and which are flagged (item,).
 
-    `accuracy` of the head against the labels as they are, `majority` what naming the most frequent class gets; `view` and
-    `strength` are what was chosen. `unlearned` are classes with too few groups.
+    `accuracy` of the head against the labels as they are, `majority` what naming the most frequent class
+    gets; `view` and `strength` are what was chosen. `unlearned` are classes with too few groups.
     """
 
     predictions: ClassPredictions
@@ -68,8 +69,8 @@ def find_suspects(
 ) -> Suspects:
     """Rank the labels of `items` (their scores are not looked at). `views` are kernels over the same items.
 
-    Items all of whose classes have fewer than LEAST_GROUPS groups are not judged. `tick(1)` after each fit over all
-    folds. Raises DataError when there are fewer than two classes to tell apart.
+    Items all of whose classes have fewer than LEAST_GROUPS groups are not judged. `tick(1)` after each fit
+    over all folds. Raises DataError when there are fewer than two classes to tell apart.
     """
     require_cleanlab()
     present = items.targets > 0
@@ -131,7 +132,8 @@ def fits(views: int) -> int:
 def _out_of_fold(
     x: np.ndarray, present: np.ndarray, learned: np.ndarray, fold: np.ndarray, strength: float
 ) -> np.ndarray:
-    """(item, class) probabilities of every item by a head fitted on the other folds; 0 for classes that are not learned."""
+    """(item, class) probabilities of every item by a head fitted on the other folds; 0 for classes that are
+    not learned."""
     from sklearn.linear_model import LogisticRegression
 
     scores = np.zeros(present.shape)

@@ -1,4 +1,5 @@
-"""How accuracy falls as audio gets worse, shorter, faster or slower: one curve for each way of changing it."""
+"""How accuracy falls as audio gets worse, shorter, faster or slower: one curve for each way of changing
+it."""
 
 from __future__ import annotations
 
@@ -133,12 +134,12 @@ WAYS: Mapping[str, Way] = {
 def robustness(
     predictor: Predictor, tracks: Sequence[Track], ways: Sequence[str] = tuple(WAYS), tick: Tick = untold
 ) -> list[Curve]:
-    """A curve for each of `ways` over labelled `tracks`, then one over tempo when the tracks have a column `tempo` or
-    `tempo_qpm` (per minute). Intervals are Wilson's, widened for groups.
+    """A curve for each of `ways` over labelled `tracks`, then one over tempo when the tracks have a column
+    `tempo` or `tempo_qpm` (per minute). Intervals are Wilson's, widened for groups.
 
-    Lengths that a clip does not have are left out for it, so points may rest on different clips: `clips` says how many. A track of more
-    than PIECE seconds is changed piece by piece, so memory does not grow with its length.
-    Raises DataError for a track that cannot be decoded.
+    Lengths that a clip does not have are left out for it, so points may rest on different clips: `clips` says
+    how many. A track of more than PIECE seconds is changed piece by piece, so memory does not grow with its
+    length. Raises DataError for a track that cannot be decoded.
     """
     right: dict[tuple[str, float], dict[str, float]] = {
         (name, level): {} for name in ways for level in WAYS[name].levels
@@ -179,7 +180,8 @@ def robustness(
 
 @dataclass(frozen=True)
 class _Audio:
-    """A track at `rate` Hz: its `wave`, or None when it is longer than PIECE and is read and changed piece by piece."""
+    """A track at `rate` Hz: its `wave`, or None when it is longer than PIECE and is read and changed piece by
+    piece."""
 
     track: Track
     rate: int

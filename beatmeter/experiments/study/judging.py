@@ -1,4 +1,5 @@
-"""The controlled comparison: trained systems beside baselines, on the run's own test split and on other data, broken down."""
+"""The controlled comparison: trained systems beside baselines, on the run's own test split and on other data,
+broken down."""
 
 from __future__ import annotations
 
@@ -41,7 +42,8 @@ class Part:
 
 @dataclass(frozen=True)
 class OnSet:
-    """All systems on one test set: every metric, tests against the first system, and accuracy in parts of the set."""
+    """All systems on one test set: every metric, tests against the first system, and accuracy in parts of the
+    set."""
 
     name: str
     comparison: Comparison
@@ -68,7 +70,8 @@ class OnSet:
 def predict_elsewhere(
     runs: Sequence[RunFolder], data: Path, other: Dataset, device: torch.device, report: Report = print
 ) -> None:
-    """Predict the labelled tracks of another dataset, `other` at the path `data`, with every run that has not done so yet."""
+    """Predict the labelled tracks of another dataset, `other` at the path `data`, with every run that has not
+    done so yet."""
     for run in runs:
         if not _elsewhere(run, other).exists():
             evaluate_run(run.path, device, [OWN], str(data), lambda line: None)
@@ -84,8 +87,8 @@ def run_baselines(
     jobs: int,
     progress: Reporter = SILENT,
 ) -> dict[str, dict[str, ClassPredictions]]:
-    """Fit every baseline on the train split of the run `like`, and predict what it predicted; by baseline and set, kept in
-    `out`/baselines."""
+    """Fit every baseline on the train split of the run `like`, and predict what it predicted; by baseline and
+    set, kept in `out`/baselines."""
     split = read_split(like.split_file)
     train = [t for t in own.tracks if split.get(t.id) == "train"]
     sets = {OWN: _predicted(like.predictions(OWN), own)} | {

@@ -50,8 +50,8 @@ def study_markdown(sets: Sequence[OnSet]) -> str:
 
 @styled
 def study_figure(s: OnSet) -> Figure:
-    """The headline metric of every system with its interval; blue is better than the first, orange worse, grey not
-    distinguishable; rings are single seeds."""
+    """The headline metric of every system with its interval; blue is better than the first, orange worse,
+    grey not distinguishable; rings are single seeds."""
     metric = next(iter(next(iter(s.comparison.metrics.values()))))
     verdicts = {
         pair.second: next(t.verdict for t in pair.tests if t.metric == metric) for pair in s.comparison.pairs
@@ -98,8 +98,10 @@ def _about(s: OnSet) -> str:
 def _note(sets: Sequence[OnSet]) -> str:
     first = sets[0].comparison.systems[0].name
     return (
-        "Percent, means over seeds; in brackets 95 % intervals from a bootstrap over groups, and over seeds where there are several. "
-        f"Marks are against {first!r}, on the same items: + better, - worse, at {100 * ALPHA:g} % after Holm's correction; no mark is not "
+        "Percent, means over seeds; in brackets 95 % intervals from a bootstrap over groups, and over seeds "
+        "where there are several. "
+        f"Marks are against {first!r}, on the same items: + better, - worse, at {100 * ALPHA:g} % after "
+        "Holm's correction; no mark is not "
         "distinguishable. Nothing was chosen on these sets."
     )
 

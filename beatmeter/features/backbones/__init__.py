@@ -1,4 +1,5 @@
-"""Backbones: audio chunks to layer states. `load_backbone` makes one from its name; nothing heavy is imported before that."""
+"""Backbones: audio chunks to layer states. `load_backbone` makes one from its name; nothing heavy is imported
+before that."""
 
 from __future__ import annotations
 
@@ -25,12 +26,14 @@ def load_backbone(
     depth: int | None = None,
     weights: bool = True,
 ) -> Backbone:
-    """The backbone `name`: a known name, a hub id `owner/model` of the HuBERT family, or a folder in the hub's format.
+    """The backbone `name`: a known name, a hub id `owner/model` of the HuBERT family, or a folder in the
+    hub's format.
 
-    Frozen, in evaluation mode, on the CPU. `revision` pins a hub commit, `normalise` overrides what the checkpoint says
-    of its input, `dtype` is float32 or bfloat16, layers after `depth` are not kept in memory. With `weights=False` only
-    the outline: all attributes, `identity` and `lag_pooling()` are there at little cost, `forward` is not possible.
-    Raises BackboneError for unknown names and for weights that cannot be fetched or read.
+    Frozen, in evaluation mode, on the CPU. `revision` pins a hub commit, `normalise` overrides what the
+    checkpoint says of its input, `dtype` is float32 or bfloat16, layers after `depth` are not kept in memory.
+    With `weights=False` only the outline: all attributes, `identity` and `lag_pooling()` are there at little
+    cost, `forward` is not possible. Raises BackboneError for unknown names and for weights that cannot be
+    fetched or read.
     """
     import torch
 

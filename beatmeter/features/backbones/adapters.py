@@ -1,7 +1,8 @@
-"""How a backbone moves: LoRA, its last layers, or all of it. What trains is always in float32, above a base in any dtype.
+"""How a backbone moves: LoRA, its last layers, or all of it. What trains is always in float32, above a base
+in any dtype.
 
-The front end never trains with LoRA or last layers: it holds little that is specific to a task, and it would double the
-memory of a step. LoRA is put in by peft; a trained one is read back without it.
+The front end never trains with LoRA or last layers: it holds little that is specific to a task, and it would
+double the memory of a step. LoRA is put in by peft; a trained one is read back without it.
 """
 
 from __future__ import annotations
@@ -39,9 +40,10 @@ class LowRank(nn.Module):
 def attach(backbone: Backbone, config: AdapterConfig) -> list[nn.Parameter]:
     """Make `backbone` trainable as `config` says; the parameters that train, in a fixed order.
 
-    New LoRA factors are drawn from PyTorch's global generator and change nothing before their first step. Drop the
-    layers that no feature needs first (`Hubert.keep`): last layers are counted from the deepest one held. Raises
-    BackboneError for a backbone without weights, one that has an adapter already, and unknown targets.
+    New LoRA factors are drawn from PyTorch's global generator and change nothing before their first step.
+    Drop the layers that no feature needs first (`Hubert.keep`): last layers are counted from the deepest one
+    held. Raises BackboneError for a backbone without weights, one that has an adapter already, and unknown
+    targets.
     """
     hubert = _hubert(backbone)
     if any(True for _ in _updated(hubert)):
@@ -61,12 +63,14 @@ def attach(backbone: Backbone, config: AdapterConfig) -> list[nn.Parameter]:
 
 
 def adapter_state(backbone: Backbone) -> dict[str, Tensor]:
-    """What trains, by name: the factors of LoRA as `<linear>.lora_A` and `.lora_B`, or the plain weights. Detached, not copied."""
+    """What trains, by name: the factors of LoRA as `<linear>.lora_A` and `.lora_B`, or the plain weights.
+    Detached, not copied."""
     return {name: p.detach() for name, p in _trained(_hubert(backbone))}
 
 
 def load_adapter_state(backbone: Backbone, state: Mapping[str, Tensor]) -> None:
-    """Put back what `adapter_state` gave, into a backbone with the same adapter attached: to go on training."""
+    """Put back what `adapter_state` gave, into a backbone with the same adapter attached: to go on
+    training."""
     own = dict(_trained(_hubert(backbone)))
     _require_same(
         {n: tuple(p.shape) for n, p in own.items()}, {n: tuple(v.shape) for n, v in state.items()}, backbone
@@ -77,9 +81,11 @@ def load_adapter_state(backbone: Backbone, state: Mapping[str, Tensor]) -> None:
 
 
 def load_merged(backbone: Backbone, config: AdapterConfig, state: Mapping[str, Tensor]) -> None:
-    """Apply a trained adapter to a plain backbone, to predict with: no peft, nothing trains. An empty `state` changes nothing.
+    """Apply a trained adapter to a plain backbone, to predict with: no peft, nothing trains. An empty `state`
+    changes nothing.
 
-    LoRA is added into weights in float32; beside weights in bfloat16, where a sum would lose the small update to rounding.
+    LoRA is added into weights in float32; beside weights in bfloat16, where a sum would lose the small update
+    to rounding.
     """
     if not state:
         return
@@ -117,7 +123,8 @@ def load_merged(backbone: Backbone, config: AdapterConfig, state: Mapping[str, T
 
 
 def merge(backbone: Backbone) -> None:
-    """Add every low-rank update into its weight, W + scale * B A in float32, and take the adapter's modules away."""
+    """Add every low-rank update into its weight, W + scale * B A in float32, and take the adapter's modules
+    away."""
     hubert = _hubert(backbone)
     for name, wrapper in list(_updated(hubert)):
         base = cast(nn.Linear, wrapper.base_layer)
@@ -171,7 +178,8 @@ def _inject(hubert: Hubert, config: AdapterConfig) -> None:
 
 
 def _updated(hubert: Hubert) -> Iterator[tuple[str, nn.Module]]:
-    """Modules with a low-rank update, by full name: peft's or ours. Both keep the linear map as `base_layer`."""
+    """Modules with a low-rank update, by full name: peft's or ours. Both keep the linear map as
+    `base_layer`."""
     for name, module in hubert.named_modules():
         if hasattr(module, "base_layer"):
             yield name, module
@@ -207,7 +215,8 @@ def _require_same(
     if different:
         first = different[0]
         raise BackboneError(
-            f"the saved adapter does not fit {backbone.identity.name}: {len(different)} tensors differ, first {first}"
+            f"the saved adapter does not fit {backbone.identity.name}: {len(different)} tensors differ, "
+            f"first {first}"
             f" (saved {given.get(first, 'absent')}, here {own.get(first, 'absent')})",
             "Load it with the backbone and adapter settings of its run.",
         )

@@ -20,8 +20,8 @@ Visit = Callable[[int, Float[Tensor, "chunk frame dim"]], None]
 
 @dataclass(frozen=True)
 class Identity:
-    """Which weights these are. `weights` is the sha256 of the weight file (or of code and constants without weights);
-    `revision` pins the hub commit or the code version; `licence` binds the user of the weights."""
+    """Which weights these are. `weights` is the sha256 of the weight file (or of code and constants without
+    weights); `revision` pins the hub commit or the code version; `licence` binds the user of the weights."""
 
     name: str
     revision: str
@@ -33,10 +33,11 @@ class Identity:
 class Backbone(nn.Module, ABC):
     """Audio chunks of equal length to the states of layers 1..n_layers.
 
-    Layer k is the output of transformer layer k (1-based; layer 0, its input, is not offered). The last layer of a
-    pre-LN network is taken after the final LayerNorm, as the hub's models return it.
+    Layer k is the output of transformer layer k (1-based; layer 0, its input, is not offered). The last layer
+    of a pre-LN network is taken after the final LayerNorm, as the hub's models return it.
 
-    Backbones are recorded by `identity` and `settings`: a change that moves any number must move one of the two.
+    Backbones are recorded by `identity` and `settings`: a change that moves any number must move one of the
+    two.
     """
 
     identity: Identity
@@ -54,19 +55,23 @@ class Backbone(nn.Module, ABC):
     @property
     @abstractmethod
     def settings(self) -> Mapping[str, Any]:
-        """What decides the states besides the weights, as JSON values for the FeatureSpec: `architecture`, the `version` of
-        its code, and every setting that it reads in evaluation mode. Sample rate and `normalise` have fields of their own."""
+        """What decides the states besides the weights, as JSON values for the FeatureSpec: `architecture`,
+        the `version` of its code, and every setting that it reads in evaluation mode. Sample rate and
+        `normalise` have fields of their own."""
 
     @abstractmethod
     def lag_pooling(self) -> LagPooling:
-        """The lag pooling that suits these states: which rhythm channels are made of them (`beatmeter.features.lag`).
+        """The lag pooling that suits these states: which rhythm channels are made of them
+        (`beatmeter.features.lag`).
 
-        A module without trainable parameters, called per layer: joined states (sequence, frame, dim) of equal length to
-        log-lag autocorrelations (sequence, channel, lag). Its `n_channels`, `n_lags` and `settings` (JSON values that
-        decide its numbers, with a version and the hash of any random matrix) go into the FeatureSpec.
+        A module without trainable parameters, called per layer: joined states (sequence, frame, dim) of equal
+        length to log-lag autocorrelations (sequence, channel, lag). Its `n_channels`, `n_lags` and `settings`
+        (JSON values that decide its numbers, with a version and the hash of any random matrix) go into the
+        FeatureSpec.
         """
 
     @abstractmethod
     def forward(self, waves: Float[Tensor, "chunk sample"], visit: Visit, last: int | None = None) -> None:
-        """Call `visit(k, states)` with the states (chunk, frame, dim) of every layer k = 1, 2, ..., `last`, in order, as
-        they are computed; stop after `last` (default: all). Chunks must have equal lengths: padding would change them."""
+        """Call `visit(k, states)` with the states (chunk, frame, dim) of every layer k = 1, 2, ..., `last`,
+        in order, as they are computed; stop after `last` (default: all). Chunks must have equal lengths:
+        padding would change them."""

@@ -1,4 +1,5 @@
-"""Checkpoints in the hub's folder format: `config.json`, `preprocessor_config.json`, weights. Nothing in them is executed."""
+"""Checkpoints in the hub's folder format: `config.json`, `preprocessor_config.json`, weights. Nothing in them
+is executed."""
 
 from __future__ import annotations
 
@@ -61,7 +62,8 @@ class Checkpoint:
 
     @classmethod
     def open(cls, folder: Path) -> Checkpoint:
-        """Read the JSON files of `folder`. Raises BackboneError for what is missing, damaged or not supported."""
+        """Read the JSON files of `folder`. Raises BackboneError for what is missing, damaged or not
+        supported."""
         path = folder / "config.json"
         if not path.is_file():
             raise BackboneError(
@@ -99,7 +101,8 @@ class Checkpoint:
         )
 
     def tensors(self) -> dict[str, Tensor]:
-        """All tensors under their names inside the encoder, weight normalisation folded; mapped from disk, not yet read."""
+        """All tensors under their names inside the encoder, weight normalisation folded; mapped from disk,
+        not yet read."""
         found: dict[str, Tensor] = {}
         for file in self.files:
             part = _read_safetensors(file) if file.suffix == ".safetensors" else _read_pickle(file)
@@ -162,7 +165,8 @@ class Checkpoint:
 
 
 def weight_files(folder: Path) -> tuple[Path, ...]:
-    """The weight files of `folder`, the shards of an index one by one. Raises BackboneError when there are none."""
+    """The weight files of `folder`, the shards of an index one by one. Raises BackboneError when there are
+    none."""
     for name in WEIGHTS:
         path = folder / name
         if not path.is_file():
@@ -190,7 +194,8 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
 
 
 def write_folder(model: Hubert, folder: Path, dtype: torch.dtype = torch.float32) -> None:
-    """Write `model` in the hub's format, weights as safetensors, so that transformers' HubertModel reads it too."""
+    """Write `model` in the hub's format, weights as safetensors, so that transformers' HubertModel reads it
+    too."""
     config = {"model_type": "hubert", "architectures": ["HubertModel"], **dataclasses.asdict(model.config)}
     config |= {"mask_time_prob": 0.0, "mask_feature_prob": 0.0, "apply_spec_augment": False, "layerdrop": 0.0}
     preprocessor = {
@@ -230,14 +235,16 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
-    """A `torch.save`d state dict, tensors only: a pickle that asks for anything else is refused, never run."""
+    """A `torch.save`d state dict, tensors only: a pickle that asks for anything else is refused, never
+    run."""
     try:
         found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         reason = str(error)
         if "Unsupported" in reason or "GLOBAL" in reason:
             raise BackboneError(
-                f"{path} holds more than tensors and was refused: loading it could run code ({_reason(reason)})",
+                f"{path} holds more than tensors and was refused: loading it could run code "
+                f"({_reason(reason)})",
                 "Use a checkpoint of plain tensors, best as safetensors.",
             ) from None
         raise BackboneError(

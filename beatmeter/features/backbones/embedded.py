@@ -1,8 +1,9 @@
-"""The backbone that comes with the package: MERT's architecture in small, for machines that are offline or without a licence.
+"""The backbone that comes with the package: MERT's architecture in small, for machines that are offline or
+without a licence.
 
-24 kHz, 75 frames a second, pre-LN, six layers of width 128. When `models/embedded` holds trained weights (the hub's folder
-format), they are used. Until then the weights come from a fixed seed, the same on every machine, and
-`identity.trained` is False: say so wherever results are shown.
+24 kHz, 75 frames a second, pre-LN, six layers of width 128. When `models/embedded` holds trained weights (the
+hub's folder format), they are used. Until then the weights come from a fixed seed, the same on every machine,
+and `identity.trained` is False: say so wherever results are shown.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ EMBEDDED_CONFIG = HubertConfig(
     intermediate_size=512,
     conv_dim=(64,) * 7,
     do_stable_layer_norm=True,
-    hidden_dropout=0.0,  # synthesised music never repeats, and dropout inside attention costs half of a training step
+    # synthesised music never repeats, and dropout inside attention costs half of a training step
+    hidden_dropout=0.0,
     activation_dropout=0.0,
     attention_dropout=0.0,
 )
@@ -43,7 +45,8 @@ def load(
     depth: int | None = None,
     weights: bool = True,
 ) -> Hubert:
-    """The embedded backbone, frozen, in evaluation mode; arguments as of `beatmeter.features.backbones.mert.load`."""
+    """The embedded backbone, frozen, in evaluation mode; arguments as of
+    `beatmeter.features.backbones.mert.load`."""
     if (FOLDER / "config.json").is_file():
         checkpoint = Checkpoint.open(FOLDER)
         identity = Identity(EMBEDDED, checkpoint.sha256[:12], checkpoint.sha256, LICENCE)
@@ -71,7 +74,8 @@ def untrained(
 
 
 def fresh(seed: int = 0) -> Hubert:
-    """Untrained weights from `seed`, ready to train: uniform numbers only, which are the same on every machine."""
+    """Untrained weights from `seed`, ready to train: uniform numbers only, which are the same on every
+    machine."""
     identity = Identity(EMBEDDED, f"seed-{seed}", "", LICENCE, trained=False)
     with torch.device("meta"):
         model = Hubert(EMBEDDED_CONFIG, identity, SAMPLE_RATE, normalise=True)
@@ -86,7 +90,8 @@ def fresh(seed: int = 0) -> Hubert:
 
 
 def _initial(name: str, like: Tensor, generator: torch.Generator) -> Tensor:
-    """Biases 0, norms 1, every other weight with variance 1 / fan-in (2 / fan-in before a GELU in the conv stack)."""
+    """Biases 0, norms 1, every other weight with variance 1 / fan-in (2 / fan-in before a GELU in the conv
+    stack)."""
     if like.ndim == 1:
         return torch.zeros(like.shape) if name.endswith("bias") else torch.ones(like.shape)
     gain = 2.0 if name.startswith("feature_extractor") else 1.0

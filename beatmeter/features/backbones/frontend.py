@@ -1,11 +1,12 @@
 """The convolutional front end of HuBERT: waveforms to one vector per frame.
 
-The stack pads nothing, so a convolution is a matrix product over overlapping windows of a (row, channel) layout. On a
-CPU chunks pass one after the other, and rows in blocks, so that the widest arrays stay in cache and none is large.
+The stack pads nothing, so a convolution is a matrix product over overlapping windows of a (row, channel)
+layout. On a CPU chunks pass one after the other, and rows in blocks, so that the widest arrays stay in cache
+and none is large.
 
-The GroupNorm after the first convolution (one channel per group, over time) is a scale and an offset per chunk and
-channel. The mean and the covariance of the waveform's windows give both without running the convolution first, in
-double precision, so that convolution, norm and GELU are one product.
+The GroupNorm after the first convolution (one channel per group, over time) is a scale and an offset per
+chunk and channel. The mean and the covariance of the waveform's windows give both without running the
+convolution first, in double precision, so that convolution, norm and GELU are one product.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ ROWS = 2048  # of a block: enough for a product at full speed, few enough to sta
 
 
 class ConvLayer(nn.Module):
-    """One convolution, its norm if it has one, and GELU; the parameters are named as in the hub's checkpoints."""
+    """One convolution, its norm if it has one, and GELU; the parameters are named as in the hub's
+    checkpoints."""
 
     def __init__(
         self, channels: int, dim: int, kernel: int, stride: int, bias: bool, norm: nn.Module | None
@@ -38,7 +40,8 @@ class ConvLayer(nn.Module):
         return self.conv.weight.transpose(1, 2).flatten(1).contiguous()
 
     def windows(self, x: Float[Tensor, "chunk row channel"]) -> Float[Tensor, "chunk fewer taps_channels"]:
-        """What the kernel sees at every step: a view, or copies where a gradient must come back (unfold returns it slowly)."""
+        """What the kernel sees at every step: a view, or copies where a gradient must come back (unfold
+        returns it slowly)."""
         if not x.requires_grad:
             return x.unfold(1, self.kernel, self.stride).transpose(2, 3).flatten(2)
         last = (x.shape[1] - self.kernel) // self.stride * self.stride
@@ -72,7 +75,8 @@ def _block(rows: int, whole: bool) -> int:
 
 
 class FeatureExtractor(nn.Module):
-    """(chunk, sample) waveforms to (chunk, frame, dim). The first layer computes in float32: it sees raw samples."""
+    """(chunk, sample) waveforms to (chunk, frame, dim). The first layer computes in float32: it sees raw
+    samples."""
 
     def __init__(self, config: HubertConfig) -> None:
         super().__init__()
@@ -128,7 +132,8 @@ class FeatureExtractor(nn.Module):
     ) -> tuple[Float[Tensor, "chunk dim tap"], Float[Tensor, "chunk dim"]]:
         """Kernel and bias of the first convolution per chunk, its GroupNorm folded in.
 
-        With window mean m and covariance C, channel w has mean w.m and variance w'Cw; the bias of the convolution cancels.
+        With window mean m and covariance C, channel w has mean w.m and variance w'Cw; the bias of the
+        convolution cancels.
         """
         n, norm = len(waves), getattr(first, "layer_norm", None)
         if not isinstance(norm, nn.GroupNorm):

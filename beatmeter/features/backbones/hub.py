@@ -1,4 +1,5 @@
-"""Checkpoints from the Hugging Face hub: the local cache first, then the internet, only the files that are needed."""
+"""Checkpoints from the Hugging Face hub: the local cache first, then the internet, only the files that are
+needed."""
 
 from __future__ import annotations
 
@@ -74,7 +75,8 @@ def _download(repo: str, revision: str) -> tuple[Path, str]:
         raise BackboneError(
             f"there is no folder {repo!r} here, and the hub has no public model {at}", meant + otherwise
         ) from None
-    except Exception as error:  # the hub client raises the errors of several HTTP libraries; whatever it was, the weights are not here
+    # the hub client raises the errors of several HTTP libraries; whatever it was, the weights are not here
+    except Exception as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
         raise BackboneError(
             f"the weights of {at} are not on this machine and could not be fetched ({first})",
@@ -89,7 +91,8 @@ def _download(repo: str, revision: str) -> tuple[Path, str]:
 
 
 def _choose(present: list[str]) -> list[str]:
-    """The settings and the first kind of weights that is complete in the listing; shards belong to their index."""
+    """The settings and the first kind of weights that is complete in the listing; shards belong to their
+    index."""
     for name in WEIGHTS:
         if name not in present or "config.json" not in present:
             continue

@@ -1,8 +1,8 @@
 """The HuBERT encoder in plain torch: every layer's states to a visitor, nothing after the last wanted layer.
 
-Modules and parameters are named as in the hub's checkpoints (and in transformers' `HubertModel`), so those load as they
-are and adapters find `q_proj`, `v_proj` and the others by name. Left out on purpose: attention masks (chunks of a batch
-have equal lengths), masking and layer drop (both belong to pre-training).
+Modules and parameters are named as in the hub's checkpoints (and in transformers' `HubertModel`), so those
+load as they are and adapters find `q_proj`, `v_proj` and the others by name. Left out on purpose: attention
+masks (chunks of a batch have equal lengths), masking and layer drop (both belong to pre-training).
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class FeatureProjection(nn.Module):
 class PositionalConvolution(nn.Module):
     """A wide grouped convolution over time that tells the encoder where frames lie.
 
-    Checkpoints store its kernel as direction and length per tap (weight normalisation, in one of two spellings); the
-    product is formed once, when they are loaded.
+    Checkpoints store its kernel as direction and length per tap (weight normalisation, in one of two
+    spellings); the product is formed once, when they are loaded.
     """
 
     def __init__(self, config: HubertConfig) -> None:
@@ -66,10 +66,11 @@ class PositionalConvolution(nn.Module):
 
 
 def fold_weight_norm(state: dict[str, Tensor], prefix: str) -> None:
-    """weight = direction * length / |direction|, the norm over all but the tap axis (Salimans and Kingma 2016).
+    """weight = direction * length / |direction|, the norm over all but the tap axis (Salimans and Kingma
+    2016).
 
-    Replaces the two tensors of `state`, in either spelling, by their product. A plain weight stays, and so does a pair
-    that was made along another axis: strict loading then names it.
+    Replaces the two tensors of `state`, in either spelling, by their product. A plain weight stays, and so
+    does a pair that was made along another axis: strict loading then names it.
     """
     for length, direction in (
         ("weight_g", "weight_v"),
@@ -125,7 +126,8 @@ class FeedForward(nn.Module):
 
 
 class EncoderLayer(nn.Module):
-    """One transformer layer: norms before attention and feed-forward (pre-LN), or after each residual sum (post-LN)."""
+    """One transformer layer: norms before attention and feed-forward (pre-LN), or after each residual sum
+    (post-LN)."""
 
     def __init__(self, config: HubertConfig) -> None:
         super().__init__()
@@ -146,7 +148,8 @@ class EncoderLayer(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Positional convolution, one norm, the layers. The norm comes first (post-LN) or after the last layer (pre-LN)."""
+    """Positional convolution, one norm, the layers. The norm comes first (post-LN) or after the last layer
+    (pre-LN)."""
 
     def __init__(self, config: HubertConfig) -> None:
         super().__init__()
@@ -159,9 +162,9 @@ class Encoder(nn.Module):
 class Hubert(Backbone):
     """A HuBERT encoder as a backbone.
 
-    `n_layers` is the network's depth; fewer may be held (`keep`), and then asking for more is a BackboneError. The first
-    convolution computes in float32, every other part in the dtype of its weights. With `checkpointing`, layers are
-    computed again in the backward pass.
+    `n_layers` is the network's depth; fewer may be held (`keep`), and then asking for more is a
+    BackboneError. The first convolution computes in float32, every other part in the dtype of its weights.
+    With `checkpointing`, layers are computed again in the backward pass.
     """
 
     def __init__(self, config: HubertConfig, identity: Identity, sample_rate: int, normalise: bool) -> None:
@@ -231,7 +234,8 @@ class Hubert(Backbone):
         return [self.feature_extractor, self.feature_projection, self.encoder.pos_conv_embed, *norm]
 
     def share(self, other: Hubert) -> None:
-        """Take everything below the first layer from `other`, and compute it once for the same tensor of waves."""
+        """Take everything below the first layer from `other`, and compute it once for the same tensor of
+        waves."""
         self.feature_extractor, self.feature_projection = other.feature_extractor, other.feature_projection
         self.encoder.pos_conv_embed = other.encoder.pos_conv_embed
         if not self.config.do_stable_layer_norm:
@@ -242,7 +246,8 @@ class Hubert(Backbone):
         """Front end: what the encoder takes, before positions are added."""
         if waves.ndim != 2 or waves.shape[1] < self.span:
             raise BackboneError(
-                f"waves of shape {tuple(waves.shape)}; expected (chunk, sample) with at least {self.span} samples"
+                f"waves of shape {tuple(waves.shape)}; expected (chunk, sample) with at least {self.span} "
+                "samples"
             )
         waves = waves.float()
         if self.normalise:
@@ -272,7 +277,8 @@ class Hubert(Backbone):
         last = self.n_layers if last is None else last
         if not 1 <= last <= self.depth:
             raise BackboneError(
-                f"layer {last} was asked of {self.identity.name}, which holds layers 1 to {self.depth} of {self.n_layers}"
+                f"layer {last} was asked of {self.identity.name}, which holds layers 1 to {self.depth} of "
+                f"{self.n_layers}"
             )
         pre_norm, encoder = self.config.do_stable_layer_norm, self.encoder
         for k, layer in enumerate(cast(Iterable[EncoderLayer], encoder.layers[:last]), 1):
@@ -303,8 +309,9 @@ class Latest:
 
 
 def share_front_ends(backbones: Iterable[Backbone]) -> None:
-    """Let frozen encoders that are equal below their first layer hold that part once, and compute it once when they are given the
-    same tensor of waves one after the other: the members of an ensemble that were adapted from one checkpoint."""
+    """Let frozen encoders that are equal below their first layer hold that part once, and compute it once
+    when they are given the same tensor of waves one after the other: the members of an ensemble that were
+    adapted from one checkpoint."""
     known: list[Hubert] = []
     for backbone in backbones:
         if isinstance(backbone, Hubert) and not backbone.training:

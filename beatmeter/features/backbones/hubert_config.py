@@ -1,4 +1,5 @@
-"""The settings of a HuBERT encoder, read from a checkpoint's `config.json`; what this encoder does not do is refused."""
+"""The settings of a HuBERT encoder, read from a checkpoint's `config.json`; what this encoder does not do is
+refused."""
 
 from __future__ import annotations
 
@@ -44,7 +45,8 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
 class HubertConfig:
     """Names and defaults are those of the hub's `config.json`; sizes of conv layers are (layer,) tuples.
 
-    Dropouts act in training mode only. Layer drop and the masking of pre-training are not here: they are never done.
+    Dropouts act in training mode only. Layer drop and the masking of pre-training are not here: they are
+    never done.
     """
 
     hidden_size: int = 768
@@ -68,7 +70,8 @@ class HubertConfig:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any], where: str) -> HubertConfig:
-        """The config of a checkpoint. `where` names the file in errors; BackboneError for what this encoder cannot be."""
+        """The config of a checkpoint. `where` names the file in errors; BackboneError for what this encoder
+        cannot be."""
         kind = values.get("model_type", "hubert")
         if kind not in FAMILY:
             raise BackboneError(

@@ -1,9 +1,10 @@
 """Linear maps, GELU, attention, dropout and the wide convolution, as fast as eager PyTorch allows.
 
-Where no gradient is wanted on a CPU, products go to oneDNN directly: bias and GELU join the product, and float32 runs
-at full width on processors on which the default BLAS does not (2.2 times faster on AMD Zen 5; a tenth in bfloat16).
-That operator has no public name in PyTorch, so it is tried once and compared before it is trusted. Attention in
-bfloat16 is 1.8 times faster there as two plain products than as the fused kernel, and no less exact.
+Where no gradient is wanted on a CPU, products go to oneDNN directly: bias and GELU join the product, and
+float32 runs at full width on processors on which the default BLAS does not (2.2 times faster on AMD Zen 5; a
+tenth in bfloat16). That operator has no public name in PyTorch, so it is tried once and compared before it is
+trusted. Attention in bfloat16 is 1.8 times faster there as two plain products than as the fused kernel, and
+no less exact.
 """
 
 from __future__ import annotations
@@ -39,8 +40,9 @@ def gelu(x: Tensor) -> Tensor:
 def dropout(x: Tensor, share: float) -> Tensor:
     """Each element is 0 with probability `share`, the others are scaled so that the mean stays.
 
-    On a CPU, PyTorch draws one number per element, one after the other; four chances of 16 bits out of every number of
-    64 are nine times faster. `share` is rounded to a multiple of 2^-16, and the scale fits what it is rounded to.
+    On a CPU, PyTorch draws one number per element, one after the other; four chances of 16 bits out of every
+    number of 64 are nine times faster. `share` is rounded to a multiple of 2^-16, and the scale fits what it
+    is rounded to.
     """
     dropped = round(share * 65536)
     if x.device.type != "cpu" or not 0 < dropped < 65536:
@@ -83,9 +85,11 @@ class Dropout(nn.Dropout):
 def wide_convolution(
     x: Float[Tensor, "chunk frame dim"], conv: nn.Conv1d
 ) -> Float[Tensor, "chunk frame dim"]:
-    """A grouped convolution over time of as many frames as come in, the odd frame of an even kernel at the end cut.
+    """A grouped convolution over time of as many frames as come in, the odd frame of an even kernel at the
+    end cut.
 
-    On a CPU as an image of one row whose channels lie together: twice as fast as rows of channels, and nothing is turned over.
+    On a CPU as an image of one row whose channels lie together: twice as fast as rows of channels, and
+    nothing is turned over.
     """
     taps = conv.kernel_size[0]
     if x.device.type != "cpu":

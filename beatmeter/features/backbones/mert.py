@@ -23,7 +23,8 @@ MERT_LICENCE = "CC-BY-NC-4.0"
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of a published checkpoint. An empty `revision` takes the hub's main branch; the commit is recorded."""
+    """What is known of a published checkpoint. An empty `revision` takes the hub's main branch; the commit is
+    recorded."""
 
     revision: str = ""
     sha256: str = ""
@@ -47,7 +48,8 @@ def load(
     depth: int | None = None,
     weights: bool = True,
 ) -> Hubert:
-    """The checkpoint `name`, frozen, in evaluation mode; without `weights` only its outline (`Checkpoint.outline`).
+    """The checkpoint `name`, frozen, in evaluation mode; without `weights` only its outline
+    (`Checkpoint.outline`).
 
     `normalise="auto"` does what the checkpoint's preprocessor says. Layers after `depth` are not kept. Raises
     BackboneError for what cannot be fetched, read or trusted.
@@ -65,7 +67,8 @@ def load(
         checkpoint = Checkpoint.open(folder)
         if known.sha256 and wanted == known.revision and checkpoint.sha256 != known.sha256:
             raise BackboneError(
-                f"the weights of {name} in {folder} have sha256 {checkpoint.sha256}, not the published {known.sha256}",
+                f"the weights of {name} in {folder} have sha256 {checkpoint.sha256}, not the published "
+                f"{known.sha256}",
                 f"The download is damaged: remove {folder} and run `{hub.download_command(name, wanted)}`.",
             )
     rate = checkpoint.sample_rate or known.sample_rate

@@ -1,9 +1,9 @@
 """The backbone without a neural network: log-mel and log constant-Q magnitudes, built from torch alone.
 
-Its frames lie where the transformers' do (frame k of a chunk is centred at sample k * 320 + 200), so everything that
-pools states works on it. Analysis windows are longer than a frame's span; near the edges of a chunk, where a window
-would hang over, the nearest window that lies inside is repeated. Padding instead would bend the spectrum at every join
-of chunks, and a bend every five seconds is a rhythm of its own.
+Its frames lie where the transformers' do (frame k of a chunk is centred at sample k * 320 + 200), so
+everything that pools states works on it. Analysis windows are longer than a frame's span; near the edges of a
+chunk, where a window would hang over, the nearest window that lies inside is repeated. Padding instead would
+bend the spectrum at every join of chunks, and a bend every five seconds is a rhythm of its own.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ FLOOR = 1e-6  # magnitude of silence; a full-scale sine has about 0.7 in its bin
 def mel_matrix(
     sample_rate: int, n_fft: int, bands: int, lowest: float = 30.0, highest: float | None = None
 ) -> Float[Tensor, "band bin"]:
-    """Triangular mel filters of equal area over rfft bins: Slaney's scale (linear to 1 kHz, then 27 steps per factor of 6.4)."""
+    """Triangular mel filters of equal area over rfft bins: Slaney's scale (linear to 1 kHz, then 27 steps per
+    factor of 6.4)."""
     top = highest if highest is not None else 0.479 * sample_rate
 
     def to_mel(hertz: Tensor) -> Tensor:
@@ -51,7 +52,8 @@ def mel_matrix(
 def constant_q_matrix(
     sample_rate: int, n_fft: int, bins: int, lowest: float = 55.0, per_octave: int = 12
 ) -> Float[Tensor, "bin rfft_bin"]:
-    """Gaussian filters over rfft bins, one per semitone from `lowest` Hz, half a semitone wide or 0.6 rfft bins; rows have unit energy."""
+    """Gaussian filters over rfft bins, one per semitone from `lowest` Hz, half a semitone wide or 0.6 rfft
+    bins; rows have unit energy."""
     centre = lowest * 2 ** (torch.arange(bins, dtype=torch.float64)[:, None] / per_octave)
     hertz = torch.arange(n_fft // 2 + 1, dtype=torch.float64)[None, :] * sample_rate / n_fft
     width = (centre * (2 ** (0.5 / per_octave) - 1)).clamp_min(0.6 * sample_rate / n_fft)
@@ -62,10 +64,11 @@ def constant_q_matrix(
 def log_spectra(
     waves: Float[Tensor, "chunk sample"], filters: Float[Tensor, "bin band"], hop: int, span: int
 ) -> Float[Tensor, "chunk frame band"]:
-    """Natural log of the magnitudes that `filters` gather from the power of a Hann window centred on each frame.
+    """Natural log of the magnitudes that `filters` gather from the power of a Hann window centred on each
+    frame.
 
-    The window nearest to the frame that lies inside the chunk is taken. A full-scale sine has power about 1 in its rfft
-    bin. Chunks shorter than a window are padded with zeros at both ends.
+    The window nearest to the frame that lies inside the chunk is taken. A full-scale sine has power about 1
+    in its rfft bin. Chunks shorter than a window are padded with zeros at both ends.
     """
     n_fft = 2 * (len(filters) - 1)
     frames = (waves.shape[1] - span) // hop + 1
@@ -108,7 +111,8 @@ def log_mel(
 
 
 class SpectralBackbone(Backbone):
-    """One layer of 64 log-mel bands (30 Hz to 11.5 kHz, 1024-sample window) beside 84 log constant-Q bins (55 Hz to 6.6 kHz, 4096)."""
+    """One layer of 64 log-mel bands (30 Hz to 11.5 kHz, 1024-sample window) beside 84 log constant-Q bins (55
+    Hz to 6.6 kHz, 4096)."""
 
     sample_rate = 24000
     hop = 320
@@ -123,7 +127,10 @@ class SpectralBackbone(Backbone):
     def __init__(self) -> None:
         super().__init__()
         self.dim = self.bands + self.bins
-        constants = f"{REVISION} {self.sample_rate} {self.hop} {self.span} {self.bands} {self.bins} {self.window} {FLOOR}"
+        constants = (
+            f"{REVISION} {self.sample_rate} {self.hop} {self.span} {self.bands} {self.bins} {self.window} "
+            f"{FLOOR}"
+        )
         digest = hashlib.sha256(constants.encode()).hexdigest()
         self.identity = Identity("spectral", REVISION, digest, "MIT")
         self.register_buffer(
@@ -148,7 +155,8 @@ class SpectralBackbone(Backbone):
         """Call `visit(1, states)` with log magnitudes (chunk, frame, 148)."""
         if waves.ndim != 2 or waves.shape[1] < self.span:
             raise BackboneError(
-                f"waves of shape {tuple(waves.shape)}; expected (chunk, sample) with at least {self.span} samples"
+                f"waves of shape {tuple(waves.shape)}; expected (chunk, sample) with at least {self.span} "
+                "samples"
             )
         if last is not None and last != 1:
             raise BackboneError(

@@ -1,4 +1,5 @@
-"""Extraction on many processes and machines: an engine hands tracks to workers, the workers commit to the store themselves."""
+"""Extraction on many processes and machines: an engine hands tracks to workers, the workers commit to the
+store themselves."""
 
 from beatmeter.features.engines.base import ENGINES, Engine, open_engine
 from beatmeter.features.engines.spreading import Spread, spread

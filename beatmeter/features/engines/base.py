@@ -15,7 +15,8 @@ from beatmeter.runtime.parallel import Crash
 T = TypeVar("T")
 R = TypeVar("R")
 ENGINES = ("local", "dask", "ray")
-START = 600.0  # seconds that processes of our own may take to begin: a busy machine is slow, and nobody else can be meant
+# seconds that processes of our own may take to begin: a busy machine is slow, and nobody else can be meant
+START = 600.0
 RETRIES = 1  # by the engine itself; what is lost again comes back as a Crash, to be tried in smaller parts
 
 
@@ -47,15 +48,16 @@ class Engine(ABC):
 
     @abstractmethod
     def run(self, function: Callable[[T], R], items: Sequence[T]) -> Iterator[tuple[T, R | Crash]]:
-        """Every item with its result, as they are done; a Crash when its process died, and died again on trying once more.
+        """Every item with its result, as they are done; a Crash when its process died, and died again on
+        trying once more.
 
         A few items are handed out ahead of the workers, so that a million of them take no memory anywhere.
         """
 
 
 def open_engine(name: str, workers: int = 0, scheduler: str | None = None) -> Engine:
-    """The engine `name`, not started. `workers` of 0 takes a quarter of the cores. Raises ConfigError for what contradicts
-    itself, EngineError when its library is missing."""
+    """The engine `name`, not started. `workers` of 0 takes a quarter of the cores. Raises ConfigError for
+    what contradicts itself, EngineError when its library is missing."""
     if name not in ENGINES:
         raise ConfigError(f"unknown engine {name!r}", f"Known: {', '.join(ENGINES)}.")
     if scheduler and name == "local":

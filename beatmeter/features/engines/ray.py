@@ -27,8 +27,8 @@ _DIED = (WorkerCrashedError, NodeDiedError, OutOfMemoryError)
 
 
 class RayEngine(Engine):
-    """`scheduler` is an address that Ray knows: auto, HOST:6379 or ray://HOST:10001. A task takes one GPU where the cluster
-    has any, else one core."""
+    """`scheduler` is an address that Ray knows: auto, HOST:6379 or ray://HOST:10001. A task takes one GPU
+    where the cluster has any, else one core."""
 
     name = "ray"
 

@@ -1,4 +1,5 @@
-"""Tracks to workers in small batches, counts back; what dies with its worker is tried again in halves, down to one file."""
+"""Tracks to workers in small batches, counts back; what dies with its worker is tried again in halves, down
+to one file."""
 
 from __future__ import annotations
 
@@ -53,7 +54,10 @@ class Spread:
     def lines(self) -> list[str]:
         """For people: how much, how fast, by whom."""
         rate = self.done / max(self.seconds, 1e-9)
-        speed = f"extracted {count(self.done, 'track')} at {rate:.2f} clips/s, {self.audio_seconds / max(self.seconds, 1e-9):.0f} x real time"
+        speed = (
+            f"extracted {count(self.done, 'track')} at {rate:.2f} clips/s, "
+            f"{self.audio_seconds / max(self.seconds, 1e-9):.0f} x real time"
+        )
         names = ", ".join(f"{name} {n}" for name, n in sorted(self.workers.items())[:8])
         more = f" and {len(self.workers) - 8} more" if len(self.workers) > 8 else ""
         return [
@@ -72,8 +76,9 @@ def spread(
 ) -> Spread:
     """Extract what the store lacks of `tracks` on a started engine.
 
-    Workers get paths and ids of tracks, the settings and the address of the store; they compute keys, extract, commit and
-    record failures, as one process alone would. Raises EngineError when a worker cannot write or cannot start.
+    Workers get paths and ids of tracks, the settings and the address of the store; they compute keys,
+    extract, commit and record failures, as one process alone would. Raises EngineError when a worker cannot
+    write or cannot start.
     """
     store = service.store()
     order = order_for(service, store, engine, device, retry_failed)
@@ -107,7 +112,8 @@ def spread(
 def order_for(
     service: FeatureService, store: Store, engine: Engine, device: str, retry_failed: bool
 ) -> Order:
-    """The settings as every worker must take them: compute precision as it was settled here, paths from the root."""
+    """The settings as every worker must take them: compute precision as it was settled here, paths from the
+    root."""
     cache, where = service.config.cache, store.where
     if not is_address(where):
         cache, where = os.path.abspath(cache), os.path.abspath(where)  # noqa: PTH100

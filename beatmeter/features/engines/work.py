@@ -24,8 +24,9 @@ _ONE_AT_A_TIME = (
 
 @dataclass(frozen=True)
 class Order:
-    """What is the same for all tasks. `features` has a cache that every worker can reach and a dtype that is settled, `where`
-    is the store, `spec` what must come out; `threads` per worker, 0 for what the process was started with."""
+    """What is the same for all tasks. `features` has a cache that every worker can reach and a dtype that is
+    settled, `where` is the store, `spec` what must come out; `threads` per worker, 0 for what the process was
+    started with."""
 
     features: FeatureConfig
     where: str
@@ -38,7 +39,8 @@ class Order:
 
 @dataclass(frozen=True)
 class Report:
-    """How a task went: counts, reasons of failure by track id, seconds. `trouble` is an error that other tasks would meet too."""
+    """How a task went: counts, reasons of failure by track id, seconds. `trouble` is an error that other
+    tasks would meet too."""
 
     worker: str  # host and process
     done: int = 0
@@ -50,8 +52,8 @@ class Report:
 
 
 def work(order: Order, tracks: tuple[Track, ...]) -> Report:
-    """Extract what the store lacks of `tracks` and commit it. Running it twice, or at two places at once, does no harm: the
-    first commit of a key wins."""
+    """Extract what the store lacks of `tracks` and commit it. Running it twice, or at two places at once,
+    does no harm: the first commit of a key wins."""
     me = f"{platform.node()}:{os.getpid()}"
     with _ONE_AT_A_TIME:
         if order.threads:

@@ -1,4 +1,5 @@
-"""The extraction service: plan what is missing, decode ahead, infer in batches of equal length, commit in segments."""
+"""The extraction service: plan what is missing, decode ahead, infer in batches of equal length, commit in
+segments."""
 
 from beatmeter.features.extraction.committing import Outcome
 from beatmeter.features.extraction.extractor import Extractor

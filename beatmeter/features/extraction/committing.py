@@ -36,10 +36,11 @@ def impatient(error: StoreError) -> bool:
 
 @dataclass
 class Outcome:
-    """What an extraction did: tracks committed, reasons of failures by track id, seconds of audio and of work.
+    """What an extraction did: tracks committed, reasons of failures by track id, seconds of audio and of
+    work.
 
-    `stages` are seconds: how long the pipeline waited for audio, how long all inference threads computed together (of
-    `lanes` x `seconds`), how long commits took in the background.
+    `stages` are seconds: how long the pipeline waited for audio, how long all inference threads computed
+    together (of `lanes` x `seconds`), how long commits took in the background.
     """
 
     done: int = 0
@@ -57,7 +58,10 @@ class Outcome:
             share.get("audio", 0.0),
             share.get("commits", 0.0),
         )
-        return f"inference busy {busy:.0%}, waiting for audio {audio:.0%}, commits {commits:.0%} in the background"
+        return (
+            f"inference busy {busy:.0%}, waiting for audio {audio:.0%}, commits {commits:.0%} in the "
+            "background"
+        )
 
 
 @dataclass(frozen=True)
@@ -70,8 +74,8 @@ class Part:
 
 
 class _Growing:
-    """A track's rows, put in their place as they come: parts kept one by one would hold on to memory in many small pieces,
-    between which large freed ones are lost."""
+    """A track's rows, put in their place as they come: parts kept one by one would hold on to memory in many
+    small pieces, between which large freed ones are lost."""
 
     def __init__(self, source: Source, spec: FeatureSpec) -> None:
         self._source, self._spec = source, spec
@@ -100,9 +104,10 @@ class _Growing:
 class Committer:
     """Takes parts and failures, commits whole tracks.
 
-    `patience` is asked when the store cannot be written: True means try again (a track too large to hold fails for this
-    time then, and is not recorded as bad). `written(n)` is called when the store has taken n tracks (0: a failure). Leaving
-    the `with` block commits what is complete; an error of the store is raised there, or by `put`.
+    `patience` is asked when the store cannot be written: True means try again (a track too large to hold
+    fails for this time then, and is not recorded as bad). `written(n)` is called when the store has taken n
+    tracks (0: a failure). Leaving the `with` block commits what is complete; an error of the store is raised
+    there, or by `put`.
     """
 
     def __init__(

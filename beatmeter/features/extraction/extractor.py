@@ -1,7 +1,9 @@
-"""Decode, infer and commit at once: processes read files, threads compute, a thread commits, bounded queues between them.
+"""Decode, infer and commit at once: processes read files, threads compute, a thread commits, bounded queues
+between them.
 
-Nothing acknowledged is ever lost: a track counts as done when the store has committed it. Stopping costs the tracks in
-flight; running again does only what is missing. A file that cannot be used is recorded with its reason.
+Nothing acknowledged is ever lost: a track counts as done when the store has committed it. Stopping costs the
+tracks in flight; running again does only what is missing. A file that cannot be used is recorded with its
+reason.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ from beatmeter.store import Store
 class Extractor:
     """Runs one backbone over tracks and commits their features to one store.
 
-    `jobs` processes decode (1: this one does). `batch_chunks` is the largest batch; 0 takes what suits the device.
+    `jobs` processes decode (1: this one does). `batch_chunks` is the largest batch; 0 takes what suits the
+    device.
     """
 
     def __init__(
@@ -50,12 +53,13 @@ class Extractor:
         stamps: Mapping[str, Stamp | None] | None = None,
         written: Written = untold,
     ) -> Outcome:
-        """Extract all of `todo`, (key, track) pairs. `tick(1)` is called for each track that finishes or fails.
+        """Extract all of `todo`, (key, track) pairs. `tick(1)` is called for each track that finishes or
+        fails.
 
-        Once `stop` is set no track is begun, and those in flight are finished and committed. On an exception (Ctrl-C
-        among them) what is finished is committed before it goes on. `patience` decides whether to try again when the
-        store cannot be written, `written(n)` tells that n tracks were. `stamps` are those of a plan: a file that changed since
-        fails, for this time.
+        Once `stop` is set no track is begun, and those in flight are finished and committed. On an exception
+        (Ctrl-C among them) what is finished is committed before it goes on. `patience` decides whether to try
+        again when the store cannot be written, `written(n)` tells that n tracks were. `stamps` are those of a
+        plan: a file that changed since fails, for this time.
         """
         began, threads = time.monotonic(), torch.get_num_threads()
         infer = Inference(self.encoder, self.device, self.batch_chunks)

@@ -1,4 +1,5 @@
-"""Files to batches: decoded ahead in processes, cut into chunks and windows, batched by equal length, a long file streamed."""
+"""Files to batches: decoded ahead in processes, cut into chunks and windows, batched by equal length, a long
+file streamed."""
 
 from __future__ import annotations
 
@@ -69,8 +70,9 @@ class Unusable:
 
 
 class Feed:
-    """`batches` of the tracks `todo`. `stamps` are those of their files, by track id, from before their keys were computed: a
-    file that changed since would give features under a foreign key. `waited` counts seconds spent waiting for audio."""
+    """`batches` of the tracks `todo`. `stamps` are those of their files, by track id, from before their keys
+    were computed: a file that changed since would give features under a foreign key. `waited` counts seconds
+    spent waiting for audio."""
 
     def __init__(
         self,
@@ -93,8 +95,8 @@ class Feed:
         self.waited = 0.0
 
     def batches(self) -> Iterator[Batch | Unusable]:
-        """Batches of at most `limit()` chunks (one window at least). Once `stop` is set no further track is begun, and a
-        track that is still being read is given up."""
+        """Batches of at most `limit()` chunks (one window at least). Once `stop` is set no further track is
+        begun, and a track that is still being read is given up."""
         waiting: dict[int, list[Unit]] = {}
         for item in self._units():
             if isinstance(item, Unusable):

@@ -1,4 +1,5 @@
-"""Items through threads with bounded queues between: memory stays flat, errors arrive, leaving early stops everything."""
+"""Items through threads with bounded queues between: memory stays flat, errors arrive, leaving early stops
+everything."""
 
 from __future__ import annotations
 
@@ -65,10 +66,11 @@ class _Raised:
 
 
 def through(items: Iterable[T], work: Callable[[T], R], threads: int, ahead: int) -> Generator[R, None, None]:
-    """`work` of every item, in the order in which it is done: `items` is read by a thread of its own, at most `ahead`
-    items before `threads` others that work, and they at most `ahead` results before the reader.
+    """`work` of every item, in the order in which it is done: `items` is read by a thread of its own, at most
+    `ahead` items before `threads` others that work, and they at most `ahead` results before the reader.
 
-    An exception of `items` or `work` is raised here. When the reader stops, so do the threads, after what they have in hand.
+    An exception of `items` or `work` is raised here. When the reader stops, so do the threads, after what
+    they have in hand.
     """
     todo: Channel[T] = Channel(ahead)
     done: Channel[R | _Raised] = Channel(ahead)

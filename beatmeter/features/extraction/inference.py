@@ -1,9 +1,9 @@
 """Batches through the backbone, on as many threads as pay, in halves when memory runs out.
 
-On a CPU each thread computes a batch of its own with one core: kernels then never wait for each other, which costs a
-quarter of the time on a quiet machine and most of it on a busy one. On a GPU two threads keep it fed: while one waits for
-its results and takes them apart, the other queues its kernels. They share a stream, so copies wait for kernels; pooled rows
-are small beside what was computed for them.
+On a CPU each thread computes a batch of its own with one core: kernels then never wait for each other, which
+costs a quarter of the time on a quiet machine and most of it on a busy one. On a GPU two threads keep it fed:
+while one waits for its results and takes them apart, the other queues its kernels. They share a stream, so
+copies wait for kernels; pooled rows are small beside what was computed for them.
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ class Inference:
             if len(batch.units) == 1:
                 more = "a machine with more memory" if self.device.type == "cpu" else "--device cpu"
                 raise BackboneError(
-                    f"{batch.chunks} chunks of {batch.units[0].source.track.path} do not fit into the memory of {self.device}",
+                    f"{batch.chunks} chunks of {batch.units[0].source.track.path} do not fit into the memory "
+                    f"of {self.device}",
                     f"Set features.window lower, features.dtype=bfloat16, or use {more}.",
                 ) from error
         if self.device.type == "cuda":

@@ -1,4 +1,5 @@
-"""What there is to extract: tracks against the store, by content, so that copies and renamed files are known."""
+"""What there is to extract: tracks against the store, by content, so that copies and renamed files are
+known."""
 
 from __future__ import annotations
 
@@ -15,9 +16,10 @@ from beatmeter.store import Store
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to do. `keys` maps track ids to track keys (hash of the file's bytes); `todo` has each key once;
-    `failed` maps ids to the reason why they have no features, from this or an earlier run; `stamps` say what the files
-    looked like before their bytes were read. A track that was not read because of a stop is in none but the last."""
+    """What is to do. `keys` maps track ids to track keys (hash of the file's bytes); `todo` has each key
+    once; `failed` maps ids to the reason why they have no features, from this or an earlier run; `stamps` say
+    what the files looked like before their bytes were read. A track that was not read because of a stop is in
+    none but the last."""
 
     keys: Mapping[str, str]
     todo: tuple[tuple[str, Track], ...]
@@ -35,7 +37,8 @@ def plan(
     jobs: int = 1,
     stop: threading.Event | None = None,
 ) -> Plan:
-    """Compare the tracks with the store. `cache` is the folder of the memory of track keys. Once `stop` is set no file is read."""
+    """Compare the tracks with the store. `cache` is the folder of the memory of track keys. Once `stop` is
+    set no file is read."""
     keys: dict[str, str] = {}
     failed: dict[str, str] = {}
     stamps = {track.id: stamp(track.path) for track in tracks}

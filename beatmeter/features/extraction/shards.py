@@ -1,4 +1,5 @@
-"""A part of a list of tracks that needs nobody to hand it out: `2/8` is the second of eight, the same on every machine."""
+"""A part of a list of tracks that needs nobody to hand it out: `2/8` is the second of eight, the same on
+every machine."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ _FORM = re.compile(r"(\d{1,9})/(\d{1,9})")
 
 @dataclass(frozen=True)
 class Shard:
-    """Number `index` (from 1) of `count`. A track belongs to one shard by its id alone, so it stays there when others come or go."""
+    """Number `index` (from 1) of `count`. A track belongs to one shard by its id alone, so it stays there
+    when others come or go."""
 
     index: int = 1
     count: int = 1

@@ -1,4 +1,5 @@
-"""Poolings: layer states to the rows that a store keeps, and rows to one array a track. One class a file, one line here each."""
+"""Poolings: layer states to the rows that a store keeps, and rows to one array a track. One class a file, one
+line here each."""
 
 from __future__ import annotations
 

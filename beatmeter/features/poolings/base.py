@@ -1,7 +1,7 @@
 """What a pooling is: the contract that every class of `beatmeter.features.poolings` keeps.
 
-A pooling makes rows of the states of a few layers, says where the rows lie in time, and makes one array a track of them. Extraction,
-training and listening ask it; none of them knows which poolings there are.
+A pooling makes rows of the states of a few layers, says where the rows lie in time, and makes one array a
+track of them. Extraction, training and listening ask it; none of them knows which poolings there are.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from beatmeter.settings import FeatureConfig
 @dataclass(frozen=True)
 class Arrangement:
     """How the chunks of a batch belong together: `windows` joins runs of chunks (positions in the batch) into
-    sequences; `skips` says per chunk how many leading frames the chunk before it in its track covers already."""
+    sequences; `skips` says per chunk how many leading frames the chunk before it in its track covers
+    already."""
 
     windows: tuple[Window, ...]
     skips: tuple[int, ...]
@@ -58,9 +59,10 @@ class Arrangement:
 class Pooling(nn.Module, ABC):
     """One pooling of a spec. `kind` is its name in settings and stores.
 
-    `per_track`: the rows of a track are read as one array (`aggregate`). `tempo_axis`: the last axis is log time, on which another
-    tempo is a shift; mean and standard deviation are shared along it, so that it stays one, and features may be shifted along it.
-    `joins`: a row joins several chunks, which then go through the backbone together.
+    `per_track`: the rows of a track are read as one array (`aggregate`). `tempo_axis`: the last axis is log
+    time, on which another tempo is a shift; mean and standard deviation are shared along it, so that it stays
+    one, and features may be shifted along it. `joins`: a row joins several chunks, which then go through the
+    backbone together.
     """
 
     kind: ClassVar[str]
@@ -69,7 +71,8 @@ class Pooling(nn.Module, ABC):
     joins: ClassVar[bool] = False
 
     def __init__(self, spec: PoolingSpec, backbone: Backbone | None = None) -> None:
-        """`backbone` makes the states that `forward` and `pool_runs` read; all the rest is asked for without one."""
+        """`backbone` makes the states that `forward` and `pool_runs` read; all the rest is asked for without
+        one."""
         super().__init__()
         self.spec = spec
 
@@ -93,8 +96,9 @@ class Pooling(nn.Module, ABC):
         first: int,
         chunk: int,
     ) -> Float[Tensor, "run layer ..."]:
-        """One array (run, layer, *axes) over runs of frames, half-open, of joined chunks. Frames are counted from the beginning of the
-        track, `first` is the one that `states` begin with; a chunk has `chunk`. Raises ConfigError where rows are no array a track."""
+        """One array (run, layer, *axes) over runs of frames, half-open, of joined chunks. Frames are counted
+        from the beginning of the track, `first` is the one that `states` begin with; a chunk has `chunk`.
+        Raises ConfigError where rows are no array a track."""
         raise ConfigError(f"pooling {self.spec.name!r} gives {self.kind}, which windows are not joined of")
 
     @abstractmethod
@@ -104,7 +108,8 @@ class Pooling(nn.Module, ABC):
     def aggregate(
         self, values: Float[Tensor, "*track row layer ..."], frames: Int[Tensor, "*track row"]
     ) -> Float[Tensor, "*track layer ..."]:
-        """The rows of a track, (*track, row, layer, *axes), as one array (*track, layer, *axes): their mean, weighted by `frames`."""
+        """The rows of a track, (*track, row, layer, *axes), as one array (*track, layer, *axes): their mean,
+        weighted by `frames`."""
         weight = row_weights(values, frames)
         return (values * weight).sum(dim=-len(self.spec.shape) - 2)
 
@@ -113,7 +118,8 @@ class Pooling(nn.Module, ABC):
         return rows(layout, self.spec)
 
     def crop(self, times: Float[np.ndarray, "row 2"], seconds: tuple[float, float]) -> tuple[int, int]:
-        """The rows, half-open, that a crop keeps: those whose middle lies in it, or the nearest. `times` as of `rows`."""
+        """The rows, half-open, that a crop keeps: those whose middle lies in it, or the nearest. `times` as
+        of `rows`."""
         middle = times.mean(axis=1)
         first, last = (
             int(np.searchsorted(middle, seconds[0], "left")),

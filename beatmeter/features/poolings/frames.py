@@ -48,7 +48,8 @@ class Frames(Pooling):
 
 
 def frame_step(name: str, backbone: Backbone, rate: float) -> int:
-    """Frames per row for `rate` Hz; the rate must divide the backbone's frame rate so that rows do not cross chunks."""
+    """Frames per row for `rate` Hz; the rate must divide the backbone's frame rate so that rows do not cross
+    chunks."""
     full = backbone.sample_rate / backbone.hop
     step = full / rate
     chunk = round(5.0 * full)

@@ -1,4 +1,5 @@
-"""Log-lag autocorrelation of joined chunks: the pooling that keeps the order of time. The arithmetic is `beatmeter.features.lag`."""
+"""Log-lag autocorrelation of joined chunks: the pooling that keeps the order of time. The arithmetic is
+`beatmeter.features.lag`."""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ class Lag(Pooling):
             spec.parameters
         ):
             raise FingerprintError(
-                f"these features have lag pooling {dict(spec.parameters)}, this version makes {self.lag.settings}",
+                f"these features have lag pooling {dict(spec.parameters)}, this version makes "
+                f"{self.lag.settings}",
                 "Use another cache folder: the old features stay readable by the version that made them.",
             )
 

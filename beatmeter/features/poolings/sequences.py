@@ -1,8 +1,8 @@
 """Rows of several tracks as one batch of sequences, padded to the longest.
 
-Among the features of a batch a sequence pooling NAME has three entries: `NAME`, values (track, time, layer, *axes), 0 in the padding;
-`NAME.mask` (track, time), True where a row is; `NAME.times` (track, time, 2), start and end in seconds from the beginning of the track,
-NaN in the padding. Names of poolings have no dots.
+Among the features of a batch a sequence pooling NAME has three entries: `NAME`, values (track, time, layer,
+*axes), 0 in the padding; `NAME.mask` (track, time), True where a row is; `NAME.times` (track, time, 2), start
+and end in seconds from the beginning of the track, NaN in the padding. Names of poolings have no dots.
 """
 
 from __future__ import annotations

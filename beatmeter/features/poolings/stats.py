@@ -1,4 +1,5 @@
-"""Statistics over the frames of each chunk: mean, maximum, standard deviation. They forget the order of time."""
+"""Statistics over the frames of each chunk: mean, maximum, standard deviation. They forget the order of
+time."""
 
 from __future__ import annotations
 
@@ -72,8 +73,8 @@ class Stats(Pooling):
     def aggregate(
         self, values: Float[Tensor, "*track row layer pool dim"], frames: Int[Tensor, "*track row"]
     ) -> Float[Tensor, "*track layer pool dim"]:
-        """Means are weighted by frames, the maximum is of maxima, the standard deviation that of the pooled frames:
-        E[std^2 + mean^2] - E[mean]^2."""
+        """Means are weighted by frames, the maximum is of maxima, the standard deviation that of the pooled
+        frames: E[std^2 + mean^2] - E[mean]^2."""
         weight = row_weights(values, frames)[..., 0]
         parts = []
         for i, name in enumerate(self.statistics):

@@ -1,7 +1,8 @@
 """Which files of a folder are complete and new: by looking again and again.
 
-Polling, because it is the one way that works everywhere: notifications of the kernel do not cross network file systems,
-are lost when queues overflow, and still do not tell when a writer is done. A look costs one `stat` per file.
+Polling, because it is the one way that works everywhere: notifications of the kernel do not cross network
+file systems, are lost when queues overflow, and still do not tell when a writer is done. A look costs one
+`stat` per file.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ class _File:
 
 
 class Arrivals:
-    """The audio files under `folder` that are in `shard`. A file is complete when its size, its time of change and its inode
-    have stayed the same for `settle` seconds; one that changes afterwards is new again.
+    """The audio files under `folder` that are in `shard`. A file is complete when its size, its time of
+    change and its inode have stayed the same for `settle` seconds; one that changes afterwards is new again.
 
     `skipped` tells which folders could not be listed at the last look, and why.
     """
@@ -42,8 +43,9 @@ class Arrivals:
         self._counts: Counter[str] = Counter()
 
     def look(self, now: float) -> list[Track]:
-        """See what is there at the time `now` (seconds of any steady clock): the complete files that have no result yet, the
-        longest known first. Raises DataError when the folder itself cannot be listed. Of one below it that cannot, what is known stays."""
+        """See what is there at the time `now` (seconds of any steady clock): the complete files that have no
+        result yet, the longest known first. Raises DataError when the folder itself cannot be listed. Of one
+        below it that cannot, what is known stays."""
         found: dict[str, _File] = {}
         unlisted: list[OSError] = []
         for name in audio_names(self.folder, unlisted.append):

@@ -1,4 +1,5 @@
-"""The log of a watcher: to stderr for the service manager, and to files that rotate and so never fill the disk."""
+"""The log of a watcher: to stderr for the service manager, and to files that rotate and so never fill the
+disk."""
 
 from __future__ import annotations
 

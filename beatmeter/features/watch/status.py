@@ -29,10 +29,11 @@ def now() -> str:
 
 @dataclass
 class Status:
-    """The content of the file. `done`, `waiting` and `failed` count files of the folder; `extracted` what this process did.
+    """The content of the file. `done`, `waiting` and `failed` count files of the folder; `extracted` what
+    this process did.
 
-    `state` is starting, idle, extracting, blocked (the store or the folder cannot be used: `last_error` says why, and it is
-    tried again), stopping (as asked; what is in flight is finished), stopped, or crashed.
+    `state` is starting, idle, extracting, blocked (the store or the folder cannot be used: `last_error` says
+    why, and it is tried again), stopping (as asked; what is in flight is finished), stopped, or crashed.
     """
 
     folder: str
@@ -72,9 +73,15 @@ class Status:
             else f"NOT RUNNING, last heard of {self.updated}"
         )
         part = "" if self.shard == "1/1" else f" (shard {self.shard})"
-        counts = f"{self.done} done, {self.waiting} waiting, {self.failed} failed, {self.clips_per_second:.2f} clips/s"
+        counts = (
+            f"{self.done} done, {self.waiting} waiting, {self.failed} failed, {self.clips_per_second:.2f} "
+            "clips/s"
+        )
         error = f"; last error {self.last_error_time}: {shown(self.last_error)}" if self.last_error else ""
-        return f"{shown(self.folder)}{part}: {state}, {counts}, pid {self.pid} on {self.host} since {self.since}{error}"
+        return (
+            f"{shown(self.folder)}{part}: {state}, {counts}, pid {self.pid} on {self.host} since "
+            f"{self.since}{error}"
+        )
 
 
 def _cut(text: str, limit: int) -> str:
@@ -139,8 +146,8 @@ class StatusFile:
         self.write()
 
     def write(self) -> None:
-        """Replace the file. On a full disk the old one, which has room for the longest error, is written over in place: that needs
-        no space. When that fails too the log has to do."""
+        """Replace the file. On a full disk the old one, which has room for the longest error, is written over
+        in place: that needs no space. When that fails too the log has to do."""
         self.status.updated = now()
         text = to_json(asdict(self.status))
         room = len(text) + _ERROR + 500  # for an error and longer numbers
@@ -155,7 +162,8 @@ class StatusFile:
 
 
 def read(cache: Path) -> list[Status]:
-    """The status of every watcher that wrote into the folder `watch` of a cache. Files that are none are left out."""
+    """The status of every watcher that wrote into the folder `watch` of a cache. Files that are none are left
+    out."""
     return read_in(cache / FOLDER)
 
 

@@ -1,4 +1,5 @@
-"""The loop: look, extract what is complete, commit, say how it goes; wait and try again when the disk or the folder fails."""
+"""The loop: look, extract what is complete, commit, say how it goes; wait and try again when the disk or the
+folder fails."""
 
 from __future__ import annotations
 
@@ -50,7 +51,8 @@ class Watcher:
         self._lost = False
 
     def run(self, ready: Callable[[], object]) -> int:
-        """`ready()` is called once, after the first look. 0 when everything in flight was committed, 1 when it could not be."""
+        """`ready()` is called once, after the first look. 0 when everything in flight was committed, 1 when
+        it could not be."""
         try:
             with self._heartbeat():
                 _ = (
@@ -76,7 +78,8 @@ class Watcher:
 
     @contextlib.contextmanager
     def _heartbeat(self) -> Iterator[None]:
-        """Write the status every second: a long file, hashing or a back-off must not look like death. Says at once that it stops."""
+        """Write the status every second: a long file, hashing or a back-off must not look like death. Says at
+        once that it stops."""
         ended = threading.Event()
 
         def beat() -> None:
@@ -177,7 +180,8 @@ class Watcher:
                 LOG.warning("%s: %s", shown(track.id), shown(reason))
 
     def _patience(self, error: StoreError) -> bool:
-        """The store cannot be written: what is computed is kept and tried again. Once more after `stop`, then no more."""
+        """The store cannot be written: what is computed is kept and tried again. Once more after `stop`, then
+        no more."""
         if self.stop.is_set():
             return False
         self._wait(str(error))

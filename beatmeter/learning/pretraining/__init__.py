@@ -1,1 +1,2 @@
-"""Pre-training of the embedded backbone on synthesised music: what it hears, the loop, the files that ship."""
+"""Pre-training of the embedded backbone on synthesised music: what it hears, the loop, the files that
+ship."""

@@ -41,8 +41,8 @@ def pretrain(
     report: Callable[[str], None] = print,
     progress: Reporter = SILENT,
 ) -> Path:
-    """Train from fresh weights (or go on) in the folder `out`; returns the folder with the backbone's weights. No other process
-    can train there until the end: RunError says who does."""
+    """Train from fresh weights (or go on) in the folder `out`; returns the folder with the backbone's
+    weights. No other process can train there until the end: RunError says who does."""
     if resume and not out.is_dir():
         raise RunError(f"there is no folder {out}", "Name the --out of a pre-training that was begun.")
     with lock.held(out / ".lock", f"pre-training in {out}", report):
@@ -126,7 +126,8 @@ def _pretrain(
 
 @torch.inference_mode()
 def held_out_accuracy(model: Objective, stream: StreamSpec, device: torch.device) -> float:
-    """Share of clips from another stream whose heaviest meter is heard, through lag pooling and the meter head."""
+    """Share of clips from another stream whose heaviest meter is heard, through lag pooling and the meter
+    head."""
     other = replace(
         stream, seed=stream.seed + 1_000_003, options=SynthOptions(polymeter=0, polyrhythm=0, hemiola=0)
     )

@@ -1,5 +1,5 @@
-"""What pre-training asks of a backbone, all at once: frames that know beat, bar and pace, masked frames that know the
-spectrum, and joined frames whose log-lag autocorrelation knows the meter."""
+"""What pre-training asks of a backbone, all at once: frames that know beat, bar and pace, masked frames that
+know the spectrum, and joined frames whose log-lag autocorrelation knows the meter."""
 
 from __future__ import annotations
 
@@ -91,7 +91,8 @@ class Objective(nn.Module):
         ).sum()
 
     def _mask(self, shape: torch.Size, generator: torch.Generator) -> Tensor:
-        """Spans of MASK_LENGTH frames, (chunk, frame); a part of the chunks only, so that the others are heard whole."""
+        """Spans of MASK_LENGTH frames, (chunk, frame); a part of the chunks only, so that the others are
+        heard whole."""
         chunks, frames = shape
         starts = torch.rand(chunks, frames, generator=generator) < self.config.mask_share / MASK_LENGTH
         chosen = torch.rand(chunks, 1, generator=generator) < self.config.mask_chunks
@@ -122,7 +123,8 @@ class Objective(nn.Module):
 
 
 def _cross_entropy(logits: Tensor, classes: Tensor) -> Tensor:
-    """Mean over frames with a known class, smoothed a little because neighbouring periods are nearly right."""
+    """Mean over frames with a known class, smoothed a little because neighbouring periods are nearly
+    right."""
     if bool((classes == UNKNOWN).all()):
         return logits.sum() * 0
     return F.cross_entropy(logits.flatten(0, 1), classes.flatten(), ignore_index=UNKNOWN, label_smoothing=0.1)

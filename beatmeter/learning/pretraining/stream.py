@@ -1,4 +1,5 @@
-"""An endless stream of synthesised training batches, rendered ahead in worker processes, the same for the same seed."""
+"""An endless stream of synthesised training batches, rendered ahead in worker processes, the same for the
+same seed."""
 
 from __future__ import annotations
 
@@ -19,8 +20,8 @@ HOP, SPAN = 320, 400
 
 @dataclass(frozen=True)
 class StreamBatch:
-    """`waves` (clip, chunk, sample); `meters` (clip, klass) label weights; `frames` holds FrameTargets arrays with
-    leading axes (clip, chunk * frame)."""
+    """`waves` (clip, chunk, sample); `meters` (clip, klass) label weights; `frames` holds FrameTargets arrays
+    with leading axes (clip, chunk * frame)."""
 
     waves: np.ndarray
     meters: np.ndarray
@@ -29,7 +30,8 @@ class StreamBatch:
 
 @dataclass(frozen=True)
 class StreamSpec:
-    """How batches look: clips per batch, consecutive chunks per clip, samples per chunk and between chunk starts."""
+    """How batches look: clips per batch, consecutive chunks per clip, samples per chunk and between chunk
+    starts."""
 
     clips: int
     chunks: int

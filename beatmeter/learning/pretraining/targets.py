@@ -1,4 +1,5 @@
-"""What every frame of a synthesised clip should be heard as: beat, downbeat, place in the bar, pace of beats and bars."""
+"""What every frame of a synthesised clip should be heard as: beat, downbeat, place in the bar, pace of beats
+and bars."""
 
 from __future__ import annotations
 
@@ -18,9 +19,10 @@ UNKNOWN = -1  # class of frames outside the grid
 class FrameTargets:
     """Targets of one clip at frame times, seconds.
 
-    `beat` and `downbeat` (frame,) are 1 at the frame nearest to the event, 0.5 beside it, else 0; `phase` (frame, 2) is
-    the cosine and sine of the place in the bar, 0 where there is no bar; `inside` (frame,) says where there is one;
-    `beat_period` and `bar_period` (frame,) are classes of the log-spaced periods above, -1 where unknown.
+    `beat` and `downbeat` (frame,) are 1 at the frame nearest to the event, 0.5 beside it, else 0; `phase`
+    (frame, 2) is the cosine and sine of the place in the bar, 0 where there is no bar; `inside` (frame,) says
+    where there is one; `beat_period` and `bar_period` (frame,) are classes of the log-spaced periods above,
+    -1 where unknown.
     """
 
     beat: Float[np.ndarray, " frame"]

@@ -1,4 +1,5 @@
-"""Adapters: nothing changes before the first step, only what should train gets gradients, a trained one predicts without peft."""
+"""Adapters: nothing changes before the first step, only what should train gets gradients, a trained one
+predicts without peft."""
 
 from __future__ import annotations
 
@@ -151,7 +152,10 @@ def test_checkpointing_gives_the_same_gradients(folder: Path, kind: Any) -> None
 def test_unknown_targets_and_other_impossible_wishes(folder: Path) -> None:
     with pytest.raises(
         BackboneError,
-        match=r"no linear map 'q_porj'. Did you mean 'q_proj'\? All: intermediate_dense, k_proj, out_proj, output_dense",
+        match=(
+            r"no linear map 'q_porj'. Did you mean 'q_proj'\? All: intermediate_dense, k_proj, out_proj, "
+            r"output_dense"
+        ),
     ):
         attach(load(folder), AdapterConfig(targets=("v_proj", "q_porj")))
     with pytest.raises(BackboneError, match="the last 4 layers of small were asked for, it holds 3"):
@@ -277,12 +281,15 @@ def test_prediction_needs_no_peft(tmp_path: Path) -> None:
     torch.save((WAVES, after[-1]), tmp_path / "expected.pt")
     code = (
         "import sys, torch; from safetensors.torch import load_file\n"
-        "from beatmeter.features.backbones import load_backbone; from beatmeter.features.backbones.adapters import load_merged\n"
+        "from beatmeter.features.backbones import load_backbone; from beatmeter.features.backbones.adapters "
+        "import load_merged\n"
         "from beatmeter.settings import AdapterConfig\n"
-        f"b = load_backbone({str(folder)!r}); load_merged(b, AdapterConfig(r=4, alpha=8.0), load_file({str(tmp_path / 'adapter.safetensors')!r}))\n"
+        f"b = load_backbone({str(folder)!r}); load_merged(b, AdapterConfig(r=4, alpha=8.0), "
+        f"load_file({str(tmp_path / 'adapter.safetensors')!r}))\n"
         f"waves, expected = torch.load({str(tmp_path / 'expected.pt')!r}, weights_only=True); found = []\n"
         "b(waves, lambda k, x: found.append(x))\n"
-        "print(bool((found[-1] - expected).abs().max() < 1e-4), 'peft' in sys.modules, 'transformers' in sys.modules)"
+        "print(bool((found[-1] - expected).abs().max() < 1e-4), 'peft' in sys.modules, 'transformers' in "
+        "sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["True", "False", "False"]

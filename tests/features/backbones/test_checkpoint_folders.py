@@ -1,4 +1,5 @@
-"""Folders in the hub's format: every form that loads gives the same network, everything else is refused by name."""
+"""Folders in the hub's format: every form that loads gives the same network, everything else is refused by
+name."""
 
 from __future__ import annotations
 
@@ -204,7 +205,9 @@ def test_a_pickle_that_wants_to_run_code_is_refused(tmp_path: Path, zipped: bool
     )
     with pytest.raises(
         BackboneError,
-        match=r"pytorch_model.bin holds more than tensors and was refused: loading it could run code .*system",
+        match=(
+            r"pytorch_model.bin holds more than tensors and was refused: loading it could run code .*system"
+        ),
     ):
         load_backbone(str(folder))
     assert not (tmp_path / "ran").exists()

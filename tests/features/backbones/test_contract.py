@@ -103,7 +103,8 @@ def test_shapes_frames_and_layer_numbers(backbone: Backbone) -> None:
 
 
 def test_frames_lie_where_chunking_says(backbone: Backbone) -> None:
-    """A click changes most the frames whose centres are nearest to it: times of frames are the backbone's, too."""
+    """A click changes most the frames whose centres are nearest to it: times of frames are the backbone's,
+    too."""
     spec = feature_spec(backbone, FeatureConfig(poolings=("stats",)), "float32")
     at = 1.51
     quiet = 1e-3 * torch.randn(1, 3 * backbone.sample_rate, generator=torch.Generator().manual_seed(0))

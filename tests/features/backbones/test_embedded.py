@@ -40,7 +40,8 @@ def test_same_features_in_another_process() -> None:
     code = (
         "import torch, json; from beatmeter.features.backbones import load_backbone\n"
         "torch.set_num_threads(1); b = load_backbone('embedded'); found = []\n"
-        "b(torch.sin(torch.arange(48000) * 0.05)[None], lambda k, x: found.append([float(x.double().sum()), float(x[0, 7, 3])]))\n"
+        "b(torch.sin(torch.arange(48000) * 0.05)[None], lambda k, x: found.append([float(x.double().sum()), "
+        "float(x[0, 7, 3])]))\n"
         "print(json.dumps([b.identity.weights, found]))"
     )
     first, second = (
@@ -84,7 +85,8 @@ def test_states_of_the_seed_are_of_order_one(nothing_shipped: None) -> None:
 
 @pytest.mark.parametrize("autocast", [False, True])
 def test_learns(autocast: bool) -> None:
-    """Every weight gets a gradient, and a few steps bring a loss down, in float32 and under bfloat16 autocast."""
+    """Every weight gets a gradient, and a few steps bring a loss down, in float32 and under bfloat16
+    autocast."""
     torch.manual_seed(0)
     model = embedded.fresh(4).eval()  # without dropout the loss must fall
     optimiser = torch.optim.AdamW(model.parameters(), 1e-3)

@@ -1,4 +1,5 @@
-"""Whatever changes a feature changes its fingerprint: every field of a checkpoint, every tensor, every version and setting."""
+"""Whatever changes a feature changes its fingerprint: every field of a checkpoint, every tensor, every
+version and setting."""
 
 from __future__ import annotations
 

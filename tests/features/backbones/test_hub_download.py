@@ -1,4 +1,5 @@
-"""Hub ids: the local cache first, the network when needed (a hub on this machine plays its part), a helpful error when neither has it."""
+"""Hub ids: the local cache first, the network when needed (a hub on this machine plays its part), a helpful
+error when neither has it."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ from beatmeter.settings import MERT_95M, MERT_330M
 
 COMMIT = "1" * 40
 SHOW = (
-    "import sys, json; from beatmeter.features.backbones import load_backbone; from beatmeter.errors import BackboneError\n"
+    "import sys, json; from beatmeter.features.backbones import load_backbone; from beatmeter.errors import "
+    "BackboneError\n"
     "try:\n"
     "    i = load_backbone(*sys.argv[1:]).identity; print(json.dumps([i.name, i.revision, i.weights]))\n"
     "except BackboneError as error: print('error:', error)"

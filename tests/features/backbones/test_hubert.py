@@ -1,4 +1,5 @@
-"""The encoder against transformers' HubertModel, which it must equal, and against itself under every shortcut it takes."""
+"""The encoder against transformers' HubertModel, which it must equal, and against itself under every shortcut
+it takes."""
 
 from __future__ import annotations
 
@@ -56,8 +57,9 @@ def states(backbone: Backbone, waves: Tensor, last: int | None = None) -> list[T
 
 
 def reference(folder: Path, waves: Tensor) -> list[Tensor]:
-    """The same from transformers, eager attention. Its last `hidden_states` entry is before the final LayerNorm of a
-    pre-LN network in some versions and after it in others; `last_hidden_state` is after it in all."""
+    """The same from transformers, eager attention. Its last `hidden_states` entry is before the final
+    LayerNorm of a pre-LN network in some versions and after it in others; `last_hidden_state` is after it in
+    all."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from transformers import HubertConfig as TheirConfig
@@ -151,7 +153,8 @@ def test_pickles_and_copies(tmp_path: Path) -> None:
 
 
 def test_gradients_equal_those_of_transformers_modules(tmp_path: Path) -> None:
-    """The folded GroupNorm and the windowed products are differentiable: gradients of the plain layers, in float64."""
+    """The folded GroupNorm and the windowed products are differentiable: gradients of the plain layers, in
+    float64."""
     folder = hubfolders.write_hub_folder(tmp_path / "small")
     backbone = load_backbone(str(folder))
     assert isinstance(backbone, Hubert)
@@ -258,7 +261,8 @@ def test_wrong_waves_are_refused(tmp_path: Path) -> None:
     [("95M", (768, 12, 12, 3072, False), 94_371_712), ("330M", (1024, 24, 16, 4096, True), 315_428_992)],
 )
 def test_published_sizes(size: str, sizes: tuple[int, int, int, int, bool], parameters: int) -> None:
-    """Parameter counts of the published checkpoints, which store the positional kernel in two parts and a mask embedding."""
+    """Parameter counts of the published checkpoints, which store the positional kernel in two parts and a
+    mask embedding."""
     names = (
         "hidden_size",
         "num_hidden_layers",
@@ -281,7 +285,8 @@ def test_neither_transformers_nor_peft_is_imported_to_extract(tmp_path: Path) ->
     code = (
         "import sys, torch; from beatmeter.features.backbones import load_backbone\n"
         f"b = load_backbone({str(folder)!r}); b(torch.randn(1, 24000), lambda k, x: None)\n"
-        "print([m for m in ('transformers', 'peft', 'huggingface_hub', 'librosa', 'scipy') if m in sys.modules])"
+        "print([m for m in ('transformers', 'peft', 'huggingface_hub', 'librosa', 'scipy') if m in "
+        "sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -1,4 +1,5 @@
-"""The fast products give what PyTorch's own functions give, wherever they are used and wherever they cannot be."""
+"""The fast products give what PyTorch's own functions give, wherever they are used and wherever they cannot
+be."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The spectral backbone: its filters are the usual ones, its frames lie where they should, its chunks join without a seam."""
+"""The spectral backbone: its filters are the usual ones, its frames lie where they should, its chunks join
+without a seam."""
 
 from __future__ import annotations
 
@@ -132,6 +133,9 @@ def test_wrong_layers_and_shapes_are_refused(backbone: SpectralBackbone) -> None
 
 def test_identity_is_stable_and_imports_are_light(backbone: SpectralBackbone) -> None:
     assert backbone.identity == SpectralBackbone().identity
-    code = "import sys, beatmeter.features.backbones.spectral; print(sorted({'transformers', 'librosa', 'scipy'} & set(sys.modules)))"
+    code = (
+        "import sys, beatmeter.features.backbones.spectral; print(sorted({'transformers', 'librosa', "
+        "'scipy'} & set(sys.modules)))"
+    )
     out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     assert out.strip() == "[]"
