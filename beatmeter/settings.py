@@ -76,7 +76,8 @@ class SplitConfig:
             raise ConfigError(f"split.val + split.test = {self.val + self.test:g} leaves nothing to train on")
 
 
-POOLING_KINDS = ("stats", "lag", "frames")
+POOLING_KINDS = ("stats", "lag", "frames", "harmony", "chroma")
+WITH_RATE = ("frames", "chroma")
 _POOLING = re.compile(
     r"(?:(?P<name>[a-z][a-z0-9_-]*)=)?(?P<kind>[a-z]+)(?::(?P<layers>[^@:]+))?(?:@(?P<rate>[0-9.]+))?"
 )
@@ -84,8 +85,8 @@ _POOLING = re.compile(
 
 @dataclass(frozen=True)
 class NamedPooling:
-    """One of `features.poolings`: a kind under a name, with layers and a rate (Hz, frames alone) where it has
-    its own."""
+    """One of `features.poolings`: a kind under a name, with layers and a rate (Hz, frames and chroma) where
+    it has its own."""
 
     name: str
     kind: str
@@ -109,10 +110,10 @@ class NamedPooling:
             raise ConfigError(
                 f"features.poolings: {match['rate']!r} in {text!r} is not a rate", form
             ) from None
-        if rate is not None and (match["kind"] != "frames" or not 0 < rate <= 1000):
+        if rate is not None and (match["kind"] not in WITH_RATE or not 0 < rate <= 1000):
             raise ConfigError(
                 f"features.poolings: {text!r} cannot have {rate:g} Hz",
-                f"Frames alone have a rate, above 0 and up to 1000 Hz. {form}",
+                f"Only frames and chroma have a rate, above 0 and up to 1000 Hz. {form}",
             )
         return cls(
             match["name"] or match["kind"], match["kind"], (match["layers"] or "").replace("+", ","), rate
@@ -128,8 +129,8 @@ class FeatureConfig:
     layers: str = option("all", "transformer layers, 1-based: 'all', '1-6', '3,5,7'")
     poolings: tuple[str, ...] = option(
         ("stats", "lag"),
-        "stats (mean, max per chunk), lag (log-lag autocorrelation), frames; NAME=KIND:LAYERS@RATE is one of "
-        "its own, as in beats=frames:2+4@25",
+        "stats (mean, max per chunk), lag (log-lag autocorrelation), frames, harmony (any key and tempo), "
+        "chroma; NAME=KIND:LAYERS@RATE is one of its own, as in beats=frames:2+4@25",
     )
     statistics: tuple[str, ...] = option(("mean", "max"), "what stats pooling keeps: mean, max, std")
     window: int = option(6, "chunks joined into one lag window; 6 chunks are 30 s")

@@ -9,6 +9,7 @@ keep only `n`.
 from __future__ import annotations
 
 import itertools
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -205,23 +206,30 @@ class WindowRows(Rows):
         )
 
 
+def row_edges(frames: int, step: float) -> list[int]:
+    """Where rows of `step` frames, which need not be whole, begin and end in a run of `frames`: 0, `step`,
+    2 `step`, ..., rounded."""
+    inside = (math.floor(i * step + 0.5) for i in itertools.count())
+    return [*itertools.takewhile(lambda edge: edge < frames, inside), frames]
+
+
 class FrameRows(Rows):
     """One row every `step` frames inside each chunk; those that the chunk before covers are left out."""
 
     def count(self, layout: Layout, parameters: Mapping[str, Any]) -> int:
-        step = int(parameters["step"])
-        bins = -(-layout.frames // step)
-        return sum(bins - skip // step for skip in layout.skips)
+        step = float(parameters["step"])
+        bins = len(row_edges(layout.frames, step)) - 1
+        return sum(bins - int(skip // step) for skip in layout.skips)
 
     def of(self, layout: Layout, parameters: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-        step, rate = int(parameters["step"]), layout.sample_rate
-        bins = -(-layout.frames // step)
+        step, rate = float(parameters["step"]), layout.sample_rate
+        pairs = list(itertools.pairwise(row_edges(layout.frames, step)))
         at = [
             (start, b)
             for start, skip in zip(layout.starts, layout.skips, strict=True)
-            for b in range(skip // step, bins)
+            for b in range(int(skip // step), len(pairs))
         ]
-        edges = [(b * step, min((b + 1) * step, layout.frames)) for _, b in at]
+        edges = [pairs[b] for _, b in at]
         times = (
             np.array(
                 [

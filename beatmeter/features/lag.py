@@ -169,7 +169,7 @@ class ProjectionChannels(Channels):
         width = min(width, 1 << (dim.bit_length() - 1))
         n = min(n, width)
         self.dim, self.seed, self.n, self.width = dim, seed, n, width
-        self.register_buffer("matrix", _signed_projection(dim, seed, width), persistent=False)
+        self.register_buffer("matrix", signed_projection(dim, seed, width), persistent=False)
         self.groups = (*[1] * n, width, width)
 
     @property
@@ -194,7 +194,7 @@ class ProjectionChannels(Channels):
         return torch.cat([mixed[..., : self.n], mixed, rise(mixed, 2)], dim=-1)
 
 
-def _signed_projection(dim: int, seed: int, width: int) -> Float[Tensor, "width dim"]:
+def signed_projection(dim: int, seed: int, width: int) -> Float[Tensor, "width dim"]:
     """Rows of a Hadamard matrix over permuted columns with random signs, / sqrt(dim); orthogonal when width
     divides dim."""
     hadamard = torch.ones(1, 1, dtype=torch.float64)

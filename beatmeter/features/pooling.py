@@ -125,7 +125,8 @@ def feature_spec(backbone: Backbone, config: FeatureConfig, compute_dtype: str) 
         if hasattr(nn.ModuleDict, pooling.name):  # a head keeps its branches under these names
             raise ConfigError(f"a pooling cannot be called {pooling.name!r}", "Choose another name.")
         layers = parse_layers(pooling.layers or config.layers, backbone.n_layers)
-        own = config if pooling.rate is None else replace(config, frame_rate=pooling.rate)
+        rate = pooling.rate or POOLINGS[pooling.kind].rate
+        own = config if rate is None else replace(config, frame_rate=rate)
         poolings.append(POOLINGS[pooling.kind].make_spec(pooling.name, backbone, layers, own))
     return FeatureSpec(
         backbone=backbone.identity.name,

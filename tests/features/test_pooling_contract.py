@@ -196,9 +196,9 @@ def test_poolings_under_their_own_names_do_not_move_the_fingerprint_of_plain_one
 @pytest.mark.parametrize(
     ("pooling", "message"),
     [
-        ("leg", "Choose from: stats, lag, frames"),
-        ("beats=leg", "Choose from: stats, lag, frames"),
-        ("beats=stats@25", "Frames alone have a rate"),
+        ("leg", "Choose from: stats, lag, frames, harmony, chroma"),
+        ("beats=leg", "Choose from: stats, lag, frames, harmony, chroma"),
+        ("beats=stats@25", "Only frames and chroma have a rate"),
         ("beats=frames@0", "cannot have 0 Hz"),
         ("beats=frames@1.2.3", "is not a rate"),
         ("a.b=frames", "is not possible"),

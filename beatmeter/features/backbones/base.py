@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from beatmeter.audio.chunking import frame_count
 
 if TYPE_CHECKING:
+    from beatmeter.features.harmony import PitchClasses
     from beatmeter.features.lag import LagPooling
 
 Visit = Callable[[int, Float[Tensor, "chunk frame dim"]], None]
@@ -69,6 +70,16 @@ class Backbone(nn.Module, ABC):
         (JSON values that decide its numbers, with a version and the hash of any random matrix) go into the
         FeatureSpec.
         """
+
+    def pitch_classes(self) -> PitchClasses:
+        """The twelve channels that harmony is read from (`beatmeter.features.harmony`); a fixed projection
+        where the states have no pitches.
+
+        A module without trainable parameters; its `settings` go into the FeatureSpec.
+        """
+        from beatmeter.features.harmony import ProjectedClasses
+
+        return ProjectedClasses(self.dim)
 
     @abstractmethod
     def forward(self, waves: Float[Tensor, "chunk sample"], visit: Visit, last: int | None = None) -> None:

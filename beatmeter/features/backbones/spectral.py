@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from beatmeter.errors import BackboneError
 from beatmeter.features.backbones.base import Backbone, Identity, Visit
+from beatmeter.features.harmony import SpectralClasses
 from beatmeter.features.lag import LagPooling, SpectralChannels
 
 REVISION = "1"  # part of every fingerprint: raise it when any number changes
@@ -150,6 +151,10 @@ class SpectralBackbone(Backbone):
         return LagPooling(
             SpectralChannels(self.bands, self.bins, 375, edges[0], edges[1]), self.sample_rate / self.hop
         )
+
+    def pitch_classes(self) -> SpectralClasses:
+        """The bins from C2 on: the third semitone above the lowest, which is an A."""
+        return SpectralClasses(self.bands + 3)
 
     def forward(self, waves: Float[Tensor, "chunk sample"], visit: Visit, last: int | None = None) -> None:
         """Call `visit(1, states)` with log magnitudes (chunk, frame, 148)."""

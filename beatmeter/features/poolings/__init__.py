@@ -9,11 +9,14 @@ from beatmeter.errors import FingerprintError
 from beatmeter.features.backbones.base import Backbone
 from beatmeter.features.poolings.base import Arrangement, Pooling
 from beatmeter.features.poolings.frames import Frames
+from beatmeter.features.poolings.harmony import Chroma, Harmony
 from beatmeter.features.poolings.lag import Lag
 from beatmeter.features.poolings.stats import Stats
 from beatmeter.schema import PoolingSpec
 
-POOLINGS: Mapping[str, type[Pooling]] = {pooling.kind: pooling for pooling in (Stats, Lag, Frames)}
+POOLINGS: Mapping[str, type[Pooling]] = {
+    pooling.kind: pooling for pooling in (Stats, Lag, Frames, Harmony, Chroma)
+}
 
 
 def pooling_class(spec: PoolingSpec) -> type[Pooling]:

@@ -60,15 +60,17 @@ class Pooling(nn.Module, ABC):
     """One pooling of a spec. `kind` is its name in settings and stores.
 
     `per_track`: the rows of a track are read as one array (`aggregate`). `tempo_axis`: the last axis is log
-    time, on which another tempo is a shift; mean and standard deviation are shared along it, so that it stays
-    one, and features may be shifted along it. `joins`: a row joins several chunks, which then go through the
-    backbone together.
+    time, on which another tempo is a shift; mean and standard deviation are shared along it, so that it
+    stays one, and features may be shifted along it. `joins`: a row joins several chunks, which then go
+    through the backbone together. `rate`: rows a second where the settings say nothing else, None for the
+    rate that all poolings of frames have.
     """
 
     kind: ClassVar[str]
     per_track: ClassVar[bool] = True
     tempo_axis: ClassVar[bool] = False
     joins: ClassVar[bool] = False
+    rate: ClassVar[float | None] = None
 
     def __init__(self, spec: PoolingSpec, backbone: Backbone | None = None) -> None:
         """`backbone` makes the states that `forward` and `pool_runs` read; all the rest is asked for without
