@@ -8,7 +8,18 @@ import numpy as np
 import pytest
 
 from beatmeter.datasets import open_dataset
-from beatmeter.datasets.annotations import Annotation, Events, Grid, Places, Provenance, Spans, find_annotations, joined, within, write_annotation
+from beatmeter.datasets.annotations import (
+    Annotation,
+    Events,
+    Grid,
+    Places,
+    Provenance,
+    Spans,
+    find_annotations,
+    joined,
+    within,
+    write_annotation,
+)
 from beatmeter.errors import DataError, SchemaError
 from beatmeter.schema import Track
 from beatmeter.settings import DataConfig
@@ -83,7 +94,9 @@ def test_files_in_folders_beside_the_audio_are_found(music: Path) -> None:
     assert len(found["audio/set/a.ogg"].grid) == 2
     assert found["audio/b.x.mp3"].sections.labels == ("C",)
     assert find_annotations(tracks[:1], Places(sections="lab2"))["audio/set/a.ogg"].sections.labels == ("B",)
-    write_annotation(music / "annotations" / "set" / "a.json", Annotation("a", sections=Spans([0.0], [2.0], ("D",))))
+    write_annotation(
+        music / "annotations" / "set" / "a.json", Annotation("a", sections=Spans([0.0], [2.0], ("D",)))
+    )
     both = find_annotations(tracks[:1])["audio/set/a.ogg"]
     assert (both.id, both.sections.labels, len(both.grid)) == ("audio/set/a.ogg", ("D",), 2)
 
@@ -92,9 +105,18 @@ def test_a_manifest_names_files_and_other_json_is_left_alone(music: Path) -> Non
     put(music / "annotations" / "set" / "a.json", '{"meters": {"4": 1.0}, "bytes": 5}')
     put(music / "marks" / "one.beats", "0.5\t1\n")
     assert find_annotations([track(music, "audio/set/a.ogg")]) == {}
-    assert len(find_annotations([track(music, "audio/set/a.ogg", beats="marks/one.beats")])["audio/set/a.ogg"].grid) == 1
+    assert (
+        len(
+            find_annotations([track(music, "audio/set/a.ogg", beats="marks/one.beats")])[
+                "audio/set/a.ogg"
+            ].grid
+        )
+        == 1
+    )
     assert find_annotations([track(music, "audio/set/a.ogg", sections="7")]) == {}
-    with pytest.raises(DataError, match=r"m.csv:3: the file marks/two.beats of the column 'beats' is not there"):
+    with pytest.raises(
+        DataError, match=r"m.csv:3: the file marks/two.beats of the column 'beats' is not there"
+    ):
         find_annotations([track(music, "audio/set/a.ogg", beats="marks/two.beats", row="m.csv:3")])
 
 
@@ -105,7 +127,9 @@ def test_a_set_of_the_generator_brings_its_beats(clips: Path) -> None:
     assert all(len(a.grid.downbeats) > 0 for a in found.values())
 
 
-@pytest.mark.parametrize(("name", "count", "sections"), [("structure-dev", 22, True), ("meter-dev", 139, False)])
+@pytest.mark.parametrize(
+    ("name", "count", "sections"), [("structure-dev", 22, True), ("meter-dev", 139, False)]
+)
 def test_real_sets_are_read_as_they_lie(real_data: Path, name: str, count: int, sections: bool) -> None:
     if not (real_data / name / "manifest.csv").is_file():
         pytest.skip(f"no {name} here")

@@ -10,15 +10,19 @@ from beatmeter.errors import DataError
 
 
 def parse(text: str, where: str) -> Annotation:
-    """Beats by time and, where it is given, place in the bar (else 0). Raises DataError (file:line) for a beat that is not after the
-    one before it, for a place that is no whole number of at least 1, and for bars that count down."""
+    """Beats by time and, where it is given, place in the bar (else 0). Raises DataError (file:line) for a
+    beat that is not after the one before it, for a place that is no whole number of at least 1, and for
+    bars that count down."""
     times: list[float] = []
     places: list[int] = []
     bar = None
     for line in read_lines(text, where, 1, 3):
         time = line.seconds(0)
         if times and time <= times[-1]:
-            raise line.refuse(f"the beat at {time:g} s is not after the one before it, at {times[-1]:g} s", "Sort the beats, and leave out doubles.")
+            raise line.refuse(
+                f"the beat at {time:g} s is not after the one before it, at {times[-1]:g} s",
+                "Sort the beats, and leave out doubles.",
+            )
         place = _whole(line, 1, "place in the bar") if len(line.cells) > 1 else 0
         if len(line.cells) > 2:
             number = _whole(line, 2, "number of the bar", -(10**6))
@@ -28,7 +32,9 @@ def parse(text: str, where: str) -> Annotation:
         times.append(time)
         places.append(place)
     beats = np.array(times)
-    return Annotation(grid=Grid(beats, np.array(places), known=beats_around(beats), provenance=Provenance("beats file")))
+    return Annotation(
+        grid=Grid(beats, np.array(places), known=beats_around(beats), provenance=Provenance("beats file"))
+    )
 
 
 def _whole(line: Line, cell: int, what: str, least: int = 1) -> int:
@@ -37,7 +43,9 @@ def _whole(line: Line, cell: int, what: str, least: int = 1) -> int:
     except ValueError:
         value = float("nan")
     if value != value or value % 1 or value < least:
-        raise line.refuse(f"{line.cells[cell]!r} is no {what}", "Places are whole numbers from 1, the downbeat.")
+        raise line.refuse(
+            f"{line.cells[cell]!r} is no {what}", "Places are whole numbers from 1, the downbeat."
+        )
     return int(value)
 
 

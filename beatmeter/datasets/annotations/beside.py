@@ -1,11 +1,13 @@
 """Annotations beside audio: found by the columns of a manifest, or by name in folders beside the audio's.
 
-For `MUSIC/audio/set/song.ogg` these are looked for, in this order; each gives the parts that those before it lack:
+For `MUSIC/audio/set/song.ogg` these are looked for, in this order; each gives the parts that those before
+it lack:
 
-    the columns `annotation`, `beats` and `sections` of the manifest      files, relative to the manifest's folder
-    MUSIC/annotations/set/song.json (.yaml, .jams)                        or the same names beside the audio itself
+    columns `annotation`, `beats`, `sections` of the manifest    files, relative to the manifest's folder
+    MUSIC/audio/set/song.json (.yaml, .jams, .beats, .lab)       beside the audio itself
+    MUSIC/annotations/set/song.json (.yaml, .jams)
     MUSIC/beats/set/song.beats
-    MUSIC/lab/set/song.lab                                                another folder by name: structure-dev has lab1 and lab2
+    MUSIC/lab/set/song.lab                                       or another folder, by name
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ _DEPTH = 4  # folders above the audio in which its set may begin
 
 @dataclass(frozen=True)
 class Places:
-    """Where annotations lie: the columns of a manifest that name files, and the folders beside the audio's."""
+    """Where annotations lie: the columns of a manifest that name files, and the folders beside the
+    audio's."""
 
     annotations: str = "annotations"
     beats: str = "beats"
@@ -36,8 +39,8 @@ class Places:
 
 
 def find_annotations(tracks: Sequence[Track], places: Places | None = None) -> dict[str, Annotation]:
-    """The annotations of the tracks by id; a track without any is not in it. Raises DataError for a file that cannot be read (file and
-    line), and for one that a manifest names and that is not there."""
+    """The annotations of the tracks by id; a track without any is not in it. Raises DataError for a file
+    that cannot be read (file and line), and for one that a manifest names and that is not there."""
     found: dict[str, Annotation] = {}
     for track in tracks:
         annotation = find_annotation(track, places)
@@ -56,7 +59,8 @@ def find_annotation(track: Track, places: Places | None = None) -> Annotation | 
 
 
 def annotation_files(track: Track, places: Places) -> Iterator[Path]:
-    """The files that say something about a track, the most telling first. Raises DataError for a named file that is not there."""
+    """The files that say something about a track, the most telling first. Raises DataError for a named file
+    that is not there."""
     yield from _named(track.path, track.extra, places.columns)
     stem = files.stem(track.path)
     for suffix in WHOLE:
@@ -65,9 +69,13 @@ def annotation_files(track: Track, places: Places) -> Iterator[Path]:
     yield from (p for suffix in (".beats", ".lab") if (p := stem.with_name(stem.name + suffix)).is_file())
     for folder in list(track.path.parents)[:_DEPTH]:
         place = stem.relative_to(folder)
-        names = [place] if len(place.parts) == 1 else [place, Path(*place.parts[1:])]  # without the folder `audio`
-        for name in reversed(names):
-            for kind, suffixes in ((places.annotations, WHOLE), (places.beats, (".beats",)), (places.sections, (".lab",))):
+        inner = place.parts[1:]  # without the folder `audio`
+        for name in (Path(*inner), place) if inner else (place,):
+            for kind, suffixes in (
+                (places.annotations, WHOLE),
+                (places.beats, (".beats",)),
+                (places.sections, (".lab",)),
+            ):
                 for suffix in suffixes if kind else ():
                     path = folder / kind / name.with_name(name.name + suffix)
                     if path.is_file() and (suffix not in WHOLE or _is_ours(path)):
@@ -77,18 +85,27 @@ def annotation_files(track: Track, places: Places) -> Iterator[Path]:
 def _named(audio: Path, cells: Mapping[str, str], columns: Sequence[str]) -> Iterator[Path]:
     for column in columns:
         cell = cells.get(column, "").strip()
-        if not cell or Path(cell).suffix.lower() not in (*WHOLE, ".beats", ".lab", ".txt"):  # a column of another meaning
+        if not cell or Path(cell).suffix.lower() not in (
+            *WHOLE,
+            ".beats",
+            ".lab",
+            ".txt",
+        ):  # a column of another meaning
             continue
         place = files.clean(cell)
         path = next((p for folder in list(audio.parents)[:_DEPTH] if (p := folder / place).is_file()), None)
         if path is None:
             where = f"{cells.get('row', '')}: " if cells.get("row") else ""
-            raise DataError(f"{where}the file {shown(cell)} of the column {column!r} is not there", "It is looked for beside the manifest.")
+            raise DataError(
+                f"{where}the file {shown(cell)} of the column {column!r} is not there",
+                "It is looked for beside the manifest.",
+            )
         yield path
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether it is there, and no other JSON: a set that the generator made keeps its own notes under the same name."""
+    """Whether it is there, and no other JSON: a set that the generator made keeps its own notes under the
+    same name."""
     if not path.is_file():
         return False
     if path.suffix.lower() == ".jams":

@@ -1,7 +1,9 @@
-"""JAMS (https://jams.readthedocs.io): namespaces `beat`, `segment_open` and `tag_open`, read and written as JSON.
+"""JAMS (https://jams.readthedocs.io): namespaces `beat`, `segment_open` and `tag_open`, read and written as
+JSON.
 
-What JAMS has no field for (tier, flags, known intervals, names of events) is in the `sandbox` of an annotation, so that what was
-written here is read back whole. The library `jams` is not needed; it depends on pandas.
+What JAMS has no field for (tier, flags, known intervals, names of events) is in the `sandbox` of an
+annotation, so that what was written here is read back whole. The library `jams` is not needed; it depends
+on pandas.
 """
 
 from __future__ import annotations
@@ -18,23 +20,35 @@ from beatmeter.datasets.annotations.records import Annotation, Events, Grid, Pro
 from beatmeter.errors import DataError, SchemaError, shown
 from beatmeter.runtime.artifacts import parse_json, require, to_json
 
-SECTIONS = ("segment_open", "segment_salami_function", "segment_salami_upper", "segment_salami_lower", "multi_segment", "segment_tut")
+SECTIONS = (
+    "segment_open",
+    "segment_salami_function",
+    "segment_salami_upper",
+    "segment_salami_lower",
+    "multi_segment",
+    "segment_tut",
+)
 OURS = "beatmeter"  # key of the sandbox
-_HINT = "The JAMS schema says what a file must hold: https://jams.readthedocs.io/en/stable/jams_structure.html"
+_HINT = (
+    "The JAMS schema says what a file must hold: https://jams.readthedocs.io/en/stable/jams_structure.html"
+)
 Row = tuple[float, float, Any]
 
 
 def parse(text: str, where: str) -> Annotation:
     """Beats, sections and events of a JAMS file; of several annotations of one kind the first counts.
 
-    Observations with a negative duration occur in published files: they are left out, and a flag says how many. Raises DataError
-    (file, annotation, observation) for anything else that the schema forbids.
+    Observations with a negative duration occur in published files: they are left out, and a flag says how
+    many. Raises DataError (file, annotation, observation) for anything else that the schema forbids.
     """
     value = parse_json(text, where, DataError, _HINT)
     require(value, {"annotations": [dict], "file_metadata": {"duration": float}}, where, DataError, _HINT)
     about = value["file_metadata"]
     if not about["duration"] > 0:
-        raise DataError(f"{where}: file_metadata.duration is {about['duration']}", "Correct it: the length of the audio in seconds.")
+        raise DataError(
+            f"{where}: file_metadata.duration is {about['duration']}",
+            "Correct it: the length of the audio in seconds.",
+        )
     found: dict[str, Grid | Spans | Events] = {}
     for number, one in enumerate(value["annotations"]):
         at = f"{where}: annotations[{number}]"
@@ -60,7 +74,8 @@ def _part_of(namespace: str) -> str | None:
 
 
 def _rows(one: Mapping[str, Any], at: str) -> tuple[list[Row], tuple[str, ...]]:
-    """(time, duration, value) of every observation in order, and flags. Columns of lists are read as well as lists of objects."""
+    """(time, duration, value) of every observation in order, and flags. Columns of lists are read as well
+    as lists of objects."""
     data = one.get("data")
     if isinstance(data, Mapping):
         columns = [data.get(name) for name in ("time", "duration", "value")]
@@ -69,7 +84,9 @@ def _rows(one: Mapping[str, Any], at: str) -> tuple[list[Row], tuple[str, ...]]:
         data = [{"time": t, "duration": d, "value": v} for t, d, v in zip(*columns, strict=True)]
     require(data, [{"time": float, "duration": float}], f"{at}: data", DataError, _HINT)
     assert isinstance(data, list)
-    rows = sorted(((float(r["time"]), float(r["duration"]), r.get("value")) for r in data), key=lambda row: row[:2])
+    rows = sorted(
+        ((float(r["time"]), float(r["duration"]), r.get("value")) for r in data), key=lambda row: row[:2]
+    )
     good = [row for row in rows if row[1] >= 0]
     left = len(rows) - len(good)
     return good, (f"{left} with negative duration left out",) if left else ()
@@ -80,7 +97,10 @@ def _grid(rows: list[Row], at: str) -> Grid:
     for time, _, value in rows:
         place = 0 if value is None else value
         if isinstance(place, bool) or not isinstance(place, int | float) or place < 0:
-            raise DataError(f"{at}: the beat at {time:g} s has the value {shown(repr(value))[:40]}, not a place in the bar", _HINT)
+            said = shown(repr(value))[:40]
+            raise DataError(
+                f"{at}: the beat at {time:g} s has the value {said}, not a place in the bar", _HINT
+            )
         places.append(int(place) if place % 1 == 0 else 0)
     times = np.array([row[0] for row in rows])
     return Grid(times, np.array(places, int), known=beats_around(times))
@@ -104,16 +124,24 @@ def _events(rows: list[Row], at: str) -> Events:
     return Events(times, kinds, lengths=lengths, known=joined(np.stack([times - 0.5, times + 0.5], axis=-1)))
 
 
-_MAKE: dict[str, Callable[[list[Row], str], Grid | Spans | Events]] = {"grid": _grid, "sections": _spans, "events": _events}
+_MAKE: dict[str, Callable[[list[Row], str], Grid | Spans | Events]] = {
+    "grid": _grid,
+    "sections": _spans,
+    "events": _events,
+}
 
 
-def _with_sandbox(part: Grid | Spans | Events, one: Mapping[str, Any], flags: tuple[str, ...], at: str) -> Grid | Spans | Events:
+def _with_sandbox(
+    part: Grid | Spans | Events, one: Mapping[str, Any], flags: tuple[str, ...], at: str
+) -> Grid | Spans | Events:
     sandbox = one.get("sandbox")
     ours = sandbox.get(OURS) if isinstance(sandbox, Mapping) else None
     if ours:
         whole = next(iter(native.from_value(ours, f"{at}: sandbox.{OURS}").parts.values()), part)
         same = type(whole) is type(part) and _observations(whole) == _observations(part)
-        part = whole if same else replace(part, provenance=whole.provenance.flagged("edited by another program"))
+        part = (
+            whole if same else replace(part, provenance=whole.provenance.flagged("edited by another program"))
+        )
     else:
         about = one.get("annotation_metadata")
         about = about if isinstance(about, Mapping) else {}
@@ -126,7 +154,10 @@ def _with_sandbox(part: Grid | Spans | Events, one: Mapping[str, Any], flags: tu
 def render(annotation: Annotation) -> str:
     """The annotation as a JAMS file. Raises DataError without a duration, which the schema requires."""
     if annotation.duration is None:
-        raise DataError("JAMS requires the duration of the audio, and this annotation does not say it", "Give the audio file.")
+        raise DataError(
+            "JAMS requires the duration of the audio, and this annotation does not say it",
+            "Give the audio file.",
+        )
     value = {
         "annotations": [_written(name, part, annotation.duration) for name, part in annotation.parts.items()],
         "file_metadata": {
@@ -160,7 +191,10 @@ def _written(name: str, part: Grid | Spans | Events, duration: float) -> dict[st
             "validation": "; ".join(f"{k}: {v}" for k, v in sorted(about.validation.items())),
             "data_source": about.source,
         },
-        "data": [{"time": t, "duration": d, "value": v, "confidence": about.confidence} for t, d, v in _observations(part)],
+        "data": [
+            {"time": t, "duration": d, "value": v, "confidence": about.confidence}
+            for t, d, v in _observations(part)
+        ],
         "sandbox": {OURS: native.to_value(alone)},
     }
 
@@ -171,7 +205,10 @@ def _observations(part: Grid | Spans | Events) -> list[Row]:
     if isinstance(part, Grid):
         rows = [(t, 0.0, p or None) for t, p in zip(part.times.tolist(), part.places.tolist(), strict=True)]
     elif isinstance(part, Spans):
-        rows = [(a, b - a, label) for a, b, label in zip(part.starts.tolist(), part.ends.tolist(), part.labels, strict=True)]
+        rows = [
+            (a, b - a, label)
+            for a, b, label in zip(part.starts.tolist(), part.ends.tolist(), part.labels, strict=True)
+        ]
     else:
         rows = list(zip(part.times.tolist(), part.lengths.tolist(), part.kinds, strict=True))
     return [(round(t, 6), round(d, 6), value) for t, d, value in rows]

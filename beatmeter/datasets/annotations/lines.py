@@ -29,14 +29,20 @@ class Line:
         try:
             value = float(self.cells[cell])
         except ValueError:
-            raise self.refuse(f"{shown(self.cells[cell])!r} is no time in seconds", "Write seconds with a decimal point: 12.345.") from None
+            raise self.refuse(
+                f"{shown(self.cells[cell])!r} is no time in seconds",
+                "Write seconds with a decimal point: 12.345.",
+            ) from None
         if not math.isfinite(value):
             raise self.refuse(f"a time must be finite, not {self.cells[cell]}")
         return value
 
 
-def read_lines(text: str, where: str, fewest: int, most: int, cut: Callable[[str, int], Sequence[str]] | None = None) -> list[Line]:
-    """Lines that are neither blank nor comments (`#`), of `fewest` to `most` cells; the last cell takes what is left of its line.
+def read_lines(
+    text: str, where: str, fewest: int, most: int, cut: Callable[[str, int], Sequence[str]] | None = None
+) -> list[Line]:
+    """Lines that are neither blank nor comments (`#`), of `fewest` to `most` cells; the last cell takes
+    what is left of its line.
 
     Raises DataError (file:line) for other numbers of cells, and (file) when there is no line at all.
     """
@@ -48,7 +54,8 @@ def read_lines(text: str, where: str, fewest: int, most: int, cut: Callable[[str
         one = Line(f"{where}:{number}", cells)
         if not fewest <= len(cells) <= most:
             wanted = f"{fewest}" if fewest == most else f"{fewest} to {most}"
-            raise one.refuse(f"{len(cells)} {'cell' if len(cells) == 1 else 'cells'}, not {wanted}: {shown(line.strip())[:60]!r}")
+            said = f"{shown(line.strip())[:60]!r}"
+            raise one.refuse(f"{len(cells)} {'cell' if len(cells) == 1 else 'cells'}, not {wanted}: {said}")
         found.append(one)
     if not found:
         raise DataError(f"{where} is empty", "An annotation has a line for each mark.")
@@ -61,35 +68,54 @@ def _cells(line: str, most: int) -> Sequence[str]:
 
 
 def sections_of(rows: Iterable[tuple[Line, float, float, str]], source: str) -> Annotation:
-    """Spans that a text lists. Raises DataError (file:line) for one that ends before it begins or that begins before the one before it
-    ends; spans of no length are left out, and a flag says how many."""
+    """Spans that a text lists. Raises DataError (file:line) for one that ends before it begins or that
+    begins before the one before it ends; spans of no length are left out, and a flag says how many."""
     kept: list[tuple[float, float, str]] = []
     empty = 0
     for line, start, end, label in rows:
         if end < start:
-            raise line.refuse(f"the section ends at {end:g} s, before it begins at {start:g} s", "Correct the times, or leave the line out.")
+            raise line.refuse(
+                f"the section ends at {end:g} s, before it begins at {start:g} s",
+                "Correct the times, or leave the line out.",
+            )
         if kept and start < kept[-1][1] - OVERLAP:
-            raise line.refuse(f"the section begins at {start:g} s, before the one before it ends at {kept[-1][1]:g} s", "Sort or correct them.")
+            raise line.refuse(
+                f"the section begins at {start:g} s, before the one before it ends at {kept[-1][1]:g} s",
+                "Sort or correct them.",
+            )
         if end == start:
             empty += 1
         else:
             kept.append((start, end, label))
     if not kept:
-        return Annotation(sections=Spans(np.zeros(0), np.zeros(0), (), provenance=Provenance(source, flags=("no section has a length",))))
+        return Annotation(
+            sections=Spans(
+                np.zeros(0),
+                np.zeros(0),
+                (),
+                provenance=Provenance(source, flags=("no section has a length",)),
+            )
+        )
     flags = (f"{empty} without length left out",) if empty else ()
     starts, ends, labels = zip(*kept, strict=True)
     known = np.array([[starts[0], ends[-1]]])
-    return Annotation(sections=Spans(np.array(starts), np.array(ends), labels, known=known, provenance=Provenance(source, flags=flags)))
+    return Annotation(
+        sections=Spans(
+            np.array(starts), np.array(ends), labels, known=known, provenance=Provenance(source, flags=flags)
+        )
+    )
 
 
 def seconds(value: float) -> str:
-    """A time as text: microseconds, without zeros at the end. The same value gives the same text on every machine."""
+    """A time as text: microseconds, without zeros at the end. The same value gives the same text on every
+    machine."""
     whole, _, part = f"{round(value, 6) + 0.0:.6f}".partition(".")
     return f"{whole}.{part.rstrip('0'):0<3}"
 
 
 def beats_around(times: Float[np.ndarray, " beat"]) -> Float[np.ndarray, "interval 2"]:
-    """Where a list of beats says something: from one beat before the first to one after the last, and not before the audio begins."""
+    """Where a list of beats says something: from one beat before the first to one after the last, and not
+    before the audio begins."""
     if not len(times):
         return np.zeros((0, 2))
     if len(times) == 1:

@@ -1,12 +1,14 @@
-"""The annotation file of beatmeter: JSON or YAML with a version, read through a schema whose errors name field and line.
+"""The annotation file of beatmeter: JSON or YAML with a version, read through a schema whose errors name
+field and line.
 
     {"format": "beatmeter annotation", "version": 1, "id": "song", "duration": 180.0,
-     "grid": {"tier": 1, "verifier": "Ana", "source": "...", "known": [[0.0, 180.0]], "beats": [[0.5, 1], [1.0, 2]], "changes": [[0.5, 120.0]]},
-     "sections": {"spans": [{"start": 0.5, "end": 16.5, "label": "A", "function": "verse", "energy": {"bass": 3.0}}]},
+     "grid": {"tier": 1, "verifier": "Ana", "source": "by ear", "known": [[0.0, 180.0]],
+              "beats": [[0.5, 1], [1.0, 2]], "changes": [[0.5, 120.0]]},
+     "sections": {"spans": [{"start": 0.5, "end": 16.5, "label": "A", "function": "verse"}]},
      "events": {"events": [{"time": 16.5, "kind": "drop"}]}}
 
-`docs/annotations.md` lists the fields. JSON is written with one mark a line and times to the microsecond: the same annotation is the
-same bytes everywhere, and version control shows which mark changed.
+`docs/annotations.md` lists the fields. JSON is written with one mark a line and times to the microsecond:
+the same annotation is the same bytes everywhere, and version control shows which mark changed.
 """
 
 from __future__ import annotations
@@ -52,7 +54,9 @@ class _Part(_Model):
         return self
 
     def provenance(self) -> Provenance:
-        return Provenance(self.source, self.tier, self.verifier, self.confidence, tuple(self.flags), self.validation)
+        return Provenance(
+            self.source, self.tier, self.verifier, self.confidence, tuple(self.flags), self.validation
+        )
 
 
 class _Grid(_Part):
@@ -146,12 +150,16 @@ def fits(text: str) -> bool:
 
 
 def from_value(value: Any, where: str, text: str = "") -> Annotation:
-    """An annotation from plain JSON values, of which `text` is the file. Raises DataError with field and line."""
+    """An annotation from plain JSON values, of which `text` is the file. Raises DataError with field and
+    line."""
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         raise DataError(f"{where} is no annotation file", f'It must hold "format": "{FORMAT}".')
     version = value.get("version")
     if isinstance(version, int) and version > VERSION:
-        raise DataError(f"{where} has version {version}, this beatmeter reads up to {VERSION}", "Install a newer beatmeter.")
+        raise DataError(
+            f"{where} has version {version}, this beatmeter reads up to {VERSION}",
+            "Install a newer beatmeter.",
+        )
     try:
         file = _File.model_validate(value)
     except ValidationError as error:
@@ -227,10 +235,14 @@ def _grid(part: _Grid) -> Grid:
 
 def _spans(part: _Sections) -> Spans:
     starts, ends = (np.array([getattr(s, name) for s in part.spans], float) for name in ("start", "end"))
-    energy = np.array([[_nan(getattr(s.energy, band)) for band in BANDS] for s in part.spans], float).reshape(-1, len(BANDS))
+    energy = np.array([[_nan(getattr(s.energy, band)) for band in BANDS] for s in part.spans], float).reshape(
+        -1, len(BANDS)
+    )
     labels, functions = tuple(s.label for s in part.spans), tuple(s.function for s in part.spans)
     around = np.array([[starts[0], ends[-1]]]) if len(starts) else np.zeros((0, 2))
-    return Spans(starts, ends, labels, functions, energy, known=_known(part, around), provenance=part.provenance())
+    return Spans(
+        starts, ends, labels, functions, energy, known=_known(part, around), provenance=part.provenance()
+    )
 
 
 def _event_list(part: _Events) -> Events:
@@ -261,7 +273,10 @@ def to_value(annotation: Annotation) -> dict[str, Any]:
         value["meta"] = dict(sorted(annotation.meta.items()))
     if annotation.grid is not None:
         grid = annotation.grid
-        value["grid"] = {**_about(grid), "beats": [[_round(t), int(p)] for t, p in zip(grid.times, grid.places, strict=True)]}
+        value["grid"] = {
+            **_about(grid),
+            "beats": [[_round(t), int(p)] for t, p in zip(grid.times, grid.places, strict=True)],
+        }
         if len(grid.changes):
             value["grid"]["changes"] = [[_round(t), _round(bpm)] for t, bpm in grid.changes]
     if annotation.sections is not None:
@@ -283,7 +298,9 @@ def _about(part: Grid | Spans | Events) -> dict[str, Any]:
     if about.flags:
         value["flags"] = list(about.flags)
     if about.validation:
-        value["validation"] = {k: _round(v) if isinstance(v, float) else v for k, v in sorted(about.validation.items())}
+        value["validation"] = {
+            k: _round(v) if isinstance(v, float) else v for k, v in sorted(about.validation.items())
+        }
     value["known"] = [[_round(start), _round(end)] for start, end in part.known]
     return value
 
@@ -291,11 +308,15 @@ def _about(part: Grid | Spans | Events) -> dict[str, Any]:
 def _span_values(spans: Spans) -> list[dict[str, Any]]:
     rows = []
     energies = spans.energy
-    for start, end, label, function, energy in zip(spans.starts, spans.ends, spans.labels, spans.functions, energies, strict=True):
+    for start, end, label, function, energy in zip(
+        spans.starts, spans.ends, spans.labels, spans.functions, energies, strict=True
+    ):
         row: dict[str, Any] = {"start": _round(start), "end": _round(end), "label": label}
         if function:
             row["function"] = function
-        if levels := {band: _round(level) for band, level in zip(BANDS, energy, strict=True) if not np.isnan(level)}:
+        if levels := {
+            band: _round(level) for band, level in zip(BANDS, energy, strict=True) if not np.isnan(level)
+        }:
             row["energy"] = levels
         rows.append(row)
     return rows
@@ -306,7 +327,11 @@ def _event_values(events: Events) -> list[dict[str, Any]]:
     fields = zip(events.times, events.kinds, events.names, events.places, events.lengths, strict=True)
     for time, kind, name, place, length in fields:
         row: dict[str, Any] = {"time": _round(time), "kind": kind}
-        row |= {key: value for key, value in (("name", name), ("place", int(place)), ("length", _round(length))) if value}
+        row |= {
+            key: value
+            for key, value in (("name", name), ("place", int(place)), ("length", _round(length)))
+            if value
+        }
         rows.append(row)
     return rows
 
@@ -319,7 +344,9 @@ def render_json(annotation: Annotation) -> str:
     """The annotation as JSON, one mark a line."""
     lines = []
     for key, value in to_value(annotation).items():
-        lines.append(f" {_compact(key)}: {_block(value) if key in ('grid', 'sections', 'events') else _compact(value)}")
+        lines.append(
+            f" {_compact(key)}: {_block(value) if key in ('grid', 'sections', 'events') else _compact(value)}"
+        )
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
@@ -327,7 +354,9 @@ def _block(part: Mapping[str, Any]) -> str:
     rows = []
     for key, value in part.items():
         if key in ("beats", "spans", "events") and value:
-            rows.append(f"  {_compact(key)}: [\n" + ",\n".join(f"   {_compact(item)}" for item in value) + "\n  ]")
+            rows.append(
+                f"  {_compact(key)}: [\n" + ",\n".join(f"   {_compact(item)}" for item in value) + "\n  ]"
+            )
         else:
             rows.append(f"  {_compact(key)}: {_compact(value)}")
     return "{\n" + ",\n".join(rows) + "\n }"
@@ -338,5 +367,7 @@ _compact: Callable[[Any], str] = json.JSONEncoder(ensure_ascii=False, allow_nan=
 
 def render_yaml(annotation: Annotation) -> str:
     """The annotation as YAML, one mark a line."""
-    text: str = yaml.safe_dump(to_value(annotation), sort_keys=False, allow_unicode=True, default_flow_style=None, width=10**6)
+    text: str = yaml.safe_dump(
+        to_value(annotation), sort_keys=False, allow_unicode=True, default_flow_style=None, width=10**6
+    )
     return text

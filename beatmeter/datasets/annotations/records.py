@@ -1,7 +1,9 @@
-"""What is known of a track's structure: beats (`Grid`), sections (`Spans`), moments (`Events`), each with where it is known and by whom.
+"""What is known of a track's structure: beats (`Grid`), sections (`Spans`), moments (`Events`), each with
+where it is known and by whom.
 
-Times are seconds from the first sample of the audio. Outside the `known` intervals nobody has looked: no beat there means
-"unknown", not "no beat". Arrays are numpy; lists of texts are tuples; everything is checked when it is built (SchemaError).
+Times are seconds from the first sample of the audio. Outside the `known` intervals nobody has looked: no
+beat there means "unknown", not "no beat". Arrays are numpy; lists of texts are tuples; everything is
+checked when it is built (SchemaError).
 """
 
 from __future__ import annotations
@@ -24,9 +26,10 @@ OVERLAP = 0.001  # seconds that one span may reach into the next: rounding of te
 class Provenance:
     """Where a part of an annotation comes from and how far it can be trusted.
 
-    `source` names the person, program or data set. `tier` is 1 for verified by a human (then `verifier` says by whom), 2 for labels of
-    people or programs that only automatic checks have cleaned, 3 for labels that a generator or a model made. `confidence` is in
-    [0, 1], None when nobody said. `flags` are doubts in words; `validation` holds what was measured, by name.
+    `source` names the person, program or data set. `tier` is 1 for verified by a human (then `verifier`
+    says by whom), 2 for labels of people or programs that only automatic checks have cleaned, 3 for labels
+    that a generator or a model made. `confidence` is in [0, 1], None when nobody said. `flags` are doubts
+    in words; `validation` holds what was measured, by name.
     """
 
     source: str = ""
@@ -39,8 +42,15 @@ class Provenance:
     def __post_init__(self) -> None:
         object.__setattr__(self, "flags", tuple(self.flags))
         require(self.tier in TIERS, f"tier {self.tier} is none of 1 (verified), 2 (cleaned), 3 (generated)")
-        require(self.tier != 1 or bool(self.verifier), "tier 1 means verified, and no verifier is named", "Name who listened, or use tier 2.")
-        require(self.confidence is None or 0 <= self.confidence <= 1, f"confidence {self.confidence} is outside [0, 1]")
+        require(
+            self.tier != 1 or bool(self.verifier),
+            "tier 1 means verified, and no verifier is named",
+            "Name who listened, or use tier 2.",
+        )
+        require(
+            self.confidence is None or 0 <= self.confidence <= 1,
+            f"confidence {self.confidence} is outside [0, 1]",
+        )
 
     def flagged(self, *flags: str) -> Self:
         """The same with more flags, none of them twice."""
@@ -49,7 +59,8 @@ class Provenance:
 
 @dataclass(frozen=True)
 class _Part:
-    """What all parts share: `known` (interval, 2) start and end in seconds, increasing and apart; and their provenance."""
+    """What all parts share: `known` (interval, 2) start and end in seconds, increasing and apart; and their
+    provenance."""
 
     known: Float[np.ndarray, "interval 2"] = field(default_factory=lambda: np.zeros((0, 2)), kw_only=True)
     provenance: Provenance = field(default_factory=Provenance, kw_only=True)
@@ -70,7 +81,9 @@ class _Part:
         return replace(self, provenance=replace(self.provenance, **changes))
 
 
-def within(times: Float[np.ndarray, " time"], intervals: Float[np.ndarray, "interval 2"]) -> Bool[np.ndarray, " time"]:
+def within(
+    times: Float[np.ndarray, " time"], intervals: Float[np.ndarray, "interval 2"]
+) -> Bool[np.ndarray, " time"]:
     """Which times lie in one of the intervals (in order, apart), their ends included."""
     times = np.asarray(times, float)
     if not len(intervals):
@@ -93,9 +106,11 @@ def joined(intervals: Float[np.ndarray, "interval 2"]) -> Float[np.ndarray, "joi
 
 @dataclass(frozen=True)
 class Grid(_Part):
-    """Beats: `times` (beat,) increasing seconds; `places` (beat,) in the bar, 1 is the downbeat and 0 unknown.
+    """Beats: `times` (beat,) increasing seconds; `places` (beat,) in the bar, 1 is the downbeat and 0
+    unknown.
 
-    `changes` (change, 2) are time in seconds and bpm from there on, where the source states a tempo; empty where it lists beats only.
+    `changes` (change, 2) are time in seconds and bpm from there on, where the source states a tempo; empty
+    where it lists beats only.
     """
 
     times: Float[np.ndarray, " beat"]
@@ -106,12 +121,18 @@ class Grid(_Part):
         object.__setattr__(self, "times", np.asarray(self.times, float).reshape(-1))
         object.__setattr__(self, "places", np.asarray(self.places, int).reshape(-1))
         object.__setattr__(self, "changes", np.asarray(self.changes, float).reshape(-1, 2))
-        require(len(self.times) == len(self.places), f"{len(self.times)} beats have {len(self.places)} places in the bar")
+        require(
+            len(self.times) == len(self.places),
+            f"{len(self.times)} beats have {len(self.places)} places in the bar",
+        )
         require(bool(np.isfinite(self.times).all()), "a beat has no finite time")
         late = np.flatnonzero(np.diff(self.times) <= 0)
         require(not len(late), f"beat {late[0] + 2 if len(late) else 0} is not after the one before it")
         require(bool((self.places >= 0).all()), "a place in the bar is below 0")
-        require(bool(np.isfinite(self.changes).all() and (self.changes[:, 1] > 0).all()), "a tempo is not above 0 bpm")
+        require(
+            bool(np.isfinite(self.changes).all() and (self.changes[:, 1] > 0).all()),
+            "a tempo is not above 0 bpm",
+        )
         require(bool((np.diff(self.changes[:, 0]) > 0).all()), "tempo changes are not in order")
         self._check_known()
 
@@ -131,17 +152,19 @@ class Grid(_Part):
 
     @property
     def bar(self) -> int:
-        """Beats in the most frequent whole bar (the shorter of two equally frequent), 0 when no bar is whole."""
+        """Beats in the most frequent whole bar (the shorter of two equally frequent), 0 when no bar is
+        whole."""
         lengths = np.diff(np.flatnonzero(self.places == 1))
         return int(np.bincount(lengths).argmax()) if len(lengths) else 0
 
 
 @dataclass(frozen=True)
 class Spans(_Part):
-    """Sections: `starts`, `ends` (span,) seconds, in order, gaps allowed; `labels` name the material (equal letters, equal music).
+    """Sections: `starts`, `ends` (span,) seconds, in order, gaps allowed; `labels` name the material (equal
+    letters, equal music).
 
-    `functions` say what a section is for ("chorus", "drop"), "" where unknown. `energy` (span, 4) is on a scale of 1 to 10 within the
-    track for bass, mid, high and overall, nan where unknown.
+    `functions` say what a section is for ("chorus", "drop"), "" where unknown. `energy` (span, 4) is on a
+    scale of 1 to 10 within the track for bass, mid, high and overall, nan where unknown.
     """
 
     starts: Float[np.ndarray, " span"]
@@ -158,14 +181,24 @@ class Spans(_Part):
         object.__setattr__(self, "functions", tuple(self.functions) or ("",) * n)
         energy = np.asarray(self.energy, float) if np.size(self.energy) else np.full((n, len(BANDS)), np.nan)
         object.__setattr__(self, "energy", energy)
-        require(len(self.ends) == len(self.labels) == len(self.functions) == n, "starts, ends, labels and functions are not equally many")
-        require(energy.shape == (n, len(BANDS)), f"the energy of {n} spans has shape {energy.shape}, not {(n, len(BANDS))}")
+        require(
+            len(self.ends) == len(self.labels) == len(self.functions) == n,
+            "starts, ends, labels and functions are not equally many",
+        )
+        require(
+            energy.shape == (n, len(BANDS)),
+            f"the energy of {n} spans has shape {energy.shape}, not {(n, len(BANDS))}",
+        )
         require(bool(np.isfinite([*self.starts, *self.ends]).all()), "a span has no finite time")
         short = np.flatnonzero(self.ends <= self.starts)
         require(not len(short), f"span {short[0] + 1 if len(short) else 0} does not end after it begins")
         early = np.flatnonzero(self.starts[1:] < self.ends[:-1] - OVERLAP)
-        require(not len(early), f"span {early[0] + 2 if len(early) else 0} begins before the one before it ends")
-        require(bool(((energy >= 1) & (energy <= 10) | np.isnan(energy)).all()), "an energy is outside 1 to 10")
+        require(
+            not len(early), f"span {early[0] + 2 if len(early) else 0} begins before the one before it ends"
+        )
+        require(
+            bool(((energy >= 1) & (energy <= 10) | np.isnan(energy)).all()), "an energy is outside 1 to 10"
+        )
         self._check_known()
 
     def __len__(self) -> int:
@@ -181,7 +214,8 @@ class Spans(_Part):
 
 @dataclass(frozen=True)
 class Events(_Part):
-    """Moments: `times` (event,) in order, seconds; `kinds` ("drop", "cue", "loop"); `names` as the source wrote them.
+    """Moments: `times` (event,) in order, seconds; `kinds` ("drop", "cue", "loop"); `names` as the source
+    wrote them.
 
     `places` are the places in the bar, 0 where unknown; `lengths` seconds, 0 for a point.
     """
@@ -197,15 +231,21 @@ class Events(_Part):
         n = len(self.times)
         object.__setattr__(self, "kinds", tuple(self.kinds))
         object.__setattr__(self, "names", tuple(self.names) or ("",) * n)
-        object.__setattr__(self, "places", np.asarray(self.places, int) if np.size(self.places) else np.zeros(n, int))
-        object.__setattr__(self, "lengths", np.asarray(self.lengths, float) if np.size(self.lengths) else np.zeros(n))
+        object.__setattr__(
+            self, "places", np.asarray(self.places, int) if np.size(self.places) else np.zeros(n, int)
+        )
+        object.__setattr__(
+            self, "lengths", np.asarray(self.lengths, float) if np.size(self.lengths) else np.zeros(n)
+        )
         counts = {len(column) for column in (self.kinds, self.names, self.places, self.lengths)}
         require(counts == {n}, f"{n} events have other numbers of kinds, names, places or lengths")
         require(bool(np.isfinite(self.times).all()), "an event has no finite time")
         require(bool((np.diff(self.times) >= 0).all()), "events are not in order")
         require(all(self.kinds), "an event has no kind")
         require(bool((self.places >= 0).all()), "a place in the bar is below 0")
-        require(bool((np.isfinite(self.lengths) & (self.lengths >= 0)).all()), "an event has a negative length")
+        require(
+            bool((np.isfinite(self.lengths) & (self.lengths >= 0)).all()), "an event has a negative length"
+        )
         self._check_known()
 
     def __len__(self) -> int:
@@ -219,7 +259,8 @@ class Events(_Part):
 
 @dataclass(frozen=True)
 class Annotation:
-    """What is known of one track. A part that is None was not annotated at all; `duration` is in seconds, None when not stated."""
+    """What is known of one track. A part that is None was not annotated at all; `duration` is in seconds,
+    None when not stated."""
 
     id: str = ""
     duration: float | None = None

@@ -14,7 +14,9 @@ from beatmeter.errors import DataError
 def parse_lab(text: str, where: str) -> Annotation:
     """`start end label` a line. Raises DataError (file:line)."""
     lines = read_lines(text, where, 2, 3)
-    return sections_of(((line, line.seconds(0), line.seconds(1), "".join(line.cells[2:])) for line in lines), "lab file")
+    return sections_of(
+        ((line, line.seconds(0), line.seconds(1), "".join(line.cells[2:])) for line in lines), "lab file"
+    )
 
 
 def render_lab(annotation: Annotation) -> str:
@@ -40,7 +42,8 @@ def render_harmonix(annotation: Annotation) -> str:
 
 
 def parse_salami(text: str, where: str) -> Annotation:
-    """`time TAB label` a line, from `Silence` to `End`; the silence at both ends is no section. Raises DataError (file:line)."""
+    """`time TAB label` a line, from `Silence` to `End`; the silence at both ends is no section. Raises
+    DataError (file:line)."""
     return _by_starts(read_lines(text, where, 2, 2), ("End",), "SALAMI", ("silence", "no_function", ""))
 
 
@@ -50,12 +53,14 @@ def fits_salami(text: str) -> bool:
 
 
 def render_salami(annotation: Annotation) -> str:
-    """Sections by their starts, with Silence before the first and End at the end. Raises DataError for sections with gaps."""
+    """Sections by their starts, with Silence before the first and End at the end. Raises DataError for
+    sections with gaps."""
     return _render_starts(_spans(annotation), "End", "Silence")
 
 
 def parse_audacity(text: str, where: str) -> Annotation:
-    """Labels of Audacity: regions become sections, points become events of the kind "label"; lines of frequencies are passed over.
+    """Labels of Audacity: regions become sections, points become events of the kind "label"; lines of
+    frequencies are passed over.
 
     Raises DataError (file:line).
     """
@@ -86,15 +91,26 @@ def render_audacity(annotation: Annotation) -> str:
         rows += zip(spans.starts.tolist(), spans.ends.tolist(), spans.labels, strict=True)
     if annotation.events is not None:
         events = annotation.events
-        rows += [(t, t, name or kind) for t, kind, name in zip(events.times.tolist(), events.kinds, events.names, strict=True)]
+        rows += [
+            (t, t, name or kind)
+            for t, kind, name in zip(events.times.tolist(), events.kinds, events.names, strict=True)
+        ]
     if not rows:
-        raise DataError("this annotation has neither sections nor events to write", "Choose the format beats.")
-    return "".join(f"{seconds(start)}\t{seconds(end)}\t{_one_line(label)}\n" for start, end, label in sorted(rows))
+        raise DataError(
+            "this annotation has neither sections nor events to write", "Choose the format beats."
+        )
+    return "".join(
+        f"{seconds(start)}\t{seconds(end)}\t{_one_line(label)}\n" for start, end, label in sorted(rows)
+    )
 
 
-def _by_starts(lines: Sequence[Line], last: tuple[str, ...], source: str, outside: tuple[str, ...] = ()) -> Annotation:
+def _by_starts(
+    lines: Sequence[Line], last: tuple[str, ...], source: str, outside: tuple[str, ...] = ()
+) -> Annotation:
     if lines[-1].cells[1] not in last:
-        raise lines[-1].refuse(f"the last line is called {lines[-1].cells[1]!r}, not {last[0]!r}", "The file may have been cut.")
+        raise lines[-1].refuse(
+            f"the last line is called {lines[-1].cells[1]!r}, not {last[0]!r}", "The file may have been cut."
+        )
     first, end = 0, len(lines) - 1
     while first < end and lines[first].cells[1].lower() in outside:
         first += 1
@@ -114,9 +130,15 @@ def _by_starts(lines: Sequence[Line], last: tuple[str, ...], source: str, outsid
 def _render_starts(spans: Spans, last: str, before: str) -> str:
     gaps = np.flatnonzero(np.abs(spans.starts[1:] - spans.ends[:-1]) > 1e-6)
     if len(gaps):
-        raise DataError(f"there is a gap after section {gaps[0] + 1}, and this format has no ends", "Choose the format lab.")
+        raise DataError(
+            f"there is a gap after section {gaps[0] + 1}, and this format has no ends",
+            "Choose the format lab.",
+        )
     lines = [f"{seconds(0.0)}\t{before}\n"] if before and spans.starts[0] > 0 else []
-    lines += [f"{seconds(start)}\t{_one_line(label)}\n" for start, label in zip(spans.starts.tolist(), spans.labels, strict=True)]
+    lines += [
+        f"{seconds(start)}\t{_one_line(label)}\n"
+        for start, label in zip(spans.starts.tolist(), spans.labels, strict=True)
+    ]
     return "".join([*lines, f"{seconds(float(spans.ends[-1]))}\t{last}\n"])
 
 
