@@ -16,6 +16,7 @@ EMBEDDED = "embedded"
 UNTRAINED = "embedded-untrained"  # the same network with weights from a fixed seed: what training has to beat
 SPECTRAL = "spectral"
 MOST_CLASSES = 1000
+CHUNK_SECONDS = 5.0  # of audio that a backbone hears at once
 METERS = ("3", "4", "5", "7", "9", "11")  # classes of the task meter
 
 
@@ -135,6 +136,11 @@ class FeatureConfig:
     statistics: tuple[str, ...] = option(("mean", "max"), "what stats pooling keeps: mean, max, std")
     window: int = option(6, "chunks joined into one lag window; 6 chunks are 30 s")
     frame_rate: float = option(5.0, "Hz of frame pooling: 75, 25, 15, 5, 3 or 1")
+    overlap: float = option(
+        0.0,
+        "seconds that neighbouring chunks share: of frames the middle of every chunk is kept, so that no "
+        "seam is heard; not with lag",
+    )
     normalise: Literal["auto", "yes", "no"] = option(
         "auto", "zero mean and unit variance per chunk; auto does what the checkpoint says"
     )
@@ -146,6 +152,11 @@ class FeatureConfig:
     def __post_init__(self) -> None:
         _positive(self, "window", "frame_rate")
         _at_most(self, window=1000, frame_rate=1000)
+        if not 0 <= self.overlap <= CHUNK_SECONDS - 1:
+            raise ConfigError(
+                f"features.overlap = {self.overlap:g} is not possible",
+                f"Chunks of 5 s share 0 to {CHUNK_SECONDS - 1:g} s.",
+            )
         unknown = [n for n in self.statistics if n not in ("mean", "max", "std")]
         if unknown or not self.statistics:
             raise ConfigError(

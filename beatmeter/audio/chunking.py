@@ -4,6 +4,10 @@ labels.
 A track of `n` samples becomes chunks (`ChunkSpec`), each chunk becomes frames (a convolution of `span`
 samples every `hop`), consecutive chunks join into windows. All of it follows from `n` and the spec, so stores
 keep only `n`.
+
+A frame near the edge of a chunk has heard less of its surroundings than one in the middle, and a head hears
+that (seams). Where chunks overlap, each frame of the track is taken from the chunk in which it lies further
+from an edge.
 """
 
 from __future__ import annotations
@@ -14,9 +18,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
 from beatmeter.errors import AudioError
 from beatmeter.schema import ChunkSpec, FeatureSpec, PoolingSpec, Unit
@@ -36,7 +41,8 @@ def chunk_starts(samples: int, spec: ChunkSpec) -> list[int]:
         return [0]
     starts = list(range(0, samples - spec.length + 1, spec.hop))
     if samples - (starts[-1] + spec.length) > spec.tail_min:
-        starts.append(samples - spec.length)
+        last = samples - spec.length
+        starts.append(last - last % spec.grid if spec.grid else last)
     return starts
 
 
@@ -44,6 +50,37 @@ def frame_count(samples: int, hop: int, span: int) -> int:
     """Frames of a chunk of `samples`: floor((samples - span) / hop) + 1, as a stack of convolutions without
     padding gives."""
     return max(0, (samples - span) // hop + 1)
+
+
+def edge_of(row: int, step: float) -> int:
+    """The frame at which a row of `step` frames begins."""
+    return math.floor(row * step + 0.5)
+
+
+def row_edges(frames: int, step: float) -> list[int]:
+    """Where rows of `step` frames, which need not be whole, begin and end in a run of `frames`: 0, `step`,
+    2 `step`, ..., rounded."""
+    inside = (edge_of(row, step) for row in itertools.count())
+    return [*itertools.takewhile(lambda edge: edge < frames, inside), frames]
+
+
+class Kept(NamedTuple):
+    """Which frames of a chunk the joined track takes: `first` to `last`, half-open. `position` is where the
+    chunk's first frame lies on the grid of the track's frames; chunks that do not overlap have a grid of
+    their own, from 0. `ends` says that no other chunk goes on before this one is over."""
+
+    position: int
+    first: int
+    last: int
+    ends: bool = True
+
+    def edges(self, step: float) -> list[int]:
+        """Where the rows of `step` frames, which need not be whole, that the chunk gives begin and end, in
+        its frames. They lie where those of `row_edges` lie on the grid; the last one of a chunk that `ends`
+        may be shorter."""
+        first, after = (int((self.position + at) // step) for at in (self.first, self.last))
+        inside = [edge_of(row, step) - self.position for row in range(first, after + 1 + self.ends)]
+        return [*(edge for edge in inside if edge < self.last), self.last] if self.ends else inside
 
 
 @dataclass(frozen=True)
@@ -66,7 +103,7 @@ class Window:
 @dataclass(frozen=True)
 class Layout:
     """Chunks and frames of one track: `starts` (chunk,) in samples, `length` of every chunk in samples,
-    `frames` per chunk."""
+    `frames` per chunk. `overlapping`: chunks share frames, of which each gives its middle."""
 
     samples: int
     starts: tuple[int, ...]
@@ -75,6 +112,7 @@ class Layout:
     hop: int
     span: int
     sample_rate: int
+    overlapping: bool = False
 
     @classmethod
     def of(cls, samples: int, spec: FeatureSpec) -> Layout:
@@ -88,6 +126,7 @@ class Layout:
             spec.frame_hop,
             spec.frame_span,
             spec.chunk.sample_rate,
+            spec.chunk.grid > 0,
         )
 
     def windows(self, chunks_per_window: int) -> list[Window]:
@@ -107,6 +146,19 @@ class Layout:
             for before, here in zip(self.starts, self.starts[1:], strict=False)
         ]
         return (0, *(max(0, round(o / self.hop)) for o in over))
+
+    @cached_property
+    def kept(self) -> tuple[Kept, ...]:
+        """Per chunk, the frames that the joined track takes of it: all that the chunk before does not cover,
+        or where chunks overlap those that lie further from its edges than from those of its neighbours. The
+        outer edges of a track stay."""
+        if not self.overlapping:
+            return tuple(Kept(0, skip, self.frames) for skip in self.skips)
+        at = [start // self.hop for start in self.starts]
+        seams = [(here + before + self.frames) // 2 for before, here in itertools.pairwise(at)]
+        edges = [0, *seams, at[-1] + self.frames]
+        last = len(at) - 1
+        return tuple(Kept(g, edges[i] - g, edges[i + 1] - g, i == last) for i, g in enumerate(at))
 
     def window(self, first: int, last: int) -> Window:
         """The window that joins the chunks `first` to `last - 1`."""
@@ -143,9 +195,9 @@ class Cutter:
         while (start := self._cut * spec.hop) + spec.length <= self.samples:
             done.append(self._buffer[start - begin : start - begin + spec.length])
             self._cut += 1
-        self._buffer = self._buffer[
-            max(0, min(start, self.samples - spec.length) - begin) :
-        ].copy()  # a view would hold all of it
+        # no chunk begins earlier, should the audio end here
+        last = self.samples - spec.length - max(0, spec.grid - 1)
+        self._buffer = self._buffer[max(0, min(start, last) - begin) :].copy()  # a view would hold all of it
         return done
 
     def finish(self) -> list[np.ndarray]:
@@ -157,7 +209,8 @@ class Cutter:
         if len(starts) == self._cut:
             return []
         self._cut += 1
-        return [self._buffer[starts[-1] - (self.samples - len(self._buffer)) :]]
+        first = starts[-1] - (self.samples - len(self._buffer))
+        return [self._buffer[first : first + min(self.samples, self.spec.length)]]
 
     def _changed(self) -> AudioError:
         return AudioError(
@@ -206,41 +259,24 @@ class WindowRows(Rows):
         )
 
 
-def row_edges(frames: int, step: float) -> list[int]:
-    """Where rows of `step` frames, which need not be whole, begin and end in a run of `frames`: 0, `step`,
-    2 `step`, ..., rounded."""
-    inside = (math.floor(i * step + 0.5) for i in itertools.count())
-    return [*itertools.takewhile(lambda edge: edge < frames, inside), frames]
-
-
 class FrameRows(Rows):
-    """One row every `step` frames inside each chunk; those that the chunk before covers are left out."""
+    """One row every `step` of the frames that are kept of each chunk."""
 
     def count(self, layout: Layout, parameters: Mapping[str, Any]) -> int:
-        step = float(parameters["step"])
-        bins = len(row_edges(layout.frames, step)) - 1
-        return sum(bins - int(skip // step) for skip in layout.skips)
+        return sum(len(kept.edges(float(parameters["step"]))) - 1 for kept in layout.kept)
 
     def of(self, layout: Layout, parameters: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         step, rate = float(parameters["step"]), layout.sample_rate
-        pairs = list(itertools.pairwise(row_edges(layout.frames, step)))
-        at = [
-            (start, b)
-            for start, skip in zip(layout.starts, layout.skips, strict=True)
-            for b in range(int(skip // step), len(pairs))
+        edges = [
+            (start, a, z)
+            for start, kept in zip(layout.starts, layout.kept, strict=True)
+            for a, z in itertools.pairwise(kept.edges(step))
         ]
-        edges = [pairs[b] for _, b in at]
         times = (
-            np.array(
-                [
-                    [start + a * layout.hop, start + z * layout.hop]
-                    for (start, _), (a, z) in zip(at, edges, strict=True)
-                ],
-                dtype=float,
-            )
+            np.array([[start + a * layout.hop, start + z * layout.hop] for start, a, z in edges], dtype=float)
             / rate
         )
-        return times, np.array([z - a for a, z in edges])
+        return times, np.array([z - a for _, a, z in edges])
 
 
 UNITS: Mapping[Unit, Rows] = {"chunk": ChunkRows(), "window": WindowRows(), "frame": FrameRows()}
@@ -250,6 +286,14 @@ def row_count(layout: Layout, pooling: PoolingSpec) -> int:
     """How many rows this pooling gives for a track with this layout: `len(rows(...)[1])`, without making
     them."""
     return UNITS[pooling.unit].count(layout, pooling.parameters)
+
+
+def centres(times: Float[np.ndarray, "row 2"], spec: FeatureSpec) -> Float[np.ndarray, " row"]:
+    """Where in time rows stand that begin and end at `times` (seconds): the centre of what their frames see.
+    A frame sees `frame_span` samples and the next one begins `frame_hop` later, so that is half of the
+    difference after the middle of the row."""
+    found: np.ndarray = times.mean(axis=1) + (spec.frame_span - spec.frame_hop) / 2 / spec.chunk.sample_rate
+    return found
 
 
 def rows(layout: Layout, pooling: PoolingSpec) -> tuple[np.ndarray, np.ndarray]:

@@ -26,14 +26,13 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from beatmeter.audio.chunking import row_edges
 from beatmeter.features.lag import signed_projection
 
 HARMONY_VERSION = 1
@@ -119,11 +118,13 @@ def _unit(x: Float[Tensor, "*batch klass"]) -> Float[Tensor, "*batch klass"]:
     return x / (x.square().sum(dim=-1, keepdim=True) + 1e-8).sqrt()
 
 
-def averaged(x: Float[Tensor, "sequence frame klass"], step: float) -> Float[Tensor, "sequence row klass"]:
-    """Means over the rows of `row_edges`."""
-    edges = torch.tensor(row_edges(x.shape[1], step), device=x.device)
-    sums = nn.functional.pad(x.double().cumsum(dim=1), (0, 0, 1, 0))[:, edges]
-    return (sums.diff(dim=1) / edges.diff()[:, None]).to(x.dtype)
+def averaged(
+    x: Float[Tensor, "sequence frame klass"], edges: Sequence[int]
+) -> Float[Tensor, "sequence row klass"]:
+    """Means over rows that begin and end at `edges`, frames."""
+    at = torch.tensor(edges, device=x.device)
+    sums = nn.functional.pad(x.double().cumsum(dim=1), (0, 0, 1, 0))[:, at]
+    return (sums.diff(dim=1) / at.diff()[:, None]).to(x.dtype)
 
 
 def periods(

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from beatmeter.audio.chunking import Cutter, Layout, Window, frame_count, rows
+from beatmeter.errors import ConfigError
 from beatmeter.features.pooling import Aggregation, Encoder, window_chunks
 from beatmeter.features.poolings import Arrangement, pooling_class
 from beatmeter.features.poolings.sequences import pad
@@ -132,12 +133,20 @@ class WindowListener:
 
     `encoders` are a group of `listening_together`. `covered` is how far the audio is encoded: behind what was
     pushed by less than a chunk, until `finish`. `begin` is from where on states are held. A window is rounded
-    to whole frames.
+    to whole frames. Raises ConfigError for features that a window is not joined of: sequences of frames,
+    chunks that overlap.
     """
 
     def __init__(self, encoders: Mapping[str, Encoder], device: torch.device) -> None:
         self.encoders, self._device = encoders, device
         self.spec = next(iter(encoders.values())).spec
+        frames = [
+            p.name for e in encoders.values() for p in e.spec.poolings if not pooling_class(p).per_track
+        ]
+        if frames or self.spec.chunk.grid:
+            what = f"frames ({', '.join(frames)})" if frames else "chunks that overlap"
+            hint = "Use `beatmeter predict`, which hears a track as a whole."
+            raise ConfigError(f"this model reads {what}: it cannot hear windows that slide over audio", hint)
         self._limit = batch_chunks(device)
         self._cutter = Cutter(self.spec.chunk)
         self._states: dict[str, dict[int, Tensor]] = {name: {} for name in encoders}

@@ -21,7 +21,7 @@ from beatmeter.errors import ConfigError
 from beatmeter.features.backbones.base import Backbone
 from beatmeter.features.poolings import POOLINGS, Arrangement, Pooling, pooling_class, pooling_of
 from beatmeter.schema import ChunkSpec, FeatureSpec, PoolingSpec
-from beatmeter.settings import FeatureConfig
+from beatmeter.settings import CHUNK_SECONDS, FeatureConfig
 
 
 class Encoder(nn.Module):
@@ -124,6 +124,10 @@ def feature_spec(backbone: Backbone, config: FeatureConfig, compute_dtype: str) 
     for pooling in config.named_poolings:
         if hasattr(nn.ModuleDict, pooling.name):  # a head keeps its branches under these names
             raise ConfigError(f"a pooling cannot be called {pooling.name!r}", "Choose another name.")
+        if config.overlap and POOLINGS[pooling.kind].joins:
+            what = f"pooling {pooling.name!r} joins whole chunks, and features.overlap = {config.overlap:g}"
+            hint = f"Leave {pooling.name} out of features.poolings, or set features.overlap=0."
+            raise ConfigError(f"{what} lets chunks overlap", hint)
         layers = parse_layers(pooling.layers or config.layers, backbone.n_layers)
         rate = pooling.rate or POOLINGS[pooling.kind].rate
         own = config if rate is None else replace(config, frame_rate=rate)
@@ -137,7 +141,7 @@ def feature_spec(backbone: Backbone, config: FeatureConfig, compute_dtype: str) 
         frame_hop=backbone.hop,
         frame_span=backbone.span,
         normalise=backbone.normalise,
-        chunk=chunk_spec(backbone),
+        chunk=chunk_spec(backbone, overlap=config.overlap),
         poolings=tuple(poolings),
         compute_dtype=compute_dtype,
         encoder=backbone.settings,
@@ -145,16 +149,20 @@ def feature_spec(backbone: Backbone, config: FeatureConfig, compute_dtype: str) 
     )
 
 
-def chunk_spec(backbone: Backbone, seconds: float = 5.0) -> ChunkSpec:
+def chunk_spec(backbone: Backbone, seconds: float = CHUNK_SECONDS, overlap: float = 0.0) -> ChunkSpec:
     """Chunks whose frames follow each other without a gap: `seconds` of hops, plus the samples that the last
-    frame needs."""
-    hop = round(seconds * backbone.sample_rate / backbone.hop) * backbone.hop
+    frame needs. With an `overlap` (seconds, rounded to frames) neighbours share frames, and no more than a
+    frame at the end of a track is left over."""
+    whole, shared = (
+        round(s * backbone.sample_rate / backbone.hop) * backbone.hop for s in (seconds, overlap)
+    )
     return ChunkSpec(
         sample_rate=backbone.sample_rate,
-        length=hop + backbone.span - backbone.hop,
-        hop=hop,
-        tail_min=backbone.sample_rate // 2,
+        length=whole + backbone.span - backbone.hop,
+        hop=whole - shared,
+        tail_min=backbone.hop if shared else backbone.sample_rate // 2,
         minimum=backbone.sample_rate,
+        grid=backbone.hop if shared else 0,
     )
 
 

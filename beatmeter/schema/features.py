@@ -27,6 +27,10 @@ class ChunkSpec:
     Chunks of `length` start every `hop`; the last is aligned to the end of the track when more than
     `tail_min` samples are left uncovered; a track shorter than `length` is one chunk of its own length; one
     shorter than `minimum` is refused.
+
+    With a `grid` above 0 chunks overlap: all of them, the last one too, start at multiples of `grid` (the hop
+    of frames), so that the frames of a track lie on one grid, and of frames the middle of every chunk is
+    kept.
     """
 
     sample_rate: int = 24_000
@@ -34,6 +38,7 @@ class ChunkSpec:
     hop: int = 120_000
     tail_min: int = 12_000
     minimum: int = 24_000
+    grid: int = 0
 
     def __post_init__(self) -> None:
         require(
@@ -41,6 +46,10 @@ class ChunkSpec:
             f"chunk lengths must be positive: {asdict(self)}",
         )
         require(self.minimum <= self.length, f"minimum {self.minimum} exceeds the chunk length {self.length}")
+        if self.grid:
+            fits = 0 < self.grid <= self.tail_min and self.hop % self.grid == 0 and self.hop < self.length
+            what = f"chunks of {self.length} that start every {self.hop}"
+            require(fits, f"{what} do not overlap on a grid of {self.grid}")
 
 
 Unit = Literal["chunk", "window", "frame"]
@@ -158,6 +167,8 @@ class FeatureSpec:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, of the fields of its schema; `from_json` is the inverse."""
         values = {name: value for name, value in asdict(self).items() if RECORDED.get(name, 0) <= self.schema}
+        if not self.chunk.grid:  # fingerprints from before chunks could overlap stay what they are
+            del values["chunk"]["grid"]
         return json.loads(canonical_json(values))  # type: ignore[no-any-return]
 
     @classmethod

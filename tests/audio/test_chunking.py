@@ -7,14 +7,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beatmeter.audio.chunking import Layout, chunk_starts, frame_count, rows
-from beatmeter.errors import AudioError
+from beatmeter.audio.chunking import Layout, centres, chunk_starts, frame_count, row_count, rows
+from beatmeter.errors import AudioError, SchemaError
 from beatmeter.schema import ChunkSpec, FeatureSpec, PoolingSpec
 
 CHUNK = ChunkSpec()
 
 
-def spec(window: int = 6, step: int = 15) -> FeatureSpec:
+def overlapping(frames: int) -> ChunkSpec:
+    """Chunks that share so many frames with each neighbour."""
+    return ChunkSpec(hop=120_000 - 320 * frames, tail_min=320, grid=320)
+
+
+def spec(window: int = 6, step: int = 15, chunk: ChunkSpec = CHUNK) -> FeatureSpec:
     poolings = (
         PoolingSpec(
             "stats", "stats", "chunk", (1, 2), ("pool", "dim"), (2, 8), {"statistics": ["mean", "max"]}
@@ -22,7 +27,7 @@ def spec(window: int = 6, step: int = 15) -> FeatureSpec:
         PoolingSpec("lag", "lag", "window", (1, 2), ("channel", "lag"), (3, 16), {"window": window}),
         PoolingSpec("frames", "frames", "frame", (2,), ("dim",), (8,), {"step": step}),
     )
-    return FeatureSpec("toy", "1", "0" * 64, 2, 8, 320, 400, True, CHUNK, poolings)
+    return FeatureSpec("toy", "1", "0" * 64, 2, 8, 320, 400, True, chunk, poolings)
 
 
 def test_five_seconds_are_375_frames_at_75_hz() -> None:
@@ -95,3 +100,59 @@ def test_a_tail_too_short_to_be_worth_a_chunk_adds_none() -> None:
 def test_short_audio_is_refused_with_its_length() -> None:
     with pytest.raises(AudioError, match=r"0\.50 s of audio; at least 1 s"):
         chunk_starts(12_000, CHUNK)
+
+
+@given(st.integers(24_000, 3_000_000), st.sampled_from([1, 3, 5, 15, 25]), st.sampled_from([48, 75, 90, 299]))
+def test_rows_of_overlapping_chunks_are_one_even_sequence_to_the_end(
+    samples: int, step: int, shared: int
+) -> None:
+    s = spec(step=step, chunk=overlapping(shared))
+    layout = Layout.of(samples, s)
+    times, frames = rows(layout, s["frames"])
+    assert np.array_equal(np.round(times[:, 0] * 24_000).astype(int), np.arange(len(times)) * step * 320), (
+        "no row is missing, none comes twice"
+    )
+    assert (frames[:-1] == step).all()
+    assert 0 < frames[-1] <= step
+    assert samples - times[-1, 1] * 24_000 <= 3 * 320, "the end is covered"
+    assert len(times) == row_count(layout, s["frames"])
+
+
+@given(st.integers(240_000, 3_000_000), st.sampled_from([1, 3, 15]), st.sampled_from([48, 75, 90]))
+def test_frames_near_a_seam_are_those_of_the_chunk_that_has_them_further_inside(
+    samples: int, step: int, shared: int
+) -> None:
+    layout = Layout.of(samples, spec(chunk=overlapping(shared)))
+    last = len(layout.kept) - 1
+    for i, kept in enumerate(layout.kept):
+        first, *_, end = [*kept.edges(step), kept.edges(step)[-1]]
+        assert first == 0 if i == 0 else first >= shared // 2 - step
+        assert end == layout.frames if i == last else end <= layout.frames - shared // 2 + 1
+
+
+def test_chunks_that_do_not_overlap_have_the_fingerprint_that_they_had() -> None:
+    assert "grid" not in spec().to_json()["chunk"]
+    other = spec(chunk=overlapping(75))
+    assert FeatureSpec.from_json(other.to_json()) == other
+    assert other.fingerprint != spec().fingerprint
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        {"grid": -1},
+        {"grid": 320, "hop": 100_001},
+        {"grid": 320, "hop": 120_320},
+        {"grid": 320, "hop": 96_000, "tail_min": 0},
+    ],
+)
+def test_chunks_off_their_grid_are_refused(chunk: dict[str, int]) -> None:
+    with pytest.raises(SchemaError, match="do not overlap on a grid"):
+        ChunkSpec(**chunk)
+
+
+def test_a_row_stands_at_the_centre_of_what_its_frames_see() -> None:
+    s = spec(step=3)
+    layout = Layout.of(720_000, s)
+    times, _ = rows(layout, s["frames"])
+    np.testing.assert_allclose(centres(times, s)[:125], layout.frame_times()[0].reshape(-1, 3).mean(axis=1))

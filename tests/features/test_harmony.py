@@ -144,7 +144,7 @@ def test_rows_need_no_whole_number_of_frames() -> None:
     assert row_edges(19, 18.75) == [0, 19]
     assert row_edges(7, 3) == [0, 3, 6, 7]
     x = torch.rand(1, 375, 12)
-    torch.testing.assert_close(averaged(x, 18.75)[0, 1], x[0, 19:38].mean(dim=0))
+    torch.testing.assert_close(averaged(x, row_edges(x.shape[1], 18.75))[0, 1], x[0, 19:38].mean(dim=0))
 
 
 def test_a_rate_that_does_not_fit_and_features_of_another_version_are_refused(encoder: Encoder) -> None:

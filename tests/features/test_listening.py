@@ -52,9 +52,16 @@ def blocks(wave: np.ndarray, seed: int) -> list[np.ndarray]:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(10, 400), st.lists(st.integers(0, 90), max_size=12))
-def test_audio_in_blocks_is_cut_as_the_whole(samples: int, sizes: list[int]) -> None:
-    spec = ChunkSpec(sample_rate=10, length=53, hop=50, tail_min=5, minimum=10)
+@given(
+    st.integers(10, 400),
+    st.lists(st.integers(0, 90), max_size=12),
+    st.sampled_from([(50, 5, 0), (40, 4, 4), (28, 7, 7), (8, 8, 8)]),
+)
+def test_audio_in_blocks_is_cut_as_the_whole(
+    samples: int, sizes: list[int], cut: tuple[int, int, int]
+) -> None:
+    hop, tail_min, grid = cut
+    spec = ChunkSpec(sample_rate=10, length=53, hop=hop, tail_min=tail_min, minimum=10, grid=grid)
     wave = np.arange(samples, dtype=np.float32)
     edges = np.clip([0, *np.cumsum(sizes), samples], 0, samples)
     cutter = Cutter(spec, samples)

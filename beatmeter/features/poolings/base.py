@@ -7,6 +7,7 @@ track of them. Extraction, training and listening ask it; none of them knows whi
 from __future__ import annotations
 
 import itertools
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,43 +18,42 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from beatmeter.audio.chunking import Layout, Window, row_count, rows
+from beatmeter.audio.chunking import Kept, Layout, Window, row_count, rows
 from beatmeter.errors import ConfigError
 from beatmeter.features.backbones.base import Backbone
 from beatmeter.schema import PoolingSpec
-from beatmeter.settings import FeatureConfig
+from beatmeter.settings import CHUNK_SECONDS, FeatureConfig
 
 
 @dataclass(frozen=True)
 class Arrangement:
     """How the chunks of a batch belong together: `windows` joins runs of chunks (positions in the batch) into
-    sequences; `skips` says per chunk how many leading frames the chunk before it in its track covers
-    already."""
+    sequences; `kept` says per chunk which of its frames the joined track takes."""
 
     windows: tuple[Window, ...]
-    skips: tuple[int, ...]
+    kept: tuple[Kept, ...]
 
     @classmethod
     def of(cls, layout: Layout, chunks_per_window: int) -> Arrangement:
         """All chunks of one track."""
-        return cls(tuple(layout.windows(chunks_per_window)), layout.skips)
+        return cls(tuple(layout.windows(chunks_per_window)), layout.kept)
 
     @classmethod
     def of_window(cls, layout: Layout, window: Window) -> Arrangement:
         """The chunks of one window of a track, numbered from 0."""
         first, last = window.chunks
-        return cls((window.shifted(-first),), layout.skips[first:last])
+        return cls((window.shifted(-first),), layout.kept[first:last])
 
     @classmethod
     def join(cls, parts: Sequence[Arrangement]) -> Arrangement:
         """Several arrangements one after the other in one batch."""
         windows: list[Window] = []
-        skips: list[int] = []
+        kept: list[Kept] = []
         for part in parts:
-            at = len(skips)
+            at = len(kept)
             windows += [w.shifted(at) for w in part.windows]
-            skips += part.skips
-        return cls(tuple(windows), tuple(skips))
+            kept += part.kept
+        return cls(tuple(windows), tuple(kept))
 
 
 class Pooling(nn.Module, ABC):
@@ -151,3 +151,10 @@ def split_run(start: int, end: int, chunk: int) -> list[tuple[int, int]]:
 def pooled_frames(parts: Sequence[tuple[int, int]], device: torch.device) -> Int[Tensor, " row"]:
     """How many frames each part has."""
     return torch.tensor([end - start for start, end in parts], device=device)
+
+
+def rows_fit(step: float, full: float, overlap: float) -> bool:
+    """Whether rows of `step` frames of `full` Hz never cross chunks: a chunk has a whole number of them, or
+    where chunks share `overlap` seconds, one begins in the first half of what they share."""
+    shared, rows = round(overlap * full), round(CHUNK_SECONDS * full) / step
+    return shared // 2 >= math.ceil(step) - 1 if shared else abs(rows - round(rows)) < 1e-9

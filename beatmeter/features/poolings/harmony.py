@@ -24,7 +24,7 @@ from beatmeter.features.harmony import (
     averaged,
     modulations,
 )
-from beatmeter.features.poolings.base import Arrangement, Pooling
+from beatmeter.features.poolings.base import Arrangement, Pooling, rows_fit
 from beatmeter.schema import PoolingSpec
 from beatmeter.settings import FeatureConfig
 
@@ -102,9 +102,8 @@ class Harmony(_OverClasses):
 
     def _row(self, sequence: Float[Tensor, "frame dim"]) -> Float[Tensor, "1 pitch period"]:
         assert self.classes is not None
-        return modulations(
-            averaged(self.classes(sequence[None]), float(self.spec.parameters["frame_rate"]) / FRAME_RATE)
-        )
+        edges = row_edges(len(sequence), float(self.spec.parameters["frame_rate"]) / FRAME_RATE)
+        return modulations(averaged(self.classes(sequence[None]), edges))
 
     def count(self, arrangement: Arrangement, frames: int) -> int:
         return len(arrangement.windows)
@@ -123,8 +122,8 @@ class Chroma(_OverClasses):
         cls, name: str, backbone: Backbone, layers: tuple[int, ...], config: FeatureConfig
     ) -> PoolingSpec:
         full = backbone.sample_rate / backbone.hop
-        step, chunk = full / config.frame_rate, round(5.0 * full)
-        if step < 1 or abs(chunk / step - round(chunk / step)) > 1e-9:
+        step = full / config.frame_rate
+        if step < 1 or not rows_fit(step, full, config.overlap):
             hint = "Choose for instance 4, 3 or 2 Hz: whole rows in 5 s."
             raise ConfigError(
                 f"pooling {name!r}: {config.frame_rate:g} Hz does not divide a 5-s chunk at {full:g} Hz", hint
@@ -139,12 +138,11 @@ class Chroma(_OverClasses):
         assert self.classes is not None
         step = float(self.spec.parameters["step"])
         # chunk by chunk: the loudest bin of one must not move another
-        rows = torch.cat([averaged(self.classes(chunk[None]), step) for chunk in states])
-        return torch.cat(
-            [chunk[int(skip // step) :] for chunk, skip in zip(rows, arrangement.skips, strict=True)]
-        )
+        rows = [
+            averaged(self.classes(chunk[None]), kept.edges(step))[0]
+            for chunk, kept in zip(states, arrangement.kept, strict=True)
+        ]
+        return torch.cat(rows)
 
     def count(self, arrangement: Arrangement, frames: int) -> int:
-        step = float(self.spec.parameters["step"])
-        bins = len(row_edges(frames, step)) - 1
-        return sum(bins - int(skip // step) for skip in arrangement.skips)
+        return sum(len(kept.edges(float(self.spec.parameters["step"]))) - 1 for kept in arrangement.kept)

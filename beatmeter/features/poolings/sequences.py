@@ -2,7 +2,8 @@
 
 Among the features of a batch a sequence pooling NAME has three entries: `NAME`, values (track, time, layer,
 *axes), 0 in the padding; `NAME.mask` (track, time), True where a row is; `NAME.times` (track, time, 2), start
-and end in seconds from the beginning of the track, NaN in the padding. Names of poolings have no dots.
+and end in seconds from the beginning of the track, float64, NaN in the padding. Names of poolings have no
+dots.
 """
 
 from __future__ import annotations
@@ -27,9 +28,15 @@ def pad(
         name: pad_sequence(list(rows), batch_first=True),
         name + MASK: torch.arange(longest, device=rows[0].device) < counts[:, None],
         name + TIMES: pad_sequence(
-            [t.float().to(rows[0].device) for t in times], batch_first=True, padding_value=torch.nan
+            [seconds(t, rows[0].device) for t in times], batch_first=True, padding_value=torch.nan
         ),
     }
+
+
+def seconds(times: Float[Tensor, "time 2"], device: torch.device) -> Float[Tensor, "time 2"]:
+    """Times on a device, float64 where the device knows it: hours after its beginning a track has still
+    milliseconds."""
+    return times.to(device, torch.float32 if device.type == "mps" else torch.float64)
 
 
 def mask_of(features: Mapping[str, Tensor], name: str) -> Bool[Tensor, "track time"] | None:

@@ -68,7 +68,7 @@ class Stats(Pooling):
         return torch.stack(found)
 
     def count(self, arrangement: Arrangement, frames: int) -> int:
-        return len(arrangement.skips)
+        return len(arrangement.kept)
 
     def aggregate(
         self, values: Float[Tensor, "*track row layer pool dim"], frames: Int[Tensor, "*track row"]

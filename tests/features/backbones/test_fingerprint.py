@@ -195,11 +195,15 @@ def test_every_setting_of_features_has_its_part_in_the_fingerprint(checkpoint: P
         "dtype": "bfloat16",
     }
     places = {"cache", "revision"}  # where features lie; a hub commit, which folders do not have
-    assert {f.name for f in fields(FeatureConfig)} == set(others) | places
+    assert {f.name for f in fields(FeatureConfig)} == set(others) | places | {"overlap"}
     mine = spec_of(checkpoint, config).fingerprint
     for name, value in others.items():
         changed = replace(config, **{name: value})
         assert spec_of(changed.backbone, changed).fingerprint != mine, name
+    alone, overlapping = (
+        spec_of(checkpoint, replace(config, poolings=("stats", "frames"), overlap=o)) for o in (0.0, 1.0)
+    )  # lag wants none
+    assert alone.fingerprint != overlapping.fingerprint
 
 
 def test_every_field_of_a_spec_is_in_its_fingerprint(checkpoint: Path) -> None:
