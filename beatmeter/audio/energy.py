@@ -20,6 +20,8 @@ from jaxtyping import Float
 from scipy.signal import sosfilt
 
 from beatmeter.audio.decode import SAMPLE_RATE, stream
+from beatmeter.audio.onsets import OnsetMeter, pick_onsets
+from beatmeter.audio.steps import Cut, Steps
 from beatmeter.errors import AudioError
 
 RATE = 5.0  # frames a second: frame k is about the audio from k / 5 to (k + 1) / 5 s
@@ -32,10 +34,6 @@ NAMES: tuple[Name, ...] = ("bass", "mid", "high", "overall")
 
 _STEPS = 10  # steps a second: 100 ms, the hop of BS.1770's gating blocks
 _FLUX = 100  # flux frames a second
-_BANDS = 36  # of the flux, equally wide in octaves
-_AROUND = 0.5  # seconds on either side that an onset is compared with
-_APART = 0.05  # seconds between onsets at least
-_FAINTEST = 0.15  # rise of the log spectrum: what steady noise hardly reaches
 
 
 def k_weighting(sample_rate: int) -> Float[np.ndarray, "section 6"]:
@@ -126,7 +124,7 @@ class Energy:
             return np.ones(len(level))
         low, high = np.percentile(heard, [5, 95])
         scaled: np.ndarray = 10 - 9 * (high - level) / max(high - low, SMALLEST_RANGE)
-        return np.clip(scaled, 1, 10)
+        return cast(np.ndarray, np.clip(scaled, 1, 10))
 
 
 class EnergyMeter:
@@ -141,14 +139,11 @@ class EnergyMeter:
         self.sample_rate = sample_rate
         self._sections = k_weighting(sample_rate)
         self._state = np.zeros((len(self._sections), 2))
-        self._squares = _Steps(sample_rate // _STEPS, sample_rate // _STEPS)
-        self._spectra = _Steps(sample_rate // _STEPS, 2 * round(sample_rate * 2048 / 24_000))
-        self._fast = _Steps(sample_rate // _FLUX, 2 * round(sample_rate * 512 / 24_000))
+        self._squares = Steps(sample_rate // _STEPS, sample_rate // _STEPS)
+        self._spectra = Steps(sample_rate // _STEPS, 2 * round(sample_rate * 2048 / 24_000))
+        self._onsets = OnsetMeter(sample_rate, _FLUX, 2 * round(sample_rate * 512 / 24_000))
         self._power: list[np.ndarray] = []
         self._levels: list[np.ndarray] = []
-        self._flux: list[np.ndarray] = []
-        self._last = np.zeros((0, 0))
-        self._edges = _band_edges(sample_rate, self._fast.window)
 
     def push(self, block: Float[np.ndarray, " sample"]) -> None:
         """The next samples, in [-1, 1]. Raises AudioError for samples that are not finite."""
@@ -159,24 +154,19 @@ class EnergyMeter:
 
     def _push(self, block: np.ndarray) -> None:
         weighted, self._state = sosfilt(self._sections, block, zi=self._state)
-        self._take(self._squares.push(weighted), self._spectra.push(block), self._fast.push(block))
+        self._take(self._squares.push(weighted), self._spectra.push(block))
+        self._onsets.push(block)
 
-    def _take(self, squares: _Cut, spectra: _Cut, fast: _Cut) -> None:
+    def _take(self, squares: Cut, spectra: Cut) -> None:
         if len(squares.windows):
             self._power.append(np.mean(squares.windows**2, axis=1))
         if len(spectra.windows):
             self._levels.append(_levels(spectra, self.sample_rate))
-        if len(fast.windows):
-            logs = _log_bands(fast, self._edges)
-            before = self._last if self._last.size else np.repeat(logs[:1], 2, axis=0)
-            joined = np.concatenate([before, logs])
-            self._flux.append(np.maximum(joined[2:] - joined[:-2], 0).mean(axis=1))
-            self._last = joined[-2:]
 
     def finish(self) -> Energy:
         """The energy of all that was pushed. Raises AudioError (kind short) for less than a tenth of a
         second."""
-        self._take(self._squares.finish(), self._spectra.finish(), self._fast.finish())
+        self._take(self._squares.finish(), self._spectra.finish())
         if not self._power:
             raise AudioError("less than a tenth of a second of audio has no energy to measure", kind="short")
         power, levels = np.concatenate(self._power), np.concatenate(self._levels)
@@ -187,7 +177,7 @@ class EnergyMeter:
         short_term = _windows(power, steps, frames, 14, 16)
         alone = [_windows(column, steps, frames, 0, 2) for column in (power, *levels.T)]
         bass, mid, high = (decibels(column) for column in alone[1:])
-        flux = np.concatenate(self._flux)
+        flux = self._onsets.finish()
         every = _FLUX // round(RATE)
         return Energy(
             loudness(momentary),
@@ -197,7 +187,10 @@ class EnergyMeter:
             mid,
             high,
             _windows(flux, every, frames, 0, every),
-            _windows(_onsets(flux), every, frames, _FLUX - every // 2, _FLUX + every // 2) * _FLUX,
+            _windows(
+                pick_onsets(flux, _FLUX).astype(float), every, frames, _FLUX - every // 2, _FLUX + every // 2
+            )
+            * _FLUX,
             alone[0],
         )
 
@@ -223,53 +216,7 @@ def integrated_loudness(steps: Float[np.ndarray, " step"]) -> float:
     return float(loudness(blocks.mean(keepdims=True))[0])
 
 
-@dataclass(frozen=True)
-class _Cut:
-    """Windows of samples (window, sample), zero where there is no audio, and how many samples at the left and
-    right ends of each are such zeros."""
-
-    windows: np.ndarray
-    left: np.ndarray
-    right: np.ndarray
-
-
-class _Steps:
-    """Cuts a stream into windows around steps of equal length; only what the next window needs is held."""
-
-    def __init__(self, step: int, window: int) -> None:
-        self.step, self.window = step, window
-        self._before = (window - step) // 2  # zeros in front of the audio
-        self._held = np.zeros(self._before)
-        self._first, self._samples = 0, 0
-
-    def push(self, block: np.ndarray) -> _Cut:
-        self._samples += len(block)
-        self._held = np.concatenate([self._held, block])
-        return self._cut(max(0, (len(self._held) - self.window) // self.step + 1))
-
-    def finish(self) -> _Cut:
-        """The windows of the whole steps that are left, with zeros behind the audio."""
-        count = max(0, self._samples // self.step - self._first)
-        lacking = (count - 1) * self.step + self.window - len(self._held)
-        self._held = np.concatenate([self._held, np.zeros(max(0, lacking if count else 0))])
-        return self._cut(count)
-
-    def _cut(self, count: int) -> _Cut:
-        if not count:
-            return _Cut(np.zeros((0, self.window)), np.zeros(0, int), np.zeros(0, int))
-        windows = np.lib.stride_tricks.sliding_window_view(self._held, self.window)
-        starts = (self._first + np.arange(count)) * self.step - self._before
-        cut = _Cut(
-            windows[: count * self.step : self.step][:count],
-            np.clip(-starts, 0, None),
-            np.clip(starts + self.window - self._samples, 0, None),
-        )
-        self._held = self._held[count * self.step :]
-        self._first += count
-        return cut
-
-
-def _levels(cut: _Cut, sample_rate: int) -> np.ndarray:
+def _levels(cut: Cut, sample_rate: int) -> np.ndarray:
     """Mean squares (window, 3) in bass, mid and high, by Parseval's theorem on Hann windows; where a window
     reaches beyond the audio, of the part that is inside."""
     n = cut.windows.shape[1]
@@ -281,35 +228,6 @@ def _levels(cut: _Cut, sample_rate: int) -> np.ndarray:
     weight = np.concatenate([[0.0], np.cumsum(hann**2)])
     inside = weight[n - cut.right] - weight[cut.left]
     return cast(np.ndarray, bands / (n * inside[:, None]))
-
-
-def _band_edges(sample_rate: int, window: int) -> np.ndarray:
-    """First bins of the bands of the flux, 30 Hz to half the sample rate."""
-    frequencies = np.geomspace(30.0, 0.45 * sample_rate, _BANDS + 1)
-    return np.unique(np.round(frequencies * window / sample_rate).astype(int))
-
-
-def _log_bands(cut: _Cut, edges: np.ndarray) -> np.ndarray:
-    """log(1 + 1000 x amplitude) in the bands of the flux, (window, band)."""
-    n = cut.windows.shape[1]
-    hann = np.hanning(n + 1)[:-1]
-    spectrum = np.abs(np.fft.rfft(cut.windows * hann)) ** 2
-    bands = np.add.reduceat(spectrum, edges, axis=1)[:, :-1]
-    logs: np.ndarray = np.log1p(1000 * np.sqrt(bands) / hann.sum())
-    return logs
-
-
-def _onsets(flux: np.ndarray) -> np.ndarray:
-    """1 at the peaks of the flux, 0 elsewhere: the largest within _APART, and above the mean around it by a
-    fifth of what the strongest onsets of the track rise."""
-    from scipy.ndimage import maximum_filter1d, uniform_filter1d
-
-    strong = np.percentile(flux, 99) if len(flux) else 0.0
-    mean = uniform_filter1d(flux, 2 * round(_AROUND * _FLUX) + 1, mode="nearest")
-    largest = maximum_filter1d(flux, 2 * round(_APART * _FLUX) - 1, mode="nearest")
-    peaks = (flux == largest) & (flux > mean + max(strong / 5, _FAINTEST))
-    first: np.ndarray = peaks & ~np.concatenate([[False], peaks[:-1]])
-    return first.astype(float)
 
 
 def _windows(values: np.ndarray, step: int, count: int, before: int, after: int) -> np.ndarray:
