@@ -30,8 +30,7 @@ from beatmeter.audio.identity import stamp, track_keys
 from beatmeter.audio.waves import Waves
 from beatmeter.errors import AudioError, ConfigError, RunError
 from beatmeter.features.backbones.adapters import adapter_state, attach, load_adapter_state
-from beatmeter.features.backbones.base import Backbone
-from beatmeter.features.backbones.hubert import Hubert
+from beatmeter.features.backbones.base import Backbone, LayeredBackbone
 from beatmeter.features.crops import VIEWS, Crop, crop_of, draw_views, report_uncropped
 from beatmeter.features.listening import TrackListener, batch_chunks
 from beatmeter.features.pooling import Encoder, window_chunks
@@ -513,7 +512,7 @@ class Streamed(Source):
             cache,
         )
         self.trainable = attach(backbone, adapter)
-        self.backbone = cast(Hubert, backbone.to(device))  # no other backbone takes an adapter
+        self.backbone = cast(LayeredBackbone, backbone.to(device))  # no other backbone takes an adapter
         self.encoder = TrackEncoder(self.backbone, spec, device)
         self.waves = Waves(cache, spec.chunk.sample_rate, spec.resampler, int(training.waves * 1e9))
         self.keys: dict[str, str] = {}

@@ -15,8 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from beatmeter.errors import BackboneError, nearest
-from beatmeter.features.backbones.base import Backbone
-from beatmeter.features.backbones.hubert import Hubert
+from beatmeter.features.backbones.base import Backbone, LayeredBackbone
 from beatmeter.settings import AdapterConfig
 
 A, B = ".lora_A", ".lora_B"  # suffixes of the two factors in an adapter's state: (r, in) and (out, r)
@@ -40,41 +39,33 @@ class LowRank(nn.Module):
 def attach(backbone: Backbone, config: AdapterConfig) -> list[nn.Parameter]:
     """Make `backbone` trainable as `config` says; the parameters that train, in a fixed order.
 
-    New LoRA factors are drawn from PyTorch's global generator and change nothing before their first step.
-    Drop the layers that no feature needs first (`Hubert.keep`): last layers are counted from the deepest one
-    held. Raises BackboneError for a backbone without weights, one that has an adapter already, and unknown
-    targets.
+    New LoRA factors are drawn from PyTorch's global generator and change nothing before their first step. Drop the
+    layers that no feature needs first (`LayeredBackbone.keep`): last layers are counted from the deepest one held. Raises
+    BackboneError for a backbone without weights, one that has an adapter already, and unknown targets.
     """
-    hubert = _hubert(backbone)
-    if any(True for _ in _updated(hubert)):
-        raise BackboneError(
-            f"{backbone.identity.name} has an adapter already",
-            "Load the backbone again, or merge the first adapter.",
-        )
-    hubert.requires_grad_(False)
-    hubert.checkpointing = config.checkpointing == "yes"  # on "auto" whoever knows the batches decides
+    network = _layered(backbone)
+    if any(True for _ in _updated(network)):
+        raise BackboneError(f"{backbone.identity.name} has an adapter already", "Load the backbone again, or merge the first adapter.")
+    network.requires_grad_(False)
+    network.checkpointing = config.checkpointing == "yes"  # on "auto" whoever knows the batches decides
     if config.kind == "lora":
-        _inject(hubert, config)
+        _inject(network, config)
     else:
-        for module in hubert.top(config.layers) if config.kind == "last_layers" else [hubert]:
+        for module in network.top(config.layers) if config.kind == "last_layers" else [network]:
             module.float().requires_grad_(True)
-    hubert.train(hubert.training)  # new modules take the mode of the others
-    return [p for _, p in _trained(hubert)]
+    network.train(network.training)  # new modules take the mode of the others
+    return [p for _, p in _trained(network)]
 
 
 def adapter_state(backbone: Backbone) -> dict[str, Tensor]:
-    """What trains, by name: the factors of LoRA as `<linear>.lora_A` and `.lora_B`, or the plain weights.
-    Detached, not copied."""
-    return {name: p.detach() for name, p in _trained(_hubert(backbone))}
+    """What trains, by name: the factors of LoRA as `<linear>.lora_A` and `.lora_B`, or the plain weights. Detached, not copied."""
+    return {name: p.detach() for name, p in _trained(_layered(backbone))}
 
 
 def load_adapter_state(backbone: Backbone, state: Mapping[str, Tensor]) -> None:
-    """Put back what `adapter_state` gave, into a backbone with the same adapter attached: to go on
-    training."""
-    own = dict(_trained(_hubert(backbone)))
-    _require_same(
-        {n: tuple(p.shape) for n, p in own.items()}, {n: tuple(v.shape) for n, v in state.items()}, backbone
-    )
+    """Put back what `adapter_state` gave, into a backbone with the same adapter attached: to go on training."""
+    own = dict(_trained(_layered(backbone)))
+    _require_same({n: tuple(p.shape) for n, p in own.items()}, {n: tuple(v.shape) for n, v in state.items()}, backbone)
     with torch.no_grad():
         for name, parameter in own.items():
             parameter.copy_(state[name])
@@ -89,22 +80,18 @@ def load_merged(backbone: Backbone, config: AdapterConfig, state: Mapping[str, T
     """
     if not state:
         return
-    hubert = _hubert(backbone)
+    network = _layered(backbone)
     if config.kind != "lora":
-        parameters = dict(hubert.named_parameters())
+        parameters = dict(network.named_parameters())
         own = {n: tuple(parameters[n].shape) for n in state if n in parameters}
         _require_same(own, {n: tuple(v.shape) for n, v in state.items()}, backbone)
         for name, value in state.items():
             module, _, leaf = name.rpartition(".")
             setattr(
-                hubert.get_submodule(module),
-                leaf,
-                nn.Parameter(
-                    value.to(parameters[name].device, torch.float32, copy=True), requires_grad=False
-                ),
+                network.get_submodule(module), leaf, nn.Parameter(value.to(parameters[name].device, torch.float32, copy=True), requires_grad=False)
             )
         return
-    linears = dict(_linears(hubert))
+    linears = dict(_linears(network))
     names = sorted({n.removesuffix(A).removesuffix(B) for n in state})
     rank = state[names[0] + A].shape[0] if names[0] + A in state else config.r
     own = {
@@ -117,70 +104,60 @@ def load_merged(backbone: Backbone, config: AdapterConfig, state: Mapping[str, T
     for name in names:
         base = linears[name]
         a, b = (state[name + suffix].to(base.weight.device, torch.float32) for suffix in (A, B))
-        hubert.set_submodule(name, LowRank(base, a, b, config.alpha / rank))
+        network.set_submodule(name, LowRank(base, a, b, config.alpha / rank))
     if all(linears[name].weight.dtype == torch.float32 for name in names):
-        merge(hubert)
+        merge(network)
 
 
 def merge(backbone: Backbone) -> None:
-    """Add every low-rank update into its weight, W + scale * B A in float32, and take the adapter's modules
-    away."""
-    hubert = _hubert(backbone)
-    for name, wrapper in list(_updated(hubert)):
+    """Add every low-rank update into its weight, W + scale * B A in float32, and take the adapter's modules away."""
+    network = _layered(backbone)
+    for name, wrapper in list(_updated(network)):
         base = cast(nn.Linear, wrapper.base_layer)
         a, b, scale = _factors(wrapper)
         with torch.no_grad():
             base.weight.copy_(base.weight.float() + scale * (b.float() @ a.float()))
-        hubert.set_submodule(name, base)
-    vars(hubert).pop("peft_config", None)
-    hubert.requires_grad_(False)
+        network.set_submodule(name, base)
+    vars(network).pop("peft_config", None)
+    network.requires_grad_(False)
 
 
-def _hubert(backbone: Backbone) -> Hubert:
-    if not isinstance(backbone, Hubert):
-        raise BackboneError(
-            f"the {backbone.identity.name} backbone has no weights to adapt",
-            "Train with --frozen, or take another backbone.",
-        )
+def _layered(backbone: Backbone) -> LayeredBackbone:
+    if not isinstance(backbone, LayeredBackbone):
+        raise BackboneError(f"the {backbone.identity.name} backbone has no weights to adapt", "Train with --frozen, or take another backbone.")
     return backbone
 
 
-def _linears(hubert: Hubert) -> Iterator[tuple[str, nn.Linear]]:
+def _linears(network: LayeredBackbone) -> Iterator[tuple[str, nn.Linear]]:
     """Linear maps of the encoder's layers, by full name."""
-    for name, module in hubert.named_modules():
-        if isinstance(module, nn.Linear) and name.startswith("encoder.layers."):
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Linear) and name.startswith(network.layer_prefix):
             yield name, module
 
 
-def _inject(hubert: Hubert, config: AdapterConfig) -> None:
-    known = sorted({name.rpartition(".")[2] for name, _ in _linears(hubert)})
-    for target in config.targets:
+def _inject(network: LayeredBackbone, config: AdapterConfig) -> None:
+    known = sorted({name.rpartition(".")[2] for name, _ in _linears(network)})
+    targets = [network.own_projections.get(target, target) for target in config.targets]
+    for target in targets:
         if target not in known:
             raise BackboneError(
-                f"adapter.targets: {hubert.identity.name} has no linear map {target!r}",
-                f"{nearest(target, known)} All: {', '.join(known)}.",
+                f"adapter.targets: {network.identity.name} has no linear map {target!r}", f"{nearest(target, known)} All: {', '.join(known)}."
             )
     from peft import LoraConfig, inject_adapter_in_model
 
-    lora = LoraConfig(
-        r=config.r,
-        lora_alpha=config.alpha,
-        lora_dropout=config.dropout,
-        target_modules=list(config.targets),
-        task_type=None,
-    )
-    inject_adapter_in_model(lora, hubert)
-    hubert.requires_grad_(False)
-    for _, wrapper in _updated(hubert):
+    names = [name for name, _ in _linears(network) if name.rpartition(".")[2] in targets]
+    lora = LoraConfig(r=config.r, lora_alpha=config.alpha, lora_dropout=config.dropout, target_modules=names, task_type=None)
+    inject_adapter_in_model(lora, network)
+    network.requires_grad_(False)
+    for _, wrapper in _updated(network):
         for factor in _factors(wrapper)[:2]:
             factor.data = factor.data.float()
             factor.requires_grad_(True)
 
 
-def _updated(hubert: Hubert) -> Iterator[tuple[str, nn.Module]]:
-    """Modules with a low-rank update, by full name: peft's or ours. Both keep the linear map as
-    `base_layer`."""
-    for name, module in hubert.named_modules():
+def _updated(network: LayeredBackbone) -> Iterator[tuple[str, nn.Module]]:
+    """Modules with a low-rank update, by full name: peft's or ours. Both keep the linear map as `base_layer`."""
+    for name, module in network.named_modules():
         if hasattr(module, "base_layer"):
             yield name, module
 
@@ -197,13 +174,13 @@ def _factor_shapes(linear: nn.Linear, rank: int) -> dict[str, tuple[int, int]]:
     return {A: (rank, linear.in_features), B: (linear.out_features, rank)}
 
 
-def _trained(hubert: Hubert) -> Iterator[tuple[str, nn.Parameter]]:
+def _trained(network: LayeredBackbone) -> Iterator[tuple[str, nn.Parameter]]:
     """Parameters that train, under the names of `adapter_state`."""
     low_rank: dict[int, str] = {}
-    for name, wrapper in _updated(hubert):
+    for name, wrapper in _updated(network):
         a, b, _ = _factors(wrapper)
         low_rank |= {id(a): name + A, id(b): name + B}
-    for name, parameter in hubert.named_parameters():
+    for name, parameter in network.named_parameters():
         if parameter.requires_grad:
             yield low_rank.get(id(parameter), name), parameter
 

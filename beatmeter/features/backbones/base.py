@@ -7,10 +7,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from beatmeter.audio.chunking import frame_count
+from beatmeter.errors import BackboneError
 
 if TYPE_CHECKING:
     from beatmeter.features.harmony import PitchClasses
@@ -48,6 +50,7 @@ class Backbone(nn.Module, ABC):
     dim: int
     n_layers: int
     normalise: bool  # zero mean, unit variance per chunk, done inside forward
+    chunk_seconds: float = 5.0  # how much audio it takes at a time
 
     def frames(self, samples: int) -> int:
         """Frames for a chunk of `samples` samples."""
@@ -83,6 +86,53 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, waves: Float[Tensor, "chunk sample"], visit: Visit, last: int | None = None) -> None:
-        """Call `visit(k, states)` with the states (chunk, frame, dim) of every layer k = 1, 2, ..., `last`,
-        in order, as they are computed; stop after `last` (default: all). Chunks must have equal lengths:
-        padding would change them."""
+        """Call `visit(k, states)` with the states (chunk, frame, dim) of every layer k = 1, 2, ..., `last`, in order, as
+        they are computed; stop after `last` (default: all). Chunks must have equal lengths: padding would change them."""
+
+
+class LayeredBackbone(Backbone):
+    """A neural network of `n_layers` layers, of which fewer may be held, and which can be trained.
+
+    With `checkpointing`, layers are computed again in the backward pass.
+    """
+
+    checkpointing: bool = False
+    layer_prefix: str  # of the names of everything in the layers
+    own_projections: Mapping[str, str] = {}  # what it calls q_proj, v_proj and the others
+
+    @property
+    @abstractmethod
+    def depth(self) -> int:
+        """How many layers are held."""
+
+    @abstractmethod
+    def keep(self, depth: int) -> None:
+        """Drop every layer after `depth`: they take no memory, and nothing in them can be trained."""
+
+    @abstractmethod
+    def top(self, n: int) -> list[nn.Module]:
+        """The last `n` of the held layers, with the norm that follows them."""
+
+    def _require_layer(self, last: int) -> None:
+        if not 1 <= last <= self.depth:
+            raise BackboneError(f"layer {last} was asked of {self.identity.name}, which holds layers 1 to {self.depth} of {self.n_layers}")
+
+    def _require_top(self, n: int) -> None:
+        if not 1 <= n <= self.depth:
+            raise BackboneError(
+                f"the last {n} layers of {self.identity.name} were asked for, it holds {self.depth}",
+                f"Set adapter.layers to 1 ... {self.depth}.",
+            )
+
+    def _require_waves(self, waves: Tensor) -> None:
+        if waves.ndim != 2 or waves.shape[1] < self.span:
+            raise BackboneError(f"waves of shape {tuple(waves.shape)}; expected (chunk, sample) with at least {self.span} samples")
+
+
+VARIANCE_FLOOR = 1e-7  # of the input normalisation, as in the hub's feature extractors
+
+
+def normalised(waves: Float[Tensor, "chunk sample"]) -> Float[Tensor, "chunk sample"]:
+    """Zero mean and unit variance per chunk, as the hub's feature extractors do it."""
+    variance, mean = torch.var_mean(waves, 1, correction=0, keepdim=True)
+    return (waves - mean) * torch.rsqrt(variance + VARIANCE_FLOOR)

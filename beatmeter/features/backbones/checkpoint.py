@@ -8,7 +8,7 @@ import hashlib
 import os
 import pickle
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -62,43 +62,16 @@ class Checkpoint:
 
     @classmethod
     def open(cls, folder: Path) -> Checkpoint:
-        """Read the JSON files of `folder`. Raises BackboneError for what is missing, damaged or not
-        supported."""
-        path = folder / "config.json"
-        if not path.is_file():
-            raise BackboneError(
-                f"{folder} has no config.json",
-                f"A checkpoint folder holds config.json and one of {', '.join(WEIGHTS)}.",
-            )
-        values = _read_json(path)
-        about = folder / "preprocessor_config.json"
-        preprocessor = _read_json(about) if about.is_file() else {}
-        rate = preprocessor.get("sampling_rate", values.get("sample_rate"))
-        normalise = preprocessor.get("do_normalize", True)
-        if not (rate is None or (type(rate) is int and RATES[0] <= rate <= RATES[1])) or not isinstance(
-            normalise, bool
-        ):
-            raise BackboneError(
-                f"{about}: sampling_rate = {rate!r} or do_normalize = {normalise!r} cannot be used"
-            )
-        return cls(
-            folder,
-            HubertConfig.from_json(values, str(path)),
-            str(values.get("model_type", "hubert")),
-            rate,
-            normalise,
-            weight_files(folder),
-        )
+        """Read the JSON files of `folder`. Raises BackboneError for what is missing, damaged or not supported."""
+        values, about = read_settings(folder)
+        config = HubertConfig.from_json(values, str(folder / "config.json"))
+        rate = about.get("sampling_rate", values.get("sample_rate"))
+        return cls(folder, config, str(values.get("model_type", "hubert")), rate, about.get("do_normalize", True), weight_files(folder))
 
     @cached_property
     def sha256(self) -> str:
         """Hex sha256 of the weight file; of the sorted digests when there are several."""
-        digests = [_digest(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in self.files]
-        return (
-            digests[0]
-            if len(digests) == 1
-            else hashlib.sha256("\n".join(sorted(digests)).encode()).hexdigest()
-        )
+        return digest_of(self.files)
 
     def tensors(self) -> dict[str, Tensor]:
         """All tensors under their names inside the encoder, weight normalisation folded; mapped from disk,
@@ -162,6 +135,27 @@ class Checkpoint:
                 f"{self.folder / where} {what} {', '.join(listed[:3])}{more}",
                 "The file is incomplete or belongs to another config.json: fetch the folder again.",
             )
+
+
+def read_settings(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """`config.json` and `preprocessor_config.json`, empty when there is none. Raises BackboneError for what cannot be used."""
+    path = folder / "config.json"
+    if not path.is_file():
+        raise BackboneError(f"{folder} has no config.json", f"A checkpoint folder holds config.json and one of {', '.join(WEIGHTS)}.")
+    values = _read_json(path)
+    about = folder / "preprocessor_config.json"
+    preprocessor = _read_json(about) if about.is_file() else {}
+    rate = preprocessor.get("sampling_rate", values.get("sample_rate"))
+    normalise = preprocessor.get("do_normalize", True)
+    if not (rate is None or (type(rate) is int and RATES[0] <= rate <= RATES[1])) or not isinstance(normalise, bool):
+        raise BackboneError(f"{about}: sampling_rate = {rate!r} or do_normalize = {normalise!r} cannot be used")
+    return values, preprocessor
+
+
+def digest_of(files: Sequence[Path]) -> str:
+    """Hex sha256 of the weight file; of the sorted digests when there are several."""
+    digests = [_digest(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
+    return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(sorted(digests)).encode()).hexdigest()
 
 
 def weight_files(folder: Path) -> tuple[Path, ...]:

@@ -16,8 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from beatmeter.errors import BackboneError
-from beatmeter.features.backbones.base import Backbone, Identity, Visit
+from beatmeter.features.backbones.base import Backbone, Identity, LayeredBackbone, Visit, normalised
 from beatmeter.features.backbones.frontend import FeatureExtractor
 from beatmeter.features.backbones.hubert_config import HubertConfig
 from beatmeter.features.backbones.kernels import Dropout, Linear, attention, gelu, wide_convolution
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from beatmeter.features.lag import LagPooling
 
 VERSION = 1  # of the forward pass, part of every fingerprint: raise it when any number changes
-VARIANCE_FLOOR = 1e-7  # of the input normalisation, as in the hub's feature extractors
 
 
 class FeatureProjection(nn.Module):
@@ -159,29 +157,15 @@ class Encoder(nn.Module):
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.num_hidden_layers))
 
 
-class Hubert(Backbone):
-    """A HuBERT encoder as a backbone.
+class Hubert(LayeredBackbone):
+    """A HuBERT encoder as a backbone. The first convolution computes in float32, every other part in the dtype of its weights."""
 
-    `n_layers` is the network's depth; fewer may be held (`keep`), and then asking for more is a
-    BackboneError. The first convolution computes in float32, every other part in the dtype of its weights.
-    With `checkpointing`, layers are computed again in the backward pass.
-    """
+    layer_prefix = "encoder.layers."
 
     def __init__(self, config: HubertConfig, identity: Identity, sample_rate: int, normalise: bool) -> None:
         super().__init__()
-        self.config, self.identity, self.sample_rate, self.normalise = (
-            config,
-            identity,
-            sample_rate,
-            normalise,
-        )
-        self.hop, self.span, self.dim, self.n_layers = (
-            config.hop,
-            config.span,
-            config.hidden_size,
-            config.num_hidden_layers,
-        )
-        self.checkpointing = False
+        self.config, self.identity, self.sample_rate, self.normalise = config, identity, sample_rate, normalise
+        self.hop, self.span, self.dim, self.n_layers = config.hop, config.span, config.hidden_size, config.num_hidden_layers
         self._shared: Latest | None = None
         self.feature_extractor = FeatureExtractor(config)
         self.feature_projection = FeatureProjection(config)
@@ -193,15 +177,10 @@ class Hubert(Backbone):
 
     @property
     def depth(self) -> int:
-        """How many layers are held."""
         return len(self.encoder.layers)
 
     def keep(self, depth: int) -> None:
-        """Drop every layer after `depth`: they take no memory, and nothing in them can be trained."""
-        if not 1 <= depth <= self.depth:
-            raise BackboneError(
-                f"layer {depth} was asked of {self.identity.name}, which holds layers 1 to {self.depth}"
-            )
+        self._require_layer(depth)
         del self.encoder.layers[depth:]
         if self.config.do_stable_layer_norm and depth < self.n_layers:
             self.encoder.layer_norm = nn.Identity()  # type: ignore[assignment]  # belongs to the last layer alone
@@ -212,16 +191,8 @@ class Hubert(Backbone):
         return LagPooling(ProjectionChannels(self.dim), self.sample_rate / self.hop)
 
     def top(self, n: int) -> list[nn.Module]:
-        """The last `n` of the held layers, with the norm that follows them."""
-        if not 1 <= n <= self.depth:
-            raise BackboneError(
-                f"the last {n} layers of {self.identity.name} were asked for, it holds {self.depth}",
-                f"Set adapter.layers to 1 ... {self.depth}.",
-            )
-        return [
-            *self.encoder.layers[-n:],
-            *([self.encoder.layer_norm] if self.config.do_stable_layer_norm else []),
-        ]
+        self._require_top(n)
+        return [*self.encoder.layers[-n:], *([self.encoder.layer_norm] if self.config.do_stable_layer_norm else [])]
 
     def forward(self, waves: Float[Tensor, "chunk sample"], visit: Visit, last: int | None = None) -> None:
         self._through(
@@ -244,15 +215,8 @@ class Hubert(Backbone):
 
     def embed(self, waves: Float[Tensor, "chunk sample"]) -> Float[Tensor, "chunk frame dim"]:
         """Front end: what the encoder takes, before positions are added."""
-        if waves.ndim != 2 or waves.shape[1] < self.span:
-            raise BackboneError(
-                f"waves of shape {tuple(waves.shape)}; expected (chunk, sample) with at least {self.span} "
-                "samples"
-            )
-        waves = waves.float()
-        if self.normalise:
-            variance, mean = torch.var_mean(waves, 1, correction=0, keepdim=True)
-            waves = (waves - mean) * torch.rsqrt(variance + VARIANCE_FLOOR)
+        self._require_waves(waves)
+        waves = normalised(waves.float()) if self.normalise else waves.float()
         x = self.feature_extractor(waves)
         y: Tensor = self.feature_projection(x.to(self.feature_projection.projection.weight.dtype))
         return y
@@ -275,11 +239,7 @@ class Hubert(Backbone):
 
     def _through(self, x: Float[Tensor, "chunk frame dim"], visit: Visit, last: int | None) -> None:
         last = self.n_layers if last is None else last
-        if not 1 <= last <= self.depth:
-            raise BackboneError(
-                f"layer {last} was asked of {self.identity.name}, which holds layers 1 to {self.depth} of "
-                f"{self.n_layers}"
-            )
+        self._require_layer(last)
         pre_norm, encoder = self.config.do_stable_layer_norm, self.encoder
         for k, layer in enumerate(cast(Iterable[EncoderLayer], encoder.layers[:last]), 1):
             x = x.to(

@@ -1,4 +1,4 @@
-"""MERT and other checkpoints of the HuBERT family: by hub id, or from a local folder in the hub's format.
+"""MERT and other checkpoints: by hub id, or from a local folder in the hub's format.
 
 MERT's weights are licensed CC-BY-NC-4.0: research only, no commercial use.
 """
@@ -7,16 +7,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
 from beatmeter.errors import BackboneError
 from beatmeter.features.backbones import hub
 from beatmeter.features.backbones.base import Identity
-from beatmeter.features.backbones.checkpoint import Checkpoint
-from beatmeter.features.backbones.hubert import Hubert
+from beatmeter.features.backbones.checkpoint import Checkpoint, read_settings
+from beatmeter.features.backbones.hubert_config import FAMILY
 from beatmeter.settings import MERT_95M, MERT_330M
+
+if TYPE_CHECKING:
+    from beatmeter.features.backbones.automodel import TransformersBackbone, TransformersCheckpoint
+    from beatmeter.features.backbones.hubert import Hubert
 
 MERT_LICENCE = "CC-BY-NC-4.0"
 
@@ -40,6 +44,16 @@ KNOWN = {
 }
 
 
+def open_checkpoint(folder: Path) -> Checkpoint | TransformersCheckpoint:
+    """The checkpoint in `folder`: of our own encoder where its architecture is that of HuBERT, of transformers' where it is another."""
+    values, _ = read_settings(folder)
+    if values.get("model_type", "hubert") in FAMILY:
+        return Checkpoint.open(folder)
+    from beatmeter.features.backbones.automodel import TransformersCheckpoint
+
+    return TransformersCheckpoint.open(folder)
+
+
 def load(
     name: str,
     revision: str = "",
@@ -47,9 +61,8 @@ def load(
     dtype: torch.dtype = torch.float32,
     depth: int | None = None,
     weights: bool = True,
-) -> Hubert:
-    """The checkpoint `name`, frozen, in evaluation mode; without `weights` only its outline
-    (`Checkpoint.outline`).
+) -> Hubert | TransformersBackbone:
+    """The checkpoint `name`, frozen, in evaluation mode; without `weights` only its outline (`Checkpoint.outline`).
 
     `normalise="auto"` does what the checkpoint's preprocessor says. Layers after `depth` are not kept. Raises
     BackboneError for what cannot be fetched, read or trusted.
@@ -57,14 +70,14 @@ def load(
     path = Path(name).expanduser()
     known = KNOWN.get(name, Known(sample_rate=0))
     if path.is_dir():
-        checkpoint = Checkpoint.open(path)
+        checkpoint = open_checkpoint(path)
         pinned = next(((n, k) for n, k in KNOWN.items() if k.sha256 and k.sha256 == checkpoint.sha256), None)
         title, commit = (pinned[0], pinned[1].revision) if pinned else (path.resolve().name, "local")
         known = pinned[1] if pinned else known
     else:
         title, wanted = name, revision or known.revision
         folder, commit = hub.fetch(name, wanted)
-        checkpoint = Checkpoint.open(folder)
+        checkpoint = open_checkpoint(folder)
         if known.sha256 and wanted == known.revision and checkpoint.sha256 != known.sha256:
             raise BackboneError(
                 f"the weights of {name} in {folder} have sha256 {checkpoint.sha256}, not the published "

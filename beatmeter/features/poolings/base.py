@@ -22,7 +22,7 @@ from beatmeter.audio.chunking import Kept, Layout, Window, row_count, rows
 from beatmeter.errors import ConfigError
 from beatmeter.features.backbones.base import Backbone
 from beatmeter.schema import PoolingSpec
-from beatmeter.settings import CHUNK_SECONDS, FeatureConfig
+from beatmeter.settings import FeatureConfig
 
 
 @dataclass(frozen=True)
@@ -153,8 +153,8 @@ def pooled_frames(parts: Sequence[tuple[int, int]], device: torch.device) -> Int
     return torch.tensor([end - start for start, end in parts], device=device)
 
 
-def rows_fit(step: float, full: float, overlap: float) -> bool:
-    """Whether rows of `step` frames of `full` Hz never cross chunks: a chunk has a whole number of them, or
+def rows_fit(step: float, full: float, seconds: float, overlap: float) -> bool:
+    """Whether rows of `step` frames of `full` Hz never cross chunks of `seconds`: a chunk has a whole number of them, or
     where chunks share `overlap` seconds, one begins in the first half of what they share."""
-    shared, rows = round(overlap * full), round(CHUNK_SECONDS * full) / step
+    shared, rows = round(overlap * full), round(seconds * full) / step
     return shared // 2 >= math.ceil(step) - 1 if shared else abs(rows - round(rows)) < 1e-9

@@ -10,7 +10,7 @@ from beatmeter.errors import ConfigError
 from beatmeter.features.backbones.base import Backbone
 from beatmeter.features.poolings.base import Arrangement, Pooling, rows_fit
 from beatmeter.schema import PoolingSpec
-from beatmeter.settings import CHUNK_SECONDS, FeatureConfig
+from beatmeter.settings import FeatureConfig
 
 VERSION = 1
 
@@ -59,13 +59,13 @@ class Frames(Pooling):
 def frame_step(name: str, backbone: Backbone, rate: float, overlap: float) -> int:
     """Frames per row for `rate` Hz: a whole number of them, see `rows_fit`."""
     full = backbone.sample_rate / backbone.hop
-    step = full / rate
+    step, seconds = full / rate, backbone.chunk_seconds
     whole = abs(step - round(step)) <= 1e-9
-    if not whole or not rows_fit(round(step), full, overlap):
-        steps = [s for s in range(1, round(CHUNK_SECONDS * full) + 1) if rows_fit(s, full, overlap)]
+    if not whole or not rows_fit(round(step), full, seconds, overlap):
+        steps = [s for s in range(1, round(seconds * full) + 1) if rows_fit(s, full, seconds, overlap)]
         possible = [f"{full / s:g}" for s in steps if full / s >= 1 and float(full / s).is_integer()]
         low = f"is too low for chunks that share {overlap:g} s"
-        what = low if overlap and whole else "does not divide a 5-s chunk"
+        what = low if overlap and whole else f"does not divide a {seconds:g}-s chunk"
         raise ConfigError(
             f"pooling {name!r}: {rate:g} Hz {what} at {full:g} Hz", f"Choose one of: {', '.join(possible)}."
         )

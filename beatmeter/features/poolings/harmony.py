@@ -123,7 +123,7 @@ class Chroma(_OverClasses):
     ) -> PoolingSpec:
         full = backbone.sample_rate / backbone.hop
         step = full / config.frame_rate
-        if step < 1 or not rows_fit(step, full, config.overlap):
+        if step < 1 or not rows_fit(step, full, backbone.chunk_seconds, config.overlap):
             hint = "Choose for instance 4, 3 or 2 Hz: whole rows in 5 s."
             raise ConfigError(
                 f"pooling {name!r}: {config.frame_rate:g} Hz does not divide a 5-s chunk at {full:g} Hz", hint

@@ -139,7 +139,7 @@ def test_settings_that_change_the_network_are_refused(tmp_path: Path, field: str
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"model_type": "wavlm"}, "model_type 'wavlm' is another architecture"),
+        ({"model_type": "bert"}, "model_type 'bert' is no audio encoder"),
         ({"hidden_size": 30}, "hidden_size must be a multiple of num_attention_heads"),
         ({"num_conv_pos_embedding_groups": 5}, "multiple of num_conv_pos_embedding_groups"),
         ({"conv_stride": [5, 2]}, "must have the same length"),
