@@ -44,7 +44,13 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "audio-spectrogram-transformer": SIZE | {"max_length": 400, "num_mel_bins": 128},
     "clap": {
         "projection_dim": 16,
-        "text_config": {"vocab_size": 60, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16},
+        "text_config": {
+            "vocab_size": 60,
+            "hidden_size": 16,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "intermediate_size": 16,
+        },
         "audio_config": {
             "spec_size": 64,
             "num_mel_bins": 16,
@@ -62,7 +68,16 @@ EXTRACTORS: dict[str, tuple[str, dict[str, Any]]] = {
     "wav2vec2-bert": ("SeamlessM4TFeatureExtractor", {}),
     "whisper": ("WhisperFeatureExtractor", {"chunk_length": 4}),
     "audio-spectrogram-transformer": ("ASTFeatureExtractor", {"max_length": 400}),
-    "clap": ("ClapFeatureExtractor", {"feature_size": 16, "hop_length": 1000, "max_length_s": 4, "fft_window_size": 2048, "truncation": "fusion"}),
+    "clap": (
+        "ClapFeatureExtractor",
+        {
+            "feature_size": 16,
+            "hop_length": 1000,
+            "max_length_s": 4,
+            "fft_window_size": 2048,
+            "truncation": "fusion",
+        },
+    ),
 }
 MODELS = {"whisper": "WhisperModel", "clap": "ClapModel"}
 

@@ -45,7 +45,10 @@ def attach(backbone: Backbone, config: AdapterConfig) -> list[nn.Parameter]:
     """
     network = _layered(backbone)
     if any(True for _ in _updated(network)):
-        raise BackboneError(f"{backbone.identity.name} has an adapter already", "Load the backbone again, or merge the first adapter.")
+        raise BackboneError(
+            f"{backbone.identity.name} has an adapter already",
+            "Load the backbone again, or merge the first adapter.",
+        )
     network.requires_grad_(False)
     network.checkpointing = config.checkpointing == "yes"  # on "auto" whoever knows the batches decides
     if config.kind == "lora":
@@ -65,7 +68,9 @@ def adapter_state(backbone: Backbone) -> dict[str, Tensor]:
 def load_adapter_state(backbone: Backbone, state: Mapping[str, Tensor]) -> None:
     """Put back what `adapter_state` gave, into a backbone with the same adapter attached: to go on training."""
     own = dict(_trained(_layered(backbone)))
-    _require_same({n: tuple(p.shape) for n, p in own.items()}, {n: tuple(v.shape) for n, v in state.items()}, backbone)
+    _require_same(
+        {n: tuple(p.shape) for n, p in own.items()}, {n: tuple(v.shape) for n, v in state.items()}, backbone
+    )
     with torch.no_grad():
         for name, parameter in own.items():
             parameter.copy_(state[name])
@@ -88,7 +93,11 @@ def load_merged(backbone: Backbone, config: AdapterConfig, state: Mapping[str, T
         for name, value in state.items():
             module, _, leaf = name.rpartition(".")
             setattr(
-                network.get_submodule(module), leaf, nn.Parameter(value.to(parameters[name].device, torch.float32, copy=True), requires_grad=False)
+                network.get_submodule(module),
+                leaf,
+                nn.Parameter(
+                    value.to(parameters[name].device, torch.float32, copy=True), requires_grad=False
+                ),
             )
         return
     linears = dict(_linears(network))
@@ -124,7 +133,10 @@ def merge(backbone: Backbone) -> None:
 
 def _layered(backbone: Backbone) -> LayeredBackbone:
     if not isinstance(backbone, LayeredBackbone):
-        raise BackboneError(f"the {backbone.identity.name} backbone has no weights to adapt", "Train with --frozen, or take another backbone.")
+        raise BackboneError(
+            f"the {backbone.identity.name} backbone has no weights to adapt",
+            "Train with --frozen, or take another backbone.",
+        )
     return backbone
 
 
@@ -141,12 +153,15 @@ def _inject(network: LayeredBackbone, config: AdapterConfig) -> None:
     for target in targets:
         if target not in known:
             raise BackboneError(
-                f"adapter.targets: {network.identity.name} has no linear map {target!r}", f"{nearest(target, known)} All: {', '.join(known)}."
+                f"adapter.targets: {network.identity.name} has no linear map {target!r}",
+                f"{nearest(target, known)} All: {', '.join(known)}.",
             )
     from peft import LoraConfig, inject_adapter_in_model
 
     names = [name for name, _ in _linears(network) if name.rpartition(".")[2] in targets]
-    lora = LoraConfig(r=config.r, lora_alpha=config.alpha, lora_dropout=config.dropout, target_modules=names, task_type=None)
+    lora = LoraConfig(
+        r=config.r, lora_alpha=config.alpha, lora_dropout=config.dropout, target_modules=names, task_type=None
+    )
     inject_adapter_in_model(lora, network)
     network.requires_grad_(False)
     for _, wrapper in _updated(network):

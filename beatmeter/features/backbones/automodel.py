@@ -32,10 +32,13 @@ LAG_RATE = 22.0  # Hz of frames, at least: the shortest lag is 0.09 s
 # settings that decide nothing in evaluation mode
 UNREAD = ("architectures", "transformers_version", "torch_dtype", "dtype", "_name_or_path", "auto_map")
 RANDOM = {"layerdrop": 0.0, "encoder_layerdrop": 0.0, "apply_spec_augment": False}  # of training: never done
-REFUSED = {"add_adapter": "adds convolutions after the encoder", "use_intermediate_ffn_before_adapter": "adds a layer after the encoder"}
+REFUSED = {
+    "add_adapter": "adds convolutions after the encoder",
+    "use_intermediate_ffn_before_adapter": "adds a layer after the encoder",
+}
 
 
-class _Enough(Exception):
+class _Enough(Exception):  # noqa: N818  # nothing went wrong
     """The last wanted layer has been visited."""
 
 
@@ -47,11 +50,30 @@ class TransformersBackbone(LayeredBackbone):
     """
 
     def __init__(
-        self, network: nn.Module, family: Family, at: Geometry, identity: Identity, about: Values, settings: Values, normalise: bool
+        self,
+        network: nn.Module,
+        family: Family,
+        at: Geometry,
+        identity: Identity,
+        about: Values,
+        settings: Values,
+        normalise: bool,
     ) -> None:
         super().__init__()
-        self.network, self.family, self.at, self.identity, self.normalise = network, family, at, identity, normalise
-        self.hop, self.span, self.dim, self.n_layers, self.chunk_seconds = at.hop, at.span, at.dim, at.n_layers, at.seconds
+        self.network, self.family, self.at, self.identity, self.normalise = (
+            network,
+            family,
+            at,
+            identity,
+            normalise,
+        )
+        self.hop, self.span, self.dim, self.n_layers, self.chunk_seconds = (
+            at.hop,
+            at.span,
+            at.dim,
+            at.n_layers,
+            at.seconds,
+        )
         self.sample_rate = int(about["sampling_rate"])
         self.layer_prefix, self.own_projections = f"network.{family.layers}.", family.own_projections
         self._about, self._settings, self._now = dict(about), dict(settings), threading.local()
@@ -86,7 +108,11 @@ class TransformersBackbone(LayeredBackbone):
 
     def top(self, n: int) -> list[nn.Module]:
         self._require_top(n)
-        norms = [self.network.get_submodule(name) for name in self.family.norms] if self.depth == self.n_layers else []
+        norms = (
+            [self.network.get_submodule(name) for name in self.family.norms]
+            if self.depth == self.n_layers
+            else []
+        )
         return [*self._layers[-n:], *norms]
 
     def train(self, mode: bool = True) -> TransformersBackbone:
@@ -151,9 +177,15 @@ class TransformersBackbone(LayeredBackbone):
         if not self.family.extractor:
             return {"input_values": (normalised(waves) if self.normalise else waves).to(weight.dtype)}
         count = self.frames(waves.shape[1])
-        whole = waves[:, : self.span + (count - 1) * self.hop].cpu().numpy()  # no part of a frame, which would be padded
+        whole = (
+            waves[:, : self.span + (count - 1) * self.hop].cpu().numpy()
+        )  # no part of a frame, which would be padded
         made = self._extractor(list(whole), sampling_rate=self.sample_rate, return_tensors="pt")
-        arguments = {name: made[name].to(weight.device, weight.dtype) for name in ("input_features", "input_values") if name in made}
+        arguments = {
+            name: made[name].to(weight.device, weight.dtype)
+            for name in ("input_features", "input_values")
+            if name in made
+        }
         if "is_longer" in made:  # CLAP's extractor calls one clip of a batch longer, at random
             arguments["is_longer"] = torch.zeros_like(made["is_longer"], device=weight.device)
         return arguments
@@ -163,9 +195,15 @@ class TransformersBackbone(LayeredBackbone):
         import transformers
 
         kind = getattr(transformers, self.family.extractor)
-        own = {k: v for k, v in self._about.items() if k not in ("feature_extractor_type", "processor_class", "return_attention_mask")}
+        own = {
+            k: v
+            for k, v in self._about.items()
+            if k not in ("feature_extractor_type", "processor_class", "return_attention_mask")
+        }
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "At least one mel filter", UserWarning)  # AST was trained with such filters
+            warnings.filterwarnings(
+                "ignore", "At least one mel filter", UserWarning
+            )  # AST was trained with such filters
             extractor: Callable[..., Mapping[str, Tensor]] = kind(**own)
         return extractor
 
@@ -175,10 +213,15 @@ def _through_projections(attention: Any, states: Tensor, _: object, bias: Tensor
     around one of them would do nothing."""
     chunks, frames, _width = states.shape
     q, k, v = (
-        project(states).unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for project in (attention.q_proj, attention.k_proj, attention.v_proj)
+        project(states).unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
+        for project in (attention.q_proj, attention.k_proj, attention.v_proj)
     )
     mixed = nn.functional.scaled_dot_product_attention(
-        q, k, v, bias.view(chunks, attention.num_heads, frames, frames).to(q.dtype), attention.dropout if attention.training else 0.0
+        q,
+        k,
+        v,
+        bias.view(chunks, attention.num_heads, frames, frames).to(q.dtype),
+        attention.dropout if attention.training else 0.0,
     )
     y: Tensor = attention.out_proj(mixed.transpose(1, 2).flatten(2))
     return y, None
@@ -200,7 +243,9 @@ class TransformersCheckpoint:
         family = family_of(str(values.get("model_type")), str(folder / "config.json"))
         for name, meaning in REFUSED.items():
             if values.get(name):
-                raise BackboneError(f"{folder / 'config.json'}: {name} = {values[name]!r} {meaning}, which is not supported")
+                raise BackboneError(
+                    f"{folder / 'config.json'}: {name} = {values[name]!r} {meaning}, which is not supported"
+                )
         if family.extractor and "sampling_rate" not in about:
             raise BackboneError(
                 f"{folder} has no preprocessor_config.json with a sampling_rate",
@@ -235,7 +280,14 @@ class TransformersCheckpoint:
         with _unusable(self.folder), torch.device("meta"):
             return self._backbone(self._class()(self._config()), identity, sample_rate, normalise)
 
-    def load(self, identity: Identity, sample_rate: int, normalise: bool, dtype: torch.dtype, depth: int | None = None) -> TransformersBackbone:
+    def load(
+        self,
+        identity: Identity,
+        sample_rate: int,
+        normalise: bool,
+        dtype: torch.dtype,
+        depth: int | None = None,
+    ) -> TransformersBackbone:
         """The encoder with these weights, frozen and in evaluation mode; layers after `depth` are not kept.
 
         Raises BackboneError for weights that are missing, of another shape, or not finite.
@@ -248,26 +300,43 @@ class TransformersCheckpoint:
         try:
             with _unusable(self.folder):
                 model, loading = self._class().from_pretrained(
-                    self.folder, config=self._config(), dtype=dtype, local_files_only=True, trust_remote_code=False, output_loading_info=True
+                    self.folder,
+                    config=self._config(),
+                    dtype=dtype,
+                    local_files_only=True,
+                    trust_remote_code=False,
+                    output_loading_info=True,
                 )
         finally:
             logging.set_verbosity(told)
             if bars:
                 logging.enable_progress_bar()
         backbone = self._backbone(model, identity, sample_rate, normalise)
-        own = {name for name, _ in model.named_parameters() if name.startswith(f"{self.family.part}.") or not self.family.part}
+        own = {
+            name
+            for name, _ in model.named_parameters()
+            if name.startswith(f"{self.family.part}.") or not self.family.part
+        }
         lacking = sorted(own & {str(name) for name in loading["missing_keys"]} - {"masked_spec_embed"})
         wrong = sorted(str(key[0] if isinstance(key, tuple) else key) for key in loading["mismatched_keys"])
         if lacking or wrong:
-            what = f"lacks {', '.join(lacking[:3])}" if lacking else f"does not fit its config.json: {', '.join(wrong[:3])}"
+            what = (
+                f"lacks {', '.join(lacking[:3])}"
+                if lacking
+                else f"does not fit its config.json: {', '.join(wrong[:3])}"
+            )
             raise BackboneError(
-                f"{self.folder / self.files[0].name} {what}", "The file is incomplete or belongs to another config.json: fetch the folder again."
+                f"{self.folder / self.files[0].name} {what}",
+                "The file is incomplete or belongs to another config.json: fetch the folder again.",
             )
         if depth is not None:
             backbone.keep(depth)
         for name, value in backbone.named_parameters():
             if not bool(value.sum(dtype=torch.float32).isfinite()):
-                raise BackboneError(f"{self.folder / self.files[0].name} has values that are not finite in {name}", "Fetch the folder again.")
+                raise BackboneError(
+                    f"{self.folder / self.files[0].name} has values that are not finite in {name}",
+                    "Fetch the folder again.",
+                )
         return backbone
 
     def _class(self) -> Any:
@@ -284,13 +353,29 @@ class TransformersCheckpoint:
                 setattr(config, name, value)
         return config
 
-    def _backbone(self, model: Any, identity: Identity, sample_rate: int, normalise: bool) -> TransformersBackbone:
+    def _backbone(
+        self, model: Any, identity: Identity, sample_rate: int, normalise: bool
+    ) -> TransformersBackbone:
         if normalise and self.family.extractor:
-            raise BackboneError(f"{identity.name} takes what its feature extractor makes, not normalised waves", "Leave features.normalise at auto.")
+            raise BackboneError(
+                f"{identity.name} takes what its feature extractor makes, not normalised waves",
+                "Leave features.normalise at auto.",
+            )
         network = model.get_submodule(self.family.part) if self.family.part else model
         about = {**self.about, "sampling_rate": sample_rate}
-        settings = {"config": {k: v for k, v in self.values.items() if k not in UNREAD}, "preprocessor": about}
-        made = TransformersBackbone(network, self.family, self.family.geometry(model.config, about), identity, about, settings, normalise)
+        settings = {
+            "config": {k: v for k, v in self.values.items() if k not in UNREAD},
+            "preprocessor": about,
+        }
+        made = TransformersBackbone(
+            network,
+            self.family,
+            self.family.geometry(model.config, about),
+            identity,
+            about,
+            settings,
+            normalise,
+        )
         made.requires_grad_(False)
         return made.eval()
 
@@ -304,4 +389,7 @@ def _unusable(folder: Path) -> Iterator[None]:
         raise
     except Exception as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise BackboneError(f"{folder} cannot be loaded: {first}", "The folder is incomplete or damaged, or its config.json is wrong.") from None
+        raise BackboneError(
+            f"{folder} cannot be loaded: {first}",
+            "The folder is incomplete or damaged, or its config.json is wrong.",
+        ) from None

@@ -115,7 +115,9 @@ class LayeredBackbone(Backbone):
 
     def _require_layer(self, last: int) -> None:
         if not 1 <= last <= self.depth:
-            raise BackboneError(f"layer {last} was asked of {self.identity.name}, which holds layers 1 to {self.depth} of {self.n_layers}")
+            raise BackboneError(
+                f"layer {last} was asked of {self.identity.name}, which holds layers 1 to {self.depth} of {self.n_layers}"
+            )
 
     def _require_top(self, n: int) -> None:
         if not 1 <= n <= self.depth:
@@ -126,7 +128,9 @@ class LayeredBackbone(Backbone):
 
     def _require_waves(self, waves: Tensor) -> None:
         if waves.ndim != 2 or waves.shape[1] < self.span:
-            raise BackboneError(f"waves of shape {tuple(waves.shape)}; expected (chunk, sample) with at least {self.span} samples")
+            raise BackboneError(
+                f"waves of shape {tuple(waves.shape)}; expected (chunk, sample) with at least {self.span} samples"
+            )
 
 
 VARIANCE_FLOOR = 1e-7  # of the input normalisation, as in the hub's feature extractors

@@ -66,7 +66,14 @@ class Checkpoint:
         values, about = read_settings(folder)
         config = HubertConfig.from_json(values, str(folder / "config.json"))
         rate = about.get("sampling_rate", values.get("sample_rate"))
-        return cls(folder, config, str(values.get("model_type", "hubert")), rate, about.get("do_normalize", True), weight_files(folder))
+        return cls(
+            folder,
+            config,
+            str(values.get("model_type", "hubert")),
+            rate,
+            about.get("do_normalize", True),
+            weight_files(folder),
+        )
 
     @cached_property
     def sha256(self) -> str:
@@ -141,21 +148,30 @@ def read_settings(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """`config.json` and `preprocessor_config.json`, empty when there is none. Raises BackboneError for what cannot be used."""
     path = folder / "config.json"
     if not path.is_file():
-        raise BackboneError(f"{folder} has no config.json", f"A checkpoint folder holds config.json and one of {', '.join(WEIGHTS)}.")
+        raise BackboneError(
+            f"{folder} has no config.json",
+            f"A checkpoint folder holds config.json and one of {', '.join(WEIGHTS)}.",
+        )
     values = _read_json(path)
     about = folder / "preprocessor_config.json"
     preprocessor = _read_json(about) if about.is_file() else {}
     rate = preprocessor.get("sampling_rate", values.get("sample_rate"))
     normalise = preprocessor.get("do_normalize", True)
-    if not (rate is None or (type(rate) is int and RATES[0] <= rate <= RATES[1])) or not isinstance(normalise, bool):
-        raise BackboneError(f"{about}: sampling_rate = {rate!r} or do_normalize = {normalise!r} cannot be used")
+    if not (rate is None or (type(rate) is int and RATES[0] <= rate <= RATES[1])) or not isinstance(
+        normalise, bool
+    ):
+        raise BackboneError(
+            f"{about}: sampling_rate = {rate!r} or do_normalize = {normalise!r} cannot be used"
+        )
     return values, preprocessor
 
 
 def digest_of(files: Sequence[Path]) -> str:
     """Hex sha256 of the weight file; of the sorted digests when there are several."""
     digests = [_digest(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
-    return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(sorted(digests)).encode()).hexdigest()
+    return (
+        digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(sorted(digests)).encode()).hexdigest()
+    )
 
 
 def weight_files(folder: Path) -> tuple[Path, ...]:

@@ -40,7 +40,9 @@ class Family:
     layers: str = "encoder.layers"  # where its layers are in the encoder
     norms: tuple[str, ...] = ("encoder.layer_norm",)  # what may follow the last layer
     extractor: str = ""  # what makes its input of waves; empty where it takes the waves themselves
-    own_projections: Mapping[str, str] = field(default_factory=dict)  # its names of q_proj, v_proj and the others
+    own_projections: Mapping[str, str] = field(
+        default_factory=dict
+    )  # its names of q_proj, v_proj and the others
     states: Callable[[Tensor, Geometry], Tensor] = lambda x, _: x
     whole_only: bool = False  # its layers differ in size: only the last one's states are offered
 
@@ -105,7 +107,9 @@ FAMILIES: Mapping[str, Family] = {
     "unispeech": Family("UniSpeechModel", convolutions),
     "unispeech-sat": Family("UniSpeechSatModel", convolutions),
     "wav2vec2-conformer": Family(
-        "Wav2Vec2ConformerModel", convolutions, own_projections={n: f"linear_{n[0]}" for n in ("q_proj", "k_proj", "v_proj")}
+        "Wav2Vec2ConformerModel",
+        convolutions,
+        own_projections={n: f"linear_{n[0]}" for n in ("q_proj", "k_proj", "v_proj")},
     ),
     "wav2vec2-bert": Family(
         "Wav2Vec2BertModel",
@@ -114,9 +118,21 @@ FAMILIES: Mapping[str, Family] = {
         extractor="SeamlessM4TFeatureExtractor",
         own_projections={n: f"linear_{n[0]}" for n in ("q_proj", "k_proj", "v_proj")},
     ),
-    "whisper": Family("WhisperModel", whisper, part="encoder", layers="layers", norms=("layer_norm",), extractor="WhisperFeatureExtractor"),
+    "whisper": Family(
+        "WhisperModel",
+        whisper,
+        part="encoder",
+        layers="layers",
+        norms=("layer_norm",),
+        extractor="WhisperFeatureExtractor",
+    ),
     "audio-spectrogram-transformer": Family(
-        "ASTModel", patches, layers="layers", norms=("layernorm",), extractor="ASTFeatureExtractor", states=over_patches
+        "ASTModel",
+        patches,
+        layers="layers",
+        norms=("layernorm",),
+        extractor="ASTFeatureExtractor",
+        states=over_patches,
     ),
     "clap": Family(
         "ClapModel",
@@ -141,7 +157,11 @@ def family_of(model_type: str, where: str) -> Family:
     from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
     name = MODEL_MAPPING_NAMES.get(model_type)
-    if model_type in CONFIG_MAPPING and isinstance(name, str) and hasattr(CONFIG_MAPPING[model_type](), "conv_stride"):
+    if (
+        model_type in CONFIG_MAPPING
+        and isinstance(name, str)
+        and hasattr(CONFIG_MAPPING[model_type](), "conv_stride")
+    ):
         return Family(name, convolutions)
     raise BackboneError(
         f"{where}: model_type {model_type!r} is no audio encoder that beatmeter knows",

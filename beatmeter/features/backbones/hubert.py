@@ -164,8 +164,18 @@ class Hubert(LayeredBackbone):
 
     def __init__(self, config: HubertConfig, identity: Identity, sample_rate: int, normalise: bool) -> None:
         super().__init__()
-        self.config, self.identity, self.sample_rate, self.normalise = config, identity, sample_rate, normalise
-        self.hop, self.span, self.dim, self.n_layers = config.hop, config.span, config.hidden_size, config.num_hidden_layers
+        self.config, self.identity, self.sample_rate, self.normalise = (
+            config,
+            identity,
+            sample_rate,
+            normalise,
+        )
+        self.hop, self.span, self.dim, self.n_layers = (
+            config.hop,
+            config.span,
+            config.hidden_size,
+            config.num_hidden_layers,
+        )
         self._shared: Latest | None = None
         self.feature_extractor = FeatureExtractor(config)
         self.feature_projection = FeatureProjection(config)
@@ -192,7 +202,10 @@ class Hubert(LayeredBackbone):
 
     def top(self, n: int) -> list[nn.Module]:
         self._require_top(n)
-        return [*self.encoder.layers[-n:], *([self.encoder.layer_norm] if self.config.do_stable_layer_norm else [])]
+        return [
+            *self.encoder.layers[-n:],
+            *([self.encoder.layer_norm] if self.config.do_stable_layer_norm else []),
+        ]
 
     def forward(self, waves: Float[Tensor, "chunk sample"], visit: Visit, last: int | None = None) -> None:
         self._through(

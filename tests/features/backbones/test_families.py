@@ -21,7 +21,9 @@ from beatmeter.features.pooling import chunk_spec, feature_spec
 from beatmeter.settings import AdapterConfig, FeatureConfig
 
 NAMES = sorted(CONFIGS)
-pytestmark = pytest.mark.filterwarnings("ignore:At least one mel filter")  # transformers' own word on AST's published settings
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:At least one mel filter"
+)  # transformers' own word on AST's published settings
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +45,12 @@ def load(folder: Path) -> LayeredBackbone:
 def music(backbone: LayeredBackbone, chunks: int = 2) -> Tensor:
     samples = chunk_spec(backbone).length
     t = torch.arange(samples) / backbone.sample_rate
-    tones = [torch.sin(2 * torch.pi * 220 * (1 + i) * t) * (0.2 + torch.exp(-8 * (t % 0.5))) for i in range(chunks)]
-    return 0.1 * torch.stack(tones) + 0.01 * torch.randn(chunks, samples, generator=torch.Generator().manual_seed(1))
+    tones = [
+        torch.sin(2 * torch.pi * 220 * (1 + i) * t) * (0.2 + torch.exp(-8 * (t % 0.5))) for i in range(chunks)
+    ]
+    return 0.1 * torch.stack(tones) + 0.01 * torch.randn(
+        chunks, samples, generator=torch.Generator().manual_seed(1)
+    )
 
 
 def states(backbone: LayeredBackbone, waves: Tensor, last: int | None = None) -> dict[int, Tensor]:
@@ -85,7 +91,9 @@ def test_states_are_those_of_transformers(folder: Path) -> None:
     assert sorted(ours) == list(range(1, len(wanted) + 1)) == list(range(1, backbone.n_layers + 1))
     for k, x in ours.items():
         assert x.shape == (2, backbone.frames(waves.shape[1]), backbone.dim)
-        assert torch.allclose(x, wanted[k - 1][:, : x.shape[1]], atol=1e-5), float((x - wanted[k - 1][:, : x.shape[1]]).abs().max())
+        assert torch.allclose(x, wanted[k - 1][:, : x.shape[1]], atol=1e-5), float(
+            (x - wanted[k - 1][:, : x.shape[1]]).abs().max()
+        )
 
 
 def test_chunks_join_without_a_gap_and_states_do_not_depend_on_the_batch(folder: Path) -> None:
@@ -125,7 +133,9 @@ def test_it_stops_after_the_last_wanted_layer(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("checkpointing", ["no", "yes"])
-def test_lora_changes_nothing_before_its_first_step_and_then_every_factor_learns(folder: Path, checkpointing: str) -> None:
+def test_lora_changes_nothing_before_its_first_step_and_then_every_factor_learns(
+    folder: Path, checkpointing: str
+) -> None:
     backbone, plain = load(folder), load(folder)
     waves = music(backbone, 1)
     before = states(backbone, waves)
@@ -139,7 +149,9 @@ def test_lora_changes_nothing_before_its_first_step_and_then_every_factor_learns
     second = [p for name, p in adapter_state(backbone).items() if name.endswith("lora_B")]
     assert second
     grads = [p.grad for p in trainable if p.shape[1] == 2]
-    assert all(g is not None and float(g.abs().max()) > 0 for g in grads)  # B is zero, and A learns from the second step on
+    assert all(
+        g is not None and float(g.abs().max()) > 0 for g in grads
+    )  # B is zero, and A learns from the second step on
     with torch.no_grad():
         for p in trainable:
             p.add_(0.02)
@@ -159,7 +171,9 @@ def test_last_layers_and_the_whole_network_train(folder: Path) -> None:
 
 
 def test_an_outline_has_the_same_spec(folder: Path) -> None:
-    config = FeatureConfig(poolings=("stats", "frames"), frame_rate=load(folder).sample_rate / load(folder).hop)
+    config = FeatureConfig(
+        poolings=("stats", "frames"), frame_rate=load(folder).sample_rate / load(folder).hop
+    )
     outline = load_backbone(str(folder), weights=False)
     assert feature_spec(outline, config, "float32") == feature_spec(load(folder), config, "float32")
 
@@ -170,11 +184,15 @@ def test_slow_frames_are_not_pooled_by_lag(folders: dict[str, Path]) -> None:
             feature_spec(load(folders[name]), FeatureConfig(poolings=("lag",)), "float32")
 
 
-def test_every_setting_that_moves_states_moves_the_fingerprint(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_every_setting_that_moves_states_moves_the_fingerprint(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
     """Another head count, another epsilon, another mel floor: the weights are the same, the features are not."""
 
     def fingerprint(folder: Path) -> str:
-        return feature_spec(load_backbone(str(folder), weights=False), FeatureConfig(poolings=("stats",)), "float32").fingerprint
+        return feature_spec(
+            load_backbone(str(folder), weights=False), FeatureConfig(poolings=("stats",)), "float32"
+        ).fingerprint
 
     for name, file, field, value in (
         ("wavlm", "config.json", "num_attention_heads", 2),
@@ -228,7 +246,11 @@ def test_lacking_weights_are_named(folders: dict[str, Path], tmp_path: Path) -> 
         (tmp_path / path.name).write_bytes(path.read_bytes())
     tensors = load_file(tmp_path / "model.safetensors")
     gone = next(name for name in tensors if name.endswith("layers.1.attention.q_proj.weight"))
-    save_file({name: value for name, value in tensors.items() if name != gone}, tmp_path / "model.safetensors", {"format": "pt"})
+    save_file(
+        {name: value for name, value in tensors.items() if name != gone},
+        tmp_path / "model.safetensors",
+        {"format": "pt"},
+    )
     with pytest.raises(BackboneError, match=r"lacks .*layers\.1\.attention\.q_proj\.weight"):
         load(tmp_path)
 
