@@ -1,4 +1,5 @@
-"""Writes small random checkpoints of every family of `transformers` encoders, as their publishers do: `write_family`."""
+"""Writes small random checkpoints of every family of `transformers` encoders, as their publishers do:
+`write_family`."""
 
 from __future__ import annotations
 
@@ -83,7 +84,8 @@ MODELS = {"whisper": "WhisperModel", "clap": "ClapModel"}
 
 
 def write_family(folder: Path, model_type: str, seed: int = 0, **changes: Any) -> Path:
-    """A checkpoint in `folder`, which is created: config.json, preprocessor_config.json, model.safetensors."""
+    """A checkpoint in `folder`, which is created: config.json, preprocessor_config.json,
+    model.safetensors."""
     torch.manual_seed(seed)
     config = transformers.CONFIG_MAPPING[model_type](**{**CONFIGS[model_type], **changes})
     model = transformers.AutoModel.from_config(config)

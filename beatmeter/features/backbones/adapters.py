@@ -39,9 +39,10 @@ class LowRank(nn.Module):
 def attach(backbone: Backbone, config: AdapterConfig) -> list[nn.Parameter]:
     """Make `backbone` trainable as `config` says; the parameters that train, in a fixed order.
 
-    New LoRA factors are drawn from PyTorch's global generator and change nothing before their first step. Drop the
-    layers that no feature needs first (`LayeredBackbone.keep`): last layers are counted from the deepest one held. Raises
-    BackboneError for a backbone without weights, one that has an adapter already, and unknown targets.
+    New LoRA factors are drawn from PyTorch's global generator and change nothing before their first step.
+    Drop the layers that no feature needs first (`LayeredBackbone.keep`): last layers are counted from the
+    deepest one held. Raises BackboneError for a backbone without weights, one that has an adapter already,
+    and unknown targets.
     """
     network = _layered(backbone)
     if any(True for _ in _updated(network)):
@@ -61,12 +62,14 @@ def attach(backbone: Backbone, config: AdapterConfig) -> list[nn.Parameter]:
 
 
 def adapter_state(backbone: Backbone) -> dict[str, Tensor]:
-    """What trains, by name: the factors of LoRA as `<linear>.lora_A` and `.lora_B`, or the plain weights. Detached, not copied."""
+    """What trains, by name: the factors of LoRA as `<linear>.lora_A` and `.lora_B`, or the plain weights.
+    Detached, not copied."""
     return {name: p.detach() for name, p in _trained(_layered(backbone))}
 
 
 def load_adapter_state(backbone: Backbone, state: Mapping[str, Tensor]) -> None:
-    """Put back what `adapter_state` gave, into a backbone with the same adapter attached: to go on training."""
+    """Put back what `adapter_state` gave, into a backbone with the same adapter attached: to go on
+    training."""
     own = dict(_trained(_layered(backbone)))
     _require_same(
         {n: tuple(p.shape) for n, p in own.items()}, {n: tuple(v.shape) for n, v in state.items()}, backbone
@@ -119,7 +122,8 @@ def load_merged(backbone: Backbone, config: AdapterConfig, state: Mapping[str, T
 
 
 def merge(backbone: Backbone) -> None:
-    """Add every low-rank update into its weight, W + scale * B A in float32, and take the adapter's modules away."""
+    """Add every low-rank update into its weight, W + scale * B A in float32, and take the adapter's
+    modules away."""
     network = _layered(backbone)
     for name, wrapper in list(_updated(network)):
         base = cast(nn.Linear, wrapper.base_layer)
@@ -171,7 +175,8 @@ def _inject(network: LayeredBackbone, config: AdapterConfig) -> None:
 
 
 def _updated(network: LayeredBackbone) -> Iterator[tuple[str, nn.Module]]:
-    """Modules with a low-rank update, by full name: peft's or ours. Both keep the linear map as `base_layer`."""
+    """Modules with a low-rank update, by full name: peft's or ours. Both keep the linear map as
+    `base_layer`."""
     for name, module in network.named_modules():
         if hasattr(module, "base_layer"):
             yield name, module

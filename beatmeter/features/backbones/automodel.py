@@ -45,8 +45,8 @@ class _Enough(Exception):  # noqa: N818  # nothing went wrong
 class TransformersBackbone(LayeredBackbone):
     """An encoder of `transformers`: `network` is its own module, with its own parameter names.
 
-    Layers before the last are taken as they leave their module, which is what `output_hidden_states` holds; the last one is
-    the encoder's `last_hidden_state`.
+    Layers before the last are taken as they leave their module, which is what `output_hidden_states` holds;
+    the last one is the encoder's `last_hidden_state`.
     """
 
     def __init__(
@@ -116,7 +116,8 @@ class TransformersBackbone(LayeredBackbone):
         return [*self._layers[-n:], *norms]
 
     def train(self, mode: bool = True) -> TransformersBackbone:
-        """As in torch, but batch norms keep the statistics of the checkpoint: they belong to no adapter, and would be lost with it."""
+        """As in torch, but batch norms keep the statistics of the checkpoint: they belong to no adapter,
+        and would be lost with it."""
         super().train(mode)
         for module in self.network.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -129,7 +130,8 @@ class TransformersBackbone(LayeredBackbone):
         rate = self.sample_rate / self.hop
         if rate < LAG_RATE:
             raise BackboneError(
-                f"the frames of {self.identity.name} come at {rate:.3g} Hz, too slow for lag pooling (at least {LAG_RATE:g} Hz)",
+                f"the frames of {self.identity.name} come at {rate:.3g} Hz, too slow for lag "
+                f"pooling (at least {LAG_RATE:g} Hz)",
                 "Set features.poolings to stats or frames.",
             )
         return LagPooling(ProjectionChannels(self.dim), rate)
@@ -145,7 +147,8 @@ class TransformersBackbone(LayeredBackbone):
             found = self.family.states(states, self.at)[:, :count]
             if found.shape[1:] != (count, self.dim):
                 raise BackboneError(
-                    f"layer {k} of {self.identity.name} gives {tuple(states.shape)} for {waves.shape[1]} samples, not {count} frames of {self.dim}",
+                    f"layer {k} of {self.identity.name} gives {tuple(states.shape)} for "
+                    f"{waves.shape[1]} samples, not {count} frames of {self.dim}",
                     "This architecture changes its frame rate between layers, which is not supported.",
                 )
             visit(k, found)
@@ -209,8 +212,8 @@ class TransformersBackbone(LayeredBackbone):
 
 
 def _through_projections(attention: Any, states: Tensor, _: object, bias: Tensor) -> tuple[Tensor, None]:
-    """WavLM's attention with its projections called as modules: transformers reads their weights alone, and an adapter that is put
-    around one of them would do nothing."""
+    """WavLM's attention with its projections called as modules: transformers reads their weights alone, and
+    an adapter that is put around one of them would do nothing."""
     chunks, frames, _width = states.shape
     q, k, v = (
         project(states).unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
@@ -229,7 +232,8 @@ def _through_projections(attention: Any, states: Tensor, _: object, bias: Tensor
 
 @dataclasses.dataclass(frozen=True)
 class TransformersCheckpoint:
-    """A folder in the hub's format of an architecture in `families`, whose settings are read and whose weights are not."""
+    """A folder in the hub's format of an architecture in `families`, whose settings are read and whose
+    weights are not."""
 
     folder: Path
     values: Values  # config.json
@@ -382,7 +386,8 @@ class TransformersCheckpoint:
 
 @contextlib.contextmanager
 def _unusable(folder: Path) -> Iterator[None]:
-    """Whatever transformers says of a folder that it cannot use, in one line. It raises errors of many libraries."""
+    """Whatever transformers says of a folder that it cannot use, in one line. It raises errors of many
+    libraries."""
     try:
         yield
     except BackboneError:

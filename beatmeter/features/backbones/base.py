@@ -86,8 +86,9 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, waves: Float[Tensor, "chunk sample"], visit: Visit, last: int | None = None) -> None:
-        """Call `visit(k, states)` with the states (chunk, frame, dim) of every layer k = 1, 2, ..., `last`, in order, as
-        they are computed; stop after `last` (default: all). Chunks must have equal lengths: padding would change them."""
+        """Call `visit(k, states)` with the states (chunk, frame, dim) of every layer k = 1, 2, ..., `last`,
+        in order, as they are computed; stop after `last` (default: all). Chunks must have equal lengths:
+        padding would change them."""
 
 
 class LayeredBackbone(Backbone):
@@ -116,7 +117,8 @@ class LayeredBackbone(Backbone):
     def _require_layer(self, last: int) -> None:
         if not 1 <= last <= self.depth:
             raise BackboneError(
-                f"layer {last} was asked of {self.identity.name}, which holds layers 1 to {self.depth} of {self.n_layers}"
+                f"layer {last} was asked of {self.identity.name}, which holds layers 1 to "
+                f"{self.depth} of {self.n_layers}"
             )
 
     def _require_top(self, n: int) -> None:
@@ -129,7 +131,8 @@ class LayeredBackbone(Backbone):
     def _require_waves(self, waves: Tensor) -> None:
         if waves.ndim != 2 or waves.shape[1] < self.span:
             raise BackboneError(
-                f"waves of shape {tuple(waves.shape)}; expected (chunk, sample) with at least {self.span} samples"
+                f"waves of shape {tuple(waves.shape)}; expected (chunk, sample) with at least "
+                f"{self.span} samples"
             )
 
 

@@ -62,7 +62,8 @@ class Checkpoint:
 
     @classmethod
     def open(cls, folder: Path) -> Checkpoint:
-        """Read the JSON files of `folder`. Raises BackboneError for what is missing, damaged or not supported."""
+        """Read the JSON files of `folder`. Raises BackboneError for what is missing, damaged or not
+        supported."""
         values, about = read_settings(folder)
         config = HubertConfig.from_json(values, str(folder / "config.json"))
         rate = about.get("sampling_rate", values.get("sample_rate"))
@@ -145,7 +146,8 @@ class Checkpoint:
 
 
 def read_settings(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """`config.json` and `preprocessor_config.json`, empty when there is none. Raises BackboneError for what cannot be used."""
+    """`config.json` and `preprocessor_config.json`, empty when there is none. Raises BackboneError for
+    what cannot be used."""
     path = folder / "config.json"
     if not path.is_file():
         raise BackboneError(

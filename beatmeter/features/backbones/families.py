@@ -1,4 +1,5 @@
-"""Families of audio encoders in `transformers`, as a table: which class, where its layers are, what goes in, where its frames lie.
+"""Families of audio encoders in `transformers`, as a table: which class, where its layers are, what goes
+in, where its frames lie.
 
 The HuBERT family itself (HuBERT, MERT, wav2vec 2.0) has an encoder of our own and is not here.
 """
@@ -64,7 +65,8 @@ def stacked_filter_banks(config: Any, about: Values) -> Geometry:
 
 
 def whisper(config: Any, about: Values) -> Geometry:
-    """Whisper's encoder halves the rate of its mel frames and takes a fixed number of them: 30 s, shorter audio is padded."""
+    """Whisper's encoder halves the rate of its mel frames and takes a fixed number of them: 30 s, shorter
+    audio is padded."""
     rate, hop = int(about.get("sampling_rate", 16_000)), 2 * int(about.get("hop_length", 160))
     return Geometry(hop, hop, config.d_model, config.encoder_layers, config.max_source_positions * hop / rate)
 
@@ -80,7 +82,8 @@ def patches(config: Any, about: Values) -> Geometry:
 
 
 def clap(config: Any, about: Values) -> Geometry:
-    """CLAP's audio tower: a Swin transformer over one picture of the mel spectrogram of 10 s; its last feature map in time."""
+    """CLAP's audio tower: a Swin transformer over one picture of the mel spectrogram of 10 s; its last
+    feature map in time."""
     audio = config.audio_config
     seconds, rate = float(about.get("max_length_s", 10)), int(about.get("sampling_rate", 48_000))
     stages = len(audio.depths)
@@ -91,7 +94,8 @@ def clap(config: Any, about: Values) -> Geometry:
 
 
 def over_patches(x: Float[Tensor, "chunk position dim"], at: Geometry) -> Float[Tensor, "chunk frame dim"]:
-    """The mean over frequency of patches that are counted frequency by frequency, without the tokens before them."""
+    """The mean over frequency of patches that are counted frequency by frequency, without the tokens
+    before them."""
     patches, count = x[:, at.leading :], (x.shape[1] - at.leading) // at.bands
     return patches.reshape(x.shape[0], at.bands, count, x.shape[2]).mean(dim=1)
 
@@ -149,8 +153,9 @@ FAMILIES: Mapping[str, Family] = {
 
 
 def family_of(model_type: str, where: str) -> Family:
-    """The family of a config's `model_type`. Raises BackboneError, naming `where`, for one that is not in the table but in
-    `transformers` and takes waves through convolutions as wav2vec 2.0 does: those are tried as they are."""
+    """The family of a config's `model_type`. Raises BackboneError, naming `where`, for one that is not in the
+    table but in `transformers` and takes waves through convolutions as wav2vec 2.0 does: those are tried as
+    they are."""
     if model_type in FAMILIES:
         return FAMILIES[model_type]
     from transformers import CONFIG_MAPPING

@@ -158,7 +158,8 @@ class Encoder(nn.Module):
 
 
 class Hubert(LayeredBackbone):
-    """A HuBERT encoder as a backbone. The first convolution computes in float32, every other part in the dtype of its weights."""
+    """A HuBERT encoder as a backbone. The first convolution computes in float32, every other part in the
+    dtype of its weights."""
 
     layer_prefix = "encoder.layers."
 

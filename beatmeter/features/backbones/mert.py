@@ -45,7 +45,8 @@ KNOWN = {
 
 
 def open_checkpoint(folder: Path) -> Checkpoint | TransformersCheckpoint:
-    """The checkpoint in `folder`: of our own encoder where its architecture is that of HuBERT, of transformers' where it is another."""
+    """The checkpoint in `folder`: of our own encoder where its architecture is that of HuBERT, of
+    transformers' where it is another."""
     values, _ = read_settings(folder)
     if values.get("model_type", "hubert") in FAMILY:
         return Checkpoint.open(folder)
@@ -62,7 +63,8 @@ def load(
     depth: int | None = None,
     weights: bool = True,
 ) -> Hubert | TransformersBackbone:
-    """The checkpoint `name`, frozen, in evaluation mode; without `weights` only its outline (`Checkpoint.outline`).
+    """The checkpoint `name`, frozen, in evaluation mode; without `weights` only its outline
+    (`Checkpoint.outline`).
 
     `normalise="auto"` does what the checkpoint's preprocessor says. Layers after `depth` are not kept. Raises
     BackboneError for what cannot be fetched, read or trusted.

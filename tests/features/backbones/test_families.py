@@ -61,7 +61,8 @@ def states(backbone: LayeredBackbone, waves: Tensor, last: int | None = None) ->
 
 
 def theirs(folder: Path, waves: Tensor) -> list[Tensor]:
-    """Every layer's states as transformers gives them, by its own classes; the last one is `last_hidden_state`."""
+    """Every layer's states as transformers gives them, by its own classes; the last one is
+    `last_hidden_state`."""
     kind = json.loads((folder / "config.json").read_text())["model_type"]
     model = transformers.AutoModel.from_pretrained(folder).eval()
     extractor = transformers.AutoFeatureExtractor.from_pretrained(folder)
@@ -187,7 +188,8 @@ def test_slow_frames_are_not_pooled_by_lag(folders: dict[str, Path]) -> None:
 def test_every_setting_that_moves_states_moves_the_fingerprint(
     folders: dict[str, Path], tmp_path: Path
 ) -> None:
-    """Another head count, another epsilon, another mel floor: the weights are the same, the features are not."""
+    """Another head count, another epsilon, another mel floor: the weights are the same, the features are
+    not."""
 
     def fingerprint(folder: Path) -> str:
         return feature_spec(
