@@ -151,10 +151,12 @@ def feature_spec(backbone: Backbone, config: FeatureConfig, compute_dtype: str) 
 
 def chunk_spec(backbone: Backbone, overlap: float = 0.0) -> ChunkSpec:
     """Chunks whose frames follow each other without a gap: as many hops as the backbone takes at a time, plus
-    the samples that the last frame needs. With an `overlap` (seconds, rounded to frames) neighbours share frames, and no more than a
+    the samples that the last frame needs. With an `overlap` (seconds, rounded to frames) neighbours share
+    frames, and no more than a
     frame at the end of a track is left over."""
     whole, shared = (
-        round(s * backbone.sample_rate / backbone.hop) * backbone.hop for s in (backbone.chunk_seconds, overlap)
+        round(s * backbone.sample_rate / backbone.hop) * backbone.hop
+        for s in (backbone.chunk_seconds, overlap)
     )
     return ChunkSpec(
         sample_rate=backbone.sample_rate,

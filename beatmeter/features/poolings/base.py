@@ -154,7 +154,8 @@ def pooled_frames(parts: Sequence[tuple[int, int]], device: torch.device) -> Int
 
 
 def rows_fit(step: float, full: float, seconds: float, overlap: float) -> bool:
-    """Whether rows of `step` frames of `full` Hz never cross chunks of `seconds`: a chunk has a whole number of them, or
+    """Whether rows of `step` frames of `full` Hz never cross chunks of `seconds`: a chunk has a whole
+    number of them, or
     where chunks share `overlap` seconds, one begins in the first half of what they share."""
     shared, rows = round(overlap * full), round(seconds * full) / step
     return shared // 2 >= math.ceil(step) - 1 if shared else abs(rows - round(rows)) < 1e-9
