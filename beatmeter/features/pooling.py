@@ -66,11 +66,13 @@ class Encoder(nn.Module):
     def forward(self, waves: Float[Tensor, "chunk sample"], arrangement: Arrangement) -> dict[str, Tensor]:
         """Rows (row, layer, *axes) of every pooling, float32, in the order of the chunks or windows of the
         batch."""
-        found: dict[str, list[Tensor]] = {p.name: [] for p in self.spec.poolings}
+        found: dict[str, list[Tensor]] = {
+            p.spec.name: [p(waves, arrangement)] if p.of_waves else [] for p in self._each()
+        }
 
         def visit(layer: int, states: Tensor) -> None:
             for p in self._each():
-                if layer in p.spec.layers:
+                if layer in p.spec.layers and not p.of_waves:
                     found[p.spec.name].append(p(states, arrangement))
 
         self.backbone(waves, visit, last=self.spec.last_layer)

@@ -226,6 +226,7 @@ BRANCHES: Mapping[str, type[StatsBranch] | type[LagBranch] | type[FramesBranch]]
     "stats": StatsBranch,
     "lag": LagBranch,
     "frames": FramesBranch,
+    "mel": FramesBranch,
 }
 
 

@@ -196,9 +196,9 @@ def test_poolings_under_their_own_names_do_not_move_the_fingerprint_of_plain_one
 @pytest.mark.parametrize(
     ("pooling", "message"),
     [
-        ("leg", "Choose from: stats, lag, frames, harmony, chroma"),
-        ("beats=leg", "Choose from: stats, lag, frames, harmony, chroma"),
-        ("beats=stats@25", "Only frames and chroma have a rate"),
+        ("leg", "Choose from: stats, lag, frames, harmony, chroma, mel"),
+        ("beats=leg", "Choose from: stats, lag, frames, harmony, chroma, mel"),
+        ("beats=stats@25", "Only frames, chroma, mel have a rate"),
         ("beats=frames@0", "cannot have 0 Hz"),
         ("beats=frames@1.2.3", "is not a rate"),
         ("a.b=frames", "is not possible"),
@@ -219,3 +219,21 @@ def test_what_a_backbone_cannot_give_is_refused(pooling: str, message: str) -> N
         feature_spec(
             load_backbone("spectral"), FeatureConfig(backbone="spectral", poolings=(pooling,)), "float32"
         )
+
+
+def test_mel_keeps_the_level_that_a_backbone_normalises_away() -> None:
+    """And its rises see an onset, whatever the backbone."""
+    model = load_backbone("embedded")
+    config = FeatureConfig(backbone="embedded", poolings=("mel@25", "frames:2@25"))
+    encoder = Encoder(model, feature_spec(model, config, "float32")).eval()
+    wave = torch.from_numpy(wave_of(5.0))[None]
+    wave[:, : 2 * RATE] *= 0.001
+    layout = Layout.of(wave.shape[1], encoder.spec)
+    arrangement = Arrangement.of(layout, 1)
+    with torch.inference_mode():
+        loud, soft = encoder(wave, arrangement), encoder(wave / 4, arrangement)
+    level, rise = loud["mel"][:, 0].split(64, dim=1)
+    fall = level - soft["mel"][:, 0, :64]
+    assert float((fall[2 * 25 + 2 :] - np.log(4)).abs().max()) < 0.01
+    assert int(rise.mean(dim=1).argmax()) == 2 * 25, "the row in which the music sets in"
+    assert float((loud["frames"] - soft["frames"]).abs().max()) < 1e-3

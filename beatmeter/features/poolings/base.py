@@ -63,7 +63,8 @@ class Pooling(nn.Module, ABC):
     time, on which another tempo is a shift; mean and standard deviation are shared along it, so that it
     stays one, and features may be shifted along it. `joins`: a row joins several chunks, which then go
     through the backbone together. `rate`: rows a second where the settings say nothing else, None for the
-    rate that all poolings of frames have.
+    rate that all poolings of frames have. `of_waves`: rows are made of the audio itself, and no layer is
+    read.
     """
 
     kind: ClassVar[str]
@@ -71,6 +72,7 @@ class Pooling(nn.Module, ABC):
     tempo_axis: ClassVar[bool] = False
     joins: ClassVar[bool] = False
     rate: ClassVar[float | None] = None
+    of_waves: ClassVar[bool] = False
 
     def __init__(self, spec: PoolingSpec, backbone: Backbone | None = None) -> None:
         """`backbone` makes the states that `forward` and `pool_runs` read; all the rest is asked for without

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -70,3 +71,17 @@ def join(parts: Sequence[Mapping[str, Tensor]], names: Iterable[str]) -> dict[st
             [part[name + TIMES][i][m] for part, i, m in tracks],
         )
     return joined
+
+
+def row_centres(features: Mapping[str, Tensor]) -> list[Float[np.ndarray, " time"]]:
+    """The middle of every row of each track in seconds, without padding, of the first sequence among the
+    features."""
+    name = next(key.removesuffix(TIMES) for key in features if key.endswith(TIMES))
+    middles, mask = features[name + TIMES].mean(dim=2).cpu().numpy(), features[name + MASK].cpu().numpy()
+    return [row[kept] for row, kept in zip(middles, mask, strict=True)]
+
+
+def of_times(centres: Float[np.ndarray, " time"]) -> dict[str, Tensor]:
+    """The entries of a sequence of one track whose rows have these centres, without values."""
+    times = torch.from_numpy(np.stack([centres, centres], axis=1))[None]
+    return {TIMES: times, MASK: torch.ones(times.shape[:2], dtype=torch.bool)}
