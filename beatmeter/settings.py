@@ -77,8 +77,8 @@ class SplitConfig:
             raise ConfigError(f"split.val + split.test = {self.val + self.test:g} leaves nothing to train on")
 
 
-POOLING_KINDS = ("stats", "lag", "frames", "harmony", "chroma")
-WITH_RATE = ("frames", "chroma")
+POOLING_KINDS = ("stats", "lag", "frames", "harmony", "chroma", "mel")
+WITH_RATE = ("frames", "chroma", "mel")
 _POOLING = re.compile(
     r"(?:(?P<name>[a-z][a-z0-9_-]*)=)?(?P<kind>[a-z]+)(?::(?P<layers>[^@:]+))?(?:@(?P<rate>[0-9.]+))?"
 )
@@ -114,7 +114,7 @@ class NamedPooling:
         if rate is not None and (match["kind"] not in WITH_RATE or not 0 < rate <= 1000):
             raise ConfigError(
                 f"features.poolings: {text!r} cannot have {rate:g} Hz",
-                f"Only frames and chroma have a rate, above 0 and up to 1000 Hz. {form}",
+                f"Only {', '.join(WITH_RATE)} have a rate, above 0 and up to 1000 Hz. {form}",
             )
         return cls(
             match["name"] or match["kind"], match["kind"], (match["layers"] or "").replace("+", ","), rate
@@ -131,7 +131,8 @@ class FeatureConfig:
     poolings: tuple[str, ...] = option(
         ("stats", "lag"),
         "stats (mean, max per chunk), lag (log-lag autocorrelation), frames, harmony (any key and tempo), "
-        "chroma; NAME=KIND:LAYERS@RATE is one of its own, as in beats=frames:2+4@25",
+        "chroma, mel (log-mel bands of the audio as it is); NAME=KIND:LAYERS@RATE is one of its own, "
+        "as in beats=frames:2+4@25",
     )
     statistics: tuple[str, ...] = option(("mean", "max"), "what stats pooling keeps: mean, max, std")
     window: int = option(6, "chunks joined into one lag window; 6 chunks are 30 s")
@@ -225,6 +226,9 @@ class TaskConfig:
     weighting: Literal["balanced", "none"] = option(
         "balanced", "weight of a positive: negatives / positives of its class on the train split, or 1"
     )
+    frame_loss: Literal["shift_tolerant", "dilated"] = option(
+        "shift_tolerant", "of tasks on frames: forgive peaks that are a little off, or widen the targets"
+    )
     weight_cap: float = option(100.0, "largest weight of a positive")
 
     def __post_init__(self) -> None:
@@ -258,11 +262,17 @@ class HeadConfig:
     channels: int = option(64, "convolution channels over lag")
     kernel: int = option(5, "convolution kernel over lag")
     dilations: tuple[int, ...] = option((1, 2, 4, 8, 16), "dilations of the convolutions over lag")
+    over_time: Literal["tcn", "transformer"] = option(
+        "tcn", "how tasks on frames look along time: dilated convolutions, or attention between all rows"
+    )
+    attention_layers: int = option(3, "layers of the transformer over time")
     noise: float = option(0.0, "Gaussian noise on the standardised features while training, in deviations")
 
     def __post_init__(self) -> None:
-        _positive(self, "hidden", "channels", "kernel")
-        _at_most(self, hidden=16_384, channels=4096, kernel=1001, dilations=4096, noise=1000)
+        _positive(self, "hidden", "channels", "kernel", "attention_layers")
+        _at_most(
+            self, hidden=16_384, channels=4096, kernel=1001, dilations=4096, noise=1000, attention_layers=64
+        )
         if len(self.dilations) > 64 or min(self.dilations, default=1) < 1:
             raise ConfigError(f"dilations must be above zero, and 64 at most, not {len(self.dilations)}")
         _fraction(self, "dropout")

@@ -161,7 +161,6 @@ def write_curves(path: Path, curves: Curves) -> str:
     try:
         described = to_json(about, ensure_ascii=False, indent=None) + "\n"
         sidecar(path).unlink(missing_ok=True)
-        path.with_suffix(".csv").unlink(missing_ok=True)
         write_bytes(path, data)
         write_text(sidecar(path), described)
     except UnicodeEncodeError as error:

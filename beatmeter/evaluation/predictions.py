@@ -170,10 +170,8 @@ def file_of(where: StrPath, split: str | None = None) -> tuple[Path, str | None]
         return where, split
     wanted = split or "test"
     path = where / "predictions" / f"{wanted}.csv"
-    if not path.exists() and path.with_suffix(".npz").exists():
-        path = path.with_suffix(".npz")
     if not path.exists():
-        there = sorted(p.stem for p in (where / "predictions").glob("*.*") if p.suffix in (".csv", ".npz"))
+        there = sorted(p.stem for p in (where / "predictions").glob("*.csv"))
         known = (
             f"It has predictions for: {', '.join(there)}."
             if there

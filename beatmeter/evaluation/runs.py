@@ -43,9 +43,9 @@ LAST_EPOCH = 10**9
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Paths of a run: `config.toml` (what differs from the defaults), `run.json`, `epochs.jsonl`, `best` and
-    `last` checkpoints, `predictions/<split>.csv` (.npz for curves), `evaluation/<split>.json` and `.txt`,
-    `split.csv`, `excluded.csv`, `tensorboard/`."""
+    """Paths of a run: `config.toml` (what differs from the defaults), `run.json`, `epochs.jsonl`, `best`
+    and `last` checkpoints, `predictions/<split>.csv` (and `<split>.curves.npz`), `evaluation/<split>.json`
+    and `.txt`, `split.csv`, `excluded.csv`, `tensorboard/`."""
 
     path: Path
 
@@ -88,10 +88,11 @@ class RunFolder:
         return self.path / "evaluation" / f"{split}.json"
 
     def predictions(self, split: str) -> Path:
-        """The file of a split: a table, or the .npz of a task that predicts curves."""
-        table = self.path / "predictions" / f"{split}.csv"
-        curves = table.with_suffix(".npz")
-        return curves if curves.exists() and not table.exists() else table
+        return self.path / "predictions" / f"{split}.csv"
+
+    def curves(self, split: str) -> Path:
+        """What a task on frames predicts before it is decoded."""
+        return self.path / "predictions" / f"{split}.curves.npz"
 
     @classmethod
     def create(cls, path: StrPath, config: RunConfig) -> RunFolder:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from beatmeter.errors import RunError
 from beatmeter.evaluation.runs import RunFolder
-from beatmeter.features.poolings.sequences import real_rows
+from beatmeter.features.poolings.sequences import of_times, real_rows, row_centres
 from beatmeter.learning import checkpoints
 from beatmeter.learning.gradients import joint_step, separable_step
 from beatmeter.learning.history import History
@@ -34,7 +34,7 @@ from beatmeter.runtime.distributed import ALONE, Ranks
 from beatmeter.runtime.progress import SILENT, Reporter
 from beatmeter.schema import Items, Track
 from beatmeter.settings import RunConfig
-from beatmeter.tasks import State, Targets, Task, chosen_by
+from beatmeter.tasks import FrameOutputs, State, Task, Truth, chosen_by
 from beatmeter.tasks.heads import draw_from, layer_weights, mix_parameters, own_parameters
 
 Report = Callable[[str], None]
@@ -57,8 +57,11 @@ class Model:
 
     def outputs(
         self, tracks: Sequence[Track], size: int, progress: Callable[[int], object] = lambda n: None
-    ) -> np.ndarray:
-        """Outputs (track, name) without gradients, in evaluation mode; processes share the work."""
+    ) -> np.ndarray | FrameOutputs:
+        """Outputs (track, name), or of frames, without gradients, in evaluation mode; processes share the
+        work."""
+        if self.task.output.resolution == "frame":
+            return self._frame_outputs(tracks, size, progress)
         found = torch.zeros((len(tracks), len(self.task.output.names)), device=self.device)
         self.head.eval()
         self.source.encoder.eval()
@@ -71,12 +74,29 @@ class Model:
         self.ranks.add([found])
         result: np.ndarray = found.cpu().numpy()
         if not np.isfinite(result).all():
-            bad = tracks[int((~np.isfinite(result).all(axis=1)).argmax())]
-            raise RunError(
-                f"the model gives values that are not finite, first for track {bad.id} (on {self.device})",
-                "Use --set features.dtype=float32.",
-            )
+            raise _not_finite(tracks[int((~np.isfinite(result).all(axis=1)).argmax())], self.device)
         return result
+
+    def _frame_outputs(
+        self, tracks: Sequence[Track], size: int, progress: Callable[[int], object]
+    ) -> FrameOutputs:
+        own: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self.head.eval()
+        self.source.encoder.eval()
+        with torch.inference_mode():
+            for batch in self.source.batches(
+                tracks, in_order(len(tracks), size)[self.ranks.index :: self.ranks.count]
+            ):
+                features = self.source.features(batch)
+                values = self.head(features).float().cpu().numpy()
+                for i, row, times in zip(batch.index, values, row_centres(features), strict=True):
+                    own[int(i)] = row[: len(times)], times
+                progress(len(batch.index))
+        every = {i: pair for process in self.ranks.gather(own) for i, pair in process.items()}
+        for i, track in enumerate(tracks):
+            if not np.isfinite(every[i][0]).all():
+                raise _not_finite(track, self.device)
+        return FrameOutputs(*(tuple(every[i][k] for i in range(len(tracks))) for k in range(2)))
 
     def predict(
         self, tracks: Sequence[Track], split: str, size: int, meta: dict[str, Any] | None = None
@@ -100,6 +120,13 @@ class Model:
         if adapter or not partly:
             with named(where):
                 self.source.load_adapter_state(adapter)
+
+
+def _not_finite(track: Track, device: torch.device) -> RunError:
+    return RunError(
+        f"the model gives values that are not finite, first for track {track.id} (on {device})",
+        "Use --set features.dtype=float32.",
+    )
 
 
 @dataclass
@@ -169,7 +196,7 @@ def fit(
     model, config, folder, t = run.model, run.config, run.folder, run.config.training
     size = model.source.step_size(t)
     optimiser = optimiser_for(model, config)
-    targets = tensors_of(model.task.targets(train), model.device)
+    targets = model.task.truth(train, model.device)
     after = None
     if resume and os.path.lexists(folder.last):
         tensors, after = checkpoints.read(
@@ -224,7 +251,7 @@ def train_epoch(
     model: Model,
     optimiser: torch.optim.Optimizer,
     train: Sequence[Track],
-    targets: tuple[Tensor, Tensor],
+    targets: Truth,
     config: RunConfig,
     epoch: int,
     size: int,
@@ -251,15 +278,19 @@ def train_epoch(
     batches = source.batches(train, parts, seed=(config.seed, epoch))
     shifts = draw_shifts(len(train), (config.seed, epoch), config.augment.lag_shift)
 
+    heard: list[
+        Mapping[str, Tensor]
+    ] = []  # the features of the part at hand: of sequences they hold the times
+
     def outputs(part: Part) -> Tensor:
         by = None if shifts is None else shifts[part.batch.index]
         features = shifted(source.features(part.batch), source.spec, by)
+        heard[:] = [features]
         draw_from(model.head, generator.manual_seed(head_seed(config.seed, epoch, part.step)), part.rows)
         return cast(Tensor, model.head(features))
 
     def loss(found: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
-        at = at.to(found.device)
-        return task.loss(found, targets[0][at], targets[1][at], model.state)
+        return task.loss(found, *targets.of(at, heard[0]), model.state)
 
     def parts_of(step: int) -> Iterator[tuple[Part, Tensor]]:
         size = len(steps[step])
@@ -307,13 +338,6 @@ def head_seed(seed: int, epoch: int, step: int) -> int:
     return epoch_seed(seed, epoch, 1, step)
 
 
-def tensors_of(targets: Targets, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Targets and their mask (track, name) on a device."""
-    return torch.from_numpy(targets.values).float().to(device), torch.from_numpy(
-        np.ascontiguousarray(targets.mask)
-    ).to(device)
-
-
 def optimiser_steps(task: Task, train: Sequence[Track], config: RunConfig, epoch: int) -> list[np.ndarray]:
     """Positions of the tracks of every optimiser step of an epoch."""
     rng = np.random.default_rng((config.seed, epoch))
@@ -333,12 +357,20 @@ def validate(model: Model, val: Sequence[Track], size: int) -> dict[str, Any]:
     return judge(model.task, model.state, val, model.outputs(val, size))
 
 
-def judge(task: Task, state: State, val: Sequence[Track], outputs: np.ndarray) -> dict[str, Any]:
-    """The same from outputs (track, name)."""
-    total, count = task.loss(
-        torch.from_numpy(outputs), *tensors_of(task.targets(val), torch.device("cpu")), state
-    )
-    return {"loss": float(total) / max(float(count), 1e-12), **task.figures(task.decode(outputs, val, "val"))}
+def judge(
+    task: Task, state: State, val: Sequence[Track], outputs: np.ndarray | FrameOutputs
+) -> dict[str, Any]:
+    """The same from outputs (track, name), or of frames."""
+    truth, cpu = task.truth(val, torch.device("cpu")), torch.arange(len(val))
+    if isinstance(outputs, FrameOutputs):
+        pairs = [
+            task.loss(torch.from_numpy(values)[None], *truth.of(cpu[i : i + 1], of_times(times)), state)
+            for i, (values, times) in enumerate(zip(outputs.values, outputs.times, strict=True))
+        ]
+        total, count = (float(sum(float(x) for x in part)) for part in zip(*pairs, strict=True))
+    else:
+        total, count = map(float, task.loss(torch.from_numpy(outputs), *truth.of(cpu, {}), state))
+    return {"loss": total / max(count, 1e-12), **task.figures(task.decode(outputs, val, "val"))}
 
 
 def describe_epoch(task: Task, line: dict[str, Any], epochs: int, better: bool, first: bool) -> str:

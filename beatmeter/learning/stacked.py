@@ -34,12 +34,11 @@ from beatmeter.learning.loop import (
     judge,
     optimiser_steps,
     schedule,
-    tensors_of,
 )
 from beatmeter.learning.sources import Source, in_order
 from beatmeter.runtime.progress import Tick, untold
 from beatmeter.schema import Track
-from beatmeter.tasks import chosen_by
+from beatmeter.tasks import TrackTruth, chosen_by
 from beatmeter.tasks.heads import (
     Stackable,
     draw_apart,
@@ -223,7 +222,7 @@ def fit_stacked(
         if member.config.head.standardise:
             fit_standardisation(member.model, train, source.step_size(member.config.training))
     stack = Stack(sorted(members, key=lambda m: (m.config.seed, m.config.augment.lag_shift)))
-    targets = tensors_of(members[0].model.task.targets(train), stack.device)
+    targets = cast(TrackTruth, members[0].model.task.truth(train, stack.device))
     histories = [
         History(m.folder, m.about, m.config.training, chosen_by(m.model.task, m.config.training.select))
         for m in stack.members
@@ -282,7 +281,7 @@ def fit_stacked(
 
 
 def _epoch(
-    stack: Stack, source: Source, train: Sequence[Track], targets: tuple[Tensor, Tensor], epoch: int
+    stack: Stack, source: Source, train: Sequence[Track], targets: TrackTruth, epoch: int
 ) -> tuple[Tensor, Tensor]:
     """One pass of every head over the train split: mean losses (head,) and mean gradient norms (head,)."""
     members = stack.members

@@ -33,7 +33,7 @@ from beatmeter.runtime.distributed import ALONE, Ranks
 from beatmeter.runtime.paths import StrPath, as_names, as_path, as_paths
 from beatmeter.runtime.places import Places
 from beatmeter.runtime.progress import SILENT, Reporter
-from beatmeter.schema import SPLITS, FeatureSpec, Track
+from beatmeter.schema import SPLITS, Curves, FeatureSpec, Items, Track
 from beatmeter.settings import RunConfig
 from beatmeter.tasks import Task, chosen_by, open_task
 
@@ -264,7 +264,7 @@ def evaluate(
         if ready.split(split):
             predictions = model.predict(ready.split(split), split, size, meta)
             if model.ranks.main:
-                write_records(folder.predictions(prefix + split), predictions)
+                _write(model.task, folder, prefix + split, predictions)
     if not model.ranks.main:
         return Outcome(folder, {})
     validation = read_records(folder.predictions("val")) if folder.predictions("val").exists() else None
@@ -278,6 +278,18 @@ def evaluate(
             artifacts.write_json(folder.evaluation(prefix + split), found[split].to_json())
             atomic.write_text(folder.evaluation(prefix + split).with_suffix(".txt"), text_of(found[split]))
     return Outcome(folder, found)
+
+
+def _write(task: Task, folder: RunFolder, name: str, predictions: Items) -> None:
+    """Write what was predicted; of curves also what is decoded from them, which is what everything else
+    reads."""
+    if not isinstance(predictions, Curves):
+        write_records(folder.predictions(name), predictions)
+        return
+    write_records(folder.curves(name), predictions)
+    own = folder.curves("val")
+    validation = read_records(own) if own.exists() and name != "val" else None
+    write_records(folder.predictions(name), task.answers(predictions, validation))
 
 
 def _about(config: RunConfig, ready: Prepared, folder: RunFolder) -> dict[str, Any]:

@@ -2,17 +2,29 @@
 
 from beatmeter.errors import ConfigError, nearest
 from beatmeter.settings import RunConfig
-from beatmeter.tasks.base import LOSS, Choice, Output, State, Targets, Task
+from beatmeter.tasks.base import (
+    LOSS,
+    Choice,
+    FrameOutputs,
+    Output,
+    State,
+    Targets,
+    Task,
+    TrackTruth,
+    Truth,
+)
 from beatmeter.tasks.meter import MeterTask
 from beatmeter.tasks.multiclass import MulticlassTask
 from beatmeter.tasks.multilabel import MultilabelTask
 from beatmeter.tasks.regression import RegressionTask
+from beatmeter.tasks.structure.beats import BeatsTask
 
 TASKS: dict[str, type[Task]] = {
     "meter": MeterTask,
     "multiclass": MulticlassTask,
     "multilabel": MultilabelTask,
     "regression": RegressionTask,
+    "beats": BeatsTask,
 }
 
 
@@ -39,4 +51,17 @@ def chosen_by(task: Task, select: str) -> Choice:
     return known[select]
 
 
-__all__ = ["LOSS", "TASKS", "Choice", "Output", "State", "Targets", "Task", "chosen_by", "open_task"]
+__all__ = [
+    "LOSS",
+    "TASKS",
+    "Choice",
+    "FrameOutputs",
+    "Output",
+    "State",
+    "Targets",
+    "Task",
+    "TrackTruth",
+    "Truth",
+    "chosen_by",
+    "open_task",
+]

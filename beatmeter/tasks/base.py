@@ -11,9 +11,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -44,6 +45,40 @@ class Targets:
 
     values: Float[np.ndarray, "track name"]
     mask: Bool[np.ndarray, "track name"]
+
+
+class Truth(Protocol):
+    """What the tracks of a split should give, asked for batch by batch."""
+
+    def of(self, at: Int[Tensor, " track"], features: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Values and mask for the outputs of the tracks at these positions, which have these features."""
+        ...
+
+
+class TrackTruth(NamedTuple):
+    """Targets (track, name) and their mask on a device."""
+
+    values: Tensor
+    mask: Tensor
+
+    def of(self, at: Int[Tensor, " track"], features: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        at = at.to(self.values.device)
+        return self.values[at], self.mask[at]
+
+
+@dataclass(frozen=True)
+class FrameOutputs:
+    """Outputs of frames, track by track: `values` (time, name) and `times` (time,), the centres of the rows
+    in seconds."""
+
+    values: tuple[Float[np.ndarray, "time name"], ...]
+    times: tuple[Float[np.ndarray, " time"], ...]
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, part: slice) -> FrameOutputs:
+        return FrameOutputs(self.values[part], self.times[part])
 
 
 @dataclass(frozen=True)
@@ -96,6 +131,12 @@ class Task(ABC):
     def targets(self, tracks: Sequence[Track]) -> Targets:
         """What the tracks should give. Raises DataError for a label that the task does not know."""
 
+    def truth(self, tracks: Sequence[Track], device: torch.device) -> Truth:
+        """The targets of the tracks as the training loop asks for them."""
+        found = self.targets(tracks)
+        values, mask = torch.from_numpy(found.values), torch.from_numpy(np.ascontiguousarray(found.mask))
+        return TrackTruth(values.float().to(device), mask.to(device))
+
     @abstractmethod
     def study(self, train: Sequence[Track]) -> State:
         """What the loss needs of the train split (class weights, means)."""
@@ -116,9 +157,9 @@ class Task(ABC):
     @abstractmethod
     def loss(
         self,
-        outputs: Float[Tensor, "track name"],
-        targets: Float[Tensor, "track name"],
-        mask: Bool[Tensor, "track name"],
+        outputs: Float[Tensor, "track *time name"],
+        targets: Float[Tensor, "track *time name"],
+        mask: Bool[Tensor, "track *time name"],
         state: State,
     ) -> tuple[Tensor, Tensor]:
         """Sum of the losses, and how many there are; both are added up over an optimiser step before they are
@@ -135,13 +176,18 @@ class Task(ABC):
     @abstractmethod
     def decode(
         self,
-        outputs: Float[np.ndarray, "track name"],
+        outputs: Any,
         tracks: Sequence[Track],
         split: str = "",
         meta: Mapping[str, Any] | None = None,
     ) -> Items:
-        """Outputs to predictions: the only way from a head to answers, in training, evaluation and prediction
-        alike."""
+        """Outputs, (track, name) or `FrameOutputs`, to predictions: the only way from a head to answers, in
+        training, evaluation and prediction alike."""
+
+    def answers(self, predictions: Items, validation: Items | None = None) -> Items:
+        """What is judged and shown: the predictions themselves, or what a task on frames decodes from its
+        curves, with thresholds from those of the `validation` split."""
+        return predictions
 
     @abstractmethod
     def evaluate(self, predictions: Items, validation: Items | None = None) -> Evaluation | Assessment:

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from beatmeter.errors import DataError, SchemaError
-from beatmeter.evaluation.predictions import open_predictions, read_predictions, sidecar
-from beatmeter.evaluation.records import open_records, read_records, write_records
+from beatmeter.evaluation.predictions import read_predictions, sidecar
+from beatmeter.evaluation.records import read_records, write_records
 from beatmeter.schema import Curves, MarkList, Marks, as_curves, as_marks
 
 
@@ -175,8 +175,3 @@ def test_what_needs_scores_of_classes_says_so(tmp_path: Path) -> None:
         read_predictions(_written(tmp_path, curves()))
     with pytest.raises(DataError, match="holds marks, and scores of classes"):
         read_predictions(_written(tmp_path, marks()))
-    run = tmp_path / "run"
-    write_records(run / "predictions" / "test.csv", curves())
-    assert isinstance(open_records(run), Curves)
-    with pytest.raises(DataError, match="holds curves"):
-        open_predictions(run)

@@ -16,7 +16,7 @@ from beatmeter.errors import FingerprintError, RunError
 from beatmeter.evaluation.predictions import read_predictions
 from beatmeter.evaluation.runs import RunFolder
 from beatmeter.learning import checkpoints
-from beatmeter.learning.loop import Model, fit_standardisation, optimiser_for, tensors_of, train_epoch
+from beatmeter.learning.loop import Model, fit_standardisation, optimiser_for, train_epoch
 from beatmeter.learning.sources import Source, open_source
 from beatmeter.learning.training import evaluate_run, run
 from beatmeter.runtime.config import change
@@ -156,7 +156,7 @@ def test_accumulated_batches_move_the_weights_as_one_large_batch_does(
             if isinstance(getattr(module, "dropout", None), float):
                 module.dropout = 0.0
         optimiser = optimiser_for(model, cfg)
-        targets = tensors_of(task.targets(tracks), CPU)
+        targets = task.truth(tracks, CPU)
         train_epoch(model, optimiser, tracks, targets, cfg, 1, batch)
         states.append(model.tensors())
     for other in states[1:]:

@@ -15,13 +15,13 @@ from beatmeter.datasets.synthetic import SynthPlan, synthesise
 from beatmeter.errors import ConfigError
 from beatmeter.evaluation.records import read_records
 from beatmeter.learning import checkpoints
-from beatmeter.learning.loop import Model, optimiser_for, tensors_of, train_epoch
+from beatmeter.learning.loop import Model, optimiser_for, train_epoch
 from beatmeter.learning.training import Prepared, evaluate_run, prepare, run
 from beatmeter.runtime.config import change
 from beatmeter.runtime.progress import SILENT
-from beatmeter.schema import Items, ValuePredictions, as_classes
+from beatmeter.schema import Curves, Items, Marks, ValuePredictions, as_classes
 from beatmeter.settings import RunConfig
-from beatmeter.tasks import TASKS, chosen_by, open_task
+from beatmeter.tasks import TASKS, FrameOutputs, chosen_by, open_task
 
 CPU = torch.device("cpu")
 CASES: dict[str, dict[str, Any]] = {
@@ -35,11 +35,21 @@ CASES: dict[str, dict[str, Any]] = {
         "targets": "targets.csv",
     },
 }
+FRAMES: dict[str, dict[str, Any]] = {  # what tasks on frames read
+    "beats": {
+        "features": {"overlap": 1.0, "poolings": ("beats=frames:2+4@25", "mel@25")},
+        "head": {"poolings": ("beats", "mel"), "channels": 8, "dilations": (1, 4)},
+    }
+}
 REGIMES = ("frozen", "streamed")
 
 
 def said(record: Items) -> np.ndarray:
-    """(item, name) what a model says, whatever the record."""
+    """(item, ...) what a model says, whatever the record."""
+    if isinstance(record, Marks):
+        return np.array([len(m) + m.starts.sum() for m in record.marks])
+    if isinstance(record, Curves):
+        return np.stack(record.values)
     return record.values if isinstance(record, ValuePredictions) else as_classes(record).scores
 
 
@@ -73,7 +83,7 @@ def settings(request: pytest.FixtureRequest, music: Path, tmp_path: Path) -> Run
         "head": {"poolings": ("stats",), "hidden": 16},
         "training": {"epochs": 2, "head_lr": 1e-3, "batch": 4, "accumulation": 2},
     }
-    return change(RunConfig(), values)
+    return change(change(RunConfig(), values), FRAMES.get(task, {}))
 
 
 def test_every_task_has_a_case() -> None:
@@ -127,7 +137,7 @@ def test_any_split_of_a_step_into_batches_gives_the_same_gradient(settings: RunC
                 module.p = 0.0
         tracks = ready.split("train")[:8]
         optimiser = optimiser_for(model, cfg)
-        train_epoch(model, optimiser, tracks, tensors_of(model.task.targets(tracks), CPU), cfg, 1, size)
+        train_epoch(model, optimiser, tracks, model.task.truth(tracks, CPU), cfg, 1, size)
         gradients.append(
             [p.grad.clone() for g in optimiser.param_groups for p in g["params"] if p.grad is not None]
         )
@@ -144,7 +154,9 @@ def test_outputs_become_predictions_with_the_ids_and_targets_of_the_tracks(setti
     model, ready = model_of(settings)
     tracks = ready.split("train")
     outputs = model.outputs(tracks, 4)
-    assert outputs.shape == (len(tracks), len(model.task.output.names))
+    for one in outputs.values if isinstance(outputs, FrameOutputs) else [outputs[0]]:
+        assert one.shape[-1] == len(model.task.output.names)
+    assert len(outputs) == len(tracks)
     record = model.task.decode(outputs, tracks, "train")
     assert record.ids == tuple(t.id for t in tracks)
     one = model.task.decode(outputs[:1], tracks[:1], "train")

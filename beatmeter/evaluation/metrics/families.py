@@ -16,11 +16,12 @@ import numpy as np
 
 from beatmeter.evaluation.metrics import multilabel as multi
 from beatmeter.evaluation.metrics import primary as acc
+from beatmeter.evaluation.metrics import structure
 from beatmeter.evaluation.metrics import values as val
 from beatmeter.evaluation.metrics.checks import Array, Value, ratio, unbox, weigh
 from beatmeter.evaluation.metrics.confidence import primary_ece
 from beatmeter.evaluation.metrics.intervals import REPLICATES, Estimate, bootstrap, interval, share
-from beatmeter.schema import ClassPredictions, Items, ValuePredictions
+from beatmeter.schema import ClassPredictions, Items, Marks, ValuePredictions
 
 SHUFFLES = 100  # permutations behind the null system that answers at random
 
@@ -144,10 +145,26 @@ def of_values(p: ValuePredictions) -> tuple[FamilyMetric, ...]:
     return tuple(found)
 
 
+def of_marks(marks: Marks) -> tuple[FamilyMetric, ...]:
+    """F of beats and downbeats, where the truth holds some."""
+    found = []
+    for name, (of, title, _) in structure.BEAT_METRICS.items():
+        each = structure.per_item(name)
+
+        def counts(m: Marks, each: structure.PerItem = each) -> Array:
+            known: Array = ~np.isnan(each(m))
+            return known
+
+        found.append(FamilyMetric(name, title, "higher", _of_items(each), counts, each, of=of))
+    return tuple(found) if structure.of_beats(marks) else ()
+
+
 def metrics_of(record: Items) -> tuple[FamilyMetric, ...]:
     """The metrics of a record, by its kind."""
     if isinstance(record, ValuePredictions):
         return of_values(record)
+    if isinstance(record, Marks):
+        return of_marks(record)
     return MULTICLASS if isinstance(record, ClassPredictions) and record.exclusive else MULTILABEL
 
 
@@ -168,6 +185,8 @@ def estimate_of(metric: FamilyMetric, record: Items, replicates: int = REPLICATE
 def null_systems(record: Items, constant: Array | None, seed: int = 0) -> Mapping[str, list[Items]]:
     """Systems that heard nothing, as records: the `constant` answer of the train split (mean, shares of the
     classes) for every item, and the record's own answers in SHUFFLES random orders."""
+    if isinstance(record, Marks):
+        return {"shuffled": [structure.of_another(record)], "steady": [structure.steady(record)]}
     name = "values" if isinstance(record, ValuePredictions) else "scores"
     said = np.asarray(getattr(record, name))
     random = np.random.default_rng(seed)

@@ -22,9 +22,13 @@ from beatmeter.evaluation.metrics.families import (
 )
 from beatmeter.evaluation.metrics.primary import confusion_matrix
 from beatmeter.evaluation.report.evaluation import Evaluation, findings_json
-from beatmeter.schema import ClassPredictions, Finding, Items, ValuePredictions
+from beatmeter.schema import ClassPredictions, Finding, Items, Marks, ValuePredictions
 
-NULLS = {"constant": "the constant answer of the train split", "shuffled": "its own answers in random order"}
+NULLS = {
+    "constant": "the constant answer of the train split",
+    "shuffled": "its own answers in random order",
+    "steady": "a metronome: a beat every half second, bars of four",
+}
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,11 @@ class Assessment:
         p = self.predictions
         return {
             "split": p.split,
-            "record": "value" if isinstance(p, ValuePredictions) else "class",
+            "record": "value"
+            if isinstance(p, ValuePredictions)
+            else "marks"
+            if isinstance(p, Marks)
+            else "class",
             "names": list(names_of(p)),
             "items": len(p),
             "groups": len(set(p.groups)),

@@ -1,0 +1,1 @@
+"""Tasks on frames: what happens when in a track."""

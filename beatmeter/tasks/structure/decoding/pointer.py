@@ -1,0 +1,192 @@
+"""Beats and bars by a pointer that moves through bars of hidden length and kind, and reads both curves
+(Whiteley, Cemgil and Godsill, ISMIR 2006; Krebs, Boeck and Widmer, ISMIR 2015), as a Viterbi search over
+beats instead of frames.
+
+A state is a beat: where it lies (`FINE` rows a row), the place it has in which kind of bar, and the mean
+length of a beat at that moment. The next beat follows after the length that its place has in the bar. A
+path collects the log-odds of the beat curve at its beats and of the downbeat curve at its first places,
+against the track's own mean, and pays for every change of tempo by the log of the ratio, and for a change
+of the kind of bar."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from beatmeter.tasks.structure.decoding.patterns import Pattern, patterns
+from beatmeter.tasks.structure.decoding.peaks import refined
+
+FINE = 2  # places of a beat per row of the curves
+LARGEST = 6.0  # log-odds count up to here
+NEVER = -1e9
+
+
+@dataclass(frozen=True)
+class PointerSettings:
+    """What a path may do and what it pays. Times in seconds; costs in nats."""
+
+    beats: tuple[float, float] = (0.2, 2.2)  # shortest and longest mean length of a beat in a bar
+    bars: tuple[float, float] = (0.7, 10.0)
+    lengths: int = 64  # of a beat, log-spaced
+    change: float = 30.0  # times |log ratio| of neighbouring lengths
+    other_bar: float = 12.0  # for another kind of bar
+    prior: float = 2.0  # weight of the log-probability of a kind of bar
+    downbeat: float = 1.0  # weight of the downbeat curve against the beat curve
+    skipped: float = 0.5  # for each second before the first beat
+
+
+@dataclass(frozen=True)
+class Beats:
+    """`times` (beat,) seconds, `places` (beat,) in the bar from 1, `scores` (beat,) of the beat curve, and
+    the `meter` of most bars."""
+
+    times: Float[np.ndarray, " beat"]
+    places: Int[np.ndarray, " beat"]
+    scores: Float[np.ndarray, " beat"]
+    meter: str
+
+
+NO_BEATS = Beats(np.zeros(0), np.zeros(0, int), np.zeros(0), "")
+
+
+def find_bars(
+    curves: Float[np.ndarray, "time 2"],
+    rate: float,
+    start: float = 0.0,
+    prior: Mapping[str, float] | None = None,
+    settings: PointerSettings = PointerSettings(),
+) -> Beats:
+    """Beats and their places from curves (time, beat and downbeat) of probabilities at `rate` Hz, the first
+    row at `start` seconds. `prior` are probabilities of the meters, by class."""
+    if len(curves) < 2 or not (curves[:, 0] > 0).any():
+        return NO_BEATS
+    kinds = patterns(prior)
+    odds = _log_odds(curves)
+    fine = np.linspace(0, len(odds) - 1, FINE * (len(odds) - 1) + 1)
+    beat, down = (np.interp(fine, np.arange(len(odds)), column) for column in odds.T)
+    path = _Search(kinds, rate * FINE, settings).best(beat, settings.downbeat * down)
+    if not path:
+        return NO_BEATS
+    frames, places, which = (np.array(column) for column in zip(*path, strict=True))
+    rows = _on_peaks(curves[:, 0], frames / FINE)
+    scores = np.interp(rows, np.arange(len(curves)), curves[:, 0])
+    meter = kinds[int(np.bincount(which).argmax())].meter
+    return Beats(start + rows / rate, places + 1, scores, meter)
+
+
+def _log_odds(curves: Float[np.ndarray, "time 2"]) -> Float[np.ndarray, "time 2"]:
+    """Log-odds of every row against those of the mean of its curve."""
+    p = np.clip(curves.astype(float), 1e-4, 1 - 1e-4)
+    mean = p.mean(axis=0)
+    found: np.ndarray = np.clip(np.log(p / (1 - p)) - np.log(mean / (1 - mean)), -LARGEST, LARGEST)
+    return found
+
+
+def _on_peaks(
+    curve: Float[np.ndarray, " time"], rows: Float[np.ndarray, " beat"]
+) -> Float[np.ndarray, " beat"]:
+    """Each beat on the peak of the curve within a row of it, between rows by a parabola; where there is
+    none it stays."""
+    near = np.clip(np.rint(rows).astype(int)[:, None] + np.array([0, -1, 1]), 0, len(curve) - 1)
+    top = near[np.arange(len(rows)), curve[near].argmax(axis=1)]
+    inside = (top > 0) & (top < len(curve) - 1)
+    peak = inside & (curve[top] >= curve[np.maximum(top - 1, 0)])
+    peak &= curve[top] >= curve[np.minimum(top + 1, len(curve) - 1)]
+    moved = np.where(peak, top + refined(curve, top), rows)
+    found: np.ndarray = np.maximum.accumulate(moved)
+    return np.where(np.diff(found, prepend=-1.0) > 0.5, found, rows)
+
+
+class _Search:
+    """The best path through kinds of bars; states are (length, place), the places of all kinds one after
+    the other."""
+
+    def __init__(self, kinds: list[Pattern], rate: float, settings: PointerSettings) -> None:
+        self.settings = settings
+        sizes = np.array([len(kind.beats) for kind in kinds])
+        self.first = np.cumsum(sizes) - sizes
+        self.last = self.first + sizes - 1
+        self.kind = np.repeat(np.arange(len(kinds)), sizes)
+        self.before = np.arange(sizes.sum()) - 1
+        self.before[self.first] = self.last
+        self.place = np.arange(sizes.sum()) - self.first[self.kind]
+        self.lengths = np.geomspace(*settings.beats, settings.lengths)
+        beats = np.concatenate([kind.beats for kind in kinds])
+        seconds = self.lengths[:, None] * beats
+        bars = self.lengths[:, None] * sizes[self.kind]
+        fits = (bars >= settings.bars[0]) & (bars <= settings.bars[1]) & (seconds >= 0.6 * settings.beats[0])
+        self.barred = np.where(fits, 0.0, NEVER)
+        self.rows = np.maximum(1, np.rint(seconds * rate).astype(int))  # until the beat after each place
+        self.step = settings.change * float(np.log(self.lengths[1] / self.lengths[0]))
+        weights = np.array([kind.weight for kind in kinds])
+        self.chance = settings.prior * np.log(weights / weights.sum())[self.kind]
+        self.wait = settings.skipped / rate
+
+    def best(
+        self, beat: Float[np.ndarray, " row"], down: Float[np.ndarray, " row"]
+    ) -> list[tuple[int, int, int]]:
+        """Row, place and kind of bar of every beat."""
+        lengths, places = self.barred.shape
+        depth = int(self.rows.max()) + 1
+        left = np.full(
+            (depth, lengths, places), NEVER, np.float32
+        )  # scores of leaving a beat, by row modulo depth
+        came = np.zeros((len(beat), lengths, places), np.uint8)  # length before a change, in each row
+        other = np.zeros(
+            (len(beat), lengths, len(self.first)), np.uint8
+        )  # kind of bar before, at first places
+        begun = np.zeros((len(beat), lengths, places), bool)
+        index = np.arange(lengths, dtype=np.float32)[:, None]
+        slope = np.float32(self.step) * index
+        behind = self.rows[:, self.before]
+        every, at = np.arange(lengths)[:, None], self.before[None, :]
+        own = np.arange(len(self.first))
+        ladder = np.broadcast_to(np.arange(lengths, dtype=np.uint8)[:, None], (lengths, places))
+        top, end = NEVER, None
+        start_score = (self.chance + self.barred).astype(np.float32)
+        for row in range(len(beat)):
+            arrived = left[(row - behind) % depth, every, at]
+            if row < depth:
+                arrived = np.where(behind <= row, arrived, NEVER)
+            closing = arrived[:, self.first]  # from the last place of the same kind
+            best_kind = (closing + self.chance[self.first]).argmax(axis=1)
+            through = closing[np.arange(lengths), best_kind][:, None] - self.settings.other_bar
+            switch = through > closing
+            other[row] = np.where(switch, best_kind[:, None], own)
+            arrived[:, self.first] = np.where(switch, through, closing)
+            fresh = start_score - np.float32(self.wait * row)
+            begun[row] = fresh > arrived
+            score = np.maximum(arrived, fresh) + np.float32(beat[row]) + self.barred.astype(np.float32)
+            score[:, self.first] += np.float32(down[row])
+            up = np.maximum.accumulate(score + slope, axis=0)
+            from_up = np.maximum.accumulate(np.where(score + slope >= up, ladder, 0), axis=0)
+            falling = (score - slope)[::-1]
+            low = np.maximum.accumulate(falling, axis=0)
+            from_low = lengths - 1 - np.maximum.accumulate(np.where(falling >= low, ladder, 0), axis=0)[::-1]
+            rise, fall = up - slope, low[::-1] + slope
+            left[row % depth] = np.maximum(rise, fall)
+            came[row] = np.where(rise >= fall, from_up, from_low)
+            highest = float(score.max()) - self.wait * (len(beat) - 1 - row)
+            if highest >= top:
+                top, end = highest, (row, *divmod(int(score.argmax()), places))
+        return self._trace(end, came, other, begun)
+
+    def _trace(
+        self, end: tuple[int, int, int] | None, came: np.ndarray, other: np.ndarray, begun: np.ndarray
+    ) -> list[tuple[int, int, int]]:
+        path = []
+        at = end
+        while at is not None:
+            row, length, place = at
+            path.append((row, int(self.place[place]), int(self.kind[place])))
+            if begun[row, length, place]:
+                break
+            before = int(self.before[place])
+            if self.place[place] == 0:
+                before = int(self.last[other[row, length, self.kind[place]]])
+            row -= int(self.rows[length, before])
+            at = None if row < 0 else (row, int(came[row, length, before]), before)
+        return path[::-1]
