@@ -1,7 +1,7 @@
-"""What a search costs next to a plain product and top-k in float32, in processor seconds of one thread, and what recall it has.
+"""What a search costs next to a plain product and top-k, in processor seconds of one thread, and its recall.
 
-Once as a test, small: `pytest benchmarks/bench_index.py`. Timed, over a million vectors: `make bench PART=index`.
-"""
+Once as a test, small: `pytest benchmarks/bench_index.py`. Timed, over a million vectors: `make bench
+PART=index`."""
 
 from __future__ import annotations
 
@@ -63,7 +63,9 @@ def _measure(bench: Bench, folder: Path, n: int) -> None:
         "inverted lists": lambda: index.search(queries, K, exact=False),
     }
     truth = (wanted @ vectors.T).topk(K, dim=1).indices.tolist()
-    recall = {exact: _shared(index.search(queries, K, exact=exact).rows.tolist(), truth) for exact in (True, False)}
+    recall = {
+        exact: _shared(index.search(queries, K, exact=exact).rows.tolist(), truth) for exact in (True, False)
+    }
     assert recall[True] == 1.0
     assert recall[False] > 0.8
     seconds: dict[str, list[float]] = {name: [] for name in ways}
@@ -73,14 +75,39 @@ def _measure(bench: Bench, folder: Path, n: int) -> None:
         for name, way in ways.items():
             seconds[name].append(spent(way))
     title = f"{QUERIES} queries among {n:,} vectors of {DIM} numbers, processor seconds of one thread"
-    note = f"Recall@{K}: exact 1.000, inverted lists {recall[False]:.3f} ({index.cells['probes']} lists read)." if index.cells else ""
+    note = (
+        f"Recall@{K}: exact 1.000, inverted lists {recall[False]:.3f} ({index.cells['probes']} lists read)."
+        if index.cells
+        else ""
+    )
     for ours in ("exact", "inverted lists"):
-        bench.judge(title if ours == "exact" else f"{title}: inverted lists", seconds, "torch.topk, float32", ours, QUERIES, "queries", note=note)
+        bench.judge(
+            title if ours == "exact" else f"{title}: inverted lists",
+            seconds,
+            "torch.topk, float32",
+            ours,
+            QUERIES,
+            "queries",
+            note=note,
+        )
     for name, most in (("exact", 6.0), ("inverted lists", 1.5)) if n == 1_000_000 else ():
         bench.record(Fact("index", f"one of {title}: {name}", 1e3 * min(seconds[name]) / QUERIES, "ms", most))
     if n == 1_000_000:
-        bench.record(Fact("index", f"building the inverted lists of {n:,} vectors, processor seconds", built, "s", 60.0))
-        bench.record(Fact("index", f"recall@{K} of the inverted lists, {n:,} vectors", recall[False], "", 0.95, "at least"))
+        bench.record(
+            Fact(
+                "index", f"building the inverted lists of {n:,} vectors, processor seconds", built, "s", 60.0
+            )
+        )
+        bench.record(
+            Fact(
+                "index",
+                f"recall@{K} of the inverted lists, {n:,} vectors",
+                recall[False],
+                "",
+                0.95,
+                "at least",
+            )
+        )
 
 
 def _shared(found: list[list[int]], right: list[list[int]]) -> float:

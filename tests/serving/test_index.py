@@ -1,4 +1,4 @@
-"""The index: exact against a plain product, inverted lists against exact, changes that are killed, files that are damaged."""
+"""The index: exact against a plain product, lists against exact, changes that are killed, damaged files."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ def vectors(n: int, seed: int = 0, towards: float = 0.0) -> np.ndarray:
 
 
 def entries(n: int, seed: int = 0, name: str = "t", towards: float = 0.0) -> Entries:
-    return Entries([f"{name}{i}" for i in range(n)], vectors(n, seed, towards), groups=[f"g{i // 4}" for i in range(n)])
+    return Entries(
+        [f"{name}{i}" for i in range(n)], vectors(n, seed, towards), groups=[f"g{i // 4}" for i in range(n)]
+    )
 
 
 def plain(x: np.ndarray, q: np.ndarray, k: int) -> np.ndarray:
@@ -75,7 +77,9 @@ def test_adding_in_parts_and_removing_is_one_index(tmp_path: Path) -> None:
         assert index.add(made.take(np.arange(at, at + 100))) == 100
     assert len(list((tmp_path / "i").glob("shard-*"))) < 8  # small shards are merged
     q = vectors(10, 1)
-    np.testing.assert_array_equal(index.search(q, 5).ids, np.array([[f"t{i}" for i in row] for row in plain(made.vectors, q, 5)]))
+    np.testing.assert_array_equal(
+        index.search(q, 5).ids, np.array([[f"t{i}" for i in row] for row in plain(made.vectors, q, 5)])
+    )
     assert index.add(made) == 0  # again: nothing new
     gone = {name for row in index.search(q, 3).ids for name in row}
     assert index.remove([*sorted(gone), "never there"]) == len(gone)
@@ -192,14 +196,20 @@ def test_damage_is_named(tmp_path: Path) -> None:
     file.write_bytes(whole)
     manifest = tmp_path / "i" / "index.json"
     text = manifest.read_text()
-    for broken, said in (("{", "not valid JSON"), ("{}", "missing"), (text.replace('"format": 1', '"format": 9'), "format 9")):
+    for broken, said in (
+        ("{", "not valid JSON"),
+        ("{}", "missing"),
+        (text.replace('"format": 1', '"format": 9'), "format 9"),
+    ):
         manifest.write_text(broken)
         with pytest.raises(DataError, match=said):
             Index.open(tmp_path / "i")
 
 
 @pytest.mark.parametrize("step", range(12))
-def test_a_change_that_is_killed_leaves_the_index_of_before_or_after(tmp_path: Path, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_change_that_is_killed_leaves_the_index_of_before_or_after(
+    tmp_path: Path, step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Every place where a change touches the disk, in turn: everything after it never happens."""
     index = Index.create(tmp_path / "i", DIM)
     index.add(entries(64))
@@ -218,7 +228,13 @@ def test_a_change_that_is_killed_leaves_the_index_of_before_or_after(tmp_path: P
         return call
 
     with monkeypatch.context() as patch:
-        for where, name in ((os, "fsync"), (Path, "rename"), (Path, "replace"), (Path, "mkdir"), (atomic, "write_bytes")):
+        for where, name in (
+            (os, "fsync"),
+            (Path, "rename"),
+            (Path, "replace"),
+            (Path, "mkdir"),
+            (atomic, "write_bytes"),
+        ):
             patch.setattr(where, name, counted(getattr(where, name)))
         with contextlib.suppress(Killed):
             index.add(entries(20, 5, "u"))
@@ -256,7 +272,9 @@ def test_a_shard_is_never_larger_than_its_limit(tmp_path: Path, monkeypatch: pyt
     q = vectors(6, 4)
     right = [[f"t{i}" for i in row] for row in plain(made.vectors, q, 8)]
     assert index.search(q, 8).ids == right
-    assert all(record["rows"] <= 256 for record in json.loads((tmp_path / "i" / "index.json").read_text())["shards"])
+    assert all(
+        record["rows"] <= 256 for record in json.loads((tmp_path / "i" / "index.json").read_text())["shards"]
+    )
     index.build_cells(recall=1.0)
     assert index.search(q, 8, exact=False).ids == right
     assert index.search(q, 8).ids == right

@@ -1,12 +1,12 @@
 """The index: a folder of shards under one manifest, which is replaced whole with every change.
 
-index.json     the shards with the size and checksum of every file, removed rows, cells; what it does not name is not there
+index.json     the shards with the size and checksum of every file; what it does not name is not there
 shard-*/       see `shards.py`
 gone-*.npy     removed rows of a shard
 cells-*.npy    centroids, and where the rows of each cell of a shard begin
 
-A change writes new files, then the manifest, then takes the old files away: killed at any moment it leaves the index of before or
-after. One process changes an index at a time; others go on reading what they opened.
+A change writes new files, then the manifest, then takes the old files away: killed at any moment it leaves
+the index of before or after. One process changes an index at a time; others go on reading what they opened.
 """
 
 from __future__ import annotations
@@ -26,9 +26,28 @@ from beatmeter.runtime.artifacts import read_json, require, write_json
 from beatmeter.runtime.lock import held
 from beatmeter.runtime.paths import StrPath, as_path
 from beatmeter.runtime.progress import SILENT, Reporter
-from beatmeter.serving.index.cells import ROUNDS, SAMPLE, assign, cell_count, choose_probes, in_cells, learn_centroids, search_cells
+from beatmeter.serving.index.cells import (
+    ROUNDS,
+    SAMPLE,
+    assign,
+    cell_count,
+    choose_probes,
+    in_cells,
+    learn_centroids,
+    search_cells,
+)
 from beatmeter.serving.index.scan import QUERIES, Query, search_all
-from beatmeter.serving.index.shards import REMEDY, SHARD_ROWS, Entries, Shard, hash_of, open_array, open_shard, write_array, write_shard
+from beatmeter.serving.index.shards import (
+    REMEDY,
+    SHARD_ROWS,
+    Entries,
+    Shard,
+    hash_of,
+    open_array,
+    open_shard,
+    write_array,
+    write_shard,
+)
 
 FORMAT = 1
 MANIFEST = "index.json"
@@ -45,8 +64,8 @@ _SHAPE = {
 
 
 class Hits(NamedTuple):
-    """What a search found, best first: `ids` and `rows` of every query with their `scores`. A query of an approximate search may
-    have fewer ids than there are columns; -1 and -inf then fill its row."""
+    """What a search found, best first: `ids` and `rows` of every query with their `scores`. A query of an
+    approximate search may have fewer ids than there are columns; -1 and -inf then fill its row."""
 
     ids: list[list[str]]
     scores: Float32[np.ndarray, "query hit"]
@@ -54,13 +73,18 @@ class Hits(NamedTuple):
 
 
 class Index:
-    """Vectors with ids, spans and groups, searched by inner product (the cosine, for unit vectors). Make one by `create`, `open`."""
+    """Vectors with ids, spans and groups, searched by inner product (the cosine, for unit vectors). Make one
+    by `create`, `open`."""
 
-    def __init__(self, root: Path, manifest: Mapping[str, Any], shards: Sequence[Shard], centroids: np.ndarray | None) -> None:
+    def __init__(
+        self, root: Path, manifest: Mapping[str, Any], shards: Sequence[Shard], centroids: np.ndarray | None
+    ) -> None:
         self.root, self._manifest = root, manifest
         self._take(manifest, shards, centroids)
 
-    def _take(self, manifest: Mapping[str, Any], shards: Sequence[Shard], centroids: np.ndarray | None) -> None:
+    def _take(
+        self, manifest: Mapping[str, Any], shards: Sequence[Shard], centroids: np.ndarray | None
+    ) -> None:
         self._manifest, self._shards, self._centroids = manifest, list(shards), centroids
         self._origin = np.array(manifest["origin"], np.float32)
         self._scales: tuple[np.ndarray, list[np.ndarray]] | None = None
@@ -68,20 +92,23 @@ class Index:
 
     @classmethod
     def create(cls, root: StrPath, dim: int) -> Self:
-        """A new, empty index of vectors of `dim` numbers. Raises DataError where there is one, or anything else, already."""
+        """A new, empty index of vectors of `dim` numbers. Raises DataError where there is one, or anything
+        else, already."""
         root = as_path(root)
         if dim < 1:
             raise DataError(f"vectors of {dim} numbers cannot be kept")
         if root.exists() and (not root.is_dir() or any(root.iterdir())):
-            raise DataError(f"{shown(root)} is there already", "Open it with Index.open, or name another folder.")
+            raise DataError(
+                f"{shown(root)} is there already", "Open it with Index.open, or name another folder."
+            )
         root.mkdir(parents=True, exist_ok=True)
         write_json(root / MANIFEST, {"format": FORMAT, "dim": dim, "origin": [0.0] * dim, "shards": []})
         return cls.open(root)
 
     @classmethod
     def open(cls, root: StrPath, check: bool = True) -> Self:
-        """The index in a folder. With `check` every byte is compared with its checksum, else only sizes are. Raises DataError that
-        names the file which is missing or damaged."""
+        """The index in a folder. With `check` every byte is compared with its checksum, else only sizes are.
+        Raises DataError that names the file which is missing or damaged."""
         root = as_path(root)
         manifest, shards, centroids = _opened(root, check)
         return cls(root, manifest, shards, centroids)
@@ -100,7 +127,8 @@ class Index:
 
     @property
     def cells(self) -> Mapping[str, Any] | None:
-        """What is known of the inverted lists: `probes`, and the `recall` at `k` that was measured over `rows`; None without."""
+        """What is known of the inverted lists: `probes`, and the `recall` at `k` that was measured over
+        `rows`; None without."""
         found: Mapping[str, Any] | None = self._manifest.get("cells")
         return found
 
@@ -126,7 +154,14 @@ class Index:
         for number in np.unique(owner).tolist():
             mine, shard = np.flatnonzero(owner == number), self._shards[number]
             inside = (at[mine] - self._firsts[number]).tolist()
-            parts.append(Entries(shard.names("ids", inside), shard.vectors[inside], shard.arrays["spans"][inside], shard.names("groups", inside)))
+            parts.append(
+                Entries(
+                    shard.names("ids", inside),
+                    shard.vectors[inside],
+                    shard.arrays["spans"][inside],
+                    shard.names("groups", inside),
+                )
+            )
             places.append(mine)
         if not parts:
             return Entries([], np.zeros((0, self.dim), np.float32))
@@ -135,33 +170,56 @@ class Index:
     def _vectors(self, rows: np.ndarray) -> Float32[np.ndarray, "row dim"]:
         """The vectors of rows in ascending order."""
         ends = np.searchsorted(rows, self._firsts)
-        return np.concatenate([s.vectors[rows[a:b] - f] for s, f, a, b in zip(self._shards, self._firsts, ends, ends[1:], strict=False)])
+        return np.concatenate(
+            [
+                s.vectors[rows[a:b] - f]
+                for s, f, a, b in zip(self._shards, self._firsts, ends, ends[1:], strict=False)
+            ]
+        )
 
     # search
 
-    def search(self, vectors: Float[np.ndarray, "query dim"], k: int = 10, exact: bool = True, normalise: bool = False) -> Hits:
-        """The min(k, rows) best rows of every query, best first, equal ones in the order in which they were added.
+    def search(
+        self,
+        vectors: Float[np.ndarray, "query dim"],
+        k: int = 10,
+        exact: bool = True,
+        normalise: bool = False,
+    ) -> Hits:
+        """The min(k, rows) best rows of every query, best first, equal ones in the order in which they were
+        added.
 
-        `exact=False` reads only the cells that `build_cells` chose for a recall, and all rows that were added since; without cells it is
-        exact. `normalise` gives scores as standard deviations above the mean score of that row over all rows, its own included:
-        rows that are near to everything (hubs) lose their advantage. Raises DataError for queries of another width or that are not
-        finite.
-        """
+        `exact=False` reads only the cells that `build_cells` chose for a recall, and all rows that were added
+        since; without cells it is exact. `normalise` gives scores as standard deviations above the mean score
+        of that row over all rows, its own included: rows that are near to everything (hubs) lose their
+        advantage. Raises DataError for queries of another width or that are not finite."""
         wanted = np.ascontiguousarray(np.atleast_2d(np.asarray(vectors)), np.float32)
         if wanted.ndim != 2 or wanted.shape[1] != self.dim:
-            raise DataError(f"queries have {wanted.shape[-1]} numbers, the index has {self.dim}", "Embed them by the same model.")
+            raise DataError(
+                f"queries have {wanted.shape[-1]} numbers, the index has {self.dim}",
+                "Embed them by the same model.",
+            )
         if not np.isfinite(wanted).all():
             raise DataError("a query holds values that are not finite")
         if k < 1:
             raise DataError(f"k = {k} neighbours cannot be searched", "k is 1 or more.")
         most = min(k, len(self))
         if not most or not len(wanted):
-            return Hits([[] for _ in wanted], np.zeros((len(wanted), most), np.float32), np.zeros((len(wanted), most), np.int64))
-        parts = [self._search(wanted[i : i + QUERIES], most, exact, normalise) for i in range(0, len(wanted), QUERIES)]
+            return Hits(
+                [[] for _ in wanted],
+                np.zeros((len(wanted), most), np.float32),
+                np.zeros((len(wanted), most), np.int64),
+            )
+        parts = [
+            self._search(wanted[i : i + QUERIES], most, exact, normalise)
+            for i in range(0, len(wanted), QUERIES)
+        ]
         rows, scores = np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
         return Hits(self._ids(rows), scores, rows)
 
-    def _search(self, wanted: np.ndarray, k: int, exact: bool, normalise: bool) -> tuple[np.ndarray, np.ndarray]:
+    def _search(
+        self, wanted: np.ndarray, k: int, exact: bool, normalise: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
         query = Query(wanted, self._origin)
         if normalise:
             mean, scales = self._hubness()
@@ -174,12 +232,19 @@ class Index:
         owner = np.searchsorted(self._firsts, rows, side="right") - 1
         found: list[list[str]] = []
         for mine, whose in zip(rows.tolist(), owner.tolist(), strict=True):
-            found.append([self._shards[s].names("ids", [row - int(self._firsts[s])])[0] for row, s in zip(mine, whose, strict=True) if row >= 0])
+            found.append(
+                [
+                    self._shards[s].names("ids", [row - int(self._firsts[s])])[0]
+                    for row, s in zip(mine, whose, strict=True)
+                    if row >= 0
+                ]
+            )
         return found
 
     def _hubness(self) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Mean of all vectors m, and 1 / standard deviation of the scores of every row over all rows, by shard. With their covariance C
-        the mean score of x is m.x and its variance x.C.x: no matrix of rows times rows is needed."""
+        """Mean of all vectors m, and 1 / standard deviation of the scores of every row over all rows, by
+        shard. With their covariance C the mean score of x is m.x and its variance x.C.x: no matrix of rows
+        times rows is needed."""
         if self._scales is None:
             total, products = np.zeros(self.dim), np.zeros((self.dim, self.dim))
             for block in self._blocks():
@@ -209,13 +274,16 @@ class Index:
     # changes
 
     def add(self, entries: Entries) -> int:
-        """Keep these too; how many are new. What is there already with the same id, span and vector counts for nothing, so that adding
-        twice is safe.
+        """Keep these too; how many are new. What is there already with the same id, span and vector counts
+        for nothing, so that adding twice is safe.
 
-        Raises DataError for vectors of another width, and for an id with a span that is there with another vector.
-        """
+        Raises DataError for vectors of another width, and for an id with a span that is there with another
+        vector."""
         if len(entries) and entries.vectors.shape[1] != self.dim:
-            raise DataError(f"the vectors have {entries.vectors.shape[1]} numbers, the index has {self.dim}", "Embed them by the same model.")
+            raise DataError(
+                f"the vectors have {entries.vectors.shape[1]} numbers, the index has {self.dim}",
+                "Embed them by the same model.",
+            )
         with self._changing():
             fresh = self._fresh(entries)
             if len(fresh):
@@ -228,7 +296,9 @@ class Index:
         _, first = np.unique(hashes, return_index=True)
         if len(first) < len(hashes):
             again = np.setdiff1d(np.arange(len(hashes)), first)[0]
-            raise DataError(f"{shown(entries.ids[again])} is to be added twice", "Id and span together name one vector.")
+            raise DataError(
+                f"{shown(entries.ids[again])} is to be added twice", "Id and span together name one vector."
+            )
         old = np.zeros(len(hashes), bool)
         for shard in self._shards:
             there = np.flatnonzero(np.isin(shard.arrays["hashes"], hashes) & ~shard.gone)
@@ -236,16 +306,22 @@ class Index:
             for row in there.tolist():
                 i = int(order[np.searchsorted(hashes, shard.arrays["hashes"][row], sorter=order)])
                 if not np.array_equal(shard.vectors[row], entries.vectors[i]):
-                    raise DataError(f"{shown(entries.ids[i])} is in the index with another vector", "Remove it first, then add it again.")
+                    raise DataError(
+                        f"{shown(entries.ids[i])} is in the index with another vector",
+                        "Remove it first, then add it again.",
+                    )
                 old[i] = True
         return entries.take(np.flatnonzero(~old))
 
     def _append(self, fresh: Entries) -> None:
-        """As new shards; small shards at the end are written again together with them, so that there are never many."""
+        """As new shards; small shards at the end are written again together with them, so that there are
+        never many."""
         records = [dict(s.record) for s in self._shards]
         origin = self._origin if self._shards else fresh.vectors.mean(axis=0)
         parts = [fresh]
-        while records and "cells" not in records[-1] and records[-1]["rows"] <= 2 * len(parts[-1]) < SHARD_ROWS:
+        while (
+            records and "cells" not in records[-1] and records[-1]["rows"] <= 2 * len(parts[-1]) < SHARD_ROWS
+        ):
             last = self._shards[len(records) - 1]
             records.pop()
             parts.insert(0, last.entries())
@@ -256,7 +332,8 @@ class Index:
         self._replace({**self._manifest, "origin": origin.tolist(), "shards": records})
 
     def remove(self, names: Sequence[str], spans: Float[np.ndarray, "row 2"] | None = None) -> int:
-        """Forget these ids with all their spans, or only these `spans`, one per id; how many rows went. Unknown ones count for nothing.
+        """Forget these ids with all their spans, or only these `spans`, one per id; how many rows went.
+        Unknown ones count for nothing.
 
         A shard that has lost more than a quarter of its rows is written again without them.
         """
@@ -265,7 +342,9 @@ class Index:
                 at = self.rows_of(names)
             else:
                 ends = np.where(np.isnan(spans), -1.0, spans).tolist()
-                wanted = np.array([hash_of(n, s, e) for n, (s, e) in zip(names, ends, strict=True)], np.uint64)
+                wanted = np.array(
+                    [hash_of(n, s, e) for n, (s, e) in zip(names, ends, strict=True)], np.uint64
+                )
                 kept = [np.isin(s.arrays["hashes"], wanted) & ~s.gone for s in self._shards]
                 at = np.flatnonzero(np.concatenate([*kept, np.zeros(0, bool)]))
             if not len(at):
@@ -293,17 +372,24 @@ class Index:
         arrays[name] = write_array(self.root / f"{name}.npy", np.flatnonzero(gone))
         return [{**shard.record, "gone": name}]
 
-    def build_cells(self, recall: float = 0.95, k: int = 10, seed: int = 0, progress: Reporter = SILENT) -> Mapping[str, Any]:
-        """Lay the rows in the order of inverted lists, choose how many lists a search reads for a recall@k, and write beside them
-        the recall that was measured on rows that did not choose. What was removed goes for good.
+    def build_cells(
+        self, recall: float = 0.95, k: int = 10, seed: int = 0, progress: Reporter = SILENT
+    ) -> Mapping[str, Any]:
+        """Lay the rows in the order of inverted lists, choose how many lists a search reads for a recall@k,
+        and write beside them the recall that was measured on rows that did not choose. What was removed goes
+        for good.
 
         Gives what `cells` says. Raises DataError for an empty index, or a recall outside (0, 1].
         """
         if not 0 < recall <= 1 or k < 1:
-            raise DataError(f"a recall of {recall:g} at k = {k} cannot be chosen for", "For instance recall=0.95, k=10.")
+            raise DataError(
+                f"a recall of {recall:g} at k = {k} cannot be chosen for", "For instance recall=0.95, k=10."
+            )
         with self._changing():
             if not len(self):
-                raise DataError(f"{shown(self.root)} is empty: there is nothing to lay out", "Add vectors first.")
+                raise DataError(
+                    f"{shown(self.root)} is empty: there is nothing to lay out", "Add vectors first."
+                )
             with progress.track("laying out", ROUNDS + 3, "steps") as tick:
                 self._lay_out(recall, k, seed, tick)
         assert self.cells is not None
@@ -311,11 +397,18 @@ class Index:
 
     def _lay_out(self, recall: float, k: int, seed: int, tick: Callable[[float], object]) -> None:
         rng = np.random.default_rng(seed)
-        live = np.concatenate([first + np.flatnonzero(~s.gone) for first, s in zip(self._firsts, self._shards, strict=False)])
+        live = np.concatenate(
+            [first + np.flatnonzero(~s.gone) for first, s in zip(self._firsts, self._shards, strict=False)]
+        )
         count = min(cell_count(len(live)), len(live))
         sample = self._vectors(np.sort(rng.choice(live, min(SAMPLE * count, len(live)), replace=False)))
         centroids = learn_centroids(sample, count, seed, tick)
-        cells = np.concatenate([assign(self._vectors(live[i : i + SHARD_ROWS]), centroids) for i in range(0, len(live), SHARD_ROWS)])
+        cells = np.concatenate(
+            [
+                assign(self._vectors(live[i : i + SHARD_ROWS]), centroids)
+                for i in range(0, len(live), SHARD_ROWS)
+            ]
+        )
         order, ends = in_cells(cells, count)
         arrays: dict[str, Any] = {}
         middle = f"cells-{secrets.token_hex(8)}"
@@ -331,7 +424,13 @@ class Index:
         opened = _mapped(self.root, manifest, False)
         probes, measured = choose_probes(opened, self._origin, centroids, recall, k, seed)
         tick(2)
-        about = {"centroids": middle, "probes": probes, "recall": round(measured, 4), "k": k, "rows": len(self)}
+        about = {
+            "centroids": middle,
+            "probes": probes,
+            "recall": round(measured, 4),
+            "k": k,
+            "rows": len(self),
+        }
         self._replace({**manifest, "cells": about})
 
     @contextmanager
@@ -343,7 +442,9 @@ class Index:
 
     def _replace(self, manifest: Mapping[str, Any]) -> None:
         used = {manifest["cells"]["centroids"]} if manifest.get("cells") else set()
-        used |= {record[what] for record in manifest["shards"] for what in ("gone", "cells") if what in record}
+        used |= {
+            record[what] for record in manifest["shards"] for what in ("gone", "cells") if what in record
+        }
         arrays = {name: size for name, size in manifest.get("arrays", {}).items() if name in used}
         manifest = {**manifest, "arrays": arrays}
         write_json(self.root / MANIFEST, manifest)
@@ -359,13 +460,19 @@ def _opened(root: Path, check: bool) -> tuple[dict[str, Any], list[Shard], np.nd
     """Manifest, shards and centroids; read again where another process has just replaced the files."""
     path = root / MANIFEST
     if not path.exists():
-        what = f"{shown(root)} is no index: it has no {MANIFEST}" if root.exists() else f"there is no folder {shown(root)}"
+        what = (
+            f"{shown(root)} is no index: it has no {MANIFEST}"
+            if root.exists()
+            else f"there is no folder {shown(root)}"
+        )
         raise DataError(what, "Make one with Index.create.")
     for attempt in range(_TRIES):
         manifest = read_json(path, DataError, REMEDY)
         require(manifest, _SHAPE, shown(path), DataError, REMEDY)
         if manifest["format"] != FORMAT or len(manifest["origin"]) != manifest["dim"]:
-            raise DataError(f"{shown(path)} is of the format {manifest['format']}, this version reads {FORMAT}", REMEDY)
+            raise DataError(
+                f"{shown(path)} is of the format {manifest['format']}, this version reads {FORMAT}", REMEDY
+            )
         try:
             shards = _mapped(root, manifest, check)
             cells = manifest.get("cells")

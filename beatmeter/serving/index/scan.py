@@ -1,9 +1,8 @@
-"""The arithmetic of a search: inner products in bfloat16 over blocks of rows, the best few dozen runs of rows again in float32.
+"""The arithmetic of a search: products in bfloat16 over blocks of rows, the best few again in float32.
 
-A block's products are reduced to the largest of every run of 16 neighbouring rows; the runs with the largest are computed
-again exactly. With at least k + 16 runs kept, a row is missed only where bfloat16 is wrong by more than the distance between
-the k-th and the (k + 16)-th best run.
-"""
+A block's products are reduced to the largest of every run of 16 neighbouring rows; the runs with the largest
+are computed again exactly. With at least k + 16 runs kept, a row is missed only where bfloat16 is wrong by
+more than the distance between the k-th and the (k + 16)-th best run."""
 
 from __future__ import annotations
 
@@ -29,8 +28,9 @@ NOTHING = float("-inf")
 
 @dataclass(frozen=True)
 class Query:
-    """Queries against one index: `vectors` (query, dim); the score of a row is `vectors` . row, or with `scales`, one (row,) per
-    shard, (`vectors` . row) * scale. `moved` holds what the products with the rows' `scan`, which lie about `origin`, lack."""
+    """Queries against one index: `vectors` (query, dim); the score of a row is `vectors` . row, or with
+    `scales`, one (row,) per shard, (`vectors` . row) * scale. `moved` holds what the products with the rows'
+    `scan`, which lie about `origin`, lack."""
 
     vectors: Float32[np.ndarray, "query dim"]
     origin: Float32[np.ndarray, " dim"]
@@ -47,8 +47,8 @@ class Query:
 
 
 def products(shard: Shard, number: int, query: Query, turned: Tensor, begin: int, end: int) -> Tensor:
-    """(run, query) the largest score of every run of rows from `begin` to `end`, -inf where all were removed. `turned` is
-    (dim, query) in the precision that is multiplied."""
+    """(run, query) the largest score of every run of rows from `begin` to `end`, -inf where all were removed.
+    `turned` is (dim, query) in the precision that is multiplied."""
     block = shard.scan[begin:end]
     scores = (block if turned.dtype == block.dtype else block.to(turned.dtype)) @ turned
     if query.scales is not None:
@@ -59,7 +59,9 @@ def products(shard: Shard, number: int, query: Query, turned: Tensor, begin: int
     whole = rows // RUN * RUN
     if whole == rows:
         return scores.view(-1, RUN, width).amax(dim=1)
-    return torch.cat([scores[:whole].view(-1, RUN, width).amax(dim=1), scores[whole:].amax(dim=0, keepdim=True)])
+    return torch.cat(
+        [scores[:whole].view(-1, RUN, width).amax(dim=1), scores[whole:].amax(dim=0, keepdim=True)]
+    )
 
 
 def turned_for(query: Query) -> Tensor:
@@ -67,14 +69,20 @@ def turned_for(query: Query) -> Tensor:
     return torch.from_numpy(query.vectors).to(getattr(torch, fast_dtype(torch.device("cpu")))).T
 
 
-def search_all(shards: Sequence[Shard], query: Query, k: int) -> tuple[Int64[np.ndarray, "query hit"], Float32[np.ndarray, "query hit"]]:
-    """The k best rows of all shards, exactly: rows count on from shard to shard; (query, min(k, rows)) rows and scores."""
+def search_all(
+    shards: Sequence[Shard], query: Query, k: int
+) -> tuple[Int64[np.ndarray, "query hit"], Float32[np.ndarray, "query hit"]]:
+    """The k best rows of all shards, exactly: rows count on from shard to shard; (query, min(k, rows)) rows
+    and scores."""
     keep = k + max(SPARE, k // 4)
     turned = turned_for(query)
     best = torch.full((len(query.vectors), 0), NOTHING, dtype=turned.dtype)
     where, first = torch.zeros(best.shape, dtype=torch.long), 0
     for number, shard in enumerate(shards):
-        found = [products(shard, number, query, turned, at, min(at + BLOCK, len(shard))) for at in range(0, len(shard), BLOCK)]
+        found = [
+            products(shard, number, query, turned, at, min(at + BLOCK, len(shard)))
+            for at in range(0, len(shard), BLOCK)
+        ]
         runs = torch.cat(found).T.contiguous()
         values, at = runs.topk(min(keep, runs.shape[1]), dim=1)
         at = at * RUN + first
@@ -87,13 +95,18 @@ def search_all(shards: Sequence[Shard], query: Query, k: int) -> tuple[Int64[np.
 def exactly(
     shards: Sequence[Shard], query: Query, runs: Int64[np.ndarray, "query run"], k: int
 ) -> tuple[Int64[np.ndarray, "query hit"], Float32[np.ndarray, "query hit"]]:
-    """The k best rows of these runs (their first rows, -1 for none) by scores in float32; equal scores in the order of rows."""
+    """The k best rows of these runs (their first rows, -1 for none) by scores in float32; equal scores in the
+    order of rows."""
     firsts = np.cumsum([0, *(len(s) for s in shards)])
     runs = np.sort(runs, axis=1)
-    ends = firsts[np.searchsorted(firsts, np.maximum(runs, 0), side="right")]  # a run ends with its shard, and before the next run
+    ends = firsts[
+        np.searchsorted(firsts, np.maximum(runs, 0), side="right")
+    ]  # a run ends with its shard, and before the next run
     following = np.concatenate([runs[:, 1:], np.full((len(runs), 1), firsts[-1])], axis=1)
     rows = runs[:, :, None] + np.arange(RUN)
-    counts = ((runs >= 0)[:, :, None] & (rows < np.minimum(ends, following)[:, :, None])).reshape(len(runs), -1)
+    counts = ((runs >= 0)[:, :, None] & (rows < np.minimum(ends, following)[:, :, None])).reshape(
+        len(runs), -1
+    )
     rows = rows.reshape(counts.shape)
     scores = np.full(rows.shape, NOTHING, np.float32)
     for number, shard in enumerate(shards):
@@ -110,7 +123,8 @@ def exactly(
 
 
 def release(array: np.ndarray) -> None:
-    """Give the memory of a mapped file back, which the system keeps as its cache anyway: a search touches a few rows everywhere."""
+    """Give the memory of a mapped file back, which the system keeps as its cache anyway: a search touches a
+    few rows everywhere."""
     base: Any = array
     while isinstance(base, np.ndarray):
         base = base.base

@@ -1,12 +1,12 @@
-"""Shards of an index: vectors with their names in plain .npy files, written once, checked when they are opened, never changed.
+"""Shards of an index: vectors with their names in plain .npy files, written once and checked when opened.
 
 vectors.npy    (row, dim) float32, as they were given
-scan.npy       (row, dim) int16: the bits of bfloat16 of vector - origin, which halves what a search reads. A search multiplies
-               these and computes the best again from `vectors`. Taking the origin away matters where all vectors point one way
-               (raw cosines of mean-pooled layers are .96 to .97): bfloat16 has 8 bits.
+scan.npy       (row, dim) int16: the bits of bfloat16 of vector - origin, which halves what a search reads. It
+               multiplies these and computes the best again from `vectors`. Taking the origin away matters
+               where all vectors point one way (mean-pooled layers have cosines of .96): bfloat16 has 8 bits.
 hashes.npy     (row,) uint64 of id, start and end
 spans.npy      (row, 2) seconds, nan for whole tracks
-ids.npy, groups.npy with id_ends.npy, group_ends.npy    all names one after the other as UTF-8, and where each ends
+ids.npy, groups.npy    all names one after the other as UTF-8; id_ends.npy, group_ends.npy where each ends
 """
 
 from __future__ import annotations
@@ -37,8 +37,9 @@ _PIECE = 16 << 20  # bytes checked at a time
 
 @dataclass(frozen=True)
 class Entries:
-    """Vectors to keep, with their names: `vectors` (row, dim), an id each, `spans` (row, 2) in seconds, nan for whole tracks, and
-    groups (default: the ids). Id and span together are unique. Raises DataError for what does not fit together."""
+    """Vectors to keep, with their names: `vectors` (row, dim), an id each, `spans` (row, 2) in seconds, nan
+    for whole tracks, and groups (default: the ids). Id and span together are unique. Raises DataError for
+    what does not fit together."""
 
     ids: Sequence[str]
     vectors: Float32[np.ndarray, "row dim"]
@@ -48,19 +49,31 @@ class Entries:
     def __post_init__(self) -> None:
         vectors = np.asarray(self.vectors)
         if vectors.ndim != 2 or vectors.dtype.kind != "f":
-            raise DataError(f"vectors of an index are rows of numbers, not {vectors.dtype} of the shape {vectors.shape}")
+            raise DataError(
+                f"vectors of an index are rows of numbers, not {vectors.dtype} of the shape {vectors.shape}"
+            )
         vectors = np.ascontiguousarray(vectors, np.float32)
         n = len(vectors)
         spans = np.full((n, 2), np.nan) if self.spans is None else np.asarray(self.spans, np.float64)
         groups = list(self.ids if self.groups is None else self.groups)
         if not len(self.ids) == len(groups) == len(spans) == n or spans.shape != (n, 2):
-            raise DataError(f"{n} vectors have {len(self.ids)} ids, {len(groups)} groups and spans of the shape {spans.shape}")
+            raise DataError(
+                f"{n} vectors have {len(self.ids)} ids, {len(groups)} groups, spans of shape {spans.shape}"
+            )
         bad = ~np.isfinite(vectors).all(axis=1)
         if bad.any():
-            raise DataError(f"{int(bad.sum())} of {n} vectors hold values that are not finite, first {shown(self.ids[int(bad.argmax())])}")
+            raise DataError(
+                f"{int(bad.sum())} of {n} vectors hold values that are not finite,"
+                f" first {shown(self.ids[int(bad.argmax())])}"
+            )
         if not all(self.ids):
             raise DataError("an id is empty", "Every vector needs a name.")
-        for name, value in (("ids", list(self.ids)), ("vectors", vectors), ("spans", spans), ("groups", groups)):
+        for name, value in (
+            ("ids", list(self.ids)),
+            ("vectors", vectors),
+            ("spans", spans),
+            ("groups", groups),
+        ):
             object.__setattr__(self, name, value)
 
     def __len__(self) -> int:
@@ -71,7 +84,9 @@ class Entries:
         assert self.spans is not None
         assert self.groups is not None
         where = at.tolist()
-        return Entries([self.ids[i] for i in where], self.vectors[at], self.spans[at], [self.groups[i] for i in where])
+        return Entries(
+            [self.ids[i] for i in where], self.vectors[at], self.spans[at], [self.groups[i] for i in where]
+        )
 
     @staticmethod
     def joined(parts: Sequence[Entries]) -> Entries:
@@ -86,7 +101,10 @@ class Entries:
         """64 bits of the BLAKE2b hash of every id with its span."""
         assert self.spans is not None
         spans = np.where(np.isnan(self.spans), -1.0, self.spans)
-        return np.array([hash_of(name, start, end) for name, (start, end) in zip(self.ids, spans.tolist(), strict=True)], np.uint64)
+        return np.array(
+            [hash_of(name, start, end) for name, (start, end) in zip(self.ids, spans.tolist(), strict=True)],
+            np.uint64,
+        )
 
 
 def hash_of(name: str, start: float, end: float) -> int:
@@ -97,8 +115,8 @@ def hash_of(name: str, start: float, end: float) -> int:
 
 @dataclass
 class Shard:
-    """One shard, mapped: nothing is read before it is used. `gone` (row,) says which rows were removed; `cells` (cell + 1,)
-    where the rows of each cell begin, where the rows lie in the order of cells."""
+    """One shard, mapped: nothing is read before it is used. `gone` (row,) says which rows were removed;
+    `cells` (cell + 1,) where the rows of each cell begin, where the rows lie in the order of cells."""
 
     name: str
     record: Mapping[str, Any]
@@ -126,19 +144,29 @@ class Shard:
     def names(self, what: str, rows: Sequence[int]) -> list[str]:
         """The `ids` or `groups` of rows."""
         data, ends = self.arrays[what], self.arrays[f"{what[:-1]}_ends"]
-        return [bytes(data[ends[i - 1] if i else 0 : ends[i]]).decode("utf-8", "surrogateescape") for i in rows]
+        return [
+            bytes(data[ends[i - 1] if i else 0 : ends[i]]).decode("utf-8", "surrogateescape") for i in rows
+        ]
 
     def entries(self) -> Entries:
         """All rows that were not removed."""
         at = np.flatnonzero(~self.gone)
         rows = at.tolist()
-        return Entries(self.names("ids", rows), self.vectors[at], self.arrays["spans"][at], self.names("groups", rows))
+        return Entries(
+            self.names("ids", rows), self.vectors[at], self.arrays["spans"][at], self.names("groups", rows)
+        )
 
 
 def write_shard(root: Path, entries: Entries, origin: Float32[np.ndarray, " dim"]) -> dict[str, Any]:
-    """Write a new shard below `root`; its record for the manifest. The folder appears whole or not at all. Raises WriteError."""
+    """Write a new shard below `root`; its record for the manifest. The folder appears whole or not at all.
+    Raises WriteError."""
     name = f"shard-{secrets.token_hex(8)}"
-    arrays = {"vectors": entries.vectors, "scan": _bits(entries.vectors, origin), "hashes": entries.hashes, "spans": entries.spans}
+    arrays = {
+        "vectors": entries.vectors,
+        "scan": _bits(entries.vectors, origin),
+        "hashes": entries.hashes,
+        "spans": entries.spans,
+    }
     for what, names in (("id", entries.ids), ("group", entries.groups)):
         texts = [text.encode("utf-8", "surrogateescape") for text in names or ()]
         arrays[f"{what}s"] = np.frombuffer(b"".join(texts), np.uint8)
@@ -147,7 +175,9 @@ def write_shard(root: Path, entries: Entries, origin: Float32[np.ndarray, " dim"
     with writing(root / name):
         draft.mkdir()
         try:
-            files = {what: write_array(draft / f"{what}.npy", np.asarray(array)) for what, array in arrays.items()}
+            files = {
+                what: write_array(draft / f"{what}.npy", np.asarray(array)) for what, array in arrays.items()
+            }
             _sync(draft)
             draft.rename(root / name)
             _sync(root)
@@ -157,7 +187,9 @@ def write_shard(root: Path, entries: Entries, origin: Float32[np.ndarray, " dim"
     return {"name": name, "rows": len(entries), "files": files}
 
 
-def _bits(vectors: Float32[np.ndarray, "row dim"], origin: Float32[np.ndarray, " dim"]) -> Int[np.ndarray, "row dim"]:
+def _bits(
+    vectors: Float32[np.ndarray, "row dim"], origin: Float32[np.ndarray, " dim"]
+) -> Int[np.ndarray, "row dim"]:
     bits: np.ndarray = torch.from_numpy(vectors - origin).bfloat16().view(torch.int16).numpy()
     return bits
 
@@ -172,12 +204,21 @@ def write_array(path: Path, array: np.ndarray) -> list[int]:
 
 
 def open_shard(root: Path, record: Mapping[str, Any], dim: int, check: bool) -> Shard:
-    """Map a shard whose files have the sizes, and with `check` the checksums, of its record. Raises DataError that names the file."""
+    """Map a shard whose files have the sizes, and with `check` the checksums, of its record. Raises DataError
+    that names the file."""
     folder, rows = root / record["name"], record["rows"]
     arrays = {what: open_array(folder / f"{what}.npy", record["files"][what], check) for what in FILES}
-    for what, shape in (("vectors", (rows, dim)), ("scan", (rows, dim)), ("hashes", (rows,)), ("spans", (rows, 2))):
+    for what, shape in (
+        ("vectors", (rows, dim)),
+        ("scan", (rows, dim)),
+        ("hashes", (rows,)),
+        ("spans", (rows, 2)),
+    ):
         if arrays[what].shape != shape:
-            raise DataError(f"{shown(folder / what)}.npy has the shape {arrays[what].shape}, the index says {shape}", REMEDY)
+            raise DataError(
+                f"{shown(folder / what)}.npy has the shape {arrays[what].shape}, the index says {shape}",
+                REMEDY,
+            )
     return Shard(record["name"], record, arrays, np.zeros(rows, bool))
 
 
@@ -186,7 +227,10 @@ def open_array(path: Path, expected: Sequence[int], check: bool) -> np.ndarray:
     try:
         size = path.stat().st_size
         if size != expected[0]:
-            raise DataError(f"{shown(path)} has {size} bytes, {expected[0]} were written: it was cut or written over", REMEDY)
+            raise DataError(
+                f"{shown(path)} has {size} bytes, {expected[0]} were written: it was cut or written over",
+                REMEDY,
+            )
         if check and _crc(path) != expected[1]:
             raise DataError(f"{shown(path)} is damaged: its checksum is another one", REMEDY)
         # "c": torch wants memory that it may write to; nothing written ever reaches the file
