@@ -67,7 +67,7 @@ def test_many_chunks_are_encoded_a_few_at_a_time(
         once = source.encoder([Excerpt(wave), Excerpt(wave[: 24_000 * 31])])["lag"]
         assert sizes == [16], "few chunks go together"
         sizes.clear()
-        monkeypatch.setattr("beatmeter.learning.sources.TOGETHER", 6)
+        monkeypatch.setattr("beatmeter.learning.sources.tracks.TOGETHER", 6)
         found = source.encoder([Excerpt(wave), Excerpt(wave[: 24_000 * 31])])["lag"]
     assert sum(sizes) == 16
     assert max(sizes) <= 6
