@@ -19,6 +19,7 @@ from pathlib import Path
 
 from ablations import call, renewed
 
+from beatmeter.runtime.artifacts import read_json_lines
 from beatmeter.runtime.cores import usable_cores
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "pretraining.md"
@@ -84,13 +85,7 @@ def plan(out: Path) -> Path:
 
 def history(out: Path) -> str:
     """What the logs say: the last losses, and the meter's held-out accuracy on the way."""
-    logs = {
-        name: [
-            json.loads(line)
-            for line in (folder(out, name) / "log.jsonl").read_text(encoding="utf-8").splitlines()
-        ]
-        for name in WAYS
-    }
+    logs = {name: read_json_lines(folder(out, name) / "log.jsonl").values for name in WAYS}
     steps = [line["step"] for line in logs[REFERENCE] if "held_out_accuracy" in line][1::2]
     lines = [
         f"| way | beat | downbeat | spectrum | meter | {' | '.join(f'step {step}' for step in steps)} |",

@@ -29,6 +29,7 @@ from beatmeter.datasets.synth.meterless import FITTED, KINDS, UNSEEN, render_met
 from beatmeter.evaluation.calibration import Calibration
 from beatmeter.evaluation.metrics import wilson
 from beatmeter.evaluation.runs import RunFolder
+from beatmeter.runtime.artifacts import read_json_lines
 from beatmeter.serving.models import EnsembleFolder, shipped_model, shipped_models
 from beatmeter.serving.predictor import EnsembleScorer, Judge
 from beatmeter.settings import DataConfig
@@ -79,11 +80,7 @@ def main() -> None:
         ),
     ]
     HEARD.parent.mkdir(parents=True, exist_ok=True)
-    rows = (
-        [json.loads(line) for line in HEARD.read_text(encoding="utf-8").splitlines()]
-        if HEARD.exists()
-        else []
-    )
+    rows = read_json_lines(HEARD).values if HEARD.exists() else []
     known = {(row["set"], row["id"]) for row in rows}
     with HEARD.open("a", encoding="utf-8") as file:
         for which, name, label, wave in (item for items in sets for item in items if item[:2] not in known):

@@ -73,7 +73,7 @@ def _open_with_ffmpeg(path: Path, inspection: Inspection, first: AudioError) -> 
     try:
         return ffmpeg.FFmpegReader(path, inspection)
     except AudioError as error:
-        if error.passing:
+        if error.passing or error.kind == "truncated":
             raise
         if isinstance(first, (ShortReadError, GaveUpError)):
             raise first from None

@@ -17,8 +17,9 @@ from typing import IO, Any
 import numpy as np
 from jaxtyping import Float32
 
+from beatmeter.audio import boxes
 from beatmeter.audio.inspection import NOTHING, Inspection
-from beatmeter.audio.reader import Reader, require_rate
+from beatmeter.audio.reader import FETCH_AGAIN, Reader, require_rate
 from beatmeter.errors import AudioError, shown
 
 _TELLS_LENGTH = (
@@ -102,6 +103,12 @@ def _not_started(program: str, path: Path, error: OSError) -> AudioError:
     )
 
 
+def _require_all_of(path: Path) -> None:
+    if lacking := boxes.missing(path):
+        what = f"{shown(path)} is truncated: its container counts {lacking} bytes more than the file holds"
+        raise AudioError(what, FETCH_AGAIN, kind="truncated")
+
+
 class FFmpegReader(Reader):
     """`path` through ffmpeg: the first audio stream at its own rate and channels. Local files only: a
     playlist that names network addresses is not followed. Where the `inspection` knows nothing of the format,
@@ -150,6 +157,8 @@ class FFmpegReader(Reader):
             self.sample_rate, self.channels = self._read_header()
             require_rate(path, self.sample_rate, self.channels)
             self.format, seconds = self._describe()
+            if seconds is None:
+                _require_all_of(path)
         except BaseException:
             self.close()
             raise

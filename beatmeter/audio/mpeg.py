@@ -2,9 +2,10 @@
 promises.
 
 libsndfile believes the header of the first frame (Xing, Info or VBRI tag) or, without one, guesses from the
-bit rate; it then stops where it believes the end to be. So a truncated file, two files joined in one, and a
-file of variable bit rate without the tag all need the count. Layout: ISO 11172-3 2.4.2.3, and the Xing and
-VBRI tags as encoders write them.
+bit rate; it then stops where it believes the end to be, or where frames of another sample rate follow. So a
+truncated file, several joined in one, and one of variable bit rate without the tag all need the count.
+
+Layout: ISO 11172-3 2.4.2.3, and the Xing and VBRI tags as encoders write them.
 """
 
 from __future__ import annotations
@@ -42,21 +43,24 @@ _OTHER_FORMATS = (
 )
 _BLOCK = 1 << 20
 _JUNK = 1 << 16  # bytes searched for the first frame, as libmpg123 does
+_RUN = 8  # frames of another kind in a row that are audio, and no junk that looks like it
 
 
 @dataclass(frozen=True)
 class Length:
-    """`samples` per channel counted in the file, `promised` by its header (None without one), at
-    `sample_rate` Hz."""
+    """`samples` per channel counted in the file, `promised` by its header (None without one), at the
+    `sample_rate` (Hz) of the first frame. `joined` are the seconds of audio whose rate, version or layer is
+    another."""
 
     samples: int
     promised: int | None
     sample_rate: int
+    joined: float = 0.0
 
     @property
     def seconds(self) -> float:
         """Seconds of audio in the file."""
-        return self.samples / self.sample_rate
+        return self.samples / self.sample_rate + self.joined
 
 
 @dataclass(frozen=True)
@@ -144,20 +148,26 @@ def measure(path: Path) -> Length:
         first = _parse(data.at(start, 4))
         assert first is not None
         promised = _tag(data, start, first)
-        samples, position = 0, start
+        samples, joined, kind, position = 0, 0.0, first.kind, start
         if promised is not None:
             position += first.bytes  # the frame of the tag holds no music
         while True:
             header = _parse(data.at(position, 4))
-            if header is None or header.kind != first.kind:
-                again = _next_frame(data, _after_tags(data, position), first.kind, None)
+            if header is None or header.kind != kind:
+                again = _next_frame(data, _after_tags(data, position), kind, None, _RUN)
                 if again is None:
                     break
-                position = again
-                continue
-            samples += header.samples
+                position, header = again, _parse(data.at(again, 4))
+                assert header is not None
+                kind = header.kind
+            if kind == first.kind:
+                samples += header.samples
+            else:
+                joined += header.samples / header.sample_rate
             position += header.bytes
-        return Length(samples, None if promised is None else promised * first.samples, first.sample_rate)
+        return Length(
+            samples, None if promised is None else promised * first.samples, first.sample_rate, joined
+        )
     finally:
         data.close()
 
@@ -171,9 +181,10 @@ def _after_tags(data: _Bytes, position: int) -> int:
 
 
 def _next_frame(
-    data: _Bytes, position: int, kind: tuple[int, int, int] | None, limit: int | None
+    data: _Bytes, position: int, kind: tuple[int, int, int] | None, limit: int | None, others: int = 2
 ) -> int | None:
-    """The next position where a frame (of `kind`) is followed by another of the same kind, or None."""
+    """The next position where a frame of `kind` (or any) is followed by another of the same kind, or where
+    `others` frames of some other kind follow one another; None when there is none before `limit`."""
     while limit is None or position < limit:
         block = data.at(position, _BLOCK)
         offset = block.find(b"\xff")
@@ -183,15 +194,27 @@ def _next_frame(
                 if offset + 4 <= len(block)
                 else _parse(data.at(position + offset, 4))
             )
-            if header is not None and kind in (None, header.kind):
-                after = _parse(data.at(position + offset + header.bytes, 4))
-                if after is not None and after.kind == header.kind:
-                    return position + offset
+            if header is not None and _is_run(
+                data, position + offset, header, 2 if kind in (None, header.kind) else others
+            ):
+                return position + offset
             offset = block.find(b"\xff", offset + 1)
         if len(block) < _BLOCK:
             return None
         position += len(block)
     return None
+
+
+def _is_run(data: _Bytes, position: int, header: _Header, frames: int) -> bool:
+    """Whether so many frames of the kind of `header`, which is the first, follow one another."""
+    following: _Header | None = header
+    for _ in range(frames - 1):
+        assert following is not None
+        position += following.bytes
+        following = _parse(data.at(position, 4))
+        if following is None or following.kind != header.kind:
+            return False
+    return True
 
 
 def _tag(data: _Bytes, position: int, header: _Header) -> int | None:

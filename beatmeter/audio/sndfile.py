@@ -57,7 +57,16 @@ class SoundFileReader(Reader):
             1 if inspection.ogg is None else inspection.ogg.links,
         )
         if length is not None and length.promised is not None:
-            self._believe(length.promised / length.sample_rate, length.seconds)
+            own = length.seconds - length.joined
+            self._believe(
+                length.promised / length.sample_rate,
+                min(own, length.promised / length.sample_rate) if length.joined else own,
+            )
+        if length is not None and length.joined:
+            what = (
+                f"libsndfile would leave out {length.joined:.1f} s of {shown(path)}, at another sample rate"
+            )
+            raise ShortReadError(what, "Install ffmpeg, or re-encode the file.")
         try:
             # bytes: a name need not be text
             with self._quiet():

@@ -108,13 +108,15 @@ def ablate(
     from beatmeter.experiments.cells import parse_seeds
     from beatmeter.features.service import FeatureService
     from beatmeter.runtime import distributed
+    from beatmeter.runtime.atomic import require_writable
     from beatmeter.runtime.device import choose_device
 
     if distributed.started():
         raise ConfigError("ablate starts processes of its own", "Start it without a launcher, with --jobs.")
+    out = out or Path("runs") / "ablations" / chosen.name
+    require_writable(*_files(out, split))
     place = choose_device(device)
     layers = FeatureService(base.features, place).outline.n_layers if chosen.each_layer else 0
-    out = out or Path("runs") / "ablations" / chosen.name
     systems = chosen.cells(base, dataset, cache, out, extra, layers, parse_seeds(seeds) if seeds else ())
     try:
         done = execute(systems, out, place, split, jobs or 0, echo, TERMINAL)
@@ -132,18 +134,29 @@ def ablate(
     raise SystemExit(1 if missing else 0)
 
 
+def _files(out: Path, split: str) -> list[Path]:
+    """The tables and figures of a split."""
+    return [
+        out / f"{name}-{split}.{kind}"
+        for name, kinds in (("table", ("txt", "md", "csv", "json")), ("figure", ("png", "svg")))
+        for kind in kinds
+    ]
+
+
 def _write(found: Ablation, out: Path) -> str:
     """Tables and figure as files; the table for the terminal."""
     from beatmeter.evaluation.figures import to_png, to_svg
     from beatmeter.experiments.ablation.figure import ablation_figure
     from beatmeter.experiments.ablation.tables import ablation_markdown, ablation_text
-    from beatmeter.runtime.atomic import write_bytes, write_text
+    from beatmeter.runtime.atomic import write_bytes
 
     text, figure = ablation_text(found), ablation_figure(found)
-    write_text(out / f"table-{found.split}.txt", text)
-    write_text(out / f"table-{found.split}.md", ablation_markdown(found))
-    write_text(out / f"table-{found.split}.csv", found.to_csv())
-    write_text(out / f"table-{found.split}.json", to_json(found.to_json()) + "\n")
-    write_bytes(out / f"figure-{found.split}.png", to_png(figure))
-    write_text(out / f"figure-{found.split}.svg", to_svg(figure, f"ablation-{found.plan.name}"))
+    tables = (text, ablation_markdown(found), found.to_csv(), to_json(found.to_json()) + "\n")
+    contents = (
+        *(table.encode() for table in tables),
+        to_png(figure),
+        to_svg(figure, f"ablation-{found.plan.name}").encode(),
+    )
+    for path, content in zip(_files(out, found.split), contents, strict=True):
+        write_bytes(path, content)
     return text

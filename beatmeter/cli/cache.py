@@ -111,11 +111,14 @@ def failures(path: str, clear: bool, as_json: bool) -> None:
 @click.option(
     "--full",
     is_flag=True,
-    help="Read every byte and compare every checksum; otherwise records and lengths only.",
+    help="Read every byte and compare every checksum; otherwise the features themselves are not read.",
 )
 @_json
 def verify(path: str, full: bool, as_json: bool) -> None:
     """Is every store sound? Names each fault, the file, and what to do about it. Changes nothing.
+
+    Without --full it compares the records of all commits with what their segments say of themselves:
+    metadata, lengths and indexes. A bit that changed in the features is found by --full alone.
 
     Exit status: 0 sound (garbage and notes do no harm), 1 features are missing or damaged, or cannot be
     checked.
@@ -156,7 +159,7 @@ def verify(path: str, full: bool, as_json: bool) -> None:
             for fault in report.faults:
                 click.echo(f"{fault.level}: {shown(fault.file)}: {shown(fault.fault)}")
                 click.echo(f"    {fault.remedy}")
-            depth = "every byte" if full else "records and lengths"
+            depth = "every byte" if full else "records, indexes and lengths (features not read: --full)"
             held = f"{count(report.tracks, 'track')} in {count(report.segments, 'segment')}"
             click.echo(f"{report.path}: {held}, {depth}: {report.verdict}")
     sys.exit(0 if all(r.sound for r in reports) else 1)

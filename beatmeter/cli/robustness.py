@@ -63,7 +63,7 @@ def robustness(
     from beatmeter.experiments.robustness import WAYS
     from beatmeter.experiments.robustness import robustness as measure
     from beatmeter.experiments.robustness.figure import robustness_figure
-    from beatmeter.runtime.atomic import write_bytes, write_text
+    from beatmeter.runtime.atomic import require_writable, write_bytes
     from beatmeter.runtime.device import choose_device
     from beatmeter.serving.models import find_model
     from beatmeter.serving.predictor import Predictor
@@ -73,6 +73,8 @@ def robustness(
         if name not in WAYS:
             raise ConfigError(f"no way {name!r} of changing audio", nearest(name, WAYS))
     folder = find_model(model)
+    files = [out / f"robustness.{kind}" for kind in ("txt", "json", "png", "svg")]
+    require_writable(*files)
     predictor = Predictor.load(folder, choose_device(device))
     predictor.require_meter("robustness")
     tracks = [
@@ -100,9 +102,13 @@ def robustness(
             for p in curve.points
         ]
     text, figure = "\n".join(lines) + "\n", robustness_figure(curves)
-    write_text(out / "robustness.txt", text)
-    write_text(out / "robustness.json", to_json([c.to_json() for c in curves]) + "\n")
-    write_bytes(out / "robustness.png", to_png(figure))
-    write_text(out / "robustness.svg", to_svg(figure, "robustness"))
+    contents = (
+        text.encode(),
+        (to_json([c.to_json() for c in curves]) + "\n").encode(),
+        to_png(figure),
+        to_svg(figure, "robustness").encode(),
+    )
+    for path, content in zip(files, contents, strict=True):
+        write_bytes(path, content)
     click.echo(text, nl=False)
     echo(f"curves: {out}")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from beatmeter.experiments.ablation.plan import Plan
 
 PATH = click.Path(path_type=Path)
+TABLES, FIGURES = ("txt", "md", "csv", "json"), ("png", "svg")  # what is written, by suffix
 MODEL = "embedded, "  # the systems that a further backbone repeats
 
 
@@ -92,7 +93,7 @@ def study(
     from beatmeter.experiments.cells import parse_seeds
     from beatmeter.experiments.study import OWN, judge, predict_elsewhere, run_baselines, to_csv
     from beatmeter.experiments.study.tables import study_figure, study_markdown, study_text
-    from beatmeter.runtime.atomic import write_bytes, write_text
+    from beatmeter.runtime.atomic import require_writable, write_bytes, write_text
     from beatmeter.runtime.device import choose_device
 
     plan = _chosen(load_plan("comparison"), backbones, only)
@@ -107,6 +108,10 @@ def study(
             f"two of the data sets of --on have the same name, or one is called {OWN!r}",
             "Rename one of the folders.",
         )
+    require_writable(
+        *(out / f"table.{kind}" for kind in TABLES),
+        *(out / f"figure-{name}.{kind}" for name in (OWN, *names) for kind in FIGURES),
+    )
     cells = plan.cells(base, dataset, cache, out, seeds=parse_seeds(seeds) if seeds else ())
     place = choose_device(device)
     try:
@@ -124,10 +129,12 @@ def study(
         echo("stopped; the same command goes on from here")
         raise SystemExit(130) from None
     sets = judge(runs, baselines, own, elsewhere, plan.metrics, first)
-    write_text(out / "table.txt", study_text(sets))
-    write_text(out / "table.md", study_markdown(sets))
-    write_text(out / "table.csv", to_csv(sets))
-    write_text(out / "table.json", to_json([s.to_json() for s in sets]) + "\n")
+    for kind, table in zip(
+        TABLES,
+        (study_text(sets), study_markdown(sets), to_csv(sets), to_json([s.to_json() for s in sets]) + "\n"),
+        strict=True,
+    ):
+        write_text(out / f"table.{kind}", table)
     for name, one in zip((OWN, *names), sets, strict=True):
         figure = study_figure(one)
         write_bytes(out / f"figure-{name}.png", to_png(figure))

@@ -47,15 +47,16 @@ def write_bytes(path: Path, data: bytes) -> None:
             raise
 
 
-def require_writable(path: Path) -> None:
-    """Raise WriteError unless a file can appear at `path`: asked before hours of work, not after them."""
-    with writing(path):
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}.{secrets.token_hex(4)}")
-        temporary.touch(exist_ok=False)
-        temporary.unlink()
+def require_writable(*paths: Path) -> None:
+    """Raise WriteError unless a file can appear at each of `paths`: asked before hours of work, not after."""
+    for path in paths:
+        with writing(path):
+            if path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}.{secrets.token_hex(4)}")
+            temporary.touch(exist_ok=False)
+            temporary.unlink()
 
 
 def create_text(path: Path, text: str) -> bool:

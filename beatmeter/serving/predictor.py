@@ -15,7 +15,7 @@ from jaxtyping import Float
 from beatmeter.audio.ahead import LongAudio, decode_or_count
 from beatmeter.audio.decode import from_array, stream
 from beatmeter.errors import AudioError, BeatmeterError, RunError
-from beatmeter.evaluation.calibration import SURE, Calibration
+from beatmeter.evaluation.calibration import Calibration
 from beatmeter.evaluation.runs import RunFolder
 from beatmeter.evaluation.timeline import HOP, WINDOW, windows
 from beatmeter.features.backbones.adapters import load_merged
@@ -324,8 +324,14 @@ class Predictor:
 
     @property
     def statement(self) -> str:
-        """What "sure" means."""
-        return f"right in {100 * SURE:.0f} % of such answers on validation"
+        """What "sure" means by the calibration of this model."""
+        calibration = self.judge.calibration
+        if self.note or calibration is None or calibration.sure is None:
+            return "no answer of this model"
+        sure = calibration.sure
+        return (
+            f"on validation {100 * sure.coverage:.0f} % of answers, {100 * sure.accuracy:.0f} % of them right"
+        )
 
     @property
     def thresholds(self) -> Float[np.ndarray, " klass"] | None:

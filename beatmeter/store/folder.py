@@ -217,7 +217,11 @@ class Folder(Place):
         path = self.root / name
         with explained("removing", path):
             if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
+                aside = self._draft()
+                path.rename(
+                    aside
+                )  # at once: a writer that still works in it must not publish what is left of it
+                shutil.rmtree(aside)
             else:
                 path.unlink(missing_ok=True)
 

@@ -67,6 +67,11 @@ def explained(doing: str, where: object) -> Iterator[None]:
                 "The folder cannot be written by this user: change its permissions or use another cache "
                 "folder. Reading works."
             )
+        elif isinstance(error, FileNotFoundError):
+            hint = (
+                "It was removed meanwhile, as by `cache gc` with less grace than a commit takes. Nothing "
+                "that was committed is lost: run the same command again."
+            )
         else:
             hint = "Nothing that was committed is lost: check the disk, then run the same command again."
         raise StoreError(f"{doing} failed at {shown(where)}: {error.strerror or error}", hint) from error

@@ -70,9 +70,9 @@ def _read_rows(file: BinaryIO | None, layout: ArrayLayout, first: int, count: in
     return np.frombuffer(data, np.uint8).reshape(count, layout.stride)
 
 
-def examine(place: Place, layout: StoreLayout, record: Record) -> Condition:
-    """Compare a segment with its record: metadata, lengths, indexes, every checksum. Raises
-    UnreadableError."""
+def compare(place: Place, layout: StoreLayout, record: Record) -> Condition:
+    """Compare a segment with its record without reading its rows: metadata, lengths, indexes, and what the
+    segment's own copy of the record says of each track. Raises UnreadableError."""
     condition = Condition()
     base = f"segments/{record.segment}"
     expected = {f"{base}/zarr.json": layout.segment_metadata(seal(record.to_json()))}
@@ -97,24 +97,29 @@ def examine(place: Place, layout: StoreLayout, record: Record) -> Condition:
             condition.files[file] = (
                 "the shard's index is damaged: other Zarr readers would fail or read wrong rows"
             )
-    totals = dict.fromkeys(layout.arrays, 0)
-    for key, (stored, wrong) in zip(record.keys, read_tracks(place, record, layout), strict=True):
-        if wrong:
-            condition.tracks[key] = wrong
-        for name, rows_stored in stored.items():
-            totals[name] = google_crc32c.extend(
-                totals[name], layout.arrays[name].split(rows_stored)[1].tobytes()
-            )
     condition.tracks |= dict.fromkeys(
         disputed(place, layout, record),
         "its record and the segment's own copy of it disagree about this track",
     )
+    return condition
+
+
+def examine(place: Place, layout: StoreLayout, record: Record) -> Condition:
+    """`compare`, and every checksum of the rows. Raises UnreadableError."""
+    condition = compare(place, layout, record)
+    totals = dict.fromkeys(layout.arrays, 0)
+    for key, (stored, wrong) in zip(record.keys, read_tracks(place, record, layout), strict=True):
+        if wrong:
+            condition.tracks.setdefault(key, wrong)
+        for name, rows_stored in stored.items():
+            totals[name] = google_crc32c.extend(
+                totals[name], layout.arrays[name].split(rows_stored)[1].tobytes()
+            )
     if not condition.tracks:
         for name, total in totals.items():
             if total != record.extents[name].checksum:
-                condition.files[f"{base}/{layout.arrays[name].shard}"] = (
-                    "the checksum of the whole array does not match its record"
-                )
+                file = f"segments/{record.segment}/{layout.arrays[name].shard}"
+                condition.files[file] = "the checksum of the whole array does not match its record"
     return condition
 
 

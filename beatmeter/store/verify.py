@@ -1,5 +1,5 @@
-"""Is the store sound? Quick: records, lengths, leftovers. Full: every byte. Each fault is named with its
-remedy."""
+"""Is the store sound? Quick: records against segments, but not their rows. Full: every byte. Each fault is
+named with its remedy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from beatmeter.store.journal import Journal, RecordError
 from beatmeter.store.place import Place, UnreadableError
 from beatmeter.store.receipts import given_up, impostors, lost_commits, orphans, receipt_fault, receipts
 from beatmeter.store.record import receipt_name
-from beatmeter.store.segment import examine, holds_json
+from beatmeter.store.segment import compare, examine, holds_json
 from beatmeter.store.store import Store, Where, place_of
 
 REPAIR = "`beatmeter cache repair`: keeps what is sound, gives up what is not; then extract again"
@@ -64,7 +64,8 @@ class Report:
 def verify(
     where: Where, full: bool = False, progress: Callable[[int, int], object] = lambda done, total: None
 ) -> Report:
-    """Check the store at `where`, reading only. `progress(done, total)` counts segments of a full check."""
+    """Check the store at `where`, reading only. Without `full` the rows of features are not read, only what
+    describes them. `progress(done, total)` counts segments."""
     place = place_of(where)
     try:
         return _verify(place, full, progress)
@@ -101,8 +102,9 @@ def _verify(place: Place, full: bool, progress: Callable[[int, int], object]) ->
     ]
     faults += _bystanders(store, catalog)
     segments = {number: commit for number, commit in state.commits.items() if commit.segment}
+    faults += _examined(store, catalog, segments, full, progress)
     if full:
-        faults += _examined(store, catalog, segments, progress) + _given_up(catalog, state)
+        faults += _given_up(catalog, state)
     return Report(place.where, full, len(state.columns), len(segments), tuple(faults))
 
 
@@ -113,17 +115,21 @@ def _fault(file: str, error: StoreError) -> Fault:
 
 
 def _examined(
-    store: Store, catalog: Catalog, segments: Mapping[int, Commit], progress: Callable[[int, int], object]
+    store: Store,
+    catalog: Catalog,
+    segments: Mapping[int, Commit],
+    full: bool,
+    progress: Callable[[int, int], object],
 ) -> list[Fault]:
-    """Every byte of these segments."""
+    """These segments against their records: all but their rows, or with `full` every byte."""
     faults = []
     for done, number in enumerate(segments):
         progress(done, len(segments))
         name = f"segments/{segments[number].segment}"
         try:
             record = catalog.read(number)
-            condition = examine(store.place, store.layout, record)
-            if text := receipt_fault(store.place, store.layout, record):
+            condition = (examine if full else compare)(store.place, store.layout, record)
+            if full and (text := receipt_fault(store.place, store.layout, record)):
                 faults.append(
                     Fault(
                         "garbage",

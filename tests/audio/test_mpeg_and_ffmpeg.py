@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from meterfolders import encode, music
 
-from beatmeter.audio import ffmpeg, mpeg
+from beatmeter.audio import boxes, ffmpeg, mpeg
 from beatmeter.audio.decode import load, measure, probe, stream
 from beatmeter.errors import AudioError
 
@@ -126,6 +126,36 @@ def test_more_than_the_header_tells_with_ffmpeg(tmp_path: Path) -> None:
     assert np.sqrt(np.mean(wave[-24_000 * 5 :] ** 2)) > 0.1
 
 
+def joined_at(tmp_path: Path, *rates: int) -> Path:
+    """MP3s of 4 s, each at its own sample rate, in one file."""
+    path = tmp_path / "rates.mp3"
+    path.write_bytes(b"".join(encode(music(i, 4.0, rate), ".mp3", rate) for i, rate in enumerate(rates)))
+    return path
+
+
+@pytest.mark.parametrize("rates", [(44_100, 48_000), (24_000, 44_100), (44_100, 48_000, 44_100)])
+def test_files_of_other_sample_rates_behind_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rates: tuple[int, ...]
+) -> None:
+    path = joined_at(tmp_path, *rates)
+    length = mpeg.measure(path)
+    assert length.seconds == pytest.approx(4.0 * len(rates), abs=0.3)
+    assert length.joined == pytest.approx(4.0, abs=0.1)
+    if shutil.which("ffmpeg") is not None:
+        assert len(load(path)) / 24_000 == pytest.approx(4.0 * len(rates), abs=0.3)
+    monkeypatch.setattr(ffmpeg, "available", lambda: False)
+    with pytest.raises(AudioError, match=r"would leave out 4\.\d s .*another sample rate.*Install ffmpeg"):
+        load(path)
+
+
+def test_a_truncated_file_before_another(tmp_path: Path) -> None:
+    data = encode(music(1, 10.0, 44_100), ".mp3", 44_100)
+    path = tmp_path / "a.mp3"
+    path.write_bytes(data[: len(data) // 2] + encode(music(2, 4.0, 48_000), ".mp3", 48_000))
+    with pytest.raises(AudioError, match="truncated"):
+        load(path)
+
+
 def test_constant_bit_rate_without_a_tag_needs_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -170,6 +200,44 @@ def test_a_truncated_movie(tmp_path: Path) -> None:
     path.write_bytes(data[:200])
     with pytest.raises(AudioError, match="ffmpeg finds no audio"):
         measure(path)
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize("suffix", ["m4a", "webm"])
+def test_a_truncated_movie_where_nobody_tells_its_length(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    options = ("-c:a", "aac", "-movflags", "faststart") if suffix == "m4a" else ("-c:a", "libopus")
+    path = convert(tmp_path / f"a.{suffix}", music(1, 12.0, 44_100), *options)
+    monkeypatch.setattr(
+        ffmpeg.shutil, "which", lambda name: None if name == "ffprobe" else f"/usr/bin/{name}"
+    )
+    assert len(load(path)) / 24_000 == pytest.approx(12.0, abs=0.15)
+    assert boxes.missing(path) == 0
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    assert boxes.missing(path) == len(data) - len(data) // 2
+    with pytest.raises(AudioError, match="truncated: its container counts") as error:
+        load(path)
+    assert error.value.kind == "truncated"
+
+
+def test_what_looks_like_boxes_and_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "a.m4a"
+    box = (24).to_bytes(4, "big") + b"ftyp" + bytes(16)
+    for data, missing in (
+        (b"", 0),
+        (b"\x00\x00\x00\x18ftyp", 0),  # shorter than its first box, which holds no audio
+        (box + (0).to_bytes(4, "big") + b"mdat" + bytes(5), 0),  # as far as the file goes
+        (box + (1).to_bytes(4, "big") + b"mdat" + (100).to_bytes(8, "big") + bytes(4), 80),
+        (box + (5).to_bytes(4, "big") + b"mdat", 0),
+        (b"\x1aE\xdf\xa3", 0),
+        (b"\x1aE\xdf\xa3\x80\x18S\x80g\x01" + b"\xff" * 7, 0),  # a stream, whose length was not known
+        (b"\x1aE\xdf\xa3\x80\x18S\x80g\x40\x0a" + bytes(4), 6),
+        (b"\x1aE\xdf\xa3\x80\x18S\x80g\x00" + bytes(20), 0),
+    ):
+        path.write_bytes(data)
+        assert boxes.missing(path) == missing, data
 
 
 @needs_ffmpeg

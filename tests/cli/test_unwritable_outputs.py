@@ -96,6 +96,35 @@ def test_a_folder_where_a_file_should_go(typed: Typed, place: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("command", "inside"),
     [
+        (
+            "ablate smoothing PLACE/music --recipe spectral-lag --seeds 0 --jobs 1 --cache FOLDER/cache",
+            "table-val.json",
+        ),
+        (
+            "ablate smoothing PLACE/music --recipe spectral-lag --seeds 0 --jobs 1 --cache FOLDER/cache",
+            "figure-val.svg",
+        ),
+        ("study PLACE/music --only *spectral*lag* --seeds 0 --jobs 1 --cache FOLDER/cache", "table.md"),
+        (
+            "study PLACE/music --only *spectral*lag* --seeds 0 --jobs 1 --cache FOLDER/cache",
+            "figure-test.png",
+        ),
+        ("robustness FOLDER/no-such-music --model PLACE/run --way gain", "robustness.json"),
+    ],
+)
+def test_a_table_that_cannot_be_written_is_told_before_the_work(
+    typed: Typed, place: Path, tmp_path: Path, command: str, inside: str
+) -> None:
+    (tmp_path / "out" / inside).mkdir(parents=True)
+    error = refused(typed, place, tmp_path, f"{command} --out {tmp_path / 'out'}")
+    assert str(tmp_path / "out" / inside) in error
+    assert [p.name for p in (tmp_path / "out").iterdir()] == [inside], "no run was begun"
+    assert list((tmp_path / "folder").iterdir()) == [], "nothing was extracted"
+
+
+@pytest.mark.parametrize(
+    ("command", "inside"),
+    [
         ("report RUN --seconds 0", "report.html"),
         ("calibrate RUN", "calibration.json"),
         ("evaluate RUN", "predictions/test.csv"),

@@ -3,6 +3,7 @@ lists."""
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -105,6 +106,37 @@ def test_the_settings_page_lists_every_setting() -> None:
     page = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
     for name, default, text in describe(RunConfig()):
         assert f"| `{name}` | `{default!r}` | {text} |" in page, f"{name}: run `make filemap`"
+
+
+READERS = {  # who may parse by itself: the readers of our files, and whoever parses what is no file of ours
+    "beatmeter/runtime/artifacts.py": "reads every file of runs, models and tables",
+    "beatmeter/runtime/config.py": "settings as they are typed",
+    "beatmeter/schema/features.py": "its own values, as they come back from a file",
+    "beatmeter/audio/ffmpeg.py": "what ffprobe prints",
+    "beatmeter/store/index.py": "files of a store, in a folder or a bucket, behind their checksums",
+    "beatmeter/store/journal.py": "the same",
+    "beatmeter/store/repair.py": "the same",
+    "beatmeter/store/segment.py": "the same",
+    "beatmeter/store/store.py": "the same",
+    "tools/same_numbers.py": "imports nothing of the two trees that it compares",
+}
+
+
+def test_our_own_files_are_parsed_by_one_reader() -> None:
+    """`json` and `tomllib` take NaN, half surrogates and any depth, and their errors name no file."""
+    parsing = {
+        path.relative_to(ROOT).as_posix()
+        for folder in ("beatmeter", "tools")
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if (
+            isinstance(node, ast.Attribute)
+            and node.attr in ("load", "loads")
+            and ast.unparse(node.value) in ("json", "tomllib")
+        )
+        or (isinstance(node, ast.ImportFrom) and node.module in ("json", "tomllib"))
+    }
+    assert parsing == set(READERS), "use read_json, read_json_lines, parse_json, read_toml"
 
 
 PACES = (

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -23,7 +26,7 @@ from beatmeter.runtime.config import change
 from beatmeter.serving.answer import Answer, Scored
 from beatmeter.serving.judge import SHORTEST, Judge
 from beatmeter.serving.models import EnsembleFolder, pack, shipped_model, shipped_models
-from beatmeter.serving.predictor import Predictor
+from beatmeter.serving.predictor import Predictor, Scorer
 from beatmeter.settings import RunConfig
 
 CPU = torch.device("cpu")
@@ -237,9 +240,8 @@ def test_calibrate_says_what_to_do_when_the_music_is_not_there(
     assert Calibration.load(tmp_path / "lag" / "calibration.json").presence is None
 
 
-def judged(heard: float | None, score: float, seconds: float = 30.0, abstain: float = 0.0) -> Answer:
-    """The answer to a score of 3 by a calibration that calls 0.6 sure, when a meter is heard with this
-    probability."""
+def calibrated(heard: float | None) -> Calibration:
+    """A calibration that calls 0.6 sure, by which a meter is heard with this probability."""
     presence = None if heard is None else Presence((1.0,), float(logit(np.array([heard]))[0]), {})
     rows = (
         SelectiveRow(1.0, 0.0, 0.8, 0.7, 0.9),
@@ -248,8 +250,12 @@ def judged(heard: float | None, score: float, seconds: float = 30.0, abstain: fl
     )
     two = (ScoreMap("none"), ScoreMap("none"))
     limits = {"production": (0.3, 0.3)}
-    calibration = Calibration(("3", "4"), two, limits, (0.5, 0.5), rows, {}, {}, rows[1], presence)
-    return Judge(calibration, abstain=abstain)(
+    return Calibration(("3", "4"), two, limits, (0.5, 0.5), rows, {}, {}, rows[1], presence)
+
+
+def judged(heard: float | None, score: float, seconds: float = 30.0, abstain: float = 0.0) -> Answer:
+    """The answer to a score of 3 by this calibration."""
+    return Judge(calibrated(heard), abstain=abstain)(
         ("3", "4"), Scored(np.array([score, 0.4]), np.zeros(1)), seconds
     )
 
@@ -262,6 +268,20 @@ def test_sure_is_a_statement_that_needs_a_meter_a_score_and_time() -> None:
     assert judged(0.9, 0.85, abstain=0.7).sure
     assert not judged(None, 0.7).sure, "who cannot tell sound without meter is never sure"
     assert not Judge()(("3", "4"), Scored(np.array([0.99, 0.1]), np.zeros(1)), 30.0).sure
+
+
+def test_what_sure_means_is_what_the_calibration_states() -> None:
+    def stated(calibration: Calibration | None) -> str:
+        return Predictor(
+            cast(Scorer, SimpleNamespace(classes=("3", "4"), about="")), Judge(calibration)
+        ).statement
+
+    calibration = calibrated(0.5)
+    assert stated(calibration) == "on validation 70 % of answers, 95 % of them right"
+    other = replace(calibration, sure=calibration.selective[2])
+    assert stated(other) == "on validation 30 % of answers, 97 % of them right"
+    for mute in (None, replace(calibration, sure=None), replace(calibration, presence=None)):
+        assert stated(mute) == "no answer of this model"
 
 
 def test_no_meter_heard_names_none() -> None:

@@ -12,11 +12,13 @@ from typing import Any
 
 import store_samples as samples
 
+from beatmeter.errors import StoreError
 from beatmeter.store import Store
 from beatmeter.store.compact import compact
 from beatmeter.store.gc import collect
 from beatmeter.store.repair import repair
 
+GAVE_UP = 3  # exit status of a writer whose commit failed with a StoreError
 STEPS = ("fsync", "rename", "replace", "link", "unlink", "write", "mkdir", "rmdir")
 
 
@@ -107,7 +109,11 @@ def write_forever(path: Path, first: int, stride: int) -> None:
     say("ready")
     number = first
     while True:
-        receipt = store.commit(samples.tracks(of, [number, number + stride]))
+        try:
+            receipt = store.commit(samples.tracks(of, [number, number + stride]))
+        except StoreError as error:
+            say("gave up:", error)
+            sys.exit(GAVE_UP)
         say("acknowledged", *receipt.added, *receipt.present)
         number += 2 * stride
 

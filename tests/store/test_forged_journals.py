@@ -222,6 +222,30 @@ def test_swapped_keys_are_told_and_come_right(store: Store) -> None:
     assert right(store.path) == set(range(9))
 
 
+def test_a_quick_check_compares_records_with_segments_and_reads_no_rows(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_rows(*_: object) -> None:
+        raise AssertionError("rows were read")
+
+    monkeypatch.setattr("beatmeter.store.segment._read_rows", no_rows)
+    assert verify(store.path).faults == ()
+    segments = {number: f"segments/{store.catalog.read(number).segment}" for number in (1, 2, 3)}
+    rewrite(store.path / "commits/00000002.json", swap_keys)
+    shard = store.path / segments[1] / store.layout.arrays["stats"].shard
+    flip = bytearray(shard.read_bytes())
+    flip[-9] ^= 1  # in the index, behind the rows
+    shard.write_bytes(flip)
+    (store.path / segments[3] / "zarr.json").write_bytes(b"{}")
+    found = errors(verify(store.path))
+    assert found[segments[2]] == {3, 4}
+    assert {str(shard.relative_to(store.path)), f"{segments[3]}/zarr.json"} <= found.keys()
+    monkeypatch.undo()
+    assert errors(verify(store.path, full=True)) == found
+    assert repair(store.path).lost == []
+    assert verify(store.path).sound
+
+
 def test_swapped_keys_without_a_receipt_cost_the_two_tracks(store: Store) -> None:
     """Two say different things and nobody can tell who is right: wrong rows are worse than none."""
     without_receipts(store)
