@@ -17,6 +17,7 @@ differentiable, batched and float32.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -66,29 +67,35 @@ def autocorrelation(
     `groups` says how many neighbouring dimensions make a channel (default: each its own). Lags that do not
     fit into the sequence, and channels that never change, give 0.
     """
-    return _of_power(_power(z, longest, groups), z.shape[1], longest)
+    size = _fast_length(z.shape[1] + min(longest, z.shape[1]))
+    return _of_power(_power(z, size, groups), z.shape[1], longest, size)
 
 
 def _power(
-    z: Float[Tensor, "sequence frame dim"], longest: int, groups: Sequence[int] | None
+    z: Float[Tensor, "sequence frame dim"], size: int, groups: Sequence[int] | None
 ) -> Float[Tensor, "sequence channel bin"]:
-    """Power of the channels over zero-padded frequencies, the mean over time removed."""
-    n, dims = z.shape[1], z.shape[2]
-    sizes = list(groups) if groups is not None else [1] * dims
+    """Power of the channels over the frequencies of `size` points, the mean over time removed."""
     z = z - z.mean(dim=1, keepdim=True)
-    spectrum = torch.fft.rfft(z.transpose(1, 2), n=_fast_length(n + min(longest, n)))
+    spectrum = torch.fft.rfft(z.transpose(1, 2), n=size)
     power: Tensor = spectrum.real.square() + spectrum.imag.square()
-    if len(sizes) == dims:
+    return power if groups is None else _summed(power, groups)
+
+
+def _summed(
+    power: Float[Tensor, "*sequence dim bin"], groups: Sequence[int]
+) -> Float[Tensor, "*sequence channel bin"]:
+    """Power of dimensions to power of the channels that `groups` of them make."""
+    if len(groups) == power.shape[-2]:
         return power
-    parts = torch.split(power, sizes, dim=1)
-    return torch.cat([part if part.shape[1] == 1 else part.sum(dim=1, keepdim=True) for part in parts], dim=1)
+    parts = torch.split(power, list(groups), dim=-2)
+    return torch.cat([p if p.shape[-2] == 1 else p.sum(dim=-2, keepdim=True) for p in parts], dim=-2)
 
 
 def _of_power(
-    power: Float[Tensor, "sequence channel bin"], n: int, longest: int
+    power: Float[Tensor, "sequence channel bin"], n: int, longest: int, size: int
 ) -> Float[Tensor, "sequence channel lag"]:
-    """The autocorrelation of `n` frames whose power `_power` gave."""
-    r = torch.fft.irfft(power, n=_fast_length(n + min(longest, n)))[..., : min(longest, n - 1) + 1]
+    """The autocorrelation of `n` frames that have this power over the frequencies of `size` points."""
+    r = torch.fft.irfft(power, n=size)[..., : min(longest, n - 1) + 1]
     energy = r[..., :1]
     lag = torch.arange(r.shape[-1], device=r.device)
     taper = (n / (n - lag)).clamp(max=TAPER_CAP).to(r.dtype)
@@ -110,6 +117,19 @@ def _fast_length(n: int) -> int:
     return best
 
 
+@cache
+def _even_faster_length(n: int) -> int:
+    """Smallest 64 * 2^a 3^b 5^c 7^d that is at least `n`, where last bits may move."""
+    for blocks in itertools.count(-(-n // 64)):
+        rest = blocks
+        for factor in (2, 3, 5, 7):
+            while rest % factor == 0:
+                rest //= factor
+        if rest == 1:
+            return 64 * blocks
+    raise AssertionError
+
+
 def log_lag_autocorrelation(
     z: Float[Tensor, "sequence frame dim"],
     frame_rate: float,
@@ -120,6 +140,11 @@ def log_lag_autocorrelation(
     `groups`."""
     weights = bin_weights(frame_rate, lags, z.dtype).to(z.device)
     return autocorrelation(z, len(weights) - 1, groups) @ weights
+
+
+def _row_power(z: Float[Tensor, "row frame"], size: int) -> Float[Tensor, "row bin"]:
+    spectrum = torch.view_as_real(torch.fft.rfft(z, n=size)).square_()
+    return spectrum[..., 0] + spectrum[..., 1]
 
 
 def rise(x: Float[Tensor, "*batch frame dim"], step: int) -> Float[Tensor, "*batch frame dim"]:
@@ -150,6 +175,14 @@ class Channels(nn.Module, ABC):
     ) -> Float[Tensor, "sequence frame all_dims"]:
         """The channels' dimensions side by side, sum(groups) of them. `first` is how many frames after the
         beginning of a chunk the sequences begin."""
+
+    def power(
+        self, states: Float[Tensor, "frame dim"], first: int, size: int
+    ) -> Float[Tensor, "channel bin"]:
+        """Power of the channels of one sequence over the frequencies of `size` points, the mean over time
+        removed. Last bits may differ from those of `forward`."""
+        z = self(states[None], first)[0].T.contiguous()
+        return _summed(_row_power(z - z.mean(dim=1, keepdim=True), size), self.groups)
 
 
 class ProjectionChannels(Channels):
@@ -192,6 +225,20 @@ class ProjectionChannels(Channels):
         x = x / (deviation + deviation.median(dim=2, keepdim=True).values)
         mixed = x @ self.matrix.to(x.dtype).T
         return torch.cat([mixed[..., : self.n], mixed, rise(mixed, 2)], dim=-1)
+
+    def power(
+        self, states: Float[Tensor, "frame dim"], first: int, size: int
+    ) -> Float[Tensor, "channel bin"]:
+        """Each row of P x goes through the FFT once, and the matrix is scaled in place of the states."""
+        x = states - states.mean(dim=0)
+        deviation = (x.square().mean(dim=0) + 1e-12).sqrt()
+        z = x.new_empty(2 * self.width, len(x))
+        mixed = torch.mm(self.matrix.to(x.dtype) / (deviation + deviation.median()), x.T, out=z[: self.width])
+        onsets = z[self.width :].zero_()
+        torch.sub(mixed[:, 2:], mixed[:, :-2], out=onsets[:, 2:]).relu_()
+        onsets -= onsets.mean(dim=1, keepdim=True)
+        power = _row_power(z, size)
+        return torch.cat([power[: self.n], _summed(power, self.groups[self.n :])])
 
 
 def signed_projection(dim: int, seed: int, width: int) -> Float[Tensor, "width dim"]:
@@ -324,11 +371,22 @@ class LagPooling(nn.Module):
     ) -> Float[Tensor, "sequence channel lag"]:
         """`first`: how many frames after the beginning of a chunk the sequences begin (0 where whole chunks
         are joined)."""
-        longest, learning = len(self.weights) - 1, torch.is_grad_enabled() and states.requires_grad
+        longest, n = len(self.weights) - 1, states.shape[1]
+        learning, size = torch.is_grad_enabled() and states.requires_grad, _fast_length(n + min(longest, n))
         parts = (
             torch.split(states, 1) if states.device.type == "cpu" and not learning else [states]
         )  # one by one they stay in a core's cache
         power = torch.cat(
-            [_power(self.channels(part.float(), first), longest, self.channels.groups) for part in parts]
+            [_power(self.channels(part.float(), first), size, self.channels.groups) for part in parts]
         )
-        return _of_power(power, states.shape[1], longest) @ self.weights
+        return _of_power(power, n, longest, size) @ self.weights
+
+    def of_runs(
+        self, runs: Sequence[Float[Tensor, "frame dim"]], first: int = 0
+    ) -> Float[Tensor, "sequence channel lag"]:
+        """`forward` of sequences of one length but for last bits, on a CPU in two thirds of its time: for
+        rows that nobody stores."""
+        longest, n = len(self.weights) - 1, len(runs[0])
+        size = _even_faster_length(n + min(longest, n))
+        power = torch.stack([self.channels.power(run.float(), first, size) for run in runs])
+        return _of_power(power, n, longest, size) @ self.weights

@@ -189,3 +189,19 @@ def test_rise_keeps_length_and_sign() -> None:
     x = torch.tensor([0.0, 1.0, 3.0, 2.0, 5.0])[None, :, None]
     assert rise(x, 2).flatten().tolist() == [0, 0, 3, 1, 2]
     assert rise(x[:, :1], 2).shape == (1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    "channels", [ProjectionChannels(96), SpectralChannels()], ids=["projection", "spectral"]
+)
+@pytest.mark.parametrize("frames", [2, 40, 300, 750, 1500])
+def test_runs_of_a_timeline_are_pooled_as_stored_features_but_for_last_bits(
+    channels: ProjectionChannels | SpectralChannels, frames: int
+) -> None:
+    pooling, generator = LagPooling(channels, 75.0), torch.Generator().manual_seed(frames)
+    dim = channels.dim if isinstance(channels, ProjectionChannels) else channels.mels + channels.bins
+    states = torch.randn(3, frames, dim, generator=generator).cumsum(dim=1)
+    states[..., 0] = 100 + 300 * states[..., 0]  # one dimension far from zero and loud
+    states[..., 1] = 7.0
+    with torch.inference_mode():
+        assert (pooling.of_runs(list(states), 5) - pooling(states, 5)).abs().max() <= 1e-5

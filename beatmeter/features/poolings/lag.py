@@ -76,15 +76,18 @@ class Lag(Pooling):
             at = [i for i, (a, b) in enumerate(runs) if (b - a, a % period) == (length, phase)]
             slices = [slice(runs[i][0] - first, runs[i][1] - first) for i in at]
             rows = torch.stack(
-                [
-                    self.lag(torch.stack([states[layer][s] for s in slices]).float(), phase)
-                    for layer in self.spec.layers
-                ],
-                dim=1,
+                [self._equal_runs([states[n][s] for s in slices], phase) for n in self.spec.layers], dim=1
             )
             for i, row in zip(at, rows, strict=True):
                 parts[i] = row
         return torch.stack(parts)
+
+    def _equal_runs(
+        self, states: Sequence[Float[Tensor, "frame dim"]], phase: int
+    ) -> Float[Tensor, "run channel lag"]:
+        assert self.lag is not None
+        plain = states[0].device.type == "cpu" and not (torch.is_grad_enabled() and states[0].requires_grad)
+        return self.lag.of_runs(states, phase) if plain else self.lag(torch.stack([*states]).float(), phase)
 
     def count(self, arrangement: Arrangement, frames: int) -> int:
         return len(arrangement.windows)
