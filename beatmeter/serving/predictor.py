@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol, cast
@@ -26,6 +28,7 @@ from beatmeter.features.service import FeatureService
 from beatmeter.learning.restoring import restore
 from beatmeter.learning.sources import TrackEncoder
 from beatmeter.runtime.artifacts import named
+from beatmeter.runtime.lanes import in_lanes, lanes_for
 from beatmeter.runtime.paths import StrPath, as_paths
 from beatmeter.schema import Track, ValuePredictions, as_classes
 from beatmeter.serving.answer import Answer, Scored
@@ -349,16 +352,29 @@ class Predictor:
         """An answer or the reason why there is none, for each file in order; memory does not grow with the
         length of a file. `progress(seconds)`: so much more audio has been heard."""
         paths, rate = as_paths(paths), self.scorer.sample_rate
-        for path, audio in zip(paths, decode_or_count(paths, rate, jobs), strict=True):
+        told = threading.Lock()
+
+        def heard(seconds: float) -> None:
+            with told:
+                progress(seconds)
+
+        def answer(
+            item: tuple[Path, np.ndarray | LongAudio | AudioError], over: Callable[[], bool]
+        ) -> tuple[Path, Answer | BeatmeterError]:
+            path, audio = item
             try:
                 if isinstance(audio, AudioError):
                     raise audio
                 if isinstance(audio, LongAudio):
-                    yield path, self.predict_blocks(stream(path, rate, BLOCK), audio.samples, progress)
-                else:
-                    yield path, self.predict_blocks([audio], len(audio), progress)
+                    blocks = itertools.takewhile(lambda _: not over(), stream(path, rate, BLOCK))
+                    return path, self.predict_blocks(blocks, audio.samples, heard)
+                return path, self.predict_blocks([audio], len(audio), heard)
             except AudioError as error:
-                yield path, error
+                return path, error
+
+        device = next(iter(self.scorer.members.values())).encoder.device
+        waves = zip(paths, decode_or_count(paths, rate, jobs), strict=True)
+        yield from in_lanes(answer, waves, lanes_for(len(paths), device))
 
     def predict_blocks(
         self,

@@ -7,6 +7,7 @@ masks (chunks of a batch have equal lengths), masking and layer drop (both belon
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, cast
@@ -264,8 +265,9 @@ class Hubert(LayeredBackbone):
             visit(k, encoder.layer_norm(x) if pre_norm and k == self.n_layers else x)
 
 
-class Latest:
-    """The latest result of a function of one tensor, for as long as that very tensor lives."""
+class Latest(threading.local):
+    """The latest result of a function of one tensor, for as long as that very tensor lives; each thread has
+    its own."""
 
     def __init__(self) -> None:
         self._argument: weakref.ref[Tensor] | None = None
