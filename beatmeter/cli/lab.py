@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -110,6 +110,14 @@ def compare(
     from beatmeter.evaluation.report.lab_text import comparison_text
 
     members = gather(systems, group=not separate)
+    if _of_records(members, split):
+        if html is not None or figures is not None or corrections is not None:
+            raise EvaluationError(
+                "--html, --figures and --corrections are for scores of classes",
+                "Leave them out; --json has every number.",
+            )
+        _compare_records(members, split, metrics, common, all_pairs, as_json, seed)
+        return
     loaded = {name: [_open(path, split, corrections) for path in paths] for name, paths in members.items()}
     found = run(loaded, metrics or DEFAULT, common, all_pairs, seed=seed)
     click.echo(to_json(found.to_json()) if as_json else comparison_text(found, changes), nl=as_json)
@@ -520,6 +528,32 @@ def _report_column(
         import webbrowser
 
         webbrowser.open(out.resolve().as_uri())
+
+
+def _of_records(members: Mapping[str, Sequence[Path]], split: str | None) -> bool:
+    """Whether the first system's record is of another kind than scores of classes."""
+    from beatmeter.evaluation.records import open_records
+    from beatmeter.schema import ClassPredictions
+
+    return not isinstance(open_records(next(iter(members.values()))[0], split), ClassPredictions)
+
+
+def _compare_records(
+    members: Mapping[str, Sequence[Path]],
+    split: str | None,
+    metrics: tuple[str, ...],
+    common: bool,
+    all_pairs: bool,
+    as_json: bool,
+    seed: int,
+) -> None:
+    from beatmeter.evaluation.comparison.records import compare_records
+    from beatmeter.evaluation.records import open_records
+    from beatmeter.evaluation.report.lab_text import records_text
+
+    loaded = {name: [open_records(path, split) for path in paths] for name, paths in members.items()}
+    found = compare_records(loaded, metrics, common, all_pairs, seed=seed)
+    click.echo(to_json(found.to_json()) if as_json else records_text(found), nl=as_json)
 
 
 def _open(path: Path, split: str | None, corrections: Path | None) -> ClassPredictions:

@@ -4,27 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Generic, TypeVar, cast
 
 import numpy as np
 
 from beatmeter.errors import EvaluationError
-from beatmeter.schema import ClassPredictions
+from beatmeter.schema import ClassPredictions, Items, Marks, ValuePredictions
 from beatmeter.schema.records import Key
+
+R = TypeVar("R", bound=Items)
 
 
 @dataclass(frozen=True)
-class Aligned:
+class Aligned(Generic[R]):
     """Predictions by name, all of the same items in the same order, and how many items of each were left
     out."""
 
-    members: Mapping[str, ClassPredictions]
+    members: Mapping[str, R]
     left_out: Mapping[str, int]
 
 
-def align(members: Mapping[str, ClassPredictions], common: bool = False) -> Aligned:
-    """Bring all members into the order of the first, in items and in classes.
+def align(members: Mapping[str, R], common: bool = False) -> Aligned[R]:
+    """Bring all members, records of one kind, into the order of the first, in items and in classes.
 
-    Every member must know the same classes, have the same items and give them the same labels and groups;
+    Every member must know the same classes or names, have the same items and give them the same labels and
+    groups;
     with `common`, items that are not in all of them are left out. Raises EvaluationError that names the first
     thing that differs.
     """
@@ -48,22 +52,33 @@ def align(members: Mapping[str, ClassPredictions], common: bool = False) -> Alig
             "Predict the same split of the same data with all of them.",
         )
     order = [k for k in keys[names[0]] if k in shared]
-    aligned = {name: _in_order(name, p, order, names[0], first.classes) for name, p in members.items()}
+    aligned = {name: _in_order(name, p, order, names[0], first) for name, p in members.items()}
     for name in names[1:]:
         _require_same_labels(names[0], aligned[names[0]], name, aligned[name])
     return Aligned(aligned, {name: len(known[name]) - len(shared) for name in names})
 
 
-def _in_order(
-    name: str, p: ClassPredictions, order: list[Key], first: str, classes: tuple[str, ...]
-) -> ClassPredictions:
-    if set(p.classes) != set(classes):
+def _in_order(name: str, p: R, order: list[Key], of: str, first: Items) -> R:
+    if type(p) is not type(first):
         raise EvaluationError(
-            f"{first} answers the classes {', '.join(classes)}, {name} {', '.join(p.classes)}",
-            "Predictions can be compared when they know the same classes; add a score column of 0 for a "
-            "class that a model does not know.",
+            f"{of} holds {type(first).__name__} and {name} {type(p).__name__}",
+            "Compare systems that answer the same question.",
         )
-    return with_classes(p.align(order), classes)
+    if isinstance(p, ClassPredictions) and isinstance(first, ClassPredictions):
+        if set(p.classes) != set(first.classes):
+            raise EvaluationError(
+                f"{of} answers the classes {', '.join(first.classes)}, {name} {', '.join(p.classes)}",
+                "Predictions can be compared when they know the same classes; add a score column of 0 for a "
+                "class that a model does not know.",
+            )
+        return cast(R, with_classes(p.align(order), first.classes))
+    mine, theirs = (getattr(record, "names", ()) for record in (first, p))
+    if mine != theirs:
+        raise EvaluationError(
+            f"{of} answers {', '.join(mine)}, {name} {', '.join(theirs)}",
+            "Compare systems that answer the same question.",
+        )
+    return p.align(order)
 
 
 def with_classes(p: ClassPredictions, classes: tuple[str, ...]) -> ClassPredictions:
@@ -81,19 +96,36 @@ def with_classes(p: ClassPredictions, classes: tuple[str, ...]) -> ClassPredicti
     )
 
 
-def _require_same_labels(first: str, a: ClassPredictions, second: str, b: ClassPredictions) -> None:
-    labels = (a.primary != b.primary) | ((a.targets > 0) != (b.targets > 0)).any(axis=1)
+def _require_same_labels(first: str, a: Items, second: str, b: Items) -> None:
+    if isinstance(a, ClassPredictions) and isinstance(b, ClassPredictions):
+        labels = (a.primary != b.primary) | ((a.targets > 0) != (b.targets > 0)).any(axis=1)
+    else:
+        labels = np.array([not same for same in _same_targets(a, b)], dtype=bool)
     if labels.any():
         i = int(labels.argmax())
-        mine, theirs = (a.classes[p.primary[i]] if p.primary[i] >= 0 else "nothing" for p in (a, b))
-        raise EvaluationError(
-            f"{first} and {second} label {int(labels.sum())} items differently, first {a.ids[i]!r}: {mine} "
-            f"and {theirs} as primary",
-            "Use the same label file for both, or --corrections for all.",
-        )
+        what = f"{first} and {second} label {int(labels.sum())} items differently, first {a.ids[i]!r}"
+        if isinstance(a, ClassPredictions) and isinstance(b, ClassPredictions):
+            mine, theirs = (a.classes[p.primary[i]] if p.primary[i] >= 0 else "nothing" for p in (a, b))
+            what += f": {mine} and {theirs} as primary"
+        raise EvaluationError(what, "Use the same label file for both, or --corrections for all.")
     if a.groups != b.groups:
         i = next(i for i, pair in enumerate(zip(a.groups, b.groups, strict=True)) if pair[0] != pair[1])
         raise EvaluationError(
             f"{first} and {second} group {a.ids[i]!r} differently: {a.groups[i]!r} and {b.groups[i]!r}",
             "Tests draw groups: give both the same `group` column.",
         )
+
+
+def _same_targets(a: Items, b: Items) -> list[bool]:
+    """Per item, whether both records were given the same truth."""
+    if isinstance(a, ValuePredictions) and isinstance(b, ValuePredictions):
+        same = np.isclose(a.targets, b.targets, rtol=1e-6, equal_nan=True)
+        return same.all(axis=1).tolist()  # type: ignore[no-any-return]
+    if isinstance(a, Marks) and isinstance(b, Marks):
+        return [
+            one.kinds == two.kinds
+            and one.names == two.names
+            and bool(np.allclose(one.starts, two.starts) and np.allclose(one.ends, two.ends))
+            for one, two in zip(a.truth, b.truth, strict=True)
+        ]
+    return [True] * len(a)

@@ -14,7 +14,6 @@ from beatmeter.errors import EvaluationError
 from beatmeter.evaluation.comparison.alignment import align
 from beatmeter.evaluation.diagnostics import plain
 from beatmeter.evaluation.metrics import (
-    METRICS,
     Difference,
     Estimate,
     Metric,
@@ -90,14 +89,14 @@ class MetricTest:
     high: float
     p: float
     adjusted: float
+    better: str = "higher"
 
     @property
     def verdict(self) -> str:
         """ "better" or "worse" (the second system) or "not distinguishable"."""
         if not self.adjusted < ALPHA or np.isnan(self.difference) or self.difference == 0:
             return "not distinguishable"
-        up = METRICS[self.metric].better != "lower"
-        return "better" if (self.difference > 0) == up else "worse"
+        return "better" if (self.difference > 0) == (self.better != "lower") else "worse"
 
 
 @dataclass(frozen=True)
@@ -274,7 +273,9 @@ def _pair(
         )
         d = Difference.of(value, draws[b.name, m.name] - draws[a.name, m.name])
         chance = flips if m.name == "accuracy" else d.p
-        tests.append(MetricTest(m.name, a.name, b.name, d.value, d.low, d.high, chance, chance))
+        tests.append(
+            MetricTest(m.name, a.name, b.name, d.value, d.low, d.high, chance, chance, m.better or "higher")
+        )
     before, after = np.nan_to_num(a.outcomes()), np.nan_to_num(b.outcomes())
     gained, lost = after * (1 - before), before * (1 - after)  # of seeds paired at random
     single = a.seeds == b.seeds == 1

@@ -45,12 +45,14 @@ class FamilyMetric:
 def _of_items(per_item: Callable[[Any], Array]) -> Callable[[Any, Array | None], Value]:
     """The mean over the items that count."""
 
-    def value(record: Any, weights: Array | None) -> Value:
-        items = per_item(record)
-        w = weigh(weights, len(items)) * ~np.isnan(items)
-        return unbox(ratio(w @ np.nan_to_num(items), w.sum(axis=-1)))
+    return lambda record, weights: mean_of(per_item(record), weights)
 
-    return value
+
+def mean_of(items: Array, weights: Array | None) -> Value:
+    """(*batch) the mean of what items (item,) give under weights (*batch, item), over those that are not
+    nan."""
+    w = weigh(weights, len(items)) * ~np.isnan(items)
+    return unbox(ratio(w @ np.nan_to_num(items), w.sum(axis=-1)))
 
 
 def _labelled(p: ClassPredictions) -> Array:
@@ -208,3 +210,20 @@ def null_values(metric: FamilyMetric, systems: Mapping[str, list[Items]]) -> dic
         values = np.array([float(metric.value(record, None)) for record in records])
         found[name] = float(np.nanmean(values)) if not np.isnan(values).all() else math.nan
     return found
+
+
+def constant_of(record: Items, validation: Items | None) -> Array | None:
+    """The constant answer (class,) or (name,) of the train split, which the model wrote down; where it did
+    not, the mean target of `validation`."""
+    said = record.meta.get("loss", {})
+    if isinstance(said, dict) and isinstance(said.get("constant"), list):
+        return np.asarray(said["constant"], dtype=float)
+    if (
+        not isinstance(validation, ClassPredictions | ValuePredictions)
+        or validation is record
+        or not len(validation)
+    ):
+        return None
+    targets = validation.targets
+    known = ~np.isnan(targets).all(axis=0)
+    return np.nanmean(targets, axis=0) if known.all() else None

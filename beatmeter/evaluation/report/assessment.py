@@ -15,6 +15,7 @@ from beatmeter.evaluation.diagnostics.limits import LIMITS, Limits, plain
 from beatmeter.evaluation.metrics import ClassRow, Estimate, correct, per_class, share
 from beatmeter.evaluation.metrics.families import (
     FamilyMetric,
+    constant_of,
     estimate_of,
     metrics_of,
     null_systems,
@@ -147,7 +148,7 @@ def assess(
         raise EvaluationError(
             f"none of the {len(record)} predictions has a label", "Metrics need labels or targets."
         )
-    nulls = null_systems(record, _constant(record, validation), seed)
+    nulls = null_systems(record, constant_of(record, validation), seed)
     found = [(m, estimate_of(m, record, limits.replicates, seed)) for m in metrics]
     rows = tuple(MetricRow(m, e, null_values(m, nulls)) for m, e in found if e.n)
     findings: list[Finding | None] = []
@@ -207,21 +208,6 @@ def _reliability(p: ClassPredictions, rows: tuple[MetricRow, ...], limits: Limit
         text,
         {"surplus": surplus, "primary_ece": plain(error)},
     )
-
-
-def _constant(record: Items, validation: Items | None) -> np.ndarray | None:
-    said = record.meta.get("loss", {})
-    if isinstance(said, dict) and isinstance(said.get("constant"), list):
-        return np.asarray(said["constant"], dtype=float)
-    if (
-        not isinstance(validation, ClassPredictions | ValuePredictions)
-        or validation is record
-        or not len(validation)
-    ):
-        return None
-    targets = validation.targets
-    known = ~np.isnan(targets).all(axis=0)
-    return np.nanmean(targets, axis=0) if known.all() else None
 
 
 def _summary(rows: tuple[MetricRow, ...]) -> Finding:

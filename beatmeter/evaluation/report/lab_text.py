@@ -9,7 +9,9 @@ from beatmeter.evaluation.calibration import SURE, THRESHOLDS, WITNESSES, Calibr
 from beatmeter.evaluation.comparison.compare import Comparison, Pair
 from beatmeter.evaluation.comparison.ensemble import Ensemble
 from beatmeter.evaluation.comparison.gate import AGREEMENT, RATIO, Gate
+from beatmeter.evaluation.comparison.records import RecordComparison
 from beatmeter.evaluation.metrics import METRICS
+from beatmeter.evaluation.report.assessment import NULLS
 from beatmeter.evaluation.report.comparison_report import shown_p, verdict
 from beatmeter.evaluation.report.text import number, percents, table, wrapped
 from beatmeter.runtime.display import count, cut
@@ -60,6 +62,46 @@ def comparison_text(c: Comparison, changes: int = 10) -> str:
             "not items."
         ),
     ]
+    return "\n".join(lines) + "\n"
+
+
+def records_text(c: RecordComparison) -> str:
+    """Every system's metrics and those of null systems, then the tests of each pair."""
+    lines = wrapped(
+        f"{count(len(c.items), 'item')} in {count(len(set(c.items.groups)), 'group')}"
+        + (f"; {c.left_out} left out that not all have" if c.left_out else "")
+    )
+    for key, title in c.titles.items():
+        rows = []
+        for name, by_metric in c.metrics.items():
+            m = by_metric[key]
+            interval = f"[{m.mean.low:.3f}, {m.mean.high:.3f}]"
+            seeds = f"{len(m.seeds)} seeds, ±{m.spread:.3f}" if len(m.seeds) > 1 else ""
+            rows.append([cut(name, 24), number(m.mean.value), interval, str(m.mean.n), seeds])
+        rows += [[f"({NULLS[name]})", number(values[key]), "", "", ""] for name, values in c.nulls.items()]
+        lines += ["", *table([title, "value", "95 % interval", "items", ""], rows)]
+    for pair in c.pairs:
+        head = [
+            f"{pair.second} minus {pair.first}",
+            "difference",
+            "95 % interval",
+            "p",
+            "p (Holm)",
+            "verdict",
+        ]
+        rows = [
+            [
+                c.titles[t.metric],
+                f"{t.difference:+.3f}",
+                f"[{t.low:+.3f}, {t.high:+.3f}]",
+                shown_p(t.p),
+                shown_p(t.adjusted),
+                t.verdict,
+            ]
+            for t in pair.tests
+        ]
+        lines += ["", *table(head, rows)]
+    lines += ["", *wrapped("p (Holm) is adjusted over the pairs of systems. Groups are drawn, not items.")]
     return "\n".join(lines) + "\n"
 
 
