@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from waiting import PATIENCE
 
 from beatmeter.runtime.lanes import in_lanes, lanes_for
 
@@ -19,7 +20,7 @@ def test_results_come_in_order_whoever_is_first() -> None:
 
     def work(item: int, over: Over) -> int:
         if item == 0:
-            assert second.wait(600)  # the first ends after the second: they work at the same time
+            assert second.wait(PATIENCE)  # the first ends after the second: they work at the same time
         else:
             second.set()
         return item * item
@@ -53,7 +54,7 @@ def test_a_reader_that_leaves_ends_the_work() -> None:
 
     results = in_lanes(work, range(9), 2)
     assert next(results) == 0
-    assert begun.wait(600)
+    assert begun.wait(PATIENCE)
     results.close()  # returns: the work in progress was told
     assert not any(t.name.startswith("beatmeter-lane") for t in threading.enumerate())
 
