@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from beatmeter.cli.annotations import annotation_files
 from beatmeter.cli.audit import audit
 from beatmeter.cli.dataset_options import (
     class_names,
@@ -16,6 +17,7 @@ from beatmeter.cli.dataset_options import (
     show_excluded,
     tables_option,
 )
+from beatmeter.cli.dj import rekordbox, serato, traktor
 from beatmeter.cli.options import TERMINAL, echo
 from beatmeter.cli.wikimeter import wikimeter
 from beatmeter.runtime.artifacts import to_json
@@ -36,10 +38,12 @@ def data() -> None:
     beatmeter data synth SYNTH/ --clips 600
     beatmeter data wikimeter data/catalogues WIKIMETER/ --dry-run
     beatmeter data audit METER2800/ --features spectral-lag --out review/
+    beatmeter data annotations check MUSIC/
+    beatmeter data rekordbox export.xml --audio MUSIC/ --out DATA
     """
 
 
-for command in (wikimeter, audit):
+for command in (wikimeter, audit, annotation_files, rekordbox, traktor, serato):
     data.add_command(command)
 
 

@@ -1,0 +1,192 @@
+"""beatmeter data annotations check | convert"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from beatmeter.cli.options import echo
+from beatmeter.errors import DataError, shown
+from beatmeter.runtime.artifacts import to_json
+from beatmeter.runtime.display import count
+
+if TYPE_CHECKING:
+    from beatmeter.datasets.annotations import Annotation
+
+
+@click.group("annotations")
+def annotation_files() -> None:
+    """Check and convert annotations of beats, sections and events.
+
+    \b
+    beatmeter data annotations check MUSIC/
+    beatmeter data annotations convert MUSIC/beats --to jams --out jams/ --audio MUSIC/audio
+    """
+
+
+@annotation_files.command()
+@click.argument("paths", type=click.Path(path_type=Path), nargs=-1, required=True)
+@click.option(
+    "--format", default="", help="Read every file in this format.  [default: by suffix and content]"
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of text.")
+def check(paths: tuple[Path, ...], format: str, as_json: bool) -> None:
+    """Read the annotation files at PATHS (files and folders), say what is wrong or doubtful, and count.
+
+    \b
+    beatmeter data annotations check MUSIC/
+    beatmeter data annotations check song.beats song.lab --json
+    Exit status: 0 nothing is in doubt, 1 something is, 2 nothing can be read.
+    """
+    from beatmeter.datasets.annotations.examination import doubts, statistics
+
+    read: list[Annotation] = []
+    refused: list[str] = []
+    doubtful: dict[str, list[str]] = {}
+    for path in _files(paths):
+        try:
+            annotation = _read(path, format)
+        except DataError as error:
+            refused.append(str(error))
+            continue
+        read.append(annotation)
+        if found := doubts(annotation):
+            doubtful[shown(path)] = found
+    if not read and not refused:
+        raise DataError(
+            f"no annotation lies at {', '.join(map(shown, paths))}", "Name files or folders that hold some."
+        )
+    values = statistics(read)
+    status = 2 if not read else int(bool(refused or doubtful))
+    if as_json:
+        click.echo(
+            to_json(
+                {**values, "refused": refused, "doubtful": doubtful, "status": status}, ensure_ascii=False
+            )
+        )
+    else:
+        _show(values, refused, doubtful)
+    raise SystemExit(status)
+
+
+@annotation_files.command()
+@click.argument("paths", type=click.Path(path_type=Path), nargs=-1, required=True)
+@click.option(
+    "--to",
+    "wanted",
+    required=True,
+    help="Format to write: json, yaml, beats, lab, jams, harmonix, salami, audacity.",
+)
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the new files.")
+@click.option(
+    "--format", default="", help="Read every file in this format.  [default: by suffix and content]"
+)
+@click.option(
+    "--audio", type=click.Path(path_type=Path), help="Folder of the audio, whose durations JAMS needs."
+)
+def convert(paths: tuple[Path, ...], wanted: str, out: Path, format: str, audio: Path | None) -> None:
+    """Write the annotation files at PATHS (files and folders) in another format to the folder --out.
+
+    Files of one name, song.beats and song.lab, become one file where the format holds both.
+
+    \b
+    beatmeter data annotations convert MUSIC/beats MUSIC/lab --to json --out MUSIC/annotations
+    beatmeter data annotations convert song.beats song.lab --to jams --out . --audio MUSIC/
+    Exit status: 0 every file was converted, 1 some were not (they are listed), 2 none was.
+    """
+    from dataclasses import replace
+
+    from beatmeter.audio.decode import probe
+    from beatmeter.datasets.annotations import find_format, write_annotation
+    from beatmeter.datasets.files import find_audio
+
+    target = find_format(wanted)
+    found: dict[str, Annotation] = {}
+    problems: list[str] = []
+    for path in _files(paths):
+        try:
+            annotation = _read(path, format)
+        except DataError as error:
+            problems.append(str(error))
+            continue
+        if any(part in target.holds for part in annotation.parts):
+            name = path.stem
+            found[name] = found[name].beneath(annotation) if name in found else annotation
+    lengths = {path.stem: path for path in find_audio(audio)} if audio is not None else {}
+    written = 0
+    for name, annotation in found.items():
+        try:
+            if annotation.duration is None and name in lengths:
+                annotation = replace(annotation, duration=probe(lengths[name]).seconds)
+            path = out / f"{name}{target.suffixes[0]}"
+            write_annotation(path, annotation, target.name)
+            written += 1
+        except DataError as error:
+            problems.append(str(error))
+    for problem in problems:
+        echo(f"left out: {problem}")
+    if not written:
+        raise DataError(
+            f"nothing at {', '.join(map(shown, paths))} can be written as {wanted}",
+            "See what is listed above.",
+        )
+    click.echo(f"{out}: {count(written, 'file')} of the format {wanted}")
+    raise SystemExit(1 if problems else 0)
+
+
+def _files(paths: tuple[Path, ...]) -> Iterator[Path]:
+    """The files named, and those under folders that look like annotations."""
+    from beatmeter.datasets.annotations import native
+    from beatmeter.datasets.annotations.registry import FORMATS, SUFFIXES
+
+    texts = [format.fits for format in FORMATS.values() if format.fits is not None]
+    for path in paths:
+        if not path.exists():
+            raise DataError(f"there is no file or folder {shown(path)}", "Check the path.")
+        if not path.is_dir():
+            yield path
+            continue
+        for file in sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()):
+            if file.suffix.lower() in (".json", ".yaml", ".yml", ".txt"):  # other programs use them too
+                text = file.read_text(encoding="utf-8", errors="replace")
+                if not (
+                    native.fits(text) or (file.suffix.lower() == ".txt" and any(fits(text) for fits in texts))
+                ):
+                    continue
+            yield file
+
+
+def _read(path: Path, format: str) -> Annotation:
+    from beatmeter.datasets.annotations import read_annotation
+
+    return read_annotation(path, format)
+
+
+def _show(values: dict[str, Any], refused: list[str], doubtful: dict[str, list[str]]) -> None:
+    for text in refused:
+        click.echo(f"refused: {text}")
+    for name, found in doubtful.items():
+        for text in found:
+            click.echo(f"doubtful: {name}: {text}")
+    known = {
+        name: f"{n} ({values['seconds known'][name] / 60:.1f} min known)"
+        for name, n in values["parts"].items()
+    }
+    click.echo(
+        f"{count(values['tracks'], 'annotation')}: "
+        + ", ".join(f"{name} {told}" for name, told in known.items())
+    )
+    for name in ("tiers", "beats in a bar", "sections by bars", "events", "flags"):
+        if values[name]:
+            told = [f"{key} ({n})" for key, n in list(values[name].items())[:8]]
+            click.echo(f"{name}: {', '.join(told)}")
+    if values["tempo"]:
+        low, middle, high = values["tempo"]
+        click.echo(f"tempo: {low:g} to {high:g} bpm, median {middle:g}")
+    if values["boundaries on a downbeat"] is not None:
+        click.echo(f"boundaries on a downbeat: {values['boundaries on a downbeat']:.0%}")
+    if refused or doubtful:
+        click.echo(f"{len(refused)} refused, {len(doubtful)} doubtful")
