@@ -20,7 +20,8 @@ def peaks(
         if all(abs(at - other) >= apart for other in kept):
             kept.append(at)
     found = np.array(sorted(kept), int)
-    return found + refined(curve, found)
+    peaks: np.ndarray = found + refined(curve, found)
+    return peaks
 
 
 def refined(curve: Float[np.ndarray, " time"], at: np.ndarray) -> Float[np.ndarray, " peak"]:
