@@ -3,31 +3,47 @@ the end."""
 
 from __future__ import annotations
 
+import json
 import os
-import signal
+import queue
+import subprocess
+import sys
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, wait
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from typing import TypeVar
+from multiprocessing import Pipe
+from typing import Any, Generic, TypeVar
 
-from joblib.externals.loky import ProcessPoolExecutor
+from joblib import wrap_non_picklable_objects
+
+from beatmeter.errors import BeatmeterError
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-_LOOK = 0.5  # seconds between two looks: of a process for its parent, of a reader for a stop
+_LOOK = 0.5  # seconds between two looks of a reader for a stop
 _ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"
 )  # the processes are the threads
+_TRIES = 2  # deaths of a process that are one item's fault
+# Ctrl-C, which a terminal sends to all, is left to the parent, and what it can import can be imported there.
+_BEGIN = (
+    "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); import json; "
+    "sys.path[:] = json.loads(sys.argv[1]); from beatmeter.runtime.worker import serve; "
+    "serve(*map(int, sys.argv[2:]))"
+)
 
 
 @dataclass(frozen=True)
 class Crash:
-    """Stands for the result of an item whose process died while it worked on it alone."""
+    """Stands for the result of an item whose process died while it worked on it, and whose second process did
+    too."""
+
+
+class WorkerError(BeatmeterError):
+    """Processes that work beside this one do not start."""
 
 
 def ordered(
@@ -42,7 +58,7 @@ def ordered(
 
     `jobs` of 1 or less works in this process, where a crash is a crash. An exception of `function` is raised
     here. Once `stop` is set no more results come. The processes are this call's own and end with it, also
-    when the reader stops early, and when this process is killed.
+    when the reader stops early, and when this process is killed. Raises WorkerError when they do not start.
     """
     stop = stop or threading.Event()
     if jobs <= 1:
@@ -53,114 +69,138 @@ def ordered(
         return
     depth = depth or 2 * jobs + 2
     todo = iter(items)
-    waiting: deque[tuple[T, Future[R]]] = deque()
-    pool = _pool(jobs)
+    waiting: deque[Future[R | Crash]] = deque()
+    workers = _Workers(function, jobs)
     try:
         while True:
             while len(waiting) < depth:
                 try:
-                    item = next(todo)
+                    waiting.append(workers.submit(next(todo)))
                 except StopIteration:
                     break
-                try:
-                    waiting.append((item, pool.submit(function, item)))
-                except (
-                    BrokenProcessPool
-                ):  # died since the last result: `item` waits for its turn like the others
-                    waiting.append((item, _broken()))
             if not waiting:
                 return
-            item, future = waiting.popleft()
-            try:
-                result: R | Crash = _result(future, pool, stop)
-            except BrokenProcessPool:  # perhaps a neighbour's fault: this one alone, then everyone once more
-                _stop(pool)
-                result = _alone(function, item, stop)
-                pool = _pool(jobs)
-                waiting = deque((other, pool.submit(function, other)) for other, _ in waiting)
-            yield result
-    except _StoppedError:
-        return
+            future = waiting.popleft()
+            while not wait([future], _LOOK).done:
+                if stop.is_set():
+                    return
+            yield future.result()
     finally:
-        _stop(pool)
+        workers.end()
 
 
-def _pool(jobs: int) -> ProcessPoolExecutor:
-    pool = ProcessPoolExecutor(
-        max_workers=jobs, env=_ONE_THREAD, initializer=_belong_to, initargs=(os.getpid(),)
-    )
-    end = pool._result_queue._writer
-    end.close = _one_at_a_time(
-        end.close
-    )  # `_stop` and the pool's own thread close it, perhaps at the same moment
-    return pool
+class _Workers(Generic[T, R]):
+    """Processes that answer one item at a time. Each has a thread here that hands it items and takes its
+    results, so a death is known at once, and whose item it was."""
+
+    def __init__(self, function: Callable[[T], R], count: int) -> None:
+        # Functions of scripts, notebooks and tests can be sent too, which pickle alone refuses.
+        self._function = wrap_non_picklable_objects(function)
+        self._todo: queue.SimpleQueue[tuple[T, Future[R | Crash]] | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._ended = False
+        self._processes: set[subprocess.Popen[bytes]] = set()
+        self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(count)]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, item: T) -> Future[R | Crash]:
+        future: Future[R | Crash] = Future()
+        self._todo.put((item, future))
+        return future
+
+    def end(self) -> None:
+        """End the processes at once, whatever they do: the pipes break, and the threads here end too."""
+        with self._lock:
+            self._ended = True
+            for process in self._processes:
+                process.kill()
+        for _ in self._threads:
+            self._todo.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def _work(self) -> None:
+        """What a thread does: items go to its process, and to a new one when that has died."""
+        worker: _Worker | None = None
+        try:
+            while not self._ended and (task := self._todo.get()) is not None:
+                item, future = task
+                try:
+                    for _ in range(_TRIES):
+                        worker = worker or self._start()
+                        try:
+                            future.set_result(worker.ask(item))
+                            break
+                        except _DeadError:
+                            self._remove(worker)
+                            worker = None
+                    else:
+                        future.set_result(Crash())
+                except BaseException as error:  # of the function, of pickling, of starting: the reader's
+                    future.set_exception(error)
+        finally:
+            if worker is not None:
+                self._remove(worker)
+
+    def _start(self) -> _Worker:
+        with self._lock:
+            if self._ended:
+                raise WorkerError("processes were to end before they had begun")
+            worker = _Worker()
+            self._processes.add(worker.process)
+        try:
+            worker.ask(self._function)
+        except _DeadError:
+            status = self._remove(worker)
+            raise WorkerError(
+                f"a process that should work beside this one ended before it began (exit status {status})",
+                "If memory is short, use fewer --jobs.",
+            ) from None
+        except BaseException:
+            self._remove(worker)
+            raise
+        return worker
+
+    def _remove(self, worker: _Worker) -> int:
+        with self._lock:
+            self._processes.discard(worker.process)
+        return worker.end()
 
 
-def _one_at_a_time(close: Callable[[], None]) -> Callable[[], None]:
-    lock = threading.Lock()
-
-    def locked() -> None:
-        with lock:
-            close()
-
-    return locked
+class _DeadError(Exception):
+    """The process has ended, perhaps in the middle of an answer."""
 
 
-def _belong_to(parent: int) -> None:
-    """A process of a pool ends when its parent has ended, in whatever way, and leaves Ctrl-C, which a
-    terminal sends to both, to it. A thread asks, because the kernel's own signal (PR_SET_PDEATHSIG) comes
-    when the parent's thread ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+class _Worker:
+    """One process and the pipe to it."""
 
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(_LOOK)
-        os._exit(1)
+    def __init__(self) -> None:
+        self.pipe, theirs = Pipe()
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", _BEGIN, json.dumps(sys.path), str(theirs.fileno()), str(os.getpid())],
+                env={**os.environ, **_ONE_THREAD},
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+            )
 
-    threading.Thread(target=watch, name="beatmeter-parent", daemon=True).start()
+    def ask(self, message: object) -> Any:
+        """The answer to a message; raises what it ended with."""
+        try:
+            self.pipe.send(message)
+            while not self.pipe.poll(_LOOK):
+                if self.process.poll() is not None and not self.pipe.poll():
+                    raise _DeadError
+            good, answer = self.pipe.recv()
+        except (EOFError, OSError) as error:
+            raise _DeadError from error
+        if not good:
+            raise answer
+        return answer
 
-
-def _stop(pool: ProcessPoolExecutor) -> None:
-    """End the processes at once, whatever they do. The pool then takes the path of a crash, which is sound;
-    its own `shutdown(kill_workers=True)` trips in its thread over items that were just submitted.
-
-    Our own end of the pipe of results goes first: that thread may be in the middle of one, and would wait for
-    the rest for ever."""
-    if (results := pool._result_queue) is not None:
-        results._writer.close()
-    for process in list(pool._processes.values()):
-        process.terminate()
-    pool.shutdown(wait=True)
-
-
-def _broken() -> Future[R]:
-    future: Future[R] = Future()
-    future.set_exception(BrokenProcessPool())
-    return future
-
-
-class _StoppedError(Exception):
-    """Nobody waits for the result any more."""
-
-
-def _result(future: Future[R], pool: ProcessPoolExecutor, stop: threading.Event) -> R:
-    died = False
-    while not wait([future], _LOOK).done:
-        if stop.is_set():
-            raise _StoppedError
-        if (
-            died
-        ):  # and the pool has not said so: it waits for the rest of a result that the process was sending
-            _stop(pool)
-        died = any(not process.is_alive() for process in list(pool._processes.values()))
-    return future.result()
-
-
-def _alone(function: Callable[[T], R], item: T, stop: threading.Event) -> R | Crash:
-    pool = _pool(1)
-    try:
-        return _result(pool.submit(function, item), pool, stop)  # type: ignore[no-any-return]
-    except BrokenProcessPool:
-        return Crash()
-    finally:
-        _stop(pool)
+    def end(self) -> int:
+        """End the process; its exit status."""
+        self.pipe.close()
+        self.process.kill()
+        return self.process.wait()

@@ -14,19 +14,19 @@ from waiting import PATIENCE
 NOTEBOOK = Path(__file__).resolve().parents[2] / "notebooks" / "experiment.ipynb"
 FAST = {
     "SOURCE": "beatmeter",
-    "CLIPS": 72,
-    "SECONDS": 6,
+    "CLIPS": 60,
+    "SECONDS": 5,
     "SETTINGS": {
         "features.backbone": "embedded",
         "head.poolings": "lag",
         "head.channels": 8,
         "features.window": 1,
     },
-    "FROZEN": {"training.epochs": 12, "training.head_lr": 3e-3, "training.batch": 2},
-    "LORA": {"training.epochs": 3, "training.head_lr": 3e-3, "training.batch": 4, "training.accumulation": 1},
+    "FROZEN": {"training.epochs": 8, "training.head_lr": 3e-3, "training.batch": 2},
+    "LORA": {"training.epochs": 1, "training.batch": 4, "training.accumulation": 1, "limit": 16},
     "SEEDS": "0-1",
     "JOBS": 1,
-    "SOUNDS": 35,
+    "SOUNDS": 14,
 }
 
 

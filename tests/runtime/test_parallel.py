@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from waiting import PATIENCE, ends, until
 
-from beatmeter.runtime.parallel import Crash, ordered
+from beatmeter.runtime.parallel import Crash, WorkerError, ordered
 
 
 def never() -> int:
@@ -221,3 +221,19 @@ def test_leaving_early_ends_pools_within_the_processes_too(tmp_path: Path) -> No
     until(lambda: len(list(tmp_path.iterdir())) >= 2)
     results.close()
     until(lambda: not any(alive(int(path.name)) for path in tmp_path.iterdir()))
+
+
+def test_an_error_of_a_connection_is_the_function_s_own() -> None:
+    def fail(n: int) -> int:
+        raise ConnectionResetError("by a server")
+
+    with pytest.raises(ConnectionResetError, match="by a server"):
+        list(ordered(fail, range(3), 2))
+
+
+def test_processes_that_do_not_start_are_an_error_and_no_loss_of_items(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(WorkerError, match=r"ended before it began.*fewer --jobs"):
+        list(ordered(abs, range(3), 2))
