@@ -347,6 +347,9 @@ class TrainingConfig:
         "whole",
     )
     workers: int = option(1, "processes that decode audio")
+    tensorboard: bool = option(
+        False, "also write every epoch for TensorBoard, which is installed with 'beatmeter[tensorboard]'"
+    )
 
     def __post_init__(self) -> None:
         _positive(

@@ -6,6 +6,7 @@ disk always belongs together: the log ends with the epoch of the last checkpoint
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
+from beatmeter.errors import ConfigError
 from beatmeter.evaluation.runs import RunFolder
 from beatmeter.learning import checkpoints
 from beatmeter.settings import TrainingConfig
@@ -46,7 +48,8 @@ class History:
         self._written = time.monotonic()
         if folder is not None:
             folder.truncate_log(self.epoch)
-            self._board = Board(folder.tensorboard, self.epoch + 1)
+            if training.tensorboard:
+                self._board = Board(folder.tensorboard, self.epoch + 1)
 
     @property
     def over(self) -> bool:
@@ -104,6 +107,15 @@ def rank(line: Mapping[str, Any], choice: Choice) -> tuple[float, float]:
     """Sort key of an epoch: larger is better; equal figures go to the lower loss."""
     value = float(line["val"][choice.name])
     return (value if choice.better == "higher" else -value, -float(line["val"]["loss"]))
+
+
+def require_board(training: TrainingConfig) -> None:
+    """Raise ConfigError when TensorBoard is to be written and is not installed: before hours of work."""
+    if training.tensorboard and importlib.util.find_spec("tensorboard") is None:
+        raise ConfigError(
+            "training.tensorboard is set, and TensorBoard is not installed",
+            "pip install 'beatmeter[tensorboard]', or leave it out: epochs.jsonl holds every figure.",
+        )
 
 
 class Board:

@@ -22,6 +22,7 @@ from beatmeter.evaluation.records import read_records, write_records
 from beatmeter.evaluation.report import Assessment, Evaluation, text_of
 from beatmeter.evaluation.runs import RunFolder, provenance
 from beatmeter.features.service import FeatureService
+from beatmeter.learning.history import require_board
 from beatmeter.learning.loop import Model, Run, fit
 from beatmeter.learning.restoring import restore
 from beatmeter.learning.sources import Source, open_source
@@ -72,6 +73,8 @@ def prepare(
 ) -> Prepared:
     """Open the dataset, split it by groups without leaks, make the source and let it prepare every track.
     `trained` is the task of a run that exists; without it the train split settles the task."""
+    if trained is None:
+        require_board(config.training)
     task = trained or open_task(config)
     chosen_by(task, config.training.select)
     dataset = task.open(config.data)

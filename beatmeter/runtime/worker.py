@@ -8,7 +8,9 @@ import pickle
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from multiprocessing.connection import Connection
+from typing import Any
 
 _LOOK = 0.5  # seconds between two looks for the parent
 
@@ -19,18 +21,16 @@ def serve(handle: int, parent: int) -> None:
     os.set_inheritable(handle, False)
     threading.Thread(target=_follow, args=(parent,), name="beatmeter-parent", daemon=True).start()
     pipe = Connection(handle)
-    function = None
+    function: Callable[[Any], Any] = _take
     while True:
         try:
             message = pipe.recv_bytes()
         except (EOFError, OSError):  # nobody asks any more
             os._exit(0)
         try:
-            value = pickle.loads(message)
-            if function is None:
-                function, result = value, None
-            else:
-                result = function(value)
+            result = function(pickle.loads(message))
+            if function is _take:
+                function, result = result, None
             answer = pickle.dumps((True, result), protocol=pickle.HIGHEST_PROTOCOL)
         except BaseException as error:
             answer = _failure(error)
@@ -38,6 +38,11 @@ def serve(handle: int, parent: int) -> None:
             pipe.send_bytes(answer)
         except OSError:
             os._exit(0)
+
+
+def _take(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """What the first message is answered by."""
+    return function
 
 
 def _failure(error: BaseException) -> bytes:
