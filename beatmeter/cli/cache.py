@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from beatmeter.cli.cache_bench import bench
+from beatmeter.cli.options import TERMINAL
 from beatmeter.errors import StoreError, shown
 from beatmeter.runtime.artifacts import to_json
 from beatmeter.runtime.display import count
 
 if TYPE_CHECKING:
     from beatmeter.store import Store
+    from beatmeter.store.export import Format
     from beatmeter.store.place import Place
 
 _path = click.argument("path", default="cache")
@@ -128,10 +130,7 @@ def verify(path: str, full: bool, as_json: bool) -> None:
     """
     from beatmeter.store.verify import verify as verify_store
 
-    reports = []
-    for place in _places(path):
-        with _Bar("verifying") as bar:
-            reports.append(verify_store(place, full, bar))
+    reports = [verify_store(place, full, TERMINAL) for place in _places(path)]
     if as_json:
         text = [
             {
@@ -181,8 +180,7 @@ def repair(path: str, as_json: bool) -> None:
 
     done = {}
     for place in _places(path):
-        with _Bar("repairing") as bar:
-            done[place.where] = repair_store(place, bar)
+        done[place.where] = repair_store(place, TERMINAL)
     if as_json:
         click.echo(to_json({name: {"actions": r.actions, "lost": r.lost} for name, r in done.items()}))
     else:
@@ -219,8 +217,7 @@ def compact(path: str, size: int, as_json: bool) -> None:
 
     done = {}
     for store in _stores(path):
-        with _Bar("compacting") as bar:
-            done[store.where] = compact_store(store, size, bar)
+        done[store.where] = compact_store(store, size, TERMINAL)
     if as_json:
         click.echo(
             to_json(
@@ -277,21 +274,22 @@ def gc(path: str, older_than: float, dry_run: bool, as_json: bool) -> None:
 @click.option(
     "--format",
     "kind",
-    type=click.Choice(["h5"]),
+    type=click.Choice(["h5", "zarr"]),
     default="h5",
     show_default=True,
-    help="h5: one HDF5 file that explains itself.",
+    help="h5: one HDF5 file. zarr: a Zarr v3 group, one whole array for each pooling.",
 )
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="File to write.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="File or folder to write.")
 @click.option("--pooling", "poolings", multiple=True, help="Only this pooling; may be repeated.")
-@click.option("--overwrite", is_flag=True, help="Replace the file if it is there.")
-def export(path: str, kind: str, out: Path, poolings: tuple[str, ...], overwrite: bool) -> None:
-    """Write one store as a single file for other programs.
+@click.option("--overwrite", is_flag=True, help="Replace what is there.")
+def export(path: str, kind: Format, out: Path, poolings: tuple[str, ...], overwrite: bool) -> None:
+    """Write one store as a single file or group for other programs.
 
     \b
     beatmeter cache export cache/mert-v1-95m-0123456789abcdef --out features.h5
+    beatmeter cache export cache/mert-v1-95m-0123456789abcdef --format zarr --out features.zarr
     """
-    from beatmeter.store.export import export_hdf5
+    from beatmeter.store.export import export as export_snapshot
 
     stores = list(_stores(path))
     if len(stores) != 1:
@@ -300,8 +298,7 @@ def export(path: str, kind: str, out: Path, poolings: tuple[str, ...], overwrite
             f"Choose one: {', '.join(shown(s.where) for s in stores)}.",
         )
     snapshot = stores[0].snapshot()
-    with _Bar("exporting") as bar:
-        written = export_hdf5(snapshot, out, poolings or None, overwrite, bar)
+    written = export_snapshot(snapshot, out, kind, poolings or None, overwrite, TERMINAL)
     click.echo(f"{shown(out)}: {count(len(snapshot), 'track')}, {_size(written)}, snapshot {snapshot.id}")
 
 
@@ -468,27 +465,3 @@ def _scaled(text: str, units: Mapping[str, int]) -> float:
             f"{text!r} is not a number with one of the units {', '.join(u for u in units if u)}"
         )
     return float(number) * units[unit]
-
-
-class _Bar:
-    """Progress of segments or tracks on stderr; silent where stderr is not a terminal."""
-
-    def __init__(self, label: str) -> None:
-        self.label = label
-        self.bar: Any = None
-
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __call__(self, done: int, total: int) -> None:
-        if self.bar is None:
-            from tqdm import tqdm
-
-            self.bar = tqdm(
-                total=total, desc=self.label, leave=False, disable=not sys.stderr.isatty(), dynamic_ncols=True
-            )
-        self.bar.update(done - self.bar.n)
-
-    def __exit__(self, *_: object) -> None:
-        if self.bar is not None:
-            self.bar.close()

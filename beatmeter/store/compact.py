@@ -3,12 +3,12 @@ fast."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from beatmeter.errors import StoreError
+from beatmeter.runtime.progress import SILENT, Reporter
 from beatmeter.store.catalog import State
 from beatmeter.store.commit import SegmentWriter
 from beatmeter.store.mapped import REMEDY
@@ -28,9 +28,7 @@ class Compaction:
     copied: int
 
 
-def compact(
-    store: Store, target: int = TARGET, progress: Callable[[int, int], object] = lambda done, total: None
-) -> Compaction:
+def compact(store: Store, target: int = TARGET, progress: Reporter = SILENT) -> Compaction:
     """Join segments much smaller than `target` bytes, and rewrite those in which most rows lost to an earlier
     commit.
 
@@ -41,10 +39,10 @@ def compact(
     with store.place.lock("compaction"):
         state = store.catalog.state()
         before, groups, copied = _segments(state), _groups(store, state, target), 0
-        for done, group in enumerate(groups):
-            progress(done, len(groups))
-            copied += _join(store, state, group)
-        progress(len(groups), len(groups))
+        with progress.track("compacting", len(groups), "segments") as tick:
+            for group in groups:
+                copied += _join(store, state, group)
+                tick(1)
         store.catalog.save_index()
         return Compaction(before, _segments(store.catalog.state()), copied)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from beatmeter.errors import BeatmeterError, StoreError, shown
 from beatmeter.runtime.display import count
+from beatmeter.runtime.progress import SILENT, Reporter
 from beatmeter.schema import FeatureSpec
 from beatmeter.store.catalog import Catalog
 from beatmeter.store.commit import SegmentWriter
@@ -64,7 +65,7 @@ class Repair:
     lost: list[str] = field(default_factory=list)
 
 
-def repair(where: Where, progress: Callable[[int, int], object] = lambda done, total: None) -> Repair:
+def repair(where: Where, progress: Reporter = SILENT) -> Repair:
     """Make the store at `where` sound. Nothing is deleted: what is damaged is set aside or replaced, and `gc`
     removes it later. Raises StoreError when there is nothing to rebuild the store from, and UnreadableError,
     before any record is changed, when a file cannot be read: it may be as sound as ever."""
@@ -168,24 +169,22 @@ def _repair_roots(place: Place, done: Repair) -> None:
             done.actions.append(f"wrote {name} again")
 
 
-def _damaged(
-    store: Store, catalog: Catalog, progress: Callable[[int, int], object]
-) -> tuple[Damaged, list[Record]]:
+def _damaged(store: Store, catalog: Catalog, progress: Reporter) -> tuple[Damaged, list[Record]]:
     """Commits that were not replaced and whose segments are not as they say, after looking at every byte; and
     records of sound ones whose receipts are damaged."""
     found: Damaged = {}
     unreceipted = []
     replaced = catalog.replaced()
     numbers = [n for n, commit in sorted(catalog.commits.items()) if commit.segment and n not in replaced]
-    for i, number in enumerate(numbers):
-        progress(i, len(numbers))
-        record = catalog.read(number)
-        condition = examine(store.place, store.layout, record)
-        if not condition.sound:
-            found[number] = _judge(store, catalog, number, record, condition)
-        elif receipt_fault(store.place, store.layout, record):
-            unreceipted.append(record)
-    progress(len(numbers), len(numbers))
+    with progress.track("repairing", len(numbers), "segments") as tick:
+        for number in numbers:
+            record = catalog.read(number)
+            condition = examine(store.place, store.layout, record)
+            if not condition.sound:
+                found[number] = _judge(store, catalog, number, record, condition)
+            elif receipt_fault(store.place, store.layout, record):
+                unreceipted.append(record)
+            tick(1)
     return found, unreceipted
 
 

@@ -3,12 +3,13 @@ named with its remedy."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from beatmeter.errors import StoreError
 from beatmeter.runtime.display import count
+from beatmeter.runtime.progress import SILENT, Reporter
 from beatmeter.store.catalog import Catalog, Commit, State
 from beatmeter.store.journal import Journal, RecordError
 from beatmeter.store.place import Place, UnreadableError
@@ -61,11 +62,9 @@ class Report:
         )
 
 
-def verify(
-    where: Where, full: bool = False, progress: Callable[[int, int], object] = lambda done, total: None
-) -> Report:
+def verify(where: Where, full: bool = False, progress: Reporter = SILENT) -> Report:
     """Check the store at `where`, reading only. Without `full` the rows of features are not read, only what
-    describes them. `progress(done, total)` counts segments."""
+    describes them. `progress` hears of segments."""
     place = place_of(where)
     try:
         return _verify(place, full, progress)
@@ -73,7 +72,7 @@ def verify(
         return Report(place.where, full, 0, 0, (_fault(".", error),))
 
 
-def _verify(place: Place, full: bool, progress: Callable[[int, int], object]) -> Report:
+def _verify(place: Place, full: bool, progress: Reporter) -> Report:
     try:
         store = Store.open(place)
     except UnreadableError:
@@ -115,38 +114,37 @@ def _fault(file: str, error: StoreError) -> Fault:
 
 
 def _examined(
-    store: Store,
-    catalog: Catalog,
-    segments: Mapping[int, Commit],
-    full: bool,
-    progress: Callable[[int, int], object],
+    store: Store, catalog: Catalog, segments: Mapping[int, Commit], full: bool, progress: Reporter
 ) -> list[Fault]:
     """These segments against their records: all but their rows, or with `full` every byte."""
+    faults: list[Fault] = []
+    with progress.track("verifying", len(segments), "segments") as tick:
+        for number, commit in segments.items():
+            faults += _examined_segment(store, catalog, number, f"segments/{commit.segment}", full)
+            tick(1)
+    return faults
+
+
+def _examined_segment(store: Store, catalog: Catalog, number: int, name: str, full: bool) -> list[Fault]:
     faults = []
-    for done, number in enumerate(segments):
-        progress(done, len(segments))
-        name = f"segments/{segments[number].segment}"
-        try:
-            record = catalog.read(number)
-            condition = (examine if full else compare)(store.place, store.layout, record)
-            if full and (text := receipt_fault(store.place, store.layout, record)):
-                faults.append(
-                    Fault(
-                        "garbage",
-                        receipt_name(record.segment),
-                        text,
-                        "`beatmeter cache repair` writes it again",
-                    )
+    try:
+        record = catalog.read(number)
+        condition = (examine if full else compare)(store.place, store.layout, record)
+        if full and (text := receipt_fault(store.place, store.layout, record)):
+            faults.append(
+                Fault(
+                    "garbage",
+                    receipt_name(record.segment),
+                    text,
+                    "`beatmeter cache repair` writes it again",
                 )
-        except UnreadableError as error:
-            faults.append(_fault(name, error))
-            continue
-        faults += [Fault("error", file, text, REPAIR) for file, text in condition.files.items()]
-        faults += [
-            Fault("error", name, f"track {key}: {text}", REPAIR, (key,))
-            for key, text in condition.tracks.items()
-        ]
-    progress(len(segments), len(segments))
+            )
+    except UnreadableError as error:
+        return [_fault(name, error)]
+    faults += [Fault("error", file, text, REPAIR) for file, text in condition.files.items()]
+    faults += [
+        Fault("error", name, f"track {key}: {text}", REPAIR, (key,)) for key, text in condition.tracks.items()
+    ]
     return faults
 
 

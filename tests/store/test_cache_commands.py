@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 import pytest
 import store_samples as samples
+import zarr
 from click.testing import CliRunner, Result
 
 from beatmeter.cli.cache import cache
@@ -130,8 +131,37 @@ def test_export(stores: Path, tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["features.h5"]
 
 
+def test_a_zarr_export_holds_what_an_hdf5_export_holds(stores: Path, tmp_path: Path) -> None:
+    store = Store.for_spec(stores, samples.spec())
+    order = ("export", store.path, "--format", "zarr", "--out", tmp_path / "f.zarr")
+    call("export", store.path, "--out", tmp_path / "f.h5")
+    call(*order, "--pooling", "lag")
+    with pytest.raises(StoreError, match="exists"):
+        call(*order)
+    call(*order, "--overwrite")
+    group = zarr.open_group(tmp_path / "f.zarr", mode="r", zarr_format=3)
+    with h5py.File(tmp_path / "f.h5") as file:
+        assert dict(group.attrs) == dict(file.attrs)
+        assert list(group["keys"][:]) == [key.decode() for key in file["keys"]]
+        assert np.array_equal(group["samples"][:], file["samples"])
+        assert set(group.group_keys()) == set(file) - {"keys", "samples"}
+        for name in group.group_keys():
+            assert dict(group[name].attrs) == dict(file[name].attrs)
+            for array in ("values", "times", "frames", "offsets", "layers"):
+                ours, theirs = group[name][array], file[name][array]
+                assert (ours.shape, ours.dtype) == (theirs.shape, theirs.dtype)
+                np.testing.assert_array_equal(ours[...], theirs[...])
+                assert list(ours.metadata.dimension_names) == [axis.label for axis in theirs.dims]
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(StoreError, match="no Zarr group"):
+        call("export", store.path, "--format", "zarr", "--overwrite", "--out", tmp_path / "mine")
+    assert {p.name for p in tmp_path.iterdir()} == {"f.h5", "f.zarr", "mine", stores.name}
+
+
 def test_export_of_an_empty_store(tmp_path: Path) -> None:
     store = Store.create(tmp_path / "s", samples.spec())
+    call("export", store.path, "--format", "zarr", "--out", tmp_path / "f.zarr")
+    assert zarr.open_group(tmp_path / "f.zarr", mode="r")["stats/values"].shape == (0, 3, 2, 8)
     call("export", store.path, "--out", tmp_path / "f.h5")
     with h5py.File(tmp_path / "f.h5") as file:
         assert len(file["keys"]) == 0
