@@ -1,4 +1,4 @@
-"""beatmeter data check | split | synth; wikimeter and audit have files of their own"""
+"""beatmeter data check | split | synth | songs; wikimeter and audit have files of their own"""
 
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ def data() -> None:
     beatmeter data check METER2800/
     beatmeter data split MUSIC/ --out split.csv
     beatmeter data synth SYNTH/ --clips 600
+    beatmeter data songs SONGS/ --songs 400
     beatmeter data wikimeter data/catalogues WIKIMETER/ --dry-run
     beatmeter data audit METER2800/ --features spectral-lag --out review/
     beatmeter data annotations check MUSIC/
@@ -205,6 +206,39 @@ def synth(out: str, clips: int, seed: int, seconds: float, suffix: str, mix: str
             Path(out), clips, SynthPlan(seed=seed, seconds=seconds, format=suffix, mix=mix), jobs, tick
         )
     click.echo(f"{made.manifest}: {count(made.made, 'clip')} made, {made.kept} kept")
+
+
+@data.command()
+@click.argument("out", type=click.Path())
+@click.option("--songs", type=click.IntRange(min=1), default=100, show_default=True, help="Number of songs.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the set.")
+@click.option(
+    "--format",
+    "suffix",
+    type=click.Choice(["flac", "wav"]),
+    default="flac",
+    show_default=True,
+    help="Audio format.",
+)
+@jobs_option
+def songs(out: str, songs: int, seed: int, suffix: str, jobs: int) -> None:
+    """Synthesise whole songs of 2 to 5 minutes to the folder OUT: audio, a manifest, and their exact
+    structure (beats, bars, sections with letter and function, build-ups and drops).
+
+    The set is split by song into train, val and test. Safe to stop and run again: complete songs are kept,
+    and a set can be made longer. The same seed always gives the same songs.
+
+    \b
+    beatmeter data songs SONGS/ --songs 400 --jobs 2
+    beatmeter data songs OTHER/ --songs 20 --seed 7
+    """
+    from pathlib import Path
+
+    from beatmeter.datasets.synthetic_songs import SongPlan, synthesise_songs
+
+    with TERMINAL.track("synthesising", songs) as tick:
+        made = synthesise_songs(Path(out), songs, SongPlan(seed=seed, format=suffix), jobs, tick)
+    click.echo(f"{made.manifest}: {count(made.made, 'song')} made, {made.kept} kept")
 
 
 def _show(report: Report) -> None:

@@ -15,11 +15,11 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from beatmeter import __version__
 from beatmeter.audio.decode import SAMPLE_RATE
@@ -50,6 +50,7 @@ COLUMNS = (
     "beats",
 )
 _SETTINGS = "synthetic.json"
+T = TypeVar("T")
 MIXES: dict[str, dict[int, float]] = {  # share of each class
     "even": {meter: 1 / len(METERS) for meter in METERS},
     "music": {4: 0.6, 3: 0.22, 7: 0.06, 5: 0.05, 9: 0.04, 11: 0.03},  # as in collections: few bars are odd
@@ -88,42 +89,55 @@ def synthesise(out: StrPath, clips: int, plan: SynthPlan, jobs: int = 1, tick: T
     Raises DataError when `out` holds a set of another plan or other files.
     """
     out = as_path(out)
-    _claim(out, plan)
+    claim(out, asdict(plan), {"mix": SynthPlan.mix})  # sets of earlier versions do not say it
+    return make_set(out, partial(_ensure, out, plan), _schedule(clips, plan), COLUMNS, jobs, tick)
+
+
+def make_set(
+    out: Path,
+    ensure: Callable[[T], tuple[dict[str, str], bool]],
+    items: Iterable[T],
+    columns: Sequence[str],
+    jobs: int,
+    tick: Tick,
+) -> Made:
+    """Make every item that is not there yet, `jobs` at a time, and the manifest of all. `ensure` gives the
+    row of an item, and whether it had to be made."""
     rows: list[dict[str, str]] = []
     made = 0
-    for outcome in ordered(partial(_ensure, out, plan), _schedule(clips, plan), jobs):
+    for outcome in ordered(ensure, items, jobs):
         if isinstance(outcome, Crash):
             raise DataError(
-                f"a process died while it made clip {len(rows)}",
-                "Run again: complete clips are kept. Is there enough memory?",
+                f"a process died while it made item {len(rows)}",
+                "Run again: what is complete is kept. Is there enough memory?",
             )
         row, fresh = outcome
         rows.append(row)
         made += fresh
         tick(1)
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     atomic.write_text(out / "manifest.csv", text.getvalue())
     return Made(out / "manifest.csv", made, len(rows) - made)
 
 
-def _claim(out: Path, plan: SynthPlan) -> None:
-    """Make `out` the folder of this plan, or make sure that it is."""
+def claim(out: Path, plan: Mapping[str, Any], unsaid: Mapping[str, Any]) -> None:
+    """Make `out` the folder of this plan, or make sure that it is; `unsaid` stands for what its settings do
+    not say. Raises DataError for a folder of other files or of another plan."""
     settings = out / _SETTINGS
     if not settings.exists():
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise DataError(
                 f"{shown(out)} is not an empty folder", "Name a new folder for the synthetic set."
             )
-        write_json(settings, asdict(plan))
+        write_json(settings, dict(plan))
         return
-    there = read_json(settings, DataError, "Name a new folder for the synthetic set.")
-    there = {"mix": SynthPlan.mix, **there}  # sets of earlier versions do not say it
+    there = {**unsaid, **read_json(settings, DataError, "Name a new folder for the synthetic set.")}
     differs = [
         f"{name} {there.get(name)!r}, not {value!r}"
-        for name, value in asdict(plan).items()
+        for name, value in plan.items()
         if there.get(name) != value
     ]
     if differs:

@@ -94,7 +94,7 @@ def _linear(
         edge = (
             float(rng.uniform(3000, 0.48 * rate))
             if rng.random() < 0.5
-            else float(rng.uniform(8000, 0.48 * rate))
+            else float(rng.uniform(min(8000, 0.4 * rate), 0.48 * rate))
         )
         gain /= np.sqrt(1 + (hertz / np.float32(edge)) ** 24)
     spectrum *= gain

@@ -41,7 +41,7 @@ def draw_meters(
         meter = meter if meter in (3, 4) else 3
     primary = meter if meter is not None else pick(rng, options.class_weights)
     form, pulse = draw_form(rng, primary, options)
-    division = _draw_division(rng, form, pulse)
+    division = draw_division(rng, form, pulse)
     span = seconds / pulse * 1.15 + 2 * form.pulses
     first = make_layout(form, pulses=span, division=division)
     if kind == "single":
@@ -76,7 +76,8 @@ def _second_layout(
     )
 
 
-def _draw_division(rng: np.random.Generator, form: Form, pulse: float) -> int:
+def draw_division(rng: np.random.Generator, form: Form, pulse: float) -> int:
+    """Ticks in a pulse of `pulse` seconds: 1 to 4, none shorter than a hand can play."""
     if form.unit == "eighth":
         return 2 if pulse > 0.17 else 1
     table = [(ticks, weight) for ticks, weight in ((4, 3.0), (2, 1.5), (3, 1.0)) if pulse / ticks > 0.075]

@@ -10,13 +10,16 @@ import numpy as np
 from beatmeter.datasets.synth import accompaniment as under
 from beatmeter.datasets.synth import drums
 from beatmeter.datasets.synth.clip import FloatArray
+from beatmeter.datasets.synth.draws import pick
 from beatmeter.datasets.synth.harmony import Harmony
 from beatmeter.datasets.synth.hits import STROKES
 from beatmeter.datasets.synth.melody import MelodyStyle, melody_part
+from beatmeter.datasets.synth.mixing import Sounding, percussion, pitched
 from beatmeter.datasets.synth.notes import Dynamics, Notes
 from beatmeter.datasets.synth.structure import Phrase
-from beatmeter.datasets.synth.styles import Part
+from beatmeter.datasets.synth.styles import Part, Style
 from beatmeter.datasets.synth.timing import Layout
+from beatmeter.datasets.synth.tones import Instrument
 
 STROKE_NUMBERS = {name: number for number, name in enumerate(STROKES)}
 
@@ -109,6 +112,36 @@ ROLES: dict[str, Callable[[np.random.Generator, Player], Notes]] = {
     "click": _click,
 }
 PERCUSSION = frozenset({"drums", "theka", "click"})
+
+
+def notes_of(
+    own: np.random.Generator, twin: np.random.Generator, player: Player, parts: list[Part], number: int
+) -> Notes:
+    """What the part `number` plays; `twin` is a fresh stream of the part before, which a double plays
+    after."""
+    if player.part.role == "double":
+        return doubled(own, twin, player, parts, number)
+    return ROLES[player.part.role](own, player)
+
+
+class Sounds:
+    """The instruments of a piece: drawn when a part first needs one, and shared by the parts that say so."""
+
+    def __init__(self, style: Style, rate: int) -> None:
+        self.style, self.rate = style, rate
+        self.instruments: dict[int, Instrument] = {}
+
+    def of(self, own: np.random.Generator, part: Part, table: FloatArray) -> Sounding:
+        """What makes the sounds of a part's notes."""
+        if part.role in PERCUSSION:
+            return percussion(own, table, self.rate)
+        rows = self.style.parts
+        row = rows.index(part)
+        source = next((at for at in (part.same, row) if at in self.instruments), row)
+        if source not in self.instruments:
+            families = part.families or rows[max(0, part.same)].families
+            self.instruments[source] = Instrument(pick(own, families), own, self.rate)
+        return pitched(self.instruments[source])
 
 
 def doubled(

@@ -10,14 +10,13 @@ from beatmeter.datasets.synth.draws import pick, stream
 from beatmeter.datasets.synth.effects import apply_effects
 from beatmeter.datasets.synth.harmony import draw_harmony
 from beatmeter.datasets.synth.meters import Meters, draw_meters
-from beatmeter.datasets.synth.mixing import mix, percussion, pitched
+from beatmeter.datasets.synth.mixing import mix
 from beatmeter.datasets.synth.notes import draw_dynamics
 from beatmeter.datasets.synth.options import SynthOptions
-from beatmeter.datasets.synth.players import PERCUSSION, ROLES, Player, doubled, resting
+from beatmeter.datasets.synth.players import PERCUSSION, Player, Sounds, notes_of, resting
 from beatmeter.datasets.synth.structure import Phrase, draw_phrases, sections_of
 from beatmeter.datasets.synth.styles import STYLES, Style
 from beatmeter.datasets.synth.timing import Timing, draw_timing
-from beatmeter.datasets.synth.tones import Instrument
 from beatmeter.errors import ConfigError, nearest
 
 
@@ -112,7 +111,7 @@ def _perform(
         parts = [*parts, parts[0]]
     second_phrases = draw_phrases(stream(seed, "second"), meters.second, steady=True) if meters.second else []
     out = np.zeros(round(seconds * rate), dtype=np.float32)
-    instruments: dict[int, Instrument] = {}
+    sounds = Sounds(style, rate)
     spread = rng.uniform(0, 5)
     for number, part in enumerate(parts):
         own = stream(seed, f"part {number}")
@@ -127,22 +126,11 @@ def _perform(
             dynamics=dynamics,
             scored=style.loop < 0.3,
         )
-        row = style.parts.index(part)
-        if part.role == "double":
-            notes = doubled(own, stream(seed, f"part {max(0, number - 1)}"), player, parts, number)
-        else:
-            notes = ROLES[part.role](own, player)
+        notes = notes_of(own, stream(seed, f"part {max(0, number - 1)}"), player, parts, number)
         table = resting(own, notes.table(), phrases, meters.first, part, len(parts))
         level = 10 ** ((part.level + rng.normal(0, spread)) / 20)
-        if part.role in PERCUSSION:
-            sounding = percussion(own, table, rate)
-            level *= 0.7
-        else:
-            source = next((at for at in (part.same, row) if at in instruments), row)
-            if source not in instruments:
-                families = part.families or style.parts[max(0, part.same)].families
-                instruments[source] = Instrument(pick(own, families), own, rate)
-            sounding = pitched(instruments[source])
+        level *= 0.7 if part.role in PERCUSSION else 1.0
+        sounding = sounds.of(own, part, table)
         mix(out, own, table, timing, sounding, level, silence, rate)
     return out
 

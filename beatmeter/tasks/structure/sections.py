@@ -1,0 +1,63 @@
+"""Sections of a track: from what its bars sound like to spans with letters, and how sure each boundary is.
+Numpy only."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float
+
+from beatmeter.audio.barwise import FrameFeatures
+from beatmeter.schema import MarkList
+from beatmeter.tasks.structure.segmentation import WITHOUT_LEARNING, Prices, cut_bars, letters
+from beatmeter.tasks.structure.similarity import Matrix, bar_features, similarities
+
+ALIKE = 0.35  # similarity from which sections share a letter; fitted on generated songs
+STAND_IN = 2.0  # seconds of a bar where none are known
+LEAST_BAR, MOST_BARS = 0.3, 2000  # seconds; bars of a track
+
+
+def find_sections(
+    frames: FrameFeatures,
+    downbeats: Float[np.ndarray, " bar"],
+    prices: Prices = WITHOUT_LEARNING,
+) -> MarkList:
+    """Marks of the kind `section` without gaps over the whole track: names are letters, scores say how sure
+    the start of each is.
+
+    downbeats: seconds at which bars begin. Bars before the first and after the last are added; without two
+    downbeats, bars of 2 s stand in.
+    """
+    edges = bar_edges(downbeats, frames.seconds)
+    bars = bar_features(frames, edges)
+    views = similarities(bars)
+    alike = together(views)
+    cut = cut_bars(alike, None, prices)
+    times = edges[cut.first]
+    return MarkList.spans("section", times[:-1], times[1:], letters(alike, cut.first, ALIKE), cut.sure)
+
+
+def together(views: dict[str, Matrix]) -> Matrix:
+    """One similarity of bars: what is played, and how it sounds."""
+    result: Matrix = (views["chroma"] + views["mel"]) / 2
+    return result
+
+
+def bar_edges(downbeats: Float[np.ndarray, " bar"], seconds: float) -> Float[np.ndarray, " edge"]:
+    """(bar + 1,) seconds from 0 to the end of the track at which bars begin: the downbeats, and bars as
+    long as their neighbours before the first and after the last. What is left over at either end belongs to
+    the bar beside it where it is shorter than half a bar."""
+    known = np.unique(np.asarray(downbeats, float))
+    known = known[(known >= 0) & (known < seconds)]
+    if len(known) > 1:
+        known = known[np.concatenate([[True], np.diff(known) >= LEAST_BAR])]
+    if len(known) < 2:
+        known = np.arange(0.0, max(seconds, STAND_IN), max(STAND_IN, seconds / MOST_BARS))
+        known = known if len(known) > 1 else np.array([0.0, STAND_IN])
+    first, last = float(np.median(np.diff(known[:9]))), float(np.median(np.diff(known[-9:])))
+    before = known[0] - first * np.arange(int(known[0] / first), 0, -1)
+    after = known[-1] + last * np.arange(1, int(max(0.0, seconds - known[-1]) / last) + 1)
+    edges = np.concatenate([before, known, after])
+    edges = np.append(edges, seconds) if seconds - edges[-1] >= last / 2 or len(edges) < 3 else edges
+    edges = np.concatenate([[0.0], edges]) if edges[0] >= first / 2 else edges
+    edges[0], edges[-1] = 0.0, max(seconds, edges[-2] + 0.05)
+    return edges
