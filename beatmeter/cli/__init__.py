@@ -26,8 +26,10 @@ from beatmeter.cli.models import models
 from beatmeter.cli.options import colourful
 from beatmeter.cli.predict import predict
 from beatmeter.cli.pretrain import pretrain
+from beatmeter.cli.probe import probe
 from beatmeter.cli.robustness import robustness
 from beatmeter.cli.study import study
+from beatmeter.cli.targets import targets
 from beatmeter.cli.timeline import timeline
 from beatmeter.cli.train import evaluate, train
 from beatmeter.errors import BeatmeterError, shown
@@ -60,7 +62,7 @@ def cli() -> None:
 
 
 MODELS = (extract, train, evaluate, predict, timeline, models, pretrain)
-LABORATORY = (ablate, study, compare, calibrate, gate, ensemble, report, robustness)
+LABORATORY = (ablate, study, compare, calibrate, gate, ensemble, report, robustness, targets, probe)
 for command in (*MODELS, *LABORATORY, data, cache, demo):
     cli.add_command(command)
 

@@ -159,14 +159,14 @@ def labelled_by(dataset: Dataset, column: str, read: Callable[[Track, str], tupl
     return replace(dataset, tracks=tuple(tracks), excluded=(*dataset.excluded, *unknown))
 
 
-def grouped_by(tracks: Sequence[Track], columns: Sequence[str]) -> list[Track]:
+def grouped_by(tracks: Sequence[Track], columns: Sequence[str], what: str = "split.groups") -> list[Track]:
     """The tracks in groups of those that share a value in any of the columns, directly or through others
     (connected components).
 
     A group is named after its alphabetically first value. A track without any of these values keeps its
-    group. Raises DataError for a column that no track has.
+    group. Raises DataError for a column that no track has; `what` is the setting that names them.
     """
-    require_columns(tracks, columns, "split.groups")
+    require_columns(tracks, columns, what)
     values = [
         [f"{column}:{shown(cell)}" for column in columns if (cell := text_of(t, column))] for t in tracks
     ]

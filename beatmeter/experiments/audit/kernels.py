@@ -48,7 +48,7 @@ def kernels(snapshot: Snapshot, keys: Sequence[str], tick: Tick = untold) -> dic
 
     for pooling in usable(snapshot.spec):
         for layer in pooling.layers:
-            values = _aggregated(snapshot, keys, pooling, layer)
+            values = aggregated(snapshot, keys, pooling, layer)
             add(pooling.name, values)
             if pooling_class(pooling).tempo_axis:
                 add("tempo-free", scale_magnitudes(values))
@@ -99,7 +99,7 @@ def coordinates(kernel: Kernel, most: int = 256) -> np.ndarray:
     return result
 
 
-def _aggregated(snapshot: Snapshot, keys: Sequence[str], pooling: PoolingSpec, layer: int) -> np.ndarray:
+def aggregated(snapshot: Snapshot, keys: Sequence[str], pooling: PoolingSpec, layer: int) -> np.ndarray:
     """(track, *axes) float32 of one layer, the rows of each track aggregated as training does it."""
     result, made = np.empty((len(keys), *pooling.shape), np.float32), pooling_of(pooling)
     for start in range(0, len(keys), _BATCH):
