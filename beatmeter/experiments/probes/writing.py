@@ -74,8 +74,9 @@ def _notes(p: Probe) -> list[str]:
     )
     notes = [
         "not worse: the layers that cannot be told from the best (paired bootstrap over groups, Holm over"
-        f" layers); a winner stands alone. p: {compared} (signs of groups flipped), Holm over targets. shuffled: the same fits on"
-        " shuffled labels. chance: the mean of all values, or the most frequent class.",
+        f" layers); a winner stands alone. p: {compared} (signs of groups flipped), Holm over"
+        " targets. shuffled: the same fits on shuffled labels. chance: the mean of all values, or the most"
+        " frequent class.",
     ]
     seen = [
         f"{row.target} {cell.score.value:+.2f} in {name}"
