@@ -59,9 +59,9 @@ def test_a_killed_run_resumes_bit_for_bit(regime: str, config: RunConfig, tmp_pa
     if regime == "streamed":
         write_hub_folder(tmp_path / "hub")
         config = change(
-            config, {"regime": regime, "limit": 6, "features": {"backbone": str(tmp_path / "hub")}}
+            config, {"regime": regime, "limit": 4, "features": {"backbone": str(tmp_path / "hub")}}
         )
-    config = change(config, {"training": {"epochs": 5}})
+    config = change(config, {"training": {"epochs": 4}})
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(to_toml(differences(config, RunConfig())))
     data = [config.data.path, "--frozen" if regime == "frozen" else "--lora", "--recipe", str(recipe)]

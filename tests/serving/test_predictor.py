@@ -53,7 +53,7 @@ def runs(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, P
             "training": {"epochs": 10, "head_lr": 3e-3},
         }
         run(change(RunConfig(), values), folder / name, CPU, report=lambda text: None)
-        assert CliRunner().invoke(cli, ["calibrate", str(folder / name), "--sounds", "35"]).exception is None
+        assert CliRunner().invoke(cli, ["calibrate", str(folder / name), "--sounds", "14"]).exception is None
     order = [
         "ensemble",
         str(folder / "lag"),
