@@ -10,7 +10,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test docs faults bench backbone models comparison filemap clean
+.PHONY: demo test docs faults bench backbone models sections-model comparison filemap clean
 
 demo: .venv/installed
 	$(BIN)/beatmeter demo
@@ -54,6 +54,11 @@ runs/models/%/calibration.json: $(MUSIC)/manifest.csv
 	if test -e runs/models/$*/config.toml; then $(BIN)/beatmeter train --resume runs/models/$*; \
 	else $(BIN)/beatmeter train $(if $(findstring lora,$*),--lora,--frozen) $(MUSIC) --recipe $* --out runs/models/$* $(MORE); fi
 	$(BIN)/beatmeter calibrate runs/models/$*
+
+models: sections-model
+
+sections-model: .venv/installed
+	$(BIN)/python tools/sections_model.py beatmeter/models/sections/model.safetensors
 
 backbone: .venv/installed
 	if test -e runs/pretrain/config.toml; then $(BIN)/beatmeter pretrain --resume runs/pretrain; \

@@ -1,14 +1,17 @@
-"""Sections of a track: from what its bars sound like to spans with letters, and how sure each boundary is.
-Numpy only."""
+"""Sections of a track: from what its bars sound like to spans with letters, and how sure each boundary is."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
 
 from beatmeter.audio.barwise import FrameFeatures
 from beatmeter.schema import MarkList
-from beatmeter.tasks.structure.segmentation import WITHOUT_LEARNING, Prices, cut_bars, letters
+from beatmeter.tasks.structure.costs import BarNetwork, read_evidence, shipped_network
+from beatmeter.tasks.structure.descriptors import descriptors
+from beatmeter.tasks.structure.segmentation import LEARNED, WITHOUT_LEARNING, cut_bars, letters
 from beatmeter.tasks.structure.similarity import Matrix, bar_features, similarities
 
 ALIKE = 0.35  # similarity from which sections share a letter; fitted on generated songs
@@ -19,21 +22,25 @@ LEAST_BAR, MOST_BARS = 0.3, 2000  # seconds; bars of a track
 def find_sections(
     frames: FrameFeatures,
     downbeats: Float[np.ndarray, " bar"],
-    prices: Prices = WITHOUT_LEARNING,
+    network: BarNetwork | Literal["shipped"] | None = "shipped",
 ) -> MarkList:
     """Marks of the kind `section` without gaps over the whole track: names are letters, scores say how sure
     the start of each is.
 
-    downbeats: seconds at which bars begin. Bars before the first and after the last are added; without two
-    downbeats, bars of 2 s stand in.
+    downbeats: seconds at which bars begin. Bars before the first and after the last are added; without
+    two downbeats, bars of 2 s stand in. network: learned costs, None for self-similarity alone.
     """
+    network = shipped_network() if network == "shipped" else network
     edges = bar_edges(downbeats, frames.seconds)
     bars = bar_features(frames, edges)
-    views = similarities(bars)
-    alike = together(views)
-    cut = cut_bars(alike, None, prices)
+    alike = together(similarities(bars))
+    if network is None:
+        cut = cut_bars(alike, None, WITHOUT_LEARNING)
+    else:
+        cut = cut_bars(alike, read_evidence(network, descriptors(bars)), LEARNED)
     times = edges[cut.first]
-    return MarkList.spans("section", times[:-1], times[1:], letters(alike, cut.first, ALIKE), cut.sure)
+    names = letters(alike, cut.first, ALIKE)
+    return MarkList.spans("section", times[:-1], times[1:], names, cut.sure)
 
 
 def together(views: dict[str, Matrix]) -> Matrix:

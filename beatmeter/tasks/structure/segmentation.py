@@ -41,6 +41,7 @@ class Prices:
 
 
 WITHOUT_LEARNING = Prices()
+LEARNED = Prices(alike=0.4, start=-0.5)  # beside learned costs
 
 
 @dataclass(frozen=True)

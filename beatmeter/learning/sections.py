@@ -1,0 +1,159 @@
+"""Training of the costs of sections on generated songs: descriptors of their bars, and where sections begin
+and what they are.
+
+Half of the songs are also read on bars that are wrong in the ways in which found bars are: twice as long,
+half as long, or begun on another beat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from beatmeter.audio.barwise import frame_features
+from beatmeter.datasets.synth.songs import Song, render_song
+from beatmeter.datasets.synth.songs.song import FUNCTIONS
+from beatmeter.runtime.parallel import Crash, ordered
+from beatmeter.runtime.progress import Tick, untold
+from beatmeter.tasks.structure.costs import BarNetwork
+from beatmeter.tasks.structure.descriptors import descriptors
+from beatmeter.tasks.structure.sections import bar_edges
+from beatmeter.tasks.structure.similarity import bar_features
+
+GRIDS = ("true", "true", "shifted", "double", "half")  # of readings of a song; the first is always true
+READINGS = 2
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A song by one grid of bars. rows: (bar, value) descriptors. boundary: (bar,) 1 where a section
+    begins. function: (bar,) place in FUNCTIONS, -1 unknown."""
+
+    rows: Float[np.ndarray, "bar value"]
+    boundary: Float[np.ndarray, " bar"]
+    function: Int[np.ndarray, " bar"]
+
+
+def readings_of(seed: int) -> list[Reading]:
+    """The readings of the song of a seed."""
+    song = render_song(seed)
+    frames = frame_features([song.audio])
+    rng = np.random.default_rng(seed)
+    found = []
+    for number in range(READINGS):
+        kind = GRIDS[0] if not number else GRIDS[int(rng.integers(0, len(GRIDS)))]
+        if number and kind == "true":
+            continue
+        edges = bar_edges(changed_grid(song, kind, rng), frames.seconds)
+        found.append(_labelled(song, edges, descriptors(bar_features(frames, edges))))
+    return found
+
+
+def changed_grid(song: Song, kind: str, rng: np.random.Generator) -> Float[np.ndarray, " bar"]:
+    """Downbeats as they are, or wrong in one way."""
+    if kind == "shifted":
+        per_bar = int(song.beat_numbers.max())
+        by = int(rng.integers(1, max(2, per_bar)))
+        return song.beats[by::per_bar] if per_bar > 1 else song.downbeats
+    if kind == "double":
+        return song.downbeats[int(rng.integers(0, 2)) :: 2]
+    if kind == "half":
+        between = (song.downbeats[:-1] + song.downbeats[1:]) / 2
+        return np.sort(np.concatenate([song.downbeats, between]))
+    return song.downbeats
+
+
+def _labelled(song: Song, edges: Float[np.ndarray, " edge"], rows: Float[np.ndarray, "bar value"]) -> Reading:
+    starts = np.array([section.start for section in song.sections])
+    boundary = np.zeros(len(rows), np.float32)
+    nearest = np.abs(np.subtract.outer(starts, edges[:-1])).argmin(axis=1)
+    bar = float(np.median(np.diff(edges)))
+    boundary[nearest[np.abs(edges[nearest] - starts) <= bar / 2 + 0.05]] = 1.0
+    middles = (edges[:-1] + edges[1:]) / 2
+    inside = np.searchsorted(starts, middles, side="right") - 1
+    known = [FUNCTIONS.index(s.function) if s.function in FUNCTIONS else -1 for s in song.sections]
+    sounding = (inside >= 0) & (middles < song.sections[-1].end)
+    return Reading(rows, boundary, np.where(sounding, np.array(known)[np.maximum(inside, 0)], -1))
+
+
+def make_readings(seeds: Sequence[int], jobs: int = 1, tick: Tick = untold) -> list[list[Reading]]:
+    """The readings of the songs of these seeds, song by song."""
+    songs = []
+    for outcome in ordered(readings_of, seeds, jobs):
+        if isinstance(outcome, Crash):
+            continue
+        songs.append(outcome)
+        tick(1)
+    return songs
+
+
+def train_costs(
+    train: Sequence[Sequence[Reading]],
+    val: Sequence[Sequence[Reading]],
+    *,
+    epochs: int = 40,
+    rate: float = 3e-3,
+    seed: int = 0,
+    say: Callable[[str], None] = lambda line: None,
+) -> BarNetwork:
+    """The network of the epoch with the lowest loss on the songs of `val`; every epoch reads each song
+    once, by one of its grids."""
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    every = np.concatenate([reading.rows for song in train for reading in song])
+    network = BarNetwork(every.shape[1], dropout=0.25)
+    network.mean.copy_(torch.from_numpy(every.mean(axis=0)))
+    network.deviation.copy_(torch.from_numpy(every.std(axis=0) + 1e-3))
+    optimiser = torch.optim.AdamW(network.parameters(), rate, weight_decay=0.02)
+    size = 8
+    steps = epochs * -(-len(train) // size)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps)
+    best, kept = np.inf, {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    for epoch in range(epochs):
+        network.train()
+        for at in _steps(len(train), size, rng):
+            songs = [train[i] for i in at]
+            loss = _loss(network, [song[int(rng.integers(0, len(song)))] for song in songs])
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            schedule.step()
+        network.eval()
+        with torch.inference_mode():
+            now = float(np.mean([float(_loss(network, song[:1])) for song in val]))
+        say(f"epoch {epoch + 1} of {epochs}: loss on validation {now:.4f}")
+        if now < best:
+            best, kept = now, {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    network.load_state_dict(kept)
+    return network.eval()
+
+
+def _steps(count: int, size: int, rng: np.random.Generator) -> Iterator[Int[np.ndarray, " song"]]:
+    order = rng.permutation(count)
+    for start in range(0, count, size):
+        yield order[start : start + size]
+
+
+def _loss(network: BarNetwork, readings: Sequence[Reading]) -> Tensor:
+    """Binary cross-entropy of boundaries, and half of the cross-entropy of functions where they are known,
+    per bar."""
+    longest = max(len(reading.rows) for reading in readings)
+    x = torch.zeros(len(readings), longest, readings[0].rows.shape[1])
+    boundary, function = torch.zeros(len(readings), longest), torch.full((len(readings), longest), -1)
+    mask = torch.zeros(len(readings), longest, dtype=torch.bool)
+    for row, reading in enumerate(readings):
+        n = len(reading.rows)
+        x[row, :n], boundary[row, :n] = torch.from_numpy(reading.rows), torch.from_numpy(reading.boundary)
+        function[row, :n], mask[row, :n] = torch.from_numpy(reading.function), True
+    outputs = network(x, mask)
+    told = nn.functional.binary_cross_entropy_with_logits(outputs[..., 0], boundary, reduction="none")
+    loss = told[mask].mean()
+    known = function >= 0
+    if known.any():
+        loss = loss + 0.5 * nn.functional.cross_entropy(outputs[known][:, 1:], function[known])
+    return loss

@@ -1,0 +1,93 @@
+"""Learned costs: from descriptors of bars to what speaks for a boundary at each bar.
+
+A small network over bars (dilated convolutions), trained on generated songs by `beatmeter.learning.sections`.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from torch import Tensor, nn
+
+from beatmeter.datasets.synth.songs.song import FUNCTIONS
+from beatmeter.errors import RunError, shown
+from beatmeter.runtime.paths import StrPath, as_path
+
+WIDTH = 48
+DILATIONS = (1, 2, 4, 8)
+SHIPPED = "models/sections/model.safetensors"
+
+
+class BarNetwork(nn.Module):
+    """(track, bar, value) and its mask (track, bar) to (track, bar, 1 + functions) logits: the boundary,
+    and the function of the section, which is learned beside it and not read. What a bar gives does not
+    depend on the padding."""
+
+    def __init__(self, values: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.mean = nn.Buffer(torch.zeros(values))
+        self.deviation = nn.Buffer(torch.ones(values))
+        self.first = nn.Linear(values, WIDTH)
+        self.norms = nn.ModuleList(nn.LayerNorm(WIDTH) for _ in DILATIONS)
+        self.convolutions = nn.ModuleList(
+            nn.Conv1d(WIDTH, WIDTH, 3, padding="same", dilation=d) for d in DILATIONS
+        )
+        self.last = nn.Linear(WIDTH, 1 + len(FUNCTIONS))
+        self.dropout, self.dropout_first = nn.Dropout(dropout), nn.Dropout(dropout / 2)
+
+    def forward(
+        self, x: Float[Tensor, "track bar value"], mask: Bool[Tensor, "track bar"]
+    ) -> Float[Tensor, "track bar output"]:
+        kept = mask[:, :, None]
+        x = ((x - self.mean) / self.deviation).clamp(-4, 4)
+        x = self.first(self.dropout_first(x)) * kept
+        for norm, convolution in zip(self.norms, self.convolutions, strict=True):
+            y = nn.functional.gelu(norm(x)) * kept
+            x = x + self.dropout(convolution(y.transpose(1, 2)).transpose(1, 2)) * kept
+        return self.last(nn.functional.gelu(x))  # type: ignore[no-any-return]
+
+
+def read_evidence(network: BarNetwork, rows: Float[np.ndarray, "bar value"]) -> Float[np.ndarray, " bar"]:
+    """(bar,) log-odds that a section begins with the bar, as a network hears the bars of one track."""
+    with torch.inference_mode():
+        x = torch.from_numpy(np.asarray(rows, np.float32))[None]
+        outputs = network(x, torch.ones(x.shape[:2], dtype=torch.bool))[0]
+    result: np.ndarray = outputs[:, 0].double().numpy()
+    return result
+
+
+def save_network(network: BarNetwork) -> dict[str, Tensor]:
+    """Its tensors as float16, as they are shipped."""
+    return {name: tensor.half().contiguous() for name, tensor in network.state_dict().items()}
+
+
+@cache
+def shipped_network() -> BarNetwork | None:
+    """The network that ships with the package, None where it was left out."""
+    file = resources.files("beatmeter") / SHIPPED
+    return load_network(Path(str(file))) if file.is_file() else None
+
+
+def load_network(path: StrPath) -> BarNetwork:
+    """The network of a file. Raises RunError for a file that is none, or that holds values that are not
+    finite."""
+    path = as_path(path)
+    hint = "`make models` makes it anew."
+    try:
+        tensors = load_tensors(path.read_bytes())
+        network = BarNetwork(len(tensors["mean"]))
+        network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+    except (OSError, SafetensorError, KeyError, RuntimeError) as error:
+        raise RunError(
+            f"{shown(path)} holds no costs of sections: {str(error).splitlines()[0]}", hint
+        ) from None
+    if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
+        raise RunError(f"{shown(path)} holds values that are not finite", hint)
+    return network.eval()
