@@ -157,7 +157,7 @@ def curves(beats: np.ndarray, places: np.ndarray, seconds: float = 30.0) -> np.n
         ("3", (1, 1, 1), 0.34),
         ("7", (2, 2, 3), 0.17),
         ("11", (2, 2, 3, 2, 2), 0.2),
-        ("4", (1,) * 4, 1.3),
+        ("4", (1,) * 4, 1.0),
     ],
 )
 def test_bars_of_every_meter_are_found_while_the_tempo_drifts(
@@ -237,3 +237,18 @@ def test_the_first_seconds_are_left_out_of_both_sides() -> None:
     assert np.isnan(f_measure(truth[:5], truth))
     assert any_octave(truth, np.zeros(0)) == 0.0
     assert continuity(truth, truth) == 1.0
+
+
+def test_a_long_track_is_decoded_in_parts_that_join(monkeypatch: pytest.MonkeyPatch) -> None:
+    from beatmeter.tasks.structure.decoding import pointer
+
+    times = np.arange(0.4, 59.9, 0.5)
+    places = np.arange(len(times)) % 4 + 1
+    found = curves(times, places, 60.0)
+    whole = find_bars(found, RATE)
+    monkeypatch.setattr(pointer, "LONG", 25.0)
+    monkeypatch.setattr(pointer, "SHARED", 8.0)
+    parts = find_bars(found, RATE)
+    assert np.allclose(parts.times, whole.times)
+    assert np.array_equal(parts.places, whole.places)
+    assert parts.meter == whole.meter == "4"

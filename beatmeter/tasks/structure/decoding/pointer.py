@@ -22,6 +22,7 @@ from beatmeter.tasks.structure.decoding.peaks import refined
 FINE = 2  # places of a beat per row of the curves
 LARGEST = 6.0  # log-odds count up to here
 NEVER = -1e9
+LONG, SHARED = 300.0, 20.0  # seconds of a track that are decoded at a time, and that neighbours share
 
 
 @dataclass(frozen=True)
@@ -31,9 +32,12 @@ class PointerSettings:
     beats: tuple[float, float] = (0.2, 2.2)  # shortest and longest mean length of a beat in a bar
     bars: tuple[float, float] = (0.7, 10.0)
     lengths: int = 64  # of a beat, log-spaced
-    change: float = 30.0  # times |log ratio| of neighbouring lengths
+    change: float = 60.0  # times |log ratio| of neighbouring lengths
     other_bar: float = 12.0  # for another kind of bar
-    prior: float = 2.0  # weight of the log-probability of a kind of bar
+    prior: float = 2.0  # weight of the log-probability of a kind of bar, once
+    each: float = 0.5  # weight of the same, for every bar
+    length: float = 2.0  # weight of the log-probability of the length of a bar, for every bar
+    usual: tuple[float, float] = (2.1, 0.6)  # seconds of a bar and the spread of its log
     downbeat: float = 1.0  # weight of the downbeat curve against the beat curve
     skipped: float = 0.5  # for each second before the first beat
 
@@ -63,6 +67,8 @@ def find_bars(
     row at `start` seconds. `prior` are probabilities of the meters, by class."""
     if len(curves) < 2 or not (curves[:, 0] > 0).any():
         return NO_BEATS
+    if len(curves) > LONG * rate:
+        return _in_parts(curves, rate, start, prior, settings)
     kinds = patterns(prior)
     odds = _log_odds(curves)
     fine = np.linspace(0, len(odds) - 1, FINE * (len(odds) - 1) + 1)
@@ -75,6 +81,38 @@ def find_bars(
     scores = np.interp(rows, np.arange(len(curves)), curves[:, 0])
     meter = kinds[int(np.bincount(which).argmax())].meter
     return Beats(start + rows / rate, places + 1, scores, meter)
+
+
+def _in_parts(
+    curves: Float[np.ndarray, "time 2"],
+    rate: float,
+    start: float,
+    prior: Mapping[str, float] | None,
+    settings: PointerSettings,
+) -> Beats:
+    """A long track part by part, so that memory does not grow with it: parts share SHARED seconds, and one
+    goes on for the other in the middle of them, where the bars of the later one begin."""
+    size, hop = round(LONG * rate), round((LONG - SHARED) * rate)
+    parts: list[Beats] = []
+    for first in range(0, max(1, len(curves) - round(SHARED * rate)), hop):
+        part = find_bars(curves[first : first + size], rate, start + first / rate, prior, settings)
+        if parts and len(part.times) and len(parts[-1].times):
+            seam = start + (first / rate) + SHARED / 2
+            bars = part.times[(part.places == 1) & (part.times >= seam)]
+            cut = float(bars[0]) if len(bars) and bars[0] < seam + SHARED / 2 else seam
+            gap = 0.5 * float(np.median(np.diff(part.times))) if len(part.times) > 1 else 0.0
+            parts[-1] = _kept(parts[-1], parts[-1].times < cut - gap)
+            part = _kept(part, part.times >= cut - 1e-6)
+        parts.append(part)
+    times, places, scores = (
+        np.concatenate([getattr(p, name) for p in parts]) for name in ("times", "places", "scores")
+    )
+    meters = [p.meter for p in parts for _ in range(len(p.times))]
+    return Beats(times, places, scores, max(sorted(set(meters)), key=meters.count) if meters else "")
+
+
+def _kept(beats: Beats, which: np.ndarray) -> Beats:
+    return Beats(beats.times[which], beats.places[which], beats.scores[which], beats.meter)
 
 
 def _log_odds(curves: Float[np.ndarray, "time 2"]) -> Float[np.ndarray, "time 2"]:
@@ -124,6 +162,9 @@ class _Search:
         weights = np.array([kind.weight for kind in kinds])
         self.chance = settings.prior * np.log(weights / weights.sum())[self.kind]
         self.wait = settings.skipped / rate
+        far = np.log(bars[:, self.first] / settings.usual[0]) / settings.usual[1]
+        share = settings.each * np.log(weights / weights.max()) - 0.5 * settings.length * far**2
+        self.bar = share.astype(np.float32)  # (length, kind), at every first place
 
     def best(
         self, beat: Float[np.ndarray, " row"], down: Float[np.ndarray, " row"]
@@ -160,7 +201,7 @@ class _Search:
             fresh = start_score - np.float32(self.wait * row)
             begun[row] = fresh > arrived
             score = np.maximum(arrived, fresh) + np.float32(beat[row]) + self.barred.astype(np.float32)
-            score[:, self.first] += np.float32(down[row])
+            score[:, self.first] += np.float32(down[row]) + self.bar
             up = np.maximum.accumulate(score + slope, axis=0)
             from_up = np.maximum.accumulate(np.where(score + slope >= up, ladder, 0), axis=0)
             falling = (score - slope)[::-1]
