@@ -39,10 +39,19 @@ bench: .venv/installed
 MUSIC := data/synthetic
 MEMBERS := spectral-lag embedded-lag embedded-lora
 
-models: .venv/installed $(MEMBERS:%=runs/models/%/calibration.json)
+models: .venv/installed $(MEMBERS:%=runs/models/%/calibration.json) runs/models/beats/evaluation/val.json
 	$(BIN)/beatmeter ensemble $(MEMBERS:%=runs/models/%) --calibrated --out runs/models/ensemble
 	$(BIN)/beatmeter calibrate runs/models/ensemble
-	$(BIN)/beatmeter models pack $(MEMBERS:%=runs/models/%) runs/models/ensemble --out beatmeter/models
+	$(BIN)/beatmeter models pack $(MEMBERS:%=runs/models/%) runs/models/ensemble runs/models/beats --out beatmeter/models
+
+BARS := data/beats
+
+$(BARS)/manifest.csv:
+	$(BIN)/beatmeter data synth $(BARS) --clips 2400 --seed 5 --mix music --jobs 2
+
+runs/models/beats/evaluation/val.json: $(BARS)/manifest.csv
+	if test -e runs/models/beats/config.toml; then $(BIN)/beatmeter train --resume runs/models/beats; \
+	else $(BIN)/beatmeter train --frozen $(BARS) --recipe embedded-beats --out runs/models/beats; fi
 
 $(MUSIC)/manifest.csv:
 	$(BIN)/beatmeter data synth $(MUSIC) --clips 6000 --jobs 2

@@ -12,11 +12,14 @@ from typing import Any
 from beatmeter.errors import RunError, nearest, shown
 from beatmeter.evaluation.comparison.ensemble import AGAIN, Ensemble
 from beatmeter.evaluation.metrics import estimate, metric
+from beatmeter.evaluation.metrics.families import estimate_of, metrics_of
 from beatmeter.evaluation.predictions import open_predictions
+from beatmeter.evaluation.records import open_records
 from beatmeter.evaluation.runs import RunFolder
 from beatmeter.runtime import atomic
 from beatmeter.runtime.artifacts import read_bytes, read_json, require, write_json
 from beatmeter.runtime.paths import StrPath, as_path, as_paths
+from beatmeter.schema import Marks
 
 SHIPPED = Path(__file__).resolve().parents[1] / "models"
 INDEX = "models.json"
@@ -24,6 +27,7 @@ UNPACKED = "Install beatmeter again, or run `beatmeter models pack`."
 KEPT = ("config.toml", "best.safetensors", "calibration.json", "run.json", "ensemble.json", "members.json")
 CHOICE = "balanced_accuracy"  # on validation: what makes a model the default
 LARGEST_MODEL = 8 << 30  # bytes of a checkpoint that is handed on
+CURVES = "structure"  # key of the index for models that give curves
 MEASURED = (CHOICE, "accuracy", "log_loss")
 
 
@@ -163,8 +167,8 @@ def pack(runs: StrPath | Iterable[StrPath], out: StrPath) -> dict[str, Any]:
     """Copy what `predict` needs of finished models to `out`, each under its own name, and make the best on
     validation the default.
 
-    Members of an ensemble must be packed with it. Nothing but validation predictions decides. Returns the
-    index.
+    Members of an ensemble must be packed with it. A model of beats is packed beside them, for `structure`.
+    Nothing but validation predictions decides. Returns the index.
     """
     runs, out = as_paths(runs), as_path(out)
     names = [run.resolve().name for run in runs]
@@ -174,31 +178,46 @@ def pack(runs: StrPath | Iterable[StrPath], out: StrPath) -> dict[str, Any]:
         _require_packable(name, run, runs, out)
     index: dict[str, Any] = {"default": None, "models": {}}
     for name, run in zip(names, runs, strict=True):
+        validation = open_records(run, "val")
+        if isinstance(validation, Marks):
+            index.setdefault(CURVES, {})[name] = {"clips": len(validation), "validation": _beats(validation)}
+            _copy(run, out / name)
+            continue
         validation = open_predictions(run, "val")
         measured = {key: estimate(metric(key), validation) for key in MEASURED}
         figures = {key: [round(x, 4) for x in (e.value, e.low, e.high)] for key, e in measured.items()}
         index["models"][name] = {"clips": len(validation), "validation": figures}
-        for file in KEPT:
-            if (
-                file == "run.json" and (run / file).exists()
-            ):  # what is handed on does not say where it was made
-                write_json(
-                    out / name / file,
-                    {k: v for k, v in RunFolder(run).about().items() if k != "places"},
-                    sort_keys=True,
-                )
-            elif (run / file).exists():
-                atomic.write_bytes(out / name / file, read_bytes(run / file, largest=LARGEST_MODEL))
-            else:
-                (out / name / file).unlink(missing_ok=True)
+        _copy(run, out / name)
         folder = EnsembleFolder(run)
         if folder.exists():
             EnsembleFolder(out / name).write_members(
                 {m: out / place.resolve().name for m, place in folder.runs().items()}, folder.calibrated
             )
+    if not index["models"]:
+        raise RunError(
+            "none of these models hears meter, and one of those that ship must", "Pack it with them."
+        )
     index["default"] = max(index["models"], key=lambda n: index["models"][n]["validation"][CHOICE][0])
     write_json(out / INDEX, index)
     return index
+
+
+def _beats(validation: Marks) -> dict[str, list[float]]:
+    """The metrics of beats with their intervals."""
+    found = ((m.name, estimate_of(m, validation)) for m in metrics_of(validation))
+    return {name: [round(x, 4) for x in (e.value, e.low, e.high)] for name, e in found}
+
+
+def _copy(run: Path, out: Path) -> None:
+    """What is kept of a run; it does not say where it was made."""
+    for file in KEPT:
+        if file == "run.json" and (run / file).exists():
+            about = {k: v for k, v in RunFolder(run).about().items() if k != "places"}
+            write_json(out / file, about, sort_keys=True)
+        elif (run / file).exists():
+            atomic.write_bytes(out / file, read_bytes(run / file, largest=LARGEST_MODEL))
+        else:
+            (out / file).unlink(missing_ok=True)
 
 
 def _require_packable(name: str, run: Path, runs: Sequence[Path], out: Path) -> None:
