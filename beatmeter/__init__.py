@@ -6,6 +6,7 @@ diagnostics.
     beatmeter.predict("song.mp3").meter          # the model that ships
     model = beatmeter.load("runs/first")         # or the name of a shipped model
     model.predict(samples, sample_rate=44_100)
+    beatmeter.structure("song.mp3").downbeats    # tempo, beats, sections
 
 Importing this loads nothing heavy; torch comes with the first model.
 """
@@ -33,7 +34,7 @@ _LATER = {
     "BeatmeterError": "beatmeter.errors",
     "Predictor": "beatmeter.serving.predictor",
 }
-__all__ = ["Answer", "BeatmeterError", "Predictor", "__version__", "load", "predict"]
+__all__ = ["Answer", "BeatmeterError", "Predictor", "__version__", "load", "predict", "structure"]
 
 wait_passively()  # before anything of ours loads torch
 
@@ -99,6 +100,26 @@ def predict(
             raise answer
         answers.append(answer)
     return answers[0] if isinstance(audio, str | PathLike) else answers
+
+
+def structure(
+    audio: StrPath | Iterable[StrPath], *, model: StrPath | None = None, device: str = "auto"
+) -> Any:
+    """The `Structure` of one audio file (tempo, meter, beats, sections, energy), or a list of them for
+    several.
+
+    `model` is a run of the task beats, None the one that ships. Raises BeatmeterError, for several files
+    with the first that cannot be used."""
+    from beatmeter.runtime.device import choose_device
+    from beatmeter.runtime.paths import as_paths
+    from beatmeter.serving.structure import StructureDetector
+
+    found = []
+    for _, answer in StructureDetector.load(model, choose_device(device)).hear_files(as_paths(audio)):
+        if isinstance(answer, Exception):
+            raise answer
+        found.append(answer)
+    return found[0] if isinstance(audio, str | PathLike) else found
 
 
 def __getattr__(name: str) -> Any:

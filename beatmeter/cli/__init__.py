@@ -28,6 +28,7 @@ from beatmeter.cli.predict import predict
 from beatmeter.cli.pretrain import pretrain
 from beatmeter.cli.probe import probe
 from beatmeter.cli.robustness import robustness
+from beatmeter.cli.structure import structure
 from beatmeter.cli.study import study
 from beatmeter.cli.targets import targets
 from beatmeter.cli.timeline import timeline
@@ -61,7 +62,7 @@ def cli() -> None:
     """
 
 
-MODELS = (extract, train, evaluate, predict, timeline, models, pretrain)
+MODELS = (extract, train, evaluate, predict, timeline, structure, models, pretrain)
 LABORATORY = (ablate, study, compare, calibrate, gate, ensemble, report, robustness, targets, probe)
 for command in (*MODELS, *LABORATORY, data, cache, demo):
     cli.add_command(command)

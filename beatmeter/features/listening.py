@@ -85,6 +85,15 @@ class TrackListener:
         self._take(self._cutter.finish())
         return {name: pooled.result() for name, pooled in self._pooled.items()}
 
+    def take(self) -> dict[str, dict[str, Float[Tensor, "row layer ..."]]]:
+        """The rows of sequences, by encoder and pooling, that came since they were taken last.
+        `finish` gives no sequence whose rows were taken before."""
+        return {name: pooled.take() for name, pooled in self._pooled.items()}
+
+    def end(self) -> None:
+        """There is no more: encode what is left, for `take`."""
+        self._take(self._cutter.finish())
+
     def _take(self, chunks: Sequence[np.ndarray]) -> None:
         self._waiting += chunks
         while self._batches and len(self._waiting) >= (
@@ -118,6 +127,11 @@ class _PooledRows:
                 self._sequences[name].append(values)
                 continue
             self._sums[name].add(values, self._frames[name][first : self._done[name]])
+
+    def take(self) -> dict[str, Float[Tensor, "row layer ..."]]:
+        found = {name: torch.cat(parts) for name, parts in self._sequences.items() if parts}
+        self._sequences = {name: [] for name in self._sequences}
+        return found
 
     def result(self) -> dict[str, Float[Tensor, "1 layer ..."]]:
         features = {name: total.result()[None] for name, total in self._sums.items()}

@@ -1,0 +1,176 @@
+"""The structure of a track: a listener in flat memory equals the head over all of it; files, words and
+numbers of the command."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from click.testing import CliRunner
+
+from beatmeter.audio.decode import load
+from beatmeter.cli import cli
+from beatmeter.datasets.annotations import read_annotation
+from beatmeter.datasets.synthetic import SynthPlan, synthesise
+from beatmeter.errors import BeatmeterError, RunError
+from beatmeter.learning.training import run
+from beatmeter.runtime.config import change
+from beatmeter.schema import Curves, MarkList, Track
+from beatmeter.serving import curves as serving_curves
+from beatmeter.serving.clicks import click
+from beatmeter.serving.curves import CurveModel
+from beatmeter.serving.models import SHIPPED
+from beatmeter.serving.structure import StructureDetector, events_of
+from beatmeter.settings import RunConfig
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A beats model that has learned next to nothing, and its music beside it."""
+    root = tmp_path_factory.mktemp("structure")
+    synthesise(root / "music", 12, SynthPlan(seconds=6.0, val=0.3))
+    config = change(
+        RunConfig(),
+        {
+            "data": {"path": str(root / "music")},
+            "task": {"name": "beats"},
+            "features": {
+                "backbone": "embedded",
+                "overlap": 1.0,
+                "poolings": ("beats=frames:1+2@25", "mel@25"),
+                "cache": str(root / "cache"),
+            },
+            "head": {"poolings": ("beats", "mel"), "channels": 8, "dilations": (1, 4)},
+            "training": {"epochs": 1, "batch": 4, "accumulation": 1},
+        },
+    )
+    run(config, root / "run", CPU, predict=["val"], report=lambda text: None)
+    return root
+
+
+@pytest.fixture(scope="module")
+def song(trained: Path) -> Path:
+    """20 s of clicks, two a second, the first of four louder."""
+    wave = np.zeros(20 * 24_000, np.float32)
+    for i in range(40):
+        sound = click(i % 4 == 0) * (1.0 if i % 4 == 0 else 0.4)
+        wave[i * 12_000 : i * 12_000 + len(sound)] += sound
+    path = trained / "song.wav"
+    soundfile.write(path, wave, 24_000, subtype="PCM_16")
+    return path
+
+
+def test_a_run_writes_curves_and_what_is_decoded_from_them(trained: Path) -> None:
+    folder = trained / "run" / "predictions"
+    assert {p.name for p in folder.iterdir()} == {
+        "val.csv",
+        "val.meta.json",
+        "val.curves.npz",
+        "val.curves.meta.json",
+    }
+    evaluation = json.loads((trained / "run" / "evaluation" / "val.json").read_text())
+    assert {m["name"] for m in evaluation["metrics"]} >= {"beat_f", "downbeat_f"}
+
+
+def test_curves_in_stretches_are_those_of_the_whole(
+    trained: Path, song: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, wave = CurveModel(trained / "run", CPU), load(song, 24_000)
+
+    def heard(block: int) -> Curves:
+        listener = model.listen(len(wave))
+        for at in range(0, len(wave), block):
+            listener.push(wave[at : at + block])
+        return listener.finish(Track("song", song))
+
+    whole = heard(len(wave))
+    monkeypatch.setattr(serving_curves, "STRETCH", 3.0)
+    monkeypatch.setattr(serving_curves, "AROUND", 1.0)
+    parts = heard(30_000)
+    assert whole.values[0].shape == (500, 2)
+    assert np.abs(whole.values[0] - parts.values[0]).max() < 1e-4
+    assert whole.starts[0] == pytest.approx(0.0217, abs=0.001)
+
+
+@pytest.fixture(scope="module")
+def answers(trained: Path, song: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    out = tmp_path_factory.mktemp("out")
+    (out / "broken.mp3").write_bytes(b"no music")
+    options = ["--model", str(trained / "run"), "--json", "--beats", "--lab", "--jams", "--out", str(out)]
+    result = CliRunner().invoke(cli, ["structure", str(song), str(out / "broken.mp3"), *options])
+    assert result.exit_code == 1, "a file that cannot be heard is told by the status, the others are answered"
+    assert "broken.mp3" in result.stderr
+    return out, result.stdout
+
+
+def test_the_command_writes_json_and_annotations(answers: tuple[Path, str], song: Path) -> None:
+    out, text = answers
+    (line,) = text.splitlines()
+    found = json.loads(line)
+    assert {"tempo", "beats", "downbeats", "sections", "events", "steadiness", "meter"} <= found.keys()
+    assert set(found["downbeats"]) <= set(found["beats"])
+    assert len(found["places"]) == len(found["beats"])
+    sections = found["sections"]
+    assert sections[0]["start"] == 0.0
+    assert sections[-1]["end"] == pytest.approx(20.0, abs=0.1)
+    assert all(a["end"] == b["start"] for a, b in pairwise(sections))
+    grid = read_annotation(out / "song.beats").grid
+    assert grid is not None
+    assert np.allclose(grid.times, found["beats"], atol=0.002)
+    spans = read_annotation(out / "song.lab").sections
+    assert spans is not None
+    assert list(spans.labels) == [s["label"] for s in sections]
+    assert read_annotation(out / "song.jams").grid is not None
+
+
+def test_plot_and_clicks_are_of_one_file(trained: Path, song: Path, tmp_path: Path) -> None:
+    model = ["--model", str(trained / "run")]
+    plot, clicks = tmp_path / "s.svg", tmp_path / "c.wav"
+    result = CliRunner().invoke(
+        cli, ["structure", str(song), *model, "--plot", str(plot), "--clicks", str(clicks)]
+    )
+    assert result.exit_code == 0, result.output
+    assert "section" in result.stdout
+    assert "bpm" in result.stdout or "no beats" in result.stdout
+    assert plot.read_text().startswith("<?xml")
+    assert soundfile.info(clicks).frames == 20 * 24_000
+    for wrong, what in (
+        (["--plot", "x.pdf"], "a .png or .svg file"),
+        (["--clicks", "x.mp3"], "a .wav file"),
+        (["--clicks", "x.wav", str(song)], "2 files were named"),
+    ):
+        refused = CliRunner().invoke(cli, ["structure", str(song), *model, *wrong])
+        assert isinstance(refused.exception, BeatmeterError)
+        assert what in str(refused.exception)
+
+
+def test_a_model_without_curves_is_refused() -> None:
+    with pytest.raises(RunError, match="gives no curves"):
+        CurveModel(SHIPPED / "spectral-lag", CPU)
+
+
+def test_a_jump_of_bass_is_a_drop_and_a_fall_a_break() -> None:
+    sections = MarkList.spans(
+        "section", [0.0, 10.0, 20.0, 30.0], [10.0, 20.0, 30.0, 40.0], ["A", "B", "A", "C"]
+    )
+    energy = np.full((4, 4), 5.0)
+    energy[:, 0] = [4, 8, 7, 2]
+    found = events_of(sections, energy)
+    assert list(zip(found.kinds, found.starts.tolist(), strict=True)) == [("drop", 10.0), ("break", 30.0)]
+
+
+def test_silence_has_no_beats_and_one_section(trained: Path, tmp_path: Path) -> None:
+    path = tmp_path / "hum.wav"
+    soundfile.write(
+        path, 1e-4 * np.random.default_rng(0).standard_normal(3 * 24_000), 24_000, subtype="PCM_16"
+    )
+    (pair,) = StructureDetector.load(trained / "run").hear_files(path)
+    assert not isinstance(pair[1], BeatmeterError)
+    assert pair[1].to_json()["seconds"] == 3.0
