@@ -100,8 +100,9 @@ def rank_events(curves: Mapping[str, Float[np.ndarray, " frame"]], grids: Mappin
     for id, curve in curves.items():
         grid = grids[id]
         seconds = np.arange(len(curve)) / RATE
-        for time in grid.times[(grid.times >= 0) & (grid.times <= seconds[-1])].tolist():
-            found.append((id, time, float(curve[np.abs(seconds - time) <= TOLERANCE].max(initial=0.0)), 1))
+        inside = grid.times[(grid.times >= 0) & (grid.times <= seconds[-1])]
+        at = [float(curve[np.abs(seconds - time) <= TOLERANCE].max(initial=0.0)) for time in inside]
+        found += [(id, time, p, 1) for time, p in zip(inside.tolist(), at, strict=True)]
         for peak in _peaks(curve):
             time = float(seconds[peak])
             alone = np.abs(grid.times - time).min(initial=np.inf) >= APART
