@@ -101,8 +101,8 @@ def rank_events(curves: Mapping[str, Float[np.ndarray, " frame"]], grids: Mappin
         grid = grids[id]
         seconds = np.arange(len(curve)) / RATE
         inside = grid.times[(grid.times >= 0) & (grid.times <= seconds[-1])]
-        at = [float(curve[np.abs(seconds - time) <= TOLERANCE].max(initial=0.0)) for time in inside]
-        found += [(id, time, p, 1) for time, p in zip(inside.tolist(), at, strict=True)]
+        scores = [float(curve[np.abs(seconds - time) <= TOLERANCE].max(initial=0.0)) for time in inside]
+        found += [(id, time, p, 1) for time, p in zip(inside.tolist(), scores, strict=True)]
         for peak in _peaks(curve):
             time = float(seconds[peak])
             alone = np.abs(grid.times - time).min(initial=np.inf) >= APART
