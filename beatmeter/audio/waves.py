@@ -17,7 +17,6 @@ import contextlib
 import math
 import os
 import struct
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -231,36 +230,3 @@ def _files(root: Path) -> Iterator[_File]:
         with contextlib.suppress(OSError):
             status = path.stat()
             yield _File(path, status.st_size, status.st_mtime)
-
-
-@dataclass(frozen=True)
-class Usage:
-    """Kept waveforms of one rate: folder, how many, bytes, and when one was last used (seconds since
-    1970)."""
-
-    folder: Path
-    tracks: int
-    bytes: int
-    used: float
-
-
-def usage(cache: Path) -> list[Usage]:
-    """What is kept in a cache folder, by sample rate."""
-    found = []
-    for folder in sorted((cache / FOLDER).glob("*")):
-        files = [f for f in _files(cache / FOLDER) if f.path.parent.parent == folder]
-        if files:
-            found.append(Usage(folder, len(files), sum(f.bytes for f in files), max(f.used for f in files)))
-    return found
-
-
-def clear(cache: Path, unused_for: float = 0.0) -> tuple[int, int]:
-    """Remove waveforms that no run has used for so many seconds: how many went, and their bytes. They are
-    decoded again when they are needed; a run that is going on is not disturbed."""
-    before, count, size = time.time() - unused_for, 0, 0
-    for file in _files(cache / FOLDER):
-        if file.used <= before:
-            with contextlib.suppress(OSError):  # gone already, or not ours to remove
-                file.path.unlink()
-                count, size = count + 1, size + file.bytes
-    return count, size

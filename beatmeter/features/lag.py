@@ -130,18 +130,6 @@ def _even_faster_length(n: int) -> int:
     raise AssertionError
 
 
-def log_lag_autocorrelation(
-    z: Float[Tensor, "sequence frame dim"],
-    frame_rate: float,
-    lags: Float[Tensor, " lag"],
-    groups: Sequence[int] | None = None,
-) -> Float[Tensor, "sequence channel lag"]:
-    """Autocorrelation of each channel at `lags` seconds, frames at `frame_rate` Hz; see `autocorrelation` for
-    `groups`."""
-    weights = bin_weights(frame_rate, lags, z.dtype).to(z.device)
-    return autocorrelation(z, len(weights) - 1, groups) @ weights
-
-
 def _row_power(z: Float[Tensor, "row frame"], size: int) -> Float[Tensor, "row bin"]:
     spectrum = torch.view_as_real(torch.fft.rfft(z, n=size)).square_()
     return spectrum[..., 0] + spectrum[..., 1]

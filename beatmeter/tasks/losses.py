@@ -42,18 +42,3 @@ def floor_of_negative(loss: str, weight: np.ndarray, smoothing: float) -> np.nda
         return np.full_like(weight, smoothing)
     result: np.ndarray = weight * smoothing / (weight * smoothing + 1 - smoothing)
     return result
-
-
-def untrained_optimum(loss: str, weight: np.ndarray, prior: np.ndarray, smoothing: float) -> np.ndarray:
-    """The sigmoid that minimises the loss when nothing is known but the class frequencies `prior`.
-
-    unbiased: (w pi + e (1 - pi)) / (w pi + 1 - pi); pos_weight: w y / (w y + 1 - y) with y = pi (1 - e) + e.
-    """
-    w, pi = np.asarray(weight, dtype=float), np.asarray(prior, dtype=float)
-    result: np.ndarray
-    if loss == "unbiased":
-        result = (w * pi + smoothing * (1 - pi)) / (w * pi + 1 - pi)
-    else:
-        y = pi * (1 - smoothing) + smoothing
-        result = w * y / (w * y + 1 - y)
-    return result

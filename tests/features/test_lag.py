@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from torch import Tensor
@@ -13,7 +15,6 @@ from beatmeter.features.lag import (
     autocorrelation,
     bin_weights,
     lag_times,
-    log_lag_autocorrelation,
     rise,
 )
 
@@ -25,6 +26,15 @@ def clicks(period: float, frames: int = 2250) -> Tensor:
     phase = torch.arange(frames) / RATE / period
     near = (phase - phase.round()) * period
     return torch.exp(-0.5 * (near / 0.02) ** 2)[None, :, None]
+
+
+def log_lag_autocorrelation(
+    z: Tensor, frame_rate: float, lags: Tensor, groups: Sequence[int] | None = None
+) -> Tensor:
+    """Autocorrelation of each channel of z (sequence, frame, dim) at `lags` seconds, as lag pooling puts it
+    together."""
+    weights = bin_weights(frame_rate, lags, z.dtype)
+    return autocorrelation(z, len(weights) - 1, groups) @ weights
 
 
 def direct(z: Tensor, longest: int) -> Tensor:
