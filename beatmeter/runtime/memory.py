@@ -1,9 +1,12 @@
-"""How much memory a device has left, before something large is put into it."""
+"""How much memory a device has left, before something large is put into it; mapped memory given back."""
 
 from __future__ import annotations
 
+import mmap
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 
 from beatmeter.runtime.cores import control_groups, lines
@@ -50,3 +53,13 @@ def _group() -> int:
 def _number(path: Path) -> int | None:
     text = "".join(lines(path)).strip()
     return int(text) if text.isdigit() else None
+
+
+def release(array: np.ndarray) -> None:
+    """Give the memory of a mapped file back, which the system keeps as its cache anyway: a search touches a
+    few rows everywhere."""
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        base.madvise(mmap.MADV_DONTNEED)

@@ -27,9 +27,9 @@ from beatmeter.datasets import Dataset, open_dataset
 from beatmeter.datasets.corrections import ORIGINAL
 from beatmeter.errors import ConfigError, DataError, StoreError
 from beatmeter.evaluation.predictions import read_predictions
-from beatmeter.experiments.audit import Audit, Review, audit, write_audit
-from beatmeter.experiments.audit.copies import find_copies, threshold
-from beatmeter.experiments.audit.kernels import coordinates, cosines, kernels, scale_magnitudes
+from beatmeter.experiments.audit import Audit, Review, audit, copies, write_audit
+from beatmeter.experiments.audit.copies import find_copies, neighbours, threshold
+from beatmeter.experiments.audit.kernels import coordinates, kernel_of, rows_of, scale_magnitudes
 from beatmeter.experiments.audit.review import link
 from beatmeter.experiments.audit.suspects import require_cleanlab
 from beatmeter.schema import ChunkSpec, Features, FeatureSpec, Pooled, PoolingSpec, Track
@@ -142,7 +142,8 @@ def found(made: Made) -> Audit:
 def test_kernels_are_those_of_all_columns_at_once(made: Made) -> None:
     names = sorted(made.features)[:20]
     keys = made.keys()
-    got = kernels(made.store.snapshot(), [keys[n] for n in names])
+    with rows_of(made.store.snapshot(), [keys[n] for n in names]) as views:
+        got = {name: kernel_of(rows) for name, rows in views.items()}
     stats = np.stack(
         [
             np.stack(
@@ -160,8 +161,6 @@ def test_kernels_are_those_of_all_columns_at_once(made: Made) -> None:
         flat = x.reshape(len(names), -1).astype(np.float64)
         z = (flat - flat.mean(0)) / flat.std(0)
         np.testing.assert_allclose(got[name], z @ z.T / z.shape[1], atol=2e-5)
-        unit = z / np.linalg.norm(z, axis=1, keepdims=True)
-        np.testing.assert_allclose(cosines(got[name]), unit @ unit.T, atol=2e-5)
         x = coordinates(got[name])
         np.testing.assert_allclose(x @ x.T, got[name], atol=1e-4)
 
@@ -265,7 +264,7 @@ def test_without_copies_about_one_pair_is_expected() -> None:
         )  # few directions: high cosines
         z = (x - x.mean(0)) / x.std(0)
         tracks = [Track(str(i), Path("x"), group=str(i // 2)) for i in range(80)]
-        false.append(len(find_copies({"stats": (z @ z.T / 200).astype("f4")}, tracks)[0]))
+        false.append(len(find_copies({"stats": z.astype("f4")}, tracks)[0]))
     assert 0.3 < np.mean(false) < 1.5
 
 
@@ -273,9 +272,9 @@ def test_copies_do_not_raise_the_threshold() -> None:
     rng = np.random.default_rng(5)
     x = rng.normal(size=(200, 60))
     names = [str(i) for i in range(200)]
-    before = threshold((x @ x.T / np.outer(*[np.linalg.norm(x, axis=1)] * 2)).astype("f4"), names)
+    before = threshold(neighbours(x.astype("f4"), names)[0])
     x[:30] = x[100:130] + 0.05 * rng.normal(size=(30, 60))  # 60 of 200 tracks are copies
-    after = threshold((x @ x.T / np.outer(*[np.linalg.norm(x, axis=1)] * 2)).astype("f4"), names)
+    after = threshold(neighbours(x.astype("f4"), names)[0])
     assert before < 0.8
     assert after < 0.98
 
@@ -284,17 +283,37 @@ def test_tracks_of_one_group_are_no_copies() -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(60, 200))
     x[1] = x[0]
-    kernel = (x @ x.T / 200).astype("f4")
+    rows = x.astype("f4")
     tracks = [Track(str(i), Path("x"), group="song" if i < 2 else str(i)) for i in range(60)]
-    assert (0, 1) not in {(p.first, p.second) for p in find_copies({"lag": kernel}, tracks)[0]}
+    assert (0, 1) not in {(p.first, p.second) for p in find_copies({"lag": rows}, tracks)[0]}
     apart = [Track(t.id, t.path, group=t.id) for t in tracks]
-    assert find_copies({"lag": kernel}, apart)[0][0].cosine == pytest.approx(1)
-    assert (0, 1) in {(p.first, p.second) for p in find_copies({"lag": kernel}, apart)[0]}
-    assert find_copies({"lag": kernel[:29, :29]}, apart[:29]) == ([], {})
-    with pytest.raises(DataError, match="29 tracks in 28 groups are too few"):
-        threshold(kernel[:29, :29], [t.group for t in tracks[:29]])
-    with pytest.raises(DataError, match="60 tracks in 1 groups"):
-        threshold(kernel, ["one"] * 60)
+    assert find_copies({"lag": rows}, apart)[0][0].cosine == pytest.approx(1)
+    assert (0, 1) in {(p.first, p.second) for p in find_copies({"lag": rows}, apart)[0]}
+    assert find_copies({"lag": rows[:29]}, apart[:29]) == ([], {})
+    with pytest.raises(DataError, match="29 tracks in all are too few"):
+        threshold(neighbours(rows[:29], [t.group for t in tracks[:29]])[0])
+    with pytest.raises(DataError, match="60 tracks in one group"):
+        threshold(neighbours(rows, ["one"] * 60)[0])
+
+
+def test_squares_find_what_the_whole_matrix_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cosines a square at a time, in any size, against those of all pairs at once."""
+    rng = np.random.default_rng(3)
+    x = (rng.normal(size=(310, 12)) @ rng.normal(size=(12, 40))).astype("f4")
+    x[100:110] = x[200:210] + 0.02 * rng.normal(size=(10, 40)).astype("f4")
+    tracks = [Track(str(i), Path("x"), group=f"g{i // 3}") for i in range(310)]
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    cosine = np.clip(unit @ unit.T, -1, 1)
+    number = np.arange(310) // 3
+    cosine[number[:, None] == number] = -np.inf
+    limit = threshold(cosine.max(axis=1))
+    right = {(i, j) for i, j in np.argwhere(cosine > limit).tolist() if i < j}
+    assert len(right) >= 10
+    for block in (7, 64, 4096):
+        monkeypatch.setattr(copies, "BLOCK", block)
+        pairs, limits = find_copies({"view": x}, tracks)
+        assert limits["view"] == pytest.approx(limit, abs=1e-6)
+        assert {(p.first, p.second) for p in pairs} == right
 
 
 # the review

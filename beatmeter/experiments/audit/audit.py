@@ -18,7 +18,7 @@ from beatmeter.datasets.dataset import precedence
 from beatmeter.errors import DataError, shown
 from beatmeter.evaluation.predictions import write_predictions
 from beatmeter.experiments.audit.copies import Pair, crosses, find_copies
-from beatmeter.experiments.audit.kernels import kernels, usable
+from beatmeter.experiments.audit.kernels import kernel_of, rows_of, usable
 from beatmeter.experiments.audit.review import Guess, Item, Review
 from beatmeter.experiments.audit.suspects import Suspects, find_suspects, fits
 from beatmeter.features.poolings import pooling_class
@@ -161,10 +161,10 @@ def audit(
     views = len(poolings) - len(tempo) + bool(tempo)
     steps = sum(len(p.layers) for p in poolings) + fits(views)
     with progress.track("auditing", steps, "steps") as tick:
-        found = kernels(snapshot, [keys[t.id] for t in tracks], tick)
-        pairs, limits = find_copies({p.name: found[p.name] for p in poolings}, tracks)
-        at = np.array([i for i, t in enumerate(tracks) if t.labels], dtype=int)
-        heard = {name: kernel[np.ix_(at, at)] for name, kernel in found.items() if name not in tempo}
+        with rows_of(snapshot, [keys[t.id] for t in tracks], tick) as rows:
+            pairs, limits = find_copies({p.name: rows[p.name] for p in poolings}, tracks)
+            at = np.array([i for i, t in enumerate(tracks) if t.labels], dtype=int)
+            heard = {name: kernel_of(view[at]) for name, view in rows.items() if name not in tempo}
         items = _items([tracks[i] for i in at], classes, _joined_groups(tracks, pairs)[at])
         suspects = find_suspects(items, heard, seed, tick)
     return Audit(

@@ -1,14 +1,17 @@
-"""How alike tracks are, from a feature store: one matrix (track, track) per view of the features, layer by
-layer.
+"""How alike tracks are, from a feature store: views of the features as rows, layer by layer, and their
+kernels.
 
-A view is a set of columns, each standardised over the tracks. Its kernel is the mean over columns of the
-products of two tracks: only the kernel is kept, so memory is that of (track, track), however many layers a
-store holds.
+A view is a set of columns, each standardised over the tracks, so that inner products of tracks are means over
+columns. Views lie in mapped files; kernels (track, track) are made of the tracks that need them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,11 +21,14 @@ from scipy.linalg import eigh
 from beatmeter.audio.chunking import Layout
 from beatmeter.errors import StoreError
 from beatmeter.features.poolings import pooling_class, pooling_of
+from beatmeter.runtime.memory import release
 from beatmeter.runtime.progress import Tick, untold
 from beatmeter.schema import FeatureSpec, PoolingSpec
 from beatmeter.store import Snapshot
 
 Kernel = Float32[np.ndarray, "track track"]
+Rows = Float32[np.ndarray, "track column"]
+TEMPO_FREE = "tempo-free"
 _BATCH = 256  # tracks read at a time
 
 
@@ -34,26 +40,44 @@ def usable(spec: FeatureSpec) -> tuple[PoolingSpec, ...]:
     return found
 
 
-def kernels(snapshot: Snapshot, keys: Sequence[str], tick: Tick = untold) -> dict[str, Kernel]:
-    """One kernel per pooling, by its name: the stored numbers, aggregated per track. And one named
-    `tempo-free` where there is lag pooling: see `scale_magnitudes`. `tick(1)` after each layer of each
+@contextmanager
+def rows_of(snapshot: Snapshot, keys: Sequence[str], tick: Tick = untold) -> Iterator[dict[str, Rows]]:
+    """The views as arrays (track, column) whose inner products are the kernels: one per pooling by its name,
+    and one named `tempo-free` where there is lag pooling: see `scale_magnitudes`. They are files that are
+    mapped, and gone afterwards, so that memory holds one layer at a time. `tick(1)` after each layer of each
     pooling."""
-    found: dict[str, Kernel] = {}
-    columns: dict[str, int] = {}
+    poolings = usable(snapshot.spec)
+    tempo = [p for p in poolings if pooling_class(p).tempo_axis]
+    widths = {p.name: len(p.layers) * math.prod(p.shape) for p in poolings}
+    if tempo:  # 2 L numbers have L + 1 magnitudes
+        widths[TEMPO_FREE] = sum(len(p.layers) * math.prod(p.shape[:-1]) * (p.shape[-1] + 1) for p in tempo)
+    with tempfile.TemporaryDirectory(prefix="beatmeter-") as folder:
+        mapped: dict[str, Rows] = {}
+        for i, (name, width) in enumerate(widths.items()):
+            path = Path(folder) / f"{i}.npy"
+            mapped[name] = np.lib.format.open_memmap(path, "w+", np.float32, (len(keys), width))
+        filled = dict.fromkeys(widths, 0)
 
-    def add(name: str, values: np.ndarray) -> None:
-        block = standardise(values.reshape(len(keys), -1))
-        found[name] = found.get(name, np.float32(0)) + block @ block.T
-        columns[name] = columns.get(name, 0) + block.shape[1]
+        def add(name: str, values: np.ndarray) -> None:
+            block = standardise(values.reshape(len(keys), -1)) / np.float32(math.sqrt(widths[name]))
+            mapped[name][:, filled[name] : filled[name] + block.shape[1]] = block
+            filled[name] += block.shape[1]
+            release(mapped[name])
 
-    for pooling in usable(snapshot.spec):
-        for layer in pooling.layers:
-            values = aggregated(snapshot, keys, pooling, layer)
-            add(pooling.name, values)
-            if pooling_class(pooling).tempo_axis:
-                add("tempo-free", scale_magnitudes(values))
-            tick(1)
-    return {name: kernel / np.float32(max(columns[name], 1)) for name, kernel in found.items()}
+        for pooling in poolings:
+            for layer in pooling.layers:
+                values = aggregated(snapshot, keys, pooling, layer)
+                add(pooling.name, values)
+                if pooling_class(pooling).tempo_axis:
+                    add(TEMPO_FREE, scale_magnitudes(values))
+                tick(1)
+        yield mapped
+
+
+def kernel_of(rows: Rows) -> Kernel:
+    """The inner products of all rows."""
+    result: np.ndarray = np.asarray(rows) @ np.asarray(rows).T
+    return result
 
 
 def standardise(values: Float32[np.ndarray, "track column"]) -> Float32[np.ndarray, "track column"]:
@@ -74,13 +98,6 @@ def scale_magnitudes(lags: Float32[np.ndarray, "track ... lag"]) -> Float32[np.n
     result: np.ndarray = np.sqrt(np.abs(np.fft.rfft(centred, n=2 * lags.shape[-1], axis=-1))).astype(
         np.float32
     )
-    return result
-
-
-def cosines(kernel: Kernel) -> Kernel:
-    """Cosine of the standardised features of every two tracks."""
-    length = np.sqrt(np.maximum(np.diagonal(kernel), np.float32(1e-12)))
-    result: np.ndarray = np.clip(kernel / length[:, None] / length[None, :], -1, 1)
     return result
 
 

@@ -6,10 +6,8 @@ more than the distance between the k-th and the (k + 16)-th best run."""
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +15,7 @@ from jaxtyping import Float32, Int64
 from torch import Tensor
 
 from beatmeter.runtime.device import fast_dtype
+from beatmeter.runtime.memory import release
 from beatmeter.serving.index.shards import Shard
 
 RUN = 16  # rows whose largest product stands for all
@@ -120,13 +119,3 @@ def exactly(
         release(shard.vectors)
     order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
     return np.take_along_axis(rows, order, axis=1), np.take_along_axis(scores, order, axis=1)
-
-
-def release(array: np.ndarray) -> None:
-    """Give the memory of a mapped file back, which the system keeps as its cache anyway: a search touches a
-    few rows everywhere."""
-    base: Any = array
-    while isinstance(base, np.ndarray):
-        base = base.base
-    if isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-        base.madvise(mmap.MADV_DONTNEED)
