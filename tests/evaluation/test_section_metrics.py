@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from beatmeter.errors import DataError
+from beatmeter.evaluation.metrics.families import metrics_of, null_systems
 from beatmeter.evaluation.metrics.sections import SECTION_METRICS, intervals_of, section_scores
+from beatmeter.schema import MarkList, Marks
 
 TRUTH = intervals_of(np.array([0.0, 10.0, 20.0, 30.0, 40.0]))
 LETTERS = ("A", "B", "A", "C")
@@ -69,3 +71,26 @@ def test_an_estimate_may_reach_beyond_the_truth_or_end_before_it() -> None:
     ):
         scores = section_scores(TRUTH, LETTERS, intervals_of(np.array(edges)), ("x", "y", "x", "z"))
         assert scores["pairwise_f"] > 0.85
+
+
+def test_marks_with_sections_are_judged_beside_every_eight_bars() -> None:
+    """One value per item; an item of which no sections are known counts for nothing."""
+    bars = np.arange(0.0, 96.0, 2.0)
+    beats = MarkList.moments("beat", bars, ["1"] * len(bars))
+    edges = np.array([0.0, 16.0, 30.0, 48.0, 96.0])
+    truth = beats + MarkList.spans("section", edges[:-1], edges[1:], "ABAC")
+    found = MarkList.spans("section", [0.0, 16.2, 40.0], [16.2, 40.0, 96.0], "ABC")
+    items = {"ids": tuple("abc"), "groups": tuple("abc"), "sources": ("",) * 3, "split": "test"}
+    marks = Marks(
+        marks=(found, MarkList(), found), truth=(truth, truth, beats), times=np.full((3, 2), np.nan), **items
+    )
+    metrics = {metric.name: metric for metric in metrics_of(marks)}
+    assert set(SECTION_METRICS) < set(metrics)
+    per_item = metrics["hr5"].per_item
+    assert per_item is not None
+    assert per_item(marks) == pytest.approx([2 * 1 / (2 + 3), 0.0, np.nan], nan_ok=True)
+    assert metrics["hr5"].value(marks, None) == pytest.approx(0.2)
+    steady = null_systems(marks, None)["steady"][0]
+    assert per_item(steady)[0] == pytest.approx(
+        2 * 2 / (5 + 3)
+    )  # 16 and 48 of 16, 30, 48; it says 16, 32, 48, 64, 80

@@ -148,9 +148,10 @@ def of_values(p: ValuePredictions) -> tuple[FamilyMetric, ...]:
 
 
 def of_marks(marks: Marks) -> tuple[FamilyMetric, ...]:
-    """F of beats and downbeats, where the truth holds some."""
+    """F of beats, downbeats and sections, where the truth holds some."""
     found = []
-    for name, (of, title, _) in structure.BEAT_METRICS.items():
+    for name in structure.metrics_known(marks):
+        of, title, _ = structure.MARK_METRICS[name]
         each = structure.per_item(name)
 
         def counts(m: Marks, each: structure.PerItem = each) -> Array:
@@ -158,7 +159,7 @@ def of_marks(marks: Marks) -> tuple[FamilyMetric, ...]:
             return known
 
         found.append(FamilyMetric(name, title, "higher", _of_items(each), counts, each, of=of))
-    return tuple(found) if structure.of_beats(marks) else ()
+    return tuple(found)
 
 
 def metrics_of(record: Items) -> tuple[FamilyMetric, ...]:
