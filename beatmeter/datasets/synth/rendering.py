@@ -67,7 +67,7 @@ def render(
     audio = _perform(seed, style, meters, phrases, timing, silence, seconds, sample_rate)
     audio = apply_effects(audio, stream(seed, "effects"), options, sample_rate)
     audio[: int(silence[0] * sample_rate * 0.98)] *= 0 if stream(seed, "ends").random() < 0.5 else 1
-    return _clip(seed, audio, sample_rate, seconds, silence, style, meters, phrases, timing)
+    return clip_of(seed, audio, sample_rate, seconds, silence, style, meters, phrases, timing)
 
 
 def _draw_style(rng: np.random.Generator, options: SynthOptions) -> Style:
@@ -135,7 +135,7 @@ def _perform(
     return out
 
 
-def _clip(
+def clip_of(
     seed: int,
     audio: Audio,
     rate: int,
@@ -146,6 +146,7 @@ def _clip(
     phrases: list[Phrase],
     timing: Timing,
 ) -> Clip:
+    """Audio and the grid that it was played on; `silence` is where the music begins and ends, in seconds."""
     form, layout = meters.form, meters.first
     felt = layout.felt_beats(form.unit)
     positions = (layout.starts[:-1, None] + felt[None, :]).reshape(-1)
