@@ -4,6 +4,7 @@ is.
 class (or nothing)   `beatmeter.evaluation.predictions`: score_<class>, target_<class>, primary value
 value_<name> and target_<name>, an empty target where nobody knows; the JSON holds the units marks, curves
 `beatmeter.evaluation.marks_file`: beats, sections and events as CSV, probabilities over time as .npz
+embeddings           `beatmeter.evaluation.embeddings_file`: ids and vectors as .npz
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from beatmeter.errors import DataError, SchemaError
+from beatmeter.evaluation.embeddings_file import holds_embeddings, read_embeddings, write_embeddings
 from beatmeter.evaluation.marks_file import read_curves, read_marks, write_curves, write_marks
 from beatmeter.evaluation.predictions import (
     DESCRIBED,
@@ -31,7 +33,7 @@ from beatmeter.evaluation.predictions import (
     write_table,
 )
 from beatmeter.runtime.paths import StrPath, as_path
-from beatmeter.schema import ClassPredictions, Curves, Items, Marks, ValuePredictions
+from beatmeter.schema import ClassPredictions, Curves, Embeddings, Items, Marks, ValuePredictions
 
 VALUE = "value_"
 SPAN = (-1.7e308, 1.7e308)
@@ -49,6 +51,8 @@ def write_records(path: StrPath, record: Items) -> str:
         return write_marks(as_path(path), record)
     if isinstance(record, Curves):
         return write_curves(as_path(path), record)
+    if isinstance(record, Embeddings):
+        return write_embeddings(as_path(path), record)
     raise SchemaError(f"records of the kind {type(record).__name__} have no file")
 
 
@@ -57,7 +61,7 @@ def read_records(path: StrPath, split: str | None = None) -> Items:
     line."""
     path = as_path(path)
     if path.suffix.lower() == ".npz":
-        return read_curves(path, split)
+        return read_embeddings(path, split) if holds_embeddings(path) else read_curves(path, split)
     header, _, about = read_lines(path)
     guess = (
         "value"

@@ -6,6 +6,7 @@ docstrings.
 """
 
 from beatmeter.schema.checks import canonical_json, sha256_json
+from beatmeter.schema.embeddings import Embeddings, as_embeddings
 from beatmeter.schema.features import (
     RECORDED,
     SCHEMA_VERSION,
@@ -30,6 +31,7 @@ __all__ = [
     "ChunkSpec",
     "ClassPredictions",
     "Curves",
+    "Embeddings",
     "FeatureSpec",
     "Features",
     "Finding",
@@ -43,6 +45,7 @@ __all__ = [
     "ValuePredictions",
     "as_classes",
     "as_curves",
+    "as_embeddings",
     "as_marks",
     "as_values",
     "canonical_json",
