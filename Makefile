@@ -42,6 +42,7 @@ MEMBERS := spectral-lag embedded-lag embedded-lora
 models: .venv/installed $(MEMBERS:%=runs/models/%/calibration.json) runs/models/beats/evaluation/val.json
 	$(BIN)/beatmeter ensemble $(MEMBERS:%=runs/models/%) --calibrated --out runs/models/ensemble
 	$(BIN)/beatmeter calibrate runs/models/ensemble
+	$(BIN)/beatmeter similarity fit --out beatmeter/models/harmony --jobs 2
 	$(BIN)/beatmeter models pack $(MEMBERS:%=runs/models/%) runs/models/ensemble runs/models/beats --out beatmeter/models
 
 BARS := data/beats

@@ -28,6 +28,7 @@ from beatmeter.cli.predict import predict
 from beatmeter.cli.pretrain import pretrain
 from beatmeter.cli.probe import probe
 from beatmeter.cli.robustness import robustness
+from beatmeter.cli.similarity import embed, search, similarity
 from beatmeter.cli.structure import structure
 from beatmeter.cli.study import study
 from beatmeter.cli.targets import targets
@@ -63,8 +64,9 @@ def cli() -> None:
 
 
 MODELS = (extract, train, evaluate, predict, timeline, structure, models, pretrain)
+SIMILARITY = (embed, search, similarity)
 LABORATORY = (ablate, study, compare, calibrate, gate, ensemble, report, robustness, targets, probe)
-for command in (*MODELS, *LABORATORY, data, cache, demo):
+for command in (*MODELS, *SIMILARITY, *LABORATORY, data, cache, demo):
     cli.add_command(command)
 
 

@@ -1,0 +1,124 @@
+"""What sounds like this, and why: neighbours by embedding, a second look by alignment, and reasons by
+view."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from beatmeter.errors import DataError, nearest
+from beatmeter.features.alignment import Alignment, align, ready, scores
+from beatmeter.features.landmarks import AVERAGE
+from beatmeter.schema import Embeddings
+
+CANDIDATES = 50  # that alignment looks at
+ROW = 0.25  # s of a row of chroma
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One neighbour: `item` is its position in the embeddings, `cosine` that of the vectors, `aligned` the
+    standardised alignment score where there was a second look."""
+
+    item: int
+    cosine: float
+    aligned: float | None = None
+
+
+@dataclass(frozen=True)
+class Reasons:
+    """Why two items are alike: per view the percentile of this pair among the query's pairs with all others
+    (100: nearest of all), and what aligns, in seconds of each item, b by `key` semitones above a."""
+
+    percentiles: dict[str, float]
+    key: int
+    here: tuple[float, float]
+    there: tuple[float, float]
+
+
+class Searcher:
+    """Searches one set of embeddings: exact, by the cosine of the vectors."""
+
+    def __init__(self, gallery: Embeddings) -> None:
+        """Raises DataError for embeddings of nothing."""
+        if not len(gallery):
+            raise DataError("there is nothing to search in")
+        self.gallery, self._unit = gallery, gallery.unit
+
+    def find(self, query: Embeddings, k: int, rerank: bool = False) -> list[Hit]:
+        """The `k` nearest items to the first item of `query`, the nearest first; an item of the query's id
+        is left out. With `rerank` the CANDIDATES nearest are ordered by alignment, the rest follow. Raises
+        DataError for a query of another model, and for `rerank` without pitch classes."""
+        self._require_same(query)
+        cosines = self._unit @ query.unit[0]
+        others = np.flatnonzero([name != query.ids[0] for name in self.gallery.ids])
+        order = others[np.argsort(-cosines[others], kind="stable")]
+        if not rerank:
+            return [Hit(int(i), float(cosines[i])) for i in order[:k]]
+        first = order[: max(CANDIDATES, k)]
+        score = self.alignment(query, first)
+        again = np.argsort(-score, kind="stable")
+        return [Hit(int(first[i]), float(cosines[first[i]]), float(score[i])) for i in again[:k]]
+
+    def alignment(self, query: Embeddings, items: np.ndarray) -> Float[np.ndarray, " item"]:
+        """The alignment score at 4 Hz of the query with each of `items`, minus the mean and divided by the
+        deviation of what each of the two reaches with the landmarks, which nothing is a version of, and
+        added: who aligns well with everything is no neighbour. Raises DataError where pitch classes were
+        left out."""
+        pieces = [self.gallery.chroma[i] for i in items]
+        if not len(query.chroma[0]) or not all(map(len, pieces)):
+            raise DataError(
+                "these embeddings hold no pitch classes to align", "Make them again with `beatmeter embed`."
+            )
+        raw = scores(ready(query.chroma[0]), [ready(piece) for piece in pieces])
+        # landmarks are aligned at 2 Hz: with twice the frames scores are about twice as large
+        mean, spread = AVERAGE * self.gallery.view("level")[items].T
+        own_mean, own_spread = AVERAGE * query.view("level")[0]
+        result: np.ndarray = (raw - mean) / np.maximum(spread, 1e-6) + (raw - own_mean) / max(
+            own_spread, 1e-6
+        )
+        return result
+
+    def why(self, query: Embeddings, item: int) -> Reasons:
+        """Reasons for one item of the gallery."""
+        self._require_same(query)
+        others = np.array([name != query.ids[0] for name in self.gallery.ids])
+        likeness = {"harmony": self._unit @ query.unit[0]}
+        for view in ("rhythm", "timbre"):
+            centre = self.gallery.view(view).mean(axis=0)
+            likeness[view] = _cosines(query.view(view)[0] - centre, self.gallery.view(view) - centre)
+        found: Alignment = align(ready(query.chroma[0]), ready(self.gallery.chroma[item]))
+        return Reasons(
+            {name: 100 * float((s[others] <= s[item]).mean()) for name, s in likeness.items()},
+            found.key,
+            _seconds(query, 0, found.here),
+            _seconds(self.gallery, item, found.there),
+        )
+
+    def item(self, name: str) -> Embeddings:
+        """The item of an id, as a query: the first of its parts. Raises DataError for an id that is not
+        here."""
+        if name not in self.gallery.ids:
+            raise DataError(
+                f"{name} is no file and no id of these embeddings", nearest(name, self.gallery.ids)
+            )
+        return self.gallery.take([self.gallery.ids.index(name)])
+
+    def _require_same(self, query: Embeddings) -> None:
+        if query.meta.get("model") != self.gallery.meta.get("model"):
+            hint = "Embed both with the same model."
+            raise DataError("the query was embedded by another model than what is searched", hint)
+
+
+def _seconds(record: Embeddings, item: int, rows: tuple[int, int]) -> tuple[float, float]:
+    """Rows of chroma as seconds of the track."""
+    start = float(np.nan_to_num(record.times[item, 0]))
+    return start + rows[0] * ROW, start + rows[1] * ROW
+
+
+def _cosines(query: np.ndarray, items: np.ndarray) -> Float[np.ndarray, " item"]:
+    lengths = np.linalg.norm(items, axis=1) * np.linalg.norm(query)
+    result: np.ndarray = items @ query / np.maximum(lengths, 1e-12)
+    return result

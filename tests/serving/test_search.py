@@ -1,0 +1,169 @@
+"""Embeddings of audio and search among them: bit-equal, in any key and tempo, with reasons; end to end by the
+command line."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from beatmeter.audio.encode import encode
+from beatmeter.cli import cli
+from beatmeter.datasets.synth.versions import render_version
+from beatmeter.errors import BeatmeterError, ConfigError, DataError, RunError
+from beatmeter.features.landmarks import ABOUT, ARRAYS, Landmarks
+from beatmeter.learning.landmarks import Plan, fit
+from beatmeter.schema import Embeddings, Track
+from beatmeter.serving.embedding import embed_tracks, embed_wave, open_model
+from beatmeter.serving.search import Searcher
+
+WORKS, VERSIONS, SECONDS = (101, 102, 103), (0, 1), 9.0
+
+
+@pytest.fixture(scope="module")
+def model() -> Landmarks:
+    return fit(Plan(works=6, versions=2, landmarks=12, seconds=6.0, seed=1))
+
+
+@pytest.fixture(scope="module")
+def music(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("music")
+    lines = ["file,work"]
+    for work in WORKS:
+        for v in VERSIONS:
+            audio = render_version(work, v, seconds=SECONDS).clip.audio
+            (folder / f"{work}-{v}.wav").write_bytes(encode(audio, 24_000, "WAV", "PCM_16"))
+            lines.append(f"{work}-{v}.wav,{work}")
+    (folder / "manifest.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def gallery(music: Path, model: Landmarks) -> Embeddings:
+    tracks = [
+        Track(f"{w}-{v}", music / f"{w}-{v}.wav", extra={"work": str(w)}) for w in WORKS for v in VERSIONS
+    ]
+    record, failed = embed_tracks(tracks, model, label="work")
+    assert not failed
+    return record
+
+
+def test_a_file_has_the_same_bits_alone_in_a_batch_and_in_another_process(
+    music: Path, gallery: Embeddings, model: Landmarks
+) -> None:
+    tracks = [Track("x", music / "102-1.wav"), Track("y", music / "101-0.wav")]
+    alone, _ = embed_tracks(tracks[:1], model)
+    processes, _ = embed_tracks(tracks, model, jobs=2)
+    at = gallery.ids.index("102-1")
+    for record in (alone, processes):
+        assert record.vectors[0].tobytes() == gallery.vectors[at].tobytes()
+        assert record.views[0].tobytes() == gallery.views[at].tobytes()
+    assert gallery.labels == ("101", "101", "102", "102", "103", "103")
+    assert np.allclose(np.linalg.norm(gallery.vectors, axis=1), 1, atol=1e-5)
+
+
+def test_alignment_finds_the_other_version_and_says_where(gallery: Embeddings) -> None:
+    searcher = Searcher(gallery)
+    first = [searcher.find(gallery.take([i]), 1, rerank=True)[0] for i in range(len(gallery))]
+    right = [gallery.labels[hit.item] == gallery.labels[i] for i, hit in enumerate(first)]
+    assert sum(right) >= 5
+    item = gallery.ids.index("101-1")
+    reasons = searcher.why(searcher.item("101-0"), item)
+    assert set(reasons.percentiles) == {"harmony", "rhythm", "timbre"}
+    assert all(0 <= value <= 100 for value in reasons.percentiles.values())
+    assert reasons.here[1] - reasons.here[0] > 2
+    assert 0 <= reasons.there[0] < reasons.there[1] <= SECONDS
+
+
+def test_neighbours_are_exact_and_leave_the_query_out(gallery: Embeddings) -> None:
+    searcher = Searcher(gallery)
+    hits = searcher.find(searcher.item("102-0"), 3)
+    cosines = gallery.unit @ gallery.unit[2]
+    cosines[2] = -np.inf
+    assert [hit.item for hit in hits] == np.argsort(-cosines)[:3].tolist()
+    assert hits[0].cosine == pytest.approx(float(cosines.max()))
+
+
+def test_parts_of_a_long_track_have_times(model: Landmarks) -> None:
+    wave = render_version(7, 0, seconds=45.0).clip.audio
+    found = embed_wave(wave, model, "chunk")
+    assert len(found.vectors) == len(found.times) == len(found.chroma) == 4
+    assert found.times[0].tolist() == [0, 20]
+    assert found.times[-1, 1] == pytest.approx(45, abs=0.3)
+    assert np.allclose(np.diff(found.times, axis=1), 20, atol=0.3)
+
+
+def test_silence_has_no_direction(model: Landmarks) -> None:
+    found = embed_wave(np.zeros(24_000 * 6, np.float32), model)
+    assert np.isfinite(found.vectors).all()
+
+
+def test_a_model_comes_back_from_its_folder_and_a_broken_one_is_one_line(
+    tmp_path: Path, model: Landmarks
+) -> None:
+    model.save(tmp_path / "m")
+    back = open_model(str(tmp_path / "m"))
+    assert back.about == model.about
+    wave = render_version(7, 1, seconds=6.0).clip.audio
+    again = Landmarks.load(tmp_path / "m")
+    assert embed_wave(wave, back).vectors.tobytes() == embed_wave(wave, again).vectors.tobytes()
+    assert embed_wave(wave, back).vectors[0] @ embed_wave(wave, model).vectors[0] > 0.99
+    (tmp_path / "m" / ARRAYS).write_bytes(b"PK")
+    with pytest.raises(RunError, match="no model of harmony"):
+        Landmarks.load(tmp_path / "m")
+    (tmp_path / "m" / ABOUT).unlink()
+    with pytest.raises(RunError):
+        Landmarks.load(tmp_path / "m")
+
+
+def test_what_cannot_be_compared_is_refused(gallery: Embeddings, model: Landmarks) -> None:
+    searcher = Searcher(gallery)
+    with pytest.raises(DataError, match="another model"):
+        searcher.find(replace(gallery.take([0]), meta={"model": "x"}), 1)
+    with pytest.raises(DataError, match="101-1"):
+        searcher.item("101-11")
+    bare = replace(gallery, chroma=tuple(np.zeros((0, 12), np.float32) for _ in gallery.ids))
+    with pytest.raises(DataError, match="no pitch classes"):
+        Searcher(bare).find(bare.take([0]), 1, rerank=True)
+    with pytest.raises(ConfigError, match="there is no embedding 'harmonie'"):
+        open_model("harmonie")
+    with pytest.raises(ConfigError, match="no embedding can be learned"):
+        Plan(works=1)
+
+
+def test_the_command_line_from_audio_to_reasons(tmp_path: Path, music: Path, model: Landmarks) -> None:
+    model.save(tmp_path / "m")
+    mine, out = str(tmp_path / "m"), str(tmp_path / "e.npz")
+
+    def run(*arguments: str) -> tuple[int, str]:
+        result = CliRunner().invoke(cli, arguments)
+        if isinstance(result.exception, BeatmeterError):
+            return 2, str(result.exception)
+        return result.exit_code, result.output
+
+    (music / "noise.wav").write_bytes(b"RIFF")
+    (music / "manifest.csv").write_text((music / "manifest.csv").read_text() + "noise.wav,x\n")
+    status, text = run("embed", mine, str(music), "--label", "work", "--out", out)
+    assert status == 1
+    assert "6 vectors of 12 numbers" in text
+    assert "noise" in text
+    status, text = run("similarity", "score", out, "--data", str(music), "--factors", "work", "--json")
+    assert status == 0
+    assert set(json.loads(text)["metrics"]) == {"mAP", "MAP@R", "hit@1", "hit@10", "MR1"}
+    query = str(music / "101-1.wav")
+    status, text = run(
+        "search", out, query, "--model", mine, "-k", "2", "--rerank", "align", "--why", "--json"
+    )
+    assert status == 0
+    hits = json.loads(text)["hits"]
+    assert len(hits) == 2
+    assert {"percentiles", "key", "here", "there", "aligned", "cosine"} <= set(hits[0])
+    status, text = run("search", out, "nothing.wav")
+    assert status == 2
+    assert "no file and no id" in text
+    status, text = run("embed", mine, str(music), "--label", "wrok", "--out", out)
+    assert (status, "'wrok' is no column" in text) == (2, True)
