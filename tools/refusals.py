@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,16 +43,10 @@ LENGTHS = (5.0, 7.5, 10.0, 15.0, 20.0, 30.0)
 
 def sounds() -> Iterator[tuple[str, str, str | None, Any]]:
     """Set, name, label and wave of every sound."""
-    for kind in KINDS:
-        for seed in SEEDS:
-            yield (
-                kind,
-                str(seed),
-                None,
-                lambda kind=kind, seed=seed: render_meterless(
-                    seed, kind, seconds=LENGTHS[seed % len(LENGTHS)]
-                ),
-            )
+    for seed in SEEDS:  # in turn: where this is stopped, all kinds have been heard alike
+        for kind in KINDS:
+            seconds = LENGTHS[seed % len(LENGTHS)]
+            yield kind, str(seed), None, partial(render_meterless, seed, kind, seconds=seconds)
 
 
 def music(name: str, place: str, classes: tuple[str, ...]) -> Iterator[tuple[str, str, str | None, Any]]:

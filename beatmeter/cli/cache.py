@@ -246,7 +246,8 @@ def gc(path: str, older_than: float, dry_run: bool, as_json: bool) -> None:
     """Remove what dead writers, compaction and repair left behind.
 
     The grace period must be longer than a commit takes and than readers keep a snapshot, for instance a
-    training run.
+    training run. A writer or a reader that is slower ends with an error that says so; what was committed
+    stays.
 
     \b
     beatmeter cache gc --dry-run

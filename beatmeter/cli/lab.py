@@ -166,7 +166,7 @@ def compare(
 @click.option(
     "--sounds",
     type=click.IntRange(0),
-    default=420,
+    default=840,
     show_default=True,
     help="Sounds without meter that RUN hears, to learn when no meter is heard; 0 leaves that out.",
 )
@@ -192,8 +192,8 @@ def calibrate(
     thresholds of a second meter.
 
     A run or an ensemble also learns when to answer that no meter is heard, from excerpts of its validation
-    music and from generated sounds: noise, tones, hum, speech, clicks and notes at random. That takes some
-    minutes, and the audio of the run. A file of predictions holds no model that could hear them.
+    music and from generated sounds: noise, tones, hum, speech, gongs, clicks and notes at random. That takes
+    some minutes, and the audio of the run. A file of predictions holds no model that could hear them.
 
     \b
     beatmeter calibrate runs/NAME

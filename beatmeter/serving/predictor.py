@@ -33,6 +33,7 @@ from beatmeter.runtime.paths import StrPath, as_paths
 from beatmeter.schema import Track, ValuePredictions, as_classes
 from beatmeter.serving.answer import Answer, Scored
 from beatmeter.serving.column_answer import ColumnJudge, judge_of
+from beatmeter.serving.evidence import evidence_of
 from beatmeter.serving.judge import Judge
 from beatmeter.serving.models import EnsembleFolder, find_model
 from beatmeter.tasks.heads import Head
@@ -75,6 +76,7 @@ class RunScorer:
         with named(saved.folder.best):
             load_merged(service.backbone, config.adapter, saved.adapter)
         self.task, self.standardise = task, saved.standardiser
+        self._lags = [p.name for p in spec.poolings if p.kind == "lag"]
         self.encoder = TrackEncoder(service.backbone, spec, device).eval()
         self.classes, self.sample_rate, self.about = (
             self.task.output.names,
@@ -101,9 +103,10 @@ class RunScorer:
         with torch.inference_mode():
             hidden = cast(Head, self.head).hidden(self.standardise(features))
             outputs = cast(Head, self.head).output(hidden).double().cpu().numpy()
+            evidence = evidence_of(features, self._lags, hidden).double().cpu().numpy()
         said = self.task.decode(outputs, [Track(str(i), Path(str(i))) for i in range(len(outputs))])
         numbers = said.values if isinstance(said, ValuePredictions) else as_classes(said).scores
-        return [Scored(s, h) for s, h in zip(numbers, hidden.double().cpu().numpy(), strict=True)]
+        return [Scored(s, e) for s, e in zip(numbers, evidence, strict=True)]
 
 
 class EnsembleScorer:

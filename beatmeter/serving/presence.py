@@ -3,7 +3,7 @@ them apart."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -22,14 +22,10 @@ from beatmeter.serving.models import EnsembleFolder
 from beatmeter.serving.predictor import RunScorer, Scorer
 
 MUSIC = 600  # tracks of validation at most
-LENGTHS = (
-    5.0,
-    7.5,
-    10.0,
-    15.0,
-    20.0,
-    30.0,
-)  # seconds that are heard of music and sounds: whoever asks may have less than a clip
+WHOLE = 30.0  # seconds of every track that are heard, and once more an excerpt of it
+EXCERPTS = (5.0, 7.5, 10.0, 15.0, 20.0)
+FIRST = 5000  # seed of the first sound of each kind; tools and tests measure with others
+OF_MUSIC, OF_SOUNDS = 7, 8  # streams of random draws
 
 
 def fit_presence(
@@ -53,17 +49,15 @@ def fit_presence(
     scorer = RunScorer(model, device)
     music = _music(RunFolder.open(model), validation, data)
     per_kind = -(-sounds // len(FITTED))
-    rng = np.random.default_rng(seed)
     kinds = [kind for kind in FITTED for _ in range(per_kind)]
     with progress.track("hearing music and sounds without meter", len(music) + len(kinds)) as tick:
-        heard, groups = _hear_music(scorer, music, rng, tick)
-        noise = np.stack(
-            [
-                _hear_sound(scorer, seed * per_kind + i % per_kind, kind, rng, tick)
-                for i, kind in enumerate(kinds)
-            ]
-        )
-    return Presence.fit(heard, groups, noise, kinds)
+        heard, groups = _hear_music(scorer, music, seed, tick)
+        noise = [
+            _hear_sound(scorer, n, kind, seed * per_kind + i, tick)
+            for n, kind in enumerate(FITTED)
+            for i in range(per_kind)
+        ]
+    return Presence.fit(heard, groups, np.stack(noise), kinds)
 
 
 def _joined(folder: EnsembleFolder) -> Presence:
@@ -81,9 +75,9 @@ def _joined(folder: EnsembleFolder) -> Presence:
     return Presence.join(parts, ensemble.weights or dict.fromkeys(parts, 1.0))
 
 
-def _music(folder: RunFolder, validation: ClassPredictions, data: Path | None) -> list[Track]:
-    """The labelled tracks of these predictions, found in the data of the run: all, or `MUSIC` of them at
-    equal distances."""
+def _music(folder: RunFolder, validation: ClassPredictions, data: Path | None) -> dict[int, Track]:
+    """The labelled tracks of these predictions, found in the data of the run, by their place among them: all,
+    or `MUSIC` of them at equal distances."""
     config = folder.placed(None if data is None else str(data))
     folder.require_data(config)
     wanted = {id for id, primary in zip(validation.ids, validation.primary, strict=True) if primary >= 0}
@@ -96,32 +90,35 @@ def _music(folder: RunFolder, validation: ClassPredictions, data: Path | None) -
             f"{shown(config.data.path)}",
             "Say where they lie: --data DIR; or calibrate without them: --sounds 0.",
         )
-    return [tracks[i] for i in np.unique(np.linspace(0, len(tracks) - 1, MUSIC).astype(int))]
+    places = np.unique(np.linspace(0, len(tracks) - 1, MUSIC).astype(int)).tolist()
+    return {i: tracks[i] for i in places}
 
 
 def _hear_music(
-    scorer: Scorer, tracks: Sequence[Track], rng: np.random.Generator, tick: Callable[[int], object]
+    scorer: Scorer, tracks: Mapping[int, Track], seed: int, tick: Callable[[int], object]
 ) -> tuple[Float[np.ndarray, "item value"], list[str]]:
-    """Evidence of an excerpt of every track, and the groups of the tracks. Files that cannot be read are left
+    """Evidence of every track and of an excerpt of it, and the groups. Files that cannot be read are left
     out, as in training."""
     evidence, groups = [], []
-    for track, wave in zip(
-        tracks, decode_ahead([t.path for t in tracks], scorer.sample_rate, jobs=0), strict=True
-    ):
-        size = int(rng.choice(LENGTHS) * scorer.sample_rate)
-        place = rng.random()
+    waves = decode_ahead([t.path for t in tracks.values()], scorer.sample_rate, jobs=0)
+    for (place, track), wave in zip(tracks.items(), waves, strict=True):
         tick(1)
         if isinstance(wave, AudioError):
             continue
-        first = int(place * max(0, len(wave) - size))
-        evidence.append(scorer.hear(wave[first : first + size]).evidence)
-        groups.append(track.group)
+        rng = np.random.default_rng([OF_MUSIC, place, *([seed] if seed else [])])
+        size = int(rng.choice(EXCERPTS) * scorer.sample_rate)
+        first = int(rng.random() * max(0, len(wave) - size))
+        for part in (wave[: int(WHOLE * scorer.sample_rate)], wave[first : first + size]):
+            evidence.append(scorer.hear(part).evidence)
+            groups.append(track.group)
     return np.array(evidence), groups
 
 
 def _hear_sound(
-    scorer: Scorer, seed: int, kind: str, rng: np.random.Generator, tick: Callable[[int], object]
+    scorer: Scorer, number: int, kind: str, i: int, tick: Callable[[int], object]
 ) -> Float[np.ndarray, " value"]:
-    sound = render_meterless(seed, kind, seconds=float(rng.choice(LENGTHS)), sample_rate=scorer.sample_rate)
+    """Evidence of the sound `i` of a kind, the `number`-th."""
+    seconds = float(np.random.default_rng([OF_SOUNDS, i, number]).choice((*EXCERPTS, WHOLE)))
+    sound = render_meterless(FIRST + i, kind, seconds=seconds, sample_rate=scorer.sample_rate)
     tick(1)
     return scorer.hear(sound).evidence

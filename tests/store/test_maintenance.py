@@ -580,3 +580,27 @@ def test_segments_without_a_record_do_not_slow_opening_for_good(
     store.catalog.save_index()  # by a handle that was open all the time
     assert records_read(store.path, monkeypatch) == 0
     assert numbers(store.path) == set(range(12))
+
+
+def test_a_folder_is_collected_at_once_so_that_its_writer_publishes_all_of_it_or_nothing(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The writer renames its folder into place while the collection is half through deleting it."""
+    before, draft = set(Store.open(store.path).keys()), store.draft(samples.key(50), 20_000)
+    draft.append({name: p.values for name, p in samples.features(store.spec, 50, 20_000).pooled.items()})
+    delete, refused = shutil.rmtree, list[str]()
+
+    def half(path: Path, **options: bool) -> None:
+        if not refused and not options:
+            next(p for p in sorted(path.rglob("*")) if p.is_file()).unlink()
+            with pytest.raises(StoreError) as error:
+                Store.open(store.path).commit_draft(draft)
+            refused.append(str(error.value))
+        delete(path, **options)
+
+    monkeypatch.setattr(folder.shutil, "rmtree", half)
+    collect(store, 0.0)
+    assert len(refused) == 1
+    assert "removed meanwhile" in refused[0]
+    assert set(Store.open(store.path).keys()) == before
+    assert verify(store.path, full=True).sound

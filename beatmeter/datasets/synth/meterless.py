@@ -1,5 +1,4 @@
-"""Sounds without meter: noise, tones, hum, clicks and notes at random times, speech, weather, animals,
-machines.
+"""Sounds without meter: noise, tones, hum, clicks and notes at random times, gongs, speech, rain, machines.
 
 `render_meterless(seed, kind)` gives the same sound in any process. What all kinds share: nothing in them
 returns at a lag that a beat or a bar could have, but by chance. `FITTED` are the kinds that a detector of
@@ -281,6 +280,143 @@ def _bells(rng: np.random.Generator, n: int, rate: int) -> FloatArray:
     return _scatter(rng, n, rate, float(rng.uniform(0.5, 5)), stroke)
 
 
+def _gongs(rng: np.random.Generator, n: int, rate: int) -> FloatArray:
+    """Plates, bowls or one large bell, each with partials of its own, struck at random and left to ring."""
+    sound = np.zeros(n)
+    for _ in range(int(rng.integers(1, 4))):
+        base, partials = (
+            np.exp(rng.uniform(np.log(80), np.log(1200))),
+            1 + np.append(0, rng.uniform(0.15, 6, int(rng.integers(2, 8)))),
+        )
+        ring, bright = rng.uniform(1, 6), rng.uniform(0.3, 1.5)
+
+        def stroke(
+            base: float = base, partials: FloatArray = partials, ring: float = ring, bright: float = bright
+        ) -> FloatArray:
+            t = np.arange(int(ring * rate)) / rate
+            waves = (
+                np.sin(2 * np.pi * base * m * t + rng.uniform(0, 6))
+                * np.exp(-t * 4 * m**0.5 / ring)
+                / m**bright
+                for m in partials
+            )
+            return np.asarray(sum(waves, np.zeros(len(t))) * rng.uniform(0.1, 1))
+
+        sound += _scatter(rng, n, rate, float(np.exp(rng.uniform(np.log(0.1), np.log(2.5)))), stroke)
+    return sound
+
+
+def _plucks(rng: np.random.Generator, n: int, rate: int) -> FloatArray:
+    """Single notes of one struck or plucked instrument, far apart, that ring over one another."""
+    player, sound = Instrument(one_of(rng, STRUCK), rng, rate), np.zeros(n)
+    pitches = int(rng.integers(40, 70)) + rng.choice(25, int(rng.integers(1, 8)), replace=False)
+
+    def note() -> FloatArray:
+        return player.note(int(one_of(rng, pitches.tolist())), float(rng.uniform(1, 5))).astype(
+            np.float64
+        ) * rng.uniform(0.2, 1)
+
+    return sound + _scatter(rng, n, rate, float(np.exp(rng.uniform(np.log(0.15), np.log(2)))), note)
+
+
+def _pads(rng: np.random.Generator, n: int, rate: int) -> FloatArray:
+    """Held chords, each of another length from 1 to 10 s, that fade into one another."""
+    player, sound, at = Instrument(one_of(rng, HELD), rng, rate), np.zeros(n), 0.0
+    while at < n / rate:
+        seconds, fade = float(np.exp(rng.uniform(0, np.log(10)))), float(rng.uniform(0.05, 0.6))
+        shape = np.interp(
+            np.arange(int((seconds + fade) * rate)) / rate, (0, fade, seconds, seconds + fade), (0, 1, 1, 0)
+        )
+        root = int(rng.integers(40, 64))
+        for interval in rng.choice([0, 3, 4, 5, 7, 9, 12, 14, 16], int(rng.integers(1, 5)), replace=False):
+            held = player.note(root + int(interval), seconds + fade)[: len(shape)]
+            _add(sound, held * shape[: len(held)] * rng.uniform(0.4, 1), int(at * rate))
+        at += seconds
+    return sound
+
+
+def _chant(rng: np.random.Generator, n: int, rate: int) -> FloatArray:
+    """A voice that sings in free time: vowels on a few pitches, 0.2 to 4 s long, with vibrato and breaths."""
+    sound, at, base = np.zeros(n), 0, float(rng.uniform(90, 330))
+    vibrato, depth, scale = rng.uniform(4.5, 7), rng.uniform(0, 0.02), [0, 2, 4, 5, 7, 9, 12]
+    while at < n:
+        if rng.random() < 0.15:
+            at += int(rng.uniform(0.2, 1.5) * rate)
+        seconds = float(np.exp(rng.normal(-0.3, 0.7)))
+        length = int(min(4.0, max(0.2, seconds)) * rate)
+        pitch = base * 2 ** (one_of(rng, scale) / 12)
+        t = np.arange(length) / rate
+        phase = np.cumsum(pitch * (1 + depth * np.sin(2 * np.pi * vibrato * t + rng.uniform(0, 6)))) / rate
+        formants, note = rng.uniform((250, 800, 2200), (800, 2000, 3200)), np.zeros(length)
+        for k in range(1, max(2, int(min(4000, 0.45 * rate) / pitch))):
+            note += ((np.exp(-(((k * pitch - formants) / 150) ** 2)) * (1, 0.6, 0.3)).sum() + 0.02) * np.sin(
+                2 * np.pi * k * phase
+            )
+        _add(
+            sound,
+            note
+            * np.interp(t, (0, 0.05, length / rate - 0.08, length / rate), (0, 1, 1, 0))
+            * rng.uniform(0.5, 1),
+            at,
+        )
+        at += length
+    return sound
+
+
+def _sirens(rng: np.random.Generator, n: int, rate: int) -> FloatArray:
+    """One to three tones whose pitch wanders, now fast, now slowly, and never the same way twice."""
+    sound = np.zeros(n)
+    for _ in range(int(rng.integers(1, 4))):
+        low, octaves = np.exp(rng.uniform(np.log(100), np.log(1500))), rng.uniform(0.2, 2)
+        phase = (
+            np.cumsum(
+                low * 2 ** (octaves * _swell(rng, n, rate, np.exp(rng.uniform(np.log(0.3), np.log(6))), 1.0))
+            )
+            / rate
+        )
+        tone = sum(
+            (
+                np.sin(2 * np.pi * k * phase) / k ** rng.uniform(1, 2)
+                for k in range(1, int(rng.integers(2, 6)))
+            ),
+            np.zeros(n),
+        )
+        sound += tone * rng.uniform(0.3, 1) * _swell(rng, n, rate, rng.uniform(1, 5), rng.uniform(0, 0.9))
+    return sound
+
+
+def _crackle(rng: np.random.Generator, n: int, rate: int) -> FloatArray:
+    """Dust on a record or a bad line: pops of very different sizes over faint noise and hum."""
+    noise = 10 ** (rng.uniform(-50, -25) / 20) * _coloured(
+        rng, n, rate, rng.uniform(-6, 0), (30, rng.uniform(2000, 10000))
+    )
+
+    def pop() -> FloatArray:
+        length = int(rng.uniform(0.0005, 0.006) * rate) + 2
+        return np.asarray(
+            rng.standard_normal(length) * np.exp(-4 * np.arange(length) / length + rng.normal(-1, 1))
+        )
+
+    return (
+        noise
+        + _scatter(rng, n, rate, float(np.exp(rng.uniform(np.log(1), np.log(40)))), pop)
+        + 0.05 * rng.random() * _hum(rng, n, rate)
+    )
+
+
+def _rustle(rng: np.random.Generator, n: int, rate: int) -> FloatArray:
+    """Somebody who moves things: bursts of noise of uneven length, colour and loudness, with uneven gaps."""
+    sound, at = 0.01 * _coloured(rng, n, rate, -3.0, (50, 8000)), 0
+    while at < n:
+        length = int(np.exp(rng.uniform(np.log(0.02), np.log(1.2))) * rate)
+        low = rng.uniform(100, 1500)
+        burst = _coloured(rng, length, rate, rng.uniform(-6, 2), (low, low * rng.uniform(2, 8)))
+        shape = np.interp(np.arange(length) / length, (0, rng.uniform(0.02, 0.6), 1), (0, 1, 0))
+        _add(sound, burst * shape * np.exp(rng.normal(-1, 0.8)), at)
+        at += length + int(np.exp(rng.normal(-1.0, 1.0)) * rate)
+    return sound
+
+
 def _coloured(
     rng: np.random.Generator, n: int, rate: int, slope: float, band: tuple[float, float]
 ) -> FloatArray:
@@ -344,8 +480,15 @@ SOUNDS: dict[str, Callable[[np.random.Generator, int, int], FloatArray]] = {
     "chord": _chord,
     "babble": _babble,
     "bells": _bells,
+    "gongs": _gongs,
+    "plucks": _plucks,
+    "pads": _pads,
+    "chant": _chant,
+    "sirens": _sirens,
+    "crackle": _crackle,
+    "rustle": _rustle,
 }
 QUIET = {"hum": (-75.0, -30.0)}  # peak in dB: the hum of a line in which nothing plays
 KINDS = tuple(SOUNDS)
-FITTED = KINDS[:7]
-UNSEEN = KINDS[7:]
+UNSEEN = ("wind", "sea", "rain", "applause", "chirps", "birds", "machine", "chord", "babble", "bells")
+FITTED = tuple(kind for kind in KINDS if kind not in UNSEEN)

@@ -1,5 +1,5 @@
-"""Whether there is a meter at all: a logistic regression on what the head's last layer reads, music against
-meterless sounds.
+"""Whether there is a meter at all: a logistic regression on what the head's last layer reads and on figures
+of the lag features, music against meterless sounds.
 
 Fitted beside the calibration of a run, with the threshold where a small share of validation music is refused
 by fits that do not know it.
