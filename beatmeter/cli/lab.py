@@ -18,6 +18,7 @@ from beatmeter.runtime.artifacts import named, to_json
 from beatmeter.runtime.display import count
 
 if TYPE_CHECKING:
+    from beatmeter.evaluation.report.page import Drawn
     from beatmeter.schema import ClassPredictions, Items
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -470,19 +471,35 @@ def report(
         else:
             click.echo("\n".join(evaluation_text(e) for e in shown), nl=False)
         return
-    from beatmeter.evaluation.report.run_figures import run_figures, write_figures
+    from beatmeter.evaluation.report.run_figures import run_figures
     from beatmeter.evaluation.report.run_report import run_page
-    from beatmeter.runtime.atomic import write_text
 
-    out = out or (where / "report.html" if where.is_dir() else where.with_suffix(".report.html"))
+    out = _page_of(where, out)
     drawn = run_figures(subject, seed)
     locate = _locate(subject.evaluation.predictions, audio, where, seconds)
-    write_text(out, run_page(subject, locate, seconds, _command(), drawn))
+    _hand_over(run_page(subject, locate, seconds, _command(), drawn), out, drawn, figures, show)
+
+
+def _page_of(where: Path, out: Path | None) -> Path:
+    """Where the page goes, once it is known that a file can appear there: before figures are drawn."""
+    from beatmeter.runtime.atomic import require_writable
+
+    out = out or (where / "report.html" if where.is_dir() else where.with_suffix(".report.html"))
+    require_writable(out)
+    return out
+
+
+def _hand_over(
+    page: str, out: Path, drawn: Mapping[str, Sequence[Drawn]], figures: Path | None, show: bool
+) -> None:
+    """Write a page and its figures, say where they are, and open the page if that is wanted."""
+    from beatmeter.evaluation.report.run_figures import write_figures
+    from beatmeter.runtime.atomic import write_text
+
+    write_text(out, page)
     if figures is not None:
-        echo(
-            f"{count(len(write_figures([d for group in drawn.values() for d in group], figures)), 'figure')} "
-            f"in {figures}"
-        )
+        written = write_figures([d for group in drawn.values() for d in group], figures)
+        echo(f"{count(len(written), 'figure')} in {figures}")
     click.echo(str(out))
     if show:
         import webbrowser
@@ -508,26 +525,14 @@ def _report_column(
         assessment_page,
         history_of,
     )
-    from beatmeter.evaluation.report.run_figures import write_figures
-    from beatmeter.runtime.atomic import write_text
 
     found = assess_file(where, record, seed)
     if as_text or as_json:
         click.echo(to_json(found.to_json()) if as_json else assessment_text(found), nl=as_json)
         return
-    out = out or (where / "report.html" if where.is_dir() else where.with_suffix(".report.html"))
+    out = _page_of(where, out)
     drawn = assessment_figures(found, history_of(where))
-    write_text(out, assessment_page(where, found, _command(), drawn))
-    if figures is not None:
-        echo(
-            f"{count(len(write_figures([d for group in drawn.values() for d in group], figures)), 'figure')} "
-            f"in {figures}"
-        )
-    click.echo(str(out))
-    if show:
-        import webbrowser
-
-        webbrowser.open(out.resolve().as_uri())
+    _hand_over(assessment_page(where, found, _command(), drawn), out, drawn, figures, show)
 
 
 def _of_records(members: Mapping[str, Sequence[Path]], split: str | None) -> bool:
