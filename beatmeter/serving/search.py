@@ -3,12 +3,13 @@ view."""
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
 
-from beatmeter.errors import DataError, nearest
+from beatmeter.errors import DataError
 from beatmeter.features.alignment import Alignment, align, ready, scores
 from beatmeter.features.landmarks import AVERAGE
 from beatmeter.schema import Embeddings
@@ -101,9 +102,9 @@ class Searcher:
         """The item of an id, as a query: the first of its parts. Raises DataError for an id that is not
         here."""
         if name not in self.gallery.ids:
-            raise DataError(
-                f"{name} is no file and no id of these embeddings", nearest(name, self.gallery.ids)
-            )
+            like = difflib.get_close_matches(name, self.gallery.ids, 3) or self.gallery.ids[:3]
+            hint = f"There are {len(self.gallery)}, for instance {', '.join(like)}."
+            raise DataError(f"{name} is no file and no id of these embeddings", hint)
         return self.gallery.take([self.gallery.ids.index(name)])
 
     def _require_same(self, query: Embeddings) -> None:
