@@ -350,6 +350,22 @@ def test_what_is_written_for_rekordbox_is_read_back(tmp_path: Path) -> None:
     assert not any(t.tempos for t in [read_rekordbox(_empty(tmp_path)).tracks[0]])
 
 
+def test_the_annotations_of_a_data_set_become_an_import(tmp_path: Path) -> None:
+    (tmp_path / "a b.wav").write_bytes(b"audio")
+    (tmp_path / "a b.beats").write_text("".join(f"{0.1 + 0.5 * i:.3f}\t{i % 4 + 1}\n" for i in range(32)))
+    (tmp_path / "a b.lab").write_text("0.1\t8.1\tA\n8.1\t16.1\tB\n")
+    out = tmp_path / "import.xml"
+    result = CliRunner().invoke(data, ["annotations", "rekordbox", str(tmp_path), "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    track = read_rekordbox(out).tracks[0]
+    assert (track.location, len(track.tempos)) == ((tmp_path / "a b.wav").as_posix(), 1)
+    assert [(c.time, c.kind, c.name) for c in track.cues] == [(0.1, "memory", "A"), (8.1, "memory", "B")]
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none" / "c.wav").write_bytes(b"audio")
+    none = CliRunner().invoke(data, ["annotations", "rekordbox", str(tmp_path / "none"), "--out", str(out)])
+    assert "has annotations" in str(none.exception)
+
+
 def _empty(folder: Path) -> Path:
     path = folder / "empty.xml"
     path.write_text(render_rekordbox([(folder / "a.mp3", Annotation("a"))]), encoding="utf-8")
