@@ -139,6 +139,33 @@ def convert(paths: tuple[Path, ...], wanted: str, out: Path, format: str, audio:
 
 @annotation_files.command()
 @click.argument("dataset", type=click.Path())
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The XML file to write.")
+@click.option("--sections", default="lab", show_default=True, help="Folder of sections beside the audio.")
+def rekordbox(dataset: str, out: Path, sections: str) -> None:
+    """Write what is known of the tracks of DATASET as a Rekordbox XML: grids, and sections and events as
+    memory cues.
+
+    \b
+    beatmeter data annotations rekordbox MUSIC/ --out import.xml
+    Exit status: 0 the file is written, 2 no track has annotations.
+    """
+    from beatmeter.datasets import open_dataset
+    from beatmeter.datasets.annotations import Places, find_annotations
+    from beatmeter.datasets.dj import render_rekordbox
+    from beatmeter.runtime.atomic import write_text
+    from beatmeter.settings import METERS, DataConfig
+
+    opened = open_dataset(dataset, DataConfig(), METERS, labelled=False)
+    found = find_annotations(opened.tracks, Places(sections=sections))
+    if not found:
+        hint = "docs/annotations.md says where they are looked for."
+        raise DataError(f"no track of {shown(dataset)} has annotations", hint)
+    write_text(out, render_rekordbox([(t.path, found[t.id]) for t in opened.tracks if t.id in found]))
+    click.echo(f"{out}: {count(len(found), 'track')} with grids and memory cues, to import in rekordbox")
+
+
+@annotation_files.command()
+@click.argument("dataset", type=click.Path())
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path), help="The CSV file to write, worst first."
 )

@@ -18,7 +18,7 @@ from beatmeter.settings import METERS, DataConfig
 
 @pytest.fixture(scope="module")
 def tracks(clips: Path):
-    return open_dataset(clips, DataConfig(), METERS).tracks[::3]
+    return open_dataset(clips, DataConfig(), METERS).tracks[::2]
 
 
 def test_the_worst_ranked_beats_are_errors_that_were_planted(tracks) -> None:
