@@ -70,6 +70,9 @@ class RunScorer:
     def __init__(self, run: Path, device: torch.device) -> None:
         saved = restore(run)
         config, spec, task = saved.config, saved.spec, saved.task
+        if task.output.resolution == "frame":
+            what = f"{run} is a model of the task {config.task.name}, which gives curves over time"
+            raise RunError(what, f"Use `beatmeter structure song.mp3 --model {run}`.")
         service = FeatureService(config.features, device)
         service.spec.only([p.name for p in spec.poolings]).require_agreement(spec, f"the run {run}")
         self.head = saved.head(device)

@@ -156,6 +156,13 @@ def test_a_model_without_curves_is_refused() -> None:
         CurveModel(SHIPPED / "spectral-lag", CPU)
 
 
+def test_predict_says_which_command_hears_a_model_of_curves(trained: Path, song: Path) -> None:
+    refused = CliRunner().invoke(cli, ["predict", str(trained / "run"), str(song)])
+    assert isinstance(refused.exception, RunError)
+    assert "gives curves over time" in str(refused.exception)
+    assert "beatmeter structure" in str(refused.exception)
+
+
 def test_a_jump_of_bass_is_a_drop_and_a_fall_a_break() -> None:
     sections = MarkList.spans(
         "section", [0.0, 10.0, 20.0, 30.0], [10.0, 20.0, 30.0, 40.0], ["A", "B", "A", "C"]
