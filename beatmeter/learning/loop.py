@@ -89,7 +89,8 @@ class Model:
             ):
                 features = self.source.features(batch)
                 values = self.head(features).float().cpu().numpy()
-                for i, row, times in zip(batch.index, values, row_centres(features), strict=True):
+                centres = row_centres(features, self.task.clock)
+                for i, row, times in zip(batch.index, values, centres, strict=True):
                     own[int(i)] = row[: len(times)], times
                 progress(len(batch.index))
         every = {i: pair for process in self.ranks.gather(own) for i, pair in process.items()}
@@ -364,7 +365,11 @@ def judge(
     truth, cpu = task.truth(val, torch.device("cpu")), torch.arange(len(val))
     if isinstance(outputs, FrameOutputs):
         pairs = [
-            task.loss(torch.from_numpy(values)[None], *truth.of(cpu[i : i + 1], of_times(times)), state)
+            task.loss(
+                torch.from_numpy(values)[None],
+                *truth.of(cpu[i : i + 1], of_times(times, task.clock)),
+                state,
+            )
             for i, (values, times) in enumerate(zip(outputs.values, outputs.times, strict=True))
         ]
         total, count = (float(sum(float(x) for x in part)) for part in zip(*pairs, strict=True))

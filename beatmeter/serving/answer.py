@@ -8,15 +8,18 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from beatmeter.schema import Items
+
 
 @dataclass(frozen=True)
 class Scored:
     """What a model makes of audio before it is judged: a probability per class, not calibrated, and
     `evidence` (value,), a short summary of the same features by which music is told from sound without
-    meter."""
+    meter. A model of frames says a `record`; `scores` are then the means over it."""
 
     scores: Float[np.ndarray, " klass"]
     evidence: Float[np.ndarray, " value"]
+    record: Items | None = None
 
 
 @dataclass(frozen=True)

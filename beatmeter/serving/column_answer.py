@@ -9,6 +9,8 @@ from typing import Any
 
 from beatmeter.errors import RunError
 from beatmeter.evaluation.calibration import Calibration
+from beatmeter.runtime.display import count
+from beatmeter.schema import Items, Marks, ValuePredictions
 from beatmeter.serving.answer import Answer, Scored
 from beatmeter.serving.judge import Judge
 from beatmeter.tasks import Task
@@ -60,13 +62,54 @@ class ColumnAnswer(Answer):
 
 
 @dataclass(frozen=True)
+class RecordAnswer(ColumnAnswer):
+    """What a model of frames says: a `record` of items in time (values), or of marks. `scores` (name,) are
+    the means of the values, or how many marks there are of each name."""
+
+    record: Items | None = None
+
+    @property
+    def said(self) -> tuple[str, ...]:
+        return ()
+
+    @property
+    def words(self) -> str:
+        if isinstance(self.record, Marks):
+            pairs = zip(self.classes, self.scores, strict=True)
+            return ", ".join(f"{count(int(n), name)}" for name, n in pairs)
+        parts = zip(self.classes, self.scores, self.units or ("",) * len(self.classes), strict=True)
+        means = ", ".join(f"{name} {value:.4g} {unit}".rstrip() for name, value, unit in parts)
+        return f"{means} (mean of {count(len(self.record or ()), 'row')})"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values: the rows with their times, or the marks."""
+        seconds = {"seconds": round(self.seconds, 3)}
+        if isinstance(self.record, Marks):
+            m = self.record.marks[0]
+            found = zip(m.kinds, m.starts.tolist(), m.ends.tolist(), m.names, strict=True)
+            marks = [{"kind": k, "start": a, "end": b, "name": n} for k, a, b, n in found]
+            return {"marks": marks, **seconds}
+        rows = []
+        if isinstance(self.record, ValuePredictions):
+            for (start, end), values in zip(
+                self.record.times.tolist(), self.record.values.tolist(), strict=True
+            ):
+                rows.append({"start": start, "end": end, **dict(zip(self.record.names, values, strict=True))})
+        return {"rows": rows, "units": dict(zip(self.classes, self.units, strict=False)), **seconds}
+
+
+@dataclass(frozen=True)
 class ColumnJudge(Judge):
-    """Outputs of a task over a column to answers; there is nothing to calibrate or to abstain by."""
+    """Outputs of any task but meter to answers; there is nothing to calibrate or to abstain by."""
 
     kind: str = "multiclass"
     units: tuple[str, ...] = ()
 
     def __call__(self, classes: tuple[str, ...], scored: Scored, seconds: float) -> ColumnAnswer:
+        if scored.record is not None:
+            return RecordAnswer(
+                classes, scored.scores, seconds, kind="value", units=self.units, record=scored.record
+            )
         return ColumnAnswer(classes, scored.scores, seconds, kind=self.kind, units=self.units)
 
 

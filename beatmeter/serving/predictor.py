@@ -6,7 +6,7 @@ import itertools
 import math
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -18,24 +18,27 @@ from beatmeter.audio.ahead import LongAudio, decode_or_count
 from beatmeter.audio.decode import from_array, stream
 from beatmeter.errors import AudioError, BeatmeterError, RunError
 from beatmeter.evaluation.calibration import Calibration
+from beatmeter.evaluation.records import read_records
 from beatmeter.evaluation.runs import RunFolder
 from beatmeter.evaluation.timeline import HOP, WINDOW, windows
 from beatmeter.features.backbones.adapters import load_merged
 from beatmeter.features.backbones.hubert import share_front_ends
 from beatmeter.features.listening import TrackListener, WindowListener, listening_together
 from beatmeter.features.pooling import Encoder
+from beatmeter.features.poolings.sequences import row_centres
 from beatmeter.features.service import FeatureService
 from beatmeter.learning.restoring import restore
 from beatmeter.learning.sources import TrackEncoder
 from beatmeter.runtime.artifacts import named
 from beatmeter.runtime.lanes import in_lanes, lanes_for
 from beatmeter.runtime.paths import StrPath, as_paths
-from beatmeter.schema import Track, ValuePredictions, as_classes
+from beatmeter.schema import Items, Marks, Track, ValuePredictions, as_classes
 from beatmeter.serving.answer import Answer, Scored
 from beatmeter.serving.column_answer import ColumnJudge, judge_of
 from beatmeter.serving.evidence import evidence_of
 from beatmeter.serving.judge import Judge
 from beatmeter.serving.models import EnsembleFolder, find_model
+from beatmeter.tasks import FrameOutputs
 from beatmeter.tasks.heads import Head
 
 BLOCK = 30.0  # seconds of a file that are read at a time
@@ -80,6 +83,8 @@ class RunScorer:
             load_merged(service.backbone, config.adapter, saved.adapter)
         self.task, self.standardise = task, saved.standardiser
         self._lags = [p.name for p in spec.poolings if p.kind == "lag"]
+        curves = saved.folder.curves("val")  # by which curves are decoded
+        self._validation = read_records(curves) if os.path.lexists(curves) else None
         self.encoder = TrackEncoder(service.backbone, spec, device).eval()
         self.classes, self.sample_rate, self.about = (
             self.task.output.names,
@@ -104,12 +109,39 @@ class RunScorer:
     def score_each(self, features: Mapping[str, torch.Tensor]) -> list[Scored]:
         """The same for several tracks or windows, (item, layer, *axes) by pooling."""
         with torch.inference_mode():
-            hidden = cast(Head, self.head).hidden(self.standardise(features))
+            standardised = self.standardise(features)
+            if self.task.output.resolution == "frame":
+                return self._score_frames(standardised)
+            hidden = cast(Head, self.head).hidden(standardised)
             outputs = cast(Head, self.head).output(hidden).double().cpu().numpy()
             evidence = evidence_of(features, self._lags, hidden).double().cpu().numpy()
-        said = self.task.decode(outputs, [Track(str(i), Path(str(i))) for i in range(len(outputs))])
+        said = self.task.decode(outputs, unnamed(len(outputs)))
         numbers = said.values if isinstance(said, ValuePredictions) else as_classes(said).scores
         return [Scored(s, e) for s, e in zip(numbers, evidence, strict=True)]
+
+    def _score_frames(self, features: Mapping[str, torch.Tensor]) -> list[Scored]:
+        values, found = self.head(features).double().cpu().numpy(), list[Scored]()
+        for row, times in zip(values, row_centres(features, self.task.clock), strict=True):
+            said = self.task.decode(FrameOutputs((row[: len(times)],), (times,)), unnamed(1))
+            record = self.task.answers(said, self._validation)
+            found.append(Scored(summary(record, self.classes), np.zeros(0), record))
+        return found
+
+
+def unnamed(n: int) -> list[Track]:
+    """Stand-ins for so many tracks of which nothing is known but how they sound."""
+    return [Track(str(i), Path(str(i))) for i in range(n)]
+
+
+def summary(record: Items, names: Sequence[str]) -> Float[np.ndarray, " name"]:
+    """(name,) what a record of one piece of audio says in one number each: how many marks of a kind, or the
+    mean of the values."""
+    if isinstance(record, Marks):
+        return np.array([float(len(record.marks[0].of(name))) for name in names])
+    if isinstance(record, ValuePredictions) and len(record):
+        found: np.ndarray = record.values.mean(axis=0)
+        return found
+    return np.full(len(names), np.nan)
 
 
 class EnsembleScorer:

@@ -111,6 +111,11 @@ class Task(ABC):
         """The poolings that its head reads."""
         return self.config.head.poolings
 
+    @property
+    def clock(self) -> str:
+        """The sequence at whose rows outputs of frames lie: the first that the head reads."""
+        return self.reads[0]
+
     def open(self, data: DataConfig) -> Dataset:
         """The tracks of a dataset that have a label of this task, and why the others have none."""
         return open_dataset(data.path, data, self.config.task.meters)

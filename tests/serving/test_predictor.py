@@ -291,3 +291,21 @@ def test_no_meter_heard_names_none() -> None:
     assert none.heard == pytest.approx(0.4)
     assert json.loads(json.dumps(none.to_json()))["meter"] is None
     assert judged(None, 0.7).meter == "3"
+
+
+def test_evaluation_files_arrays_and_windows_get_one_answer(runs: tuple[Path, Path], clips: Path) -> None:
+    """What `evaluate` wrote, what `predict` says of the file, what robustness says of its samples, and what a
+    timeline says of the only window."""
+    run_folder = runs[0] / "lag" if (runs[0] / "lag").exists() else runs[0]
+    evaluated = open_predictions(run_folder, "test")
+    predictor = Predictor.load(run_folder, CPU)
+    tracks = {t.id: t for t in open_dataset(clips, RunConfig().data, RunConfig().task.meters).tracks}
+    path = tracks[evaluated.ids[0]].path
+    raw = predictor.scorer.hear(load(path)).scores
+    np.testing.assert_allclose(raw, evaluated.scores[0], atol=5e-3)  # the store keeps float16
+    ((_, of_file),) = predictor.predict_files([path])
+    assert isinstance(of_file, Answer)
+    of_samples = predictor.predict(load(path), predictor.scorer.sample_rate)
+    _, (of_window,) = predictor.hear(path, window=7.0, hop=7.0)
+    np.testing.assert_allclose(of_samples.scores, of_file.scores, atol=1e-6)
+    np.testing.assert_allclose(of_window.scores, of_file.scores, atol=1e-4)

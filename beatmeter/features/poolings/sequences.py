@@ -73,15 +73,13 @@ def join(parts: Sequence[Mapping[str, Tensor]], names: Iterable[str]) -> dict[st
     return joined
 
 
-def row_centres(features: Mapping[str, Tensor]) -> list[Float[np.ndarray, " time"]]:
-    """The middle of every row of each track in seconds, without padding, of the first sequence among the
-    features."""
-    name = next(key.removesuffix(TIMES) for key in features if key.endswith(TIMES))
+def row_centres(features: Mapping[str, Tensor], name: str) -> list[Float[np.ndarray, " time"]]:
+    """The middle of every row of each track in seconds, without padding, of the sequence `name`."""
     middles, mask = features[name + TIMES].mean(dim=2).cpu().numpy(), features[name + MASK].cpu().numpy()
     return [row[kept] for row, kept in zip(middles, mask, strict=True)]
 
 
-def of_times(centres: Float[np.ndarray, " time"]) -> dict[str, Tensor]:
-    """The entries of a sequence of one track whose rows have these centres, without values."""
+def of_times(centres: Float[np.ndarray, " time"], name: str) -> dict[str, Tensor]:
+    """The entries of the sequence `name` of one track whose rows have these centres, without values."""
     times = torch.from_numpy(np.stack([centres, centres], axis=1))[None]
-    return {TIMES: times, MASK: torch.ones(times.shape[:2], dtype=torch.bool)}
+    return {name + TIMES: times, name + MASK: torch.ones(times.shape[:2], dtype=torch.bool)}

@@ -179,7 +179,7 @@ class FrameTruth:
     device: torch.device
 
     def of(self, at: Int[Tensor, " track"], features: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        centres = row_centres(features)
+        centres = row_centres(features, self.task.clock)
         n = len(self.task.output.names)
         longest = max(map(len, centres))
         values = torch.zeros((len(centres), longest, n))
