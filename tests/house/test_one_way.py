@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "beatmeter"
+WORDS = ("restore", "checkpoints", "RunScorer", "decode", "sigmoid", "expit", "log_softmax")
+
+
+@cache
+def calls() -> set[tuple[str, str, str]]:
+    """Every call in the package: module, word before the dot (none where there is no dot), name."""
+    found = set()
+    for path in PACKAGE.rglob("*.py"):
+        text, module = path.read_text(encoding="utf-8"), path.relative_to(PACKAGE).as_posix()
+        if not any(word in text for word in WORDS):
+            continue
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                owner = node.func.value
+                found.add((module, getattr(owner, "attr", getattr(owner, "id", "")), node.func.attr))
+            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                found.add((module, "", node.func.id))
+    return found
 
 
 def callers(name: str, of: str = "") -> set[str]:
     """The modules that call `name`, or `of.name` where `of` is the last word before the dot."""
-    found = set()
-    for path in PACKAGE.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if not isinstance(node, ast.Call):
-                continue
-            called = node.func
-            if isinstance(called, ast.Attribute) and called.attr == name:
-                owner = called.value
-                last = getattr(owner, "attr", getattr(owner, "id", ""))
-                if not of or last == of:
-                    found.add(path.relative_to(PACKAGE).as_posix())
-            elif isinstance(called, ast.Name) and called.id == name and not of:
-                found.add(path.relative_to(PACKAGE).as_posix())
-    return found
+    return {module for module, owner, called in calls() if called == name and of in ("", owner)}
 
 
 def test_predict_evaluate_timeline_and_robustness_share_one_loader() -> None:
