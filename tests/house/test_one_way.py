@@ -35,7 +35,7 @@ def callers(name: str, of: str = "") -> set[str]:
 
 
 def test_predict_evaluate_timeline_and_robustness_share_one_loader() -> None:
-    assert callers("restore") == {"learning/training.py", "serving/predictor.py"}
+    assert callers("restore") == {"learning/training.py", "serving/curves.py", "serving/predictor.py"}
     assert callers("read", "checkpoints") == {
         "learning/restoring.py",  # the loader
         "learning/loop.py",  # resuming, and going back to the best epoch
@@ -46,7 +46,7 @@ def test_predict_evaluate_timeline_and_robustness_share_one_loader() -> None:
 
 
 def test_outputs_become_answers_by_the_task_alone() -> None:
-    assert callers("decode", "task") == {"learning/loop.py", "serving/predictor.py"}
+    assert callers("decode", "task") == {"learning/loop.py", "serving/curves.py", "serving/predictor.py"}
 
 
 @pytest.mark.parametrize("folder", ["serving", "cli", "experiments", "learning"])
