@@ -10,7 +10,7 @@ from typing import Any
 from beatmeter.errors import RunError
 from beatmeter.evaluation.calibration import Calibration
 from beatmeter.runtime.display import count
-from beatmeter.schema import Items, Marks, ValuePredictions
+from beatmeter.schema import Items, ValuePredictions
 from beatmeter.serving.answer import Answer, Scored
 from beatmeter.serving.judge import Judge
 from beatmeter.tasks import Task
@@ -63,8 +63,8 @@ class ColumnAnswer(Answer):
 
 @dataclass(frozen=True)
 class RecordAnswer(ColumnAnswer):
-    """What a model of frames says: a `record` of items in time (values), or of marks. `scores` (name,) are
-    the means of the values, or how many marks there are of each name."""
+    """What a model of frames says: a `record` of items in time. `scores` (name,) are the means of its
+    values."""
 
     record: Items | None = None
 
@@ -74,21 +74,13 @@ class RecordAnswer(ColumnAnswer):
 
     @property
     def words(self) -> str:
-        if isinstance(self.record, Marks):
-            pairs = zip(self.classes, self.scores, strict=True)
-            return ", ".join(f"{count(int(n), name)}" for name, n in pairs)
         parts = zip(self.classes, self.scores, self.units or ("",) * len(self.classes), strict=True)
         means = ", ".join(f"{name} {value:.4g} {unit}".rstrip() for name, value, unit in parts)
         return f"{means} (mean of {count(len(self.record or ()), 'row')})"
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values: the rows with their times, or the marks."""
+        """Plain JSON values: the rows with their times."""
         seconds = {"seconds": round(self.seconds, 3)}
-        if isinstance(self.record, Marks):
-            m = self.record.marks[0]
-            found = zip(m.kinds, m.starts.tolist(), m.ends.tolist(), m.names, strict=True)
-            marks = [{"kind": k, "start": a, "end": b, "name": n} for k, a, b, n in found]
-            return {"marks": marks, **seconds}
         rows = []
         if isinstance(self.record, ValuePredictions):
             for (start, end), values in zip(

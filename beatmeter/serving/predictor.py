@@ -18,7 +18,6 @@ from beatmeter.audio.ahead import LongAudio, decode_or_count
 from beatmeter.audio.decode import from_array, stream
 from beatmeter.errors import AudioError, BeatmeterError, RunError
 from beatmeter.evaluation.calibration import Calibration
-from beatmeter.evaluation.records import read_records
 from beatmeter.evaluation.runs import RunFolder
 from beatmeter.evaluation.timeline import HOP, WINDOW, windows
 from beatmeter.features.backbones.adapters import load_merged
@@ -32,7 +31,7 @@ from beatmeter.learning.sources import TrackEncoder
 from beatmeter.runtime.artifacts import named
 from beatmeter.runtime.lanes import in_lanes, lanes_for
 from beatmeter.runtime.paths import StrPath, as_paths
-from beatmeter.schema import Items, Marks, Track, ValuePredictions, as_classes
+from beatmeter.schema import Items, Track, ValuePredictions, as_classes
 from beatmeter.serving.answer import Answer, Scored
 from beatmeter.serving.column_answer import ColumnJudge, judge_of
 from beatmeter.serving.evidence import evidence_of
@@ -40,6 +39,7 @@ from beatmeter.serving.judge import Judge
 from beatmeter.serving.models import EnsembleFolder, find_model
 from beatmeter.tasks import FrameOutputs
 from beatmeter.tasks.heads import Head
+from beatmeter.tasks.structure.frames import FrameTask
 
 BLOCK = 30.0  # seconds of a file that are read at a time
 Seconds = Callable[[float], object]
@@ -73,7 +73,7 @@ class RunScorer:
     def __init__(self, run: Path, device: torch.device) -> None:
         saved = restore(run)
         config, spec, task = saved.config, saved.spec, saved.task
-        if task.output.resolution == "frame":
+        if isinstance(task, FrameTask):
             what = f"{run} is a model of the task {config.task.name}, which gives curves over time"
             raise RunError(what, f"Use `beatmeter structure song.mp3 --model {run}`.")
         service = FeatureService(config.features, device)
@@ -83,8 +83,6 @@ class RunScorer:
             load_merged(service.backbone, config.adapter, saved.adapter)
         self.task, self.standardise = task, saved.standardiser
         self._lags = [p.name for p in spec.poolings if p.kind == "lag"]
-        curves = saved.folder.curves("val")  # by which curves are decoded
-        self._validation = read_records(curves) if os.path.lexists(curves) else None
         self.encoder = TrackEncoder(service.backbone, spec, device).eval()
         self.classes, self.sample_rate, self.about = (
             self.task.output.names,
@@ -123,7 +121,7 @@ class RunScorer:
         values, found = self.head(features).double().cpu().numpy(), list[Scored]()
         for row, times in zip(values, row_centres(features, self.task.clock), strict=True):
             said = self.task.decode(FrameOutputs((row[: len(times)],), (times,)), unnamed(1))
-            record = self.task.answers(said, self._validation)
+            record = self.task.answers(said)
             found.append(Scored(summary(record, self.classes), np.zeros(0), record))
         return found
 
@@ -134,10 +132,7 @@ def unnamed(n: int) -> list[Track]:
 
 
 def summary(record: Items, names: Sequence[str]) -> Float[np.ndarray, " name"]:
-    """(name,) what a record of one piece of audio says in one number each: how many marks of a kind, or the
-    mean of the values."""
-    if isinstance(record, Marks):
-        return np.array([float(len(record.marks[0].of(name))) for name in names])
+    """(name,) what a record of one piece of audio says in one number each: the mean of the values."""
     if isinstance(record, ValuePredictions) and len(record):
         found: np.ndarray = record.values.mean(axis=0)
         return found
