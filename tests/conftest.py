@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,9 @@ from beatmeter.settings import RunConfig
 
 if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):  # they share the cores
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // workers)))
+    # librosa's compiled kernels are kept beside its code: two processes that write them at once have crashed
+    kernels = Path(tempfile.gettempdir()) / f"beatmeter-kernels-{os.environ['PYTEST_XDIST_WORKER']}"
+    os.environ.setdefault("NUMBA_CACHE_DIR", str(kernels))
 
 
 @pytest.fixture(scope="session")

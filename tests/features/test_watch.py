@@ -352,7 +352,7 @@ def test_no_process_is_left_when_it_is_killed(
     ) as process:
         until(
             lambda: (
-                sum("popen_loky" in line for line in processes_with(mark).values())
+                sum("beatmeter.runtime.worker" in line for line in processes_with(mark).values())
                 >= (6 if "--workers" in options else 2)
             )
         )

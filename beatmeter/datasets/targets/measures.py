@@ -129,7 +129,7 @@ def _dynamics(level: np.ndarray) -> Mapping[str, float]:
 
 
 def _onsets(mel: np.ndarray, seconds: float) -> Mapping[str, float]:
-    from librosa.beat import beat_track
+    from librosa.feature import tempo as tempo_of
     from librosa.onset import onset_detect, onset_strength
 
     envelope = onset_strength(S=mel - mel.max(), sr=RATE, hop_length=HOP)
@@ -139,7 +139,7 @@ def _onsets(mel: np.ndarray, seconds: float) -> Mapping[str, float]:
     if len(at) >= LEAST_NOTES and mean > 0:
         found["attack"] = float(envelope[at].mean()) / mean
         found["sharpness"] = float((envelope[at] - envelope[np.maximum(at - 3, 0)]).mean()) / mean
-        tempo = float(np.atleast_1d(beat_track(onset_envelope=envelope, sr=RATE, hop_length=HOP)[0])[0])
+        tempo = float(tempo_of(onset_envelope=envelope, sr=RATE, hop_length=HOP)[0])  # what beat_track begins with
         if tempo > 0:
             found["tempo"] = math.log2(80) + (math.log2(tempo / 80) % 1.0)
     return found
