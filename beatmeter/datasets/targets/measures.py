@@ -139,7 +139,8 @@ def _onsets(mel: np.ndarray, seconds: float) -> Mapping[str, float]:
     if len(at) >= LEAST_NOTES and mean > 0:
         found["attack"] = float(envelope[at].mean()) / mean
         found["sharpness"] = float((envelope[at] - envelope[np.maximum(at - 3, 0)]).mean()) / mean
-        tempo = float(tempo_of(onset_envelope=envelope, sr=RATE, hop_length=HOP)[0])  # what beat_track begins with
+        # what beat_track begins with
+        tempo = float(tempo_of(onset_envelope=envelope, sr=RATE, hop_length=HOP)[0])
         if tempo > 0:
             found["tempo"] = math.log2(80) + (math.log2(tempo / 80) % 1.0)
     return found
