@@ -11,8 +11,10 @@ from beatmeter.cli.options import device_option, echo
 from beatmeter.cli.systems import files_of, listening
 from beatmeter.errors import BeatmeterError, ConfigError, shown
 from beatmeter.runtime.artifacts import to_json_line
+from beatmeter.runtime.display import count
 
 if TYPE_CHECKING:
+    from beatmeter.datasets.annotations import Annotation
     from beatmeter.serving.structure import Structure
 
 PATH = click.Path(path_type=Path)
@@ -28,6 +30,7 @@ PATH = click.Path(path_type=Path)
 @click.option("--lab", is_flag=True, help="Write NAME.lab: start, end and letter of sections.")
 @click.option("--jams", is_flag=True, help="Write NAME.jams: all of it.")
 @click.option("--out", type=PATH, help="Folder of these files.  [default: the current one]")
+@click.option("--rekordbox", type=PATH, metavar="FILE", help="All tracks as one XML to import in rekordbox.")
 @click.option("--plot", type=PATH, metavar="FILE", help="Draw one track: a .png or .svg file.")
 @click.option("--clicks", type=PATH, metavar="FILE", help="One track with clicks on its beats: a .wav file.")
 @device_option
@@ -39,6 +42,7 @@ def structure(
     lab: bool,
     jams: bool,
     out: Path | None,
+    rekordbox: Path | None,
     plot: Path | None,
     clicks: Path | None,
     device: str,
@@ -50,6 +54,7 @@ def structure(
     beatmeter structure song.mp3 --plot song.svg --clicks song-clicks.wav
     beatmeter structure MUSIC/ --json > structure.jsonl
     beatmeter structure MUSIC/ --beats --lab --out annotations/
+    beatmeter structure MUSIC/ --rekordbox import.xml
     Exit status: 0, or 1 when some files could not be heard.
     """
     files = files_of(paths)
@@ -63,11 +68,15 @@ def structure(
     if clicks is not None and clicks.suffix.lower() != ".wav":
         raise ConfigError(f"clicks are written to a .wav file, not {shown(clicks.name)}")
     formats = [name for name, wanted in (("beats", beats), ("lab", lab), ("jams", jams)) if wanted]
+    from beatmeter.runtime.atomic import require_writable, write_text
+
+    require_writable(*(path for path in (rekordbox, plot, clicks) if path is not None))
     from beatmeter.runtime.device import choose_device
     from beatmeter.serving.structure import StructureDetector
 
     detector = StructureDetector.load(model, choose_device(device))
     failed = 0
+    heard: list[tuple[Path, Annotation]] = []
     with listening(files) as (more, done):
         for number, (path, found) in enumerate(detector.hear_files(files, progress=more)):
             done()
@@ -81,6 +90,12 @@ def structure(
                 click.echo(("\n" if number else "") + _text(found), nl=False)
             _write(found, formats, out or Path())
             _draw(found, plot, clicks)
+            heard.append((path, found.annotation()))
+    if rekordbox is not None and heard:
+        from beatmeter.datasets.dj import render_rekordbox
+
+        write_text(rekordbox, render_rekordbox(heard))
+        echo(f"rekordbox: {rekordbox}: {count(len(heard), 'track')} with grids and memory cues")
     raise SystemExit(1 if failed else 0)
 
 

@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from beatmeter.audio.decode import load
 from beatmeter.cli import cli
 from beatmeter.datasets.annotations import read_annotation
+from beatmeter.datasets.dj.rekordbox import read_rekordbox
 from beatmeter.datasets.synthetic import SynthPlan, synthesise
 from beatmeter.errors import BeatmeterError, RunError
 from beatmeter.learning.training import run
@@ -104,6 +105,7 @@ def answers(trained: Path, song: Path, tmp_path_factory: pytest.TempPathFactory)
     out = tmp_path_factory.mktemp("out")
     (out / "broken.mp3").write_bytes(b"no music")
     options = ["--model", str(trained / "run"), "--json", "--beats", "--lab", "--jams", "--out", str(out)]
+    options += ["--rekordbox", str(out / "import.xml")]
     result = CliRunner().invoke(cli, ["structure", str(song), str(out / "broken.mp3"), *options])
     assert result.exit_code == 1, "a file that cannot be heard is told by the status, the others are answered"
     assert "broken.mp3" in result.stderr
@@ -128,6 +130,10 @@ def test_the_command_writes_json_and_annotations(answers: tuple[Path, str], song
     assert spans is not None
     assert list(spans.labels) == [s["label"] for s in sections]
     assert read_annotation(out / "song.jams").grid is not None
+    (track,) = read_rekordbox(out / "import.xml").tracks
+    assert Path(track.location) == song
+    assert track.cues[0].time == pytest.approx(sections[0]["start"], abs=0.002)
+    assert abs(track.tempos[0].time - found["beats"][0]) < 0.002
 
 
 def test_plot_and_clicks_are_of_one_file(trained: Path, song: Path, tmp_path: Path) -> None:
