@@ -17,7 +17,7 @@ import torch
 from harness import Bench
 from plain_lora import PlainLora
 
-from beatmeter.learning.loop import Model, optimiser_for, tensors_of, train_epoch
+from beatmeter.learning.loop import Model, optimiser_for, train_epoch
 from beatmeter.learning.sources import Streamed, open_source
 from beatmeter.runtime.config import change
 from beatmeter.runtime.device import choose_device
@@ -46,7 +46,7 @@ class Ours:
         task = TASKS["meter"](config)
         self.model = Model(task, task.study(tracks), source, task.head(source.spec).to(choose_device()))
         self.optimiser = optimiser_for(self.model, config)
-        self.targets = tensors_of(task.targets(tracks), self.model.device)
+        self.targets = task.truth(tracks, self.model.device)
         self.epoch = 0
 
     def step(self) -> float:

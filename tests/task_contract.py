@@ -78,7 +78,12 @@ class TaskContract:
         """Compared before Adam, which blows the rounding of gradients near zero up to its rate."""
         gradients = []
         cfg = change(
-            settings, {"head": {"dropout": 0.3}, "training": {"batch": 8, "accumulation": 1, "clip": 1e9}}
+            settings,
+            {
+                "head": {"dropout": 0.3},
+                "training": {"batch": 8, "accumulation": 1, "clip": 1e9},
+                "adapter": {"checkpointing": "no"},  # else the memory that is free now decides for each size
+            },
         )
         for size in (8, 3, 1):
             model, ready = model_of(cfg)
@@ -97,7 +102,8 @@ class TaskContract:
         assert float(one.norm()) > 0
         for other in others:
             assert len(other) == len(one)
-            assert float((one - other).norm()) <= 1e-6 * float(one.norm())
+            apart = float((one - other).norm() / one.norm())
+            assert apart <= 1e-6, apart
 
     def test_outputs_become_predictions_with_the_ids_and_targets_of_the_tracks(
         self, settings: RunConfig

@@ -180,9 +180,9 @@ def windows(seconds: float, window: float = WINDOW, hop: float = HOP) -> Float[n
             f"windows of {window:g} s every {hop:g} s leave gaps",
             "The hop must be above 0 and at most the window.",
         )
-    if seconds <= window:
-        return np.array([[0.0, seconds]])
     last = seconds - window
+    if last <= 1e-6 * hop:  # rounding must not give a window that begins just after the first one
+        return np.array([[0.0, seconds]])
     starts = np.arange(0.0, last, hop)
     starts = np.append(
         starts[starts < last - 1e-6 * hop], last

@@ -235,5 +235,6 @@ def test_mel_keeps_the_level_that_a_backbone_normalises_away() -> None:
     level, rise = loud["mel"][:, 0].split(64, dim=1)
     fall = level - soft["mel"][:, 0, :64]
     assert float((fall[2 * 25 + 2 :] - np.log(4)).abs().max()) < 0.01
-    assert int(rise.mean(dim=1).argmax()) == 2 * 25, "the row in which the music sets in"
+    # the music sets in between the rows 49 and 50, and a window of 43 ms sees 21 ms of it before that
+    assert int(rise.mean(dim=1).argmax()) == 2 * 25 - 1
     assert float((loud["frames"] - soft["frames"]).abs().max()) < 1e-3
