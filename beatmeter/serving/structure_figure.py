@@ -1,5 +1,5 @@
-"""The structure of a track on one time axis: sections as a strip, energy coloured by bands, the curves of
-beats with the bars, and events."""
+"""The structure of a track on one time axis: sections as a strip, energy coloured by bands, events, and the
+curves of beats with the bars; of many bars their tempo."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ def structure_figure(s: Structure) -> Figure:
     figure, (strips, energy, curves) = blank(4.2, 3, width=9.0, sharex=True, gridspec_kw=heights)
     _sections(strips, s)
     _energy(energy, s)
-    _curves(curves, s)
+    if len(s.downbeats) <= FEW_BARS:
+        _curves(curves, s)
+    else:  # curves of many bars are a hedge
+        _tempo(curves, s)
     tempo = "no beats heard" if s.tempo is None else f"{s.tempo:.0f} bpm"
     strips.set_title(
         f"{s.path.name}: {tempo}, {f'meter {s.meter.meter}' if s.meter.meter else 'no meter heard'}"
@@ -56,7 +59,7 @@ def _energy(axes: Axes, s: Structure) -> None:
         axes.plot(times, s.levels.scale(name), color=colour, lw=1.2, label=name)
     axes.set(ylim=(0.5, 10.5), yticks=[1, 5, 10], ylabel="energy")
     axes.grid(True, axis="y")
-    axes.legend(loc="lower right", ncols=3, fontsize=8)
+    _legend(axes)
 
 
 def _curves(axes: Axes, s: Structure) -> None:
@@ -65,8 +68,23 @@ def _curves(axes: Axes, s: Structure) -> None:
         parts = np.array_split(np.arange(len(times)), min(COLUMNS, max(1, len(times))))
         at, top = [times[p[0]] for p in parts if len(p)], [values[p, column].max() for p in parts if len(p)]
         axes.plot(at, top, color=colour, lw=0.8, label=name)
-    if len(s.downbeats) <= FEW_BARS:
-        for bar in s.downbeats:
-            axes.axvline(bar, color=GRID, lw=0.8, zorder=0)
+    for bar in s.downbeats:
+        axes.axvline(bar, color=GRID, lw=0.8, zorder=0)
     axes.set(ylim=(0, 1.05), yticks=[0, 0.5, 1], ylabel="beats")
-    axes.legend(loc="lower right", ncols=2, fontsize=8)
+    _legend(axes)
+
+
+def _tempo(axes: Axes, s: Structure) -> None:
+    """Beats a minute, bar by bar."""
+    starts = np.flatnonzero(s.beats.places == 1)
+    tempo = 60 * np.diff(starts) / np.diff(s.beats.times[starts])
+    axes.step(s.downbeats[:-1], tempo, where="post", color=BLUE, lw=1.2)
+    axes.set(ylim=(0.9 * tempo.min(), 1.1 * tempo.max()), ylabel="bpm")
+    axes.grid(True, axis="y")
+
+
+def _legend(axes: Axes) -> None:
+    """Above the curves, not on them."""
+    axes.legend(
+        loc="lower right", bbox_to_anchor=(1.0, 0.96), borderaxespad=0.0, ncols=3, fontsize=8, frameon=False
+    )

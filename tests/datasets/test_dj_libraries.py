@@ -13,7 +13,15 @@ from click.testing import CliRunner
 
 from beatmeter.cli.data import data
 from beatmeter.datasets import open_dataset
-from beatmeter.datasets.annotations import Annotation, Events, Grid, Spans, find_annotations, read_annotation
+from beatmeter.datasets.annotations import (
+    Annotation,
+    Events,
+    Grid,
+    Provenance,
+    Spans,
+    find_annotations,
+    read_annotation,
+)
 from beatmeter.datasets.dj import read_analyses, read_rekordbox, read_serato, read_traktor, render_rekordbox
 from beatmeter.datasets.dj.alignment import RATE, WINDOW, estimate_offset
 from beatmeter.datasets.dj.building import annotate
@@ -348,6 +356,25 @@ def test_what_is_written_for_rekordbox_is_read_back(tmp_path: Path) -> None:
         ("memory", 'say "hi" & <go>'),
     ]
     assert not any(t.tempos for t in [read_rekordbox(_empty(tmp_path)).tracks[0]])
+
+
+def test_beats_that_a_program_heard_become_one_tempo_where_the_music_has_one(tmp_path: Path) -> None:
+    """Each is off by a few milliseconds; written as they are, a steady song would change its tempo in every
+    bar."""
+    off = np.random.default_rng(1).uniform(-0.015, 0.015, 400)
+    true = np.concatenate(
+        [0.2 + np.arange(200) * 60 / 122.5, 0.2 + 200 * 60 / 122.5 + np.arange(200) * 60 / 98.0]
+    )
+    heard = Grid(true + off, np.arange(400) % 4 + 1, provenance=Provenance("beatmeter", tier=3))
+    path = tmp_path / "out.xml"
+    path.write_text(render_rekordbox([(tmp_path / "a.wav", Annotation("a", 250.0, heard))]), encoding="utf-8")
+    tempos = read_rekordbox(path).tracks[0].tempos
+    assert 2 <= len(tempos) <= 4
+    assert tempos[0].bpm == pytest.approx(122.5, abs=0.1)
+    assert tempos[-1].bpm == pytest.approx(98.0, abs=0.1)
+    back = expand(tempos, float(true[-1]) + 0.1, "a")
+    assert len(back) == 400
+    assert np.abs(back.times - true).max() < 0.03
 
 
 def test_the_annotations_of_a_data_set_become_an_import(tmp_path: Path) -> None:

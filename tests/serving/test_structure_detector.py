@@ -133,7 +133,7 @@ def test_the_command_writes_json_and_annotations(answers: tuple[Path, str], song
     (track,) = read_rekordbox(out / "import.xml").tracks
     assert Path(track.location) == song
     assert track.cues[0].time == pytest.approx(sections[0]["start"], abs=0.002)
-    assert abs(track.tempos[0].time - found["beats"][0]) < 0.002
+    assert abs(track.tempos[0].time - found["beats"][0]) <= 0.03
 
 
 def test_plot_and_clicks_are_of_one_file(trained: Path, song: Path, tmp_path: Path) -> None:

@@ -14,44 +14,56 @@ from beatmeter.datasets.annotations.records import Annotation, Grid
 from beatmeter.datasets.dj.library import Tempo
 
 CLOSEST = 0.003  # seconds that a written grid may be off; more, and the tempo changes
+HEARD = 0.03  # the same for beats that a program heard: each is off by some, and their tempo is not
+GENERATED = 3  # tier of such beats
 _DIGITS = 2  # of Bpm
 
 
 def tempos_of(grid: Grid) -> list[Tempo]:
-    """As few tempo changes as say every beat within CLOSEST seconds, and every place in the bar."""
+    """As few tempo changes as say every beat within CLOSEST seconds (HEARD where a program heard them), and
+    every place in the bar."""
+    closest = HEARD if grid.provenance.tier == GENERATED else CLOSEST
     times, places = grid.times, np.maximum(grid.places, 1)
     beats = int(places.max()) if len(places) else 4
     found: list[Tempo] = []
     start = 0
     while start < len(times):
-        end, bpm = start + 1, 120.0
+        end, bpm, origin = start + 1, 120.0, float(times[start])
         if end < len(times):
             bpm = round(60 / float(times[end] - times[start]), _DIGITS)
         size = 1
         while end < len(times):
             stop = min(len(times), end + size)
-            tried = _tempo(times[start:stop])
-            fits = _fits(times[start:stop], places[start:stop], tried, beats)
+            first, tried = _line(times[start:stop], closest)
+            fits = _fits(times[start:stop], places[start:stop], first, tried, beats, closest)
             if fits:
-                end, bpm, size = stop, tried, 2 * size
+                end, bpm, origin, size = stop, tried, first, 2 * size
             elif size > 1:
                 size = 1
             else:
                 break
         if end < len(times) and end - start > 1 and round(float(times[end] - times[end - 1]) * bpm / 60) != 1:
             end -= 1  # a gap in the grid: a beat of its own, as long as the gap
-        found.append(Tempo(float(times[start]), bpm, int(places[start]), beats))
+        found.append(Tempo(origin, bpm, int(places[start]), beats))
         start = end
     return found
 
 
-def _tempo(times: np.ndarray) -> float:
-    return round(60 * (len(times) - 1) / float(times[-1] - times[0]), _DIGITS)
+def _line(times: np.ndarray, closest: float) -> tuple[float, float]:
+    """The first beat and the tempo of beats at one tempo: through the first and the last where they are
+    exact, by least squares where each is off by some."""
+    if closest <= CLOSEST or len(times) < 3:
+        period, first = float(times[-1] - times[0]) / (len(times) - 1), float(times[0])
+    else:
+        period, first = (float(x) for x in np.polyfit(np.arange(len(times)), times, 1))
+    return max(0.0, first), round(60 / period, _DIGITS)
 
 
-def _fits(times: np.ndarray, places: np.ndarray, bpm: float, beats: int) -> bool:
+def _fits(
+    times: np.ndarray, places: np.ndarray, first: float, bpm: float, beats: int, closest: float
+) -> bool:
     steps = np.arange(len(times))
-    near = np.abs(times[0] + steps * 60 / bpm - times).max() <= CLOSEST
+    near = np.abs(first + steps * 60 / bpm - times).max() <= closest
     return bool(near and (places == (places[0] - 1 + steps) % beats + 1).all())
 
 
