@@ -42,6 +42,7 @@ class StoppedError(Exception):
 
 
 def model_of(settings: RunConfig) -> tuple[Model, Prepared]:
+    torch.manual_seed(0)  # adapters are drawn from the global generator, whatever ran before
     ready = prepare(settings, CPU, quiet, SILENT)
     torch.manual_seed(0)
     return Model(
