@@ -10,7 +10,6 @@ in the same run; status 1 when one of this tree is more than LOST below the old 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
@@ -18,6 +17,8 @@ import sys
 import tempfile
 from collections import defaultdict
 from pathlib import Path
+
+from beatmeter.runtime.artifacts import read_json_lines
 
 ROOT = Path(__file__).resolve().parents[1]
 OURS = ("store", "beatmeter")  # the ways that are ours, in every row
@@ -36,7 +37,7 @@ def rows(tree: Path, only: str, lines: Path) -> dict[str, float]:
     if not lines.exists():
         raise SystemExit(f"{tree} measured nothing.\n{done.stdout}{done.stderr}")
     found = {}
-    for line in map(json.loads, lines.read_text(encoding="utf-8").splitlines()):
+    for line in read_json_lines(lines).values:
         if line["result"] == "Comparison":
             seconds, base = line["seconds"], line["base"]
             for way in set(OURS) & set(seconds):
