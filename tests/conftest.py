@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from beatmeter.cli import main
 from beatmeter.datasets.synthetic import SynthPlan, synthesise
 from beatmeter.runtime.config import change
 from beatmeter.runtime.cores import usable_cores  # before torch, whose threads then sleep while they wait
@@ -18,6 +21,24 @@ if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):  # they sha
     # librosa's compiled kernels are kept beside its code: two processes that write them at once have crashed
     kernels = Path(tempfile.gettempdir()) / f"beatmeter-kernels-{os.environ['PYTEST_XDIST_WORKER']}"
     os.environ.setdefault("NUMBA_CACHE_DIR", str(kernels))
+
+
+Typed = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def typed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Typed:
+    """A command as it is typed: exit status, what it printed, what it said on stderr."""
+
+    def type_it(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["beatmeter", *map(str, words)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        said = capsys.readouterr()
+        assert isinstance(end.value.code, int)
+        return end.value.code, said.out, said.err
+
+    return type_it
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,10 @@
-"""Pages made from the code: docs/filemap.md and docs/settings.md. `python tests/filemap.py` rewrites them."""
+"""Pages made from others: docs/filemap.md, docs/settings.md, and the words that `beatmeter help` explains.
+`python tests/filemap.py` rewrites them."""
 
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 from pathlib import Path
 
@@ -79,6 +81,14 @@ def settings_page() -> str:
     return head + "\n".join(["| setting | default | meaning |", "| --- | --- | --- |", *rows]) + "\n"
 
 
+def words() -> str:
+    """beatmeter/cli/topics/words.tsv: the glossary, a word and its meaning a line."""
+    page = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \*\*(.+?)\*\* \| (.+?) \|$", page, re.MULTILINE)
+    return "".join(f"{word}\t{meaning.replace('`', '')}\n" for word, meaning in rows)
+
+
 if __name__ == "__main__":
+    (ROOT / "beatmeter" / "cli" / "topics" / "words.tsv").write_text(words(), encoding="utf-8")
     (ROOT / "docs" / "settings.md").write_text(settings_page(), encoding="utf-8")
     (ROOT / "docs" / "filemap.md").write_text(file_map(), encoding="utf-8")

@@ -18,9 +18,11 @@ import click
 from beatmeter import __version__
 from beatmeter.cli.ablate import ablate
 from beatmeter.cli.cache import cache
+from beatmeter.cli.config import config
 from beatmeter.cli.data import data
 from beatmeter.cli.demo import demo
 from beatmeter.cli.extract import extract
+from beatmeter.cli.help import show_help
 from beatmeter.cli.lab import calibrate, compare, ensemble, gate, report
 from beatmeter.cli.models import models
 from beatmeter.cli.options import colourful
@@ -60,13 +62,14 @@ def cli() -> None:
     beatmeter extract MUSIC/ --recipe spectral-lag
     beatmeter train --frozen MUSIC/ --recipe spectral-lag
     beatmeter predict runs/NAME MUSIC/
+    beatmeter help                               topics, commands and words explained
     """
 
 
 MODELS = (extract, train, evaluate, predict, timeline, structure, models, pretrain)
 SIMILARITY = (embed, search, similarity)
 LABORATORY = (ablate, study, compare, calibrate, gate, ensemble, report, robustness, targets, probe)
-for command in (*MODELS, *SIMILARITY, *LABORATORY, data, cache, demo):
+for command in (*MODELS, *SIMILARITY, *LABORATORY, data, cache, demo, config, show_help):
     cli.add_command(command)
 
 

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from beatmeter.errors import ConfigError, nearest
 from beatmeter.runtime.artifacts import read_toml
-from beatmeter.runtime.config import change, describe, parse_assignment
+from beatmeter.runtime.config import describe, layered, parse_assignment
 from beatmeter.runtime.progress import Tick
 from beatmeter.settings import RunConfig
 
@@ -40,12 +41,22 @@ def read_recipe(name: str) -> dict[str, Any]:
 
 def configure(recipe: tuple[str, ...], assignments: tuple[str, ...], **values: Any) -> RunConfig:
     """Defaults, then recipes in order, then `--set`, then what the command line says by its own options."""
-    config = RunConfig()
-    for name in recipe:
-        config = change(config, read_recipe(name), f"recipe {name}")
-    for text in assignments:
-        config = change(config, parse_assignment(text, config), f"--set {text}")
-    return change(config, {k: v for k, v in values.items() if v not in (None, {}, ())}, "command line")
+    own = {k: v for k, v in values.items() if v not in (None, {}, ())}
+    return layered(RunConfig(), [*layers(recipe, assignments), ("command line", own)])[0]
+
+
+def layers(recipe: tuple[str, ...], assignments: tuple[str, ...]) -> list[tuple[str, dict[str, Any]]]:
+    """What recipes and `--set` change, in order, each with its name."""
+    defaults = RunConfig()
+    return [
+        *((f"recipe {name}", read_recipe(name)) for name in recipe),
+        *((f"--set {text}", parse_assignment(text, defaults)) for text in assignments),
+    ]
+
+
+def _complete_recipe(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    names = [CompletionItem(name) for name in recipes() if name.startswith(incomplete)]
+    return names or [CompletionItem(incomplete, type="file")]
 
 
 def _list_settings(context: click.Context, _: click.Parameter, value: bool) -> None:
@@ -78,6 +89,7 @@ def settings_options(command: F) -> F:
             "--recipe",
             multiple=True,
             metavar="NAME|FILE",
+            shell_complete=_complete_recipe,
             help=f"Settings from a recipe: {', '.join(recipes())}, or a TOML file.",
         ),
     ):

@@ -11,7 +11,7 @@ import json
 import math
 import tomllib
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from beatmeter.errors import ConfigError, nearest, shown
@@ -60,6 +60,24 @@ def change(config: C, values: Mapping[str, Any], where: str = "settings", prefix
         return dataclasses.replace(config, **new)  # type: ignore[type-var]
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
+
+
+def layered(config: C, layers: Sequence[tuple[str, Mapping[str, Any]]]) -> tuple[C, dict[str, str]]:
+    """`config` with the nested values of named layers put in, in order, and for every setting that one of
+    them sets the name of the last that does. Raises ConfigError as `change`."""
+    sources: dict[str, str] = {}
+    for name, values in layers:
+        config = change(config, values, name)
+        sources |= dict.fromkeys(_paths(values), name)
+    return config, sources
+
+
+def _paths(values: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """The dotted names of nested values."""
+    found: list[str] = []
+    for key, value in values.items():
+        found += _paths(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [f"{prefix}{key}"]
+    return found
 
 
 def _suggest(key: str, prefix: str, known: Mapping[str, Any]) -> str:

@@ -2,35 +2,15 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from beatmeter.cli import main
 from beatmeter.datasets.synthetic import SynthPlan, synthesise
 from beatmeter.learning.training import run
 from beatmeter.runtime.config import change
 from beatmeter.settings import RunConfig
-
-Typed = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def typed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Typed:
-    """A command as it is typed: exit status, what it printed, what it said on stderr."""
-
-    def type_it(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["beatmeter", *map(str, words)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        said = capsys.readouterr()
-        assert isinstance(end.value.code, int)
-        return end.value.code, said.out, said.err
-
-    return type_it
 
 
 @pytest.fixture(scope="session")
