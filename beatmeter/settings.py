@@ -350,8 +350,14 @@ class TrainingConfig:
     tensorboard: bool = option(
         False, "also write every epoch for TensorBoard, which is installed with 'beatmeter[tensorboard]'"
     )
+    trackers: tuple[Literal["wandb", "mlflow"], ...] = option(
+        (),
+        "programs that hear of every epoch too: wandb, mlflow; installed with 'beatmeter[wandb]' and so on",
+    )
 
     def __post_init__(self) -> None:
+        if len(set(self.trackers)) < len(self.trackers):
+            raise ConfigError(f"training.trackers = {list(self.trackers)} names one twice")
         _positive(
             self,
             "epochs",

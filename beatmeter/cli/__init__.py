@@ -35,6 +35,7 @@ from beatmeter.cli.structure import structure
 from beatmeter.cli.study import study
 from beatmeter.cli.targets import targets
 from beatmeter.cli.timeline import timeline
+from beatmeter.cli.track import track
 from beatmeter.cli.train import evaluate, train
 from beatmeter.errors import BeatmeterError, shown
 from beatmeter.runtime.atomic import WriteError
@@ -68,7 +69,7 @@ def cli() -> None:
 
 MODELS = (extract, train, evaluate, predict, timeline, structure, models, pretrain)
 SIMILARITY = (embed, search, similarity)
-LABORATORY = (ablate, study, compare, calibrate, gate, ensemble, report, robustness, targets, probe)
+LABORATORY = (ablate, study, compare, calibrate, gate, ensemble, report, robustness, targets, probe, track)
 for command in (*MODELS, *SIMILARITY, *LABORATORY, data, cache, demo, config, show_help):
     cli.add_command(command)
 

@@ -177,7 +177,7 @@ def _train_group(
     for one in runs:
         try:
             if one.folder.path not in failed:
-                finish(one, ready, predict)
+                finish(one, ready, predict, report)
         except RunError as error:
             failed[one.folder.path] = error
     return failed

@@ -214,7 +214,7 @@ def fit(
     elif config.head.standardise and not t.start:
         fit_standardisation(model, train, size)
     history = History(
-        folder if model.ranks.main else None, run.about, t, chosen_by(model.task, t.select), after
+        folder if model.ranks.main else None, run.about, t, chosen_by(model.task, t.select), after, report
     )
     began_at = history.epoch + 1
     try:

@@ -224,7 +224,14 @@ def fit_stacked(
     stack = Stack(sorted(members, key=lambda m: (m.config.seed, m.config.augment.lag_shift)))
     targets = cast(TrackTruth, members[0].model.task.truth(train, stack.device))
     histories = [
-        History(m.folder, m.about, m.config.training, chosen_by(m.model.task, m.config.training.select))
+        History(
+            m.folder,
+            m.about,
+            m.config.training,
+            chosen_by(m.model.task, m.config.training.select),
+            None,
+            report,
+        )
         for m in stack.members
     ]
     every = list(zip(stack.members, histories, strict=True))

@@ -22,10 +22,10 @@ from beatmeter.evaluation.records import read_records, write_records
 from beatmeter.evaluation.report import Assessment, Evaluation, text_of
 from beatmeter.evaluation.runs import RunFolder, provenance
 from beatmeter.features.service import FeatureService
-from beatmeter.learning.history import require_board
 from beatmeter.learning.loop import Model, Run, fit
 from beatmeter.learning.restoring import restore
 from beatmeter.learning.sources import Source, open_source
+from beatmeter.learning.trackers import Trackers, require_trackers, results, wanted
 from beatmeter.runtime import artifacts, atomic
 from beatmeter.runtime.artifacts import named
 from beatmeter.runtime.config import change
@@ -74,7 +74,7 @@ def prepare(
     """Open the dataset, split it by groups without leaks, make the source and let it prepare every track.
     `trained` is the task of a run that exists; without it the train split settles the task."""
     if trained is None:
-        require_board(config.training)
+        require_trackers(wanted(config.training))
     task = trained or open_task(config)
     chosen_by(task, config.training.select)
     dataset = task.open(config.data)
@@ -124,7 +124,7 @@ def run(
             ready = prepare(config, device, report, progress)
         begun = begin(config, ready, out, device, resume, report, ranks)
         fit(begun, ready.split("train"), ready.split("val"), resume, report, progress)
-        return finish(begun, ready, as_names(predict))
+        return finish(begun, ready, as_names(predict), report)
 
 
 def begin(
@@ -177,11 +177,15 @@ def _start(model: Model, run: Path) -> str:
     return f"starting from epoch {saved.epoch} of {run}"
 
 
-def finish(run: Run, ready: Prepared, predict: Sequence[str]) -> Outcome:
+def finish(run: Run, ready: Prepared, predict: Sequence[str], report: Report = print) -> Outcome:
     """Evaluate a trained model, and mark its run as finished."""
     outcome = evaluate(run.model, ready, run.folder, predict)
     if run.model.ranks.main:
         run.folder.write_about({"finished": datetime.now(UTC).isoformat(timespec="seconds")})
+        if run.config.training.trackers:
+            trackers = Trackers(run.folder, run.config.training.trackers, report=report)
+            trackers.summary(results(run.folder))
+            trackers.close(finished=True)
     return outcome
 
 
