@@ -7,6 +7,8 @@ diagnostics.
     model = beatmeter.load("runs/first")         # or the name of a shipped model
     model.predict(samples, sample_rate=44_100)
     beatmeter.structure("song.mp3").downbeats    # tempo, beats, sections
+    beatmeter.pipeline()("song.mp3")             # [{"label": "7", "score": 0.98}, ...]
+    beatmeter.MeterFeatures().fit_transform(files)   # a scikit-learn transformer
 
 Importing this loads nothing heavy; torch comes with the first model.
 """
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from beatmeter.errors import BeatmeterError as BeatmeterError
     from beatmeter.runtime.paths import StrPath
     from beatmeter.serving.answer import Answer as Answer
+    from beatmeter.serving.meter_features import MeterFeatures as MeterFeatures
+    from beatmeter.serving.pipeline import MeterPipeline
     from beatmeter.serving.predictor import Predictor as Predictor
 
 from beatmeter.runtime.cores import wait_passively
@@ -32,9 +36,20 @@ __version__ = "0.1.0"
 _LATER = {
     "Answer": "beatmeter.serving.predictor",
     "BeatmeterError": "beatmeter.errors",
+    "MeterFeatures": "beatmeter.serving.meter_features",
     "Predictor": "beatmeter.serving.predictor",
 }
-__all__ = ["Answer", "BeatmeterError", "Predictor", "__version__", "load", "predict", "structure"]
+__all__ = [
+    "Answer",
+    "BeatmeterError",
+    "MeterFeatures",
+    "Predictor",
+    "__version__",
+    "load",
+    "pipeline",
+    "predict",
+    "structure",
+]
 
 wait_passively()  # before anything of ours loads torch
 
@@ -100,6 +115,16 @@ def predict(
             raise answer
         answers.append(answer)
     return answers[0] if isinstance(audio, str | PathLike) else answers
+
+
+def pipeline(model: StrPath | Predictor | None = None, *, device: str = "auto") -> MeterPipeline:
+    """A model that is called as the pipelines of transformers are: `pipeline()("song.mp3")` is a list of
+    dictionaries of label and score, the answer first. `model` is what `load` takes, or what it gave. Raises
+    BeatmeterError."""
+    from beatmeter.serving.pipeline import MeterPipeline
+    from beatmeter.serving.predictor import Predictor
+
+    return MeterPipeline(model if isinstance(model, Predictor) else load(model, device=device))
 
 
 def structure(

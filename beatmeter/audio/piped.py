@@ -16,35 +16,35 @@ NAME = "standard input"
 
 
 @contextlib.contextmanager
-def spooled(source: BinaryIO) -> Iterator[Path]:
+def spooled(source: BinaryIO, name: str = NAME) -> Iterator[Path]:
     """A file that holds all bytes of `source` (`sys.stdin.buffer`) and is removed at the end of the block.
 
-    An AudioError that leaves the block names "standard input" instead of that file. Raises AudioError when
+    An AudioError that leaves the block names `name` instead of that file. Raises AudioError when
     `source` is a terminal, closed or empty, or when there is no room for its bytes (kind machine).
     """
     with contextlib.ExitStack() as undo:
         try:
             if source.isatty():
                 raise AudioError(
-                    f"{NAME} is a terminal", "Pipe a file into it: beatmeter predict - < song.mp3"
+                    f"{name} is a terminal", "Pipe a file into it: beatmeter predict - < song.mp3"
                 )
             folder = undo.enter_context(
                 tempfile.TemporaryDirectory(prefix="beatmeter-", ignore_cleanup_errors=True)
             )
-            path = Path(folder, NAME)
+            path = Path(folder, name)
             with path.open("xb") as file:
                 shutil.copyfileobj(source, file, 1 << 20)
                 size = file.tell()
         except (OSError, ValueError) as error:  # ValueError: somebody closed it
             reason = shown(getattr(error, "strerror", None) or error)
             raise AudioError(
-                f"cannot keep {NAME} in a file: {reason}",
+                f"cannot keep {name} in a file: {reason}",
                 "Make room in the folder for temporary files (TMPDIR).",
                 "machine",
             ) from None
         if size == 0:
             raise AudioError(
-                f"{NAME} is empty (0 bytes)",
+                f"{name} is empty (0 bytes)",
                 "Pipe a file into it: beatmeter predict - < song.mp3",
                 kind="empty",
             )
@@ -52,5 +52,5 @@ def spooled(source: BinaryIO) -> Iterator[Path]:
             yield path
         except AudioError as error:
             raise AudioError(
-                error.what.replace(shown(path), NAME), error.hint, error.kind
+                error.what.replace(shown(path), name), error.hint, error.kind
             ) from error.__cause__

@@ -12,8 +12,8 @@ import click
 
 from beatmeter.cli import answers, column_answers
 from beatmeter.cli.options import aside, columns, device_option, echo
-from beatmeter.cli.systems import check_priors, files_of, listening, model_and_files, standard_input
-from beatmeter.errors import BeatmeterError, ConfigError
+from beatmeter.cli.systems import STDIN, check_priors, files_of, listening, model_and_files, standard_input
+from beatmeter.errors import BeatmeterError, ConfigError, shown
 
 if TYPE_CHECKING:
     from beatmeter.serving.answer import Answer
@@ -40,6 +40,12 @@ if TYPE_CHECKING:
     help="A table with a header: file, meter, second, sure, heard, seconds, score_<meter>, error.",
 )
 @click.option("--json", "form", flag_value="json", help="One JSON object per line, scores of every meter.")
+@click.option(
+    "--jams",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Also write DIR/NAME.jams for every file: the meter, the second one, and every score.",
+)
 @click.option("--jobs", type=int, default=0, help="Processes that decode audio; worth it for many files.")
 @device_option
 def predict(
@@ -48,6 +54,7 @@ def predict(
     abstain: float,
     scores: bool,
     form: str | None,
+    jams: Path | None,
     jobs: int,
     device: str,
 ) -> None:
@@ -61,6 +68,7 @@ def predict(
     \b
     beatmeter predict song.mp3
     beatmeter predict MUSIC/ --json > meters.jsonl
+    beatmeter predict MUSIC/ --jams annotations/
     beatmeter predict MUSIC/ | grep -P '\\t7\\t'
     beatmeter predict runs/NAME song.mp3 MUSIC/
     beatmeter predict MUSIC/ --priors 3=0.2,4=0.7 --abstain 0.2
@@ -72,12 +80,17 @@ def predict(
     if wanted or abstain:
         check_priors(model, wanted)
     names = files_of(given)
+    written = None if jams is None else _jams_places(names, jams)
 
+    from beatmeter.runtime.atomic import write_text
     from beatmeter.runtime.device import choose_device
+    from beatmeter.serving.answer_jams import answer_jams
     from beatmeter.serving.predictor import Predictor
 
     with standard_input(names) as files:
         predictor = Predictor.load(model, choose_device(device), wanted, abstain)
+        if written is not None:
+            predictor.require_meter("a JAMS file of predict")
         column = predictor.column
         if column is None and predictor.note and form is None and sys.stdout.isatty():
             echo(f"note: {predictor.note}")
@@ -92,12 +105,33 @@ def predict(
                 failed += isinstance(answer, BeatmeterError)
                 with aside():
                     show(name, answer)
+                if written is not None and not isinstance(answer, BeatmeterError):
+                    write_text(written[name], answer_jams(written[name].stem, answer, predictor.about))
                 done()
     if form is None and sys.stdout.isatty():
         of_meter = answers.legend(predictor.classes, predictor.statement)
         legend = of_meter if column is None else column_answers.legend(column.kind, predictor.classes)
         echo("\n".join(textwrap.wrap(legend, columns(), break_on_hyphens=False)))
     raise SystemExit(1 if failed else 0)
+
+
+def _jams_places(names: list[Path], out: Path) -> dict[Path, Path]:
+    """Where the JAMS file of each audio file goes. Raises ConfigError when two files would have the same one,
+    WriteError when none can be written there."""
+    from beatmeter.runtime.atomic import require_writable
+
+    places: dict[Path, Path] = {}
+    owner: dict[Path, Path] = {}
+    for name in names:
+        place = out / f"{'standard-input' if name == STDIN else name.stem}.jams"
+        if owner.setdefault(place, name) != name:
+            raise ConfigError(
+                f"{shown(owner[place])} and {shown(name)} would both be written to {shown(place)}",
+                "Hear their folders one by one, each with a --jams folder of its own.",
+            )
+        places[name] = place
+    require_writable(*list(owner)[:1])
+    return places
 
 
 def _printer(

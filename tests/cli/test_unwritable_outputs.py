@@ -18,6 +18,7 @@ Typed = Callable[..., tuple[int, str, str]]
 # PLACE: see conftest; FILE: a regular file; FOLDER: an empty folder
 BELOW_A_FILE = (
     "timeline PLACE/run CLIP --plot FILE/plot.png",
+    "predict PLACE/run CLIP --jams FILE/annotations",
     "report PLACE/run --seconds 0 --out FILE/report.html",
     "report PLACE/run --seconds 0 --out FOLDER/report.html --figures FILE/figures",
     "compare PLACE/run PLACE/run/predictions/test.csv --html FILE/page.html",
@@ -42,7 +43,7 @@ BELOW_A_FILE = (
     "extract PLACE/music --recipe spectral-lag --cache FILE/cache",
     "extract PLACE/music --recipe spectral-lag --cache FOLDER/cache --watch --status FILE/status",
     "pretrain --out FILE/pretrain --set steps=1",
-    "demo --out FILE/demo --clips 12 --jobs 1",
+    "demo --out FILE/demo --clips 18 --jobs 1",
     "data synth FILE/synth --clips 1 --seconds 1",
     "data split PLACE/music --cache PLACE/cache --out FILE/split.csv",
     "data audit PLACE/music --features PLACE/cache --out FILE/review",

@@ -8,7 +8,7 @@ on pandas.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -158,14 +158,21 @@ def render(annotation: Annotation) -> str:
             "JAMS requires the duration of the audio, and this annotation does not say it",
             "Give the audio file.",
         )
+    parts = [_written(name, part, annotation.duration) for name, part in annotation.parts.items()]
+    return jams_file(annotation.id, annotation.duration, parts)
+
+
+def jams_file(title: str, duration: float, annotations: Sequence[Mapping[str, Any]]) -> str:
+    """The text of a JAMS file about audio of `duration` seconds, with `annotations` as of
+    `jams_annotation`."""
     value = {
-        "annotations": [_written(name, part, annotation.duration) for name, part in annotation.parts.items()],
+        "annotations": list(annotations),
         "file_metadata": {
-            "title": annotation.id,
+            "title": title,
             "artist": "",
             "release": "",
-            "duration": round(annotation.duration, 6),
-            "identifiers": {"beatmeter": annotation.id},
+            "duration": round(duration, 6),
+            "identifiers": {"beatmeter": title},
             "jams_version": "0.3.5",
         },
         "sandbox": {},
@@ -173,30 +180,48 @@ def render(annotation: Annotation) -> str:
     return to_json(value, ensure_ascii=False) + "\n"
 
 
+def jams_annotation(
+    namespace: str,
+    duration: float,
+    data: Sequence[tuple[float, float, Any, float | None]],
+    sandbox: Mapping[str, Any],
+    **about: Any,
+) -> dict[str, Any]:
+    """An annotation of a JAMS file: observations (time, duration, value, confidence) in seconds, and fields
+    of its metadata by name."""
+    metadata = {
+        "curator": {"name": "", "email": ""},
+        "annotator": {},
+        "version": "",
+        "corpus": "",
+        "annotation_tools": "",
+        "annotation_rules": "",
+        "validation": "",
+        "data_source": "",
+    }
+    return {
+        "namespace": namespace,
+        "time": 0.0,
+        "duration": round(duration, 6),
+        "annotation_metadata": metadata | about,
+        "data": [{"time": t, "duration": d, "value": v, "confidence": c} for t, d, v, c in data],
+        "sandbox": dict(sandbox),
+    }
+
+
 def _written(name: str, part: Grid | Spans | Events, duration: float) -> dict[str, Any]:
     about: Provenance = part.provenance
     parts: dict[str, Any] = {name: part}
     alone = Annotation("", **parts)
-    return {
-        "namespace": {"grid": "beat", "sections": "segment_open", "events": "tag_open"}[name],
-        "time": 0.0,
-        "duration": round(duration, 6),
-        "annotation_metadata": {
-            "curator": {"name": "", "email": ""},
-            "annotator": {"name": about.verifier} if about.verifier else {},
-            "version": "",
-            "corpus": "",
-            "annotation_tools": "",
-            "annotation_rules": "",
-            "validation": "; ".join(f"{k}: {v}" for k, v in sorted(about.validation.items())),
-            "data_source": about.source,
-        },
-        "data": [
-            {"time": t, "duration": d, "value": v, "confidence": about.confidence}
-            for t, d, v in _observations(part)
-        ],
-        "sandbox": {OURS: native.to_value(alone)},
-    }
+    return jams_annotation(
+        {"grid": "beat", "sections": "segment_open", "events": "tag_open"}[name],
+        duration,
+        [(*row, about.confidence) for row in _observations(part)],
+        {OURS: native.to_value(alone)},
+        annotator={"name": about.verifier} if about.verifier else {},
+        validation="; ".join(f"{k}: {v}" for k, v in sorted(about.validation.items())),
+        data_source=about.source,
+    )
 
 
 def _observations(part: Grid | Spans | Events) -> list[Row]:
