@@ -66,7 +66,7 @@ def fill(folder: Path, tracks: int, per_commit: int) -> None:
     stored = encode_track("key", each, store.layout)
     with mock.patch("os.fsync"):
         for first in range(0, tracks, per_commit):
-            with SegmentWriter(store.place, store.layout) as writer:
+            with SegmentWriter(store.backend, store.layout) as writer:
                 for key in keys(first, min(per_commit, tracks - first)):
                     writer.add(key, each.samples, stored)
                 record = writer.publish()

@@ -102,7 +102,7 @@ def _sample(place: Path, pooling: str | None, size: int) -> tuple[Store | None, 
     """The largest store in a folder, if there is one, and about `size` MB of its tracks; or made-up ones."""
     from beatmeter.schema import ChunkSpec, FeatureSpec, PoolingSpec
     from beatmeter.store import list_stores
-    from beatmeter.store.place import UnreadableError
+    from beatmeter.store.backend import UnreadableError
     from beatmeter.store.ways import Sample
 
     found = list(list_stores(place))
@@ -114,7 +114,7 @@ def _sample(place: Path, pooling: str | None, size: int) -> tuple[Store | None, 
     for error in broken:
         echo(f"left out: {error}")
     if stores:
-        store = max(stores, key=lambda s: s.place.bytes_below("segments"))
+        store = max(stores, key=lambda s: s.backend.bytes_below("segments"))
         return store, Sample.of(store.snapshot(), pooling or store.spec.poolings[0].name, size * 1_000_000)
     layers = tuple(range(1, 25))
     stats = PoolingSpec(
@@ -135,7 +135,7 @@ def _beside(place: Path) -> Path:
 
 def _measured(store: Store | None, sample: Sample, beside: Path, rounds: int) -> Iterator[Timing]:
     from beatmeter.store import timing
-    from beatmeter.store.place import explained
+    from beatmeter.store.backend import explained
     from beatmeter.store.ways import FreshStore, Memcpy, OwnStore, Pread
 
     with explained("measuring", beside), timing.stoppable(), _workplace(beside) as folder:

@@ -27,8 +27,8 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 
 from beatmeter.errors import StoreError, shown
+from beatmeter.store.backend import Backend, Ranges, UnreadableError, explained, removed
 from beatmeter.store.mapped import REMEDY
-from beatmeter.store.place import Place, Ranges, UnreadableError, explained, removed
 
 try:
     import obstore
@@ -44,8 +44,8 @@ _LIST_FROM = 20  # sizes asked for together from which one listing is cheaper th
 _LOCK_TRIES = 5  # for a lock whose holder finishes between our put and our look at whose it is
 _READ = 8 << 20  # bytes per request of a file that is read through
 _AGAIN = (
-    "Nothing that was committed is lost: check the address, the network and the provider's status, then run "
-    "the same command again."
+    "Nothing that was committed is lost: check the address, the connection and the provider's status, then "
+    "run the same command again."
 )
 
 
@@ -62,7 +62,7 @@ def _explained(doing: str, where: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _reading(where: str) -> Iterator[None]:
-    """As `place.reading`: only the answer that there is no such object passes."""
+    """As `backend.reading`: only the answer that there is no such object passes."""
     try:
         with _explained("reading", where):
             yield
@@ -76,8 +76,8 @@ def _first_line(error: Exception) -> str:
     return str(error).partition("\n")[0]
 
 
-class Bucket(Place):
-    """`client` is an obstore store whose root is the place; `where` its address."""
+class Bucket(Backend):
+    """`client` is an obstore store with the store's root as its own; `where` its address."""
 
     def __init__(self, client: Any, where: str) -> None:
         self.client, self.where = client, where
@@ -85,7 +85,7 @@ class Bucket(Place):
 
     @classmethod
     def at(cls, address: str) -> Bucket:
-        """The place at `s3://bucket/prefix`, `gs://...` or `az://...`. Raises StoreError when it cannot be
+        """The bucket at `s3://bucket/prefix`, `gs://...` or `az://...`. Raises StoreError when it cannot be
         understood."""
         try:
             return cls(from_url(address), address.rstrip("/"))
@@ -123,7 +123,7 @@ class Bucket(Place):
     def _below(self, name: str) -> Sequence[dict[str, Any]]:
         """Objects under a prefix, or the one of that name."""
         with _explained("listing", f"{self.where}/{name}"):
-            found = [o for some in obstore.list(self.client, name) for o in some]
+            found = [o for page in obstore.list(self.client, name) for o in page]
             if not found:
                 with contextlib.suppress(FileNotFoundError):
                     found = [obstore.head(self.client, name)]
@@ -150,7 +150,7 @@ class Bucket(Place):
         )  # names of segments begin with their time: what is older than the wanted need not be listed
         with _explained("listing", f"{self.where}/{first}"):
             found = obstore.list(self.client, first.partition("/")[0], offset=first.rpartition("/")[0])
-            known: dict[str, int] = {o["path"]: o["size"] for some in found for o in some}
+            known: dict[str, int] = {o["path"]: o["size"] for page in found for o in page}
         return tuple(known.get(name) for name in names)
 
     def survey(self, folder: str, names: Sequence[str]) -> tuple[set[str], Sequence[int | None]]:

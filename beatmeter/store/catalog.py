@@ -18,10 +18,10 @@ import google_crc32c
 import numpy as np
 
 from beatmeter.errors import StoreError
+from beatmeter.store.backend import ABSENT, Backend, UnreadableError
 from beatmeter.store.index import Columns, dump, parse
 from beatmeter.store.journal import Journal, RecordError, seal
 from beatmeter.store.layout import StoreLayout
-from beatmeter.store.place import ABSENT, Place, UnreadableError
 from beatmeter.store.record import Record, receipt_name
 
 _INDEX = re.compile(r"([0-9]{8,12})-([0-9a-f]{8})\.npz")
@@ -51,9 +51,9 @@ class State:
 class Catalog:
     """Reads the commits of one store. Not thread-safe; what `state` returns is frozen and may be shared."""
 
-    def __init__(self, place: Place, layout: StoreLayout) -> None:
-        self.place, self.layout = place, layout
-        self.journal = Journal(place, "commits")
+    def __init__(self, backend: Backend, layout: StoreLayout) -> None:
+        self.backend, self.layout = backend, layout
+        self.journal = Journal(backend, "commits")
         self._forget()
 
     def _forget(self) -> None:
@@ -82,9 +82,9 @@ class Catalog:
             return
         try:
             if not (use_index and any(map(self._start_from, self.indexes()))):
-                there = set(self.place.list("segments"))
+                listed = set(self.backend.list("segments"))
                 self._read_new(self.journal.numbers())
-                self._unnamed = there - self._named()
+                self._unnamed = listed - self._named()
         except BaseException:
             self._forget()  # half a start would pass for a whole one
             raise
@@ -152,7 +152,7 @@ class Catalog:
         value = record.to_json()
         number = self.journal.append(value)
         if record.segment:
-            self.place.note(receipt_name(record.segment), seal(value))
+            self.backend.note(receipt_name(record.segment), seal(value))
         return number
 
     def read(self, number: int) -> Record:
@@ -198,11 +198,13 @@ class Catalog:
         numbers = [number for number, commit in commits.items() for _ in commit.rows]
         misfits: dict[int, str] = {}
         for number, name, size, right in zip(
-            numbers, wanted, self.place.sizes(wanted), expected, strict=True
+            numbers, wanted, self.backend.sizes(wanted), expected, strict=True
         ):
             if size != right and number not in misfits:
                 found = (
-                    f"has {size} bytes" if size is not None else self.place.wrong_with(name) or "was missing"
+                    f"has {size} bytes"
+                    if size is not None
+                    else self.backend.wrong_with(name) or "was missing"
                 )
                 misfits[number] = f"{name} {found}, its record says {right} bytes"
         return misfits
@@ -266,7 +268,7 @@ class Catalog:
         """Save what `state` says, so that opening does not read the commits known now. Only a cache: failing
         is harmless."""
         with contextlib.suppress(StoreError):
-            if not set(self.place.list("segments")) <= self._unnamed | self._named():
+            if not set(self.backend.list("segments")) <= self._unnamed | self._named():
                 # nobody would believe an index with segments beside it of which it says nothing
                 self._forget()
                 self.refresh(use_index=False)
@@ -287,25 +289,25 @@ class Catalog:
         }
         data = dump(state.columns, about)
         name = f"{self.last:08d}-{google_crc32c.value(data):08x}.npz"
-        self.place.replace(f"index/{name}", data)
+        self.backend.replace(f"index/{name}", data)
         self.covered = self.last
         for old in self.indexes()[_KEPT:]:
-            self.place.remove(f"index/{old}")
+            self.backend.remove(f"index/{old}")
 
     def indexes(self) -> list[str]:
         """Names of saved indexes, the one that covers most first."""
         found = [
-            (int(match[1]), match[0]) for match in map(_INDEX.fullmatch, self.place.list("index")) if match
+            (int(match[1]), match[0]) for match in map(_INDEX.fullmatch, self.backend.list("index")) if match
         ]
         return [name for _, name in sorted(found, reverse=True)]
 
     def read_index(self, name: str) -> tuple[Columns, Any]:
         """A saved index. Raises RecordError when it is damaged or another store's."""
         try:
-            data = self.place.read(f"index/{name}")
+            data = self.backend.read(f"index/{name}")
         except ABSENT as error:
             raise RecordError(
-                f"index/{name} {self.place.wrong_with(f'index/{name}') or 'went away'}"
+                f"index/{name} {self.backend.wrong_with(f'index/{name}') or 'went away'}"
             ) from error
         except UnreadableError as error:  # only a cache: the records themselves tell the same
             raise RecordError(error.what) from error
@@ -331,7 +333,7 @@ class Catalog:
         }
         folded = set(about["folded"])
         wanted, expected = self._files({n: commits[n] for n in folded})
-        there, sizes = self.place.survey(
+        listed, sizes = self.backend.survey(
             "segments", wanted
         )  # before the journal: what is acknowledged meanwhile is read from it
         numbers = self.journal.numbers()
@@ -348,7 +350,7 @@ class Catalog:
         )
         self.covered = self.last = max(self.commits, default=0)
         self._read_new(numbers)
-        if there <= self._unnamed | self._named():
+        if listed <= self._unnamed | self._named():
             return True
         self._forget()
         return False

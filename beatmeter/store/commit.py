@@ -1,4 +1,4 @@
-"""Writing a segment: in a staging place, flushed, then renamed to its place. A record makes it count
+"""Writing a segment: in a staging folder, flushed, then renamed to its final name. A record makes it count
 afterwards."""
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ import numpy as np
 from beatmeter.audio.chunking import Layout, row_count, rows
 from beatmeter.errors import AudioError, StoreError
 from beatmeter.schema import Features
+from beatmeter.store.backend import Backend, explained
 from beatmeter.store.folder import flush, write_synced
 from beatmeter.store.journal import seal
 from beatmeter.store.layout import StoreLayout
-from beatmeter.store.place import Place, explained
 from beatmeter.store.record import KEY, RECEIPT, Extent, Record
 
 _BUFFER = (
@@ -60,8 +60,8 @@ class SegmentWriter:
     """One segment in the making. `add` tracks, then `publish`; leaving the `with` block otherwise forgets
     it."""
 
-    def __init__(self, place: Place, layout: StoreLayout) -> None:
-        self.place, self.layout = place, layout
+    def __init__(self, backend: Backend, layout: StoreLayout) -> None:
+        self.backend, self.layout = backend, layout
         self.name = f"{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(8)}"
         self._keys: list[str] = []
         self._samples: list[int] = []
@@ -75,7 +75,7 @@ class SegmentWriter:
         self._staged: Path | None = None
 
     def __enter__(self) -> SegmentWriter:
-        self._staged = self.place.stage()
+        self._staged = self.backend.stage()
         with explained("writing a segment", self._staged):
             for name, array in self.layout.arrays.items():
                 (self._staged / name).mkdir()
@@ -87,7 +87,7 @@ class SegmentWriter:
             with contextlib.suppress(OSError):  # a full disk was reported already
                 file.close()
         if self._staged is not None:
-            self.place.discard(self._staged)
+            self.backend.discard(self._staged)
 
     def add(self, key: str, samples: int, stored: Mapping[str, np.ndarray]) -> None:
         """Append one track: its stored rows (row, stride) of every pooling, as `ArrayLayout.encode` gives
@@ -168,9 +168,9 @@ class SegmentWriter:
             write_synced(self._staged / "zarr.json", self.layout.segment_metadata(seal(record.to_json())))
         staged, self._staged = self._staged, None
         try:
-            self.place.publish(staged, f"segments/{self.name}")
+            self.backend.publish(staged, f"segments/{self.name}")
         except StoreError:
-            self.place.discard(staged)
+            self.backend.discard(staged)
             raise
         return record
 
@@ -235,12 +235,12 @@ class TrackDraft:
     """A track too long to hold, in the making: `append` its rows part by part, then `publish`, or `discard`
     it."""
 
-    def __init__(self, place: Place, layout: StoreLayout, key: str, samples: int) -> None:
+    def __init__(self, backend: Backend, layout: StoreLayout, key: str, samples: int) -> None:
         _require_key(key)
         self.layout, self.key, self.samples = layout, key, samples
         chunks = Layout.of(samples, layout.spec)
         self._missing = {p.name: row_count(chunks, p) for p in layout.spec.poolings}
-        self._writer = SegmentWriter(place, layout).__enter__()
+        self._writer = SegmentWriter(backend, layout).__enter__()
 
     def append(self, values: Mapping[str, np.ndarray]) -> None:
         """The next rows (row, layer, *axes) of every pooling. Raises UnstorableError, StoreError; discard the
@@ -275,7 +275,7 @@ class TrackDraft:
 
 
 def write_tracks(
-    place: Place,
+    backend: Backend,
     layout: StoreLayout,
     items: Iterable[tuple[str, Features]],
     provenance: Mapping[str, Any] | None,
@@ -283,7 +283,7 @@ def write_tracks(
     """A published segment of these tracks, not yet in the journal. All or nothing: every unstorable track is
     named."""
     bad: dict[str, str] = {}
-    with SegmentWriter(place, layout) as writer:
+    with SegmentWriter(backend, layout) as writer:
         for key, features in items:
             try:
                 stored = encode_track(key, features, layout)

@@ -36,7 +36,7 @@ def compact(store: Store, target: int = TARGET, progress: Reporter = SILENT) -> 
     which `gc` removes later. Every row is checked on the way. Raises StoreError at the first damaged track;
     what was joined before it counts.
     """
-    with store.place.lock("compaction"):
+    with store.backend.lock("compaction"):
         state = store.catalog.state()
         before, groups, copied = _segments(state), _groups(store, state, target), 0
         with progress.track("compacting", len(groups), "segments") as tick:
@@ -88,17 +88,17 @@ def _groups(store: Store, state: State, target: int) -> list[list[int]]:
 def _join(store: Store, state: State, group: list[int]) -> int:
     """Write the tracks of these commits that count into one segment, and replace the commits by it."""
     replaces = [state.commits[number].segment for number in group]
-    with SegmentWriter(store.place, store.layout) as writer:
+    with SegmentWriter(store.backend, store.layout) as writer:
         for number in group:
             record = store.catalog.read(number)
-            if wrong_tracks := disputed(store.place, store.layout, record):
+            if wrong_tracks := disputed(store.backend, store.layout, record):
                 raise StoreError(
                     f"segments/{record.segment} and its record disagree about track {min(wrong_tracks)}",
                     REMEDY,
                 )
             at = state.columns.find(record.keys)
             counts = (at >= 0) & (state.columns.number[at] == number)
-            for i, (stored, wrong) in enumerate(read_tracks(store.place, record, store.layout)):
+            for i, (stored, wrong) in enumerate(read_tracks(store.backend, record, store.layout)):
                 if counts[i]:
                     if wrong:
                         raise StoreError(

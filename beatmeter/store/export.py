@@ -21,8 +21,8 @@ from beatmeter import __version__
 from beatmeter.audio.chunking import Layout, rows
 from beatmeter.errors import StoreError, shown
 from beatmeter.runtime.progress import SILENT, Reporter, Tick
+from beatmeter.store.backend import explained
 from beatmeter.store.layout import DTYPES
-from beatmeter.store.place import explained
 from beatmeter.store.reader import Snapshot
 
 Format = Literal["h5", "zarr"]

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from beatmeter.errors import StoreError
+from beatmeter.store.backend import Backend
 from beatmeter.store.journal import Journal, RecordError
-from beatmeter.store.place import Place
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class Failure:
 class Failures:
     """An append-only journal of failures and of their being cleared; the last word on a key counts."""
 
-    def __init__(self, place: Place) -> None:
-        self.journal = Journal(place, "failures")
+    def __init__(self, backend: Backend) -> None:
+        self.journal = Journal(backend, "failures")
         self._read = 0
         self._current: dict[str, Failure] = {}
 

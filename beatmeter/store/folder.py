@@ -20,8 +20,8 @@ from typing import BinaryIO, cast
 
 from beatmeter.errors import StoreError, shown
 from beatmeter.runtime.regular import NotRegularError, open_file, open_handle
+from beatmeter.store.backend import ABSENT, Backend, UnreadableError, explained, reading
 from beatmeter.store.mapped import MappedFile
-from beatmeter.store.place import ABSENT, Place, UnreadableError, explained, reading
 
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
 _FULL_SYNC = getattr(fcntl, "F_FULLFSYNC", None)
@@ -61,7 +61,7 @@ def _refuse(error: OSError) -> None:
         raise error
 
 
-class Folder(Place):
+class Folder(Backend):
     """The folder `root`."""
 
     def __init__(self, root: Path) -> None:
@@ -75,7 +75,7 @@ class Folder(Place):
             sync_folder(self.root)
             device = self.root.stat().st_dev
             for folder in self.root.absolute().parents:  # each may be new, whoever made it
-                if folder.stat().st_dev != device:  # the place of a mount is not
+                if folder.stat().st_dev != device:  # the folder of a mount is not
                     break
                 with contextlib.suppress(PermissionError):  # nor is a folder that belongs to somebody else
                     sync_folder(folder)

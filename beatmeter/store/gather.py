@@ -14,10 +14,10 @@ import numpy as np
 
 from beatmeter.errors import StoreError
 from beatmeter.store import workers
+from beatmeter.store.backend import Backend, Ranges
 from beatmeter.store.catalog import Commit, State
 from beatmeter.store.layout import ArrayLayout, StoreLayout, checksums, digest
 from beatmeter.store.mapped import REMEDY
-from beatmeter.store.place import Place, Ranges
 
 Check = Literal["first", "always", "never"]
 _AHEAD = 32 << 20  # bytes announced to the system before they are copied
@@ -39,8 +39,8 @@ class ShardPool:
     """Open shards, the most recently used ones: in a file system each costs two descriptors. Shared between
     threads."""
 
-    def __init__(self, place: Place, layout: StoreLayout, commits: Mapping[int, Commit]) -> None:
-        self._place, self._arrays, self._commits = place, layout.arrays, commits
+    def __init__(self, backend: Backend, layout: StoreLayout, commits: Mapping[int, Commit]) -> None:
+        self._backend, self._arrays, self._commits = backend, layout.arrays, commits
         self._position = {name: i for i, name in enumerate(layout.arrays)}
         self._open: OrderedDict[tuple[int, str], Ranges] = OrderedDict()
         self._lock = threading.Lock()
@@ -57,7 +57,7 @@ class ShardPool:
             shard = self._open.get((number, pooling))
             if shard is None:
                 size = self._arrays[pooling].size(self._commits[number].rows[self._position[pooling]])
-                shard = self._open[number, pooling] = self._place.ranges(self.name(number, pooling), size)
+                shard = self._open[number, pooling] = self._backend.ranges(self.name(number, pooling), size)
                 if len(self._open) > self._most:
                     self._open.popitem(last=False)  # whoever still copies from it keeps it alive
             else:
@@ -126,14 +126,14 @@ class PoolingRows:
         runs, order = self._runs(at, offsets[:-1], end - begin)
         whole = select == slice(None)
 
-        def copy(some: list[_Run]) -> None:
+        def copy(part: list[_Run]) -> None:
             """Rows of these runs into `values`, each announced before it is copied and checked after."""
             ahead: deque[Callable[[], np.ndarray]] = deque()
             announced = waiting = 0
             shard, number = None, -1
-            for run in some:
-                while announced < len(some) and waiting < _AHEAD:
-                    other = some[announced]
+            for run in part:
+                while announced < len(part) and waiting < _AHEAD:
+                    other = part[announced]
                     if shard is None or other.number != number:
                         shard, number = self._pool.get(other.number, self.name), other.number
                     ahead.append(shard.fetch(other.first, other.rows, layout.stride, begin, end))

@@ -33,8 +33,8 @@ def collect(store: Store, grace: float = GRACE, dry_run: bool = False) -> list[G
     Raises StoreError when another process maintains the store, or when a damaged record leaves it open which
     segments are needed.
     """
-    with store.place.lock("garbage collection"):
-        catalog = Catalog(store.place, store.layout)
+    with store.backend.lock("garbage collection"):
+        catalog = Catalog(store.backend, store.layout)
         catalog.refresh(use_index=False)
         if catalog.unsound:
             first = next(iter(catalog.unsound.values()))
@@ -54,14 +54,14 @@ def collect(store: Store, grace: float = GRACE, dry_run: bool = False) -> list[G
 
 class _Collection:
     def __init__(self, store: Store, catalog: Catalog, grace: float, dry_run: bool) -> None:
-        self.place, self.store, self.catalog, self.grace, self.dry_run = (
-            store.place,
+        self.backend, self.store, self.catalog, self.grace, self.dry_run = (
+            store.backend,
             store,
             catalog,
             grace,
             dry_run,
         )
-        self.now = store.place.now()
+        self.now = store.backend.now()
         self.state = catalog.state()
         self.found: list[Garbage] = []
 
@@ -73,13 +73,13 @@ class _Collection:
             if self._old(f"segments/{segment}"):
                 self._remove_orphan(segment)
         needed = {commit.segment for commit in self.catalog.commits.values()} | set(
-            self.place.list("segments")
+            self.backend.list("segments")
         )
-        for segment in sorted(receipts(self.place) - needed):
+        for segment in sorted(receipts(self.backend) - needed):
             if self._old(receipt_name(segment)):
                 self._remove(receipt_name(segment), "of a segment that is gone")
         for folder, why in (("tmp", "left by a writer that died"), ("damaged", "set aside by a repair")):
-            for name in sorted(self.place.list(folder)):
+            for name in sorted(self.backend.list(folder)):
                 if folder == "tmp" and any(
                     self.catalog.commits[number].segment == name for number in self.catalog.misfits
                 ):
@@ -94,12 +94,12 @@ class _Collection:
         return self.found
 
     def _old(self, name: str) -> bool:
-        return self.place.age(name, self.now) >= self.grace
+        return self.backend.age(name, self.now) >= self.grace
 
     def _remove(self, name: str, why: str) -> None:
-        self.found.append(Garbage(name, self.place.bytes_below(name), why))
+        self.found.append(Garbage(name, self.backend.bytes_below(name), why))
         if not self.dry_run:
-            self.place.remove(name)
+            self.backend.remove(name)
 
     def _remove_replaced(self, number: int, by: str) -> None:
         """The receipt first and the segment last: what is left by a death in between is garbage, not a lost
@@ -112,8 +112,8 @@ class _Collection:
             )
             raise StoreError(what, _FIRST)
         name = receipt_name(record.segment)
-        if self.place.exists(name) and not self.dry_run:
-            self.place.remove(name)
+        if self.backend.exists(name) and not self.dry_run:
+            self.backend.remove(name)
         for file in (self.catalog.journal.path(number), f"segments/{record.segment}"):
             self._remove(file, f"replaced by {by}")
 
@@ -122,9 +122,9 @@ class _Collection:
         look again, and put it back if one names it. The writer looks for its segment after linking, so one of
         the two notices."""
         name, aside = f"segments/{segment}", f"tmp/{segment}"
-        size = self.place.bytes_below(name)
+        size = self.backend.bytes_below(name)
         if not self.dry_run:
-            self.place.move(name, aside)
+            self.backend.move(name, aside)
             try:
                 self.catalog.refresh()
                 named = any(commit.segment == segment for commit in self.catalog.commits.values())
@@ -134,11 +134,11 @@ class _Collection:
             if named or self.catalog.unsound:  # one of these may name it
                 self._put_back(segment)
                 return
-            self.place.remove(aside)
-            if self.place.exists(receipt_name(segment)):
-                self.place.remove(receipt_name(segment))
+            self.backend.remove(aside)
+            if self.backend.exists(receipt_name(segment)):
+                self.backend.remove(receipt_name(segment))
         self.found.append(Garbage(name, size, "no record names it"))
 
     def _put_back(self, segment: str) -> None:
         if not self.dry_run:
-            self.place.move(f"tmp/{segment}", f"segments/{segment}")
+            self.backend.move(f"tmp/{segment}", f"segments/{segment}")

@@ -16,7 +16,7 @@ from typing import Any
 import google_crc32c
 
 from beatmeter.errors import StoreError, shown
-from beatmeter.store.place import ABSENT, Place
+from beatmeter.store.backend import ABSENT, Backend
 
 _LAST = 10**12 - 1  # number; a name with more digits was not made here
 _NAME = re.compile(
@@ -53,29 +53,29 @@ def unseal(data: bytes) -> dict[str, Any]:
 class Journal:
     """The numbered records in one sub-folder of a store."""
 
-    def __init__(self, place: Place, name: str) -> None:
-        self.place, self.name = place, name
+    def __init__(self, backend: Backend, name: str) -> None:
+        self.backend, self.name = backend, name
 
     def numbers(self) -> list[int]:
         """Numbers in use, ascending. Whatever else lies in the folder is not a record."""
-        return sorted(int(match[1]) for match in map(_NAME.fullmatch, self.place.list(self.name)) if match)
+        return sorted(int(match[1]) for match in map(_NAME.fullmatch, self.backend.list(self.name)) if match)
 
     def foreign(self) -> list[str]:
         """Names in the folder that are not records."""
-        return sorted(name for name in self.place.list(self.name) if not _NAME.fullmatch(name))
+        return sorted(name for name in self.backend.list(self.name) if not _NAME.fullmatch(name))
 
     def path(self, number: int) -> str:
-        """The record's name in the store's place."""
+        """The record's name in the store."""
         return f"{self.name}/{number:08d}.json"
 
     def read(self, number: int) -> dict[str, Any]:
         """One record. Raises RecordError, naming the file, when it is damaged or gone; UnreadableError when
         neither is known."""
         try:
-            return unseal(self.place.read(self.path(number)))
+            return unseal(self.backend.read(self.path(number)))
         except ABSENT as error:
             raise RecordError(
-                f"{self.path(number)} {self.place.wrong_with(self.path(number)) or 'went away'}"
+                f"{self.path(number)} {self.backend.wrong_with(self.path(number)) or 'went away'}"
             ) from error
         except (RecordError, ValueError) as error:
             raise RecordError(f"{self.path(number)} is damaged: {getattr(error, 'what', error)}") from error
@@ -91,15 +91,16 @@ class Journal:
                     "again."
                 )
                 raise StoreError(
-                    f"{self.path(_LAST)} in {shown(self.place.where)} has the last number that there is", hint
+                    f"{self.path(_LAST)} in {shown(self.backend.where)} has the last number that there is",
+                    hint,
                 )
-            if self.place.put_if_absent(self.path(number), data):
+            if self.backend.put_if_absent(self.path(number), data):
                 return number
 
     def _last(self) -> int:
         """The highest number in use, 0 when there is none. What every commit asks: names of equal length need
         no parsing."""
-        names = self.place.list(self.name)
+        names = self.backend.list(self.name)
         top = max(names, default="")
         if _NAME.fullmatch(top) and len(top) == max(map(len, names)):
             return int(top.removesuffix(".json"))

@@ -14,7 +14,7 @@ import numpy as np
 
 from beatmeter.errors import StoreError, shown
 from beatmeter.runtime.regular import open_handle
-from beatmeter.store.place import ABSENT, Ranges, reading, removed
+from beatmeter.store.backend import ABSENT, Ranges, reading, removed
 
 REMEDY = (
     "Run `beatmeter cache verify --full` to see what is damaged and `beatmeter cache repair` to keep the "

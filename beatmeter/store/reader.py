@@ -11,12 +11,12 @@ import numpy as np
 from beatmeter.audio.chunking import Layout, rows
 from beatmeter.errors import StoreError
 from beatmeter.schema import Features, Pooled, sha256_json
+from beatmeter.store.backend import Backend
 from beatmeter.store.catalog import State
 from beatmeter.store.gather import Check, PoolingRows, ShardPool
 from beatmeter.store.index import Columns, Keys
 from beatmeter.store.layout import StoreLayout
 from beatmeter.store.mapped import REMEDY
-from beatmeter.store.place import Place
 
 
 class MissingTracksError(StoreError):
@@ -58,17 +58,17 @@ class Snapshot:
     track, "always" each time, "never" not at all.
     """
 
-    def __init__(self, place: Place, layout: StoreLayout, state: State) -> None:
-        self.place, self.spec = place, layout.spec
+    def __init__(self, backend: Backend, layout: StoreLayout, state: State) -> None:
+        self.backend, self.spec = backend, layout.spec
         self._layout, self._state = layout, state
         self._columns: Columns = state.columns
-        pool = ShardPool(place, layout, state.commits)
+        pool = ShardPool(backend, layout, state.commits)
         self._poolings = {
             name: PoolingRows(pool, array, i, state) for i, (name, array) in enumerate(layout.arrays.items())
         }
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"place": self.place, "layout": self._layout, "state": self._state}
+        return {"backend": self.backend, "layout": self._layout, "state": self._state}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
@@ -176,5 +176,5 @@ class Snapshot:
     def _find(self, keys: Sequence[str]) -> np.ndarray:
         at = self._columns.find(keys)
         if len(at) and at.min() < 0:
-            raise MissingTracksError([k for k, i in zip(keys, at, strict=True) if i < 0], self.place.where)
+            raise MissingTracksError([k for k, i in zip(keys, at, strict=True) if i < 0], self.backend.where)
         return at

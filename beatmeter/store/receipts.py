@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from beatmeter.runtime.display import count
+from beatmeter.store.backend import ABSENT, Backend
 from beatmeter.store.catalog import Catalog, State
 from beatmeter.store.journal import RecordError, unseal
 from beatmeter.store.layout import StoreLayout
-from beatmeter.store.place import ABSENT, Place
 from beatmeter.store.record import Record, receipt_name
 from beatmeter.store.segment import disputed, embedded_record, read_tracks
 
@@ -47,19 +47,19 @@ class LostCommit:
         )
 
 
-def receipts(place: Place) -> set[str]:
+def receipts(backend: Backend) -> set[str]:
     """Segments of which there are receipts."""
-    return {name.removesuffix(_SUFFIX) for name in place.list("receipts") if name.endswith(_SUFFIX)}
+    return {name.removesuffix(_SUFFIX) for name in backend.list("receipts") if name.endswith(_SUFFIX)}
 
 
-def read_receipt(place: Place, segment: str, layout: StoreLayout) -> Record:
+def read_receipt(backend: Backend, segment: str, layout: StoreLayout) -> Record:
     """The copy of the record that committed a segment. Raises RecordError when there is none that can be
     believed, and UnreadableError."""
     name = receipt_name(segment)
     try:
-        record = Record.from_json(unseal(place.read(name)), layout)
+        record = Record.from_json(unseal(backend.read(name)), layout)
     except ABSENT as error:
-        raise RecordError(f"{name} {place.wrong_with(name) or 'went away'}") from error
+        raise RecordError(f"{name} {backend.wrong_with(name) or 'went away'}") from error
     except ValueError as error:
         raise RecordError(f"{name} is damaged: {error}") from error
     if record.segment != segment:
@@ -67,10 +67,10 @@ def read_receipt(place: Place, segment: str, layout: StoreLayout) -> Record:
     return record
 
 
-def receipt_fault(place: Place, layout: StoreLayout, record: Record) -> str:
+def receipt_fault(backend: Backend, layout: StoreLayout, record: Record) -> str:
     """What is wrong with the receipt of a commit, if there is one. Raises UnreadableError."""
     try:
-        same = read_receipt(place, record.segment, layout).to_json() == record.to_json()
+        same = read_receipt(backend, record.segment, layout).to_json() == record.to_json()
     except RecordError as error:
         return "" if isinstance(error.__cause__, FileNotFoundError) else error.what
     return "" if same else "differs from the record"
@@ -79,9 +79,9 @@ def receipt_fault(place: Place, layout: StoreLayout, record: Record) -> str:
 def lost_commits(catalog: Catalog) -> list[LostCommit]:
     """Commits that were acknowledged, as far as anything tells, have no record, and held tracks that no other
     commit holds. Raises UnreadableError when a file that may tell cannot be read."""
-    place = catalog.place
-    there = set(place.list("segments")) - {"zarr.json"}
-    acknowledged = receipts(place)
+    backend = catalog.backend
+    there = set(backend.list("segments")) - {"zarr.json"}
+    acknowledged = receipts(backend)
     remembered, replaced = _indexed(catalog)
     catalog.refresh()  # after that look: what had a receipt by then has its record now
     for commit in catalog.commits.values():
@@ -109,7 +109,7 @@ def orphans(catalog: Catalog) -> list[str]:
     """Segments that no sound record names."""
     known = {commit.segment for commit in catalog.commits.values()}
     return sorted(
-        name for name in catalog.place.list("segments") if name != "zarr.json" and name not in known
+        name for name in catalog.backend.list("segments") if name != "zarr.json" and name not in known
     )
 
 
@@ -131,8 +131,8 @@ def given_up(catalog: Catalog, state: State, record: Record) -> list[str]:
     at = np.flatnonzero(state.columns.find(record.keys) < 0).tolist()
     if not at:
         return []
-    doubted = disputed(catalog.place, catalog.layout, record)
-    rows = read_tracks(catalog.place, record, catalog.layout, at)
+    doubted = disputed(catalog.backend, catalog.layout, record)
+    rows = read_tracks(catalog.backend, record, catalog.layout, at)
     return [
         record.keys[i]
         for i, (_, wrong) in zip(at, rows, strict=True)
@@ -143,7 +143,7 @@ def given_up(catalog: Catalog, state: State, record: Record) -> list[str]:
 def _own_record(catalog: Catalog, segment: str) -> Record | None:
     for read in (embedded_record, read_receipt):
         with contextlib.suppress(RecordError):
-            return read(catalog.place, segment, catalog.layout)
+            return read(catalog.backend, segment, catalog.layout)
     return None
 
 
@@ -197,7 +197,7 @@ def weigh(catalog: Catalog, records: Iterable[Record]) -> Testimony:
 def _borne_out(catalog: Catalog, record: Record) -> dict[str, tuple[Any, ...]]:
     """What a record says of those tracks whose rows are as it says."""
     told = record.statements()
-    rows = read_tracks(catalog.place, record, catalog.layout)
+    rows = read_tracks(catalog.backend, record, catalog.layout)
     return {key: told[key] for key, (_, wrong) in zip(record.keys, rows, strict=True) if not wrong}
 
 

@@ -146,7 +146,7 @@ class Record:
 
 
 def receipt_name(segment: str) -> str:
-    """Name of the receipt of a segment's commit in the store's place."""
+    """Name of the receipt of a segment's commit in the store."""
     return f"receipts/{segment}.json"
 
 

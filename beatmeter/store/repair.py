@@ -4,22 +4,18 @@ verifies."""
 from __future__ import annotations
 
 import contextlib
-import json
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from beatmeter.errors import BeatmeterError, StoreError, shown
+from beatmeter.errors import StoreError, shown
 from beatmeter.runtime.display import count
 from beatmeter.runtime.progress import SILENT, Reporter
-from beatmeter.schema import FeatureSpec
 from beatmeter.store.catalog import Catalog
 from beatmeter.store.commit import SegmentWriter
 from beatmeter.store.journal import Journal, RecordError, seal
-from beatmeter.store.layout import NewerFormatError, StoreLayout, read_spec
-from beatmeter.store.place import ABSENT, Place, UnreadableError
+from beatmeter.store.mending import Repair, clear, move_aside, repair_roots, set_aside, unsound
 from beatmeter.store.receipts import (
     Testimony,
     given_up,
@@ -30,8 +26,8 @@ from beatmeter.store.receipts import (
     weigh,
 )
 from beatmeter.store.record import Record, receipt_name
-from beatmeter.store.segment import Condition, disputed, embedded_record, examine, holds_json, read_tracks
-from beatmeter.store.store import Store, Where, place_of
+from beatmeter.store.segment import Condition, disputed, embedded_record, examine, read_tracks
+from beatmeter.store.store import Store, Where, backend_of
 
 _MADE_BY = {"made_by": "repair"}
 
@@ -57,38 +53,30 @@ class _Damaged:
 Damaged = dict[int, _Damaged]  # by number of the commit
 
 
-@dataclass
-class Repair:
-    """What was done, one line each, and the keys of tracks whose features are gone: extract them again."""
-
-    actions: list[str] = field(default_factory=list)
-    lost: list[str] = field(default_factory=list)
-
-
 def repair(where: Where, progress: Reporter = SILENT) -> Repair:
     """Make the store at `where` sound. Nothing is deleted: what is damaged is set aside or replaced, and `gc`
     removes it later. Raises StoreError when there is nothing to rebuild the store from, and UnreadableError,
     before any record is changed, when a file cannot be read: it may be as sound as ever."""
-    place, done = place_of(where), Repair()
-    if not place.exists("commits") and not place.exists("segments"):
+    backend, done = backend_of(where), Repair()
+    if not backend.exists("commits") and not backend.exists("segments"):
         raise StoreError(
-            f"there is no feature store in {shown(place.where)}",
+            f"there is no feature store in {shown(backend.where)}",
             "`beatmeter cache info` lists those there are.",
         )
-    with place.lock("repair"):
-        place.make("commits", "failures", "index", "receipts", "segments", "tmp")
-        _repair_roots(place, done)
-        store = Store.open(place)
-        catalog = Catalog(place, store.layout)
+    with backend.lock("repair"):
+        backend.make("commits", "failures", "index", "receipts", "segments", "tmp")
+        repair_roots(backend, done)
+        store = Store.open(backend)
+        catalog = Catalog(backend, store.layout)
         catalog.refresh(use_index=False)
-        failures = Journal(place, "failures")
-        unsound_failures = _unsound(failures)
+        failures = Journal(backend, "failures")
+        unsound_failures = unsound(failures)
         damaged, unreceipted = _damaged(store, catalog, progress)
         strays = _strays(store, catalog)
         gone = lost_commits(catalog)
         sources, elsewhere = _sources(store, catalog, damaged, strays), _elsewhere(catalog, damaged)
         for name in store.catalog.indexes():  # they may know records by numbers that will be used again
-            place.remove(f"index/{name}")
+            backend.remove(f"index/{name}")
         before = {
             key
             for number in catalog.faults()
@@ -106,29 +94,29 @@ def repair(where: Where, progress: Reporter = SILENT) -> Repair:
             lost_race = {key for key in broken.record.keys if elsewhere.get(key, number) != number}
             _rescue(store, catalog, broken.testimony, (broken.record.segment,), done, sources, lost_race)
         for record in unreceipted:
-            _clear(place, receipt_name(record.segment), done)
-            place.note(receipt_name(record.segment), seal(record.to_json()))
+            clear(backend, receipt_name(record.segment), done)
+            backend.note(receipt_name(record.segment), seal(record.to_json()))
             done.actions.append(f"wrote {receipt_name(record.segment)} again")
         forged = [number for number, broken in damaged.items() if broken.forged]
-        _set_aside(
-            place,
+        set_aside(
+            backend,
             catalog.journal,
             [*catalog.unsound, *forged],
             Record("", store.layout.fingerprint, provenance=_MADE_BY).to_json(),
             done,
         )
-        _set_aside(place, failures, unsound_failures, {"failed": [], "cleared": []}, done)
+        set_aside(backend, failures, unsound_failures, {"failed": [], "cleared": []}, done)
         doubtful = [damaged[number].record.segment for number in forged if not damaged[number].right_as_told]
         for segment in [*doubtful, *(commit.segment for commit in gone if not commit.there)]:
             for name in (f"segments/{segment}", receipt_name(segment)):
-                if place.exists(name):
-                    _move_aside(place, name, done)
-        honest = Catalog(place, store.layout)
+                if backend.exists(name):
+                    move_aside(backend, name, done)
+        honest = Catalog(backend, store.layout)
         honest.refresh(use_index=False)
         if forged:  # these may have named tracks of others
             before |= _adopt(store, honest, _strays(store, honest), done)
         before |= _give_back(store, honest, done)
-        after = Store.open(place)
+        after = Store.open(backend)
         done.lost = after.missing(sorted(before))
         after.catalog.save_index()
     return done
@@ -136,37 +124,6 @@ def repair(where: Where, progress: Reporter = SILENT) -> Repair:
 
 def _all_keys(catalog: Catalog) -> list[str]:
     return [k.decode("ascii") for k in catalog.state().columns.keys.tolist()]
-
-
-def _repair_roots(place: Place, done: Repair) -> None:
-    """The metadata of the groups: the store's own, if need be, from any segment that still tells which
-    features these are."""
-    try:
-        spec = Store.open(place).spec
-    except (NewerFormatError, UnreadableError):
-        raise
-    except StoreError as error:
-        found: dict[str, FeatureSpec] = {}
-        for name in place.list("segments"):
-            with contextlib.suppress(*ABSENT):
-                metadata = place.read(f"segments/{name}/zarr.json")
-                with contextlib.suppress(ValueError, RecursionError, BeatmeterError):
-                    told = read_spec(json.loads(metadata))
-                    found[told.fingerprint] = told
-        named = [
-            told for fingerprint, told in found.items() if place.where.rstrip("/").endswith(fingerprint[:16])
-        ] or list(found.values())
-        if len(named) != 1:
-            which = "no segment tells" if not named else "segments disagree on"
-            raise StoreError(
-                f"{error.what}; {which} which features these are", "Remove the folder and extract again."
-            ) from error
-        spec = named[0]
-    for name, content in StoreLayout(spec).group_metadata().items():
-        if not holds_json(place, name, content):
-            _clear(place, name, done)
-            place.replace(name, content)
-            done.actions.append(f"wrote {name} again")
 
 
 def _damaged(store: Store, catalog: Catalog, progress: Reporter) -> tuple[Damaged, list[Record]]:
@@ -179,10 +136,10 @@ def _damaged(store: Store, catalog: Catalog, progress: Reporter) -> tuple[Damage
     with progress.track("repairing", len(numbers), "segments") as tick:
         for number in numbers:
             record = catalog.read(number)
-            condition = examine(store.place, store.layout, record)
+            condition = examine(store.backend, store.layout, record)
             if not condition.sound:
                 found[number] = _judge(store, catalog, number, record, condition)
-            elif receipt_fault(store.place, store.layout, record):
+            elif receipt_fault(store.backend, store.layout, record):
                 unreceipted.append(record)
             tick(1)
     return found, unreceipted
@@ -204,7 +161,7 @@ def _judge(store: Store, catalog: Catalog, number: int, record: Record, conditio
         forged
         and not told.doubted
         and told.record is not record
-        and examine(store.place, store.layout, told.record).sound
+        and examine(store.backend, store.layout, told.record).sound
     )
     elsewhere = any(other.to_json() == told.record.to_json() for other in others)
     return _Damaged(told, frozenset(condition.tracks), forged, right, elsewhere)
@@ -215,7 +172,7 @@ def _witnesses(store: Store, segment: str, *known: Record) -> list[Record]:
     found = list(known)
     for read in (embedded_record, read_receipt):
         with contextlib.suppress(RecordError):
-            found.append(read(store.place, segment, store.layout))
+            found.append(read(store.backend, segment, store.layout))
     return found
 
 
@@ -240,7 +197,7 @@ def _strays(store: Store, catalog: Catalog) -> list[_Stray]:
         if witnesses := _witnesses(store, segment):
             told = weigh(catalog, witnesses)
             found.append(
-                _Stray(told, not told.doubted and examine(store.place, store.layout, told.record).sound)
+                _Stray(told, not told.doubted and examine(store.backend, store.layout, told.record).sound)
             )
     return found
 
@@ -256,7 +213,7 @@ def _sources(store: Store, catalog: Catalog, damaged: Damaged, strays: Sequence[
     return [
         record
         for record in others
-        if not wanted.isdisjoint(record.keys) and not disputed(store.place, store.layout, record)
+        if not wanted.isdisjoint(record.keys) and not disputed(store.backend, store.layout, record)
     ]
 
 
@@ -284,7 +241,7 @@ def _adopt(store: Store, catalog: Catalog, strays: Sequence[_Stray], done: Repai
         else:
             _rescue(store, catalog, stray.testimony, (), done)
             if stray.testimony.doubted:
-                _move_aside(store.place, f"segments/{record.segment}", done)
+                move_aside(store.backend, f"segments/{record.segment}", done)
     return keys
 
 
@@ -323,8 +280,8 @@ def _rescue(
     replaces it; not those that are read from `elsewhere`, where they lost to another commit."""
     record = told.record
     lost: dict[str, int] = {}
-    with SegmentWriter(store.place, store.layout) as writer:
-        for i, (stored, wrong) in enumerate(read_tracks(store.place, record, store.layout)):
+    with SegmentWriter(store.backend, store.layout) as writer:
+        for i, (stored, wrong) in enumerate(read_tracks(store.backend, record, store.layout)):
             if record.keys[i] in elsewhere:
                 continue
             if wrong or record.keys[i] in told.doubted:
@@ -368,42 +325,8 @@ def _sound_copies(
                     at for at, key in enumerate(source.keys) if key in missing and same(source, at) == wanted
                 ]
                 for at, (stored, wrong) in zip(
-                    which, read_tracks(store.place, source, store.layout, which), strict=True
+                    which, read_tracks(store.backend, source, store.layout, which), strict=True
                 ):
                     if not wrong:
                         del missing[source.keys[at]]
                         yield source, at, stored
-
-
-def _unsound(journal: Journal) -> list[int]:
-    found = []
-    for number in journal.numbers():
-        try:
-            journal.read(number)
-        except RecordError:
-            found.append(number)
-    return found
-
-
-def _set_aside(
-    place: Place, journal: Journal, numbers: Iterable[int], empty: dict[str, Any], done: Repair
-) -> None:
-    """Move damaged records out of their journal. Their numbers must not come again while somebody remembers
-    them."""
-    unsound = sorted(numbers)
-    if unsound and journal.numbers()[-1] == unsound[-1]:
-        journal.append(empty)
-    for number in unsound:
-        name = journal.path(number)
-        _move_aside(place, name, done)
-
-
-def _clear(place: Place, name: str, done: Repair) -> None:
-    """Make room for a file where there is something that is none."""
-    if place.wrong_with(name) not in ("", "is missing"):
-        _move_aside(place, name, done)
-
-
-def _move_aside(place: Place, name: str, done: Repair) -> None:
-    place.move(name, f"damaged/{name.replace('/', '-')}")
-    done.actions.append(f"set {name} aside")

@@ -12,9 +12,9 @@ from typing import BinaryIO
 import google_crc32c
 import numpy as np
 
+from beatmeter.store.backend import ABSENT, Backend, reading
 from beatmeter.store.journal import RecordError, seal, unseal
 from beatmeter.store.layout import ArrayLayout, StoreLayout, checksums, digest
-from beatmeter.store.place import ABSENT, Place, reading
 from beatmeter.store.record import Record
 
 
@@ -32,7 +32,7 @@ class Condition:
 
 
 def read_tracks(
-    place: Place, record: Record, layout: StoreLayout, which: Sequence[int] | None = None
+    backend: Backend, record: Record, layout: StoreLayout, which: Sequence[int] | None = None
 ) -> Iterator[tuple[dict[str, np.ndarray], str]]:
     """Per track of the record (default: all, in order): its stored rows by pooling and "", or what is wrong
     with it in place of rows. Raises UnreadableError when that cannot be known."""
@@ -40,7 +40,7 @@ def read_tracks(
         files: dict[str, BinaryIO | None] = {}
         for name, array in layout.arrays.items():
             try:
-                files[name] = stack.enter_context(place.open(f"segments/{record.segment}/{array.shard}"))
+                files[name] = stack.enter_context(backend.open(f"segments/{record.segment}/{array.shard}"))
             except ABSENT:
                 files[name] = None
         for i in range(len(record.keys)) if which is None else which:
@@ -48,7 +48,7 @@ def read_tracks(
             wrong = ""
             for name, array in layout.arrays.items():
                 extent = record.extents[name]
-                with reading(f"{place.where}/segments/{record.segment}/{array.shard}"):
+                with reading(f"{backend.where}/segments/{record.segment}/{array.shard}"):
                     rows = _read_rows(files[name], array, extent.first[i], extent.counts[i])
                 if isinstance(rows, str):
                     wrong = wrong or f"{name!r} rows {rows}"
@@ -70,7 +70,7 @@ def _read_rows(file: BinaryIO | None, layout: ArrayLayout, first: int, count: in
     return np.frombuffer(data, np.uint8).reshape(count, layout.stride)
 
 
-def compare(place: Place, layout: StoreLayout, record: Record) -> Condition:
+def compare(backend: Backend, layout: StoreLayout, record: Record) -> Condition:
     """Compare a segment with its record without reading its rows: metadata, lengths, indexes, and what the
     segment's own copy of the record says of each track. Raises UnreadableError."""
     condition = Condition()
@@ -81,16 +81,20 @@ def compare(place: Place, layout: StoreLayout, record: Record) -> Condition:
         for name, array in layout.arrays.items()
     }
     for file, content in expected.items():
-        if not holds_json(place, file, content):
-            condition.files[file] = place.wrong_with(file) or "differs from what was committed"
+        if not holds_json(backend, file, content):
+            condition.files[file] = backend.wrong_with(file) or "differs from what was committed"
     for name, array in layout.arrays.items():
         file, rows = f"{base}/{array.shard}", record.extents[name].rows
-        size = place.size(file)
+        size = backend.size(file)
         if size != array.size(rows):
-            found = f"has {size} bytes" if size is not None else place.wrong_with(file) or "was missing"
+            found = f"has {size} bytes" if size is not None else backend.wrong_with(file) or "was missing"
             condition.files[file] = f"{found}, its record says {array.size(rows)} bytes"
         else:
-            with contextlib.suppress(*ABSENT), reading(f"{place.where}/{file}"), place.open(file) as shard:
+            with (
+                contextlib.suppress(*ABSENT),
+                reading(f"{backend.where}/{file}"),
+                backend.open(file) as shard,
+            ):
                 shard.seek(rows * array.stride)
                 if shard.read() == array.index(rows):
                     continue
@@ -98,17 +102,17 @@ def compare(place: Place, layout: StoreLayout, record: Record) -> Condition:
                 "the shard's index is damaged: other Zarr readers would fail or read wrong rows"
             )
     condition.tracks |= dict.fromkeys(
-        disputed(place, layout, record),
+        disputed(backend, layout, record),
         "its record and the segment's own copy of it disagree about this track",
     )
     return condition
 
 
-def examine(place: Place, layout: StoreLayout, record: Record) -> Condition:
+def examine(backend: Backend, layout: StoreLayout, record: Record) -> Condition:
     """`compare`, and every checksum of the rows. Raises UnreadableError."""
-    condition = compare(place, layout, record)
+    condition = compare(backend, layout, record)
     totals = dict.fromkeys(layout.arrays, 0)
-    for key, (stored, wrong) in zip(record.keys, read_tracks(place, record, layout), strict=True):
+    for key, (stored, wrong) in zip(record.keys, read_tracks(backend, record, layout), strict=True):
         if wrong:
             condition.tracks.setdefault(key, wrong)
         for name, rows_stored in stored.items():
@@ -123,30 +127,30 @@ def examine(place: Place, layout: StoreLayout, record: Record) -> Condition:
     return condition
 
 
-def disputed(place: Place, layout: StoreLayout, record: Record) -> set[str]:
+def disputed(backend: Backend, layout: StoreLayout, record: Record) -> set[str]:
     """Tracks of which a record says something else than the copy that its segment carries. None when there is
     no copy that can be believed. Raises UnreadableError."""
     try:
-        own = embedded_record(place, record.segment, layout).statements()
+        own = embedded_record(backend, record.segment, layout).statements()
     except RecordError:
         return set()
     told = record.statements()
     return {key for key in told.keys() | own.keys() if told.get(key) != own.get(key)}
 
 
-def holds_json(place: Place, name: str, content: bytes) -> bool:
+def holds_json(backend: Backend, name: str, content: bytes) -> bool:
     """Whether a file holds the same JSON value as `content`. Raises UnreadableError."""
     with contextlib.suppress(*ABSENT, ValueError, RecursionError):
-        found = place.read(name)
+        found = backend.read(name)
         return bool(found == content or json.loads(found) == json.loads(content))
     return False
 
 
-def embedded_record(place: Place, segment: str, layout: StoreLayout) -> Record:
+def embedded_record(backend: Backend, segment: str, layout: StoreLayout) -> Record:
     """The record that a segment carries within itself. Raises RecordError when there is none that can be
     believed, and UnreadableError."""
     try:
-        attributes = json.loads(place.read(f"segments/{segment}/zarr.json"))["attributes"]
+        attributes = json.loads(backend.read(f"segments/{segment}/zarr.json"))["attributes"]
         record = Record.from_json(unseal(attributes["record"].encode("ascii")), layout)
     except RecordError:
         raise

@@ -1,4 +1,4 @@
-"""The feature store: features by track key, in a place that only its fingerprint names."""
+"""The feature store: features by track key, under a name that only its fingerprint decides."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any, TypeGuard
 
 from beatmeter.errors import BeatmeterError, StoreError, shown
 from beatmeter.schema import Features, FeatureSpec
+from beatmeter.store.backend import ABSENT, Backend, full, reading
 from beatmeter.store.catalog import Catalog
 from beatmeter.store.commit import TrackDraft, write_tracks
 from beatmeter.store.failures import Failure, Failures
@@ -21,11 +22,10 @@ from beatmeter.store.folder import Folder
 from beatmeter.store.index import Keys
 from beatmeter.store.journal import RecordError
 from beatmeter.store.layout import NewerFormatError, StoreLayout, read_spec
-from beatmeter.store.place import ABSENT, Place, full, reading
 from beatmeter.store.reader import Snapshot
 from beatmeter.store.record import Record
 
-Where = Path | str | Place
+Where = Path | str | Backend
 _FOLDERS = ("commits", "failures", "index", "receipts", "segments", "tmp")
 _INDEX_EVERY = 512  # commits without an index before one is saved
 
@@ -50,57 +50,57 @@ class Store:
     from.
     """
 
-    def __init__(self, place: Place, spec: FeatureSpec) -> None:
-        self.place, self.spec = place, spec
+    def __init__(self, backend: Backend, spec: FeatureSpec) -> None:
+        self.backend, self.spec = backend, spec
         self.layout = StoreLayout(spec)
-        self.catalog = Catalog(place, self.layout)
-        self._failures = Failures(place)
+        self.catalog = Catalog(backend, self.layout)
+        self._failures = Failures(backend)
 
     @property
     def where(self) -> str:
         """The folder or address of the store: opens it again."""
-        return self.place.where
+        return self.backend.where
 
     @property
     def path(self) -> Path:
         """The folder of the store. Raises StoreError when it lies in an object store."""
-        if not isinstance(self.place, Folder):
+        if not isinstance(self.backend, Folder):
             raise StoreError(f"{self.where} is no folder", "Use a store in a file system for this.")
-        return self.place.root
+        return self.backend.root
 
     @classmethod
     def create(cls, where: Where, spec: FeatureSpec) -> Store:
         """A store for `spec` at `where`, a folder or an address; an existing one of the same spec is
         opened."""
-        place = place_of(where)
+        backend = backend_of(where)
         layout = StoreLayout(spec)  # refuses before anything is written
-        if not place.exists("zarr.json"):
-            if place.exists() and not (place.exists("commits") or place.exists("segments")):
+        if not backend.exists("zarr.json"):
+            if backend.exists() and not (backend.exists("commits") or backend.exists("segments")):
                 raise StoreError(
-                    f"{shown(place.where)} exists and is not a feature store", "Choose another folder."
+                    f"{shown(backend.where)} exists and is not a feature store", "Choose another folder."
                 )
-            place.make(*_FOLDERS)
+            backend.make(*_FOLDERS)
             for name, content in reversed(
                 layout.group_metadata().items()
             ):  # the root last: with it the store exists
-                place.put_if_absent(name, content)
-        return cls.open(place, spec)
+                backend.put_if_absent(name, content)
+        return cls.open(backend, spec)
 
     @classmethod
     def open(cls, where: Where, spec: FeatureSpec | None = None) -> Store:
         """The store at `where`, a folder or an address. Raises StoreError when it is none or damaged,
         FingerprintError, naming the fields, when it does not hold `spec`."""
-        place = place_of(where)
-        root, repair = f"{shown(place.where)}/zarr.json", "Run `beatmeter cache repair` on this store."
+        backend = backend_of(where)
+        root, repair = f"{shown(backend.where)}/zarr.json", "Run `beatmeter cache repair` on this store."
         try:
-            metadata = place.read("zarr.json")
+            metadata = backend.read("zarr.json")
         except ABSENT as error:
             if not isinstance(error, FileNotFoundError):
-                raise StoreError(f"{root} {place.wrong_with('zarr.json')}", repair) from None
-            if place.exists("commits"):
+                raise StoreError(f"{root} {backend.wrong_with('zarr.json')}", repair) from None
+            if backend.exists("commits"):
                 raise StoreError(f"{root} is missing", repair) from None
             raise StoreError(
-                f"there is no feature store in {shown(place.where)}",
+                f"there is no feature store in {shown(backend.where)}",
                 "`beatmeter cache info` lists those there are.",
             ) from None
         try:
@@ -112,8 +112,8 @@ class Store:
         except (ValueError, RecursionError) as error:
             raise StoreError(f"{root} is damaged: {error}", repair) from error
         if spec is not None:
-            spec.require_same(found, shown(place.where))
-        return cls(place, found)
+            spec.require_same(found, shown(backend.where))
+        return cls(backend, found)
 
     @classmethod
     def for_spec(cls, cache: Path | str, spec: FeatureSpec, create: bool = True) -> Store:
@@ -126,7 +126,7 @@ class Store:
     def find_covering(cls, cache: Path | str, wanted: FeatureSpec) -> Store | None:
         """A store in a folder of stores that holds `wanted`: its own, or one with more poolings or layers; or
         None."""
-        own = place_of(_inside(cache, folder_name(wanted)))
+        own = backend_of(_inside(cache, folder_name(wanted)))
         if own.exists("zarr.json"):
             return cls.open(own, wanted)
         covering = [
@@ -149,7 +149,7 @@ class Store:
 
     def snapshot(self) -> Snapshot:
         """The store as it is now, to read from."""
-        return Snapshot(self.place, self.layout, self.catalog.state())
+        return Snapshot(self.backend, self.layout, self.catalog.state())
 
     def commit(
         self, items: Sequence[tuple[str, Features]], provenance: Mapping[str, Any] | None = None
@@ -168,7 +168,7 @@ class Store:
         if not todo:
             return Receipt("", 0, (), tuple(order))
         before = self.catalog.last
-        record = write_tracks(self.place, self.layout, todo, provenance)
+        record = write_tracks(self.backend, self.layout, todo, provenance)
         number, first = self._acknowledge(record, before)
         have |= first
         return Receipt(
@@ -181,7 +181,7 @@ class Store:
     def draft(self, key: str, samples: int) -> TrackDraft:
         """A track of `samples` samples to be written part by part, because its features are too large to
         hold; then `commit_draft`."""
-        return TrackDraft(self.place, self.layout, key, samples)
+        return TrackDraft(self.backend, self.layout, key, samples)
 
     def commit_draft(self, draft: TrackDraft, provenance: Mapping[str, Any] | None = None) -> Receipt:
         """Like `commit`, of a finished draft. The draft is used up."""
@@ -218,7 +218,7 @@ class Store:
     def _require_there(self, record: Record, number: int) -> None:
         """A writer as slow as the grace period may have lost its segment before the record was there."""
         try:
-            gone = self.place.size(f"segments/{record.segment}/zarr.json") is None
+            gone = self.backend.size(f"segments/{record.segment}/zarr.json") is None
         except StoreError as error:
             what = (
                 f"commit {number} stands in {shown(self.where)}, but whether its segment does could not be "
@@ -235,10 +235,10 @@ class Store:
         """Free what a commit took when the disk was too full for its record. Only if no record can name it:
         one that appeared in spite of the error, or that of a repair, which takes in such segments. Else it
         stays, as garbage."""
-        with contextlib.suppress(StoreError), self.place.lock("taking back a commit"):
+        with contextlib.suppress(StoreError), self.backend.lock("taking back a commit"):
             since = [number for number in self.catalog.journal.numbers() if number > before]
             if all(self.catalog.read(number).segment != record.segment for number in since):
-                self.place.remove(f"segments/{record.segment}")
+                self.backend.remove(f"segments/{record.segment}")
 
     def failures(self) -> dict[str, Failure]:
         """Files that could not be used and have no features since, by track key."""
@@ -270,9 +270,9 @@ def around(store: str) -> str:
     return store.rstrip("/").rpartition("/")[0] if is_address(store) else str(Path(store).parent)
 
 
-def place_of(where: Where) -> Place:
+def backend_of(where: Where) -> Backend:
     """A folder, or for an address (`s3://bucket/caches/name`) a prefix in an object store."""
-    if isinstance(where, Place):
+    if isinstance(where, Backend):
         return where
     if is_address(where):
         from beatmeter.store.bucket import Bucket  # needs a library that not everybody has
@@ -286,14 +286,14 @@ def is_address(where: Where) -> TypeGuard[str]:
     return isinstance(where, str) and "://" in where
 
 
-def stores_in(where: Where) -> list[Place]:
-    """The stores in a folder or under an address, or the place itself if it is one, damaged ones too."""
-    if not isinstance(where, Place) and not is_address(where):
+def stores_in(where: Where) -> list[Backend]:
+    """The stores in a folder or under an address, or that itself if it is a store; damaged ones too."""
+    if not isinstance(where, Backend) and not is_address(where):
         return [Folder(path) for path in store_folders(where)]
-    place = place_of(where)
-    if place.exists("commits") or place.exists("segments"):
-        return [place]
-    inside = [place_of(f"{place.where.rstrip('/')}/{name}") for name in sorted(place.list(""))]
+    backend = backend_of(where)
+    if backend.exists("commits") or backend.exists("segments"):
+        return [backend]
+    inside = [backend_of(f"{backend.where.rstrip('/')}/{name}") for name in sorted(backend.list(""))]
     return [p for p in inside if p.exists("commits") or p.exists("segments")]
 
 
@@ -327,10 +327,10 @@ def _may_be_store(path: Path) -> bool:
 
 
 def list_stores(where: Path | str) -> Iterator[Store | StoreError]:
-    """The stores in a folder or under an address, or the place itself; for those that cannot be opened, the
+    """The stores in a folder or under an address, or that itself; for those that cannot be opened, the
     error."""
-    for place in stores_in(where):
+    for backend in stores_in(where):
         try:
-            yield Store.open(place)
+            yield Store.open(backend)
         except StoreError as error:
             yield error

@@ -10,13 +10,13 @@ from typing import Literal
 from beatmeter.errors import StoreError
 from beatmeter.runtime.display import count
 from beatmeter.runtime.progress import SILENT, Reporter
+from beatmeter.store.backend import Backend, UnreadableError
 from beatmeter.store.catalog import Catalog, Commit, State
 from beatmeter.store.journal import Journal, RecordError
-from beatmeter.store.place import Place, UnreadableError
 from beatmeter.store.receipts import given_up, impostors, lost_commits, orphans, receipt_fault, receipts
 from beatmeter.store.record import receipt_name
 from beatmeter.store.segment import compare, examine, holds_json
-from beatmeter.store.store import Store, Where, place_of
+from beatmeter.store.store import Store, Where, backend_of
 
 REPAIR = "`beatmeter cache repair`: keeps what is sound, gives up what is not; then extract again"
 COLLECT = "`beatmeter cache gc` removes it once it is old enough"
@@ -65,16 +65,16 @@ class Report:
 def verify(where: Where, full: bool = False, progress: Reporter = SILENT) -> Report:
     """Check the store at `where`, reading only. Without `full` the rows of features are not read, only what
     describes them. `progress` hears of segments."""
-    place = place_of(where)
+    backend = backend_of(where)
     try:
-        return _verify(place, full, progress)
+        return _verify(backend, full, progress)
     except StoreError as error:  # what there is to check cannot be known
-        return Report(place.where, full, 0, 0, (_fault(".", error),))
+        return Report(backend.where, full, 0, 0, (_fault(".", error),))
 
 
-def _verify(place: Place, full: bool, progress: Reporter) -> Report:
+def _verify(backend: Backend, full: bool, progress: Reporter) -> Report:
     try:
-        store = Store.open(place)
+        store = Store.open(backend)
     except UnreadableError:
         raise
     except StoreError as error:
@@ -84,8 +84,8 @@ def _verify(place: Place, full: bool, progress: Reporter) -> Report:
             error.what,
             "`beatmeter cache repair` rebuilds it from a segment, if it was made by this version",
         )
-        return Report(place.where, full, 0, 0, (fault,))
-    catalog = Catalog(store.place, store.layout)
+        return Report(backend.where, full, 0, 0, (fault,))
+    catalog = Catalog(store.backend, store.layout)
     catalog.refresh(use_index=False)  # an index may hide a record that was damaged since
     state = catalog.state()
     faults = [_commit_fault(catalog, number, text) for number, text in catalog.faults().items()]
@@ -93,18 +93,18 @@ def _verify(place: Place, full: bool, progress: Reporter) -> Report:
         Fault(
             "error",
             name,
-            place.wrong_with(name) or "differs from what it was: other Zarr readers may fail",
+            backend.wrong_with(name) or "differs from what it was: other Zarr readers may fail",
             REPAIR,
         )
         for name, content in store.layout.group_metadata().items()
-        if not holds_json(store.place, name, content)
+        if not holds_json(store.backend, name, content)
     ]
     faults += _bystanders(store, catalog)
     segments = {number: commit for number, commit in state.commits.items() if commit.segment}
     faults += _examined(store, catalog, segments, full, progress)
     if full:
         faults += _given_up(catalog, state)
-    return Report(place.where, full, len(state.columns), len(segments), tuple(faults))
+    return Report(backend.where, full, len(state.columns), len(segments), tuple(faults))
 
 
 def _fault(file: str, error: StoreError) -> Fault:
@@ -129,8 +129,8 @@ def _examined_segment(store: Store, catalog: Catalog, number: int, name: str, fu
     faults = []
     try:
         record = catalog.read(number)
-        condition = (examine if full else compare)(store.place, store.layout, record)
-        if full and (text := receipt_fault(store.place, store.layout, record)):
+        condition = (examine if full else compare)(store.backend, store.layout, record)
+        if full and (text := receipt_fault(store.backend, store.layout, record)):
             faults.append(
                 Fault(
                     "garbage",
@@ -169,17 +169,17 @@ def _commit_fault(catalog: Catalog, number: int, text: str) -> Fault:
 
 
 def _bystanders(store: Store, catalog: Catalog) -> list[Fault]:
-    """Everything in the place that is not a commit that counts."""
+    """Everything in the store that is not a commit that counts."""
     faults = []
     for look in (_segments, _leftovers, _indexes, _journals):
         try:
-            faults += look(store.place, catalog)
+            faults += look(store.backend, catalog)
         except StoreError as error:
             faults.append(_fault(".", error))
     return faults
 
 
-def _segments(place: Place, catalog: Catalog) -> list[Fault]:
+def _segments(backend: Backend, catalog: Catalog) -> list[Fault]:
     faults = []
     lost = lost_commits(catalog)
     for commit in lost:
@@ -212,22 +212,23 @@ def _segments(place: Place, catalog: Catalog) -> list[Fault]:
     known = told | {commit.segment for commit in catalog.commits.values()} | set(stray)
     text = "of a segment that is gone, whose tracks are in others"
     return faults + [
-        Fault("garbage", receipt_name(segment), text, COLLECT) for segment in sorted(receipts(place) - known)
+        Fault("garbage", receipt_name(segment), text, COLLECT)
+        for segment in sorted(receipts(backend) - known)
     ]
 
 
-def _leftovers(place: Place, catalog: Catalog) -> list[Fault]:
+def _leftovers(backend: Backend, catalog: Catalog) -> list[Fault]:
     faults = [
         Fault("garbage", f"tmp/{name}", "work in progress, or left by a writer that died", COLLECT)
-        for name in sorted(place.list("tmp"))
+        for name in sorted(backend.list("tmp"))
     ]
     return faults + [
         Fault("garbage", f"damaged/{name}", "set aside by a repair", COLLECT)
-        for name in sorted(place.list("damaged"))
+        for name in sorted(backend.list("damaged"))
     ]
 
 
-def _indexes(place: Place, catalog: Catalog) -> list[Fault]:
+def _indexes(backend: Backend, catalog: Catalog) -> list[Fault]:
     faults = []
     for name in catalog.indexes():
         try:
@@ -241,9 +242,9 @@ def _indexes(place: Place, catalog: Catalog) -> list[Fault]:
     return faults
 
 
-def _journals(place: Place, catalog: Catalog) -> list[Fault]:
+def _journals(backend: Backend, catalog: Catalog) -> list[Fault]:
     faults = []
-    failures = Journal(place, "failures")
+    failures = Journal(backend, "failures")
     for number in failures.numbers():
         try:
             failures.read(number)

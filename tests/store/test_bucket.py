@@ -27,11 +27,11 @@ from beatmeter.cli.cache import cache
 from beatmeter.errors import StoreError
 from beatmeter.schema import PoolingSpec
 from beatmeter.store import Store, list_stores
+from beatmeter.store.backend import UnreadableError
 from beatmeter.store.compact import compact
 from beatmeter.store.gc import collect
-from beatmeter.store.place import UnreadableError
 from beatmeter.store.repair import repair
-from beatmeter.store.store import place_of
+from beatmeter.store.store import backend_of
 from beatmeter.store.verify import verify
 
 pytest.importorskip("obstore", reason="object stores need obstore: pip install 'beatmeter[cloud]'")
@@ -195,7 +195,7 @@ def test_an_answer_that_got_lost(store: Store, objects: objectserver.Objects) ->
     objects.lose_answers = 1
     receipt = store.commit(samples.tracks(store.spec, [10, 11]))
     assert receipt.added == (samples.key(10), samples.key(11))
-    assert len(store.place.list("commits")) == 4
+    assert len(store.backend.list("commits")) == 4
     require_right(store, {*range(6), 10, 11})
 
 
@@ -299,7 +299,7 @@ def test_compaction_and_garbage(store: Store) -> None:
     assert verify(store.where, full=True).faults == ()
     with pytest.raises(StoreError, match="open the store again"):
         before.read(samples.key(1))
-    place = place_of(store.where)
+    place = backend_of(store.where)
     with (
         place.lock("a test"),
         pytest.raises(StoreError, match=r'maintained by .*"doing": "a test".*remove the object'),
@@ -317,11 +317,11 @@ def test_a_lock_whose_holder_cannot_be_read_is_not_entered(
 ) -> None:
     objects.forbidden.add(("GET", "/lock"))
     objects.held[lock_name(store)] = (b"another", time.time())
-    with pytest.raises(StoreError, match=r"failed at s3://.*/lock"), store.place.lock("a test"):
+    with pytest.raises(StoreError, match=r"failed at s3://.*/lock"), store.backend.lock("a test"):
         pytest.fail("two hold it")
     objects.forbidden.clear()
     assert objects.held[lock_name(store)][0] == b"another"
-    with pytest.raises(StoreError, match="maintained by another"), store.place.lock("a test"):
+    with pytest.raises(StoreError, match="maintained by another"), store.backend.lock("a test"):
         pytest.fail("two hold it")
 
 
@@ -342,16 +342,16 @@ def test_a_lock_whose_holder_has_just_finished_is_asked_for_again(
 
     objects.before = meddle
     if times > 1:
-        with pytest.raises(StoreError, match="one process after the other"), store.place.lock("a test"):
+        with pytest.raises(StoreError, match="one process after the other"), store.backend.lock("a test"):
             pytest.fail("it was never held")
         return
-    with store.place.lock("a test"):
+    with store.backend.lock("a test"):
         assert b'"a test"' in objects.held[lock_name(store)][0]
     assert lock_name(store) not in objects.held
 
 
 def test_only_the_own_lock_is_removed(store: Store, objects: objectserver.Objects) -> None:
-    with store.place.lock("a test"):
+    with store.backend.lock("a test"):
         objects.held[lock_name(store)] = (b"another, after ours was removed by hand", time.time())
     assert lock_name(store) in objects.held
 

@@ -91,7 +91,7 @@ def test_a_folder_that_a_repair_makes_is_flushed(
     store.record_failure("k", "a.wav", "silent")
     (store.path / "failures/00000001.json").write_bytes(b"")
     happened.clear()
-    store.place.move("failures/00000001.json", "damaged/failures-00000001.json")
+    store.backend.move("failures/00000001.json", "damaged/failures-00000001.json")
     flushed = [
         Path(path).relative_to(tmp_path).as_posix() for operation, path, _ in happened if operation == "fsync"
     ]

@@ -378,7 +378,7 @@ def test_disk_full(store: Store) -> None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         assert readable(store.path) == set(range(6))
         assert verify(store.path, full=True).sound
-        assert store.place.list("tmp") == []
+        assert store.backend.list("tmp") == []
     assert len(store.commit(samples.tracks(store.spec, range(10, 20))).added) == 10
     assert readable(store.path) == {*range(6), *range(10, 20)}
 
@@ -422,16 +422,16 @@ def test_a_segment_that_somebody_may_have_seen_stays(
 ) -> None:
     with contextlib.ExitStack() as stack:
         if seen_by == "maintenance":
-            stack.enter_context(store.place.lock("a test"))
+            stack.enter_context(store.backend.lock("a test"))
             no_room_for(monkeypatch, "write_synced")
         else:
             no_room_for(monkeypatch, "sync_folder")
         if seen_by == "a record that cannot be read":
-            monkeypatch.setattr(store.catalog, "read", Journal(store.place, "nowhere").read)
+            monkeypatch.setattr(store.catalog, "read", Journal(store.backend, "nowhere").read)
         with pytest.raises(StoreError, match="No space left"):
             store.commit(samples.tracks(store.spec, [10]))
     monkeypatch.undo()
-    assert len(store.place.list("segments")) == 3 + 1 + 1  # and zarr.json
+    assert len(store.backend.list("segments")) == 3 + 1 + 1  # and zarr.json
     assert readable(store.path) == {*range(6), *([10] if seen_by != "maintenance" else [])}
     assert repair(store.path).lost == []
     assert readable(store.path) == {*range(6), 10}
@@ -451,8 +451,8 @@ def test_disk_full_at_the_record(store: Store, monkeypatch: pytest.MonkeyPatch) 
             match=r"writing failed at .*commits/00000004.json: No space left on device.*free space",
         ):
             store.commit(samples.tracks(store.spec, range(10, 20)))
-    assert len(store.place.list("segments")) == 1 + 3
-    assert store.place.list("tmp") == []
+    assert len(store.backend.list("segments")) == 1 + 3
+    assert store.backend.list("tmp") == []
     assert readable(store.path) == set(range(6))
     assert verify(store.path, full=True).faults == ()
     assert len(store.commit(samples.tracks(store.spec, range(10, 20))).added) == 10
@@ -508,7 +508,7 @@ def test_read_only_folder(store: Store) -> None:
 def test_clocks_that_disagree(store: Store) -> None:
     """Order is by number, ages by the file system's clock: a machine that lives in 1970 or in 2100 changes
     nothing."""
-    now = store.place.now()
+    now = store.backend.now()
     for number, shift in ((1, 1e9), (2, -1e9)):
         for path in (store.path / f"commits/{number:08d}.json", shard(store, number).parent):
             os.utime(path, (now + shift, now + shift))
@@ -534,7 +534,7 @@ def test_damage_in_compaction_stops_it(store: Store) -> None:
 
 def test_only_one_maintains_at_a_time(store: Store) -> None:
     with (
-        store.place.lock("a test"),
+        store.backend.lock("a test"),
         pytest.raises(StoreError, match=r'being maintained by .*"doing": "a test".*Wait'),
     ):
         compact(Store.open(store.path))

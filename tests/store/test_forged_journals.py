@@ -161,7 +161,7 @@ def test_what_was_never_acknowledged_is_no_damage(store: Store) -> None:
     """A writer that died before its record, beside the gaps that a collection leaves."""
     compact(Store.open(store.path))
     collect(Store.open(store.path), 0.0)
-    dead = write_tracks(store.place, store.layout, tracks(store, 30), None)
+    dead = write_tracks(store.backend, store.layout, tracks(store, 30), None)
     assert [(fault.level, fault.file) for fault in verify(store.path).faults] == [
         ("garbage", f"segments/{dead.segment}")
     ]

@@ -24,6 +24,7 @@ import beatmeter.store.store
 from beatmeter.errors import StoreError
 from beatmeter.schema import PoolingSpec
 from beatmeter.store import Store, folder
+from beatmeter.store.backend import UnreadableError
 from beatmeter.store.catalog import Catalog
 from beatmeter.store.commit import write_tracks
 from beatmeter.store.compact import compact
@@ -31,7 +32,6 @@ from beatmeter.store.folder import Folder
 from beatmeter.store.gc import collect
 from beatmeter.store.index import Columns, Keys
 from beatmeter.store.journal import Journal
-from beatmeter.store.place import UnreadableError
 from beatmeter.store.repair import repair
 from beatmeter.store.verify import verify
 
@@ -233,8 +233,8 @@ def test_a_segment_that_is_acknowledged_while_it_is_collected_is_put_back(
 ) -> None:
     """A writer slower than the grace period links its record after garbage collection has taken the segment
     away."""
-    record = write_tracks(store.place, store.layout, samples.tracks(store.spec, [70]), None)
-    dead = write_tracks(store.place, store.layout, samples.tracks(store.spec, [71]), None)
+    record = write_tracks(store.backend, store.layout, samples.tracks(store.spec, [70]), None)
+    dead = write_tracks(store.backend, store.layout, samples.tracks(store.spec, [71]), None)
     move = Folder.move
 
     def meanwhile(self: Folder, name: str, to: str) -> None:
@@ -244,7 +244,7 @@ def test_a_segment_that_is_acknowledged_while_it_is_collected_is_put_back(
 
     monkeypatch.setattr(Folder, "move", meanwhile)
     assert [garbage.file for garbage in collect(Store.open(store.path), 0.0)] == [f"segments/{dead.segment}"]
-    assert store.place.list("tmp") == []
+    assert store.backend.list("tmp") == []
     assert numbers(store.path) == {*range(12), 70}
     assert verify(store.path, full=True).faults == ()
 
@@ -253,7 +253,7 @@ def test_a_segment_that_is_acknowledged_while_it_is_collected_is_put_back(
 def test_a_collection_that_cannot_look_again_takes_nothing_away(
     store: Store, monkeypatch: pytest.MonkeyPatch, death: type[BaseException]
 ) -> None:
-    record = write_tracks(store.place, store.layout, samples.tracks(store.spec, [70]), None)
+    record = write_tracks(store.backend, store.layout, samples.tracks(store.spec, [70]), None)
     move = Folder.move
 
     def meanwhile(self: Folder, name: str, to: str) -> None:
@@ -270,7 +270,7 @@ def test_a_collection_that_cannot_look_again_takes_nothing_away(
         collect(Store.open(store.path), 0.0)
     monkeypatch.undo()
     assert numbers(store.path) == {*range(12), 70}
-    store.place.move(
+    store.backend.move(
         f"segments/{record.segment}", f"tmp/{record.segment}"
     )  # as one leaves it that was killed
     assert collect(Store.open(store.path), 0.0) == []
@@ -316,15 +316,15 @@ def test_compaction_of_compactions(store: Store) -> None:
     for n in range(20, 24):
         compact(Store.open(store.path))
         store.commit(samples.tracks(store.spec, [n]))
-        fresh = Catalog(store.place, store.layout)
+        fresh = Catalog(store.backend, store.layout)
         fresh.refresh(use_index=False)
         np.testing.assert_array_equal(
             fresh.state().columns.number, Store.open(store.path).catalog.state().columns.number
         )
-    assert len(store.place.list("commits")) == 6 + 4 + 4
+    assert len(store.backend.list("commits")) == 6 + 4 + 4
     collect(store, 0.0)
     assert numbers(store.path) == {*range(12), *range(20, 24)}
-    assert len(store.place.list("commits")) == 2
+    assert len(store.backend.list("commits")) == 2
     assert store.snapshot().id != before
 
 
@@ -414,10 +414,10 @@ def test_file_systems_with_manners_of_their_own(
     monkeypatch.setattr(os, "link", refuse if kind == "no hard links" else repeat)
     assert store.commit(samples.tracks(store.spec, [20])).number == 7
     if kind == "no hard links":
-        assert not store.place.put_if_absent("commits/00000007.json", b"x")
+        assert not store.backend.put_if_absent("commits/00000007.json", b"x")
     monkeypatch.undo()
     assert numbers(store.path) == {*range(12), 20}
-    assert len(store.place.list("commits")) == 7
+    assert len(store.backend.list("commits")) == 7
     assert verify(store.path, full=True).faults == ()
 
 
@@ -500,7 +500,7 @@ def test_maintenance_of_a_full_disk(store: Store, monkeypatch: pytest.MonkeyPatc
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "pwrite", full)
-    with store.place.lock("a test"), pytest.raises(StoreError, match="maintained by another process"):
+    with store.backend.lock("a test"), pytest.raises(StoreError, match="maintained by another process"):
         compact(Store.open(store.path))
 
 
@@ -574,7 +574,7 @@ def test_segments_without_a_record_do_not_slow_opening_for_good(
 ) -> None:
     store.catalog.save_index()
     write_tracks(
-        store.place, store.layout, samples.tracks(store.spec, [70]), None
+        store.backend, store.layout, samples.tracks(store.spec, [70]), None
     )  # a writer that died before it was acknowledged
     assert records_read(store.path, monkeypatch) == 6
     store.catalog.save_index()  # by a handle that was open all the time

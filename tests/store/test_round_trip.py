@@ -246,8 +246,8 @@ def test_values_that_do_not_fit_are_refused_by_name(tmp_path: Path, value: float
         store.commit([("good", good), ("bad", bad)])
     assert set(refused.value.tracks) == {"bad"}
     assert list(store.keys()) == []
-    assert store.place.list("tmp") == []
-    assert store.place.list("segments") == ["zarr.json"]
+    assert store.backend.list("tmp") == []
+    assert store.backend.list("segments") == ["zarr.json"]
 
 
 def test_rows_that_do_not_follow_from_the_length_are_refused(tmp_path: Path) -> None:

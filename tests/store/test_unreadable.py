@@ -17,7 +17,7 @@ import store_samples as samples
 
 from beatmeter.errors import StoreError
 from beatmeter.store import Store
-from beatmeter.store.place import UnreadableError
+from beatmeter.store.backend import UnreadableError
 from beatmeter.store.repair import repair
 from beatmeter.store.verify import verify
 

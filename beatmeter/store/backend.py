@@ -1,7 +1,7 @@
-"""Where a store lies: what the write protocol asks of a place, and nothing more.
+"""Storage backends: what the write protocol asks of the folder or bucket that holds a store, no more.
 
 Publish a finished segment, put a file if its name is free, list, read, remove, read ranges of files that
-never change. `Folder` is a place in a file system, `Bucket` one in an object store.
+never change. `Folder` is the backend for file systems, `Bucket` the one for object stores.
 """
 
 from __future__ import annotations
@@ -44,9 +44,8 @@ def reading(where: object) -> Iterator[None]:
             )
         else:
             hint = (
-                "Check the disk or the network, then run the same command again. If it stays so, put back a "
-                "copy of this file, "
-                "or move it out of the store and run `beatmeter cache repair`."
+                "Check the disk or the connection, then run the same command again. If it stays so, put back "
+                "a copy of this file, or move it out of the store and run `beatmeter cache repair`."
             )
         raise UnreadableError(f"{shown(where)} cannot be read: {error.strerror or error}", hint) from error
 
@@ -96,14 +95,14 @@ class Ranges(ABC):
         """
 
 
-class Place(ABC):
-    """A store's place. Names are relative to it, with `/`; what returns has happened for good."""
+class Backend(ABC):
+    """Where one store lies. Names are relative to its root, with `/`; what returns has happened for good."""
 
     where: str  # for messages, and to open the store again
 
     @abstractmethod
     def make(self, *names: str) -> None:
-        """Prepare the place and these folders in it; existing ones are kept."""
+        """Make the root and these folders in it; existing ones are kept."""
 
     @abstractmethod
     def exists(self, name: str = "") -> bool:
@@ -185,11 +184,11 @@ class Place(ABC):
 
     @abstractmethod
     def age(self, name: str, now: float) -> float:
-        """Seconds since the newest change of a file or folder, by the place's clock; 0 when it went away."""
+        """Seconds since the newest change of a file or folder, by the backend's clock; 0 when it is gone."""
 
     @abstractmethod
     def now(self) -> float:
-        """The place's own clock, which is what ages are measured with: clocks of machines that share it may
+        """The backend's own clock, which is what ages are measured with: clocks of machines that share it may
         differ."""
 
     @abstractmethod
