@@ -34,7 +34,7 @@ from beatmeter.runtime.cores import wait_passively
 
 __version__ = "0.1.0"
 _LATER = {
-    "Answer": "beatmeter.serving.predictor",
+    "Answer": "beatmeter.serving.answer",
     "BeatmeterError": "beatmeter.errors",
     "MeterFeatures": "beatmeter.serving.meter_features",
     "Predictor": "beatmeter.serving.predictor",

@@ -19,7 +19,8 @@ from beatmeter.audio.decode import load
 from beatmeter.datasets.synthetic import SynthPlan, synthesise
 from beatmeter.evaluation.timeline import windows
 from beatmeter.serving.models import SHIPPED
-from beatmeter.serving.predictor import Predictor, hear
+from beatmeter.serving.predictor import Predictor
+from beatmeter.serving.scoring import hear
 
 SECONDS = 90.0
 ROUNDS = 3

@@ -17,7 +17,9 @@ import torch
 from harness import Bench
 from plain_lora import PlainLora
 
-from beatmeter.learning.loop import Model, optimiser_for, train_epoch
+from beatmeter.learning.loop import train_epoch
+from beatmeter.learning.model import Model
+from beatmeter.learning.optimiser import optimiser_for
 from beatmeter.learning.sources import Streamed, open_source
 from beatmeter.runtime.config import change
 from beatmeter.runtime.device import choose_device

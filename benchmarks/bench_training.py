@@ -21,7 +21,8 @@ from harness import Bench, Fact
 
 from beatmeter.evaluation.runs import RunFolder
 from beatmeter.experiments.sweep import fit_many
-from beatmeter.learning.loop import Model, Run
+from beatmeter.learning.loop import Run
+from beatmeter.learning.model import Model
 from beatmeter.runtime.config import change
 from beatmeter.schema import Track
 from beatmeter.settings import RunConfig

@@ -12,7 +12,9 @@ import torch
 from beatmeter.errors import ConfigError
 from beatmeter.evaluation.records import read_records
 from beatmeter.learning import checkpoints
-from beatmeter.learning.loop import Model, optimiser_for, train_epoch
+from beatmeter.learning.loop import train_epoch
+from beatmeter.learning.model import Model
+from beatmeter.learning.optimiser import optimiser_for
 from beatmeter.learning.training import Prepared, evaluate_run, prepare, run
 from beatmeter.runtime.config import change
 from beatmeter.runtime.progress import SILENT

@@ -18,17 +18,20 @@ import click
 from beatmeter import __version__
 from beatmeter.cli.ablate import ablate
 from beatmeter.cli.cache import cache
+from beatmeter.cli.calibrate import calibrate
+from beatmeter.cli.compare import compare, gate
 from beatmeter.cli.config import config
 from beatmeter.cli.data import data
 from beatmeter.cli.demo import demo
+from beatmeter.cli.ensemble import ensemble
 from beatmeter.cli.extract import extract
 from beatmeter.cli.help import show_help
-from beatmeter.cli.lab import calibrate, compare, ensemble, gate, report
 from beatmeter.cli.models import models
 from beatmeter.cli.options import colourful
 from beatmeter.cli.predict import predict
 from beatmeter.cli.pretrain import pretrain
 from beatmeter.cli.probe import probe
+from beatmeter.cli.report import report
 from beatmeter.cli.robustness import robustness
 from beatmeter.cli.similarity import embed, search, similarity
 from beatmeter.cli.structure import structure

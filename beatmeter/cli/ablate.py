@@ -125,7 +125,7 @@ def ablate(
         raise SystemExit(130) from None
     missing = {failure.cell: failure.reason for failure in done.failures}
     features = dict.fromkeys(
-        FeatureService(some[0].config.features, place).describe() for some in systems.values()
+        FeatureService(cells[0].config.features, place).describe() for cells in systems.values()
     )
     found = conclude(chosen, done.runs, split, "; ".join(features), missing)
     text = _write(found, out)

@@ -150,13 +150,13 @@ def rekordbox(dataset: str, out: Path, sections: str) -> None:
     Exit status: 0 the file is written, 2 no track has annotations.
     """
     from beatmeter.datasets import open_dataset
-    from beatmeter.datasets.annotations import Places, find_annotations
+    from beatmeter.datasets.annotations import Folders, find_annotations
     from beatmeter.datasets.dj import render_rekordbox
     from beatmeter.runtime.atomic import write_text
     from beatmeter.settings import METERS, DataConfig
 
     opened = open_dataset(dataset, DataConfig(), METERS, labelled=False)
-    found = find_annotations(opened.tracks, Places(sections=sections))
+    found = find_annotations(opened.tracks, Folders(sections=sections))
     if not found:
         hint = "docs/annotations.md says where they are looked for."
         raise DataError(f"no track of {shown(dataset)} has annotations", hint)
@@ -189,7 +189,7 @@ def audit(dataset: str, out: Path, top: int, sections: str, seed: int) -> None:
     import io
 
     from beatmeter.datasets import open_dataset
-    from beatmeter.datasets.annotations import Places, find_annotations
+    from beatmeter.datasets.annotations import Folders, find_annotations
     from beatmeter.experiments.audit.events import out_of_fold, rank_events
     from beatmeter.experiments.audit.suspects import require_cleanlab
     from beatmeter.runtime.atomic import write_text
@@ -197,7 +197,7 @@ def audit(dataset: str, out: Path, top: int, sections: str, seed: int) -> None:
 
     require_cleanlab()
     opened = open_dataset(dataset, DataConfig(), METERS, labelled=False)
-    found = find_annotations(opened.tracks, Places(sections=sections))
+    found = find_annotations(opened.tracks, Folders(sections=sections))
     grids = {id: a.grid for id, a in found.items() if a.grid is not None and len(a.grid)}
     tracks = [track for track in opened.tracks if track.id in grids]
     if not tracks:

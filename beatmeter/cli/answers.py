@@ -52,11 +52,11 @@ class Lines:
     def answer(self, name: str, answer: Answer) -> str:
         """One answer; with scores, a second line of them."""
         how = f"{sureness(answer)} ({max(answer.scores):.2f})" if answer.meter is not None else ""
-        said = f"{fill(words(answer), self.words)}  {how}".rstrip()
+        answered = f"{fill(words(answer), self.words)}  {how}".rstrip()
         text = (
-            f"{cut(name, self.name)}\n  {said}"
+            f"{cut(name, self.name)}\n  {answered}"
             if self.narrow
-            else f"{fill(cut(name, self.name), self.name)}  {said}"
+            else f"{fill(cut(name, self.name), self.name)}  {answered}"
         )
         if not self.scores:
             return text

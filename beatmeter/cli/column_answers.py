@@ -41,7 +41,7 @@ def printer(
         if form == "json":
             click.echo(answers.json_line(path, answer))
         elif form == "csv":
-            click.echo(_row([name, ";".join(answer.said), f"{answer.seconds:.3f}", *numbers, ""]))
+            click.echo(_row([name, ";".join(answer.predicted), f"{answer.seconds:.3f}", *numbers, ""]))
         elif people:
             click.echo(f"{fill(cut(name, room), room)}  {answer.words}")
         else:
@@ -49,7 +49,7 @@ def printer(
                 "\t".join(
                     [
                         name,
-                        ";".join(answer.said) or "-",
+                        ";".join(answer.predicted) or "-",
                         *(f"{c}={n}" for c, n in zip(outputs, numbers, strict=True)),
                     ]
                 )
@@ -62,8 +62,8 @@ def printer(
 
 def legend(kind: str, outputs: Sequence[str]) -> str:
     """What the words mean, and how to get more."""
-    said = {"multiclass": "one of", "multilabel": "labels above 0.5 of", "value": "values of"}[kind]
-    return f"{said} {', '.join(outputs)}.   --csv, --json for all numbers"
+    kinds = {"multiclass": "one of", "multilabel": "labels above 0.5 of", "value": "values of"}[kind]
+    return f"{kinds} {', '.join(outputs)}.   --csv, --json for all numbers"
 
 
 def _row(cells: Sequence[str]) -> str:

@@ -109,19 +109,19 @@ def probe(
         stores[name] = Store.open(Path(where)).snapshot()
     snapshot = store.snapshot()
     keys, unreadable = audio_keys(tracks, features.parent, jobs)
-    there = [
+    known = [
         t for t in tracks if t.id in keys and all(keys[t.id] in s.keys for s in (snapshot, *stores.values()))
     ]
-    if not there:
+    if not known:
         raise DataError(
             f"none of the {len(tracks)} tracks of {opened.name} has features in {features}",
             "Extract them first.",
         )
-    if left := len(tracks) - len(there):
+    if left := len(tracks) - len(known):
         unread = f", {len(unreadable)} of them unreadable" if unreadable else ""
         echo(f"left out: {left} tracks without features{unread}")
-    ids, of = [t.id for t in there], [keys[t.id] for t in there]
-    subject = subject_of(there, list(dict.fromkeys([*units, *columns])), units)
+    ids, of = [t.id for t in known], [keys[t.id] for t in known]
+    subject = subject_of(known, list(dict.fromkeys([*units, *columns])), units)
     layers = layers_of(snapshot, of, pooling)
     beaten = {}
     for table in tables:

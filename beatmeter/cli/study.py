@@ -116,13 +116,13 @@ def study(
     place = choose_device(device)
     try:
         done = execute(cells, out, place, OWN, jobs or 0, echo, TERMINAL)
-        runs = {name: some for name, some in done.runs.items() if some}
+        runs = {name: folders for name, folders in done.runs.items() if folders}
         if not runs:
             raise ConfigError(
                 "no system came to its end", "The reasons are above; run the same command again to go on."
             )
         for path, other in zip(others, elsewhere, strict=True):
-            predict_elsewhere([run for some in runs.values() for run in some], path, other, place, echo)
+            predict_elsewhere([run for folders in runs.values() for run in folders], path, other, place, echo)
         first = plan.baseline if plan.baseline in runs else next(iter(runs))
         baselines = run_baselines(runs[first][0], own, elsewhere, base.task.meters, out, jobs or 1, TERMINAL)
     except KeyboardInterrupt:

@@ -182,7 +182,7 @@ def train(
 
     if resume is not None:
         folder = RunFolder.open(resume)
-        out, config = resume, folder.placed(moved, cache)
+        out, config = resume, folder.resolved(moved, cache)
         folder.require_data(config, f"beatmeter train --resume {resume} --data DIR")
         folder.say_cache(config, echo)
     assert out is not None

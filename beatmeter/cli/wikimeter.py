@@ -96,12 +96,12 @@ def wikimeter(
         raise SystemExit(130) from None
     for song, reason in outcome.without.items():
         click.echo(f"not there: {song}: {reason}")
-    there = (
+    summary = (
         f"{count(len(outcome.made), 'work')} made, {len(outcome.kept)} kept, {len(outcome.without)} not there"
     )
     click.echo(
-        f"{Path(out) / 'wikimeter.tab'}: {there}; {count(outcome.segments, 'segment')}; every refusal is in "
-        f"{Path(out) / 'rejected.csv'}"
+        f"{Path(out) / 'wikimeter.tab'}: {summary}; {count(outcome.segments, 'segment')}; every refusal is "
+        f"in {Path(out) / 'rejected.csv'}"
     )
     raise SystemExit(0 if not outcome.without else 1 if outcome.made or outcome.kept else 2)
 

@@ -12,7 +12,7 @@ import hashlib
 import io
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from beatmeter.errors import DataError, SchemaError, nearest
+from beatmeter.evaluation.lines import Columns, Lines, items_of_lines, numbers, of_split
 from beatmeter.runtime.artifacts import read_bytes, read_json, to_json
 from beatmeter.runtime.atomic import write_text
 from beatmeter.runtime.paths import StrPath, as_path
@@ -30,7 +31,6 @@ LARGEST = 8 << 30  # bytes of a file
 SCORE, TARGET = "score_", "target_"
 PLAIN = ("id", "group", "source", "split", "start", "end", "primary")
 DESCRIBED = "docs/predictions.md describes the columns."
-Lines = list[tuple[int, list[str]]]  # line number and cells
 
 
 def sidecar(path: StrPath) -> Path:
@@ -171,10 +171,10 @@ def file_of(where: StrPath, split: str | None = None) -> tuple[Path, str | None]
     wanted = split or "test"
     path = where / "predictions" / f"{wanted}.csv"
     if not path.exists():
-        there = sorted(p.stem for p in (where / "predictions").glob("*.csv"))
+        splits = sorted(p.stem for p in (where / "predictions").glob("*.csv"))
         known = (
-            f"It has predictions for: {', '.join(there)}."
-            if there
+            f"It has predictions for: {', '.join(splits)}."
+            if splits
             else "A run folder holds predictions/<split>.csv; or name a predictions file."
         )
         raise DataError(f"{where} has no predictions for the split {wanted!r}", known)
@@ -207,16 +207,6 @@ def _read_sidecar(path: Path, digest: str) -> dict[str, Any]:
             f"Delete {beside} to read the CSV as it is, or restore the CSV.",
         )
     return about
-
-
-class Columns:
-    """Where each column is: `at[name]`, and the classes in the order of their score columns."""
-
-    def __init__(self, at: dict[str, int], classes: tuple[str, ...]) -> None:
-        self.at, self.classes = at, classes
-
-    def cell(self, cells: Sequence[str], name: str) -> str:
-        return cells[self.at[name]] if name in self.at else ""
 
 
 def _columns(path: Path, header: list[str]) -> Columns:
@@ -266,66 +256,6 @@ def _columns(path: Path, header: list[str]) -> Columns:
             f"{', '.join(header)}. {DESCRIBED}",
         )
     return Columns({name: i for i, name in enumerate(header) if name in known}, classes)
-
-
-def of_split(
-    path: Path, columns: Columns, lines: Lines, split: str | None, about: Mapping[str, Any]
-) -> tuple[Lines, str]:
-    """The lines of a split, and its name."""
-    splits = sorted({columns.cell(cells, "split") for _, cells in lines})
-    if split is not None:
-        kept = [(at, cells) for at, cells in lines if columns.cell(cells, "split") in ("", split)]
-        if lines and not kept:
-            raise DataError(
-                f"{path} has no items of the split {split!r}", f"It has: {', '.join(map(repr, splits))}."
-            )
-        return kept, split
-    if len(splits) > 1:
-        raise DataError(
-            f"{path} holds several splits: {', '.join(map(repr, splits))}",
-            "Say which one, or keep each in its own file.",
-        )
-    return lines, splits[0] if splits else str(about.get("split", ""))
-
-
-def items_of_lines(
-    path: Path, columns: Columns, lines: Lines, split: str, about: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The fields of `Items`."""
-    times = numbers(
-        path,
-        columns,
-        lines,
-        ["start", "end"],
-        (0.0, math.inf),
-        "Times are seconds; leave both empty for a whole track.",
-        empty=math.nan,
-    )
-    ids = [columns.cell(cells, "id") for _, cells in lines]
-    seen: dict[tuple[str, str, str], int] = {}
-    for (line, cells), id, (start, end) in zip(lines, ids, times.tolist(), strict=True):
-        if not id:
-            raise DataError(f"{path}:{line}: the id is empty")
-        if math.isnan(start) != math.isnan(end) or end <= start:
-            raise DataError(
-                f"{path}:{line}: start and end of {id!r} must both be empty, or end must follow start"
-            )
-        key = (id, columns.cell(cells, "start"), columns.cell(cells, "end"))
-        if seen.setdefault(key, line) != line:
-            raise DataError(
-                f"{path}:{line}: {id!r} stands on line {seen[key]} already",
-                "Ids are unique; windows of one track differ in start and end.",
-            )
-    return {
-        "ids": tuple(ids),
-        "groups": tuple(
-            columns.cell(cells, "group") or id for (_, cells), id in zip(lines, ids, strict=True)
-        ),
-        "sources": tuple(columns.cell(cells, "source") for _, cells in lines),
-        "split": split,
-        "times": times,
-        "meta": about.get("meta", {}),
-    }
 
 
 def _build(
@@ -397,33 +327,3 @@ def _labels(
                 )
             primary[i] = best[0]
     return primary, targets
-
-
-def numbers(
-    path: Path,
-    columns: Columns,
-    lines: Lines,
-    names: list[str],
-    span: tuple[float, float],
-    hint: str,
-    empty: float | None = None,
-) -> Float[np.ndarray, "item column"]:
-    """The cells of the columns `names` as float64; an absent column or empty cell gives `empty`, or an error
-    without one."""
-    values = np.empty((len(lines), len(names)))
-    for j, name in enumerate(names):
-        for i, (line, cells) in enumerate(lines):
-            text = columns.cell(cells, name).strip()
-            if not text and empty is not None:
-                values[i, j] = empty
-                continue
-            try:
-                value = float(text)
-            except ValueError:
-                value = math.nan
-            if not span[0] <= value <= span[1] or math.isinf(value):
-                raise DataError(
-                    f"{path}:{line}: {name} = {text!r} is not a number in [{span[0]:g}, {span[1]:g}]", hint
-                )
-            values[i, j] = value
-    return values

@@ -16,17 +16,14 @@ import numpy as np
 
 from beatmeter.errors import DataError, SchemaError
 from beatmeter.evaluation.embeddings_file import holds_embeddings, read_embeddings, write_embeddings
+from beatmeter.evaluation.lines import Columns, items_of_lines, numbers, of_split
 from beatmeter.evaluation.marks_file import read_curves, read_marks, write_curves, write_marks
 from beatmeter.evaluation.predictions import (
     DESCRIBED,
     PLAIN,
     TARGET,
-    Columns,
     cell_text,
     file_of,
-    items_of_lines,
-    numbers,
-    of_split,
     read_lines,
     read_predictions,
     write_predictions,

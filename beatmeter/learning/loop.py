@@ -1,8 +1,8 @@
 """The training loop: any task, any source, one process or several. A resumed run continues bit for bit.
 
 Randomness is seeded anew for each epoch from (seed, epoch), so an interrupted run needs no generator states:
-weights, optimiser moments and the epoch number are all there is to go on from. What chance does to a track
-depends on its place in the optimiser's step, not on the batches and processes that share the step.
+weights, optimiser moments and the epoch number are all there is to go on from. What is drawn for a track
+depends on its position in the optimiser's step, not on the batches and processes that share the step.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -21,113 +20,24 @@ from torch import Tensor, nn
 
 from beatmeter.errors import RunError
 from beatmeter.evaluation.runs import RunFolder
-from beatmeter.features.poolings.sequences import of_times, real_rows, row_centres
+from beatmeter.features.poolings.sequences import of_times, real_rows
 from beatmeter.learning import checkpoints
 from beatmeter.learning.gradients import joint_step, separable_step
 from beatmeter.learning.history import History
 from beatmeter.learning.lag_shift import draw_shifts, shifted
-from beatmeter.learning.restoring import HEADER, head_tensors, part, require_fit
-from beatmeter.learning.sources import Batch, Source, in_order
-from beatmeter.learning.standardiser import Standardiser, moments_of, standardiser_of
+from beatmeter.learning.model import Model
+from beatmeter.learning.optimiser import optimiser_for, schedule
+from beatmeter.learning.restoring import HEADER
+from beatmeter.learning.sources import Batch, in_order
+from beatmeter.learning.standardiser import moments_of, standardiser_of
 from beatmeter.runtime.artifacts import named
-from beatmeter.runtime.distributed import ALONE, Ranks
 from beatmeter.runtime.progress import SILENT, Reporter
-from beatmeter.schema import Items, Track
+from beatmeter.schema import Track
 from beatmeter.settings import RunConfig
 from beatmeter.tasks import FrameOutputs, State, Task, Truth, chosen_by
-from beatmeter.tasks.heads import draw_from, layer_weights, mix_parameters, own_parameters
+from beatmeter.tasks.heads import draw_from, layer_weights
 
 Report = Callable[[str], None]
-
-
-@dataclass
-class Model:
-    """What is trained: the source's encoder and the task's head; what the task found in the train split; by
-    which processes."""
-
-    task: Task
-    state: State
-    source: Source
-    head: nn.Module
-    ranks: Ranks = ALONE
-
-    @property
-    def device(self) -> torch.device:
-        return next(self.head.parameters()).device
-
-    def outputs(
-        self, tracks: Sequence[Track], size: int, progress: Callable[[int], object] = lambda n: None
-    ) -> np.ndarray | FrameOutputs:
-        """Outputs (track, name), or of frames, without gradients, in evaluation mode; processes share the
-        work."""
-        if self.task.output.resolution == "frame":
-            return self._frame_outputs(tracks, size, progress)
-        found = torch.zeros((len(tracks), len(self.task.output.names)), device=self.device)
-        self.head.eval()
-        self.source.encoder.eval()
-        with torch.inference_mode():
-            for batch in self.source.batches(
-                tracks, in_order(len(tracks), size)[self.ranks.index :: self.ranks.count]
-            ):
-                found[torch.from_numpy(batch.index)] = self.head(self.source.features(batch)).float()
-                progress(len(batch.index))
-        self.ranks.add([found])
-        result: np.ndarray = found.cpu().numpy()
-        if not np.isfinite(result).all():
-            raise _not_finite(tracks[int((~np.isfinite(result).all(axis=1)).argmax())], self.device)
-        return result
-
-    def _frame_outputs(
-        self, tracks: Sequence[Track], size: int, progress: Callable[[int], object]
-    ) -> FrameOutputs:
-        own: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-        self.head.eval()
-        self.source.encoder.eval()
-        with torch.inference_mode():
-            for batch in self.source.batches(
-                tracks, in_order(len(tracks), size)[self.ranks.index :: self.ranks.count]
-            ):
-                features = self.source.features(batch)
-                values = self.head(features).float().cpu().numpy()
-                centres = row_centres(features, self.task.clock)
-                for i, row, times in zip(batch.index, values, centres, strict=True):
-                    own[int(i)] = row[: len(times)], times
-                progress(len(batch.index))
-        every = {i: pair for process in self.ranks.gather(own) for i, pair in process.items()}
-        for i, track in enumerate(tracks):
-            if not np.isfinite(every[i][0]).all():
-                raise _not_finite(track, self.device)
-        return FrameOutputs(*(tuple(every[i][k] for i in range(len(tracks))) for k in range(2)))
-
-    def predict(
-        self, tracks: Sequence[Track], split: str, size: int, meta: dict[str, Any] | None = None
-    ) -> Items:
-        """Predictions of one split."""
-        return self.task.decode(self.outputs(tracks, size), tracks, split, meta)
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Everything that training changed, and the standardiser."""
-        head = {f"head.{name}": value for name, value in self.head.state_dict().items()}
-        adapter = {f"adapter.{name}": value for name, value in self.source.adapter_state().items()}
-        return head | adapter | self.source.standardiser.tensors()
-
-    def load(self, tensors: Mapping[str, Tensor], where: Path, partly: bool = False) -> None:
-        """Put back what `tensors` gave, from the checkpoint `where`; `partly` leaves the adapter as it is
-        where they hold none. Raises RunError, naming `where`, for tensors of another model."""
-        head, adapter = head_tensors(tensors), part(tensors, "adapter.")
-        require_fit(self.head, head, where)
-        self.head.load_state_dict(head)
-        self.source.standardise(Standardiser.from_tensors(tensors))
-        if adapter or not partly:
-            with named(where):
-                self.source.load_adapter_state(adapter)
-
-
-def _not_finite(track: Track, device: torch.device) -> RunError:
-    return RunError(
-        f"the model gives values that are not finite, first for track {track.id} (on {device})",
-        "Use --set features.dtype=float32.",
-    )
 
 
 @dataclass
@@ -163,25 +73,6 @@ def fit_standardisation(model: Model, train: Sequence[Track], size: int) -> None
     for moment in moments.values():
         moment.exchange(model.ranks.gather)
     model.source.standardise(standardiser_of(moments))
-
-
-def optimiser_for(model: Model, config: RunConfig) -> torch.optim.AdamW:
-    """AdamW with one group each for the head, the layer mix (own rate, no decay) and what the source
-    trains."""
-    t = config.training
-    mix = mix_parameters(model.head)
-    groups = [
-        {
-            "params": own_parameters(model.head),
-            "name": "head",
-            "lr": t.head_lr,
-            "weight_decay": t.weight_decay,
-        },
-        {"params": mix, "name": "mix", "lr": t.mix_lr, "weight_decay": 0.0},
-        *({"lr": t.adapter_lr, "weight_decay": t.weight_decay, **g} for g in model.source.parameter_groups()),
-    ]
-    groups = [g | {"base_lr": g["lr"]} for g in groups if g["params"]]
-    return torch.optim.AdamW(groups, fused=model.device.type in ("cpu", "cuda"))
 
 
 def fit(
@@ -343,14 +234,6 @@ def optimiser_steps(task: Task, train: Sequence[Track], config: RunConfig, epoch
     """Positions of the tracks of every optimiser step of an epoch."""
     rng = np.random.default_rng((config.seed, epoch))
     return task.sampler(train, rng, config.training.batch * config.training.accumulation)
-
-
-def schedule(progress: float, warmup: float) -> float:
-    """Share of the peak learning rate after this share of all steps: a linear rise, then half a cosine to
-    zero."""
-    if progress < warmup:
-        return max(progress, 1e-3) / warmup
-    return 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
 
 
 def validate(model: Model, val: Sequence[Track], size: int) -> dict[str, Any]:

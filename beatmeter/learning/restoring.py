@@ -62,7 +62,7 @@ def restore(run: Path) -> Restored:
     """The best epoch of the run folder `run`. Raises RunError or ConfigError, naming the file, for parts that
     are missing, damaged or do not belong together."""
     folder = RunFolder.open(run)
-    config = folder.placed()
+    config = folder.resolved()
     with named(folder.config_file):
         task = open_task(config)
     tensors, about = checkpoints.read(folder.best, HEADER)

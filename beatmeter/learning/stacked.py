@@ -26,15 +26,9 @@ from beatmeter.errors import RunError
 from beatmeter.learning import checkpoints
 from beatmeter.learning.history import History
 from beatmeter.learning.lag_shift import draw_shifts, shifted
-from beatmeter.learning.loop import (
-    Model,
-    Run,
-    fit_standardisation,
-    head_seed,
-    judge,
-    optimiser_steps,
-    schedule,
-)
+from beatmeter.learning.loop import Run, fit_standardisation, head_seed, judge, optimiser_steps
+from beatmeter.learning.model import Model
+from beatmeter.learning.optimiser import schedule
 from beatmeter.learning.sources import Source, in_order
 from beatmeter.runtime.progress import Tick, untold
 from beatmeter.schema import Track
@@ -145,7 +139,10 @@ class Stack:
         for name in self.poolings:
             weights = parameters[f"mix.{name}.logits"].softmax(dim=-1)
             mixed[name] = torch.cat(
-                [weighted_sum(weights[which], some[name].float()).transpose(0, 1) for which, some in features]
+                [
+                    weighted_sum(weights[which], values[name].float()).transpose(0, 1)
+                    for which, values in features
+                ]
             )
         own = {f"head.{name}": value for name, value in parameters.items()}
         found: Tensor = vmap(lambda p, x: functional_call(self.frame, p, (x,)), randomness="error")(
@@ -361,4 +358,4 @@ def _runs_of_tasks(members: Sequence[Run]) -> list[tuple[Model, list[int]]]:
     rows: dict[Any, list[int]] = {}
     for i, member in enumerate(members):
         rows.setdefault(member.config.task, []).append(i)
-    return [(members[some[0]].model, some) for some in rows.values()]
+    return [(members[same[0]].model, same) for same in rows.values()]

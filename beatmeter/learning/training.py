@@ -22,7 +22,8 @@ from beatmeter.evaluation.records import read_records, write_records
 from beatmeter.evaluation.report import Assessment, Evaluation, text_of
 from beatmeter.evaluation.runs import RunFolder, provenance
 from beatmeter.features.service import FeatureService
-from beatmeter.learning.loop import Model, Run, fit
+from beatmeter.learning.loop import Run, fit
+from beatmeter.learning.model import Model
 from beatmeter.learning.restoring import restore
 from beatmeter.learning.sources import Source, open_source
 from beatmeter.learning.trackers import Trackers, require_trackers, results, wanted
@@ -31,8 +32,8 @@ from beatmeter.runtime.artifacts import named
 from beatmeter.runtime.config import change
 from beatmeter.runtime.display import count
 from beatmeter.runtime.distributed import ALONE, Ranks
+from beatmeter.runtime.locations import Locations
 from beatmeter.runtime.paths import StrPath, as_names, as_path, as_paths
-from beatmeter.runtime.places import Places
 from beatmeter.runtime.progress import SILENT, Reporter
 from beatmeter.schema import SPLITS, Curves, FeatureSpec, Items, Track
 from beatmeter.settings import RunConfig
@@ -203,7 +204,7 @@ def evaluate_run(
     as `test`. A `dataset` that is the run's own by its hash, moved perhaps, is taken as that: its training
     tracks test nothing.
 
-    `cache` takes the place of the run's own. `corrections` are files of corrected labels, after those of the
+    `cache` replaces the run's own. `corrections` are files of corrected labels, after those of the
     run. What is written then is named `corrected-`, so that the evaluation under the run's own labels stays
     beside it.
     """
@@ -215,7 +216,7 @@ def evaluate_run(
     dataset = None if dataset is None else str(as_path(dataset))
     folder, config = (
         saved.folder,
-        saved.folder.placed(dataset, None if cache is None else str(as_path(cache))),
+        saved.folder.resolved(dataset, None if cache is None else str(as_path(cache))),
     )
     if dataset is not None and _is_own(folder, config, saved.task):
         report(f"{dataset} is the data set of this run: its own splits are used")
@@ -310,7 +311,7 @@ def _about(config: RunConfig, ready: Prepared, folder: RunFolder) -> dict[str, A
     atomic.write_text(folder.excluded_file, rows.getvalue())
     before = folder.about()
     about: dict[str, Any] = {
-        "places": before.get("places") or Places.now(folder.path).to_json(),
+        "places": before.get("places") or Locations.now(folder.path).to_json(),
         "spec": ready.source.spec.to_json(),
         "fingerprint": ready.source.spec.fingerprint,
         "data": {

@@ -15,7 +15,7 @@ from beatmeter.serving.answer import Answer, Scored
 from beatmeter.serving.judge import Judge
 from beatmeter.tasks import Task
 
-SAID = 0.5  # a label is said above this
+POSITIVE = 0.5  # a label is predicted above this
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,12 @@ class ColumnAnswer(Answer):
     units: tuple[str, ...] = ()
 
     @property
-    def said(self) -> tuple[str, ...]:
+    def predicted(self) -> tuple[str, ...]:
         """The class, or the labels above 0.5; nothing for values."""
         if self.kind == "multiclass":
             return (self.classes[self.order[0]],)
         return (
-            tuple(self.classes[i] for i in self.order if self.scores[i] > SAID)
+            tuple(self.classes[i] for i in self.order if self.scores[i] > POSITIVE)
             if self.kind == "multilabel"
             else ()
         )
@@ -44,9 +44,9 @@ class ColumnAnswer(Answer):
             parts = zip(self.classes, self.scores, self.units, strict=True)
             return ", ".join(f"{name} {value:.4g} {unit}".rstrip() for name, value, unit in parts)
         if self.kind == "multiclass":
-            return f"{self.said[0]} ({self.scores.max():.2f})"
+            return f"{self.predicted[0]} ({self.scores.max():.2f})"
         return (
-            ", ".join(f"{name} ({self.scores[self.classes.index(name)]:.2f})" for name in self.said)
+            ", ".join(f"{name} ({self.scores[self.classes.index(name)]:.2f})" for name in self.predicted)
             or "none of the labels"
         )
 
@@ -57,8 +57,8 @@ class ColumnAnswer(Answer):
         if self.kind == "value":
             return {"values": numbers, "units": dict(zip(self.classes, self.units, strict=True)), **seconds}
         if self.kind == "multiclass":
-            return {"answer": self.said[0], "scores": numbers, **seconds}
-        return {"labels": list(self.said), "scores": numbers, **seconds}
+            return {"answer": self.predicted[0], "scores": numbers, **seconds}
+        return {"labels": list(self.predicted), "scores": numbers, **seconds}
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class RecordAnswer(ColumnAnswer):
     record: Items | None = None
 
     @property
-    def said(self) -> tuple[str, ...]:
+    def predicted(self) -> tuple[str, ...]:
         return ()
 
     @property

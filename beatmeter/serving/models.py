@@ -53,18 +53,18 @@ class EnsembleFolder:
 
     def runs(self) -> dict[str, Path]:
         """The folder of every member, by name."""
-        places = self._members()["runs"]
-        missing = [name for name in self.ensemble().members if name not in places]
+        runs = self._members()["runs"]
+        missing = [name for name in self.ensemble().members if name not in runs]
         if missing:
             raise RunError(
                 f"{self.path / 'members.json'} does not say where the member {missing[0]!r} lies", AGAIN
             )
-        return {name: self.path / place for name, place in places.items()}
+        return {name: self.path / run for name, run in runs.items()}
 
     def write_members(self, runs: Mapping[str, Path], calibrated: bool) -> None:
         """Remember where the members are, seen from here, so that both can be moved together."""
-        places = {name: os.path.relpath(run.resolve(), self.path.resolve()) for name, run in runs.items()}
-        write_json(self.path / "members.json", {"runs": places, "calibrated": calibrated})
+        paths = {name: os.path.relpath(run.resolve(), self.path.resolve()) for name, run in runs.items()}
+        write_json(self.path / "members.json", {"runs": paths, "calibrated": calibrated})
 
     def _members(self) -> dict[str, Any]:
         file = self.path / "members.json"
@@ -191,7 +191,7 @@ def pack(runs: StrPath | Iterable[StrPath], out: StrPath) -> dict[str, Any]:
         folder = EnsembleFolder(run)
         if folder.exists():
             EnsembleFolder(out / name).write_members(
-                {m: out / place.resolve().name for m, place in folder.runs().items()}, folder.calibrated
+                {m: out / run.resolve().name for m, run in folder.runs().items()}, folder.calibrated
             )
     if not index["models"]:
         raise RunError(
@@ -241,9 +241,9 @@ def _require_packable(name: str, run: Path, runs: Sequence[Path], out: Path) -> 
             f"{out / name} is more than a packed model: it holds {strangers[0]}", "Choose another --out."
         )
     folder = EnsembleFolder(run)
-    there = [r.resolve() for r in runs]
+    packed = [r.resolve() for r in runs]
     away = (
-        [member for member, place in folder.runs().items() if place.resolve() not in there]
+        [member for member, run in folder.runs().items() if run.resolve() not in packed]
         if folder.exists()
         else []
     )

@@ -1,4 +1,4 @@
-"""Answers for audio files and arrays by a trained run of either regime, or by several joined."""
+"""Answers for audio files and arrays by a trained model: whole tracks, and windows that slide over them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import itertools
 import math
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Protocol, cast
 
 import numpy as np
 import torch
@@ -20,210 +19,17 @@ from beatmeter.errors import AudioError, BeatmeterError, RunError
 from beatmeter.evaluation.calibration import Calibration
 from beatmeter.evaluation.runs import RunFolder
 from beatmeter.evaluation.timeline import HOP, WINDOW, windows
-from beatmeter.features.backbones.adapters import load_merged
-from beatmeter.features.backbones.hubert import share_front_ends
-from beatmeter.features.listening import TrackListener, WindowListener, listening_together
-from beatmeter.features.pooling import Encoder
-from beatmeter.features.poolings.sequences import row_centres
-from beatmeter.features.service import FeatureService
-from beatmeter.learning.restoring import restore
-from beatmeter.learning.sources import TrackEncoder
-from beatmeter.runtime.artifacts import named
+from beatmeter.features.listening import WindowListener
 from beatmeter.runtime.lanes import in_lanes, lanes_for
 from beatmeter.runtime.paths import StrPath, as_paths
-from beatmeter.schema import Items, Track, ValuePredictions, as_classes
-from beatmeter.serving.answer import Answer, Scored
+from beatmeter.serving.answer import Answer
 from beatmeter.serving.column_answer import ColumnJudge, judge_of
-from beatmeter.serving.evidence import evidence_of
 from beatmeter.serving.judge import Judge
 from beatmeter.serving.models import EnsembleFolder, find_model
-from beatmeter.tasks import FrameOutputs
-from beatmeter.tasks.heads import Head
-from beatmeter.tasks.structure.frames import FrameTask
+from beatmeter.serving.scoring import EnsembleScorer, RunScorer, Scorer, WholeTrack, listening_groups
 
 BLOCK = 30.0  # seconds of a file that are read at a time
 Seconds = Callable[[float], object]
-
-
-class Scorer(Protocol):
-    """Anything that gives audio a score per class: one run, or several joined."""
-
-    classes: tuple[str, ...]
-    sample_rate: int
-    about: str
-
-    @property
-    def members(self) -> Mapping[str, RunScorer]:
-        """The runs that hear, by name."""
-        ...
-
-    def hear(self, wave: Float[np.ndarray, " sample"]) -> Scored:
-        """Probability per class of mono audio at `sample_rate`, before calibration, and the evidence for a
-        meter."""
-        ...
-
-    def join(self, members: Mapping[str, Scored]) -> Scored:
-        """What the members say of the same audio as one."""
-        ...
-
-
-class RunScorer:
-    """The best epoch of one run: backbone, adapter and head."""
-
-    def __init__(self, run: Path, device: torch.device) -> None:
-        saved = restore(run)
-        config, spec, task = saved.config, saved.spec, saved.task
-        if isinstance(task, FrameTask):
-            what = f"{run} is a model of the task {config.task.name}, which gives curves over time"
-            raise RunError(what, f"Use `beatmeter structure song.mp3 --model {run}`.")
-        service = FeatureService(config.features, device)
-        service.spec.only([p.name for p in spec.poolings]).require_agreement(spec, f"the run {run}")
-        self.head = saved.head(device)
-        with named(saved.folder.best):
-            load_merged(service.backbone, config.adapter, saved.adapter)
-        self.task, self.standardise = task, saved.standardiser
-        self._lags = [p.name for p in spec.poolings if p.kind == "lag"]
-        self.encoder = TrackEncoder(service.backbone, spec, device).eval()
-        self.classes, self.sample_rate, self.about = (
-            self.task.output.names,
-            spec.chunk.sample_rate,
-            service.describe(),
-        )
-
-    @property
-    def members(self) -> Mapping[str, RunScorer]:
-        return {"": self}
-
-    def join(self, members: Mapping[str, Scored]) -> Scored:
-        return members[""]
-
-    def hear(self, wave: Float[np.ndarray, " sample"]) -> Scored:
-        return hear(self, wave)
-
-    def score(self, features: Mapping[str, torch.Tensor]) -> Scored:
-        """What the head makes of the features of one track, (1, layer, *axes) by pooling."""
-        return self.score_each(features)[0]
-
-    def score_each(self, features: Mapping[str, torch.Tensor]) -> list[Scored]:
-        """The same for several tracks or windows, (item, layer, *axes) by pooling."""
-        with torch.inference_mode():
-            standardised = self.standardise(features)
-            if self.task.output.resolution == "frame":
-                return self._score_frames(standardised)
-            hidden = cast(Head, self.head).hidden(standardised)
-            outputs = cast(Head, self.head).output(hidden).double().cpu().numpy()
-            evidence = evidence_of(features, self._lags, hidden).double().cpu().numpy()
-        said = self.task.decode(outputs, unnamed(len(outputs)))
-        numbers = said.values if isinstance(said, ValuePredictions) else as_classes(said).scores
-        return [Scored(s, e) for s, e in zip(numbers, evidence, strict=True)]
-
-    def _score_frames(self, features: Mapping[str, torch.Tensor]) -> list[Scored]:
-        values, found = self.head(features).double().cpu().numpy(), list[Scored]()
-        for row, times in zip(values, row_centres(features, self.task.clock), strict=True):
-            said = self.task.decode(FrameOutputs((row[: len(times)],), (times,)), unnamed(1))
-            record = self.task.answers(said)
-            found.append(Scored(summary(record, self.classes), np.zeros(0), record))
-        return found
-
-
-def unnamed(n: int) -> list[Track]:
-    """Stand-ins for so many tracks of which nothing is known but how they sound."""
-    return [Track(str(i), Path(str(i))) for i in range(n)]
-
-
-def summary(record: Items, names: Sequence[str]) -> Float[np.ndarray, " name"]:
-    """(name,) what a record of one piece of audio says in one number each: the mean of the values."""
-    if isinstance(record, ValuePredictions) and len(record):
-        found: np.ndarray = record.values.mean(axis=0)
-        return found
-    return np.full(len(names), np.nan)
-
-
-class EnsembleScorer:
-    """Runs joined by `beatmeter ensemble`; each is calibrated first if it was when the weights were
-    fitted."""
-
-    def __init__(self, folder: EnsembleFolder, device: torch.device) -> None:
-        self.ensemble, runs = folder.ensemble(), folder.runs()
-        used = self.ensemble.used
-        self._members = {name: RunScorer(runs[name], device) for name in used}
-        share_front_ends([member.encoder.encode.backbone for member in self._members.values()])
-        self.calibrations = (
-            {name: Calibration.load(RunFolder(runs[name]).calibration) for name in used}
-            if folder.calibrated
-            else {}
-        )
-        first = next(iter(self.members.values()))
-        self.classes, self.sample_rate = first.classes, first.sample_rate
-        self.about = f"an ensemble of {', '.join(used)}"
-        if first.classes != self.ensemble.classes:
-            raise RunError(
-                f"{folder.path / 'ensemble.json'} is of the classes {', '.join(self.ensemble.classes)}, its "
-                f"members of {', '.join(first.classes)}",
-                "Run `beatmeter ensemble` again.",
-            )
-        if len({(m.classes, m.sample_rate) for m in self.members.values()}) > 1:
-            raise RunError(
-                f"the members of {folder.path} differ in their classes or sample rates",
-                "Join runs of the same task.",
-            )
-
-    @property
-    def members(self) -> Mapping[str, RunScorer]:
-        return self._members
-
-    def hear(self, wave: Float[np.ndarray, " sample"]) -> Scored:
-        return hear(self, wave)
-
-    def join(self, members: Mapping[str, Scored]) -> Scored:
-        """What the members say of the same audio as one; their evidence is laid end to end."""
-        found = {name: s.scores[None] for name, s in members.items()}
-        found = {
-            name: self.calibrations[name](value) if name in self.calibrations else value
-            for name, value in found.items()
-        }
-        silent = np.zeros((1, len(self.classes)))  # weight 0
-        joined: np.ndarray = self.ensemble.scores(
-            [found.get(name, silent) for name in self.ensemble.members]
-        )[0]
-        return Scored(joined, np.concatenate([members[name].evidence for name in self.members]))
-
-
-class WholeTrack:
-    """A track of `samples` samples that is heard as its blocks come, in flat memory."""
-
-    def __init__(self, scorer: Scorer, samples: int) -> None:
-        self._scorer = scorer
-        self._listeners = [TrackListener(group, samples, device) for group, device in _groups(scorer)]
-
-    def push(self, block: Float[np.ndarray, " sample"]) -> None:
-        """The next samples, mono at the scorer's rate."""
-        with torch.inference_mode():
-            for listener in self._listeners:
-                listener.push(block)
-
-    def finish(self) -> Scored:
-        """What is made of all of it. Raises AudioError when there was more or less of it than was said."""
-        with torch.inference_mode():
-            features = {
-                name: found for listener in self._listeners for name, found in listener.finish().items()
-            }
-            return self._scorer.join(
-                {name: member.score(features[name]) for name, member in self._scorer.members.items()}
-            )
-
-
-def _groups(scorer: Scorer) -> list[tuple[dict[str, Encoder], torch.device]]:
-    """The encoders of the members in groups that listen together, by name, and the device of each group."""
-    groups = listening_together({name: run.encoder.encode for name, run in scorer.members.items()})
-    return [(group, scorer.members[next(iter(group))].encoder.device) for group in groups]
-
-
-def hear(scorer: Scorer, wave: Float[np.ndarray, " sample"]) -> Scored:
-    """What a scorer makes of a whole wave, mono at its rate."""
-    track = WholeTrack(scorer, len(wave))
-    track.push(wave)
-    return track.finish()
 
 
 class Windows:
@@ -239,7 +45,7 @@ class Windows:
             predictor.scorer,
             predictor.scorer.sample_rate,
         )
-        self._listeners = [WindowListener(group, device) for group, device in _groups(self._scorer)]
+        self._listeners = [WindowListener(group, device) for group, device in listening_groups(self._scorer)]
 
     @property
     def begin(self) -> float:

@@ -19,7 +19,7 @@ from beatmeter.evaluation.runs import RunFolder
 from beatmeter.runtime.progress import SILENT, Reporter
 from beatmeter.schema import ClassPredictions, Track
 from beatmeter.serving.models import EnsembleFolder
-from beatmeter.serving.predictor import RunScorer, Scorer
+from beatmeter.serving.scoring import RunScorer, Scorer
 
 MUSIC = 600  # tracks of validation at most
 WHOLE = 30.0  # seconds of every track that are heard, and once more an excerpt of it
@@ -76,9 +76,9 @@ def _joined(folder: EnsembleFolder) -> Presence:
 
 
 def _music(folder: RunFolder, validation: ClassPredictions, data: Path | None) -> dict[int, Track]:
-    """The labelled tracks of these predictions, found in the data of the run, by their place among them: all,
-    or `MUSIC` of them at equal distances."""
-    config = folder.placed(None if data is None else str(data))
+    """The labelled tracks of these predictions, found in the data of the run, by their position among them:
+    all, or `MUSIC` of them at equal distances."""
+    config = folder.resolved(None if data is None else str(data))
     folder.require_data(config)
     wanted = {id for id, primary in zip(validation.ids, validation.primary, strict=True) if primary >= 0}
     tracks = [
@@ -90,8 +90,8 @@ def _music(folder: RunFolder, validation: ClassPredictions, data: Path | None) -
             f"{shown(config.data.path)}",
             "Say where they lie: --data DIR; or calibrate without them: --sounds 0.",
         )
-    places = np.unique(np.linspace(0, len(tracks) - 1, MUSIC).astype(int)).tolist()
-    return {i: tracks[i] for i in places}
+    positions = np.unique(np.linspace(0, len(tracks) - 1, MUSIC).astype(int)).tolist()
+    return {i: tracks[i] for i in positions}
 
 
 def _hear_music(
@@ -101,11 +101,11 @@ def _hear_music(
     out, as in training."""
     evidence, groups = [], []
     waves = decode_ahead([t.path for t in tracks.values()], scorer.sample_rate, jobs=0)
-    for (place, track), wave in zip(tracks.items(), waves, strict=True):
+    for (position, track), wave in zip(tracks.items(), waves, strict=True):
         tick(1)
         if isinstance(wave, AudioError):
             continue
-        rng = np.random.default_rng([OF_MUSIC, place, *([seed] if seed else [])])
+        rng = np.random.default_rng([OF_MUSIC, position, *([seed] if seed else [])])
         size = int(rng.choice(EXCERPTS) * scorer.sample_rate)
         first = int(rng.random() * max(0, len(wave) - size))
         for part in (wave[: int(WHOLE * scorer.sample_rate)], wave[first : first + size]):

@@ -20,7 +20,7 @@ Classify = Callable[[Float[np.ndarray, " sample"], int], Float[np.ndarray, " kla
 LATE = 2.0  # seconds
 
 
-class Said(Protocol):
+class WindowAnswer(Protocol):
     """What a model says of a window: a probability per class, and the probability that there is a meter at
     all."""
 
@@ -47,7 +47,7 @@ class Ear(Protocol):
 
     def finish(self) -> None: ...
 
-    def answers(self, times: Float[np.ndarray, "window 2"]) -> Sequence[Said]: ...
+    def answers(self, times: Float[np.ndarray, "window 2"]) -> Sequence[WindowAnswer]: ...
 
     def forget(self, before: float) -> None: ...
 
@@ -104,7 +104,7 @@ class _Samples:
     def finish(self) -> None:
         pass
 
-    def answers(self, times: Float[np.ndarray, "window 2"]) -> Sequence[Said]:
+    def answers(self, times: Float[np.ndarray, "window 2"]) -> Sequence[WindowAnswer]:
         first = self._seen - len(self._kept)
         at = [
             (max(0, round(a * self.sample_rate) - first), round(b * self.sample_rate) - first)
@@ -234,19 +234,19 @@ class MeterStream:
         self._behind += self._clock() - began
 
     def _hear(self, begin: float, end: float) -> Heard:
-        (said,) = self._ear.answers(np.array([[begin, end]]))
-        scores = np.asarray(said.scores, dtype=np.float64)
+        (answer,) = self._ear.answers(np.array([[begin, end]]))
+        scores = np.asarray(answer.scores, dtype=np.float64)
         if scores.shape != (len(self.classes),):
             raise EvaluationError(
                 f"the model gave scores of shape {scores.shape} for {len(self.classes)} classes"
             )
-        states = len(scores) + (said.heard is not None)  # the last is that of no meter
+        states = len(scores) + (answer.heard is not None)  # the last is that of no meter
         first, hops = self._belief is None, self._since
         stay = 1.0 if first else float(np.exp(-hops * self.hop / self.sample_rate / self.duration))
         before = np.full(states, 1 / states) if self._belief is None else self._belief
         moved = stay * before + (1 - stay) / max(1, states - 1) * (1 - before)
         belief = moved * np.exp(
-            evidence_of(scores, 1.0 if first else min(1.0, hops * self.hop / self.window), said.heard)
+            evidence_of(scores, 1.0 if first else min(1.0, hops * self.hop / self.window), answer.heard)
         )
         self._belief = belief = belief / belief.sum()
         self._since = 0

@@ -23,7 +23,8 @@ from beatmeter.schema import Curves, MarkList, Track
 from beatmeter.serving.answer import Answer
 from beatmeter.serving.curves import CurveModel
 from beatmeter.serving.models import SHIPPED
-from beatmeter.serving.predictor import Predictor, Seconds, WholeTrack
+from beatmeter.serving.predictor import Predictor, Seconds
+from beatmeter.serving.scoring import WholeTrack
 from beatmeter.tasks.structure.decoding import Beats, find_bars
 from beatmeter.tasks.structure.decoding.patterns import MUSIC
 from beatmeter.tasks.structure.sections import find_sections

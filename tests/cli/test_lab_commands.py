@@ -16,7 +16,10 @@ import pytest
 from click.testing import CliRunner, Result
 from waiting import PATIENCE
 
-from beatmeter.cli.lab import calibrate, compare, ensemble, gate, report
+from beatmeter.cli.calibrate import calibrate
+from beatmeter.cli.compare import compare, gate
+from beatmeter.cli.ensemble import ensemble
+from beatmeter.cli.report import report
 from beatmeter.cli.systems import gather
 from beatmeter.errors import BeatmeterError, ConfigError, DataError, EvaluationError
 from beatmeter.evaluation.predictions import open_predictions, read_predictions, write_predictions
@@ -256,7 +259,7 @@ class Wall:
             raise ImportError('no ' + name)
 sys.meta_path.insert(0, Wall())
 from click.testing import CliRunner
-from beatmeter.cli import lab
+import beatmeter.cli as lab
 calls = [
     (lab.compare, [{str(runs / "lora-0")!r}, {str(foreign)!r}, '--split', 'test', '--seconds', '0',
                    '--html', {str(tmp_path / "c.html")!r}]),

@@ -28,8 +28,10 @@ from beatmeter.features.pooling import Aggregation, Encoder, feature_spec
 from beatmeter.features.poolings import Arrangement, pooling_of
 from beatmeter.learning.sources import Excerpt, TrackEncoder
 from beatmeter.schema import ChunkSpec, PoolingSpec
+from beatmeter.serving.answer import Scored
 from beatmeter.serving.models import SHIPPED, shipped_models
-from beatmeter.serving.predictor import Predictor, RunScorer, Scored
+from beatmeter.serving.predictor import Predictor
+from beatmeter.serving.scoring import RunScorer
 from beatmeter.serving.streaming import MeterStream
 from beatmeter.settings import FeatureConfig
 

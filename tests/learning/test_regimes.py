@@ -16,7 +16,9 @@ from beatmeter.errors import FingerprintError, RunError
 from beatmeter.evaluation.predictions import read_predictions
 from beatmeter.evaluation.runs import RunFolder
 from beatmeter.learning import checkpoints
-from beatmeter.learning.loop import Model, fit_standardisation, optimiser_for, train_epoch
+from beatmeter.learning.loop import fit_standardisation, train_epoch
+from beatmeter.learning.model import Model
+from beatmeter.learning.optimiser import optimiser_for
 from beatmeter.learning.sources import Source, open_source
 from beatmeter.learning.training import evaluate_run, run
 from beatmeter.runtime.config import change

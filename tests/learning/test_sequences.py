@@ -23,12 +23,13 @@ from beatmeter.features.listening import TrackListener, WindowListener
 from beatmeter.features.pooling import feature_spec
 from beatmeter.features.poolings import pooling_of
 from beatmeter.features.poolings.sequences import MASK, TIMES, join, mask_of, pad, real_rows
-from beatmeter.learning.loop import Model, fit_standardisation
+from beatmeter.learning.loop import fit_standardisation
+from beatmeter.learning.model import Model
 from beatmeter.learning.sources import Excerpt, Source, TrackEncoder, in_order, open_source
 from beatmeter.learning.training import run
 from beatmeter.runtime.config import change
 from beatmeter.schema import Track
-from beatmeter.serving.predictor import RunScorer
+from beatmeter.serving.scoring import RunScorer
 from beatmeter.settings import FeatureConfig, RunConfig
 from beatmeter.tasks import TASKS
 

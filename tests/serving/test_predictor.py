@@ -26,7 +26,8 @@ from beatmeter.runtime.config import change
 from beatmeter.serving.answer import Answer, Scored
 from beatmeter.serving.judge import SHORTEST, Judge
 from beatmeter.serving.models import EnsembleFolder, pack, shipped_model, shipped_models
-from beatmeter.serving.predictor import Predictor, Scorer
+from beatmeter.serving.predictor import Predictor
+from beatmeter.serving.scoring import Scorer
 from beatmeter.settings import RunConfig
 
 CPU = torch.device("cpu")

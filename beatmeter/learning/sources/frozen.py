@@ -124,23 +124,23 @@ class Frozen(Source):
                 name: torch.from_numpy(table.at[name][index, chosen[index]]).to(values.device)
                 for name, values in table.values.items()
             }
-            some = {
+            rows = {
                 name: values.index_select(0, at[name]).to(self.device)
                 for name, values in table.values.items()
             }
-            yield Batch(index, some)
+            yield Batch(index, rows)
 
     def _read(
         self, tracks: Sequence[Track], parts: Iterable[np.ndarray], chosen: np.ndarray
     ) -> Iterator[Batch]:
         for index in parts:
             keys = [self.keys[tracks[i].id] for i in index]
-            some = {name: torch.empty((len(keys), *self.spec[name].row_shape)) for name in self._names()}
-            for name, values in some.items():
+            rows = {name: torch.empty((len(keys), *self.spec[name].row_shape)) for name in self._names()}
+            for name, values in rows.items():
                 bounds = self._bounds(keys, chosen[index][:, None], name)[:, 0]
                 self._aggregate(keys, np.arange(len(keys)), bounds, name, values)
                 self.standardiser.apply(name, values, in_place=True)
-            yield Batch(index, {name: values.to(self.device) for name, values in some.items()})
+            yield Batch(index, {name: values.to(self.device) for name, values in rows.items()})
 
     def _with_sequences(
         self, batches: Iterator[Batch], tracks: Sequence[Track], chosen: np.ndarray, names: Sequence[str]

@@ -59,9 +59,9 @@ def learn_centroids(
         counts = np.bincount(nearest, minlength=cells)
         order = np.argsort(nearest, kind="stable")
         begins = np.cumsum(counts) - counts
-        there = counts > 0
-        centroids[there] = np.add.reduceat(sample[order], begins[there], axis=0) / counts[there, None]
-        centroids[~there] = sample[rng.choice(len(sample), int((~there).sum()))]
+        filled = counts > 0
+        centroids[filled] = np.add.reduceat(sample[order], begins[filled], axis=0) / counts[filled, None]
+        centroids[~filled] = sample[rng.choice(len(sample), int((~filled).sum()))]
         tick(1)
     return centroids
 
@@ -186,9 +186,9 @@ def _merged(best: Tensor, where: Tensor, values: Tensor, at: Tensor, keep: int) 
     if values.shape[1] > keep:
         values, chosen = values.topk(keep, dim=1)
         at = at.gather(1, chosen)
-    both, places = torch.cat([best, values], dim=1), torch.cat([where, at], dim=1)
+    both, positions = torch.cat([best, values], dim=1), torch.cat([where, at], dim=1)
     best, chosen = both.topk(keep, dim=1)
-    return best, places.gather(1, chosen)
+    return best, positions.gather(1, chosen)
 
 
 def choose_probes(
@@ -221,11 +221,11 @@ def choose_probes(
         ]
     )
 
-    def measured(some: slice, probes: int) -> np.ndarray:
+    def measured(chosen_rows: slice, probes: int) -> np.ndarray:
         """(query,) recall of some of the chosen rows."""
         shares = []
-        for i in range(some.start, some.stop, QUERIES):
-            part = slice(i, min(i + QUERIES, some.stop))
+        for i in range(chosen_rows.start, chosen_rows.stop, QUERIES):
+            part = slice(i, min(i + QUERIES, chosen_rows.stop))
             rows, _ = search_cells(
                 shards, Query(vectors[part], origin), centroids, vectors[part], probes, k + 1
             )
@@ -256,3 +256,13 @@ def in_cells(
     """The rows in the order of their cells, and where each cell begins in that order (and the last ends)."""
     order = np.argsort(cells, kind="stable")
     return order, np.concatenate([[0], np.cumsum(np.bincount(cells, minlength=count))])
+
+
+def cut_cells(ends: Int64[np.ndarray, " end"], most: int) -> Iterator[tuple[int, int]]:
+    """Runs of whole cells with at most `most` rows together; a larger cell is a run by itself."""
+    begin = 0
+    while begin < ends[-1]:
+        end = int(ends[np.searchsorted(ends, begin + most, side="right") - 1])
+        end = end if end > begin else int(ends[np.searchsorted(ends, begin, side="right")])
+        yield begin, end
+        begin = end

@@ -12,7 +12,6 @@ the index of before or after. One process changes an index at a time; others go 
 from __future__ import annotations
 
 import secrets
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,8 +20,8 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from jaxtyping import Float, Float32, Int64
 
-from beatmeter.errors import DataError, RunError, shown
-from beatmeter.runtime.artifacts import read_json, require, write_json
+from beatmeter.errors import DataError, shown
+from beatmeter.runtime.artifacts import write_json
 from beatmeter.runtime.lock import held
 from beatmeter.runtime.paths import StrPath, as_path
 from beatmeter.runtime.progress import SILENT, Reporter
@@ -32,35 +31,30 @@ from beatmeter.serving.index.cells import (
     assign,
     cell_count,
     choose_probes,
+    cut_cells,
     in_cells,
     learn_centroids,
     search_cells,
 )
+from beatmeter.serving.index.hubs import hubness
+from beatmeter.serving.index.manifest import (
+    FORMAT,
+    MANIFEST,
+    open_index,
+    open_shards,
+    remove_unnamed,
+    write_manifest,
+)
 from beatmeter.serving.index.scan import QUERIES, Query, search_all
 from beatmeter.serving.index.shards import (
-    REMEDY,
     SHARD_ROWS,
     Entries,
     Shard,
     hash_of,
-    open_array,
-    open_shard,
+    unknown,
     write_array,
     write_shard,
 )
-
-FORMAT = 1
-MANIFEST = "index.json"
-OURS = ("shard-*", ".shard-*", "gone-*.npy", "cells-*.npy")
-_TRIES = 5  # to read a manifest whose files another process is just replacing
-_SHAPE = {
-    "format": int,
-    "dim": int,
-    "origin": [float],
-    "shards": [{"name": str, "rows": int, "files": {"*": [int]}, "?gone": str, "?cells": str}],
-    "?arrays": {"*": [int]},
-    "?cells": {"centroids": str, "probes": int, "recall": float, "k": int, "rows": int},
-}
 
 
 class Hits(NamedTuple):
@@ -110,12 +104,12 @@ class Index:
         """The index in a folder. With `check` every byte is compared with its checksum, else only sizes are.
         Raises DataError that names the file which is missing or damaged."""
         root = as_path(root)
-        manifest, shards, centroids = _opened(root, check)
+        manifest, shards, centroids = open_index(root, check)
         return cls(root, manifest, shards, centroids)
 
     def refresh(self) -> None:
         """See what other processes have changed since."""
-        self._take(*_opened(self.root, False))
+        self._take(*open_index(self.root, False))
 
     def __len__(self) -> int:
         return sum(len(s) - int(s.gone.sum()) for s in self._shards)
@@ -150,7 +144,7 @@ class Index:
         if len(at) and (at.min() < 0 or at.max() >= self._firsts[-1]):
             raise DataError(f"the index has no row {int(at.min() if at.min() < 0 else at.max())}")
         owner = np.searchsorted(self._firsts, at, side="right") - 1
-        parts, places = [], []
+        parts, positions = [], []
         for number in np.unique(owner).tolist():
             mine, shard = np.flatnonzero(owner == number), self._shards[number]
             inside = (at[mine] - self._firsts[number]).tolist()
@@ -162,10 +156,10 @@ class Index:
                     shard.names("groups", inside),
                 )
             )
-            places.append(mine)
+            positions.append(mine)
         if not parts:
             return Entries([], np.zeros((0, self.dim), np.float32))
-        return Entries.joined(parts).take(np.argsort(np.concatenate(places)))
+        return Entries.joined(parts).take(np.argsort(np.concatenate(positions)))
 
     def _vectors(self, rows: np.ndarray) -> Float32[np.ndarray, "row dim"]:
         """The vectors of rows in ascending order."""
@@ -242,34 +236,9 @@ class Index:
         return found
 
     def _hubness(self) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Mean of all vectors m, and 1 / standard deviation of the scores of every row over all rows, by
-        shard. With their covariance C the mean score of x is m.x and its variance x.C.x: no matrix of rows
-        times rows is needed."""
         if self._scales is None:
-            total, products = np.zeros(self.dim), np.zeros((self.dim, self.dim))
-            for block in self._blocks():
-                total += block.sum(axis=0, dtype=np.float64)
-                products += block.T @ block
-            mean = total / len(self)
-            covariance = (products / len(self) - np.outer(mean, mean)).astype(np.float32)
-            scales = []
-            for shard in self._shards:
-                variance = np.concatenate(
-                    [
-                        np.einsum("ij,ij->i", b @ covariance, b)
-                        for i in range(0, len(shard), SHARD_ROWS // 16)
-                        for b in [shard.vectors[i : i + SHARD_ROWS // 16]]
-                    ]
-                )
-                scales.append((1 / np.sqrt(np.maximum(variance, 1e-12))).astype(np.float32))
-            self._scales = mean.astype(np.float32), scales
+            self._scales = hubness(self._shards, self.dim)
         return self._scales
-
-    def _blocks(self) -> Iterator[np.ndarray]:
-        for shard in self._shards:
-            for i in range(0, len(shard), SHARD_ROWS // 16):
-                there = ~shard.gone[i : i + SHARD_ROWS // 16]
-                yield shard.vectors[i : i + SHARD_ROWS // 16][there]
 
     # changes
 
@@ -285,33 +254,10 @@ class Index:
                 "Embed them by the same model.",
             )
         with self._changing():
-            fresh = self._fresh(entries)
+            fresh = unknown(self._shards, entries)
             if len(fresh):
                 self._append(fresh)
         return len(fresh)
-
-    def _fresh(self, entries: Entries) -> Entries:
-        """Those that are not there yet."""
-        hashes = entries.hashes
-        _, first = np.unique(hashes, return_index=True)
-        if len(first) < len(hashes):
-            again = np.setdiff1d(np.arange(len(hashes)), first)[0]
-            raise DataError(
-                f"{shown(entries.ids[again])} is to be added twice", "Id and span together name one vector."
-            )
-        old = np.zeros(len(hashes), bool)
-        for shard in self._shards:
-            there = np.flatnonzero(np.isin(shard.arrays["hashes"], hashes) & ~shard.gone)
-            order = np.argsort(hashes)
-            for row in there.tolist():
-                i = int(order[np.searchsorted(hashes, shard.arrays["hashes"][row], sorter=order)])
-                if not np.array_equal(shard.vectors[row], entries.vectors[i]):
-                    raise DataError(
-                        f"{shown(entries.ids[i])} is in the index with another vector",
-                        "Remove it first, then add it again.",
-                    )
-                old[i] = True
-        return entries.take(np.flatnonzero(~old))
 
     def _append(self, fresh: Entries) -> None:
         """As new shards; small shards at the end are written again together with them, so that there are
@@ -414,14 +360,14 @@ class Index:
         middle = f"cells-{secrets.token_hex(8)}"
         arrays[middle] = write_array(self.root / f"{middle}.npy", centroids)
         records = []
-        for begin, end in _cut(ends, SHARD_ROWS):
+        for begin, end in cut_cells(ends, SHARD_ROWS):
             record = write_shard(self.root, self.entries(live[order[begin:end]]), self._origin)
             name = f"cells-{secrets.token_hex(8)}"
             arrays[name] = write_array(self.root / f"{name}.npy", np.clip(ends - begin, 0, end - begin))
             records.append({**record, "cells": name})
             tick((end - begin) / len(live))
         manifest = {**self._manifest, "shards": records, "arrays": arrays}
-        opened = _mapped(self.root, manifest, False)
+        opened = open_shards(self.root, manifest, False)
         probes, measured = choose_probes(opened, self._origin, centroids, recall, k, seed)
         tick(2)
         about = {
@@ -441,71 +387,6 @@ class Index:
             yield
 
     def _replace(self, manifest: Mapping[str, Any]) -> None:
-        used = {manifest["cells"]["centroids"]} if manifest.get("cells") else set()
-        used |= {
-            record[what] for record in manifest["shards"] for what in ("gone", "cells") if what in record
-        }
-        arrays = {name: size for name, size in manifest.get("arrays", {}).items() if name in used}
-        manifest = {**manifest, "arrays": arrays}
-        write_json(self.root / MANIFEST, manifest)
-        self._take(*_opened(self.root, False))
-        kept = {record["name"] for record in manifest["shards"]} | {f"{name}.npy" for name in arrays}
-        for pattern in OURS:
-            for path in self.root.glob(pattern):
-                if path.name not in kept:
-                    shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
-
-
-def _opened(root: Path, check: bool) -> tuple[dict[str, Any], list[Shard], np.ndarray | None]:
-    """Manifest, shards and centroids; read again where another process has just replaced the files."""
-    path = root / MANIFEST
-    if not path.exists():
-        what = (
-            f"{shown(root)} is no index: it has no {MANIFEST}"
-            if root.exists()
-            else f"there is no folder {shown(root)}"
-        )
-        raise DataError(what, "Make one with Index.create.")
-    for attempt in range(_TRIES):
-        manifest = read_json(path, DataError, REMEDY)
-        require(manifest, _SHAPE, shown(path), DataError, REMEDY)
-        if manifest["format"] != FORMAT or len(manifest["origin"]) != manifest["dim"]:
-            raise DataError(
-                f"{shown(path)} is of the format {manifest['format']}, this version reads {FORMAT}", REMEDY
-            )
-        try:
-            shards = _mapped(root, manifest, check)
-            cells = manifest.get("cells")
-            return manifest, shards, _array(root, manifest, cells["centroids"], check) if cells else None
-        except FileNotFoundError as error:
-            if attempt == _TRIES - 1:
-                raise DataError(f"{shown(error.filename)} is missing from the index", REMEDY) from None
-    raise RunError("unreachable")
-
-
-def _cut(ends: Int64[np.ndarray, " end"], most: int) -> Iterator[tuple[int, int]]:
-    """Runs of whole cells with at most `most` rows together; a larger cell is a run by itself."""
-    begin = 0
-    while begin < ends[-1]:
-        end = int(ends[np.searchsorted(ends, begin + most, side="right") - 1])
-        end = end if end > begin else int(ends[np.searchsorted(ends, begin, side="right")])
-        yield begin, end
-        begin = end
-
-
-def _mapped(root: Path, manifest: Mapping[str, Any], check: bool) -> list[Shard]:
-    shards = []
-    for record in manifest["shards"]:
-        shard = open_shard(root, record, manifest["dim"], check)
-        if "gone" in record:
-            shard.gone[_array(root, manifest, record["gone"], check)] = True
-        if "cells" in record:
-            shard.cells = _array(root, manifest, record["cells"], check)
-        shards.append(shard)
-    return shards
-
-
-def _array(root: Path, manifest: Mapping[str, Any], name: str, check: bool) -> np.ndarray:
-    if name not in manifest.get("arrays", {}):
-        raise DataError(f"{shown(root / MANIFEST)} names {name} and does not describe it", REMEDY)
-    return open_array(root / f"{name}.npy", manifest["arrays"][name], check)
+        written = write_manifest(self.root, manifest)
+        self._take(*open_index(self.root, False))
+        remove_unnamed(self.root, written)

@@ -35,9 +35,9 @@ class Query:
     origin: Float32[np.ndarray, " dim"]
     scales: Sequence[np.ndarray] | None = None
 
-    def of(self, some: np.ndarray | slice) -> Query:
+    def of(self, rows: np.ndarray | slice) -> Query:
         """Some of the queries."""
-        return Query(self.vectors[some], self.origin, self.scales)
+        return Query(self.vectors[rows], self.origin, self.scales)
 
     @property
     def moved(self) -> Tensor:

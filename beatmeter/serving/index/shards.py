@@ -258,3 +258,28 @@ def _sync(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def unknown(shards: Sequence[Shard], entries: Entries) -> Entries:
+    """The entries that no shard holds yet. Raises DataError for one that is held with another vector, and for
+    two of the same id and span."""
+    hashes = entries.hashes
+    _, first = np.unique(hashes, return_index=True)
+    if len(first) < len(hashes):
+        again = np.setdiff1d(np.arange(len(hashes)), first)[0]
+        raise DataError(
+            f"{shown(entries.ids[again])} is to be added twice", "Id and span together name one vector."
+        )
+    old = np.zeros(len(hashes), bool)
+    for shard in shards:
+        held = np.flatnonzero(np.isin(shard.arrays["hashes"], hashes) & ~shard.gone)
+        order = np.argsort(hashes)
+        for row in held.tolist():
+            i = int(order[np.searchsorted(hashes, shard.arrays["hashes"][row], sorter=order)])
+            if not np.array_equal(shard.vectors[row], entries.vectors[i]):
+                raise DataError(
+                    f"{shown(entries.ids[i])} is in the index with another vector",
+                    "Remove it first, then add it again.",
+                )
+            old[i] = True
+    return entries.take(np.flatnonzero(~old))
