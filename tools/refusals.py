@@ -31,8 +31,9 @@ from beatmeter.evaluation.calibration import Calibration
 from beatmeter.evaluation.metrics import wilson
 from beatmeter.evaluation.runs import RunFolder
 from beatmeter.runtime.artifacts import read_json_lines
+from beatmeter.serving.judge import Judge
 from beatmeter.serving.models import EnsembleFolder, shipped_model, shipped_models
-from beatmeter.serving.predictor import EnsembleScorer, Judge
+from beatmeter.serving.scoring import EnsembleScorer
 from beatmeter.settings import DataConfig
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "models.md"

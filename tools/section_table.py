@@ -18,7 +18,7 @@ import numpy as np
 from beatmeter.audio.barwise import frame_features
 from beatmeter.audio.decode import load
 from beatmeter.datasets import open_dataset
-from beatmeter.datasets.annotations import Annotation, Places, find_annotation
+from beatmeter.datasets.annotations import Annotation, Folders, find_annotation
 from beatmeter.evaluation.metrics.intervals import bootstrap, interval
 from beatmeter.evaluation.metrics.sections import SECTION_METRICS, intervals_of, section_scores
 from beatmeter.runtime.parallel import Crash, ordered
@@ -54,10 +54,10 @@ def judge(item: tuple[Track, Annotation]) -> Scores:
     return scores
 
 
-def annotated(path: Path, places: Places, split: str | None) -> Iterator[tuple[Track, Annotation]]:
+def annotated(path: Path, folders: Folders, split: str | None) -> Iterator[tuple[Track, Annotation]]:
     """Tracks of which bars and sections are known."""
     for track in open_dataset(path, DataConfig(path=str(path)), (), labelled=False).tracks:
-        known = find_annotation(track, places) if split in (None, track.split) else None
+        known = find_annotation(track, folders) if split in (None, track.split) else None
         if known is not None and known.grid is not None and known.sections is not None:
             yield track, known
 
@@ -72,7 +72,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="the first tracks only")
     parser.add_argument("--jobs", type=int, default=1)
     options = parser.parse_args()
-    items = list(annotated(options.dataset, Places(sections=options.sections), options.split))[
+    items = list(annotated(options.dataset, Folders(sections=options.sections), options.split))[
         : options.limit
     ]
     scores: list[Scores] = []

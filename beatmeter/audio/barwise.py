@@ -118,16 +118,16 @@ def bar_means(
     """
     if not len(frames):
         raise AudioError("the audio is too short for a frame", kind="short")
-    places = np.concatenate(
+    grid = np.concatenate(
         [np.linspace(a, b, parts, endpoint=False) for a, b in itertools.pairwise(edges)] + [edges[-1:]]
     )
-    at = np.clip(places * rate + 0.5, 0, len(frames))
+    at = np.clip(grid * rate + 0.5, 0, len(frames))
     sums = np.concatenate([np.zeros((1, frames.shape[1])), np.cumsum(frames, axis=0, dtype=np.float64)])
     whole = np.minimum(at.astype(int), len(frames) - 1)
     total = sums[whole] + (at - whole)[:, None] * frames[whole]
     length = np.diff(at)
     means = np.diff(total, axis=0) / np.maximum(length, 1e-9)[:, None]
-    nearest = frames[np.clip(np.round((places[:-1] + places[1:]) / 2 * rate).astype(int), 0, len(frames) - 1)]
+    nearest = frames[np.clip(np.round((grid[:-1] + grid[1:]) / 2 * rate).astype(int), 0, len(frames) - 1)]
     means = np.where((length > 1e-3)[:, None], means, nearest)
     result: Float[np.ndarray, "bar part band"] = means.reshape(-1, parts, frames.shape[1])
     return result

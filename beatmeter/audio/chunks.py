@@ -93,10 +93,10 @@ def _walk(file: BinaryIO, end: int, layout: _Layout) -> Extent:
         if name[:4] in _AUDIO:
             if size == 0xFFFFFFFF and long is not None:
                 size = long
-            there = end - begin
-            if size == 0 or (size > there and (_UNKNOWN <= size <= 0xFFFFFFFF or size >= 1 << 63)):
+            room = end - begin
+            if size == 0 or (size > room and (_UNKNOWN <= size <= 0xFFFFFFFF or size >= 1 << 63)):
                 return UNTOLD
-            counted, present = size, min(size, there)
+            counted, present = size, min(size, room)
         elif size > end - begin:
             break  # these bytes are no chunk
         position = begin + size

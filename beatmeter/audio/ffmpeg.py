@@ -87,11 +87,13 @@ def cut(path: Path, pieces: Sequence[tuple[float, float, Path]]) -> None:
         ]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     if done.returncode != 0:
-        said = (
+        reason = (
             shown(done.stderr.decode("utf-8", "backslashreplace").strip().rpartition("\n")[2])
             or f"status {done.returncode}"
         )
-        raise AudioError(f"ffmpeg cannot cut {shown(path)}: {said}", "Is the disk full, or the file damaged?")
+        raise AudioError(
+            f"ffmpeg cannot cut {shown(path)}: {reason}", "Is the disk full, or the file damaged?"
+        )
 
 
 def _not_started(program: str, path: Path, error: OSError) -> AudioError:

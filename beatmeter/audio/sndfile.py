@@ -159,13 +159,13 @@ class SoundFileReader(Reader):
                     always_2d=True,
                 )
         except soundfile.LibsndfileError as error:
-            at, said = self._file.tell() / self.sample_rate, error.error_string.rstrip(".")
+            at, reason = self._file.tell() / self.sample_rate, error.error_string.rstrip(".")
             if self._sound:
                 raise GaveUpError(
-                    f"libsndfile stops after {at:.1f} s of {shown(self.path)}, which is whole: {said}"
+                    f"libsndfile stops after {at:.1f} s of {shown(self.path)}, which is whole: {reason}"
                 ) from None
             raise AudioError(
-                f"{shown(self.path)} is damaged or truncated: after {at:.1f} s libsndfile says {said}",
+                f"{shown(self.path)} is damaged or truncated: after {at:.1f} s libsndfile says {reason}",
                 FETCH_AGAIN,
                 kind="truncated",
             ) from None

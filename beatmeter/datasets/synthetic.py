@@ -134,11 +134,11 @@ def claim(out: Path, plan: Mapping[str, Any], unsaid: Mapping[str, Any]) -> None
             )
         write_json(settings, dict(plan))
         return
-    there = {**unsaid, **read_json(settings, DataError, "Name a new folder for the synthetic set.")}
+    settled = {**unsaid, **read_json(settings, DataError, "Name a new folder for the synthetic set.")}
     differs = [
-        f"{name} {there.get(name)!r}, not {value!r}"
+        f"{name} {settled.get(name)!r}, not {value!r}"
         for name, value in plan.items()
-        if there.get(name) != value
+        if settled.get(name) != value
     ]
     if differs:
         raise DataError(

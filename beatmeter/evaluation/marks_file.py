@@ -22,16 +22,12 @@ from typing import Any
 import numpy as np
 
 from beatmeter.errors import DataError, SchemaError
+from beatmeter.evaluation.lines import Columns, Lines, items_of_lines, numbers, of_split
 from beatmeter.evaluation.predictions import (
     DESCRIBED,
     FORMAT,
     LARGEST,
-    Columns,
-    Lines,
     cell_text,
-    items_of_lines,
-    numbers,
-    of_split,
     read_lines,
     sidecar,
     write_table,
@@ -68,9 +64,9 @@ def _csv(marks: Marks) -> str:
         item = [marks.ids[i], marks.groups[i], marks.sources[i], marks.split, _number(start), _number(end)]
         rows.append([*item, *[""] * 6])
         for role in ROLES:
-            said: MarkList = getattr(marks, role)[i]
-            numbers_of = zip(said.starts.tolist(), said.ends.tolist(), said.scores.tolist(), strict=True)
-            for kind, name, (a, b, score) in zip(said.kinds, said.names, numbers_of, strict=True):
+            found: MarkList = getattr(marks, role)[i]
+            numbers_of = zip(found.starts.tolist(), found.ends.tolist(), found.scores.tolist(), strict=True)
+            for kind, name, (a, b, score) in zip(found.kinds, found.names, numbers_of, strict=True):
                 rows.append([*item, role, kind, name, _number(a), _number(b), _number(score)])
     return "".join(",".join(map(cell_text, row)) + "\n" for row in rows)
 
@@ -106,8 +102,8 @@ def read_marks(path: Path, split: str | None = None) -> Marks:
             )
         lists[role][where[key]].append((at, cells))
     try:
-        said, right = (tuple(_mark_list(path, columns, its) for its in lists[role]) for role in ROLES)
-        return Marks(marks=said, truth=right, **fields)
+        found, right = (tuple(_mark_list(path, columns, its) for its in lists[role]) for role in ROLES)
+        return Marks(marks=found, truth=right, **fields)
     except SchemaError as error:
         raise DataError(f"{path}: {error}") from None
 

@@ -17,8 +17,8 @@ from beatmeter import __version__
 from beatmeter.errors import RunError, shown
 from beatmeter.runtime import artifacts, atomic, lock
 from beatmeter.runtime.config import build, change, differences, flatten, to_toml
+from beatmeter.runtime.locations import Locations
 from beatmeter.runtime.paths import StrPath, as_path
-from beatmeter.runtime.places import Places
 from beatmeter.settings import RunConfig
 
 HINT = "Restore it from a copy, or train anew with another --out."
@@ -161,21 +161,22 @@ class RunFolder:
         return build(RunConfig, artifacts.read_toml(self.config_file, RunError, HINT), str(self.config_file))
 
     @property
-    def places(self) -> Places:
+    def locations(self) -> Locations:
         """Where this run was begun."""
         told = self.about().get("places")
-        return Places(**told) if told else Places.now(self.path)
+        return Locations(**told) if told else Locations.now(self.path)
 
-    def placed(self, data: str | None = None, cache: str | None = None) -> RunConfig:
-        """The settings with every path where it is found from here (`beatmeter.runtime.places`); what is
-        found nowhere stays as it was given, but for a cache, which can be made anew. `data` and `cache` take
-        the place of the run's own."""
-        config, places = self.config(), self.places
+    def resolved(self, data: str | None = None, cache: str | None = None) -> RunConfig:
+        """The settings with every path where it is found from here (`beatmeter.runtime.locations`).
+
+        A path that is found nowhere stays as it was given, except for a cache, which can be made anew. `data`
+        and `cache` replace the run's own."""
+        config, locations = self.config(), self.locations
 
         def at(given: str) -> str:
-            return places.find(given, self.path) or given
+            return locations.find(given, self.path) or given
 
-        backbone = places.find(config.features.backbone, self.path)
+        backbone = locations.find(config.features.backbone, self.path)
         data = data or at(config.data.path)
         values: dict[str, dict[str, Any]] = {
             "data": {
@@ -184,30 +185,30 @@ class RunFolder:
                 "corrections": list(map(at, config.data.corrections)),
             },
             "split": {"file": at(config.split.file)},
-            "features": {"cache": cache or self._cache(config, places)},
+            "features": {"cache": cache or self._cache(config, locations)},
             "training": {"start": at(config.training.start)},
         }
         if backbone is not None and Path(backbone).is_dir() and os.sep in config.features.backbone:
             values["features"]["backbone"] = backbone
         return change(config, values, str(self.config_file))
 
-    def _cache(self, config: RunConfig, places: Places) -> str:
+    def _cache(self, config: RunConfig, locations: Locations) -> str:
         """Where the cache is, or may be made: where its folder's own folder is there."""
-        candidates = places.candidates(config.features.cache, self.path)
+        candidates = locations.candidates(config.features.cache, self.path)
         there = [path for path in candidates if "://" in path or Path(path).exists()] or [
             p for p in candidates if Path(p).parent.is_dir()
         ]
         return there[0] if there else config.features.cache
 
     def require_data(self, config: RunConfig, option: str = "--data DIR") -> None:
-        """Raise RunError when the data set of `config`, of `placed`, or a file that belongs to it, is not
+        """Raise RunError when the data set of `config`, of `resolved`, or a file that belongs to it, is not
         there."""
         given = self.config().data
         if not config.data.path:
             raise RunError(f"{shown(self.config_file)} names no data set", HINT)
         for path in (config.data.path, *config.data.extra, *config.data.corrections):
             if not Path(path).exists():
-                looked = ", ".join(dict.fromkeys(map(shown, self.places.candidates(path, self.path))))
+                looked = ", ".join(dict.fromkeys(map(shown, self.locations.candidates(path, self.path))))
                 what = "the data set" if path == given.path else "a file or folder of the data set"
                 hint = (
                     f"Say where it lies now: {option}."
@@ -225,12 +226,12 @@ class RunFolder:
             raise RunError(f"{shown(self.split_file)} was changed or cut since the run was trained", HINT)
 
     def say_cache(self, config: RunConfig, report: Callable[[str], object]) -> None:
-        """Tell when the cache of `config`, of `placed`, is not there and will be made anew."""
+        """Tell when the cache of `config`, of `resolved`, is not there and will be made anew."""
         cache = config.features.cache
         if "://" in cache or Path(cache).exists():
             return
         looked = ", ".join(
-            dict.fromkeys(map(shown, self.places.candidates(self.config().features.cache, self.path)))
+            dict.fromkeys(map(shown, self.locations.candidates(self.config().features.cache, self.path)))
         )
         report(
             f"the cache of {shown(self.path)} is not there (looked for {looked}): a new one is begun in "

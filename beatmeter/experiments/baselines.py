@@ -1,5 +1,4 @@
-"""What any model has to beat: the most frequent class, and the field's plain way, mean tempograms under
-logistic regression."""
+"""Baselines for any model of meter: the most frequent class, and mean tempograms under a linear model."""
 
 from __future__ import annotations
 
@@ -58,8 +57,8 @@ class Majority(Baseline):
 
 
 class Tempogram(Baseline):
-    """Mean and deviation over time of the autocorrelation tempogram (Grosche, Mueller & Kurth 2010, by
-    librosa) under multinomial logistic regression; the strength of its ridge is chosen by folds of groups
+    """Mean and standard deviation over time of the autocorrelation tempogram (Grosche, Mueller & Kurth 2010,
+    by librosa) under multinomial logistic regression; the strength of its ridge is chosen by folds of groups
     inside training."""
 
     def fit(self, train: Sequence[Track], jobs: int = 1, tick: Tick = untold) -> None:

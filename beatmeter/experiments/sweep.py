@@ -3,8 +3,8 @@ done twice.
 
 Every cell ends as an ordinary run folder. Run the same sweep again and it goes on where it was: finished
 cells are kept, those that were interrupted are resumed from one preparation (on threads, not stacked: each is
-at an epoch of its own), the others start. A cell that fails costs only itself, and is tried again when the
-sweep is.
+at an epoch of its own), the others start. If one cell fails, the others still finish, and the next sweep
+tries it again.
 """
 
 from __future__ import annotations
@@ -168,10 +168,10 @@ def _train_group(
     failed: dict[Path, RunError] = {}
     with progress.track("epochs", sum(r.config.training.epochs for r in runs)) as tick:
         for resume in (True, False):
-            some = [one for one, has in zip(runs, begun, strict=True) if has is resume]
+            part = [one for one, has in zip(runs, begun, strict=True) if has is resume]
             try:
-                if some:
-                    fit_many(some, ready.split("train"), ready.split("val"), report, tick, resume=resume)
+                if part:
+                    fit_many(part, ready.split("train"), ready.split("val"), report, tick, resume=resume)
             except FailedRunsError as error:
                 failed |= error.failed
     for one in runs:

@@ -26,10 +26,10 @@ VIEWS = 4
 SHORTEST = 0.5  # of a track
 
 
-def draw_views(n: int, chance: float, seed: tuple[int, ...]) -> Int[np.ndarray, " track"]:
-    """The view of each of `n` tracks: 0 with the probability 1 - `chance`, else one of 1 ... VIEWS."""
+def draw_views(n: int, probability: float, seed: tuple[int, ...]) -> Int[np.ndarray, " track"]:
+    """The view of each of `n` tracks: 0 with the probability 1 - `probability`, else one of 1 ... VIEWS."""
     rng = np.random.default_rng((*seed, 0, 1))  # apart from what is drawn for one track, by (*seed, track)
-    views: np.ndarray = rng.integers(1, VIEWS + 1, n) * (rng.random(n) < chance)
+    views: np.ndarray = rng.integers(1, VIEWS + 1, n) * (rng.random(n) < probability)
     return views
 
 

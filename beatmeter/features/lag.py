@@ -176,7 +176,7 @@ class Channels(nn.Module, ABC):
 class ProjectionChannels(Channels):
     """Channels for the states of any network, which have no bands to go by.
 
-    Every dimension is divided by its own deviation over time plus the median deviation of all (a few
+    Every dimension is divided by its own standard deviation over time plus the median one of all (a few
     dimensions of a transformer are a hundred times louder than the rest), then mixed by a fixed orthogonal
     matrix P (width, dim) of +-1 / sqrt(dim): rows of a Hadamard matrix with permuted and sign-flipped
     columns, exact on every machine. Channels: each of the first `n` rows of P x, all `width` rows as one

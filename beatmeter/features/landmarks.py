@@ -3,8 +3,8 @@
 Landmarks are the pitch classes of short synthetic pieces. With a(k) the alignment score of a recording with
 landmark k (best of twelve keys, see `alignment`), the vector is
 
-    v = W z,    z_k = (y_k - m_k) / d_k,    y = log(a + 0.5), minus its mean and divided by its deviation
-    over k,
+    v = W z,    z_k = (y_k - m_k) / d_k,    y = log(a + 0.5), minus its mean and divided by its standard
+    deviation over k,
 
 of length 1. What two versions of a work share, in any key and tempo, aligns with the same landmarks. W
 whitens what differs between versions of a work (within-class covariance normalisation, Hatch 2006); m, d
@@ -112,8 +112,8 @@ class Landmarks:
 
 
 def levelled(aligned: Float[np.ndarray, "*batch landmark"]) -> Float[np.ndarray, "*batch landmark"]:
-    """log(scores + 0.5) in float64, minus its mean and divided by its deviation over the landmarks; 0 where
-    all landmarks fit alike."""
+    """log(scores + 0.5) in float64, minus its mean and divided by its standard deviation over the landmarks;
+    0 where all landmarks fit alike."""
     y = np.log(np.asarray(aligned, dtype=np.float64) + FLOOR)
     y = y - y.mean(axis=-1, keepdims=True)
     spread = y.std(axis=-1, keepdims=True)

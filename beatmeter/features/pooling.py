@@ -81,8 +81,8 @@ class Encoder(nn.Module):
 
 class Aggregation:
     """`Pooling.aggregate` of rows (row, layer, *axes) that come bit by bit: of many rows one is made now and
-    then, so that memory stays flat. That changes nothing but roundings: means and deviations are weighted by
-    frames, maxima are maxima of maxima."""
+    then, so that memory stays flat. That changes nothing but roundings: means and standard deviations are
+    weighted by frames, maxima are maxima of maxima."""
 
     most = 64  # rows that are held
 

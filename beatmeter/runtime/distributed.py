@@ -1,9 +1,9 @@
 """Data-parallel training: processes that split every optimiser step, started by `torchrun` or `accelerate
 launch`.
 
-A step takes the same tracks, in the same order and with the same chance, however many processes there are:
-each computes its share and gradients are added up. So several processes learn what one learns, and nothing
-has to be set for them.
+A step takes the same tracks, in the same order and with the same random draws, however many processes
+there are: each computes its share and gradients are added up. So several processes learn what one learns, and
+nothing has to be set for them.
 """
 
 from __future__ import annotations

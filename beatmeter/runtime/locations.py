@@ -14,14 +14,14 @@ from pathlib import Path
 
 
 @dataclass(frozen=True)
-class Places:
+class Locations:
     """The absolute paths of a run's folder (`run`) and of the working folder (`cwd`) when it was begun."""
 
     run: str
     cwd: str
 
     @classmethod
-    def now(cls, run: Path) -> Places:
+    def now(cls, run: Path) -> Locations:
         """Of a run that begins."""
         return cls(os.path.realpath(run), str(Path.cwd()))
 

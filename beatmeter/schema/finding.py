@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 from beatmeter.schema.checks import canonical_json, require
 
+_TITLES = {"leakage": "output leakage", "co_occurrence": "co-occurrence"}
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -17,6 +19,11 @@ class Finding:
     level: Literal["ok", "note", "warning"]
     text: str
     values: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """The name as people read it."""
+        return _TITLES.get(self.name, self.name.replace("_", " "))
 
     def __post_init__(self) -> None:
         require(

@@ -135,8 +135,8 @@ class MarkList:
 
     def known(self, kind: str) -> Float[np.ndarray, "interval 2"]:
         """The intervals (start, end) in seconds in which the marks of a kind are known."""
-        there = self.of(KNOWN, kind)
-        return np.stack([there.starts, there.ends], axis=1)
+        spans = self.of(KNOWN, kind)
+        return np.stack([spans.starts, spans.ends], axis=1)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -128,8 +128,8 @@ class ClassPredictions(Items):
                 "primary is not an index of a class",
             )
             labelled = self.primary >= 0
-            said = self.targets[labelled, self.primary[labelled]] > 0
-            require(bool(said.all()), "the primary class of an item has no target weight")
+            agrees = self.targets[labelled, self.primary[labelled]] > 0
+            require(bool(agrees.all()), "the primary class of an item has no target weight")
 
     @classmethod
     def of_tracks(

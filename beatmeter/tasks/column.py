@@ -112,9 +112,9 @@ class LabelTask(ColumnTask):
             )
         classes = self.config.task.classes or found
         if len([name for name in classes if name in found]) < 2 and (self.kind == "multiclass" or not found):
-            said = f"only {found[0]!r}" if found else "none of the classes"
+            what = f"only {found[0]!r}" if found else "none of the classes"
             raise DataError(
-                f"{self.columns[0]} has {said} in the train split: there is nothing to tell apart",
+                f"{self.columns[0]} has {what} in the train split: there is nothing to tell apart",
                 "Choose another column or split.",
             )
         task = type(self)(self.config, classes)

@@ -68,7 +68,7 @@ class RegressionTask(ColumnTask):
         values = self._numbers(train)
         for k, column in enumerate(self.columns):
             known = ~np.isnan(values[:, k])
-            groups = len({t.group for t, there in zip(train, known, strict=True) if there})
+            groups = len({t.group for t, labelled in zip(train, known, strict=True) if labelled})
             if groups < LEAST_GROUPS:
                 raise DataError(
                     f"{column} is known of {int(known.sum())} tracks of {groups} groups in the train split: "

@@ -11,8 +11,8 @@ from beatmeter.datasets import open_dataset
 from beatmeter.datasets.annotations import (
     Annotation,
     Events,
+    Folders,
     Grid,
-    Places,
     Provenance,
     Spans,
     find_annotations,
@@ -93,7 +93,7 @@ def test_files_in_folders_beside_the_audio_are_found(music: Path) -> None:
     assert found["audio/set/a.ogg"].sections.labels == ("A",)
     assert len(found["audio/set/a.ogg"].grid) == 2
     assert found["audio/b.x.mp3"].sections.labels == ("C",)
-    assert find_annotations(tracks[:1], Places(sections="lab2"))["audio/set/a.ogg"].sections.labels == ("B",)
+    assert find_annotations(tracks[:1], Folders(sections="lab2"))["audio/set/a.ogg"].sections.labels == ("B",)
     write_annotation(
         music / "annotations" / "set" / "a.json", Annotation("a", sections=Spans([0.0], [2.0], ("D",)))
     )
@@ -134,6 +134,6 @@ def test_real_sets_are_read_as_they_lie(real_data: Path, name: str, count: int, 
     if not (real_data / name / "manifest.csv").is_file():
         pytest.skip(f"no {name} here")
     tracks = open_dataset(real_data / name, DataConfig(), CLASSES, labelled=False).tracks
-    found = find_annotations(tracks, Places(sections="lab2"))
+    found = find_annotations(tracks, Folders(sections="lab2"))
     assert len(found) == count
     assert all(len(a.grid) > 3 and (a.sections is not None) == sections for a in found.values())

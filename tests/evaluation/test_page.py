@@ -1,5 +1,5 @@
-"""Figures and pages: every figure draws whatever comes, text in them is never touched, pages are whole
-without a network."""
+"""Figures and pages: every figure draws whatever comes, text in them is never touched, pages work
+offline."""
 
 from __future__ import annotations
 
@@ -281,8 +281,8 @@ def test_the_page_of_a_run_answers_at_a_glance(run: Path) -> None:
         "training",
         "layers",
     ]
-    glance = ("How good?", "How sure?", "Which errors?", "Leakage?", "Second meter from")
-    for words in (*glance, "Verdict: leakage", "epoch", "a" * 64, "b" * 64, "f" * 64):
+    glance = ("How good?", "How sure?", "Which errors?", "Output leakage?", "Second meter from")
+    for words in (*glance, "Verdict: output leakage", "epoch", "a" * 64, "b" * 64, "f" * 64):
         assert words in text, words
     assert "GTZAN/a" in text
     assert "epoch (kept: 5)" in text

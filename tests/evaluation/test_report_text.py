@@ -12,6 +12,7 @@ import pytest
 from beatmeter.evaluation.diagnostics import Limits
 from beatmeter.evaluation.metrics import by_source, source_only
 from beatmeter.evaluation.report import Evaluation, evaluation_text
+from beatmeter.evaluation.report.text import verdict_text
 from beatmeter.schema import ClassPredictions
 
 FAST = Limits(permutations=100, replicates=100)
@@ -24,14 +25,14 @@ def test_text_fits_and_agrees_with_json(control: type) -> None:
     text = evaluation_text(e)
     assert max(map(len, text.splitlines())) <= 100
     found = json.loads(json.dumps(e.to_json(), allow_nan=False))
-    assert f"verdict: {found['verdict']}" in text
+    assert f"verdict: {verdict_text(found['verdict'])}" in text
     assert f"{found['metrics']['accuracy']['value']:.3f}" in text
     assert found["confusion"] == [
         [int(((p.primary == i) & (p.scores.argmax(axis=1) == j)).sum()) for j in range(6)] for i in range(6)
     ]
     assert {f["name"] for f in found["findings"]} == {f.name for f in e.findings}
     for f in e.findings:
-        assert f.name == "summary" or f"{f.name}: " in text
+        assert f.name == "summary" or f"{f.title}: " in text
 
 
 def test_long_names_are_cut_and_wide_matrices_become_lists() -> None:

@@ -378,7 +378,7 @@ def test_a_review_is_blind_and_complete(made: Made, found: Audit, tmp_path: Path
 
 
 def test_the_track_that_gives_way_is_the_one_to_decide_on(found: Audit) -> None:
-    said = {item.track.id: item.said for item in found.review(top=1).copies}
+    said = {item.track.id: item.reason for item in found.review(top=1).copies}
     assert set(said) == {"copy0", "s1c0", "copy2"}
     assert said["copy0"].startswith("sounds like s0c0 (test, labelled 3; cosine 0.99")
     assert said["s1c0"].startswith("sounds like copy1 (test, labelled 4; ")

@@ -1,7 +1,7 @@
 """Annotations of structure: beats, sections and moments of a track, from and to the formats that people
 keep them in."""
 
-from beatmeter.datasets.annotations.beside import Places, find_annotation, find_annotations
+from beatmeter.datasets.annotations.beside import Folders, find_annotation, find_annotations
 from beatmeter.datasets.annotations.records import (
     BANDS,
     TIERS,
@@ -27,9 +27,9 @@ __all__ = [
     "TIERS",
     "Annotation",
     "Events",
+    "Folders",
     "Format",
     "Grid",
-    "Places",
     "Provenance",
     "Spans",
     "find_annotation",

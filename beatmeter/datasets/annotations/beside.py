@@ -28,7 +28,7 @@ _DEPTH = 4  # folders above the audio in which its set may begin
 
 
 @dataclass(frozen=True)
-class Places:
+class Folders:
     """Where annotations lie: the columns of a manifest that name files, and the folders beside the
     audio's."""
 
@@ -38,30 +38,30 @@ class Places:
     columns: tuple[str, ...] = ("annotation", "beats", "sections")
 
 
-def find_annotations(tracks: Sequence[Track], places: Places | None = None) -> dict[str, Annotation]:
+def find_annotations(tracks: Sequence[Track], folders: Folders | None = None) -> dict[str, Annotation]:
     """The annotations of the tracks by id; a track without any is not in it. Raises DataError for a file
     that cannot be read (file and line), and for one that a manifest names and that is not there."""
     found: dict[str, Annotation] = {}
     for track in tracks:
-        annotation = find_annotation(track, places)
+        annotation = find_annotation(track, folders)
         if annotation is not None:
             found[track.id] = annotation
     return found
 
 
-def find_annotation(track: Track, places: Places | None = None) -> Annotation | None:
+def find_annotation(track: Track, folders: Folders | None = None) -> Annotation | None:
     """What is known of one track, None when there is nothing. Raises DataError as `find_annotations`."""
     found: Annotation | None = None
-    for path in annotation_files(track, places or Places()):
+    for path in annotation_files(track, folders or Folders()):
         here = read_annotation(path)
         found = here if found is None else found.beneath(here)
     return None if found is None else replace(found, id=track.id)
 
 
-def annotation_files(track: Track, places: Places) -> Iterator[Path]:
+def annotation_files(track: Track, folders: Folders) -> Iterator[Path]:
     """The files that say something about a track, the most telling first. Raises DataError for a named file
     that is not there."""
-    yield from _named(track.path, track.extra, places.columns)
+    yield from _named(track.path, track.extra, folders.columns)
     stem = files.stem(track.path)
     for suffix in WHOLE:
         if _is_ours(path := stem.with_name(stem.name + suffix)):
@@ -72,9 +72,9 @@ def annotation_files(track: Track, places: Places) -> Iterator[Path]:
         inner = place.parts[1:]  # without the folder `audio`
         for name in (Path(*inner), place) if inner else (place,):
             for kind, suffixes in (
-                (places.annotations, WHOLE),
-                (places.beats, (".beats",)),
-                (places.sections, (".lab",)),
+                (folders.annotations, WHOLE),
+                (folders.beats, (".beats",)),
+                (folders.sections, (".lab",)),
             ):
                 for suffix in suffixes if kind else ():
                     path = folder / kind / name.with_name(name.name + suffix)

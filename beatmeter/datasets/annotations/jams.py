@@ -97,9 +97,9 @@ def _grid(rows: list[Row], at: str) -> Grid:
     for time, _, value in rows:
         place = 0 if value is None else value
         if isinstance(place, bool) or not isinstance(place, int | float) or place < 0:
-            said = shown(repr(value))[:40]
+            found = shown(repr(value))[:40]
             raise DataError(
-                f"{at}: the beat at {time:g} s has the value {said}, not a place in the bar", _HINT
+                f"{at}: the beat at {time:g} s has the value {found}, not a place in the bar", _HINT
             )
         places.append(int(place) if place % 1 == 0 else 0)
     times = np.array([row[0] for row in rows])

@@ -54,8 +54,10 @@ def read_lines(
         one = Line(f"{where}:{number}", cells)
         if not fewest <= len(cells) <= most:
             wanted = f"{fewest}" if fewest == most else f"{fewest} to {most}"
-            said = f"{shown(line.strip())[:60]!r}"
-            raise one.refuse(f"{len(cells)} {'cell' if len(cells) == 1 else 'cells'}, not {wanted}: {said}")
+            line_text = f"{shown(line.strip())[:60]!r}"
+            raise one.refuse(
+                f"{len(cells)} {'cell' if len(cells) == 1 else 'cells'}, not {wanted}: {line_text}"
+            )
         found.append(one)
     if not found:
         raise DataError(f"{where} is empty", "An annotation has a line for each mark.")

@@ -197,10 +197,12 @@ def _refuse(error: ValidationError, text: str, where: str) -> NoReturn:
     path = tuple(first["loc"])
     field = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in path).lstrip(".")
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    said = first["msg"].removeprefix("Value error, ")
+    reason = first["msg"].removeprefix("Value error, ")
     given = first.get("input")
     shows = f", got {shown(repr(given))[:40]}" if isinstance(given, str | int | float) else ""
-    raise DataError(f"{where}{_line(text, path)}: {shown(field)}: {said[:1].lower()}{said[1:]}{shows}{more}")
+    raise DataError(
+        f"{where}{_line(text, path)}: {shown(field)}: {reason[:1].lower()}{reason[1:]}{shows}{more}"
+    )
 
 
 def _line(text: str, path: Sequence[int | str]) -> str:

@@ -63,7 +63,7 @@ def measure(
     wave: Float32[np.ndarray, " sample"], name: str
 ) -> tuple[dict[str, float], dict[str, str], Float32[np.ndarray, " band"]]:
     """Values by target, reasons by target for those that are not defined, and the mel statistics: mean and
-    standard deviation over time of MEL_BANDS log-mel bands, as the control that every probe has to beat.
+    standard deviation over time of MEL_BANDS log-mel bands, the baseline of every probe.
 
     `name` is the id, which decides the random null column. Silence defines nothing.
     """
@@ -80,15 +80,15 @@ def measure(
         mel = 10 * np.log10(np.maximum(bands, 1e-20))
         mel = np.maximum(mel, mel.max() - MEL_FLOOR_DB)
         level = 10 * np.log10(np.maximum(power.sum(axis=0), 1e-20))
-        there = level > level.max() - FLOOR_DB
+        sounding = level > level.max() - FLOOR_DB
         if level.max() <= -150:
             why = {t.name: "the recording is silent" for t in TARGETS}
         else:
             level = np.maximum(level, level.max() - FLOOR_DB)
-            values |= _timbre(wave, magnitude[:, there])
+            values |= _timbre(wave, magnitude[:, sounding])
             values |= _dynamics(level)
             values |= _onsets(mel, seconds)
-            values |= _harmony(power, there, seconds)
+            values |= _harmony(power, sounding, seconds)
             values["null_level"] = float(
                 10 * np.log10(max(float(np.mean(np.square(wave, dtype=np.float64))), 1e-20))
             )
@@ -146,11 +146,11 @@ def _onsets(mel: np.ndarray, seconds: float) -> Mapping[str, float]:
     return found
 
 
-def _harmony(power: np.ndarray, there: np.ndarray, seconds: float) -> Mapping[str, float]:
+def _harmony(power: np.ndarray, sounding: np.ndarray, seconds: float) -> Mapping[str, float]:
     import librosa
 
     chroma = librosa.feature.chroma_stft(S=power, sr=RATE, n_fft=FRAME, hop_length=HOP, norm=1, tuning=0.0)
-    mean = chroma[:, there].mean(axis=1)
+    mean = chroma[:, sounding].mean(axis=1)
     share = mean / max(float(mean.sum()), 1e-12)
     found = {"harmonic_complexity": float(-(share * np.log2(np.maximum(share, 1e-12))).sum())}
     if seconds >= 60.0:
@@ -166,8 +166,8 @@ def _regularity(chroma: np.ndarray) -> float:
     half = 16
     like = slow.T @ slow
     sign = np.kron([[1, -1], [-1, 1]], np.ones((half, half)))
-    places = range(half, len(like) - half)
-    novelty = np.array([(like[i - half : i + half, i - half : i + half] * sign).sum() for i in places])
+    positions = range(half, len(like) - half)
+    novelty = np.array([(like[i - half : i + half, i - half : i + half] * sign).sum() for i in positions])
     middle = np.arange(1, len(novelty) - 1)
     peaks = [i for i in middle if novelty[i] == novelty[max(0, i - 8) : i + 9].max() > novelty.mean()]
     gaps = np.diff(peaks)

@@ -234,8 +234,10 @@ def _try(
             raise _UnfitError(f"it is the same audio as {owners[digest]}", False)
         pieces = cut(fetched.path, seconds, work.song, staging)
     except AudioError as error:
-        said = error.what.replace(shown(fetched.path), "it")
-        raise _UnfitError(f"{error.kind}: {said}", error.kind not in ("short", "silent", "damaged")) from None
+        reason = error.what.replace(shown(fetched.path), "it")
+        raise _UnfitError(
+            f"{error.kind}: {reason}", error.kind not in ("short", "silent", "damaged")
+        ) from None
     fetched.path.unlink(missing_ok=True)
     title = fetched.title or candidate.title
     return Source(

@@ -86,13 +86,13 @@ def with_classes(p: ClassPredictions, classes: tuple[str, ...]) -> ClassPredicti
     if p.classes == classes:
         return p
     columns = [p.classes.index(c) for c in classes]
-    place = np.array([*(classes.index(c) for c in p.classes), -1])  # -1, no label, stays -1
+    position = np.array([*(classes.index(c) for c in p.classes), -1])  # -1, no label, stays -1
     return replace(
         p,
         classes=classes,
         targets=p.targets[:, columns],
         scores=p.scores[:, columns],
-        primary=place[p.primary],
+        primary=position[p.primary],
     )
 
 

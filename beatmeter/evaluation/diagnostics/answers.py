@@ -54,7 +54,7 @@ def performance(p: ClassPredictions, limits: Limits = LIMITS, seed: int = 0) -> 
     if wrong:
         text += f" Most frequent errors: {', '.join(f'{a} heard as {b} ({n})' for n, a, b in wrong[:3])}."
     silent = [
-        c for c, there in zip(p.classes, occurring(p.primary, len(p.classes)), strict=True) if not there
+        c for c, occurs in zip(p.classes, occurring(p.primary, len(p.classes)), strict=True) if not occurs
     ]
     if silent:
         text += f" Nothing is known of {', '.join(silent)}: not in these labels."

@@ -3,8 +3,10 @@ between classes."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 
@@ -36,8 +38,8 @@ def _standard(scores: Array) -> Array:
     """Columns of mean 0 and length 1, or all 0 where constant."""
     centred = scores - scores.mean(axis=0)
     length = np.sqrt(np.square(centred).sum(axis=0))
-    there = length > 1e-12 * np.sqrt(len(scores))
-    result: Array = np.where(there, centred, 0.0) / np.where(there, length, 1.0)
+    varies = length > 1e-12 * np.sqrt(len(scores))
+    result: Array = np.where(varies, centred, 0.0) / np.where(varies, length, 1.0)
     return result
 
 
@@ -152,48 +154,51 @@ def leakage(p: ClassPredictions, limits: Limits = LIMITS, seed: int = 0) -> Find
     """Correlated outputs that the labels do not explain, and classes that rise with another on most of its
     items."""
     correlations, spilled = pair_correlations(p, limits, seed), spills(p, limits)
-    leaking = [c for c in correlations if c.verdict == "leakage"]
-    spilling = [s for s in spilled if s.verdict == "leakage"]
+    leaks = "leakage" in {*(c.verdict for c in correlations), *(s.verdict for s in spilled)}
     raised = sorted({s.to for s in spilled if s.verdict == "raised floor"}, key=p.classes.index)
-    parts = []
-    if leaking:
-        parts.append(
-            "leakage: "
-            + ", ".join(
-                f"{'-'.join(c.pair)} r = {c.r:.2f} (labels explain {c.explained:.2f}, p = {c.p:.3f})"
-                for c in leaking[:3]
-            )
-        )
+    values = plain(
+        {
+            "verdict": "leakage" if leaks else "raised floor" if raised else "none",
+            "pairs": correlations,
+            "matrix": correlation(p.scores),
+            "spill": [s for s in spilled if s.share.value > 0],
+            "raised": raised,
+        }
+    )
+    text = ". ".join(leakage_sentences(values, limits)) + "."
+    return Finding("leakage", "warning" if leaks or raised else "ok", text, values)
+
+
+def leakage_sentences(values: Mapping[str, Any], limits: Limits = LIMITS) -> list[str]:
+    """What the values of the finding `leakage` say in words, the gravest first; without full stops."""
+    verdicts = {
+        verdict: [row for row in values["pairs"] if row["verdict"] == verdict]
+        for verdict in ("leakage", "explained")
+    }
+    spilling = [s for s in values["spill"] if s["verdict"] == "leakage"]
+    sentences = [
+        f"the scores of {' and '.join(row['pair'])} rise together (r = {row['r']:.2f}; the labels explain "
+        f"{row['explained']:.2f}; p = {row['p']:.3f})"
+        for row in verdicts["leakage"][:3]
+    ]
     if spilling:
-        parts.append(
+        sentences.append(
             "items of one class raise another: "
-            + ", ".join(f"{s.of} raises {s.to} in {percent(s.share.value)}" for s in spilling[:3])
+            + ", ".join(f"{s['of']} raises {s['to']} in {percent(s['share']['value'])}" for s in spilling[:3])
         )
-    if raised:
-        parts.append(f"raised floor: {', '.join(raised)} above {limits.active:g} whatever the item")
-    kept = [c for c in correlations if c.verdict == "explained"]
-    if kept:
-        parts.append(
-            "explained by labels or chance: "
-            + ", ".join(f"{'-'.join(c.pair)} r = {c.r:.2f}" for c in kept[:3])
+    if values["raised"]:
+        sentences.append(
+            f"raised floor: {', '.join(values['raised'])} above {limits.active:g} whatever the item"
         )
-    if not parts:
-        worst = correlations[0]
-        parts.append(
-            f"no leakage: the highest correlation is r = {worst.r:.2f} ({'-'.join(worst.pair)}), below "
+    if verdicts["explained"]:
+        sentences.append(
+            "explained by the labels or by chance: "
+            + ", ".join(f"{'-'.join(row['pair'])} r = {row['r']:.2f}" for row in verdicts["explained"][:3])
+        )
+    if not sentences:
+        highest = values["pairs"][0]
+        sentences.append(
+            f"the highest correlation is r = {highest['r']:.2f} ({'-'.join(highest['pair'])}), below "
             f"{limits.correlation:g}"
         )
-    return Finding(
-        "leakage",
-        "warning" if leaking or spilling or raised else "ok",
-        ". ".join(parts) + ".",
-        plain(
-            {
-                "verdict": "leakage" if leaking or spilling else "raised floor" if raised else "none",
-                "pairs": correlations,
-                "matrix": correlation(p.scores),
-                "spill": [s for s in spilled if s.share.value > 0],
-                "raised": raised,
-            }
-        ),
-    )
+    return sentences

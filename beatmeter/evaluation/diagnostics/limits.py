@@ -17,7 +17,7 @@ class Limits:
     """Where a number becomes a note or a warning. All are on sigmoid outputs, from 0 to 1."""
 
     active: float = 0.4  # a class counts as active above this; two active classes co-occur
-    said: float = 0.5  # a class is said above this
+    positive: float = 0.5  # a class is predicted above this
     co_occurring: float = 0.25  # warn when more single-meter items than this have two active classes
     low_gap: float = 0.3  # below: the two highest scores compete
     high_gap: float = 0.5  # above: one class stands out
@@ -33,7 +33,7 @@ class Limits:
     heard: float = 0.75  # area under the curve of the second activation, two-meter against single-meter items
     weak_recall: float = 0.5  # warn when the recall of a class is surely below
     ece: float = 0.1  # warn above; note above half of it
-    fewest: int = 5  # items of a class below which nothing is said of it
+    fewest: int = 5  # items of a class below which nothing is concluded about it
     errors: int = 10  # right and wrong validation answers needed to fit a quadrant threshold
     youden: float = (
         0.3  # how well a fitted quadrant threshold must tell right from wrong; else the fixed one stands

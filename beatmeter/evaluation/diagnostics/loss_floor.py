@@ -34,11 +34,11 @@ def floor_warning(classes: Sequence[str], floors: Sequence[float], limits: Limit
         )
         return Finding("loss_floor", "ok", text, plain({"floors": table, "reaching": {}}))
     named = ", ".join(f"{c} at {f:.2f}" for c, f in reaching.items())
-    said = [c for c, f in reaching.items() if f >= limits.said]
+    reached = [c for c, f in reaching.items() if f >= limits.positive]
     text = (
         f"by the loss alone a certain negative settles at or above {limits.active:g} for: {named}. "
         "Co-occurrence and noise floor measure the loss there"
-        + (f", and {', '.join(said)} would be said of everything" if said else "")
+        + (f", and {', '.join(reached)} would be predicted for everything" if reached else "")
         + ". Use the unbiased loss, less smoothing or a lower weight."
     )
     return Finding("loss_floor", "warning", text, plain({"floors": table, "reaching": reaching}))

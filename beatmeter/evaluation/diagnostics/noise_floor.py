@@ -206,7 +206,7 @@ def noise_floor(p: ClassPredictions, floor: NoiseFloor, same_items: bool, limits
         text += " No class was second often enough for a production threshold of its own."
     elif pooled:
         text += f" Too rarely second for a production threshold of their own: {', '.join(pooled)}."
-    reached = [c for c, t in zip(floor.classes, evaluation, strict=True) if t >= limits.said]
+    reached = [c for c, t in zip(floor.classes, evaluation, strict=True) if t >= limits.positive]
     return Finding(
         "noise_floor",
         "warning" if reached else "note" if same_items or few else "ok",

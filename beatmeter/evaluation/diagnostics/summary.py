@@ -1,4 +1,4 @@
-"""The walk through the findings: selective? -> confused or polyrhythm? -> leakage? -> thresholds."""
+"""The walk through the findings: selective? -> confused or polyrhythm? -> output leakage? -> thresholds."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from beatmeter.evaluation.diagnostics.labels import several, single
+from beatmeter.evaluation.diagnostics.leakage import leakage_sentences
 from beatmeter.evaluation.diagnostics.limits import LIMITS, Limits, percent, plain
 from beatmeter.evaluation.metrics import confidence_gap
 from beatmeter.schema import ClassPredictions, Finding
@@ -39,9 +40,9 @@ def summarise(p: ClassPredictions, findings: Mapping[str, Finding], limits: Limi
         ),
         competing,
         Step(
-            "leakage?",
+            "output leakage?",
             {"leakage": "yes", "raised floor": "raised floor"}.get(leak["verdict"], "no"),
-            findings["leakage"].text.split(". ")[0].rstrip("."),
+            leakage_sentences(leak, limits)[0],
         ),
         _thresholds(findings.get("noise_floor"), findings.get("loss_floor")),
     ]

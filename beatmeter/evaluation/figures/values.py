@@ -10,20 +10,20 @@ from beatmeter.evaluation.metrics.checks import Array
 
 
 @styled
-def values(targets: Array, said: Array, unit: str = "") -> Figure:
+def values(targets: Array, predicted: Array, unit: str = "") -> Figure:
     """A dot per item (item,) whose target is known: the target below, the answer at the side, in `unit`."""
     known = ~np.isnan(targets)
     figure, (axes,) = blank(3.4)
     axes.scatter(
         targets[known],
-        said[known],
+        predicted[known],
         s=max(6.0, min(30.0, 3000 / max(1, int(known.sum())))),
         color=BLUE,
         alpha=0.5,
         linewidth=0,
     )
     if known.any():
-        ends = [float(f([*targets[known], *said[known]])) for f in (np.min, np.max)]
+        ends = [float(f([*targets[known], *predicted[known]])) for f in (np.min, np.max)]
         axes.plot(ends, ends, color=MUTED, linewidth=0.8, dashes=(3, 3))
     axes.set_xlabel("target" + (f" ({unit})" if unit else ""))
     axes.set_ylabel("answer" + (f" ({unit})" if unit else ""))

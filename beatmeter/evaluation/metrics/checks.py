@@ -88,10 +88,10 @@ def unbox(values: Array) -> Value:
     return result
 
 
-def mean_where(values: Array, there: Array) -> Array:
-    """Mean over the last axis of the `values` that are `there` (bool of the same shape); nan where none
+def mean_where(values: Array, defined: Array) -> Array:
+    """Mean over the last axis of the `values` that are `defined` (bool of the same shape); nan where none
     is."""
-    return ratio(np.where(there, values, 0.0).sum(axis=-1), there.sum(axis=-1))
+    return ratio(np.where(defined, values, 0.0).sum(axis=-1), defined.sum(axis=-1))
 
 
 def one_hot(index: Primary, n_classes: int) -> Array:

@@ -80,8 +80,8 @@ def calibration_error(
     `confidence` (item,) in [0, 1], `outcome` (item,) 0 or 1 (nan: the item does not count).
     """
     validate(confidence[:, None], weights=weights)
-    there = ~np.isnan(outcome)
-    w = weigh(weights, len(confidence)) * there
+    counted = ~np.isnan(outcome)
+    w = weigh(weights, len(confidence)) * counted
     members = (bin_of(confidence, bins)[:, None] == np.arange(bins)).astype(np.float64)
     surplus = w @ (members * (confidence - np.nan_to_num(outcome))[:, None])
     return unbox(ratio(np.abs(surplus).sum(axis=-1), w.sum(axis=-1)))
@@ -149,8 +149,8 @@ class Reliability:
 def reliability(confidence: Array, outcome: Array, bins: int = 10) -> Reliability:
     """Mean confidence against the share of outcomes, in bins of equal width; outcomes of nan do not count."""
     validate(confidence[:, None])
-    there = np.asarray(~np.isnan(outcome))
-    confidence, outcome = confidence[there], outcome[there]
+    counted = np.asarray(~np.isnan(outcome))
+    confidence, outcome = confidence[counted], outcome[counted]
     at = bin_of(confidence, bins)
     items = np.bincount(at, minlength=bins)
     sums = [ratio(np.bincount(at, weights=v, minlength=bins), items) for v in (confidence, outcome)]

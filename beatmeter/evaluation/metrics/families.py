@@ -191,16 +191,16 @@ def null_systems(record: Items, constant: Array | None, seed: int = 0) -> Mappin
     if isinstance(record, Marks):
         return {"shuffled": [structure.of_another(record)], "steady": [structure.steady(record)]}
     name = "values" if isinstance(record, ValuePredictions) else "scores"
-    said = np.asarray(getattr(record, name))
+    own = np.asarray(getattr(record, name))
     random = np.random.default_rng(seed)
 
     def answering(answers: Array) -> Items:
         changed: dict[str, Any] = {name: answers}
         return replace(record, **changed)
 
-    found = {"shuffled": [answering(said[random.permutation(len(record))]) for _ in range(SHUFFLES)]}
-    if constant is not None and np.shape(constant) == said.shape[1:]:
-        found["constant"] = [answering(np.broadcast_to(np.asarray(constant, dtype=float), said.shape))]
+    found = {"shuffled": [answering(own[random.permutation(len(record))]) for _ in range(SHUFFLES)]}
+    if constant is not None and np.shape(constant) == own.shape[1:]:
+        found["constant"] = [answering(np.broadcast_to(np.asarray(constant, dtype=float), own.shape))]
     return found
 
 
@@ -216,9 +216,9 @@ def null_values(metric: FamilyMetric, systems: Mapping[str, list[Items]]) -> dic
 def constant_of(record: Items, validation: Items | None) -> Array | None:
     """The constant answer (class,) or (name,) of the train split, which the model wrote down; where it did
     not, the mean target of `validation`."""
-    said = record.meta.get("loss", {})
-    if isinstance(said, dict) and isinstance(said.get("constant"), list):
-        return np.asarray(said["constant"], dtype=float)
+    loss = record.meta.get("loss", {})
+    if isinstance(loss, dict) and isinstance(loss.get("constant"), list):
+        return np.asarray(loss["constant"], dtype=float)
     if (
         not isinstance(validation, ClassPredictions | ValuePredictions)
         or validation is record

@@ -1,7 +1,7 @@
 """Intervals: Wilson's for shares, widened when items come in groups, and the bootstrap over groups for
 everything else.
 
-Segments of one song are not independent: what is drawn again is the song, and all its segments come along.
+Segments of one song are not independent: the bootstrap draws whole songs with all their segments.
 """
 
 from __future__ import annotations
@@ -59,12 +59,12 @@ def share(outcomes: Array, groups: Sequence[str], confidence: float = 0.95) -> E
     and Scott, 1992), and never exceeds n; a share of 0 or 1, which shows no variance, counts every group
     once.
     """
-    there = ~np.isnan(outcomes)
-    n = int(there.sum())
+    counted = ~np.isnan(outcomes)
+    n = int(counted.sum())
     if n == 0:
         return Estimate(math.nan, 0.0, 1.0, 0, "wilson")
-    values = outcomes[there]
-    member = group_index([name for name, counts in zip(groups, there, strict=True) if counts])
+    values = outcomes[counted]
+    member = group_index([name for name, counts in zip(groups, counted, strict=True) if counts])
     g = int(member.max()) + 1
     p = float(values.mean())
     if g == n:
@@ -131,8 +131,8 @@ def interval(draws: Array, confidence: float = 0.95) -> tuple[Value, Value]:
     if defined.all():
         low, high = np.quantile(draws, [tail, 1 - tail], axis=0)
         return low, high
-    flat, there = draws.reshape(len(draws), -1), defined.reshape(len(draws), -1)
-    columns = [flat[there[:, k], k] for k in range(flat.shape[1])]
+    flat, counted = draws.reshape(len(draws), -1), defined.reshape(len(draws), -1)
+    columns = [flat[counted[:, k], k] for k in range(flat.shape[1])]
     pairs = np.array([np.quantile(c, [tail, 1 - tail]) if len(c) else (np.nan, np.nan) for c in columns]).T
     return pairs[0].reshape(draws.shape[1:]), pairs[1].reshape(draws.shape[1:])
 

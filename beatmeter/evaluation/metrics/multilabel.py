@@ -37,11 +37,11 @@ def average_precision(scores: Scores, targets: Targets, weights: Weights | None 
             np.diff(scores[order, k], append=-1.0)
         )  # last item of every run of equal scores
         sorted_weights = w[..., order]
-        said = sorted_weights.cumsum(axis=-1)[..., ends]
+        predicted = sorted_weights.cumsum(axis=-1)[..., ends]
         right = (sorted_weights * (targets[order, k] > 0)).cumsum(axis=-1)[..., ends]
         if len(ends):
             steps = np.diff(right, axis=-1, prepend=0.0)
-            precision = np.nan_to_num(ratio(right, said))
+            precision = np.nan_to_num(ratio(right, predicted))
             out[..., k] = ratio((steps * precision).sum(axis=-1), right[..., -1])
     return out
 
@@ -75,10 +75,10 @@ def f1_per_class(
     """
     validate(scores, targets=targets, weights=weights)
     w = _labelled(targets, weights)
-    there, said = targets > 0, scores > threshold
-    twice = 2 * (w @ (there & said).astype(np.float64))
-    value = ratio(twice, w @ there.astype(np.float64) + w @ said.astype(np.float64))
-    return np.where(w @ there.astype(np.float64) > 0, value, np.nan)
+    present, predicted = targets > 0, scores > threshold
+    twice = 2 * (w @ (present & predicted).astype(np.float64))
+    value = ratio(twice, w @ present.astype(np.float64) + w @ predicted.astype(np.float64))
+    return np.where(w @ present.astype(np.float64) > 0, value, np.nan)
 
 
 def macro_f1(
@@ -90,18 +90,18 @@ def macro_f1(
 
 
 def exact(scores: Scores, targets: Targets, threshold: float | Array = 0.5) -> Array:
-    """(item,) 1.0 where exactly the present classes are said, 0.0 where not, nan without labels."""
+    """(item,) 1.0 where exactly the present classes are predicted, 0.0 where not, nan without labels."""
     validate(scores, targets=targets)
-    there = targets > 0
-    same = ((scores > threshold) == there).all(axis=1)
-    return np.where(there.any(axis=1), same.astype(np.float64), np.nan)
+    present = targets > 0
+    same = ((scores > threshold) == present).all(axis=1)
+    return np.where(present.any(axis=1), same.astype(np.float64), np.nan)
 
 
 def subset_accuracy(
     scores: Scores, targets: Targets, threshold: float | Array = 0.5, weights: Weights | None = None
 ) -> Value:
-    """Share of items where exactly the present classes are said (scikit-learn: accuracy_score of indicator
-    matrices)."""
+    """Share of items where exactly the present classes are predicted (scikit-learn: accuracy_score of
+    indicator matrices)."""
     validate(scores, targets=targets, weights=weights)
     w = _labelled(targets, weights)
     return unbox(ratio(w @ np.nan_to_num(exact(scores, targets, threshold)), w.sum(axis=-1)))
@@ -111,10 +111,10 @@ def ranking_precision(scores: Scores, targets: Targets) -> Array:
     """(item,) mean over the present classes of (present classes at or above its score) / (classes at or above
     it)."""
     validate(scores, targets=targets)
-    there = targets > 0
+    present = targets > 0
     above = scores[:, None, :] >= scores[:, :, None]  # (item, class, other): other is at or above class
-    share = (above & there[:, None, :]).sum(axis=2) / np.maximum(above.sum(axis=2), 1)
-    return mean_where(share, there)
+    share = (above & present[:, None, :]).sum(axis=2) / np.maximum(above.sum(axis=2), 1)
+    return mean_where(share, present)
 
 
 def lrap(scores: Scores, targets: Targets, weights: Weights | None = None) -> Value:
@@ -128,12 +128,12 @@ def pairs_found(scores: Scores, targets: Targets) -> Array:
     """(item,) for items with exactly two classes: 1.0 where these are the two highest scores, else 0.0; nan
     for all others."""
     validate(scores, targets=targets)
-    there = targets > 0
-    pair = there.sum(axis=1) == 2
+    present = targets > 0
+    pair = present.sum(axis=1) == 2
     if scores.shape[1] < 3:  # with two classes every pair is found: the question means nothing
         return np.full(len(scores), np.nan)
-    weakest = np.where(there, scores, np.inf).min(axis=1)
-    strongest_other = np.where(there, -np.inf, scores).max(axis=1)
+    weakest = np.where(present, scores, np.inf).min(axis=1)
+    strongest_other = np.where(present, -np.inf, scores).max(axis=1)
     return np.where(pair, (weakest > strongest_other).astype(np.float64), np.nan)
 
 

@@ -67,9 +67,9 @@ def duel(scores: Scores, primary: Primary, first: int, second: int) -> Array:
 def hits(scores: Scores, targets: Targets) -> Array:
     """(item,) 1.0 where the highest score is any of the item's classes, 0.0 where not, nan without labels."""
     validate(scores, targets=targets)
-    there = targets > 0
-    hit = there[np.arange(len(scores)), scores.argmax(axis=1)] if len(scores) else np.zeros(0, dtype=bool)
-    return np.where(there.any(axis=1), hit.astype(np.float64), np.nan)
+    present = targets > 0
+    hit = present[np.arange(len(scores)), scores.argmax(axis=1)] if len(scores) else np.zeros(0, dtype=bool)
+    return np.where(present.any(axis=1), hit.astype(np.float64), np.nan)
 
 
 def hit_rate(scores: Scores, targets: Targets, weights: Weights | None = None) -> Value:
@@ -98,9 +98,9 @@ def precision_per_class(
     answered."""
     validate(scores, primary, weights=weights)
     guess = answer(scores, occurring(primary, scores.shape[1]) if restricted else None)
-    said = one_hot(np.where(primary >= 0, guess, -1), scores.shape[1])
+    predicted = one_hot(np.where(primary >= 0, guess, -1), scores.shape[1])
     w = weigh(weights, len(scores))
-    return ratio(w @ (said * one_hot(primary, scores.shape[1])), w @ said)
+    return ratio(w @ (predicted * one_hot(primary, scores.shape[1])), w @ predicted)
 
 
 def balanced_accuracy(

@@ -19,24 +19,28 @@ PerItem = Callable[[Marks], Array]
 
 # name -> (of, title, value of one item from truth and marks)
 BEAT_METRICS: dict[str, tuple[str, str, Callable[[MarkList, MarkList], float]]] = {
-    "beat_f": ("beats", "F at 70 ms", lambda truth, said: f_measure(truth.beats, said.beats)),
+    "beat_f": ("beats", "F at 70 ms", lambda truth, own: f_measure(truth.beats, own.beats)),
     "beat_f_any_octave": (
         "beats",
         "F, doubling and halving forgiven",
-        lambda truth, said: any_octave(truth.beats, said.beats),
+        lambda truth, own: any_octave(truth.beats, own.beats),
     ),
-    "beat_continuity": ("beats", "CMLt", lambda truth, said: continuity(truth.beats, said.beats)),
-    "downbeat_f": ("downbeats", "F at 70 ms", lambda truth, said: f_measure(truth.downbeats, said.downbeats)),
+    "beat_continuity": ("beats", "CMLt", lambda truth, own: continuity(truth.beats, own.beats)),
+    "downbeat_f": (
+        "downbeats",
+        "F at 70 ms",
+        lambda truth, own: f_measure(truth.downbeats, own.downbeats),
+    ),
 }
 
 
 def _section_metric(name: str) -> Callable[[MarkList, MarkList], float]:
-    def value(truth: MarkList, said: MarkList) -> float:
+    def value(truth: MarkList, own: MarkList) -> float:
         right = _sections(truth)
         if right is None:
             return float("nan")
         whole = np.array([[right[0][0, 0], right[0][-1, 1]]])
-        found = _sections(said) or (whole, ("",))  # nothing was found: the track is one section
+        found = _sections(own) or (whole, ("",))  # nothing was found: the track is one section
         return section_scores(*right, *found)[name]
 
     return value
@@ -88,7 +92,7 @@ STEADY = 0.5  # seconds between the beats of a system that heard nothing
 def steady(marks: Marks) -> Marks:
     """What a metronome says: a beat every STEADY seconds from the first on, in bars of four; and a section
     every EIGHT bars of the true grid where it is known, else of its own."""
-    said = []
+    found = []
     for truth in marks.truth:
         end = float(truth.ends.max(initial=0.0))
         times = np.arange(0.0, end + STEADY, STEADY)
@@ -96,8 +100,8 @@ def steady(marks: Marks) -> Marks:
         starts = (truth.downbeats if len(truth.downbeats) > 1 else times[::4])[::EIGHT]
         starts = starts[starts < end]
         sections = MarkList.spans("section", starts, np.append(starts[1:], end), ["A"] * len(starts))
-        said.append(beats + sections if len(truth.of("section")) else beats)
-    return marks.saying(said)
+        found.append(beats + sections if len(truth.of("section")) else beats)
+    return marks.saying(found)
 
 
 def of_another(marks: Marks, by: int = 1) -> Marks:

@@ -18,7 +18,7 @@ from beatmeter.evaluation.metrics.checks import Array, Value, mean_where, ratio,
 from beatmeter.evaluation.metrics.intervals import REPLICATES, Estimate, bootstrap, interval, share
 from beatmeter.schema import ClassPredictions
 
-ITEM_THRESHOLD = 0.5  # a class is said above this, for F1 and subset accuracy
+ITEM_THRESHOLD = 0.5  # a class is predicted above this, for F1 and subset accuracy
 SURE = 0.8  # share of items that selective accuracy answers
 
 
@@ -206,7 +206,7 @@ class ClassRow:
 @dataclass(frozen=True)
 class PairRow:
     """One pair of classes: `items` that have exactly these two, the share where they are the two highest
-    scores (`top2`), and the share where both are said (`above`)."""
+    scores (`top2`), and the share where both are predicted (`above`)."""
 
     pair: tuple[str, str]
     items: int
@@ -249,13 +249,13 @@ def per_class(p: ClassPredictions) -> list[ClassRow]:
     )
     rows = []
     for k, name in enumerate(p.classes):
-        of, said = p.primary == k, (guess == k) & (p.primary >= 0)
-        recall, precision = (share(np.where(mask, right, np.nan), p.groups) for mask in (of, said))
+        of, predicted = p.primary == k, (guess == k) & (p.primary >= 0)
+        recall, precision = (share(np.where(mask, right, np.nan), p.groups) for mask in (of, predicted))
         rows.append(
             ClassRow(
                 name,
                 int(of.sum()),
-                int(said.sum()),
+                int(predicted.sum()),
                 recall,
                 precision,
                 float(ap[k]),
@@ -268,13 +268,13 @@ def per_class(p: ClassPredictions) -> list[ClassRow]:
 
 def per_pair(p: ClassPredictions, threshold: float | Array = ITEM_THRESHOLD) -> list[PairRow]:
     """Recall of items with exactly two classes, one row per pair that occurs, most frequent first."""
-    there, said = p.targets > 0, p.scores > threshold
-    found, two = multi.pairs_found(p.scores, p.targets), there.sum(axis=1) == 2
+    present, predicted = p.targets > 0, p.scores > threshold
+    found, two = multi.pairs_found(p.scores, p.targets), present.sum(axis=1) == 2
     rows = []
     for i, j in combinations(range(len(p.classes)), 2):
-        mine = two & there[:, i] & there[:, j]
+        mine = two & present[:, i] & present[:, j]
         if mine.any():
-            above = np.where(mine, (said[:, i] & said[:, j]).astype(np.float64), np.nan)
+            above = np.where(mine, (predicted[:, i] & predicted[:, j]).astype(np.float64), np.nan)
             top2 = share(np.where(mine, found, np.nan), p.groups)
             rows.append(PairRow((p.classes[i], p.classes[j]), int(mine.sum()), top2, share(above, p.groups)))
     return sorted(rows, key=lambda r: -r.items)

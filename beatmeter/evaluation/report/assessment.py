@@ -180,10 +180,18 @@ def _classes(p: ClassPredictions) -> tuple[ClassRow, ...]:
         return tuple(rows)
     found, known = [], p.primary >= 0
     for k, row in enumerate(rows):
-        there, said = known & (p.targets[:, k] > 0), known & (p.scores[:, k] > 0.5)
-        recall, precision = (share(np.where(of, there & said, np.nan), p.groups) for of in (there, said))
+        present, predicted = known & (p.targets[:, k] > 0), known & (p.scores[:, k] > 0.5)
+        recall, precision = (
+            share(np.where(of, present & predicted, np.nan), p.groups) for of in (present, predicted)
+        )
         found.append(
-            replace(row, items=int(there.sum()), answers=int(said.sum()), recall=recall, precision=precision)
+            replace(
+                row,
+                items=int(present.sum()),
+                answers=int(predicted.sum()),
+                recall=recall,
+                precision=precision,
+            )
         )
     return tuple(found)
 

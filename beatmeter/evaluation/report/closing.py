@@ -13,6 +13,7 @@ from beatmeter.evaluation.diagnostics.limits import percent
 from beatmeter.evaluation.report.assessment import Assessment
 from beatmeter.evaluation.report.assessment_text import assessment_closing
 from beatmeter.evaluation.report.evaluation import Evaluation
+from beatmeter.evaluation.report.text import verdict_text
 from beatmeter.runtime.display import count, cut, fill
 
 LABEL = 14  # columns of what a line is about
@@ -41,21 +42,21 @@ def closing_text(
             ("errors", _errors(evaluation)),
             ("confidence", _confidence(evaluation, run)),
             ("second meter", _second(evaluation)),
-            ("verdict", _verdict(evaluation)),
+            ("verdict", verdict_text(evaluation.verdict)),
         ]
-        warned = [f.name.replace("_", " ") for f in evaluation.findings[1:] if f.level == "warning"]
+        warned = [f.title for f in evaluation.findings[1:] if f.level == "warning"]
         lines += [("warnings", f"{', '.join(warned)}: see the report")] if warned else []
     if evaluation is not None and evaluation.predictions.split:
         lines += [("numbers", f"{run}/evaluation/{evaluation.predictions.split}.txt")]
     lines += [("look", f"beatmeter report {run} --open"), ("use", f"beatmeter predict {run} song.mp3")]
     first = max(LABEL, len(lines[0][0]) + 2) if len(lines[0][0]) + 2 <= width // 3 else LABEL
     text: list[str] = []
-    for name, said in lines:
+    for name, sentence in lines:
         room = max(20, width - first)
         parts = (
-            [said]
+            [sentence]
             if name in ("look", "use", "numbers")
-            else textwrap.wrap(said, room, break_on_hyphens=False, break_long_words=False)
+            else textwrap.wrap(sentence, room, break_on_hyphens=False, break_long_words=False)
         )
         if len(name) + 2 > first:
             text += [name, *(" " * first + part for part in parts)]
@@ -109,19 +110,3 @@ def _second(e: Evaluation) -> str:
         return "unknown: no clips of two meters to test on"
     heard = "heard" if finding.values["verdict"] == "heard" else "not heard reliably"
     return f"{heard} (area {finding.values['area']['value']:.2f}; 0.5 is chance)"
-
-
-VERDICTS = {
-    "chance": "not surely better than guessing: more tracks, more epochs or other features are needed",
-    "leakage": "output leakage: scores of some meters rise together without a reason in the labels",
-    "raised floor": "all scores rise together: thresholds of a second meter mean little",
-    "confused": "two meters compete for clips that have one",
-    "polyrhythm": "two meters compete where two are heard",
-    "selective": "one meter stands out clearly in most clips",
-    "partly selective": "one meter stands out in many clips",
-    "not selective": "the first meter hardly stands out from the second",
-}
-
-
-def _verdict(e: Evaluation) -> str:
-    return VERDICTS.get(e.verdict, e.verdict)

@@ -196,8 +196,8 @@ def _clips(systems: Mapping[str, System], pair: Pair) -> list[Clip]:
     clips = []
     for change in pair.changes[:MOST]:
         word = "gained" if change.gained else "lost"
-        said = (
+        change_text = (
             f"{word}: label {change.label}, {pair.first} says {change.first}, {pair.second} {change.second}"
         )
-        clips.append(clip_of(mean, change.index, said))
+        clips.append(clip_of(mean, change.index, change_text))
     return clips

@@ -57,7 +57,7 @@ def by_level(findings: Sequence[Finding]) -> list[Finding]:
 
 
 def page(template: str, title: str, lead: str, **values: Any) -> str:
-    """The whole HTML text: no network, no scripts, light and dark."""
+    """The whole HTML text: works offline, no scripts, light and dark."""
     return render(
         "beatmeter.evaluation.report", template, title=title, lead=lead, version=__version__, **values
     )

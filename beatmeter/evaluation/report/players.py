@@ -27,7 +27,7 @@ class Clip:
     is none."""
 
     id: str
-    said: str
+    text: str
     scores: Mapping[str, float]
     labels: tuple[str, ...]
     answer: str
@@ -81,7 +81,7 @@ def _tracks(run: Path) -> dict[str, Path]:
     from beatmeter.evaluation.runs import RunFolder
 
     folder = RunFolder.open(run)
-    config = folder.placed()
+    config = folder.resolved()
     folder.require_data(config, "--audio DIR")
     return {
         t.id: t.path for t in open_dataset(Path(config.data.path), config.data, config.task.meters).tracks
@@ -115,12 +115,12 @@ def _sounding(clip: Clip, locate: Locate, seconds: float) -> Clip:
         return replace(clip, silent=error.what)
 
 
-def clip_of(p: ClassPredictions, i: int, said: str) -> Clip:
+def clip_of(p: ClassPredictions, i: int, text: str) -> Clip:
     """Item `i` as a clip."""
     row = p.scores[i]
     return Clip(
         p.ids[i],
-        said,
+        text,
         dict(zip(p.classes, map(float, row), strict=True)),
         tuple(c for c, w in zip(p.classes, p.targets[i], strict=True) if w > 0),
         p.classes[int(row.argmax())],

@@ -1,5 +1,5 @@
-"""The page of one run, or of one predictions file: how good, how sure, which errors, leakage or not, which
-thresholds."""
+"""The page of one run, or of one predictions file: how good, how sure, which errors, output leakage or
+not, which thresholds."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from beatmeter.evaluation.calibration import selective_table
 from beatmeter.evaluation.diagnostics import layers, training
+from beatmeter.evaluation.diagnostics.leakage import leakage_sentences
 from beatmeter.evaluation.diagnostics.limits import percent
 from beatmeter.evaluation.metrics import METRICS, Estimate
 from beatmeter.evaluation.report.evaluation import Evaluation
@@ -16,6 +17,7 @@ from beatmeter.evaluation.report.page import Card, Drawn, Table, by_level, page
 from beatmeter.evaluation.report.players import SECONDS, Locate, sounding, worst
 from beatmeter.evaluation.report.run_figures import run_figures
 from beatmeter.evaluation.report.subject import Subject
+from beatmeter.evaluation.report.text import verdict_text
 from beatmeter.runtime.artifacts import to_json_line
 from beatmeter.runtime.display import count
 from beatmeter.schema import Finding
@@ -48,7 +50,7 @@ def run_page(
         s.name,
         lead,
         glance=glance(e),
-        verdict=e.verdict,
+        verdict=verdict_text(e.verdict),
         summary=summary,
         drawn=drawn,
         corrected=s.corrected is not None,
@@ -76,7 +78,7 @@ def run_page(
 
 
 def glance(e: Evaluation) -> list[Card]:
-    """Five cards: how good, how sure, which errors, leakage or not, which thresholds."""
+    """Five cards: how good, how sure, which errors, output leakage or not, which thresholds."""
     p, overall = e.predictions, e.measures.overall
     accuracy, balanced = overall["accuracy"], overall["balanced_accuracy"]
     table = selective_table(p)
@@ -99,7 +101,7 @@ def glance(e: Evaluation) -> list[Card]:
     first = f"{p.classes[wrong[0][1]]} → {p.classes[wrong[0][2]]}" if wrong else "none"
     leakage, floor = e.finding("leakage"), e.finding("noise_floor")
     leak = str(leakage.values["verdict"]) if leakage else "none"
-    words = {"none": "no leakage", "leakage": "leakage", "raised floor": "raised floor"}
+    words = {"none": "none", "leakage": "yes", "raised floor": "raised floor"}
     cards = [
         Card(
             "How good?",
@@ -116,9 +118,9 @@ def glance(e: Evaluation) -> list[Card]:
         ),
         Card("Which errors?", first, errors),
         Card(
-            "Leakage?",
+            "Output leakage?",
             words[leak],
-            leakage.text.removeprefix(f"{words[leak]}: ") if leakage else "",
+            ". ".join(leakage_sentences(leakage.values)) if leakage else "",
             "warning" if leak != "none" else "ok",
         ),
     ]

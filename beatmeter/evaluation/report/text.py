@@ -44,17 +44,34 @@ def wrapped(text: str, first: str = "", rest: str = "") -> list[str]:
     ) or [first]
 
 
+VERDICTS = {
+    "chance": "not surely better than guessing: more tracks, more epochs or other features are needed",
+    "leakage": "output leakage: scores of some meters rise together without a reason in the labels",
+    "raised floor": "all scores rise together: thresholds of a second meter mean little",
+    "confused": "two meters compete for clips that have one",
+    "polyrhythm": "two meters compete where two are heard",
+    "selective": "one meter stands out clearly in most clips",
+    "partly selective": "one meter stands out in many clips",
+    "not selective": "the first meter hardly stands out from the second",
+}
+
+
+def verdict_text(verdict: str) -> str:
+    """The one word of a summary in a sentence."""
+    return VERDICTS.get(verdict, verdict)
+
+
 def findings_text(findings: Sequence[Finding]) -> list[str]:
     """Findings as wrapped lines: "!" marks a warning, "-" a note."""
     lines: list[str] = []
     for f in findings:
         if f.name == "summary" and "steps" in f.values:
-            lines += [f"{MARKS[f.level]}verdict: {f.values['verdict']}"]
+            lines += wrapped(f"verdict: {verdict_text(f.values['verdict'])}", MARKS[f.level], "    ")
             lines += wrapped(f.values["guessing"], "    ", "    ") if f.values["guessing"] else []
             for step in f.values["steps"]:
                 lines += wrapped(f"{step['question']} {step['answer']}: {step['because']}", "    ", "      ")
         else:
-            lines += wrapped(f"{f.name}: {f.text}", MARKS[f.level], "    ")
+            lines += wrapped(f"{f.title}: {f.text}", MARKS[f.level], "    ")
     return lines
 
 

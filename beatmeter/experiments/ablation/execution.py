@@ -70,7 +70,7 @@ def execute(
     memory lasts. Raises DataError when the split is too small for any difference to be found, and RunError
     when a folder holds a run of other settings or features.
     """
-    cells = [cell for some in systems.values() for cell in some]
+    cells = [cell for own in systems.values() for cell in own]
     waiting = [cell for cell in cells if _unfinished(cell, folder, split)]
     _require_same_features([cell for cell in cells if cell not in waiting], folder, device)
     report(
@@ -113,8 +113,8 @@ def execute(
     lost = {failure.cell for failure in failures}
     return Executed(
         {
-            name: tuple(RunFolder(folder / c.name) for c in some if c.name not in lost)
-            for name, some in systems.items()
+            name: tuple(RunFolder(folder / c.name) for c in own if c.name not in lost)
+            for name, own in systems.items()
         },
         tuple(failures),
     )

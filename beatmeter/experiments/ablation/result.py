@@ -130,25 +130,25 @@ def conclude(
 
     Raises RunError when the baseline or all others have none.
     """
-    there = {name: folders for name, folders in runs.items() if folders}
-    if plan.baseline not in there or len(there) < 2:
+    trained = {name: folders for name, folders in runs.items() if folders}
+    if plan.baseline not in trained or len(trained) < 2:
         what = (
             f"no run of the baseline {plan.baseline!r}"
-            if plan.baseline not in there
+            if plan.baseline not in trained
             else f"no run of any system but {plan.baseline!r}"
         )
         raise RunError(
             f"plan {plan.name}: {what} came to its end",
             "The reasons are above; run the same command again to go on.",
         )
-    order = sorted(there, key=lambda name: name != plan.baseline)
+    order = sorted(trained, key=lambda name: name != plan.baseline)
     predictions = {
-        name: [read_predictions(folder.predictions(split)) for folder in there[name]] for name in order
+        name: [read_predictions(folder.predictions(split)) for folder in trained[name]] for name in order
     }
     comparison = compare(predictions, plan.metrics, seed=seed)
     tests = {pair.second: {t.metric: t for t in pair.tests} for pair in comparison.pairs}
     rows = []
-    for name, folders in there.items():
+    for name, folders in trained.items():
         about, logs = [f.about() for f in folders], [f.read_log() for f in folders]
         for folder, told, log in zip(folders, about, logs, strict=True):
             require(told, FINISHED, str(folder.about_file))

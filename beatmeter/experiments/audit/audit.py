@@ -93,8 +93,8 @@ class Audit:
                 for part in (twin.split or "", f"labelled {written(twin)}" if twin.labels else "not labelled")
                 if part
             )
-            said = f"sounds like {twin.id} ({where}; cosine {pair.cosine:.4f})"
-            found.setdefault(track.id, Item(track, None, twin, said))
+            reason = f"sounds like {twin.id} ({where}; cosine {pair.cosine:.4f})"
+            found.setdefault(track.id, Item(track, None, twin, reason))
         return found
 
     def summary(self) -> dict[str, Any]:

@@ -81,7 +81,7 @@ def kernel_of(rows: Rows) -> Kernel:
 
 
 def standardise(values: Float32[np.ndarray, "track column"]) -> Float32[np.ndarray, "track column"]:
-    """Every column with mean 0 and deviation 1; constant ones become 0."""
+    """Every column with mean 0 and variance 1; constant ones become 0."""
     mean, deviation = values.mean(axis=0, dtype=np.float64), values.std(axis=0, dtype=np.float64)
     constant = deviation <= 1e-6 * np.maximum(np.abs(mean), 1e-6)
     scale = np.where(constant, 0.0, 1 / np.where(constant, 1.0, deviation))
@@ -120,9 +120,9 @@ def aggregated(snapshot: Snapshot, keys: Sequence[str], pooling: PoolingSpec, la
     """(track, *axes) float32 of one layer, the rows of each track aggregated as training does it."""
     result, made = np.empty((len(keys), *pooling.shape), np.float32), pooling_of(pooling)
     for start in range(0, len(keys), _BATCH):
-        some = keys[start : start + _BATCH]
-        values, offsets = snapshot.load(some, pooling.name, layers=(layer,))
-        for i, samples in enumerate(snapshot.lengths(some).tolist()):
+        batch = keys[start : start + _BATCH]
+        values, offsets = snapshot.load(batch, pooling.name, layers=(layer,))
+        for i, samples in enumerate(snapshot.lengths(batch).tolist()):
             frames = torch.from_numpy(made.rows(Layout.of(samples, snapshot.spec))[1])
             track = torch.from_numpy(values[offsets[i] : offsets[i + 1]]).float()
             result[start + i] = made.aggregate(track, frames)[0].numpy()

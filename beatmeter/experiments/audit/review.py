@@ -1,6 +1,6 @@
 """What a reviewer gets: a CSV file to fill in, and a page with players that fills it in.
 
-The page is one file without anything from the network; it plays the audio files where they lie, by relative
+The page is one file that works offline; it plays the audio files where they lie, by relative
 links. It says nothing of what the model guessed unless it is asked to: who knows the guess hears it.
 """
 
@@ -38,13 +38,13 @@ class Guess:
 
 @dataclass(frozen=True)
 class Item:
-    """A track to decide on. `twin` and `said` are of a track that sounds like it; `guess` is shown when it is
-    there."""
+    """A track to decide on. `twin` is a track that sounds like it, `reason` how much; `guess` is what a model
+    heard, where one did."""
 
     track: Track
     guess: Guess | None = None
     twin: Track | None = None
-    said: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Review:
         writer.writerow([*COLUMNS, *(GUESS_COLUMNS if guesses else ())])
         for item in self.items:
             told = [item.guess.answer, f"{item.guess.quality:.4f}"] if item.guess else ["", ""]
-            writer.writerow([item.track.id, written(item.track), "", item.said, *(told if guesses else ())])
+            writer.writerow([item.track.id, written(item.track), "", item.reason, *(told if guesses else ())])
         return text.getvalue()
 
     def to_html(self, folder: Path) -> str:

@@ -175,11 +175,11 @@ def _ldas(parts: Parts, out: Sequence[int], held: Sequence[int]) -> Iterator[lis
     """For every shrinkage the probabilities of the folds `held`, learned without the folds `out`."""
     rest = [f for f in range(len(parts.count)) if f not in out]
     counts = parts.y_sum[rest].sum(axis=0)
-    there = counts > 0
-    means = (parts.cross[rest].sum(axis=0)[:, there] / counts[there]).T  # (class, dim)
+    present = counts > 0
+    means = (parts.cross[rest].sum(axis=0)[:, present] / counts[present]).T  # (class, dim)
     n = int(parts.count[rest].sum())
-    within = parts.scatter[rest].sum(axis=0) - (means.T * counts[there]) @ means
-    within /= max(n - int(there.sum()), 1)
+    within = parts.scatter[rest].sum(axis=0) - (means.T * counts[present]) @ means
+    within /= max(n - int(present.sum()), 1)
     level = max(float(np.trace(within)) / len(within), 1e-9)
     for share in SHRINKAGE:
         shrunk = (1 - share) * within
@@ -190,8 +190,8 @@ def _ldas(parts: Parts, out: Sequence[int], held: Sequence[int]) -> Iterator[lis
         for f in held:
             scores = parts.x[f] @ weights + offset
             scores = np.exp(scores - scores.max(axis=1, keepdims=True))
-            full = np.zeros((len(scores), len(there)))
-            full[:, there] = scores / scores.sum(axis=1, keepdims=True)
+            full = np.zeros((len(scores), len(present)))
+            full[:, present] = scores / scores.sum(axis=1, keepdims=True)
             results.append(full)
         yield results
 

@@ -140,7 +140,7 @@ def probe(
 
 
 def fused(layers: Mapping[str, np.ndarray]) -> np.ndarray:
-    """The mean of layers whose columns have mean 0 and deviation 1, so that layers of any norm weigh
+    """The mean of layers whose columns have mean 0 and variance 1, so that layers of any norm weigh
     alike."""
     result: np.ndarray = np.mean([_scaled(x) for x in layers.values()], axis=0)
     return result
@@ -159,7 +159,7 @@ def _patterns(subject: Subject, refused: dict[str, str]) -> list[tuple[np.ndarra
     for k, name in enumerate(subject.names):
         known = ~np.isnan(subject.values[:, k])
         values = subject.values[known, k]
-        groups = len({g for g, there in zip(subject.groups, known, strict=True) if there})
+        groups = len({g for g, counts in zip(subject.groups, known, strict=True) if counts})
         if known.sum() < LEAST or groups < 2 * FOLDS:
             refused[name] = (
                 f"known of {int(known.sum())} items of {groups} groups, too few for {FOLDS} folds in folds"
@@ -268,12 +268,12 @@ def _row(
     controls: Sequence[str],
 ) -> Row:
     known = ~np.isnan(cells[layers[0]].errors)
-    groups = [g for g, there in zip(subject.groups, known, strict=True) if there]
+    groups = [g for g, counts in zip(subject.groups, known, strict=True) if counts]
     errors = np.stack([cells[name].errors[known] for name in layers], axis=1)
     best, beside = best_set(errors, groups)
     chance = 0.0
     if unit is None:
-        labels = [c for c, there in zip(subject.classes[target], known, strict=True) if there]
+        labels = [c for c, counts in zip(subject.classes[target], known, strict=True) if counts]
         chance = max(labels.count(name) for name in set(labels)) / len(labels)
     ours = cells.get(FUSED, cells[layers[0]]).errors[known]
     against = {}

@@ -133,9 +133,9 @@ def judge(
         elsewhere = dataset is not own
         name = dataset.name if elsewhere else OWN
         systems = {
-            s: [read_predictions(_elsewhere(r, dataset) if elsewhere else r.predictions(OWN)) for r in some]
-            for s, some in runs.items()
-            if some
+            s: [read_predictions(_elsewhere(r, dataset) if elsewhere else r.predictions(OWN)) for r in own]
+            for s, own in runs.items()
+            if own
         }
         systems |= {s: [by_set[name]] for s, by_set in baselines.items()}
         systems = {first: systems.pop(first), **systems}
@@ -164,7 +164,7 @@ def _parts(systems: Mapping[str, Sequence[ClassPredictions]], tracks: Mapping[st
         for value in names if len(names) > 1 else ():
             chosen = values == value
             part = compare(
-                {name: [p.take(chosen) for p in some] for name, some in systems.items()},
+                {name: [p.take(chosen) for p in own] for name, own in systems.items()},
                 ("accuracy",),
                 replicates=500,
             )

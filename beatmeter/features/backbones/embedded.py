@@ -65,7 +65,7 @@ def untrained(
     dtype: torch.dtype = torch.float32,
     depth: int | None = None,
 ) -> Hubert:
-    """The weights of seed 0, frozen, in evaluation mode: what training has to beat."""
+    """The weights of seed 0, frozen, in evaluation mode: the untrained baseline."""
     model = fresh().requires_grad_(False).eval().to(dtype)
     model.normalise = normalise != "no"
     if depth is not None:

@@ -89,7 +89,7 @@ def wide_convolution(
     end cut.
 
     On a CPU as an image of one row whose channels lie together: twice as fast as rows of channels, and
-    nothing is turned over.
+    no copy in another order of memory is needed.
     """
     taps = conv.kernel_size[0]
     if x.device.type != "cpu":
