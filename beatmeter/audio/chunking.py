@@ -288,15 +288,14 @@ def row_count(layout: Layout, pooling: PoolingSpec) -> int:
     return UNITS[pooling.unit].count(layout, pooling.parameters)
 
 
-def centres(times: Float[np.ndarray, "row 2"], spec: FeatureSpec) -> Float[np.ndarray, " row"]:
-    """Where in time rows stand that begin and end at `times` (seconds): the centre of what their frames see.
-    A frame sees `frame_span` samples and the next one begins `frame_hop` later, so that is half of the
-    difference after the middle of the row."""
-    found: np.ndarray = times.mean(axis=1) + (spec.frame_span - spec.frame_hop) / 2 / spec.chunk.sample_rate
-    return found
-
-
 def rows(layout: Layout, pooling: PoolingSpec) -> tuple[np.ndarray, np.ndarray]:
     """`times` (row, 2) in seconds and `frames` (row,) of the rows that `pooling` gives for a track with this
-    layout."""
+    layout. A row begins where its first frame does and ends where the first frame of the next one begins."""
     return UNITS[pooling.unit].of(layout, pooling.parameters)
+
+
+def row_spans(times: Float[np.ndarray, "row 2"], spec: FeatureSpec) -> Float[np.ndarray, "row 2"]:
+    """Rows, as `rows` gives them, around the centre of what their frames see: the time that labels are given
+    to and that answers are placed at. A frame sees `frame_span` samples and the next one begins `frame_hop`
+    later, so that is half of the difference after the middle between two beginnings."""
+    return times + (spec.frame_span - spec.frame_hop) / 2 / spec.chunk.sample_rate

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from beatmeter.audio.chunking import Cutter, Layout, Window, frame_count, rows
+from beatmeter.audio.chunking import Cutter, Layout, Window, frame_count, row_spans, rows
 from beatmeter.errors import ConfigError
 from beatmeter.features.pooling import Aggregation, Encoder, window_chunks
 from beatmeter.features.poolings import Arrangement, pooling_class
@@ -136,9 +136,8 @@ class _PooledRows:
     def result(self) -> dict[str, Float[Tensor, "1 layer ..."]]:
         features = {name: total.result()[None] for name, total in self._sums.items()}
         for name, parts in self._sequences.items():
-            features |= pad(
-                name, [torch.cat(parts)], [torch.from_numpy(rows(self._layout, self._spec[name])[0])]
-            )
+            times = row_spans(rows(self._layout, self._spec[name])[0], self._spec)
+            features |= pad(name, [torch.cat(parts)], [torch.from_numpy(times)])
         return features
 
 

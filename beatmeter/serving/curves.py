@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from beatmeter.audio.chunking import centres, rows
+from beatmeter.audio.chunking import row_spans, rows
 from beatmeter.errors import RunError
 from beatmeter.features.backbones.adapters import load_merged
 from beatmeter.features.listening import TrackListener
@@ -58,7 +58,7 @@ class CurveListener:
         self._model = model
         self._listener = TrackListener({"": model.encoder.encode}, samples, model.device)
         pooling = model.spec.poolings[0]
-        self._times = centres(rows(self._listener.layout, pooling)[0], model.spec)
+        self._times = row_spans(rows(self._listener.layout, pooling)[0], model.spec).mean(axis=1)
         rate = model.task.output.rate or 1.0
         self._stretch, self._around = round(STRETCH * rate), round(AROUND * rate)
         self._held: dict[str, torch.Tensor] = {}

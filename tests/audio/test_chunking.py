@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beatmeter.audio.chunking import Layout, centres, chunk_starts, frame_count, row_count, rows
+from beatmeter.audio.chunking import Layout, chunk_starts, frame_count, row_count, row_spans, rows
 from beatmeter.errors import AudioError, SchemaError
 from beatmeter.schema import ChunkSpec, FeatureSpec, PoolingSpec
 
@@ -155,4 +155,5 @@ def test_a_row_stands_at_the_centre_of_what_its_frames_see() -> None:
     s = spec(step=3)
     layout = Layout.of(720_000, s)
     times, _ = rows(layout, s["frames"])
-    np.testing.assert_allclose(centres(times, s)[:125], layout.frame_times()[0].reshape(-1, 3).mean(axis=1))
+    centres = row_spans(times, s).mean(axis=1)
+    np.testing.assert_allclose(centres[:125], layout.frame_times()[0].reshape(-1, 3).mean(axis=1))

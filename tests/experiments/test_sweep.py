@@ -28,6 +28,14 @@ from beatmeter.settings import RunConfig
 CPU = torch.device("cpu")
 
 
+def grid_command(config: RunConfig, folder: Path, axis: str) -> list[str]:
+    """Two seeds of a grid by the settings of `config`, as they are typed; runs go to `folder`/out."""
+    recipe = folder / "recipe.toml"
+    recipe.write_text(to_toml(differences(config, RunConfig())))
+    given = ["--frozen", "--recipe", str(recipe), "--seeds", "0-1", "--grid", axis]
+    return ["train", config.data.path, *given, "--out", str(folder / "out")]
+
+
 def test_seeds_are_read_and_refused() -> None:
     assert parse_seeds("3") == (3,)
     assert parse_seeds("0-3, 7,2") == (0, 1, 2, 3, 7)
@@ -133,24 +141,8 @@ def test_an_interrupted_cell_ends_as_if_it_had_not_been(config: RunConfig, tmp_p
 def test_cells_that_diverge_leave_the_others_alone_and_are_tried_again(
     hidden: int, config: RunConfig, tmp_path: Path
 ) -> None:
-    recipe = tmp_path / "recipe.toml"
-    recipe.write_text(
-        to_toml(
-            differences(change(config, {"head": {"hidden": hidden}, "training": {"epochs": 2}}), RunConfig())
-        )
-    )
-    command = [
-        "train",
-        config.data.path,
-        "--frozen",
-        "--recipe",
-        str(recipe),
-        "--seeds",
-        "0-1",
-        "--out",
-        str(tmp_path / "out"),
-    ]
-    command += ["--grid", "training.head_lr=1e-3,1e30"]
+    config = change(config, {"head": {"hidden": hidden}, "training": {"epochs": 2}})
+    command = grid_command(config, tmp_path, "training.head_lr=1e-3,1e30")
     cells = [
         tmp_path / "out" / f"head_lr-{rate}_seed-{seed}" for rate in ("0.001", "1e+30") for seed in (0, 1)
     ]
@@ -231,20 +223,8 @@ def test_cells_that_were_interrupted_are_resumed_from_one_preparation(
 def test_the_command_trains_a_grid_and_tells_the_best_by_validation(
     config: RunConfig, tmp_path: Path
 ) -> None:
-    recipe = tmp_path / "recipe.toml"
-    recipe.write_text(to_toml(differences(change(config, {"training": {"epochs": 2}}), RunConfig())))
-    command = [
-        "train",
-        config.data.path,
-        "--frozen",
-        "--recipe",
-        str(recipe),
-        "--seeds",
-        "0-1",
-        "--out",
-        str(tmp_path / "out"),
-    ]
-    result = CliRunner().invoke(cli, [*command, "--grid", "head.dropout=0.1,0.3"], catch_exceptions=False)
+    command = grid_command(change(config, {"training": {"epochs": 2}}), tmp_path, "head.dropout=0.1,0.3")
+    result = CliRunner().invoke(cli, command, catch_exceptions=False)
     assert result.exit_code == 0
     assert "dropout-0.1" in result.stdout
     assert f"beatmeter compare {tmp_path / 'out'}/*" in result.stdout

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import soundfile
 import torch
+from noisefolders import RATE, noise_source, write_noises
 
 from beatmeter.audio import augment
 from beatmeter.audio.chunking import Layout, rows
-from beatmeter.datasets import open_dataset
 from beatmeter.features.crops import SHORTEST, VIEWS, crop_of, draw_views
 from beatmeter.features.poolings import pooling_of
-from beatmeter.learning.sources import Excerpt, Frozen, Source, Streamed, TrackEncoder, in_order, open_source
-from beatmeter.runtime.config import change
+from beatmeter.learning.sources import Excerpt, Frozen, Source, Streamed, TrackEncoder, in_order
 from beatmeter.schema import ChunkSpec, FeatureSpec, PoolingSpec, Track
 from beatmeter.settings import RunConfig
 
 CPU = torch.device("cpu")
-RATE = 24_000
 POOLINGS = (
     PoolingSpec(
         "stats", "stats", "chunk", (1,), ("pool", "dim"), (1, 4), {"statistics": ["mean"], "version": 1}
@@ -76,45 +72,21 @@ def test_the_view_of_a_track_follows_from_seed_and_position() -> None:
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Noises of many lengths whose level changes every second, so that every row of a track is another."""
-    folder = tmp_path_factory.mktemp("crops")
-    rng = np.random.default_rng(0)
-    for i, seconds in enumerate((1.7, 5.1, 9.3, 16.0, 23.4, 31.2)):
-        level = np.repeat(rng.uniform(0.05, 0.5, 40), RATE)[: round(seconds * RATE)]
-        (folder / str((3, 4)[i % 2])).mkdir(exist_ok=True)
-        soundfile.write(
-            folder / str((3, 4)[i % 2]) / f"{i}.wav",
-            level * rng.standard_normal(len(level)) * 0.2,
-            RATE,
-            subtype="PCM_16",
-        )
-    return folder
+    return write_noises(tmp_path_factory.mktemp("crops"), (1.7, 5.1, 9.3, 16.0, 23.4, 31.2))
 
 
 def both(
     clips: Path, cache: Path, window: int, **augment: float
 ) -> tuple[RunConfig, list[Track], Frozen, Streamed]:
-    values: dict[str, Any] = {
-        "data": {"path": str(clips)},
-        "features": {
-            "backbone": "embedded",
-            "cache": str(cache),
-            "window": window,
-            "statistics": ("mean", "max", "std"),
-            "layers": "1-2",
-        },
+    values = {
+        "features": {"window": window, "statistics": ("mean", "max", "std")},
         "head": {"poolings": ("stats", "lag")},
-        "augment": {"crop": 1.0, "shift": 0.0, "noise": 0.0, "gain": 0.0, **augment},
     }
-    config = change(RunConfig(), values)
-    tracks = list(open_dataset(clips, config.data, config.task.meters).tracks)
-    made: list[Source] = []
-    for regime in ("frozen", "streamed"):
-        source = open_source(change(config, {"regime": regime}), CPU, lambda text: None)
-        assert source.prepare(tracks, lambda text: None) == {}
-        made.append(source)
-    assert isinstance(made[0], Frozen)
-    assert isinstance(made[1], Streamed)
-    return config, tracks, made[0], made[1]
+    config, tracks, frozen = noise_source(clips, cache, "frozen", values, augment)
+    _, _, streamed = noise_source(clips, cache, "streamed", values, augment)
+    assert isinstance(frozen, Frozen)
+    assert isinstance(streamed, Streamed)
+    return config, tracks, frozen, streamed
 
 
 def features(

@@ -4,15 +4,16 @@ that reads them."""
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+from noisefolders import RATE, noise_source, write_noises
 from torch import Tensor
 
-from beatmeter.audio.chunking import Layout
+from beatmeter.audio.chunking import Layout, row_spans
 from beatmeter.audio.decode import load
 from beatmeter.datasets import open_dataset
 from beatmeter.errors import ConfigError
@@ -25,7 +26,7 @@ from beatmeter.features.poolings import pooling_of
 from beatmeter.features.poolings.sequences import MASK, TIMES, join, mask_of, pad, real_rows
 from beatmeter.learning.loop import fit_standardisation
 from beatmeter.learning.model import Model
-from beatmeter.learning.sources import Excerpt, Source, TrackEncoder, in_order, open_source
+from beatmeter.learning.sources import Excerpt, Source, TrackEncoder, in_order
 from beatmeter.learning.training import run
 from beatmeter.runtime.config import change
 from beatmeter.schema import Track
@@ -34,46 +35,22 @@ from beatmeter.settings import FeatureConfig, RunConfig
 from beatmeter.tasks import TASKS
 
 CPU = torch.device("cpu")
-RATE = 24_000
 
 
 @pytest.fixture(scope="module")
 def lengths(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Clips of many lengths, louder and softer every second."""
-    folder = tmp_path_factory.mktemp("sequences")
-    rng = np.random.default_rng(0)
-    for i, seconds in enumerate((1.7, 5.1, 9.3, 16.0, 31.2, 12.0)):
-        level = np.repeat(rng.uniform(0.05, 0.5, 40), RATE)[: round(seconds * RATE)]
-        (folder / str((3, 4)[i % 2])).mkdir(exist_ok=True)
-        soundfile.write(
-            folder / str((3, 4)[i % 2]) / f"{i}.wav",
-            level * rng.standard_normal(len(level)) * 0.2,
-            RATE,
-            subtype="PCM_16",
-        )
-    return folder
+    return write_noises(tmp_path_factory.mktemp("sequences"), (1.7, 5.1, 9.3, 16.0, 31.2, 12.0))
 
 
 def opened(
     lengths: Path, cache: Path, regime: str, overlap: float = 0.0, **augment: float
 ) -> tuple[RunConfig, list[Track], Source]:
-    values: dict[str, Any] = {
-        "regime": regime,
-        "data": {"path": str(lengths)},
-        "features": {
-            "backbone": "embedded",
-            "cache": str(cache),
-            "poolings": ("stats", "beats=frames:2+4@25", "form=frames:1@5"),
-            "overlap": overlap,
-            "layers": "1-2",
-        },
+    values = {
+        "features": {"poolings": ("stats", "beats=frames:2+4@25", "form=frames:1@5"), "overlap": overlap},
         "head": {"poolings": ("stats", "beats", "form"), "channels": 8, "dilations": (1, 2), "hidden": 8},
-        "augment": {"crop": 1.0, "shift": 0.0, "noise": 0.0, "gain": 0.0, **augment},
     }
-    config = change(RunConfig(), values)
-    tracks = list(open_dataset(lengths, config.data, config.task.meters).tracks)
-    source = open_source(config, CPU, lambda text: None)
-    assert source.prepare(tracks, lambda text: None) == {}
+    config, tracks, source = noise_source(lengths, cache, regime, values, augment)
     source.encoder.eval()
     return config, tracks, source
 
@@ -109,8 +86,11 @@ def test_a_store_and_audio_give_the_same_sequences(
         for i, track in enumerate(tracks):
             if seed is None:
                 samples = round(soundfile.info(track.path).duration * RATE)
-                where, _ = pooling_of(frozen.spec[name]).rows(Layout.of(samples, frozen.spec))
-                np.testing.assert_allclose(times[i][mask[i]].numpy(), where)
+                layout = Layout.of(samples, frozen.spec)
+                where, _ = pooling_of(frozen.spec[name]).rows(layout)
+                np.testing.assert_allclose(times[i][mask[i]].numpy(), row_spans(where, frozen.spec))
+                heard = layout.frame_times()[0, :step].mean()  # the centre of what the first frames see
+                assert float(times[i][0].mean()) == pytest.approx(heard, abs=1e-9)
             if overlap:
                 assert (np.diff(times[i][mask[i], 0].numpy()) * 75).round(6).tolist() == [step] * (
                     int(mask[i].sum()) - 1

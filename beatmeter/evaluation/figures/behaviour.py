@@ -14,10 +14,10 @@ from beatmeter.evaluation.figures.style import (
     GRID,
     INK,
     MUTED,
-    ONFILL,
     RED,
     SURFACE,
     blank,
+    cell,
     strip,
     styled,
 )
@@ -92,26 +92,13 @@ def correlations(classes: tuple[str, ...], pairs: list[PairCorrelation]) -> Figu
     at = {c: i for i, c in enumerate(classes)}
     for row in pairs:
         i, j = sorted((at[row.pair[0]], at[row.pair[1]]), reverse=True)
-        strong = min(1.0, abs(row.r))
-        axes.add_patch(Rectangle((j - 0.48, i - 0.46), 0.96, 0.92, facecolor=GRID, alpha=0.35, linewidth=0))
-        axes.add_patch(
-            Rectangle(
-                (j - 0.48, i - 0.46),
-                0.96,
-                0.92,
-                facecolor=RED if row.r > 0 else BLUE,
-                alpha=strong,
-                linewidth=0,
-            )
-        )
+        ink = cell(axes, (j - 0.48, i - 0.46), (0.96, 0.92), RED if row.r > 0 else BLUE, min(1.0, abs(row.r)))
         if row.verdict == "leakage":
             axes.add_patch(
                 Rectangle((j - 0.45, i - 0.43), 0.9, 0.86, fill=False, edgecolor=INK, linewidth=1.8)
             )
         text = f"{row.r:+.2f}".replace("+0.", "+.").replace("-0.", "−.")
-        axes.text(
-            j, i, text, ha="center", va="center_baseline", fontsize=9, color=ONFILL if strong > 0.8 else INK
-        )
+        axes.text(j, i, text, ha="center", va="center_baseline", fontsize=9, color=ink)
     axes.set_xlim(-0.5, n - 1.5)
     axes.set_ylim(n - 0.5, 0.5)
     axes.set_xticks(range(n - 1), classes[:-1])

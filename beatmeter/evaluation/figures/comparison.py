@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from beatmeter.evaluation.comparison.compare import Comparison, Pair
 from beatmeter.evaluation.comparison.gate import Gate
 from beatmeter.evaluation.figures.style import (
     BLUE,
-    GRID,
     INK,
     MUTED,
-    ONFILL,
     RED,
     SURFACE,
     blank,
+    cell,
     strip,
     styled,
 )
@@ -136,12 +134,7 @@ def gate(g: Gate) -> Figure:
     ]
     most = max(n for _, n, *_ in cells)
     for text, n, x, y, color in cells:
-        strong = 0.1 + 0.9 * n / most
-        axes.add_patch(Rectangle((x + 0.01, y + 0.02), 0.98, 0.96, facecolor=GRID, alpha=0.4, linewidth=0))
-        axes.add_patch(
-            Rectangle((x + 0.01, y + 0.02), 0.98, 0.96, facecolor=color, alpha=strong, linewidth=0)
-        )
-        on = ONFILL if strong > 0.8 else INK
+        on = cell(axes, (x + 0.01, y + 0.02), (0.98, 0.96), color, 0.1 + 0.9 * n / most)
         axes.text(
             x + 0.5,
             y + 0.44,

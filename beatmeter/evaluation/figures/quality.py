@@ -8,7 +8,6 @@ import math
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from beatmeter.evaluation.calibration import selective_curve, selective_table
 from beatmeter.evaluation.figures.style import (
@@ -16,10 +15,10 @@ from beatmeter.evaluation.figures.style import (
     GRID,
     INK,
     MUTED,
-    ONFILL,
     RED,
     SURFACE,
     blank,
+    cell,
     percent_axis,
     strip,
     styled,
@@ -39,28 +38,10 @@ def confusion(classes: tuple[str, ...], counts: Array) -> Figure:
     for i in range(n):
         for j in range(n):
             part = counts[i, j] / totals[i] if totals[i] else 0.0
-            axes.add_patch(
-                Rectangle((j - 0.48, i - 0.46), 0.96, 0.92, facecolor=GRID, alpha=0.35, linewidth=0)
-            )
+            strength = 0.15 + 0.85 * part if counts[i, j] else 0.0
+            ink = cell(axes, (j - 0.48, i - 0.46), (0.96, 0.92), BLUE if i == j else RED, strength)
             if counts[i, j]:
-                axes.add_patch(
-                    Rectangle(
-                        (j - 0.48, i - 0.46),
-                        0.96,
-                        0.92,
-                        facecolor=BLUE if i == j else RED,
-                        alpha=0.15 + 0.85 * part,
-                        linewidth=0,
-                    )
-                )
-                axes.text(
-                    j,
-                    i,
-                    f"{counts[i, j]:d}",
-                    ha="center",
-                    va="center_baseline",
-                    color=ONFILL if part > 0.75 else INK,
-                )
+                axes.text(j, i, f"{counts[i, j]:d}", ha="center", va="center_baseline", color=ink)
     axes.set_xlim(-0.5, n - 0.5)
     axes.set_ylim(n - 0.5, -0.5)
     axes.set_xticks(range(n), classes)

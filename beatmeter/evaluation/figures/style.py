@@ -18,6 +18,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 P = ParamSpec("P")
 
@@ -104,6 +105,17 @@ def strip(axes: Axes, *sides: str) -> None:
         axes.tick_params(bottom=False)
     if "left" in sides:
         axes.tick_params(left=False)
+
+
+def cell(
+    axes: Axes, corner: tuple[float, float], size: tuple[float, float], color: str, strength: float
+) -> str:
+    """Draw a rectangle of a matrix: `color` at `strength` (0 to 1) on a faint ground; gives the colour
+    of text on it."""
+    for fill, alpha in ((GRID, 0.35), (color, strength)):
+        if alpha:
+            axes.add_patch(Rectangle(corner, *size, facecolor=fill, alpha=alpha, linewidth=0))
+    return ONFILL if strength > 0.8 else INK
 
 
 def percent_axis(axes: Axes, which: str = "x", low: float = 0.0, high: float = 1.0) -> None:

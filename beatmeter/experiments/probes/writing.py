@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -102,19 +103,7 @@ def heat_map(p: Probe) -> Figure:
     figure, (axes,) = blank(0.9 + 0.27 * len(p.rows), width=2.2 + 0.42 * len(columns))
     for i, row in enumerate(p.rows):
         for j, name in enumerate(columns):
-            value = row.cells[name].score.value
-            axes.add_patch(
-                Rectangle((j, i), 1, 1, color=BLUE, alpha=0.75 * float(np.clip(value, 0, 1)), linewidth=0)
-            )
-            axes.text(
-                j + 0.5,
-                i + 0.5,
-                f"{value:.2f}".replace("0.", "."),
-                ha="center",
-                va="center",
-                fontsize=7.5,
-                color=INK,
-            )
+            _square(axes, (j, i), row.cells[name].score.value)
             if name in row.beside:
                 axes.add_patch(
                     Rectangle((j + 0.04, i + 0.06), 0.92, 0.88, fill=False, edgecolor=RED, linewidth=1.1)
@@ -129,6 +118,14 @@ def heat_map(p: Probe) -> Figure:
     return figure
 
 
+def _square(axes: Axes, corner: tuple[int, int], value: float) -> None:
+    """A number in [0, 1] in a square of a map, the darker the higher."""
+    x, y = corner
+    axes.add_patch(Rectangle(corner, 1, 1, color=BLUE, alpha=0.75 * float(np.clip(value, 0, 1)), linewidth=0))
+    text = f"{value:.2f}".replace("0.", ".")
+    axes.text(x + 0.5, y + 0.5, text, ha="center", va="center", fontsize=7.5, color=INK)
+
+
 @styled
 def cka_map(p: Probe) -> Figure:
     """Linear CKA of every two layers."""
@@ -136,19 +133,7 @@ def cka_map(p: Probe) -> Figure:
     figure, (axes,) = blank(1.0 + 0.36 * n, width=1.2 + 0.42 * n)
     for i in range(n):
         for j in range(n):
-            value = float(p.cka[i, j])
-            axes.add_patch(
-                Rectangle((j, i), 1, 1, color=BLUE, alpha=0.75 * float(np.clip(value, 0, 1)), linewidth=0)
-            )
-            axes.text(
-                j + 0.5,
-                i + 0.5,
-                f"{value:.2f}".replace("0.", "."),
-                ha="center",
-                va="center",
-                fontsize=7.5,
-                color=INK,
-            )
+            _square(axes, (j, i), float(p.cka[i, j]))
     axes.set_xlim(0, n)
     axes.set_ylim(n, 0)
     names = [name.removeprefix("layer ") for name in p.layers]

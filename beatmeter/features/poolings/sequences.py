@@ -2,8 +2,8 @@
 
 Among the features of a batch a sequence pooling NAME has three entries: `NAME`, values (track, time, layer,
 *axes), 0 in the padding; `NAME.mask` (track, time), True where a row is; `NAME.times` (track, time, 2), start
-and end in seconds from the beginning of the track, float64, NaN in the padding. Names of poolings have no
-dots.
+and end in seconds from the beginning of the track around the centre of what the row hears
+(`chunking.row_spans`), float64, NaN in the padding. Names of poolings have no dots.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def join(parts: Sequence[Mapping[str, Tensor]], names: Iterable[str]) -> dict[st
 
 
 def row_centres(features: Mapping[str, Tensor], name: str) -> list[Float[np.ndarray, " time"]]:
-    """The middle of every row of each track in seconds, without padding, of the sequence `name`."""
+    """The centre of what every row of each track hears, seconds, of the sequence `name` without padding."""
     middles, mask = features[name + TIMES].mean(dim=2).cpu().numpy(), features[name + MASK].cpu().numpy()
     return [row[kept] for row, kept in zip(middles, mask, strict=True)]
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from beatmeter.audio.chunking import Layout
+from beatmeter.audio.chunking import Layout, row_spans
 from beatmeter.errors import RunError
 from beatmeter.features.crops import VIEWS, crop_of, draw_views, report_uncropped
 from beatmeter.features.poolings import pooling_class, pooling_of
@@ -160,7 +160,8 @@ class Frozen(Source):
                             name, torch.from_numpy(values[first + a : first + b]).float()
                         ).to(self.device)
                     )
-                    times.append(torch.from_numpy(pooling.rows(Layout.of(int(n), self.spec))[0][a:b]))
+                    at, _ = pooling.rows(Layout.of(int(n), self.spec))
+                    times.append(torch.from_numpy(row_spans(at[a:b], self.spec)))
                 inputs |= pad(name, own, times)
             yield Batch(batch.index, inputs)
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from beatmeter.audio.chunking import Layout
+from beatmeter.audio.chunking import Layout, row_spans
 from beatmeter.audio.decode import stream
 from beatmeter.errors import AudioError, RunError
 from beatmeter.features.backbones.base import Backbone
@@ -125,7 +125,7 @@ class TrackEncoder(nn.Module):
                     else:
                         result[i][name], moments[i][name] = (
                             own,
-                            torch.from_numpy(times[a:b] + excerpts[i].start),
+                            torch.from_numpy(row_spans(times[a:b], self.spec) + excerpts[i].start),
                         )
                     first += len(frames)
         features = {
