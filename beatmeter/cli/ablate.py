@@ -106,7 +106,7 @@ def ablate(
     from beatmeter.experiments.ablation.execution import execute
     from beatmeter.experiments.ablation.result import conclude
     from beatmeter.experiments.cells import parse_seeds
-    from beatmeter.features.service import FeatureService
+    from beatmeter.features.model import FeatureModel
     from beatmeter.runtime import distributed
     from beatmeter.runtime.atomic import require_writable
     from beatmeter.runtime.device import choose_device
@@ -116,7 +116,7 @@ def ablate(
     out = out or Path("runs") / "ablations" / chosen.name
     require_writable(*_files(out, split))
     place = choose_device(device)
-    layers = FeatureService(base.features, place).outline.n_layers if chosen.each_layer else 0
+    layers = FeatureModel(base.features, place).outline.n_layers if chosen.each_layer else 0
     systems = chosen.cells(base, dataset, cache, out, extra, layers, parse_seeds(seeds) if seeds else ())
     try:
         done = execute(systems, out, place, split, jobs or 0, echo, TERMINAL)
@@ -125,7 +125,7 @@ def ablate(
         raise SystemExit(130) from None
     missing = {failure.cell: failure.reason for failure in done.failures}
     features = dict.fromkeys(
-        FeatureService(cells[0].config.features, place).describe() for cells in systems.values()
+        FeatureModel(cells[0].config.features, place).describe() for cells in systems.values()
     )
     found = conclude(chosen, done.runs, split, "; ".join(features), missing)
     text = _write(found, out)

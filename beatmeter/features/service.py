@@ -1,5 +1,4 @@
-"""The features that some settings ask for: which backbone, which spec, which store, and the extraction that
-fills it."""
+"""The store of the features that some settings ask for, and the extraction that fills it."""
 
 from __future__ import annotations
 
@@ -11,12 +10,10 @@ from pathlib import Path
 
 import torch
 
-from beatmeter.features.backbones import load_backbone
-from beatmeter.features.backbones.base import Backbone
 from beatmeter.features.extraction import Extractor, Plan, plan
 from beatmeter.features.extraction.committing import Patience, Written, impatient
-from beatmeter.features.pooling import Encoder, feature_spec
-from beatmeter.runtime.device import fast_dtype
+from beatmeter.features.model import FeatureModel
+from beatmeter.features.pooling import Encoder
 from beatmeter.runtime.display import count
 from beatmeter.runtime.progress import SILENT, Reporter, untold
 from beatmeter.schema import FeatureSpec, Track
@@ -25,7 +22,25 @@ from beatmeter.store import Store
 from beatmeter.store.store import around, is_address, list_stores
 
 Report = Callable[[str], None]
-LARGE = 512  # width from which a network is worth bfloat16
+
+
+def memory_in(cache: str) -> Path | None:
+    """Folder of the memory of track keys: the cache, where that is a folder."""
+    return None if is_address(cache) else Path(cache)
+
+
+@dataclass(frozen=True)
+class Filling:
+    """How a store is filled. `report` takes lines, `progress` bars. Setting `stop` ends it early, after the
+    tracks in flight; `patience` decides whether to try again when the store cannot be written; `written(n)`
+    is called when it has taken n tracks."""
+
+    report: Report = print
+    progress: Reporter = SILENT
+    retry_failed: bool = False
+    stop: threading.Event | None = None
+    patience: Patience = impatient
+    written: Written = untold
 
 
 @dataclass
@@ -49,49 +64,13 @@ class Filled:
         )
 
 
-class FeatureService:
-    """Joins a backbone to a cache folder. The backbone is loaded when it is first needed."""
+class FeatureService(FeatureModel):
+    """Joins a backbone to the feature stores of a cache."""
 
     def __init__(self, config: FeatureConfig, device: torch.device, jobs: int = 1) -> None:
         """`jobs` processes decode audio ahead of the backbone; 1 decodes in this process."""
-        self.config, self.device, self.jobs = config, device, jobs
-
-    @cached_property
-    def dtype(self) -> str:
-        """Compute precision: a large network takes what is fast here, small ones and spectra stay in
-        float32."""
-        if self.config.dtype != "auto":
-            return self.config.dtype
-        return fast_dtype(self.device) if self.outline.dim >= LARGE else "float32"
-
-    @cached_property
-    def outline(self) -> Backbone:
-        """What the backbone is, without its weights: enough to plan with."""
-        return load_backbone(self.config.backbone, self.config.revision, self.config.normalise, weights=False)
-
-    @cached_property
-    def backbone(self) -> Backbone:
-        """The backbone up to its last wanted layer, in its compute precision, on the device."""
-        return self._load(self.spec.last_layer)
-
-    def _load(self, depth: int) -> Backbone:
-        c = self.config
-        return load_backbone(c.backbone, c.revision, c.normalise, self.dtype, depth=depth).to(self.device)
-
-    @cached_property
-    def spec(self) -> FeatureSpec:
-        """What is extracted."""
-        return feature_spec(self.outline, self.config, self.dtype)
-
-    def describe(self) -> str:
-        """Backbone, precision, device and licence in one line; says so when the weights are untrained."""
-        identity, depth = self.outline.identity, self.outline.n_layers
-        shape = f"{depth} layer{'s' * (depth != 1)} x {self.outline.dim}"
-        untrained = "" if identity.trained else ", UNTRAINED weights from a fixed seed"
-        return (
-            f"features: {identity.name} ({shape}, {self.dtype} on {self.device}, "
-            f"{identity.licence}{untrained})"
-        )
+        super().__init__(config, device)
+        self.jobs = jobs
 
     def store(self, wanted: FeatureSpec | None = None) -> Store:
         """A store that holds `wanted` (default: all of the spec) already by its spec, or the store of the
@@ -102,8 +81,8 @@ class FeatureService:
 
     @cached_property
     def memory(self) -> Path | None:
-        """Folder of the memory of track keys: the cache, when that is a folder."""
-        return None if is_address(self.config.cache) else Path(self.config.cache)
+        """Folder of the memory of track keys."""
+        return memory_in(self.config.cache)
 
     def ensure(
         self,
@@ -118,34 +97,25 @@ class FeatureService:
         if self.memory is not None and not self.memory.exists():
             report(f"new cache: {self.memory}")
         store = self.store(wanted)
-        filled = self.fill(store, tracks, report, progress, retry_failed)
+        filled = self.fill(store, tracks, Filling(report, progress, retry_failed))
         return store, filled.keys, filled.failed
 
-    def fill(
-        self,
-        store: Store,
-        tracks: Sequence[Track],
-        report: Report = print,
-        progress: Reporter = SILENT,
-        retry_failed: bool = False,
-        stop: threading.Event | None = None,
-        patience: Patience = impatient,
-        written: Written = untold,
-    ) -> Filled:
-        """Extract what `store`, one that `store()` gave, lacks of `tracks`. Setting `stop` ends it early,
-        after the tracks in flight; those that were not begun are in none of its numbers. `patience` decides
-        whether to try again when the store cannot be written, `written(n)` is called when it has taken n
-        tracks."""
-        planned = plan(tracks, store, self.memory, retry_failed, self.jobs, stop)
-        report(describe_plan(planned, store))
+    def fill(self, store: Store, tracks: Sequence[Track], how: Filling | None = None) -> Filled:
+        """Extract what `store`, one that `store()` gave, lacks of `tracks`. Tracks that were not begun when
+        it was stopped are in none of the numbers."""
+        how = how or Filling()
+        planned = plan(tracks, store, self.memory, how.retry_failed, self.jobs, how.stop)
+        how.report(describe_plan(planned, store))
         if planned.todo and not planned.present:
             for line in why_begun(store):
-                report(line)
+                how.report(line)
         filled = Filled(planned.keys, dict(planned.failed), planned.present)
         if planned.todo:
-            with progress.track("extracting", len(planned.todo)) as tick:
+            with how.progress.track("extracting", len(planned.todo)) as tick:
                 extractor = Extractor(self._encoder(store.spec), store, self.device, self.jobs)
-                outcome = extractor.run(planned.todo, tick, stop, patience, planned.stamps, written)
+                outcome = extractor.run(
+                    planned.todo, tick, how.stop, how.patience, planned.stamps, how.written
+                )
             bad = {planned.keys[i]: reason for i, reason in outcome.failed.items()}
             filled.failed.update(
                 {t.id: bad[planned.keys[t.id]] for t in tracks if planned.keys.get(t.id) in bad}
@@ -155,13 +125,13 @@ class FeatureService:
                 outcome.audio_seconds,
                 outcome.seconds,
             )
-            report(filled.speed())
-            report(outcome.profile())
+            how.report(filled.speed())
+            how.report(outcome.profile())
         return filled
 
     def _encoder(self, spec: FeatureSpec) -> Encoder:
         """For the poolings of a store, which may hold deeper layers than were asked for."""
-        backbone = self.backbone if spec.last_layer <= self.spec.last_layer else self._load(spec.last_layer)
+        backbone = self.backbone if spec.last_layer <= self.spec.last_layer else self.load(spec.last_layer)
         return Encoder(backbone, spec).to(self.device)
 
 

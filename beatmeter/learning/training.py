@@ -21,7 +21,7 @@ from beatmeter.errors import BeatmeterError, DataError, RunError
 from beatmeter.evaluation.records import read_records, write_records
 from beatmeter.evaluation.report import Assessment, Evaluation, text_of
 from beatmeter.evaluation.runs import RunFolder, provenance
-from beatmeter.features.service import FeatureService
+from beatmeter.features.service import memory_in
 from beatmeter.learning.loop import Run, fit
 from beatmeter.learning.model import Model
 from beatmeter.learning.restoring import restore
@@ -79,7 +79,7 @@ def prepare(
     task = trained or open_task(config)
     chosen_by(task, config.training.select)
     dataset = task.open(config.data)
-    memory = FeatureService(config.features, device).memory
+    memory = memory_in(config.features.cache)
     if memory is not None and not memory.exists():
         report(f"new cache: {memory}")
     dataset = split_dataset(dataset, config.split, memory)

@@ -12,8 +12,8 @@ from beatmeter.audio.chunking import row_spans, rows
 from beatmeter.errors import RunError
 from beatmeter.features.backbones.adapters import load_merged
 from beatmeter.features.listening import TrackListener
+from beatmeter.features.model import FeatureModel
 from beatmeter.features.poolings.sequences import pad
-from beatmeter.features.service import FeatureService
 from beatmeter.learning.restoring import restore
 from beatmeter.learning.sources import TrackEncoder
 from beatmeter.runtime.artifacts import named
@@ -36,14 +36,12 @@ class CurveModel:
             raise RunError(
                 f"{run} is a model of the task {name}, which gives no curves", "Name one of beats."
             )
-        service = FeatureService(saved.config.features, device)
-        service.spec.only([p.name for p in saved.spec.poolings]).require_agreement(
-            saved.spec, f"the run {run}"
-        )
+        model = FeatureModel(saved.config.features, device)
+        model.spec.only([p.name for p in saved.spec.poolings]).require_agreement(saved.spec, f"the run {run}")
         self.task, self.standardise, self.head = saved.task, saved.standardiser, saved.head(device)
         with named(saved.folder.best):
-            load_merged(service.backbone, saved.config.adapter, saved.adapter)
-        self.encoder = TrackEncoder(service.backbone, saved.spec, device).eval()
+            load_merged(model.backbone, saved.config.adapter, saved.adapter)
+        self.encoder = TrackEncoder(model.backbone, saved.spec, device).eval()
         self.spec, self.device, self.sample_rate = saved.spec, device, saved.spec.chunk.sample_rate
 
     def listen(self, samples: int) -> CurveListener:

@@ -16,9 +16,9 @@ from beatmeter.evaluation.runs import RunFolder
 from beatmeter.features.backbones.adapters import load_merged
 from beatmeter.features.backbones.hubert import share_front_ends
 from beatmeter.features.listening import TrackListener, listening_together
+from beatmeter.features.model import FeatureModel
 from beatmeter.features.pooling import Encoder
 from beatmeter.features.poolings.sequences import row_centres
-from beatmeter.features.service import FeatureService
 from beatmeter.learning.restoring import restore
 from beatmeter.learning.sources import TrackEncoder
 from beatmeter.runtime.artifacts import named
@@ -62,18 +62,18 @@ class RunScorer:
         if isinstance(task, FrameTask):
             what = f"{run} is a model of the task {config.task.name}, which gives curves over time"
             raise RunError(what, f"Use `beatmeter structure song.mp3 --model {run}`.")
-        service = FeatureService(config.features, device)
-        service.spec.only([p.name for p in spec.poolings]).require_agreement(spec, f"the run {run}")
+        model = FeatureModel(config.features, device)
+        model.spec.only([p.name for p in spec.poolings]).require_agreement(spec, f"the run {run}")
         self.head = saved.head(device)
         with named(saved.folder.best):
-            load_merged(service.backbone, config.adapter, saved.adapter)
+            load_merged(model.backbone, config.adapter, saved.adapter)
         self.task, self.standardise = task, saved.standardiser
         self._lags = [p.name for p in spec.poolings if p.kind == "lag"]
-        self.encoder = TrackEncoder(service.backbone, spec, device).eval()
+        self.encoder = TrackEncoder(model.backbone, spec, device).eval()
         self.classes, self.sample_rate, self.about = (
             self.task.output.names,
             spec.chunk.sample_rate,
-            service.describe(),
+            model.describe(),
         )
 
     @property

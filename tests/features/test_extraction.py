@@ -30,7 +30,7 @@ from beatmeter.features.backbones.base import Visit
 from beatmeter.features.extraction import Extractor, plan
 from beatmeter.features.pooling import Encoder
 from beatmeter.features.poolings import Arrangement
-from beatmeter.features.service import FeatureService
+from beatmeter.features.service import FeatureService, Filling
 from beatmeter.learning.training import run
 from beatmeter.runtime.config import change
 from beatmeter.schema import Track
@@ -278,7 +278,7 @@ import torch
 from beatmeter.features.extraction import committing
 from beatmeter.datasets import open_dataset
 from beatmeter.features.extraction.inference import Inference
-from beatmeter.features.service import FeatureService
+from beatmeter.features.service import FeatureService, Filling
 from beatmeter.settings import DataConfig, FeatureConfig, TaskConfig
 from beatmeter.store import Store
 committing.COMMIT_TRACKS = 2
@@ -437,15 +437,15 @@ def test_a_disk_that_is_full_for_a_time_costs_a_track_too_large_to_hold_only_its
     with monkeypatch.context() as disk:
         disk.setattr(TrackDraft, "append", full)
         with pytest.raises(StoreError, match="No space"):
-            service.fill(store, tracks, quiet)
+            service.fill(store, tracks, Filling(quiet))
         assert 0 < len(store.keys()) < len(tracks)
         calls = iter(range(6, 1000))
-        filled = service.fill(store, tracks, quiet, patience=patient)
+        filled = service.fill(store, tracks, Filling(quiet, patience=patient))
     assert len(told) == len(filled.failed) == 1
     assert "No space" in told[0]
     assert store.failures() == {}
     assert len(store.keys()) == len(tracks) - 1
-    assert not service.fill(store, tracks, quiet).failed
+    assert not service.fill(store, tracks, Filling(quiet)).failed
     assert verify(store.path, full=True).sound
     assert not list((store.path / "tmp").iterdir())
 
@@ -482,7 +482,7 @@ def test_a_file_that_changes_after_its_key_was_computed_gets_no_features_under_t
     assert "changed while it was read" in outcome.failed["3.wav"]
     assert store.failures() == {}  # nothing is wrong with the bytes of that key
     assert planned.keys["3.wav"] not in store
-    filled = service.fill(store, tracks, quiet)
+    filled = service.fill(store, tracks, Filling(quiet))
     assert not filled.failed
     assert filled.keys["3.wav"] == filled.keys["5.wav"]
 

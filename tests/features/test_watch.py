@@ -33,7 +33,7 @@ from beatmeter.audio.ahead import decode_or_count
 from beatmeter.cli import cli
 from beatmeter.errors import BackboneError, ConfigError, DataError, EngineError, StoreError, shown
 from beatmeter.features.extraction import Shard
-from beatmeter.features.service import FeatureService, Filled
+from beatmeter.features.service import FeatureService, Filled, Filling
 from beatmeter.features.watch import status as status_module
 from beatmeter.features.watch.arrivals import Arrivals
 from beatmeter.features.watch.log import LOG, logging_to
@@ -594,12 +594,12 @@ def test_stopping_does_not_wait_for_hashing_or_for_a_long_file_to_be_counted(
 
     with monkeypatch.context() as hashing:
         hashing.setattr(hashlib, "file_digest", stop_while_hashing)
-        filled = service.fill(service.store(), tracks, told.append, stop=stop)
+        filled = service.fill(service.store(), tracks, Filling(told.append, stop=stop))
     assert (filled.keys, filled.failed, filled.done) == ({}, {}, 0)
     stop.clear()
     monkeypatch.setattr(decode_or_count, "__defaults__", (0.5,))  # these are long files now
     monkeypatch.setattr("beatmeter.audio.ahead.stream", endless)
-    filled = service.fill(service.store(), tracks, told.append, stop=stop)
+    filled = service.fill(service.store(), tracks, Filling(told.append, stop=stop))
     assert (filled.failed, filled.done) == ({}, 0)
     assert service.store().failures() == {}
 

@@ -22,7 +22,7 @@ from beatmeter.evaluation.comparison.compare import ALPHA
 from beatmeter.evaluation.runs import RunFolder
 from beatmeter.experiments.cells import Cell
 from beatmeter.experiments.sweep import run_cells, state_of, together
-from beatmeter.features.service import FeatureService
+from beatmeter.features.model import FeatureModel
 from beatmeter.learning.training import Prepared, Report, evaluate_run, prepare
 from beatmeter.runtime import atomic
 from beatmeter.runtime.display import count
@@ -177,7 +177,7 @@ def _require_same_features(cells: Iterable[Cell], folder: Path, device: torch.de
         c = cell.config
         key = (c.features, c.head.poolings)
         if key not in now:
-            now[key] = FeatureService(c.features, device).spec.only(c.head.poolings)
+            now[key] = FeatureModel(c.features, device).spec.only(c.head.poolings)
         saved = RunFolder(folder / cell.name).about().get("spec")
         if saved is None or not now[key].agrees(FeatureSpec.from_json(saved)):
             raise RunError(

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 
 from beatmeter.errors import BeatmeterError, FingerprintError
-from beatmeter.features.service import FeatureService
+from beatmeter.features.service import FeatureService, Filling
 from beatmeter.runtime.device import choose_device
 from beatmeter.schema import FeatureSpec, Track
 from beatmeter.settings import FeatureConfig
@@ -60,7 +60,7 @@ def work(order: Order, tracks: tuple[Track, ...]) -> Report:
             torch.set_num_threads(order.threads)
         try:
             service, store = _open(order, me)
-            filled = service.fill(store, tracks, report=lambda text: None, retry_failed=order.retry_failed)
+            filled = service.fill(store, tracks, Filling(lambda text: None, retry_failed=order.retry_failed))
         except BeatmeterError as error:  # as text: exceptions with several arguments do not travel
             return Report(me, trouble=(error.what, error.hint))
     return Report(me, filled.done, filled.present, filled.failed, filled.audio_seconds, filled.seconds)

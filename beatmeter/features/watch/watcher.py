@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from beatmeter.errors import BeatmeterError, StoreError, shown
-from beatmeter.features.service import FeatureService, Filled
+from beatmeter.features.service import FeatureService, Filled, Filling
 from beatmeter.features.watch.arrivals import Arrivals
 from beatmeter.features.watch.log import LOG, tell_manager
 from beatmeter.features.watch.status import StatusFile
@@ -142,9 +142,8 @@ class Watcher:
         self._tell("extracting")
         todo = [track for track in files if self.arrivals.unchanged(track)]
         try:
-            filled = self.service.fill(
-                self.store, todo, LOG.info, self, self.retry_failed, self.stop, self._patience, self._written
-            )
+            how = Filling(LOG.info, self, self.retry_failed, self.stop, self._patience, self._written)
+            filled = self.service.fill(self.store, todo, how)
             self._settle(todo, filled)
         except BeatmeterError as error:
             if self.stop.is_set():
