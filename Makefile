@@ -84,8 +84,8 @@ comparison: .venv/installed
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-filemap: .venv/installed
-	$(BIN)/python tests/filemap.py
+filemap:
+	$(PYTHON) tests/filemap.py
 
 clean:
 	rm -rf .venv build *.egg-info

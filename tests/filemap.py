@@ -1,11 +1,16 @@
 """Pages made from others: docs/filemap.md, docs/settings.md, and the words that `beatmeter help` explains.
-`python tests/filemap.py` rewrites them."""
+`python tests/filemap.py` rewrites them.
+
+It needs the standard library and git alone, and describes the tree that it lies in, whatever version of the
+package is installed.
+"""
 
 from __future__ import annotations
 
 import ast
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -50,7 +55,10 @@ def modules() -> list[Path]:
 
 def summary(path: Path) -> str:
     """The first sentence of a module's docstring, on one line."""
-    text = ast.get_docstring(ast.parse((ROOT / path).read_text(encoding="utf-8"))) or ""
+    try:
+        text = ast.get_docstring(ast.parse((ROOT / path).read_text(encoding="utf-8"))) or ""
+    except SyntaxError as error:
+        raise SystemExit(f"{path}:{error.lineno}: {error.msg}: mend it, then make the pages again") from None
     first = " ".join(text.split("\n\n")[0].split())
     return first if len(first) <= 140 else first[: first.rfind(" ", 0, 137)].rstrip(",;:") + " ..."
 
@@ -63,8 +71,8 @@ def file_map() -> str:
         if path.parent != folder:
             folder = path.parent
             lines += ["", f"**{folder}/**", ""]
-        if said := summary(path):
-            lines.append(f"* `{path.name}`: {said}")
+        if sentence := summary(path):
+            lines.append(f"* `{path.name}`: {sentence}")
     return "\n".join(lines) + "\n"
 
 
@@ -89,6 +97,14 @@ def words() -> str:
 
 
 if __name__ == "__main__":
-    (ROOT / "beatmeter" / "cli" / "topics" / "words.tsv").write_text(words(), encoding="utf-8")
-    (ROOT / "docs" / "settings.md").write_text(settings_page(), encoding="utf-8")
-    (ROOT / "docs" / "filemap.md").write_text(file_map(), encoding="utf-8")
+    sys.path.insert(0, str(ROOT))
+    pages = {
+        "beatmeter/cli/topics/words.tsv": words(),
+        "docs/settings.md": settings_page(),
+        "docs/filemap.md": file_map(),
+    }
+    for name, text in pages.items():
+        page = ROOT / name
+        if not page.exists() or page.read_text(encoding="utf-8") != text:
+            page.write_text(text, encoding="utf-8")
+            print(f"{name} is new: commit it")
