@@ -195,10 +195,10 @@ class RunFolder:
     def _cache(self, config: RunConfig, locations: Locations) -> str:
         """Where the cache is, or may be made: where its folder's own folder is there."""
         candidates = locations.candidates(config.features.cache, self.path)
-        there = [path for path in candidates if "://" in path or Path(path).exists()] or [
+        possible = [path for path in candidates if "://" in path or Path(path).exists()] or [
             p for p in candidates if Path(p).parent.is_dir()
         ]
-        return there[0] if there else config.features.cache
+        return possible[0] if possible else config.features.cache
 
     def require_data(self, config: RunConfig, option: str = "--data DIR") -> None:
         """Raise RunError when the data set of `config`, of `resolved`, or a file that belongs to it, is not

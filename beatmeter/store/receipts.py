@@ -29,18 +29,18 @@ _SUFFIX = ".json"
 
 @dataclass(frozen=True)
 class LostCommit:
-    """A commit that no record tells of. `keys` are tracks that the store lacks by it, `there` whether its
+    """A commit that no record tells of. `keys` are tracks that the store lacks by it, `held` whether its
     segment still is."""
 
     segment: str
     keys: tuple[str, ...]
-    there: bool
+    held: bool
     told_by: str
 
     @property
     def text(self) -> str:
         """What happened, for people."""
-        rest = "its segment is here" if self.there else "its segment is gone too"
+        rest = "its segment is here" if self.held else "its segment is gone too"
         return (
             f"the record of this commit of {count(len(self.keys), 'track')} that the store lacks was lost: "
             f"{self.told_by} tells of it, {rest}"
@@ -80,7 +80,7 @@ def lost_commits(catalog: Catalog) -> list[LostCommit]:
     """Commits that were acknowledged, as far as anything tells, have no record, and held tracks that no other
     commit holds. Raises UnreadableError when a file that may tell cannot be read."""
     backend = catalog.backend
-    there = set(backend.list("segments")) - {"zarr.json"}
+    listed = set(backend.list("segments")) - {"zarr.json"}
     acknowledged = receipts(backend)
     remembered, replaced = _indexed(catalog)
     catalog.refresh()  # after that look: what had a receipt by then has its record now
@@ -89,7 +89,7 @@ def lost_commits(catalog: Catalog) -> list[LostCommit]:
     numbers, columns = catalog.journal.numbers(), catalog.state().columns
     gap = numbers != list(range(1, len(numbers) + 1)) or not numbers or bool(impostors(catalog))
     found = []
-    for segment in sorted((there | acknowledged | remembered.keys()) - replaced):
+    for segment in sorted((listed | acknowledged | remembered.keys()) - replaced):
         record = _own_record(catalog, segment)
         if segment in acknowledged:
             told_by = receipt_name(segment)
@@ -101,7 +101,7 @@ def lost_commits(catalog: Catalog) -> list[LostCommit]:
             continue
         keys = remembered.get(segment, ()) if record is None else record.keys
         if lacking := tuple(key for key, at in zip(keys, columns.find(keys), strict=True) if at < 0):
-            found.append(LostCommit(segment, lacking, segment in there, told_by))
+            found.append(LostCommit(segment, lacking, segment in listed, told_by))
     return found
 
 

@@ -107,7 +107,7 @@ def repair(where: Where, progress: Reporter = SILENT) -> Repair:
         )
         set_aside(backend, failures, unsound_failures, {"failed": [], "cleared": []}, done)
         doubtful = [damaged[number].record.segment for number in forged if not damaged[number].right_as_told]
-        for segment in [*doubtful, *(commit.segment for commit in gone if not commit.there)]:
+        for segment in [*doubtful, *(commit.segment for commit in gone if not commit.held)]:
             for name in (f"segments/{segment}", receipt_name(segment)):
                 if backend.exists(name):
                     move_aside(backend, name, done)

@@ -183,8 +183,8 @@ def _segments(backend: Backend, catalog: Catalog) -> list[Fault]:
     faults = []
     lost = lost_commits(catalog)
     for commit in lost:
-        file = f"segments/{commit.segment}" if commit.there else receipt_name(commit.segment)
-        remedy = "`beatmeter cache repair` takes its tracks in again" if commit.there else REPAIR
+        file = f"segments/{commit.segment}" if commit.held else receipt_name(commit.segment)
+        remedy = "`beatmeter cache repair` takes its tracks in again" if commit.held else REPAIR
         faults.append(Fault("error", file, commit.text, remedy, commit.keys))
     for number, by in impostors(catalog).items():
         text = (

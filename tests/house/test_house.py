@@ -116,7 +116,7 @@ READERS = {  # who may parse by itself: the readers of our files, and whoever pa
     "beatmeter/datasets/annotations/native.py": "annotations, whose faults are told by their line",
     "beatmeter/store/index.py": "files of a store, in a folder or a bucket, behind their checksums",
     "beatmeter/store/journal.py": "the same",
-    "beatmeter/store/repair.py": "the same",
+    "beatmeter/store/mending.py": "the same",
     "beatmeter/store/segment.py": "the same",
     "beatmeter/store/store.py": "the same",
     "tools/same_numbers.py": "imports nothing of the two trees that it compares",

@@ -35,18 +35,23 @@ def callers(name: str, of: str = "") -> set[str]:
 
 
 def test_predict_evaluate_timeline_and_robustness_share_one_loader() -> None:
-    assert callers("restore") == {"learning/training.py", "serving/curves.py", "serving/predictor.py"}
+    assert callers("restore") == {"learning/training.py", "serving/curves.py", "serving/scoring.py"}
     assert callers("read", "checkpoints") == {
         "learning/restoring.py",  # the loader
         "learning/loop.py",  # resuming, and going back to the best epoch
         "learning/stacked.py",
         "learning/pretraining/loop.py",  # of the embedded backbone, which is no run of a task
     }
-    assert callers("RunScorer") == {"serving/predictor.py", "serving/presence.py"}
+    assert callers("RunScorer") == {"serving/predictor.py", "serving/presence.py", "serving/scoring.py"}
 
 
 def test_outputs_become_answers_by_the_task_alone() -> None:
-    assert callers("decode", "task") == {"learning/loop.py", "serving/curves.py", "serving/predictor.py"}
+    assert callers("decode", "task") == {
+        "learning/loop.py",  # figures of an epoch
+        "learning/model.py",
+        "serving/curves.py",
+        "serving/scoring.py",
+    }
 
 
 @pytest.mark.parametrize("folder", ["serving", "cli", "experiments", "learning"])

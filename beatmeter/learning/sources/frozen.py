@@ -264,10 +264,10 @@ class Frozen(Source):
         for n in np.unique(count):
             same = np.flatnonzero(count == n)
             for part in in_order(len(same), max(1, BLOCK // int(4 * n * np.prod(pooling.spec.row_shape)))):
-                some = same[part]
-                first = offsets[at[some]] + bounds[some, 0]
-                weights = np.stack([frames[int(lengths[at[i]])][slice(*bounds[i])] for i in some])
+                items = same[part]
+                first = offsets[at[items]] + bounds[items, 0]
+                weights = np.stack([frames[int(lengths[at[i]])][slice(*bounds[i])] for i in items])
                 chosen = torch.from_numpy(values[first[:, None] + np.arange(n)]).float()
-                out[torch.from_numpy(some).to(out.device)] = pooling.aggregate(
+                out[torch.from_numpy(items).to(out.device)] = pooling.aggregate(
                     chosen, torch.from_numpy(weights)
                 ).to(out.device)

@@ -277,14 +277,14 @@ def _draw_sections(rng: np.random.Generator, form: SongForm) -> list[Planned]:
     """Sections of one of the lines, with lengths: a letter mostly comes back as long as it was."""
     table = DANCE_LENGTHS if form.dance else LENGTHS
     line = form.lines[int(rng.random() * len(form.lines))]
-    there: dict[str, bool] = {}
+    present: dict[str, bool] = {}
     usual: dict[str, int] = {}
     sections: list[Planned] = []
     for entry in line.split():
         head, _, chance = entry.partition("?")
-        if entry not in there:
-            there[entry] = not chance or rng.random() < float(chance)
-        if not there[entry]:
+        if entry not in present:
+            present[entry] = not chance or rng.random() < float(chance)
+        if not present[entry]:
             continue
         letter, _, function = head.partition(":")
         bars = usual.setdefault(letter, pick(rng, table))
