@@ -191,3 +191,15 @@ def test_links_in_the_documents_lead_somewhere() -> None:
         targets = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
         dead += [f"{page.name}: {t}" for t in targets if "://" not in t and not (page.parent / t).exists()]
     assert dead == []
+
+
+def test_files_that_the_documents_name_are_there() -> None:
+    named = re.compile(r"`((?:beatmeter|tests|tools|benchmarks)/[\w./-]+\.\w+)`")
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    gone = [
+        f"{page.name}: {name}"
+        for page in pages
+        for name in named.findall(page.read_text(encoding="utf-8"))
+        if not (ROOT / name).exists()
+    ]
+    assert gone == []
