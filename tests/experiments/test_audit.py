@@ -414,7 +414,7 @@ def test_hostile_names_do_no_harm(tmp_path: Path) -> None:
     tracks = open_dataset(folder, DataConfig(), CLASSES, labelled=False).tracks
     from beatmeter.experiments.audit.review import Item
 
-    review = Review('<b>"', CLASSES, [Item(t, said="</form><script>") for t in tracks])
+    review = Review('<b>"', CLASSES, [Item(t, reason="</form><script>") for t in tracks])
     page = Page(review.to_html(tmp_path))
     assert len(page.of("script")) == 1
     assert [a["data-id"] for a in page.of("article")] == [t.id for t in tracks]
