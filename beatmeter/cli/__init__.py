@@ -28,6 +28,7 @@ from beatmeter.cli.extract import extract
 from beatmeter.cli.help import show_help
 from beatmeter.cli.models import models
 from beatmeter.cli.options import colourful
+from beatmeter.cli.page import page, serve
 from beatmeter.cli.predict import predict
 from beatmeter.cli.pretrain import pretrain
 from beatmeter.cli.probe import probe
@@ -71,9 +72,10 @@ def cli() -> None:
 
 
 MODELS = (extract, train, evaluate, predict, timeline, structure, models, pretrain)
+BROWSER = (page, serve)
 SIMILARITY = (embed, search, similarity)
 LABORATORY = (ablate, study, compare, calibrate, gate, ensemble, report, robustness, targets, probe, track)
-for command in (*MODELS, *SIMILARITY, *LABORATORY, data, cache, demo, config, show_help):
+for command in (*MODELS, *BROWSER, *SIMILARITY, *LABORATORY, data, cache, demo, config, show_help):
     cli.add_command(command)
 
 

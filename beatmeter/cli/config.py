@@ -23,6 +23,7 @@ ENVIRONMENT = {  # what changes how a command runs, and what it changes
     "HF_HOME": "where fetched backbones are kept",
     "HF_HUB_CACHE": "the same, by itself",
     "HF_HUB_OFFLINE": "1: backbones are never fetched",
+    "BEATMETER_ONNXRUNTIME_WEB": "where `page` takes onnxruntime-web from",
     "NUMBA_CACHE_DIR": "where compiled code is kept",
     "TMPDIR": "temporary files",
     "NO_COLOR": "no colours",
