@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from beatmeter.cli.options import TERMINAL, configure, device_option, echo
+from beatmeter.cli.options import TERMINAL, columns, configure, device_option, echo
 from beatmeter.runtime.cores import usable_cores
 
-RUNS = (
-    ("frozen-spectral-lag", "spectral-lag", "frozen"),
-    ("frozen-embedded-stats", "embedded-stats", "frozen"),
-    ("frozen-embedded-lag", "embedded-lag", "frozen"),
-    ("lora-embedded-lag", "embedded-lora", "streamed"),
-)
-STARTS = {"lora-embedded-lag": "frozen-embedded-lag"}  # the head first, then the backbone
+if TYPE_CHECKING:
+    from beatmeter.experiments.demo import Heard, Learned
+    from beatmeter.settings import RunConfig
+
+RUNS = {  # name: recipe, regime, and what so few pieces need
+    "frozen": ("embedded-lag", "frozen", {"accumulation": 1, "head_lr": 5e-4}),
+    "LoRA": ("embedded-lora", "streamed", {"accumulation": 1}),
+}
+SENTENCES = {
+    "at random": "names one of the six meters by the throw of a die",
+    "as it ships": "has learned from music in the open alone",
+    "frozen": "its last part, the head, learned from {train} pieces behind the wall",
+    "LoRA": "then the part before it, which turns sound into features, learned from them too",
+}
 
 
 @click.command()
@@ -26,49 +35,126 @@ STARTS = {"lora-embedded-lag": "frozen-embedded-lag"}  # the head first, then th
     show_default=True,
     help="Where music, features and runs go.",
 )
-@click.option("--clips", default=180, show_default=True, help="Synthetic clips, the six classes in turn.")
+@click.option(
+    "--clips",
+    type=click.IntRange(min=18),
+    default=180,
+    show_default=True,
+    help="Pieces of the second part, the six meters in turn.",
+)
 @click.option(
     "--jobs",
     type=click.IntRange(min=1),
     help="Processes that synthesise music.  [default: one for each core]",
 )
+@click.option("--listen-only", is_flag=True, help="Stop after the first part, which takes seconds.")
 @device_option
-def demo(out: Path, clips: int, jobs: int | None, device: str) -> None:
-    """The whole line on synthetic music, offline, in a few minutes: data, features, frozen heads, LoRA,
-    evaluation.
+def demo(out: Path, clips: int, jobs: int | None, listen_only: bool, device: str) -> None:
+    """See in a few minutes what beatmeter does, offline: hear where a piece changes its meter, then learn to
+    hear music through a wall.
 
     \b
     beatmeter demo
+    beatmeter demo --listen-only
     beatmeter demo --clips 600 --out runs/larger-demo
     """
-    from beatmeter.experiments.demo import demo as run_demo
-    from beatmeter.experiments.demo import table
+    from beatmeter.experiments import demo as experiment
+    from beatmeter.runtime.atomic import require_writable
     from beatmeter.runtime.device import choose_device
 
-    configs = []
-    for name, recipe, regime in RUNS:
-        training = {"accumulation": 2}  # few clips: small steps
-        values = {
-            "regime": regime,
-            "data": {"path": str(out / "data")},
-            "features": {"cache": str(out / "cache")},
-            "training": training,
-        }
-        configs.append((name, configure((recipe,), (), **values)))
-    entries, (clip, answer) = run_demo(
-        out,
-        configs,
-        choose_device(device),
-        clips,
-        STARTS,
-        jobs=jobs or usable_cores(),
-        report=echo,
-        progress=TERMINAL,
+    require_writable(out / "change.flac")
+    place, last = choose_device(device), None
+    _say("beatmeter hears how many beats a bar of music has, and where that changes.", "")
+    click.echo("\n1  It listens\n")
+    _say("A minute of music, synthesised here: bars of 4, and from 0:30 on bars of 7.")
+    _show_heard(experiment.listen(out, place))
+    if not listen_only:
+        click.echo("\n2  It learns\n")
+        _say(
+            "The neighbours have a party, and the wall lets through the bass alone. "
+            f"{clips} pieces heard like that are synthesised. Models learn from half of them; the "
+            "others choose when to stop, and test."
+        )
+        data = experiment.make_music(out, clips, experiment.SECONDS, jobs or usable_cores(), TERMINAL)
+        learned = experiment.learn(out, data, settings_of(out, data), place, echo, TERMINAL)
+        show_learned(learned)
+        last = learned.rows[-1].folder
+    click.echo("\nNext\n")
+    for command, meaning in _next(out, last):
+        click.echo(f"   {command}\n      {meaning}")
+
+
+def settings_of(out: Path, data: Path) -> dict[str, RunConfig]:
+    return {
+        name: configure(
+            (recipe,),
+            (),
+            regime=regime,
+            data={"path": str(data)},
+            features={"cache": str(out / "cache")},
+            training=training,
+        )
+        for name, (recipe, regime, training) in RUNS.items()
+    }
+
+
+def _say(text: str, indent: str = "   ") -> None:
+    """A paragraph."""
+    lines = textwrap.wrap(text, min(columns(), 90), initial_indent=indent, subsequent_indent=indent)
+    click.echo("\n".join(lines))
+
+
+def _show_heard(heard: Heard) -> None:
+    from beatmeter.evaluation.timeline import clock
+
+    room = max(20, min(columns(), 90) - 10) // 4 * 4
+    click.echo("\n" + "\n".join(f"   {line}".rstrip() for line in heard.drawing(room)) + "\n")
+    first, *more = heard.line.segments
+    said = [f"{first.meter or 'no meter'} (probability {first.score:.2f})"]
+    said += [f"from {clock(s.start)} on {s.meter or 'none'} ({s.score:.2f})" for s in more]
+    _say(
+        f"It hears {', '.join(said)}. It listens to 10 s at a time, so a change is found within some seconds."
     )
-    click.echo(f"\n{table(entries)}\n")
-    order = ", ".join(f"{answer.classes[i]} {answer.scores[i]:.2f}" for i in answer.order[:3])
-    click.echo(f"{clip} is heard in {answer.meter or 'no meter'} ({order})")
-    click.echo(
-        f"chance is {100 / len(answer.classes):.0f} %; intervals are 95 %. Music: {out / 'data'}, features: "
-        f"{out / 'cache'}"
+    click.echo(f"   the sound    {heard.audio}\n   the picture  {heard.picture}")
+
+
+def show_learned(learned: Learned) -> None:
+    """The rows with a sentence each, and whether the last is better than the one before."""
+    from beatmeter.evaluation.report.text import table
+
+    test, train = learned.rows[-1].accuracy.n, learned.train
+    cells = [["at random", f"{100 / learned.classes:.0f} %", "", ""]]
+    for row in learned.rows:
+        a = row.accuracy
+        right = f"{100 * a.value:.0f} % [{100 * a.low:.0f}, {100 * a.high:.0f}]"
+        cells.append([row.name, right, f"{row.seconds:.0f} s" if row.folder else "", ""])
+    head = ["", f"right of {test}", "learned in", ""]
+    lines = table(head, cells, 1)
+    click.echo(f"\n   {lines[0]}")
+    for (name, *_), line in zip(cells, lines[1:], strict=True):
+        click.echo(f"   {line}")
+        _say(SENTENCES[name].format(train=train), "      ")
+    gain, change = learned.gain, learned.gain.tests[0]
+    verdict = {
+        "better": "LoRA is better, and that is no luck.",
+        "worse": "LoRA is worse, and that is no luck.",
+        "not distinguishable": "With so few pieces that may be luck: here the frozen model is enough, and it "
+        "learns sooner.",
+    }[change.verdict]
+    click.echo("")
+    _say(
+        f"LoRA is right on {gain.gains:.0f} pieces on which frozen is wrong, and wrong on {gain.losses:.0f} "
+        f"on which it is right: {100 * change.difference:+.0f} points "
+        f"[{100 * change.low:+.0f}, {100 * change.high:+.0f}]. {verdict} Intervals are 95 %."
     )
+
+
+def _next(out: Path, run: Path | None) -> list[tuple[str, str]]:
+    """Commands to type next, with what they do."""
+    own = [
+        ("beatmeter predict YOUR-MUSIC/", "which meter each of your files has"),
+        ("beatmeter help training", "how to teach it labels of yours"),
+    ]
+    if run is None:
+        return [("beatmeter demo", "the second part too: models learn, in some minutes"), *own]
+    return [(f"beatmeter report {run} --open", "everything about the last model on one page"), *own]

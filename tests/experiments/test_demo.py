@@ -1,0 +1,81 @@
+"""The demo shows what it says: the change of meter is heard and drawn, the wall takes all but the bass, and
+every row of the table is of the same clips."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from beatmeter.cli.demo import SENTENCES, settings_of, show_learned
+from beatmeter.datasets.synth.examples import CHANGE, RATE, changing_piece, example_pieces
+from beatmeter.experiments import demo
+from beatmeter.runtime.config import change
+from beatmeter.runtime.progress import SILENT
+
+Typed = Callable[..., tuple[int, str, str]]
+CPU = torch.device("cpu")
+
+
+def test_the_first_minute_hears_and_draws_the_change(typed: Typed, tmp_path: Path) -> None:
+    status, out, _ = typed("demo", "--out", tmp_path, "--listen-only")
+    assert status == 0
+    made, heard = (
+        next(line for line in out.splitlines() if line.strip().startswith(w)) for w in ("made", "heard")
+    )
+    made, heard = made.split()[1], heard.split()[1]
+    assert len(made) == len(heard)
+    assert made == "4" * (len(made) // 2) + "7" * (len(made) // 2)
+    assert set(heard) == {"4", "7"}
+    assert heard == "".join(sorted(heard)), "one change"
+    right = np.mean([a == b for a, b in zip(made, heard, strict=True)])
+    assert right > 0.85, "found within some seconds"
+    assert "It hears 4 (probability 0." in out or "It hears 4 (probability 1." in out
+    for name in ("change.flac", "change.svg"):
+        assert str(tmp_path / name) in out
+        assert (tmp_path / name).stat().st_size > 1000
+    assert "beatmeter predict YOUR-MUSIC/" in out
+
+
+def test_the_pieces_are_what_they_are_said_to_be() -> None:
+    pieces = example_pieces()
+    assert list(pieces) == ["waltz", "seven", "change", "rain"]
+    assert len(changing_piece()) == round(CHANGE[-1][1] * RATE)
+    assert np.array_equal(pieces["change"][round(CHANGE[1][0] * RATE) :], pieces["seven"])
+
+
+def test_a_wall_lets_through_the_bass_alone() -> None:
+    t = np.arange(RATE) / RATE
+    level = {}
+    for hz in (60.0, 2000.0):
+        both = np.sin(2 * np.pi * 60 * t) + np.sin(2 * np.pi * 2000 * t)
+        spectrum = np.abs(np.fft.rfft(demo.through_the_wall(both, RATE)[RATE // 4 :][: RATE // 2]))
+        level[hz] = spectrum[round(hz / 2)]
+    assert 20 * np.log10(level[60.0] / level[2000.0]) > 60
+    assert not demo.through_the_wall(np.zeros(100), RATE).any()
+
+
+def test_every_row_is_of_the_same_clips(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = demo.make_music(tmp_path, 18, 5.0, 1, SILENT)
+    before = {path: path.stat().st_mtime_ns for path in (data / "audio").iterdir()}
+    assert demo.make_music(tmp_path, 18, 5.0, 1, SILENT) == data
+    assert {path: path.stat().st_mtime_ns for path in (data / "audio").iterdir()} == before, (
+        "what is there is kept"
+    )
+    few = {"training": {"epochs": 1}}
+    configs = {name: change(c, few) for name, c in settings_of(tmp_path, data).items()}
+    learned = demo.learn(tmp_path, data, configs, CPU, lambda text: None)
+    assert [row.name for row in learned.rows] == ["as it ships", "frozen", "LoRA"]
+    assert {row.accuracy.n for row in learned.rows} == {6}
+    assert (learned.train, learned.classes) == (6, 6)
+    frozen, lora = (row.folder for row in learned.rows[1:])
+    assert f'start = "{frozen}"' in (lora / "config.toml").read_text()
+    show_learned(learned)
+    said = capsys.readouterr().out
+    for name, sentence in SENTENCES.items():
+        assert name in said
+        assert sentence.split()[0] in said
+    assert "right of 6" in said
