@@ -106,7 +106,7 @@ def predict(
                 with aside():
                     show(name, answer)
                 if written is not None and not isinstance(answer, BeatmeterError):
-                    write_text(written[name], answer_jams(written[name].stem, answer, predictor.about))
+                    write_text(written[name], answer_jams(written[name].stem, answer, model.name))
                 done()
     if form is None and sys.stdout.isatty():
         of_meter = answers.legend(predictor.classes, predictor.statement)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -180,7 +181,9 @@ class Trackers:
             act()
         except Exception as error:  # of a program of others, at the end of a network
             self._open.pop(name, None)
-            said = shown(str(error).strip() or type(error).__name__)
+            said = textwrap.shorten(
+                shown(str(error).strip() or type(error).__name__), 160, placeholder=" ..."
+            )
             again = f"beatmeter track {self.folder.path} --to {name}"
             more = "" if name == "tensorboard" else f"; send the run when it is finished: {again}"
             self.report(f"warning: {name} takes no figures of this run any more: {said}{more}")

@@ -12,7 +12,7 @@ def answer_jams(title: str, answer: Answer, model: str) -> str:
     probability.
 
     JAMS has no namespace for meter, so it is `tag_open` with the values "meter 7" and "no meter". Scores of
-    all classes are in the sandbox. `model` says what answered.
+    all classes are in the sandbox. `model` is the name of what answered.
     """
     scores = dict(zip(answer.classes, answer.scores.tolist(), strict=True))
     heard = [name for name in (answer.meter, answer.second) if name is not None and answer.meter is not None]

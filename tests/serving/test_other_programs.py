@@ -197,6 +197,7 @@ def test_answers_are_written_as_jams(typed: Typed, song: Path, tmp_path: Path) -
     (tags,) = value["annotations"]
     assert value["file_metadata"]["duration"] == pytest.approx(12.0)
     assert tags["namespace"] == "tag_open"
+    assert tags["annotation_metadata"]["data_source"] == "spectral-lag"
     assert tags["data"][0]["value"] == (f"meter {meter}" if meter != "none" else "no meter")
     assert tags["data"][0]["confidence"] == pytest.approx(p, abs=1e-3)
     assert set(tags["sandbox"]["answer"]["scores"]) == set(METERS)
