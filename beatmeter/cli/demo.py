@@ -75,6 +75,7 @@ def demo(out: Path, clips: int, jobs: int | None, listen_only: bool, device: str
             f"{clips} pieces heard like that are synthesised. Models learn from half of them; the "
             "others choose when to stop, and test."
         )
+        click.echo("")
         data = experiment.make_music(out, clips, experiment.SECONDS, jobs or usable_cores(), TERMINAL)
         learned = experiment.learn(out, data, settings_of(out, data), place, echo, TERMINAL)
         show_learned(learned)

@@ -138,18 +138,19 @@ def learn(
     from the one before it, and judge all of them, and that model as it is, on the test clips."""
 
     def brief(line: str) -> None:
-        if not line.startswith("epoch "):  # they are in the run's epochs.jsonl, and too many to read here
+        """Epochs are in the run's epochs.jsonl, and too much to read here."""
+        if line.startswith("warning"):
             report(f"   {line}")
 
     start, rows, found = find_model(START), list[Row](), dict[str, ClassPredictions]()
     for name, config in configs.items():
-        report(f"\n   {name}")
         config = change(config, {"training": {"start": str(start)}})
         began = time.monotonic()
         outcome = run(config, unused(out / "runs", name.lower()), device, report=brief, progress=progress)
         seconds, start, test = time.monotonic() - began, outcome.folder.path, outcome.evaluations["test"]
         assert isinstance(test, Evaluation)
         found[name] = test.predictions
+        report(f"   {name}: learned in {seconds:.0f} s, see {start}")
         rows.append(Row(name, test.measures.overall["accuracy"], seconds, start))
     first, last = list(found)[-2:]
     gain = compare({name: [found[name]] for name in (first, last)}, ["accuracy"]).pairs[0]
