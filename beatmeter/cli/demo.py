@@ -154,6 +154,7 @@ def _next(out: Path, run: Path | None) -> list[tuple[str, str]]:
     """Commands to type next, with what they do."""
     own = [
         ("beatmeter predict YOUR-MUSIC/", "which meter each of your files has"),
+        ("beatmeter serve", "a page on this machine that hears your microphone"),
         ("beatmeter help training", "how to teach it labels of yours"),
     ]
     if run is None:
