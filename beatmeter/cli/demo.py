@@ -135,19 +135,34 @@ def show_learned(learned: Learned) -> None:
     for (name, *_), line in zip(cells, lines[1:], strict=True):
         click.echo(f"   {line}")
         _say(SENTENCES[name].format(train=train), "      ")
-    gain, change = learned.gain, learned.gain.tests[0]
-    verdict = {
-        "better": "LoRA is better, and that is no luck.",
-        "worse": "LoRA is worse, and that is no luck.",
-        "not distinguishable": "With so few pieces that may be luck: here the frozen model is enough, and it "
-        "learns sooner.",
-    }[change.verdict]
     click.echo("")
-    _say(
+    _say(f"{_answers(learned)} {_probabilities(learned)} Intervals are 95 %.")
+
+
+def _answers(learned: Learned) -> str:
+    """What LoRA changed of the answers."""
+    gain, change = learned.gain, learned.gain.tests[0]
+    if not gain.gains + gain.losses:
+        return "LoRA changes no answer of frozen."
+    luck = (
+        "which may be luck with so few pieces" if change.verdict == "not distinguishable" else "and no luck"
+    )
+    return (
         f"LoRA is right on {gain.gains:.0f} pieces on which frozen is wrong, and wrong on {gain.losses:.0f} "
         f"on which it is right: {100 * change.difference:+.0f} points "
-        f"[{100 * change.low:+.0f}, {100 * change.high:+.0f}]. {verdict} Intervals are 95 %."
+        f"[{100 * change.low:+.0f}, {100 * change.high:+.0f}], {luck}."
     )
+
+
+def _probabilities(learned: Learned) -> str:
+    """What LoRA changed of how sure the answers are."""
+    change = learned.gain.tests[1]
+    verdict = {
+        "better": "It is better at saying how sure it is",
+        "worse": "It is worse at saying how sure it is",
+        "not distinguishable": "How well it says how sure it is differs by no more than luck",
+    }[change.verdict]
+    return f"{verdict} (log loss {change.difference:+.3f} [{change.low:+.3f}, {change.high:+.3f}])."
 
 
 def _next(out: Path, run: Path | None) -> list[tuple[str, str]]:

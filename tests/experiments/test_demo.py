@@ -12,6 +12,8 @@ import torch
 
 from beatmeter.cli.demo import SENTENCES, settings_of, show_learned
 from beatmeter.datasets.synth.examples import CHANGE, RATE, changing_piece, example_pieces
+from beatmeter.evaluation.comparison.compare import MetricTest, Pair
+from beatmeter.evaluation.metrics import Estimate
 from beatmeter.experiments import demo
 from beatmeter.runtime.config import change
 from beatmeter.runtime.progress import SILENT
@@ -79,3 +81,25 @@ def test_every_row_is_of_the_same_clips(tmp_path: Path, capsys: pytest.CaptureFi
         assert name in said
         assert sentence.split()[0] in said
     assert "right of 6" in said
+    assert "LoRA" in said.rsplit("learned from them too", 1)[1]
+    assert "log loss" in said
+
+
+@pytest.mark.parametrize(
+    ("gains", "losses", "p", "said"),
+    [
+        (0, 0, 1.0, "LoRA changes no answer of frozen. It is better at saying how sure it is"),
+        (5, 1, 0.2, "right on 5 pieces on which frozen is wrong, and wrong on 1"),
+        (5, 1, 0.2, "[-2, +17], which may be luck with so few pieces"),
+        (9, 0, 0.01, "+8 points [-2, +17], and no luck"),
+    ],
+)
+def test_what_lora_did_is_told_as_it_is(
+    gains: float, losses: float, p: float, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    accuracy = MetricTest("accuracy", "frozen", "LoRA", 0.08, -0.02, 0.17, p, p)
+    loss = MetricTest("log_loss", "frozen", "LoRA", -0.01, -0.016, -0.004, 0.002, 0.002, "lower")
+    pair = Pair("frozen", "LoRA", (accuracy, loss), gains, losses, p, p, (), ())
+    row = demo.Row("LoRA", Estimate(0.85, 0.73, 0.92, 54, "wilson"), 60.0, Path("runs/lora"))
+    show_learned(demo.Learned((row,), pair, 90, 6))
+    assert said in " ".join(capsys.readouterr().out.split())
