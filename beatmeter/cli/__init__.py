@@ -24,8 +24,10 @@ from beatmeter.cli.config import config
 from beatmeter.cli.data import data
 from beatmeter.cli.demo import demo
 from beatmeter.cli.ensemble import ensemble
+from beatmeter.cli.export import export
 from beatmeter.cli.extract import extract
 from beatmeter.cli.help import show_help
+from beatmeter.cli.listen import listen
 from beatmeter.cli.models import models
 from beatmeter.cli.options import colourful
 from beatmeter.cli.page import page, serve
@@ -71,7 +73,7 @@ def cli() -> None:
     """
 
 
-MODELS = (extract, train, evaluate, predict, timeline, structure, models, pretrain)
+MODELS = (extract, train, evaluate, predict, timeline, listen, structure, models, export, pretrain)
 BROWSER = (page, serve)
 SIMILARITY = (embed, search, similarity)
 LABORATORY = (ablate, study, compare, calibrate, gate, ensemble, report, robustness, targets, probe, track)

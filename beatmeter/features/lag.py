@@ -27,6 +27,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from beatmeter.features import portable
+
 LAG_VERSION = 1
 TAPER_CAP = 4.0  # largest N / (N - l)
 
@@ -210,7 +212,8 @@ class ProjectionChannels(Channels):
     ) -> Float[Tensor, "sequence frame all_dims"]:
         x = states - states.mean(dim=1, keepdim=True)
         deviation = (x.square().mean(dim=1, keepdim=True) + 1e-12).sqrt()
-        x = x / (deviation + deviation.median(dim=2, keepdim=True).values)
+        median = portable.lower_median if portable.is_portable() else _median
+        x = x / (deviation + median(deviation))
         mixed = x @ self.matrix.to(x.dtype).T
         return torch.cat([mixed[..., : self.n], mixed, rise(mixed, 2)], dim=-1)
 
@@ -227,6 +230,10 @@ class ProjectionChannels(Channels):
         onsets -= onsets.mean(dim=1, keepdim=True)
         power = _row_power(z, size)
         return torch.cat([power[: self.n], _summed(power, self.groups[self.n :])])
+
+
+def _median(x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch 1"]:
+    return x.median(dim=-1, keepdim=True).values
 
 
 def signed_projection(dim: int, seed: int, width: int) -> Float[Tensor, "width dim"]:
@@ -302,7 +309,12 @@ class SpectralChannels(Channels):
         return torch.cat([bands, *means, mel, cqt, mel_rise], dim=-1)
 
     def _compress(self, x: Float[Tensor, "sequence frame band"]) -> Float[Tensor, "sequence frame band"]:
-        level = 0.5 * (torch.logsumexp(2 * x, dim=(1, 2), keepdim=True) - math.log(x.shape[1] * x.shape[2]))
+        if portable.is_portable():
+            peak = x.amax(dim=(1, 2), keepdim=True)
+            level = peak + 0.5 * (2 * (x - peak)).exp().mean(dim=(1, 2), keepdim=True).log()
+        else:
+            count = math.log(x.shape[1] * x.shape[2])
+            level = 0.5 * (torch.logsumexp(2 * x, dim=(1, 2), keepdim=True) - count)
         return torch.log1p(self.compression * (x - level).exp())
 
     def _without_joins(
@@ -311,6 +323,10 @@ class SpectralChannels(Channels):
         at = torch.arange(x.shape[1], device=x.device)
         phase = (at + first) % self.chunk
         keep = (phase >= edge + step) & (phase < self.chunk - edge) & (at >= step)
+        if portable.is_portable():
+            kept = keep.to(x.dtype)[None, :, None]
+            mean = (x * kept).sum(dim=1, keepdim=True) / kept.sum().clamp_min(1)
+            return torch.where(keep[None, :, None] | ~keep.any(), x, mean)
         if not bool(keep.any()):
             return x
         mean = x[:, keep].mean(dim=1, keepdim=True)
@@ -360,6 +376,9 @@ class LagPooling(nn.Module):
         """`first`: how many frames after the beginning of a chunk the sequences begin (0 where whole chunks
         are joined)."""
         longest, n = len(self.weights) - 1, states.shape[1]
+        if portable.is_portable():
+            z, floor = self.channels(states.float(), first), torch.finfo(torch.float32).tiny ** 0.5
+            return portable.autocorrelation(z, longest, self.channels.groups, TAPER_CAP, floor) @ self.weights
         learning, size = torch.is_grad_enabled() and states.requires_grad, _fast_length(n + min(longest, n))
         parts = (
             torch.split(states, 1) if states.device.type == "cpu" and not learning else [states]

@@ -17,6 +17,8 @@ from beatmeter.errors import EvaluationError
 from beatmeter.evaluation.timeline import DURATION, WINDOW, evidence_of
 
 Classify = Callable[[Float[np.ndarray, " sample"], int], Float[np.ndarray, " klass"]]
+HOP = 1.0  # seconds between answers
+MINIMUM = 4.0  # seconds of audio that the first answer takes
 LATE = 2.0  # seconds
 
 
@@ -64,7 +66,11 @@ class Model(Protocol):
 class Heard:
     """What is heard at `time` (seconds since the start): the meter (None: no meter), a probability per class
     that remembers what came before, the gap between the two highest scores of this window, and a second meter
-    above its threshold. `skipped` hops before this one came too late and have no answer."""
+    above its threshold. `skipped` hops before this one came too late and have no answer.
+
+    `belief` (state,) is what the probability is taken from: one of every class, and a last one of no meter
+    where the model tells. `heard` is the probability of a meter in this window alone, None where it does not.
+    """
 
     time: float
     meter: str | None
@@ -72,7 +78,9 @@ class Heard:
     gap: float
     second: str | None
     scores: Float[np.ndarray, " klass"]
-    skipped: int = 0
+    skipped: int
+    belief: Float[np.ndarray, " state"]
+    heard: float | None
 
 
 @dataclass(frozen=True)
@@ -143,8 +151,8 @@ class MeterStream:
         sample_rate: int,
         classes: Sequence[str],
         window: float = WINDOW,
-        hop: float = 1.0,
-        minimum: float = 4.0,
+        hop: float = HOP,
+        minimum: float = MINIMUM,
         thresholds: Float[np.ndarray, " klass"] | None = None,
         duration: float = DURATION,
         late: float = LATE,
@@ -268,4 +276,6 @@ class MeterStream:
             self.classes[other[0]] if over else None,
             scores,
             hops - 1,
+            belief,
+            said.heard,
         )

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from beatmeter.errors import ConfigError
 from beatmeter.features.poolings.sequences import MASK, mask_of
+from beatmeter.features.portable import is_portable
 from beatmeter.schema import FeatureSpec, PoolingSpec
 from beatmeter.settings import HeadConfig
 
@@ -47,7 +48,8 @@ def weighted_sum(
     """`c` weighted sums over the layers of the same tracks."""
     flat = x.flatten(2)
     total: Callable[[Tensor, Tensor], Tensor] = _WeightedSum.apply
-    y = torch.einsum("cl,blv->bcv", weights, flat) if x.requires_grad else total(weights, flat)
+    plain = x.requires_grad or is_portable()
+    y = torch.einsum("cl,blv->bcv", weights, flat) if plain else total(weights, flat)
     return y.reshape(*y.shape[:2], *x.shape[2:])
 
 

@@ -114,6 +114,7 @@ READERS = {  # who may parse by itself: the readers of our files, and whoever pa
     "beatmeter/schema/features.py": "its own values, as they come back from a file",
     "beatmeter/audio/ffmpeg.py": "what ffprobe prints",
     "beatmeter/datasets/annotations/native.py": "annotations, whose faults are told by their line",
+    "beatmeter/serving/onnx/hear.py": "runs without beatmeter",
     "beatmeter/store/index.py": "files of a store, in a folder or a bucket, behind their checksums",
     "beatmeter/store/journal.py": "the same",
     "beatmeter/store/mending.py": "the same",

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from beatmeter.features.backbones.hubert_config import HubertConfig
 from beatmeter.features.backbones.kernels import gelu, linear
+from beatmeter.features.portable import is_portable
 
 ROWS = 2048  # of a block: enough for a product at full speed, few enough to stay in cache
 
@@ -95,9 +96,23 @@ class FeatureExtractor(nn.Module):
         self.conv_layers = nn.ModuleList(layers)
 
     def forward(self, waves: Float[Tensor, "chunk sample"]) -> Float[Tensor, "chunk frame dim"]:
+        if is_portable():
+            return self._plainly(waves)
         if waves.device.type == "cpu":
             return torch.cat([self._stack(wave[None]) for wave in waves])
         return self._stack(waves)
+
+    def _plainly(self, waves: Float[Tensor, "chunk sample"]) -> Float[Tensor, "chunk frame dim"]:
+        """The convolutions as they are, one after the other."""
+        x = waves[:, None]
+        for layer in (layer for layer in self.conv_layers if isinstance(layer, ConvLayer)):
+            x, norm = layer.conv(x), getattr(layer, "layer_norm", None)
+            if isinstance(norm, nn.LayerNorm):
+                x = norm(x.transpose(1, 2)).transpose(1, 2)
+            elif norm is not None:
+                x = norm(x)
+            x = F.gelu(x)
+        return x.transpose(1, 2)
 
     def _stack(self, waves: Float[Tensor, "chunk sample"]) -> Float[Tensor, "chunk frame dim"]:
         first, second, *rest = (layer for layer in self.conv_layers if isinstance(layer, ConvLayer))

@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from beatmeter.features.portable import is_portable
+
 KEPT = 1 << 21  # weights of frames on frames kept at once: 4 MB
 
 
@@ -34,7 +36,7 @@ def linear(
 
 def gelu(x: Tensor) -> Tensor:
     """Exact GELU, in place where nothing will need `x` again: give it only what nobody else holds."""
-    return F.gelu(x) if x.requires_grad else torch.ops.aten.gelu_(x)
+    return F.gelu(x) if x.requires_grad or is_portable() else torch.ops.aten.gelu_(x)
 
 
 def dropout(x: Tensor, share: float) -> Tensor:
@@ -92,7 +94,7 @@ def wide_convolution(
     no copy in another order of memory is needed.
     """
     taps = conv.kernel_size[0]
-    if x.device.type != "cpu":
+    if x.device.type != "cpu" or is_portable():
         return conv(x.transpose(1, 2))[:, :, : x.shape[1]].transpose(1, 2)  # type: ignore[no-any-return]
     image = F.pad(x, (0, 0, taps // 2, (taps - 1) // 2))[:, None].permute(0, 3, 1, 2)
     return F.conv2d(image, conv.weight[:, :, None], conv.bias, groups=conv.groups)[:, :, 0].transpose(1, 2)
@@ -107,7 +109,8 @@ class Linear(nn.Linear):
 
 def _direct(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     if (
-        x.device.type != "cpu"
+        is_portable()
+        or x.device.type != "cpu"
         or x.dtype != weight.dtype
         or x.dtype not in (torch.float32, torch.bfloat16)
         or x.numel() == 0

@@ -14,10 +14,11 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from beatmeter.errors import BackboneError
+from beatmeter.features import portable
 from beatmeter.features.backbones.base import Backbone, Identity, Visit
 from beatmeter.features.harmony import SpectralClasses
 from beatmeter.features.lag import LagPooling, SpectralChannels
@@ -76,12 +77,16 @@ def log_spectra(
     before = -(-(n_fft - span) // (2 * hop))  # frames whose window would begin before the chunk
     first = before * hop + span // 2 - n_fft // 2
     whole = (waves.shape[1] - first - n_fft) // hop + 1
+    if portable.is_portable():  # of waves that are longer than a window, see below
+        windows = portable.windows_of(waves[:, first:], n_fft, hop, whole)
+        return _portable_logs(windows, filters)[:, _nearest(frames, before, whole, waves.device)]
     if whole < 1 or frames <= 2 * before:
         short = n_fft - span
         waves = nn.functional.pad(waves, (short // 2, short - short // 2))
         before, first, whole = 0, 0, frames
     count = min(whole, frames - before)
     window = torch.hann_window(n_fft, device=waves.device, dtype=waves.dtype)
+    at = _nearest(frames, before, count, waves.device)
     cut = waves[:, first:].unfold(1, n_fft, hop)[:, :count]
     scale = (2 / window.sum()).square()
 
@@ -91,11 +96,24 @@ def log_spectra(
         found: Tensor = 0.5 * (power @ filters + FLOOR**2).log()
         return found
 
-    at = (torch.arange(frames, device=waves.device) - before).clamp(0, count - 1)
     if waves.device.type != "cpu":
         return logs(cut)[:, at]
     parts = -(-count * n_fft // CACHED)
     return torch.stack([torch.cat([logs(rows) for rows in chunk.tensor_split(parts)])[at] for chunk in cut])
+
+
+def _nearest(frames: int, before: int, count: int, device: torch.device) -> Int[Tensor, " frame"]:
+    """Which of `count` windows is nearest to each frame; the first one belongs to the frame `before`."""
+    return (torch.arange(frames, device=device) - before).clamp(0, count - 1)
+
+
+def _portable_logs(
+    windows: Float[Tensor, "chunk window sample"], filters: Float[Tensor, "bin band"]
+) -> Float[Tensor, "chunk window band"]:
+    window = torch.hann_window(windows.shape[-1], dtype=windows.dtype)
+    power = portable.power(windows * window)
+    found: Tensor = 0.5 * (power @ (portable.ordered(filters) * (2 / window.sum()).square()) + FLOOR**2).log()
+    return found
 
 
 @lru_cache(maxsize=8)
