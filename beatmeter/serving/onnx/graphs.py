@@ -99,7 +99,7 @@ class Back(nn.Module):
                 scores,
                 calibrated(self.maps, outputs) if self.maps else scores + 0.0,
                 self._heard(features, hidden),
-                torch.cat(parts) + 0.0 * first,
+                torch.cat(parts),
                 frames + n,
             )
 
@@ -109,7 +109,8 @@ class Back(nn.Module):
         lags = [p.name for p in self.specs if p.kind == "lag"]
         evidence = evidence_of(features, lags, hidden)[0].double()
         weights = torch.tensor(self.presence.weights, dtype=torch.float64)
-        return ((evidence * weights).sum(0, keepdim=True) + self.presence.intercept).sigmoid().float()
+        odds: Tensor = (evidence * weights).sum(0, keepdim=True) + self.presence.intercept
+        return odds.sigmoid().float()
 
 
 def calibrated(maps: Sequence[ScoreMap], outputs: Float[Tensor, " klass"]) -> Float[Tensor, " klass"]:
@@ -129,8 +130,8 @@ def _mapped(score_map: ScoreMap, output: Float[Tensor, " 1"]) -> Float[Tensor, "
                 total = total + (score.clamp(a, b) - a) * ((high - low) / (b - a))
         return total
     edge = math.log(1 - EDGE) - math.log(EDGE)
-    line = score_map.parameters["slope"] * output.clamp(-edge, edge)
-    return (line + score_map.parameters.get("intercept", 0.0)).sigmoid()
+    line: Tensor = score_map.parameters["slope"] * output.clamp(-edge, edge)
+    return torch.sigmoid(line + score_map.parameters.get("intercept", 0.0))
 
 
 def _pool(pooling: nn.Module, states: Float[Tensor, "layer frame dim"], first: Tensor) -> Tensor:
