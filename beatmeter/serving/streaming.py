@@ -277,5 +277,5 @@ class MeterStream:
             scores,
             hops - 1,
             belief,
-            said.heard,
+            answer.heard,
         )

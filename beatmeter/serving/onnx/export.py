@@ -30,7 +30,8 @@ from beatmeter.serving.judge import SHORTEST
 from beatmeter.serving.models import find_model
 from beatmeter.serving.onnx.graphs import Back, Front
 from beatmeter.serving.onnx.parity import Parity, compare
-from beatmeter.serving.predictor import Predictor, RunScorer
+from beatmeter.serving.predictor import Predictor
+from beatmeter.serving.scoring import RunScorer
 from beatmeter.serving.streaming import HOP, MINIMUM
 
 FORMAT = 1

@@ -24,7 +24,7 @@ from beatmeter.features.poolings.stats import STATISTICS, Stats
 from beatmeter.features.portable import portable
 from beatmeter.schema import FeatureSpec, PoolingSpec
 from beatmeter.serving.evidence import evidence_of
-from beatmeter.serving.predictor import RunScorer
+from beatmeter.serving.scoring import RunScorer
 from beatmeter.tasks.heads import Head
 
 POOLINGS = ("lag", "stats")
