@@ -79,7 +79,8 @@ def _overview(context: click.Context) -> str:
     assert isinstance(root, click.Group)
     commands = [name for name in root.list_commands(context) if name != "help"]
     lines += ["", *_paragraph(f"Commands: {', '.join(commands)}."), ""]
-    lines += _paragraph(f"Words: {', '.join(glossary())}.")
+    whole = (word.replace(" ", "\N{NO-BREAK SPACE}") for word in glossary())
+    lines += [line.replace("\N{NO-BREAK SPACE}", " ") for line in _paragraph(f"Words: {', '.join(whole)}.")]
     return "\n".join(lines) + "\n"
 
 
