@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -9,6 +12,7 @@ import click
 from beatmeter.cli.options import echo
 
 PATH = click.Path(path_type=Path)
+DEFAULT = "spectral-lag"  # the smallest of the models that ship, and the fastest in a browser
 PORT = 8321
 
 runtime_option = click.option(
@@ -20,53 +24,76 @@ runtime_option = click.option(
 
 
 @click.command()
-@click.argument("exported", type=PATH)
+@click.argument("model", required=False)
 @click.option("--out", type=PATH, required=True, metavar="DIR", help="The folder of the page.")
 @runtime_option
-def page(exported: Path, out: Path, runtime: str | None) -> None:
+def page(model: str | None, out: Path, runtime: str | None) -> None:
     """Write a page that hears meter in the browser: from the microphone and from files, without a server that
     computes.
 
-    EXPORTED is a folder of two ONNX graphs and model.json, see docs/export.md. Any web server can serve DIR;
-    the microphone needs https or localhost.
+    MODEL is a folder of `beatmeter export`, or what `beatmeter export` takes: a run, or the name of a model
+    that ships (spectral-lag when it is left out). Any web server can serve DIR; the microphone needs https or
+    localhost.
 
     \b
+    beatmeter page --out site
     beatmeter page exported --out site
     beatmeter serve site
     """
     from beatmeter.serving.page.build import write_page
 
-    files = _files(exported, runtime)
+    files = _files(model, runtime)
     write_page(files, out)
     size = sum(map(len, files.values()))
     echo(f"{out}: {len(files)} files, {size / 1e6:.1f} MB. Hear it: beatmeter serve {out}")
 
 
 @click.command()
-@click.argument("folder", type=PATH, metavar="DIR")
+@click.argument("folder", required=False, type=PATH, metavar="[DIR]")
 @click.option("--port", type=click.IntRange(0, 65535), default=PORT, show_default=True, help="0: a free one.")
-def serve(folder: Path, port: int) -> None:
+@runtime_option
+def serve(folder: Path | None, port: int, runtime: str | None) -> None:
     """Serve the page on this machine, for this machine only, until Ctrl-C.
 
-    DIR is a folder of `beatmeter page`.
+    DIR is a folder of `beatmeter page`; without it a page of the model spectral-lag is made first.
 
     \b
+    beatmeter serve
     beatmeter serve site --port 8000
     """
     from beatmeter.serving.page.build import read_page
     from beatmeter.serving.page.server import PageServer
 
-    with PageServer(read_page(folder), port) as server:
+    with PageServer(_files(None, runtime) if folder is None else read_page(folder), port) as server:
         echo(f"open {server.address} in a browser; Ctrl-C ends")
         server.serve_forever()
 
 
-def _files(model: Path, runtime: str | None) -> dict[str, bytes]:
+def _files(model: str | None, runtime: str | None) -> dict[str, bytes]:
     """The files of a page, by path."""
-    from beatmeter.serving.page.build import page_files, read_exported
+    from beatmeter.serving.page.build import is_exported, page_files, read_exported
     from beatmeter.serving.page.runtime import ADDRESS, VERSION, cached_runtime, get_runtime
 
-    read_exported(model)
+    exported = model is not None and is_exported(Path(model))
+    if exported:
+        read_exported(Path(model or ""))  # before anything is fetched
     if runtime is None and cached_runtime() is None:
         echo(f"fetching onnxruntime-web {VERSION} (33 MB, once) from {ADDRESS}")
-    return page_files(model, get_runtime(runtime or ADDRESS))
+    engine = get_runtime(runtime or ADDRESS)
+    with _exported(model or DEFAULT) as folder:
+        return page_files(folder, engine)
+
+
+@contextlib.contextmanager
+def _exported(model: str) -> Iterator[Path]:
+    """The folder of an exported model; one that is not exported yet is, for as long as it is needed."""
+    from beatmeter.serving.page.build import is_exported
+
+    if is_exported(Path(model)):
+        yield Path(model)
+        return
+    from beatmeter.serving.onnx.export import export
+
+    with tempfile.TemporaryDirectory(prefix="beatmeter-page-") as name:
+        export(model, Path(name) / "exported", echo)
+        yield Path(name) / "exported"

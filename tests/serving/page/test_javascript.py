@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -126,6 +128,21 @@ def test_the_belief_is_that_of_a_meter_stream(ask: Ask, tells: bool) -> None:
     for h, belief in zip(heard, said, strict=True):
         assert belief[int(np.argmax(belief))] == pytest.approx(h.probability, abs=1e-12)
         assert (*CLASSES, None)[int(np.argmax(belief))] == h.meter
+
+
+def test_the_belief_follows_the_golden_streams_over_hops_left_out(ask: Ask) -> None:
+    golden = json.loads((Path(__file__).parents[1] / "golden_stream.json").read_text())
+    runs = [b["hops"] for b in golden["beliefs"]] + [p["answers"] for p in golden["pieces"].values()]
+    assert any(hop["skipped"] for hops in runs for hop in hops)
+    said = ask(
+        "belief.js",
+        """(m, [runs, stream]) => runs.map((hops) => { let b = null;
+        return hops.map((h) => (b = m.believe(b, h.scores, h.heard ?? null, h.skipped + 1, stream))); })""",
+        [runs, golden["stream"]],
+    )
+    for hops, beliefs in zip(runs, said, strict=True):
+        for hop, belief in zip(hops, beliefs, strict=True):
+            assert belief == pytest.approx(hop["belief"], abs=1e-6)  # the file keeps seven digits
 
 
 def test_the_timeline_is_that_of_python(ask: Ask) -> None:

@@ -1,0 +1,155 @@
+"""The page with a real model in a real browser engine hears what Python hears: files of 24 kHz to 1e-4, other
+rates to 0.02 and the same answer, a stream the same belief.
+
+Needs Chromium and onnxruntime-web in the cache, where `beatmeter page` puts it. BEATMETER_FULL=1 takes 40
+clips of real music.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from pagevisits import RATE, Visit, serving, visiting
+from waiting import until
+
+from beatmeter.audio.decode import load
+from beatmeter.datasets.synth import render
+from beatmeter.evaluation.timeline import timeline
+from beatmeter.serving.page.build import page_files
+from beatmeter.serving.page.runtime import cached_runtime
+from beatmeter.serving.predictor import Predictor
+from beatmeter.serving.streaming import MeterStream
+
+FULL = bool(os.environ.get("BEATMETER_FULL"))
+HEARD = """async (text) => {
+  const { loadModel } = await import('/model.js'), m = await import('/hearing.js');
+  const { openWave } = await import('/waves.js'), { Resampler } = await import('/resample.js');
+  window.model ??= await loadModel(location.origin + '/');
+  const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+  const source = await openWave(new Blob([bytes]));
+  const r = new Resampler(source.rate, model.about.sample_rate);
+  const hearing = new m.FileHearing(model, r.length(source.samples));
+  for (let a = 0; a < source.samples; a += 100000) {
+    await hearing.push(r.push(await source.read(a, Math.min(source.samples, a + 100000))));
+  }
+  await hearing.push(r.finish());
+  const state = await hearing.finish();
+  return { answer: state.answer, segments: state.segments };
+}"""
+STREAMED = """async (text) => {
+  const m = await import('/hearing.js');
+  const wave = new Float32Array(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer);
+  const hearing = new m.LiveHearing(model), believed = [];
+  for (let a = 0; a < wave.length; a += 2000) {
+    hearing.push(wave.slice(a, a + 2000));
+    while (await hearing.advance());
+    if (hearing.last && hearing.last.end !== believed.at(-1)?.end) {
+      believed.push({ end: hearing.last.end, belief: hearing.belief });
+    }
+  }
+  return believed;
+}"""
+
+
+@pytest.fixture(scope="module")
+def open_page(browser: Any, exported: Path) -> Iterator[Visit]:
+    engine = cached_runtime()
+    if engine is None:
+        pytest.skip("onnxruntime-web is not in the cache: run `beatmeter page --out DIR` once")
+    with serving(page_files(exported, engine)) as server, visiting(browser, server) as visit:
+        until(lambda: "Ready" in visit.text("#status"))
+        yield visit
+
+
+@pytest.fixture(scope="module")
+def predictor() -> Predictor:
+    return Predictor.load("spectral-lag", torch.device("cpu"))
+
+
+def music(seconds: float, rate: int = RATE) -> np.ndarray:
+    return render(7, meter=5, seconds=seconds, sample_rate=rate, kind="single").audio
+
+
+def hear(page: Visit, path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = page.page.evaluate(HEARD, base64.b64encode(path.read_bytes()).decode())
+    return found
+
+
+def same(page: Visit, predictor: Predictor, path: Path, tolerance: float) -> float:
+    """The largest difference of a probability; the answer is the same."""
+    ((_, said),) = predictor.predict_files([path])
+    heard = hear(page, path)["answer"]
+    assert (heard["meter"], heard["second"], heard["how"] == "sure") == (said.meter, said.second, said.sure)
+    apart = np.abs(np.array([*heard["scores"], heard["heard"]]) - [*said.scores, said.heard]).max()
+    assert apart <= tolerance, path.name
+    return float(apart)
+
+
+@pytest.mark.parametrize("seconds", [1.0, 7.3, 31.0])
+def test_a_file(open_page: Visit, predictor: Predictor, tmp_path: Path, seconds: float) -> None:
+    soundfile.write(tmp_path / "five.wav", music(seconds), RATE, subtype="FLOAT")
+    same(open_page, predictor, tmp_path / "five.wav", 1e-4)
+
+
+@pytest.mark.parametrize("rate", [44_100, 48_000])
+def test_another_rate_with_one_dead_channel(
+    open_page: Visit, predictor: Predictor, tmp_path: Path, rate: int
+) -> None:
+    wave = music(12.0, rate)
+    soundfile.write(tmp_path / "five.wav", np.stack([wave, 0 * wave], axis=1), rate)
+    same(open_page, predictor, tmp_path / "five.wav", 0.02)
+
+
+def test_a_timeline(open_page: Visit, predictor: Predictor, tmp_path: Path) -> None:
+    wave = np.concatenate([music(17.0), render(8, meter=3, seconds=17.0, kind="single").audio])
+    soundfile.write(tmp_path / "two.wav", wave, RATE, subtype="FLOAT")
+    times, answers = predictor.hear(tmp_path / "two.wav")
+    scores, heard = np.stack([a.scores for a in answers]), np.array([a.heard for a in answers])
+    there = timeline(times, scores, predictor.classes, predictor.thresholds, heard=heard)
+    here = hear(open_page, tmp_path / "two.wav")["segments"]
+    assert [(s["meter"], s["second"]) for s in here] == [(s.meter, s.second) for s in there.segments]
+    for ours, theirs in zip(here, there.segments, strict=True):
+        assert [ours["start"], ours["end"], ours["score"]] == pytest.approx(
+            [theirs.start, theirs.end, theirs.score], abs=1e-4
+        )
+
+
+def test_a_stream(open_page: Visit, predictor: Predictor, tmp_path: Path) -> None:
+    wave = music(16.0).astype(np.float32)
+    stream = MeterStream(predictor, RATE, predictor.classes, late=np.inf)
+    there = stream.push(wave)
+    soundfile.write(tmp_path / "loads.wav", music(1.0), RATE)
+    hear(open_page, tmp_path / "loads.wav")
+    here = open_page.page.evaluate(STREAMED, base64.b64encode(wave.tobytes()).decode())
+    last = {round(h.time): h for h in there}
+    assert [h["end"] for h in here] == [5, 10, 15]  # when a chunk is complete, its newest hop
+    for ours in here:
+        theirs = last[round(ours["end"])]
+        best = int(np.argmax(ours["belief"]))
+        assert (*predictor.classes, None)[best] == theirs.meter
+        assert ours["belief"][best] == pytest.approx(theirs.probability, abs=1e-4)
+
+
+@pytest.mark.skipif(not FULL, reason="slow: BEATMETER_FULL=1")
+def test_forty_clips_of_real_music(
+    open_page: Visit, predictor: Predictor, real_data: Path, tmp_path: Path
+) -> None:
+    clips = sorted((real_data / "meter-dev" / "audio").iterdir())[::3][:40]
+    assert len(clips) == 40
+    at_rate, others = [], []
+    for i, clip in enumerate(clips):
+        wave, rate = soundfile.read(clip, dtype="float32", always_2d=True)
+        soundfile.write(tmp_path / "own.wav", wave, rate, subtype="FLOAT")
+        (others if rate != RATE else at_rate).append(same(open_page, predictor, tmp_path / "own.wav", 0.02))
+        soundfile.write(tmp_path / "same.wav", load(clip, RATE), RATE, subtype="FLOAT")
+        at_rate.append(same(open_page, predictor, tmp_path / "same.wav", 1e-4))
+        print(i, clip.name, rate, at_rate[-1], others[-1:] if rate != RATE else "")
+    print("24 kHz:", len(at_rate), max(at_rate), "other rates:", len(others), max(others, default=0))
