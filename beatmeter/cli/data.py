@@ -179,10 +179,11 @@ def split(
 )
 @click.option(
     "--mix",
-    type=click.Choice(["even", "music"]),
+    type=click.Choice(["even", "music", "hard"]),
     default="even",
     show_default=True,
-    help="Classes in equal numbers, or as often as in music.",
+    help="Classes in equal numbers, as often as in music, or in equal numbers of what is hard to hear: slow "
+    "bars, rubato, dances, two meters, clips from 3 s on.",
 )
 @jobs_option
 def synth(out: str, clips: int, seed: int, seconds: float, suffix: str, mix: str, jobs: int) -> None:
@@ -196,6 +197,7 @@ def synth(out: str, clips: int, seed: int, seconds: float, suffix: str, mix: str
     beatmeter data synth SYNTH/ --clips 6000 --jobs 4
     beatmeter data synth OTHER/ --clips 60 --seed 7 --seconds 10
     beatmeter data synth BEATS/ --clips 2400 --seed 5 --mix music
+    beatmeter data synth HARD/ --clips 4000 --mix hard
     """
     from pathlib import Path
 

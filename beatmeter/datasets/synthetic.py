@@ -24,8 +24,10 @@ from typing import Any, TypeVar
 from beatmeter import __version__
 from beatmeter.audio.decode import SAMPLE_RATE
 from beatmeter.audio.encode import encode
-from beatmeter.datasets.synth import Clip, render
+from beatmeter.datasets.groupings import grouping_of, kind_of
+from beatmeter.datasets.synth import Clip, render, render_slice
 from beatmeter.datasets.synth.clip import METERS
+from beatmeter.datasets.synth.slices import draw_seconds, draw_slice
 from beatmeter.errors import DataError, shown
 from beatmeter.runtime import atomic
 from beatmeter.runtime.artifacts import read_json, write_json
@@ -49,10 +51,12 @@ COLUMNS = (
     "seed",
     "beats",
 )
+SLICED = (*COLUMNS, "slice", "bar", "rubato", "subdivision")  # of the mix that has slices
 _SETTINGS = "synthetic.json"
 T = TypeVar("T")
 MIXES: dict[str, dict[int, float]] = {  # share of each class
     "even": {meter: 1 / len(METERS) for meter in METERS},
+    "hard": {meter: 1 / len(METERS) for meter in METERS},  # in slices, some of them short
     "music": {4: 0.6, 3: 0.22, 7: 0.06, 5: 0.05, 9: 0.04, 11: 0.03},  # as in collections: few bars are odd
 }
 
@@ -90,7 +94,8 @@ def synthesise(out: StrPath, clips: int, plan: SynthPlan, jobs: int = 1, tick: T
     """
     out = as_path(out)
     claim(out, asdict(plan), {"mix": SynthPlan.mix})  # sets of earlier versions do not say it
-    return make_set(out, partial(_ensure, out, plan), _schedule(clips, plan), COLUMNS, jobs, tick)
+    columns = SLICED if plan.mix == "hard" else COLUMNS
+    return make_set(out, partial(_ensure, out, plan), _schedule(clips, plan), columns, jobs, tick)
 
 
 def make_set(
@@ -173,9 +178,7 @@ def _ensure(out: Path, plan: SynthPlan, clip_of: tuple[int, int, str]) -> tuple[
     about = _complete(audio, beats, notes)
     fresh = about is None
     if about is None:
-        clip = render(
-            (plan.seed << 32) + index, meter=meter, seconds=plan.seconds, sample_rate=plan.sample_rate
-        )
+        clip = _render((plan.seed << 32) + index, meter, plan)
         content = encode(clip.audio, clip.sample_rate, plan.format.upper(), "PCM_16")
         atomic.write_bytes(audio, content)
         atomic.write_text(
@@ -184,7 +187,7 @@ def _ensure(out: Path, plan: SynthPlan, clip_of: tuple[int, int, str]) -> tuple[
                 f"{time:.6f}\t{number}\n" for time, number in zip(clip.beats, clip.beat_numbers, strict=True)
             ),
         )
-        about = _annotation(clip, len(content))
+        about = _annotation(clip, len(content), plan.mix)
         write_json(notes, about)  # last: where it is, the clip is complete
     meters = about["meters"]
     row = {
@@ -204,7 +207,23 @@ def _ensure(out: Path, plan: SynthPlan, clip_of: tuple[int, int, str]) -> tuple[
         "seed": str(about["seed"]),
         "beats": f"beats/{beats.name}",
     }
+    if plan.mix == "hard":
+        grouping = grouping_of(about["primary"], about["grouping"])
+        row |= {
+            "source": f"synthetic {about['slice']}",  # so that evaluation has a line for each
+            "slice": about["slice"],
+            "bar": f"{60 * sum(about['grouping']) / about['tempo']:.3f}",
+            "rubato": f"{about['rubato']:g}",
+            "subdivision": "" if grouping is None else kind_of(grouping),
+        }
     return row, fresh
+
+
+def _render(seed: int, meter: int, plan: SynthPlan) -> Clip:
+    if plan.mix != "hard":
+        return render(seed, meter=meter, seconds=plan.seconds, sample_rate=plan.sample_rate)
+    seconds = draw_seconds(seed, plan.seconds)
+    return render_slice(seed, draw_slice(seed), meter=meter, seconds=seconds, sample_rate=plan.sample_rate)
 
 
 def _complete(audio: Path, beats: Path, notes: Path) -> dict[str, Any] | None:
@@ -216,7 +235,7 @@ def _complete(audio: Path, beats: Path, notes: Path) -> dict[str, Any] | None:
         return None
 
 
-def _annotation(clip: Clip, size: int) -> dict[str, Any]:
+def _annotation(clip: Clip, size: int, mix: str) -> dict[str, Any]:
     """What is known of a clip as JSON; times in seconds, to the microsecond. The heaviest meter comes
     first."""
     meters = sorted(clip.meters.items(), key=lambda item: (-item[1], item[0] != clip.primary))
@@ -227,6 +246,7 @@ def _annotation(clip: Clip, size: int) -> dict[str, Any]:
         "tempo": round(clip.tempo, 4),
         "kind": clip.kind,
         "style": clip.style,
+        **({} if mix != "hard" else {"slice": clip.slice, "rubato": clip.rubato}),
         "seed": clip.seed,
         "seconds": round(len(clip.audio) / clip.sample_rate, 6),
         "downbeats": clip.downbeats.round(6).tolist(),

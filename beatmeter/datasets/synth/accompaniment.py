@@ -37,10 +37,12 @@ def figure_part(
     centre: int = 57,
     contours: float = 0.45,
     wander: bool = False,
+    names: tuple[str, ...] = (),
 ) -> Notes:
     """Chords in figures or contours, one texture for each section; cadences may stop it.
 
-    wander: allow textures that change from bar to bar, as in through-composed music.
+    wander: allow textures that change from bar to bar, as in through-composed music. names: the figures to
+    choose from; none: all of them, and contours.
     """
     notes = Notes()
     textures: dict[str, Figure | tuple[str, int, str, str]] = {}
@@ -55,12 +57,14 @@ def figure_part(
         if phrase.section not in textures or rng.random() < restless:
             known = list(textures.values())
             keep = bool(known) and rng.random() < 0.35
-            textures[phrase.section] = known[0] if keep else _draw_texture(rng, layout, pulse, contours)
+            textures[phrase.section] = (
+                known[0] if keep else _draw_texture(rng, layout, pulse, contours, names)
+            )
         texture = textures[phrase.section]
         for bar in range(phrase.first, phrase.first + phrase.bars):
             through = (bar - phrase.first + 0.5) / phrase.bars
             if wandering and rng.random() < wandering:
-                texture = _draw_texture(rng, layout, pulse, contours)
+                texture = _draw_texture(rng, layout, pulse, contours, names)
             if rng.random() < tacet:
                 continue
             if bar == phrase.first + phrase.bars - 1 and rng.random() < stops:
@@ -75,8 +79,10 @@ def figure_part(
 
 
 def _draw_texture(
-    rng: np.random.Generator, layout: Layout, pulse: float, contours: float
+    rng: np.random.Generator, layout: Layout, pulse: float, contours: float, names: tuple[str, ...]
 ) -> Figure | tuple[str, int, str, str]:
+    if names:
+        return pick(rng, [(figure, figure.weight) for figure in FIGURES if figure.name in names])
     if rng.random() < contours:
         rates = [
             steps for steps in (1, 2, 3, 4) if 0.1 < pulse / steps < 0.75 and layout.division % steps == 0

@@ -32,6 +32,7 @@ class Clip:
     downbeats: (bar,) seconds.
     second_downbeats: (bar,) seconds, bars of the second meter; empty for one meter.
     sections: (start s, end s, label) without gaps over the sounding part.
+    slice: which of `slices.SLICES` it was drawn by. rubato: how far the tempo goes from its median, a share.
     """
 
     audio: Audio
@@ -48,6 +49,8 @@ class Clip:
     sections: tuple[tuple[float, float, str], ...]
     kind: str
     style: str
+    slice: str = "plain"
+    rubato: float = 0.0
 
     def __post_init__(self) -> None:
         if self.audio.ndim != 1 or self.audio.dtype != np.float32:

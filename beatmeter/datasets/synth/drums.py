@@ -306,6 +306,40 @@ def theka_part(
     return notes
 
 
+def cycle_part(rng: np.random.Generator, layout: Layout, strokes: dict[str, int]) -> Notes:
+    """A long cycle with few strokes, as usuls have: a low one on the first pulse, and on other groups a low
+    one, a high one or none; every cycle alike but for a stroke now and then."""
+    low, high, soft = one_of(
+        rng,
+        (
+            ("doum", "tek", "ka"),
+            ("frame_low", "frame_high", "frame_high"),
+            ("bayan", "dayan_rim", "dayan_shut"),
+        ),
+    )
+    rest, inner, lift = rng.uniform(0.0, 0.45), rng.uniform(0.0, 0.5), rng.uniform(0.0, 0.7)
+    cycle: list[tuple[float, str, float]] = [(0.0, low, 1.0)]
+    starts = layout.group_starts().tolist()
+    for start, size in zip(starts, layout.groups, strict=True):
+        if start and rng.random() >= rest:
+            cycle.append((float(start), one_of(rng, (low, high, high)), 0.8))
+        cycle += [
+            (float(pulse), one_of(rng, (high, soft)), 0.55)
+            for pulse in range(start + 1, start + size)
+            if rng.random() < inner
+        ]
+    if rng.random() < lift:
+        cycle.append((layout.pulses - 0.5, soft, 0.5))
+    notes, vary = Notes(), rng.uniform(0, 0.08)
+    for bar in range(layout.bars):
+        for at, stroke, level in cycle:
+            if at and rng.random() < vary:
+                continue
+            velocity = min(1.0, level * float(rng.uniform(0.85, 1.1)))
+            notes.add(layout.at(bar, at * layout.division), 1.0, strokes[stroke], velocity)
+    return notes
+
+
 def click_part(rng: np.random.Generator, layout: Layout, beats: list[int], strokes: dict[str, int]) -> Notes:
     """A metronome: one sound on downbeats, another on the other beats, perhaps a third between."""
     notes = Notes()

@@ -32,7 +32,7 @@ class MelodyStyle:
     breath.
 
     pickup: chance that phrases start before their bar. legato: sounding part of a note. ornaments: chance per
-    note.
+    note. rhythms: bars to choose from, `x` an onset, in equal steps; none: bars are drawn.
     """
 
     low: int
@@ -44,6 +44,7 @@ class MelodyStyle:
     legato: float = 0.95
     ornaments: float = 0.02
     syncopation: float = 0.05
+    rhythms: tuple[str, ...] = ()
 
 
 def draw_rhythm(
@@ -72,6 +73,13 @@ def draw_rhythm(
     if syncopation and layout.division % 2 == 0 and rng.random() < syncopation * 3:
         onsets = sorted({onset - 0.5 if onset >= 1 and rng.random() < 0.4 else onset for onset in onsets})
     return onsets or [0.0]
+
+
+def _bar_rhythm(rng: np.random.Generator, layout: Layout, style: MelodyStyle, pulse: float) -> list[float]:
+    if not style.rhythms:
+        return draw_rhythm(rng, layout, style.density, pulse, style.syncopation)
+    text = one_of(rng, style.rhythms)
+    return [layout.pulses * step / len(text) for step, mark in enumerate(text) if mark == "x"]
 
 
 def _cells_of(group: int) -> list[int]:
@@ -121,7 +129,7 @@ def melody_part(
             letter = form[count % len(form)]
             key = (phrase.section, letter)
             if key not in motifs:
-                rhythm = draw_rhythm(rng, layout, style.density, pulse, style.syncopation)
+                rhythm = _bar_rhythm(rng, layout, style, pulse)
                 motifs[key] = (rhythm, [pick(rng, STEPS) for _ in rhythm], place)
             rhythm, steps, home = motifs[key]
             if silent and not cadence:
@@ -131,7 +139,7 @@ def melody_part(
             if style.exact or rng.random() < 0.5:
                 place = home
             if not style.exact and rng.random() < 0.12:
-                rhythm = draw_rhythm(rng, layout, style.density, pulse, style.syncopation)
+                rhythm = _bar_rhythm(rng, layout, style, pulse)
                 steps = [pick(rng, STEPS) for _ in rhythm]
             if pickup and count == 0 and bar > 0:
                 for back in range(lift, 0, -1):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,8 +28,14 @@ class Meters:
 
 
 def draw_meters(
-    rng: np.random.Generator, meter: int | None, kind: str | None, seconds: float, options: SynthOptions
+    rng: np.random.Generator,
+    meter: int | None,
+    kind: str | None,
+    seconds: float,
+    options: SynthOptions,
+    form_of: Callable[[np.random.Generator, int, SynthOptions], tuple[Form, float]] = draw_form,
 ) -> Meters:
+    """Draw the bars of a piece of `seconds`; `form_of` draws form and pulse (s) of the primary class."""
     if kind is None:
         chances = (
             ("polymeter", options.polymeter),
@@ -40,7 +47,7 @@ def draw_meters(
     if kind == "hemiola":
         meter = meter if meter in (3, 4) else 3
     primary = meter if meter is not None else pick(rng, options.class_weights)
-    form, pulse = draw_form(rng, primary, options)
+    form, pulse = form_of(rng, primary, options)
     division = draw_division(rng, form, pulse)
     span = seconds / pulse * 1.15 + 2 * form.pulses
     first = make_layout(form, pulses=span, division=division)

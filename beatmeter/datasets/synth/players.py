@@ -10,6 +10,7 @@ import numpy as np
 from beatmeter.datasets.synth import accompaniment as under
 from beatmeter.datasets.synth import drums
 from beatmeter.datasets.synth.clip import FloatArray
+from beatmeter.datasets.synth.dances import Dance
 from beatmeter.datasets.synth.draws import pick
 from beatmeter.datasets.synth.harmony import Harmony
 from beatmeter.datasets.synth.hits import STROKES
@@ -35,6 +36,7 @@ class Player:
     pulse: float  # seconds of one pulse of the layout
     dynamics: Dynamics
     scored: bool  # notated music: textures may change from bar to bar
+    dance: Dance | None = None  # its rhythms and figures stand in for drawn ones
 
 
 def _melody(rng: np.random.Generator, player: Player, *, exact: bool = False) -> Notes:
@@ -49,6 +51,7 @@ def _melody(rng: np.random.Generator, player: Player, *, exact: bool = False) ->
         legato=float(rng.uniform(0.45, 1.0)),
         ornaments=0.0 if exact or rng.random() < 0.5 else float(rng.uniform(0, 0.1)),
         syncopation=0.15 if rng.random() < 0.2 else 0.0,
+        rhythms=player.dance.rhythms if player.dance else (),
     )
     return melody_part(
         rng, player.layout, player.phrases, player.harmony, style, player.pulse, player.dynamics
@@ -56,9 +59,9 @@ def _melody(rng: np.random.Generator, player: Player, *, exact: bool = False) ->
 
 
 def _figure(rng: np.random.Generator, player: Player) -> Notes:
-    p = player
+    p, names = player, player.dance.figures if player.dance else ()
     return under.figure_part(
-        rng, p.layout, p.phrases, p.harmony, p.pulse, p.dynamics, p.part.centre, wander=p.scored
+        rng, p.layout, p.phrases, p.harmony, p.pulse, p.dynamics, p.part.centre, wander=p.scored, names=names
     )
 
 
@@ -98,6 +101,10 @@ def _click(rng: np.random.Generator, player: Player) -> Notes:
     return drums.click_part(rng, player.layout, beats, STROKE_NUMBERS)
 
 
+def _cycle(rng: np.random.Generator, player: Player) -> Notes:
+    return drums.cycle_part(rng, player.layout, STROKE_NUMBERS)
+
+
 ROLES: dict[str, Callable[[np.random.Generator, Player], Notes]] = {
     "melody": _melody,
     "counter": _melody,
@@ -110,8 +117,9 @@ ROLES: dict[str, Callable[[np.random.Generator, Player], Notes]] = {
     "drums": _drums,
     "theka": _theka,
     "click": _click,
+    "cycle": _cycle,
 }
-PERCUSSION = frozenset({"drums", "theka", "click"})
+PERCUSSION = frozenset({"drums", "theka", "click", "cycle"})
 
 
 def notes_of(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -138,6 +139,56 @@ def _phrase_arcs(rng: np.random.Generator, axis: FloatArray, phrases: FloatArray
         if rng.random() < fermata:
             curve[(distance > 0) & (distance <= 1)] += rng.uniform(0.2, 0.6)
     return curve
+
+
+def draw_rubato(
+    rng: np.random.Generator,
+    *,
+    pulse: float,
+    bars: FloatArray,
+    phrases: FloatArray,
+    closing: FloatArray,
+    origin: float,
+    depth: float,
+) -> Timing:
+    """A tempo curve as a soloist plays it, which in one bar of ten goes `depth` (a share) or more from its
+    median: phrases that begin and end slowly, a ritardando where a section closes, drift from bar to bar; and
+    on top of it longer first beats and uneven pulses.
+
+    pulse: mean pulse in seconds. bars, phrases, closing: (n,) pulse positions of downbeats, of phrase ends,
+    and of those that close a section. origin: the pulse position that falls on 0 s.
+    """
+    first, last = int(np.floor(bars[0])) - 2, int(np.ceil(bars[-1])) + 3
+    axis = np.arange(first, last, dtype=np.float64)
+    edges = np.unique(np.concatenate([[axis[0]], phrases, [axis[-1] + 1]]))
+    curve = np.zeros(len(axis))
+    opening, ending = rng.uniform(0.0, 0.8), rng.uniform(0.5, 1.2)
+    for start, end in pairwise(edges):
+        inside = (axis >= start) & (axis < end)
+        through = (axis[inside] - start) / (end - start)
+        size = rng.uniform(0.5, 1.3)
+        slow = opening * np.clip(1 - 3 * through, 0, 1) ** 2 + ending * np.clip(3 * through - 2, 0, 1) ** 1.5
+        curve[inside] += size * (slow - 0.35 * np.sin(np.pi * through))
+        if np.any(np.abs(closing - end) < 1e-6):
+            reach = min(end - start, rng.uniform(3.0, 9.0))
+            curve[inside] += rng.uniform(0.4, 1.2) * np.clip(1 - (end - axis[inside]) / reach, 0, 1) ** 2
+    bar = float(np.median(np.diff(bars)))
+    steps = rng.normal(0.0, rng.uniform(0.05, 0.35), int(len(axis) / bar) + 3)
+    drift = np.interp(axis, first + bar * np.arange(len(steps)), np.cumsum(steps))
+    window = max(1, round(16 * bar))
+    slowly = np.convolve(np.pad(drift, window, mode="edge"), np.ones(window) / window, "same")
+    curve += drift - slowly[window:-window]
+    curve -= np.median(curve)
+    by_bar = np.convolve(curve, np.ones(max(1, round(bar))) / max(1, round(bar)), "same")
+    curve *= np.log1p(depth) / max(1e-9, float(np.quantile(np.abs(by_bar), 0.9)))
+    curve = np.clip(curve, -1.0, 1.0)
+    on_bar = np.isin(axis, np.round(bars))
+    curve += rng.uniform(0.0, 0.3) * depth * on_bar + rng.normal(0.0, 0.01 + 0.06 * depth, len(axis))
+    lengths = np.exp(curve)
+    lengths *= pulse / lengths.mean()
+    seconds = np.concatenate([[0.0], np.cumsum(lengths)])
+    timing = Timing(seconds, first, 0.5, float(rng.uniform(0.004, 0.016)))
+    return replace(timing, seconds=seconds - float(timing.at(np.array([origin]))[0]))
 
 
 def make_layout(form: Form, *, pulses: float, division: int, unit: float = 1.0) -> Layout:
