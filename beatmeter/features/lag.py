@@ -31,6 +31,7 @@ from beatmeter.features import portable
 
 LAG_VERSION = 1
 TAPER_CAP = 4.0  # largest N / (N - l)
+LONGEST = 7.5  # s, the longest lag where the settings say nothing else
 
 Json = str | int | float | list[int]
 
@@ -39,6 +40,11 @@ def lag_times(n: int = 160, shortest: float = 0.09, longest: float = 7.5) -> Flo
     """`n` lags in seconds, float64, evenly spaced in log time from `shortest` to `longest`."""
     steps = torch.exp(torch.arange(n, dtype=torch.float64) * (math.log(longest / shortest) / max(1, n - 1)))
     return steps * shortest
+
+
+def lags_until(longest: float) -> int:
+    """How many lags reach `longest` seconds as densely as 160 reach 7.5 s."""
+    return 1 + round(159 * math.log(longest / 0.09) / math.log(LONGEST / 0.09))
 
 
 def bin_weights(
@@ -146,7 +152,8 @@ def rise(x: Float[Tensor, "*batch frame dim"], step: int) -> Float[Tensor, "*bat
 class Channels(nn.Module, ABC):
     """Joined layer states to rhythm channels."""
 
-    groups: tuple[int, ...]  # dimensions of each channel
+    groups: tuple[int, ...]  # dimensions of each channel, the last one onsets
+    pairs: tuple[tuple[int, int], ...] = ()  # dimensions of which the first may lead the second
     period = 1  # frames: `first` counts modulo this
 
     @property
@@ -269,6 +276,7 @@ class SpectralChannels(Channels):
     """
 
     compression = 10.0
+    pairs = ((0, 3), (0, 4), (5, 4), (5, 6))  # low mel rises and high ones or all; low constant-Q and others
 
     def __init__(
         self,

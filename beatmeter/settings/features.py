@@ -16,7 +16,7 @@ EMBEDDED = "embedded"
 UNTRAINED = "embedded-untrained"  # the same model with weights from a fixed seed: the untrained baseline
 SPECTRAL = "spectral"
 CHUNK_SECONDS = 5.0  # of audio that a backbone hears at once
-POOLING_KINDS = ("stats", "lag", "frames", "harmony", "chroma", "mel")
+POOLING_KINDS = ("stats", "lag", "rhythm", "frames", "harmony", "chroma", "mel")
 WITH_RATE = ("frames", "chroma", "mel")
 _POOLING = re.compile(
     r"(?:(?P<name>[a-z][a-z0-9_-]*)=)?(?P<kind>[a-z]+)(?::(?P<layers>[^@:]+))?(?:@(?P<rate>[0-9.]+))?"
@@ -69,12 +69,16 @@ class FeatureConfig:
     layers: str = option("all", "transformer layers, 1-based: 'all', '1-6', '3,5,7'")
     poolings: tuple[str, ...] = option(
         ("stats", "lag"),
-        "stats (mean, max per chunk), lag (log-lag autocorrelation), frames, harmony (any key and tempo), "
+        "stats (mean, max per chunk), lag (log-lag autocorrelation), rhythm (the same, also with the tempo "
+        "straightened), frames, harmony (any key and tempo), "
         "chroma, mel (log-mel bands of the audio as it is); NAME=KIND:LAYERS@RATE is one of its own, "
         "as in beats=frames:2+4@25",
     )
     statistics: tuple[str, ...] = option(("mean", "max"), "what stats pooling keeps: mean, max, std")
     window: int = option(6, "chunks joined into one lag window; 6 chunks are 30 s")
+    longest_lag: float = option(
+        7.5, "seconds, the longest lag of lag and rhythm pooling: a bar must fit into it; 1 to 30"
+    )
     frame_rate: float = option(5.0, "Hz of frame pooling: 75, 25, 15, 5, 3 or 1")
     overlap: float = option(
         0.0,
@@ -92,6 +96,10 @@ class FeatureConfig:
     def __post_init__(self) -> None:
         positive(self, "window", "frame_rate")
         at_most(self, window=1000, frame_rate=1000)
+        if not 1 <= self.longest_lag <= 30:
+            raise ConfigError(
+                f"features.longest_lag = {self.longest_lag:g} is not possible", "Write seconds from 1 to 30."
+            )
         if not 0 <= self.overlap <= CHUNK_SECONDS - 1:
             raise ConfigError(
                 f"features.overlap = {self.overlap:g} is not possible",

@@ -82,6 +82,9 @@ class TaskConfig:
         "shift_tolerant", "of tasks on frames: forgive peaks that are a little off, or widen the targets"
     )
     weight_cap: float = option(100.0, "largest weight of a positive")
+    groupings: bool = option(
+        False, "meter learns how the pulses of a bar are grouped too (2+2+3), from the column grouping"
+    )
 
     def __post_init__(self) -> None:
         fraction(self, "smoothing")
@@ -103,7 +106,7 @@ class HeadConfig:
 
     poolings: tuple[str, ...] = option(
         ("stats",),
-        "features.poolings that it reads, by name: stats (LayerNorm, Linear, GELU, Dropout), lag "
+        "features.poolings that it reads, by name: stats (LayerNorm, Linear, GELU, Dropout), lag and rhythm "
         "(convolutions over lag), frames (over time)",
     )
     hidden: int = option(256, "width of the hidden layer over stats")

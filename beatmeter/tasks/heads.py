@@ -227,6 +227,7 @@ class FramesBranch(nn.Module):
 BRANCHES: Mapping[str, type[StatsBranch] | type[LagBranch] | type[FramesBranch]] = {
     "stats": StatsBranch,
     "lag": LagBranch,
+    "rhythm": LagBranch,
     "frames": FramesBranch,
     "mel": FramesBranch,
 }

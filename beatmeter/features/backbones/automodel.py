@@ -124,8 +124,8 @@ class TransformersBackbone(LayeredBackbone):
                 module.eval()
         return self
 
-    def lag_pooling(self) -> LagPooling:
-        from beatmeter.features.lag import LagPooling, ProjectionChannels
+    def lag_pooling(self, longest: float = 7.5) -> LagPooling:
+        from beatmeter.features.lag import LagPooling, ProjectionChannels, lags_until
 
         rate = self.sample_rate / self.hop
         if rate < LAG_RATE:
@@ -134,7 +134,7 @@ class TransformersBackbone(LayeredBackbone):
                 f"pooling (at least {LAG_RATE:g} Hz)",
                 "Set features.poolings to stats or frames.",
             )
-        return LagPooling(ProjectionChannels(self.dim), rate)
+        return LagPooling(ProjectionChannels(self.dim), rate, lags_until(longest), longest=longest)
 
     def forward(self, waves: Float[Tensor, "chunk sample"], visit: Visit, last: int | None = None) -> None:
         last = self.n_layers if last is None else last

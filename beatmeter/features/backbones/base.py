@@ -64,9 +64,9 @@ class Backbone(nn.Module, ABC):
         `normalise` have fields of their own."""
 
     @abstractmethod
-    def lag_pooling(self) -> LagPooling:
-        """The lag pooling that suits these states: which rhythm channels are made of them
-        (`beatmeter.features.lag`).
+    def lag_pooling(self, longest: float = 7.5) -> LagPooling:
+        """The lag pooling that suits these states, to lags of `longest` seconds: which rhythm channels are
+        made of them (`beatmeter.features.lag`).
 
         A module without trainable parameters, called per layer: joined states (sequence, frame, dim) of equal
         length to log-lag autocorrelations (sequence, channel, lag). Its `n_channels`, `n_lags` and `settings`

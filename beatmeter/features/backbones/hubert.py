@@ -197,10 +197,11 @@ class Hubert(LayeredBackbone):
         if self.config.do_stable_layer_norm and depth < self.n_layers:
             self.encoder.layer_norm = nn.Identity()  # type: ignore[assignment]  # belongs to the last layer alone
 
-    def lag_pooling(self) -> LagPooling:
-        from beatmeter.features.lag import LagPooling, ProjectionChannels
+    def lag_pooling(self, longest: float = 7.5) -> LagPooling:
+        from beatmeter.features.lag import LagPooling, ProjectionChannels, lags_until
 
-        return LagPooling(ProjectionChannels(self.dim), self.sample_rate / self.hop)
+        rate = self.sample_rate / self.hop
+        return LagPooling(ProjectionChannels(self.dim), rate, lags_until(longest), longest=longest)
 
     def top(self, n: int) -> list[nn.Module]:
         self._require_top(n)

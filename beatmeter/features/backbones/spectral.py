@@ -21,7 +21,7 @@ from beatmeter.errors import BackboneError
 from beatmeter.features import portable
 from beatmeter.features.backbones.base import Backbone, Identity, Visit
 from beatmeter.features.harmony import SpectralClasses
-from beatmeter.features.lag import LagPooling, SpectralChannels
+from beatmeter.features.lag import LONGEST, LagPooling, SpectralChannels, lags_until
 
 REVISION = "1"  # part of every fingerprint: raise it when any number changes
 CACHED = 1 << 19  # samples of windows that are transformed at a time on a CPU: what stays in a core's cache
@@ -163,12 +163,11 @@ class SpectralBackbone(Backbone):
         sizes = {"bands": self.bands, "bins": self.bins, "window": self.window, "floor": FLOOR}
         return {"architecture": "spectral", "version": int(REVISION), **sizes}
 
-    def lag_pooling(self) -> LagPooling:
+    def lag_pooling(self, longest: float = LONGEST) -> LagPooling:
         """Bands and bins by name; the joins of 5-s chunks are known to it."""
         edges = [-(-(n_fft - self.span) // (2 * self.hop)) for n_fft in (1024, self.window)]
-        return LagPooling(
-            SpectralChannels(self.bands, self.bins, 375, edges[0], edges[1]), self.sample_rate / self.hop
-        )
+        channels = SpectralChannels(self.bands, self.bins, 375, edges[0], edges[1])
+        return LagPooling(channels, self.sample_rate / self.hop, lags_until(longest), longest=longest)
 
     def pitch_classes(self) -> SpectralClasses:
         """The bins from C2 on: the third semitone above the lowest, which is an A."""

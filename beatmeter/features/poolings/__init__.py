@@ -12,11 +12,12 @@ from beatmeter.features.poolings.frames import Frames
 from beatmeter.features.poolings.harmony import Chroma, Harmony
 from beatmeter.features.poolings.lag import Lag
 from beatmeter.features.poolings.mel import Mel
+from beatmeter.features.poolings.rhythm import Rhythm
 from beatmeter.features.poolings.stats import Stats
 from beatmeter.schema import PoolingSpec
 
 POOLINGS: Mapping[str, type[Pooling]] = {
-    pooling.kind: pooling for pooling in (Stats, Lag, Frames, Harmony, Chroma, Mel)
+    pooling.kind: pooling for pooling in (Stats, Lag, Rhythm, Frames, Harmony, Chroma, Mel)
 }
 
 

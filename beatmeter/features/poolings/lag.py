@@ -11,10 +11,30 @@ from torch import Tensor
 
 from beatmeter.errors import FingerprintError
 from beatmeter.features.backbones.base import Backbone
-from beatmeter.features.lag import LagPooling
+from beatmeter.features.lag import Json, LagPooling
 from beatmeter.features.poolings.base import Arrangement, Pooling
 from beatmeter.schema import PoolingSpec
 from beatmeter.settings import FeatureConfig
+
+
+def require_same(spec: PoolingSpec, settings: Mapping[str, Json]) -> None:
+    """Raise FingerprintError unless a spec was made with these settings of its pooling."""
+    if {"window": spec.parameters["window"], **settings} != dict(spec.parameters):
+        raise FingerprintError(
+            f"these features have {spec.kind} pooling {dict(spec.parameters)}, this version makes "
+            f"{dict(settings)}",
+            "Use another cache folder: the old features stay readable by the version that made them.",
+        )
+
+
+def joined_windows(
+    states: Float[Tensor, "chunk frame dim"], arrangement: Arrangement
+) -> list[Float[Tensor, "frame dim"]]:
+    """The states of every window, its chunks joined."""
+    return [
+        torch.cat([states[c, s:] for c, s in zip(range(*w.chunks), w.skip, strict=True)])
+        for w in arrangement.windows
+    ]
 
 
 class Lag(Pooling):
@@ -27,21 +47,16 @@ class Lag(Pooling):
     def __init__(self, spec: PoolingSpec, backbone: Backbone | None = None) -> None:
         """Raises FingerprintError where this version makes other rows of the backbone than the spec says."""
         super().__init__(spec, backbone)
-        self.lag: LagPooling | None = None if backbone is None else backbone.lag_pooling()
-        if self.lag is not None and {"window": spec.parameters["window"], **self.lag.settings} != dict(
-            spec.parameters
-        ):
-            raise FingerprintError(
-                f"these features have lag pooling {dict(spec.parameters)}, this version makes "
-                f"{self.lag.settings}",
-                "Use another cache folder: the old features stay readable by the version that made them.",
-            )
+        self.lag: LagPooling | None = None
+        if backbone is not None:
+            self.lag = backbone.lag_pooling(float(spec.parameters["longest"]))
+            require_same(spec, self.lag.settings)
 
     @classmethod
     def make_spec(
         cls, name: str, backbone: Backbone, layers: tuple[int, ...], config: FeatureConfig
     ) -> PoolingSpec:
-        lag = backbone.lag_pooling()
+        lag = backbone.lag_pooling(config.longest_lag)
         settings = {"window": config.window, **lag.settings}
         return PoolingSpec(
             name, cls.kind, "window", layers, ("channel", "lag"), (lag.n_channels, lag.n_lags), settings
@@ -51,10 +66,7 @@ class Lag(Pooling):
         self, states: Float[Tensor, "chunk frame dim"], arrangement: Arrangement
     ) -> Float[Tensor, "row channel lag"]:
         assert self.lag is not None
-        joined = [
-            torch.cat([states[c, s:] for c, s in zip(range(*w.chunks), w.skip, strict=True)])
-            for w in arrangement.windows
-        ]
+        joined = joined_windows(states, arrangement)
         result: list[Tensor | None] = [None] * len(joined)
         for length in {len(j) for j in joined}:  # equal lengths go through the FFT together
             at = [i for i, j in enumerate(joined) if len(j) == length]
