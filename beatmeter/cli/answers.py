@@ -29,21 +29,33 @@ def sureness(answer: Answer) -> str:
 
 
 def words(answer: Answer) -> str:
-    """The answer in words: "3 in a bar", "4, with 3 against it"."""
+    """The answer in words: "3 in a bar", "7 in a bar, as 2+2+3", "4, with 3 against it"."""
     if answer.meter is None:
         return NOTHING
     if answer.second:
         return f"{answer.meter}, with {answer.second} against it"
-    return f"{answer.meter} in a bar" if answer.meter.isdigit() else answer.meter
+    if not answer.meter.isdigit():
+        return answer.meter
+    grouped = f", as {answer.grouping}" if answer.grouping and "+" in answer.grouping else ""
+    return f"{answer.meter} in a bar{grouped}"
 
 
 class Lines:
     """Answers for people, in lines of at most `width` columns: what was asked for, the answer in words, how
     sure it is."""
 
-    def __init__(self, names: Sequence[str], classes: Sequence[str], width: int, scores: bool) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        classes: Sequence[str],
+        width: int,
+        scores: bool,
+        groupings: Sequence[str] = (),
+    ) -> None:
+        """`groupings` are those that the model may name."""
         digits = max(map(width_of, classes))
-        self.words = max(len(NOTHING), len(", with  against it") + 2 * digits)
+        grouped = [digits + len(" in a bar, as ") + len(name) for name in groupings]
+        self.words = max(len(NOTHING), len(", with  against it") + 2 * digits, *grouped, 0)
         self.scores, self.narrow = scores, width < NARROW
         self.width = width
         room = width if self.narrow else width - self.words - len("a guess (0.00)") - 4
@@ -83,21 +95,25 @@ def columns(name: str, answer: Answer, scores: bool) -> str:
 def csv_header(classes: Sequence[str]) -> str:
     """The first line of the CSV."""
     return _row(
-        ["file", "meter", "second", "sure", "heard", "seconds", *(f"score_{c}" for c in classes), "error"]
+        [
+            *("file", "meter", "second", "sure", "heard", "seconds"),
+            *(f"score_{c}" for c in classes),
+            *("grouping", "error"),
+        ]
     )
 
 
 def csv_row(name: str, answer: Answer | BeatmeterError, classes: Sequence[str]) -> str:
     """One answer, or the reason why there is none in the last column."""
     if isinstance(answer, BeatmeterError):
-        return _row([name, *[""] * (5 + len(classes)), str(answer)])
+        return _row([name, *[""] * (6 + len(classes)), str(answer)])
     sure = "true" if answer.sure else "false"
     numbers = [
         "" if answer.heard is None else f"{answer.heard:.4f}",
         f"{answer.seconds:.3f}",
         *(f"{s:.6f}" for s in answer.scores),
     ]
-    return _row([name, answer.meter or "", answer.second or "", sure, *numbers, ""])
+    return _row([name, answer.meter or "", answer.second or "", sure, *numbers, answer.grouping or "", ""])
 
 
 def json_line(path: Path | str, answer: Answer | BeatmeterError) -> str:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     "--csv",
     "form",
     flag_value="csv",
-    help="A table with a header: file, meter, second, sure, heard, seconds, score_<meter>, error.",
+    help="A table with a header: file, meter, second, sure, heard, seconds, score_<meter>, grouping, error.",
 )
 @click.option("--json", "form", flag_value="json", help="One JSON object per line, scores of every meter.")
 @click.option(
@@ -96,7 +96,7 @@ def predict(
             echo(f"note: {predictor.note}")
         called = [answers.name_of(name) for name in names]
         if column is None:
-            show = _printer(form, called, predictor.classes, scores)
+            show = _printer(form, called, predictor.classes, scores, predictor.groupings)
         else:
             show = column_answers.printer(form, called, predictor.classes, sys.stdout.isatty(), columns())
         failed = 0
@@ -135,10 +135,10 @@ def _jams_places(names: list[Path], out: Path) -> dict[Path, Path]:
 
 
 def _printer(
-    form: str | None, names: list[str], classes: tuple[str, ...], scores: bool
+    form: str | None, names: list[str], classes: tuple[str, ...], scores: bool, groupings: tuple[str, ...]
 ) -> Callable[[Path, Answer | BeatmeterError], None]:
     """What prints one answer in the form that was asked for, and on stderr why there is none."""
-    lines = answers.Lines(names, classes, columns(), scores) if sys.stdout.isatty() else None
+    lines = answers.Lines(names, classes, columns(), scores, groupings) if sys.stdout.isatty() else None
 
     def show(path: Path, answer: Answer | BeatmeterError) -> None:
         if isinstance(answer, BeatmeterError):

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
+from beatmeter.datasets.groupings import kind_of
 from beatmeter.schema import Items
+
+LIKELY_GROUPING = 0.5  # from which probability a grouping is said
 
 
 @dataclass(frozen=True)
 class Scored:
     """What a model makes of audio before it is judged: a probability per class, not calibrated, and
     `evidence` (value,), a short summary of the same features by which music is told from sound without
-    meter. A model of frames says a `record`; `scores` are then the means over it."""
+    meter. `groupings` are probabilities by class, for a model that knows any. A model of
+    frames says a `record`; `scores` are then the means over it."""
 
     scores: Float[np.ndarray, " klass"]
     evidence: Float[np.ndarray, " value"]
+    groupings: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     record: Items | None = None
 
 
@@ -30,7 +36,7 @@ class Answer:
     `heard` is the probability that there is a meter at all: below 0.5 `meter` is None, no meter heard; None
     where the calibration does not tell. `sure` is a statement that the calibration makes (`Calibration.sure`:
     95 % of such answers were right on validation); without one it is False, as it is when no meter is heard
-    and for less than 10 s of audio.
+    and for less than 10 s of audio. `groupings` are probabilities by class, given that class.
     """
 
     classes: tuple[str, ...]
@@ -39,6 +45,14 @@ class Answer:
     second: str | None = None
     sure: bool = False
     heard: float | None = None
+    groupings: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    @property
+    def grouping(self) -> str | None:
+        """How the pulses of the bar are grouped ("2+2+3"), where the model knows and it is likely."""
+        known = self.groupings.get(self.meter or "", {})
+        best = max(known, key=lambda name: known[name], default=None)
+        return best if best is not None and known[best] >= LIKELY_GROUPING else None
 
     @property
     def order(self) -> list[int]:
@@ -63,6 +77,8 @@ class Answer:
             "heard": self.heard,
             "sure": self.sure,
             "second": self.second,
+            "grouping": self.grouping,
+            "subdivision": None if self.grouping is None else kind_of(self.grouping),
             "scores": {name: float(s) for name, s in zip(self.classes, self.scores, strict=True)},
             "gap": self.gap,
             "seconds": round(self.seconds, 3),

@@ -35,7 +35,7 @@ class Judge:
 
     def __call__(self, classes: tuple[str, ...], scored: Scored, seconds: float) -> Answer:
         if self.calibration is None:
-            return Answer(classes, scored.scores, seconds)
+            return Answer(classes, scored.scores, seconds, groupings=scored.groupings)
         calibrated = self.calibration(scored.scores[None], self.priors)
         presence, sure = self.calibration.presence, self.calibration.sure
         heard = float(presence(scored.evidence[None])[0]) if presence else None
@@ -43,6 +43,5 @@ class Judge:
         floor = self.calibration.confident_above(coverage=1 - self.abstain) if self.abstain else 0.0
         stated = sure is not None and heard is not None and heard >= 0.5 and seconds >= SHORTEST
         certain = stated and bool(calibrated.max() >= max(sure.threshold if sure else 1.0, floor))
-        return Answer(
-            classes, calibrated[0], seconds, classes[second] if second >= 0 else None, certain, heard
-        )
+        other = classes[second] if second >= 0 else None
+        return Answer(classes, calibrated[0], seconds, other, certain, heard, scored.groupings)

@@ -28,6 +28,7 @@ from beatmeter.serving.evidence import evidence_of
 from beatmeter.serving.models import EnsembleFolder
 from beatmeter.tasks import FrameOutputs
 from beatmeter.tasks.heads import Head
+from beatmeter.tasks.meter import MeterTask
 from beatmeter.tasks.structure.frames import FrameTask
 
 
@@ -68,7 +69,7 @@ class RunScorer:
         with named(saved.folder.best):
             load_merged(model.backbone, config.adapter, saved.adapter)
         self.task, self.standardise = task, saved.standardiser
-        self._lags = [p.name for p in spec.poolings if p.kind == "lag"]
+        self._lags = [p.name for p in spec.poolings if p.axes == ("channel", "lag")]
         self.encoder = TrackEncoder(model.backbone, spec, device).eval()
         self.classes, self.sample_rate, self.about = (
             self.task.output.names,
@@ -101,14 +102,15 @@ class RunScorer:
             evidence = evidence_of(features, self._lags, hidden).double().cpu().numpy()
         record = self.task.decode(outputs, unnamed(len(outputs)))
         numbers = record.values if isinstance(record, ValuePredictions) else as_classes(record).scores
-        return [Scored(s, e) for s, e in zip(numbers, evidence, strict=True)]
+        grouped = self.task.grouped(outputs) if isinstance(self.task, MeterTask) else [{}] * len(outputs)
+        return [Scored(s, e, g) for s, e, g in zip(numbers, evidence, grouped, strict=True)]
 
     def _score_frames(self, features: Mapping[str, torch.Tensor]) -> list[Scored]:
         values, found = self.head(features).double().cpu().numpy(), list[Scored]()
         for row, times in zip(values, row_centres(features, self.task.clock), strict=True):
             decoded = self.task.decode(FrameOutputs((row[: len(times)],), (times,)), unnamed(1))
             record = self.task.answers(decoded)
-            found.append(Scored(summary(record, self.classes), np.zeros(0), record))
+            found.append(Scored(summary(record, self.classes), np.zeros(0), record=record))
         return found
 
 
@@ -172,7 +174,17 @@ class EnsembleScorer:
         joined: np.ndarray = self.ensemble.scores(
             [found.get(name, silent) for name in self.ensemble.members]
         )[0]
-        return Scored(joined, np.concatenate([members[name].evidence for name in self.members]))
+        evidence = np.concatenate([members[name].evidence for name in self.members])
+        return Scored(joined, evidence, mean_groupings([members[name].groupings for name in self.members]))
+
+
+def mean_groupings(parts: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, float]]:
+    """The mean of probabilities of groupings by class, over the members that know any."""
+    knowing = [part for part in parts if part]
+    return {
+        meter: {name: sum(part[meter][name] for part in knowing) / len(knowing) for name in groupings}
+        for meter, groupings in (knowing[0] if knowing else {}).items()
+    }
 
 
 class WholeTrack:

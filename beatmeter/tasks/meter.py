@@ -17,12 +17,16 @@ from beatmeter.runtime.artifacts import require
 from beatmeter.schema import ClassPredictions, FeatureSpec, Finding, Items, Track, as_classes, label_table
 from beatmeter.settings import RunConfig
 from beatmeter.tasks.base import LOSS, Choice, Output, State, Targets, Task
+from beatmeter.tasks.groupings import Groupings
 from beatmeter.tasks.heads import Head
 from beatmeter.tasks.losses import LOSSES, floor_of_negative
 
+GROUPING_WEIGHT = 0.2  # of a track's grouping against its meter
+
 
 class MeterTask(Task):
-    """Multi-hot targets with smoothed negatives, one sigmoid per class, primary answer by argmax."""
+    """Multi-hot targets with smoothed negatives, one sigmoid per class, primary answer by argmax; with
+    `task.groupings` a softmax over the groupings of every class beside them."""
 
     legend = (
         "right, balanced: of validation clips; gap: first score minus second;\npair: the scores that rise "
@@ -37,6 +41,7 @@ class MeterTask(Task):
     def __init__(self, config: RunConfig) -> None:
         super().__init__(config)
         self.output = Output("multilabel", config.task.meters)
+        self.groupings = Groupings(config.task.meters if config.task.groupings else ())
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -48,7 +53,9 @@ class MeterTask(Task):
 
     def targets(self, tracks: Sequence[Track]) -> Targets:
         values, primary = label_table(tracks, self.classes)
-        return Targets(values, np.broadcast_to(primary[:, None] >= 0, values.shape))
+        meters = Targets(values, np.broadcast_to(primary[:, None] >= 0, values.shape))
+        groupings = self.groupings.targets(tracks)
+        return Targets(np.hstack([meters.values, groupings.values]), np.hstack([meters.mask, groupings.mask]))
 
     def study(self, train: Sequence[Track]) -> State:
         positives = self._positives(train)
@@ -76,37 +83,43 @@ class MeterTask(Task):
 
     def _positives(self, train: Sequence[Track]) -> np.ndarray:
         """(class,) tracks that have each class."""
-        found: np.ndarray = (self.targets(train).values > 0).sum(axis=0)
+        found: np.ndarray = (label_table(train, self.classes)[0] > 0).sum(axis=0)
         return found
 
     def head(self, spec: FeatureSpec) -> nn.Module:
-        return Head(spec, self.config.head, len(self.classes))
+        return Head(spec, self.config.head, len(self.classes) + len(self.groupings.names))
 
     def loss(
         self,
-        outputs: Float[Tensor, "track klass"],
-        targets: Float[Tensor, "track klass"],
-        mask: Bool[Tensor, "track klass"],
+        outputs: Float[Tensor, "track name"],
+        targets: Float[Tensor, "track name"],
+        mask: Bool[Tensor, "track name"],
         state: State,
     ) -> tuple[Tensor, Tensor]:
-        """A track's loss is the mean over classes."""
+        """A track's loss is the mean over classes, and `GROUPING_WEIGHT` times that of its grouping."""
+        n = len(self.classes)
+        grouping = self.groupings.losses(outputs[:, n:], targets[:, n:], mask[:, n:])
+        outputs, targets, mask = outputs[:, :n], targets[:, :n], mask[:, :n]
         weight = torch.as_tensor(state["weight"], dtype=outputs.dtype, device=outputs.device)
         losses = LOSSES[self.config.task.loss](outputs, targets, weight, self.config.task.smoothing).mean(
             dim=1
         )
         labelled = mask.any(dim=1)
-        return (losses * labelled).sum(), labelled.sum()
+        return ((losses + GROUPING_WEIGHT * grouping) * labelled).sum(), labelled.sum()
 
     def decode(
         self,
-        outputs: Float[np.ndarray, "track klass"],
+        outputs: Float[np.ndarray, "track name"],
         tracks: Sequence[Track],
         split: str = "",
         meta: Mapping[str, Any] | None = None,
     ) -> ClassPredictions:
-        return ClassPredictions.of_tracks(
-            tracks, self.classes, 1 / (1 + np.exp(-outputs.astype(float))), split, meta=meta
-        )
+        scores = 1 / (1 + np.exp(-outputs[:, : len(self.classes)].astype(float)))
+        return ClassPredictions.of_tracks(tracks, self.classes, scores, split, meta=meta)
+
+    def grouped(self, outputs: Float[np.ndarray, "track name"]) -> list[Mapping[str, Mapping[str, float]]]:
+        """For every track and class, how probable its groupings are if it is of that class."""
+        return self.groupings.decode(outputs[:, len(self.classes) :].astype(float))
 
     def evaluate(self, predictions: Items, validation: Items | None = None) -> Evaluation:
         return Evaluation.of(as_classes(predictions), None if validation is None else as_classes(validation))
