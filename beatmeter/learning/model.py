@@ -44,7 +44,7 @@ class Model:
         work."""
         if self.task.output.resolution == "frame":
             return self._frame_outputs(tracks, size, progress)
-        found = torch.zeros((len(tracks), len(self.task.output.names)), device=self.device)
+        found = torch.zeros((len(tracks), self.task.width), device=self.device)
         self.head.eval()
         self.source.encoder.eval()
         with torch.inference_mode():

@@ -107,6 +107,11 @@ class Task(ABC):
         self.config = config
 
     @property
+    def width(self) -> int:
+        """How many outputs the head gives: those of `output`, and what a task may have beside them."""
+        return len(self.output.names)
+
+    @property
     def reads(self) -> tuple[str, ...]:
         """The poolings that its head reads."""
         return self.config.head.poolings

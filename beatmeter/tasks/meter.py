@@ -48,6 +48,10 @@ class MeterTask(Task):
         """The meters, in the order of the outputs."""
         return self.output.names
 
+    @property
+    def width(self) -> int:
+        return len(self.classes) + len(self.groupings.names)
+
     def usable(self, track: Track) -> str | None:
         return None if track.labels else "it has no label"
 
@@ -87,7 +91,7 @@ class MeterTask(Task):
         return found
 
     def head(self, spec: FeatureSpec) -> nn.Module:
-        return Head(spec, self.config.head, len(self.classes) + len(self.groupings.names))
+        return Head(spec, self.config.head, self.width)
 
     def loss(
         self,

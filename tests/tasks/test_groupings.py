@@ -9,8 +9,11 @@ import pytest
 import torch
 
 from beatmeter.cli import answers
+from beatmeter.learning.training import run
+from beatmeter.runtime.config import change
 from beatmeter.schema import Track
 from beatmeter.serving.answer import Answer
+from beatmeter.serving.predictor import Predictor
 from beatmeter.serving.scoring import mean_groupings
 from beatmeter.settings import RunConfig, TaskConfig
 from beatmeter.tasks import open_task
@@ -107,3 +110,23 @@ def test_an_ensemble_takes_the_mean_of_those_who_know() -> None:
     one, two = {"7": {"2+2+3": 0.8, "3+2+2": 0.2}}, {"7": {"2+2+3": 0.4, "3+2+2": 0.6}}
     assert mean_groupings([one, {}, two])["7"]["2+2+3"] == pytest.approx(0.6)
     assert mean_groupings([{}, {}]) == {}
+
+
+def test_a_run_learns_groupings_from_its_column_and_its_answers_have_them(
+    config: RunConfig, clips: Path, tmp_path: Path
+) -> None:
+    settings = {
+        "features": {"poolings": ("rhythm",), "longest_lag": 14.0},
+        "head": {"poolings": ("rhythm",)},
+        "training": {"epochs": 1},
+        "task": {"groupings": True},
+    }
+    out = tmp_path / "run"
+    outcome = run(change(config, settings), out, torch.device("cpu"), predict="val", report=lambda line: None)
+    assert outcome.evaluations["val"].predictions.scores.shape[1] == 6  # type: ignore[union-attr]
+    predictor = Predictor.load(out)
+    _, said = next(iter(predictor.predict_files([clips / "audio" / "000000.flac"])))
+    assert isinstance(said, Answer)
+    assert set(said.groupings) == set(METERS)
+    assert sum(said.groupings["7"].values()) == pytest.approx(1)
+    assert "2+2+3" in predictor.groupings
