@@ -1,8 +1,7 @@
-"""Measures models on what is hard to hear, slice by slice; prints the table, or renews that of docs/models.md
-where `--page` is given.
+"""Measures models on what is hard to hear, slice by slice; prints a table.
 
     beatmeter data synth data/hard-test --clips 600 --mix hard --seed 77
-    python tools/slices.py data/hard-test spectral-lag ensemble [runs/NAME ...] [--split=test] [--page]
+    python tools/slices.py data/hard-test spectral-lag ensemble [runs/NAME ...] [--split=test]
 
 What was heard is kept in runs/slices.jsonl, by model and track, so a stopped run goes on.
 """
@@ -20,7 +19,6 @@ import beatmeter  # noqa: F401 - before torch, whose threads then sleep while th
 # isort: split
 import numpy as np
 import torch
-from ablations import renewed
 
 from beatmeter.audio.decode import load
 from beatmeter.datasets import open_dataset
@@ -31,7 +29,6 @@ from beatmeter.schema import Track
 from beatmeter.serving.predictor import Predictor
 from beatmeter.settings import DataConfig
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "models.md"
 HEARD = Path("runs") / "slices.jsonl"
 Row = Mapping[str, Any]
 Among = Callable[[Track], bool]
@@ -98,11 +95,7 @@ def main() -> None:
                 file.write(json.dumps(rows[-1]) + "\n")
                 file.flush()
     by_model = {m: {row["id"]: row for row in rows if row["model"] == m} for m in models}
-    text = table(tracks, by_model)
-    if "--page" in flags:
-        PAGE.write_text(renewed(PAGE.read_text(encoding="utf-8"), "slices", text), encoding="utf-8")
-    else:
-        print(text)
+    print(table(tracks, by_model))
 
 
 def table(tracks: list[Track], heard: Mapping[str, Mapping[str, Row]]) -> str:
