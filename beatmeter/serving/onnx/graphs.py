@@ -70,6 +70,7 @@ class Back(nn.Module):
         self.sizes = [math.prod(p.row_shape) for p in self.specs]
         self.standardiser = scorer.standardise
         self.exclusive = task.output.kind == "multiclass"
+        self.beside = task.width - len(task.output.names)  # outputs that no class has: groupings
         self.maps = tuple(calibration.maps) if calibration else ()
         self.presence = calibration.presence if calibration else None
 
@@ -94,6 +95,7 @@ class Back(nn.Module):
             head = cast(Head, self.head)
             hidden = head.hidden(self.standardiser(features))
             outputs = head.output(hidden)[0]
+            outputs = outputs[: -self.beside] if self.beside else outputs
             scores = outputs.softmax(0) if self.exclusive else outputs.sigmoid()
             return (
                 scores,
