@@ -17,17 +17,16 @@ differentiable, batched and float32.
 from __future__ import annotations
 
 import hashlib
-import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from functools import cache
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from beatmeter.features import portable
+from beatmeter.features.lengths import even_faster_length, fast_length
 
 LAG_VERSION = 1
 TAPER_CAP = 4.0  # largest N / (N - l)
@@ -75,7 +74,7 @@ def autocorrelation(
     `groups` says how many neighbouring dimensions make a channel (default: each its own). Lags that do not
     fit into the sequence, and channels that never change, give 0.
     """
-    size = _fast_length(z.shape[1] + min(longest, z.shape[1]))
+    size = fast_length(z.shape[1] + min(longest, z.shape[1]))
     return _of_power(_power(z, size, groups), z.shape[1], longest, size)
 
 
@@ -110,32 +109,6 @@ def _of_power(
     floor = torch.finfo(r.dtype).tiny ** 0.5
     r = torch.where(energy > floor, r * taper / energy.clamp_min(floor), torch.zeros_like(r))
     return nn.functional.pad(r, (0, longest + 1 - r.shape[-1]))
-
-
-@cache
-def _fast_length(n: int) -> int:
-    """Smallest even 2^a 3^b 5^c, b at most 4 and c at most 3, that is at least `n`. Not SciPy's
-    `next_fast_len`: for some numbers of chunks it is smaller, which moves the last bits of stored features,
-    and that takes a new LAG_VERSION."""
-    best = 1 << max(1, (n - 1).bit_length())
-    for five in (1, 5, 25, 125):
-        for three in (1, 3, 9, 27, 81):
-            twos = max(1, math.ceil(math.log2(max(1.0, n / (five * three)))))
-            best = min(best, five * three << twos) if five * three << twos >= n else best
-    return best
-
-
-@cache
-def _even_faster_length(n: int) -> int:
-    """Smallest 64 * 2^a 3^b 5^c 7^d that is at least `n`, where last bits may move."""
-    for blocks in itertools.count(-(-n // 64)):
-        rest = blocks
-        for factor in (2, 3, 5, 7):
-            while rest % factor == 0:
-                rest //= factor
-        if rest == 1:
-            return 64 * blocks
-    raise AssertionError
 
 
 def _row_power(z: Float[Tensor, "row frame"], size: int) -> Float[Tensor, "row bin"]:
@@ -387,7 +360,7 @@ class LagPooling(nn.Module):
         if portable.is_portable():
             z, floor = self.channels(states.float(), first), torch.finfo(torch.float32).tiny ** 0.5
             return portable.autocorrelation(z, longest, self.channels.groups, TAPER_CAP, floor) @ self.weights
-        learning, size = torch.is_grad_enabled() and states.requires_grad, _fast_length(n + min(longest, n))
+        learning, size = torch.is_grad_enabled() and states.requires_grad, fast_length(n + min(longest, n))
         parts = (
             torch.split(states, 1) if states.device.type == "cpu" and not learning else [states]
         )  # one by one they stay in a core's cache
@@ -402,6 +375,6 @@ class LagPooling(nn.Module):
         """`forward` of sequences of one length but for last bits, on a CPU in two thirds of its time: for
         rows that nobody stores."""
         longest, n = len(self.weights) - 1, len(runs[0])
-        size = _even_faster_length(n + min(longest, n))
+        size = even_faster_length(n + min(longest, n))
         power = torch.stack([self.channels.power(run.float(), first, size) for run in runs])
         return _of_power(power, n, longest, size) @ self.weights

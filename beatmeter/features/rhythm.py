@@ -20,10 +20,10 @@ from beatmeter.features.lag import (
     TAPER_CAP,
     Json,
     LagPooling,
-    _even_faster_length,
     _of_power,
     _summed,
 )
+from beatmeter.features.lengths import even_faster_length
 from beatmeter.features.straightening import STRAIGHTENING_VERSION, straightened, tempo_curve
 
 RHYTHM_VERSION = 1
@@ -56,7 +56,7 @@ class RhythmPooling(nn.Module):
         channels = self.lag.channels
         z = channels(states[None].float(), first)[0]
         n, longest = len(z), len(self.lag.weights) - 1
-        size = _even_faster_length(n + min(longest, n))
+        size = even_faster_length(n + min(longest, n))
         curve = tempo_curve(z[:, -channels.groups[-1] :].detach(), self.lag.frame_rate)
         rows = []
         for part in (z, straightened(z, curve)):
