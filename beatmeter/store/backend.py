@@ -82,7 +82,10 @@ def full(error: StoreError) -> bool:
 
 
 class Ranges(ABC):
-    """A file that never changes, read by ranges. Shared between threads."""
+    """A file that never changes, read by ranges. Shared between threads. `whole_records`: parts of records
+    are not read without the rest."""
+
+    whole_records = False
 
     @abstractmethod
     def fetch(self, first: int, count: int, stride: int, begin: int, end: int) -> Callable[[], np.ndarray]:
@@ -93,6 +96,12 @@ class Ranges(ABC):
         be kept or written to. That call raises StoreError when the file is gone, shorter than it was, or
         cannot be read.
         """
+
+    def pour(self, first: int, stride: int, rows: np.ndarray) -> np.ndarray | None:
+        """Read records of `stride` bytes, from record `first` on: their first bytes into `rows` (record,
+        byte), without a stop on the way, the others are returned (record, byte). None where `fetch` is as
+        fast: then nothing was read."""
+        return None
 
 
 class Backend(ABC):

@@ -280,6 +280,8 @@ class _Object(Ranges):
     """One range request per fetch, sent when it is announced. The length was compared when the store was
     opened."""
 
+    whole_records = True
+
     def __init__(self, bucket: Bucket, name: str, size: int) -> None:
         self.bucket, self.name, self.expected = bucket, name, size
 

@@ -72,6 +72,7 @@ class SegmentWriter:
             layout.arrays, (0, 0)
         )  # rows of the track in the making, and their digest so far
         self._files: dict[str, BinaryIO] = {}
+        self._sums: dict[str, BinaryIO] = {}  # of single layers
         self._staged: Path | None = None
 
     def __enter__(self) -> SegmentWriter:
@@ -80,10 +81,12 @@ class SegmentWriter:
             for name, array in self.layout.arrays.items():
                 (self._staged / name).mkdir()
                 self._files[name] = (self._staged / array.shard).open("xb", buffering=_BUFFER)
+                if array.has_layer_sums:
+                    self._sums[name] = (self._staged / array.layer_sums_name).open("xb", buffering=_BUFFER)
         return self
 
     def __exit__(self, *_: object) -> None:
-        for file in self._files.values():
+        for file in (*self._files.values(), *self._sums.values()):
             with contextlib.suppress(OSError):  # a full disk was reported already
                 file.close()
         if self._staged is not None:
@@ -100,7 +103,10 @@ class SegmentWriter:
         with explained("writing a segment", self._staged):
             for name, block in stored.items():
                 self._files[name].write(block.data)
-                sums = self.layout.arrays[name].split(block)[1].tobytes()
+                data, row_sums = self.layout.arrays[name].split(block)
+                if name in self._sums:
+                    self._sums[name].write(self.layout.arrays[name].layer_sums(data).astype("<u4").tobytes())
+                sums = row_sums.tobytes()
                 count, digest = self._open[name]
                 self._open[name] = (count + len(block), google_crc32c.extend(digest, sums))
                 self._checksums[name] = google_crc32c.extend(self._checksums[name], sums)
@@ -135,9 +141,11 @@ class SegmentWriter:
                 total = sum(counts)
                 file = self._files[name]
                 file.write(array.index(total))
-                file.flush()
-                flush(file.fileno())
-                file.close()
+                for written in (file, self._sums.get(name)):
+                    if written is not None:
+                        written.flush()
+                        flush(written.fileno())
+                        written.close()
                 write_synced(self._staged / array.metadata_name, array.metadata(total))
                 first = tuple(np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(int).tolist())
                 extents[name] = Extent(

@@ -13,7 +13,7 @@ from beatmeter.store.catalog import State
 from beatmeter.store.commit import SegmentWriter
 from beatmeter.store.mapped import REMEDY
 from beatmeter.store.record import Record
-from beatmeter.store.segment import disputed, read_tracks
+from beatmeter.store.segment import disputed, lacks_layer_sums, read_tracks
 from beatmeter.store.store import Store
 
 TARGET = 1 << 30  # bytes of a segment
@@ -30,7 +30,7 @@ class Compaction:
 
 def compact(store: Store, target: int = TARGET, progress: Reporter = SILENT) -> Compaction:
     """Join segments much smaller than `target` bytes, and rewrite those in which most rows lost to an earlier
-    commit.
+    commit, and those of an earlier version, without checksums of single layers.
 
     Readers and writers may go on meanwhile: a new segment counts by one record that replaces the old ones,
     which `gc` removes later. Every row is checked on the way. Raises StoreError at the first damaged track;
@@ -53,15 +53,17 @@ def _segments(state: State) -> int:
 
 @dataclass(frozen=True)
 class _Use:
-    """How many bytes of a segment's rows are read, and how many there are."""
+    """How many bytes of a segment's rows are read, how many there are, and whether an earlier version wrote
+    it."""
 
     number: int
     used: int
     bytes: int
+    old: bool
 
     @property
-    def wasteful(self) -> bool:
-        return 2 * self.used <= self.bytes
+    def to_rewrite(self) -> bool:
+        return self.old or 2 * self.used <= self.bytes
 
 
 def _groups(store: Store, state: State, target: int) -> list[list[int]]:
@@ -71,18 +73,23 @@ def _groups(store: Store, state: State, target: int) -> list[list[int]]:
     used = np.bincount(which, (state.columns.counts * strides).sum(axis=1), len(numbers)).astype(int)
     of = dict(zip(numbers.tolist(), used.tolist(), strict=True))
     uses = [
-        _Use(n, of.get(n, 0), int(np.dot(c.rows, strides)))
+        _Use(
+            n,
+            of.get(n, 0),
+            int(np.dot(c.rows, strides)),
+            lacks_layer_sums(store.backend, store.layout, c.segment),
+        )
         for n, c in sorted(state.commits.items())
         if c.segment
     ]
     groups: list[list[_Use]] = []
     for use in uses:
-        if use.used > target // 2 and not use.wasteful:
+        if use.used > target // 2 and not use.to_rewrite:
             continue
         if not groups or sum(u.used for u in groups[-1]) + use.used > target:
             groups.append([])
         groups[-1].append(use)
-    return [[u.number for u in group] for group in groups if len(group) > 1 or group[0].wasteful]
+    return [[u.number for u in group] for group in groups if len(group) > 1 or group[0].to_rewrite]
 
 
 def _join(store: Store, state: State, group: list[int]) -> int:

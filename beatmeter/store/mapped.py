@@ -22,6 +22,8 @@ REMEDY = (
 )
 _WILL_NEED = getattr(mmap, "MADV_WILLNEED", None)
 _LONG = 1 << 20  # bytes of a run; of a shorter one, one byte tells whether all are in memory
+_LEAST_ROW = 4096  # bytes of a row from which that pays
+_VECTORS = 512  # rows read by one call: a row and what follows it are two of 1024 buffers
 _NO_WAIT = getattr(os, "RWF_NOWAIT", None)
 
 
@@ -62,6 +64,23 @@ class MappedFile(Ranges):
             self._require_size(self._map.size())
         view: np.ndarray = self._bytes[first * stride : (first + count) * stride].reshape(count, stride)
         return view
+
+    def pour(self, first: int, stride: int, rows: np.ndarray) -> np.ndarray | None:
+        """Long runs that are not in memory: reading copies once, a mapping takes a fault for every page
+        before it is copied."""
+        count, length = rows.shape
+        size = count * stride
+        if size < _LONG or length < _LEAST_ROW or not hasattr(os, "preadv"):
+            return None
+        if self._resident(first * stride) and self._resident(first * stride + size - 1):
+            return None
+        tail = np.empty((count, stride - length), np.uint8)
+        for begin in range(0, count, _VECTORS):
+            end = min(begin + _VECTORS, count)
+            buffers = [part for i in range(begin, end) for part in (rows[i], tail[i])]
+            if os.preadv(self._handle, buffers, (first + begin) * stride) != (end - begin) * stride:
+                return None  # cut, or the system had enough: `fetch` tells
+        return tail
 
     def _announce(self, first: int, count: int, stride: int, begin: int, end: int) -> None:
         """Let the system fetch these bytes in the background, unless they are in memory. Long runs it reads

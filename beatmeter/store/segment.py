@@ -101,6 +101,12 @@ def compare(backend: Backend, layout: StoreLayout, record: Record) -> Condition:
             condition.files[file] = (
                 "the shard's index is damaged: other Zarr readers would fail or read wrong rows"
             )
+    for array in layout.arrays.values():
+        file, rows = f"{base}/{array.layer_sums_name}", record.extents[array.pooling.name].rows
+        size = backend.size(file) if array.has_layer_sums else None
+        if size not in (None, rows * array.layer_sums_stride):
+            right = rows * array.layer_sums_stride
+            condition.files[file] = f"has {size} bytes, {rows} rows have {right} bytes of checksums of layers"
     condition.tracks |= dict.fromkeys(
         disputed(backend, layout, record),
         "its record and the segment's own copy of it disagree about this track",
@@ -112,19 +118,51 @@ def examine(backend: Backend, layout: StoreLayout, record: Record) -> Condition:
     """`compare`, and every checksum of the rows. Raises UnreadableError."""
     condition = compare(backend, layout, record)
     totals = dict.fromkeys(layout.arrays, 0)
-    for key, (stored, wrong) in zip(record.keys, read_tracks(backend, record, layout), strict=True):
-        if wrong:
-            condition.tracks.setdefault(key, wrong)
-        for name, rows_stored in stored.items():
-            totals[name] = google_crc32c.extend(
-                totals[name], layout.arrays[name].split(rows_stored)[1].tobytes()
-            )
+    with contextlib.ExitStack() as stack:
+        layer_sums = _open_layer_sums(backend, record, layout, stack)
+        for i, (stored, wrong) in enumerate(read_tracks(backend, record, layout)):
+            if wrong:
+                condition.tracks.setdefault(record.keys[i], wrong)
+            for name, rows_stored in stored.items():
+                array = layout.arrays[name]
+                data, sums = array.split(rows_stored)
+                totals[name] = google_crc32c.extend(totals[name], sums.tobytes())
+                if name in layer_sums:
+                    file = f"segments/{record.segment}/{array.layer_sums_name}"
+                    with reading(f"{backend.where}/{file}"):
+                        layer_sums[name].seek(record.extents[name].first[i] * array.layer_sums_stride)
+                        kept = layer_sums[name].read(len(data) * array.layer_sums_stride)
+                    if kept != array.layer_sums(data).astype("<u4").tobytes():
+                        condition.files[file] = "does not match the rows, which are sound"
     if not condition.tracks:
         for name, total in totals.items():
             if total != record.extents[name].checksum:
                 file = f"segments/{record.segment}/{layout.arrays[name].shard}"
                 condition.files[file] = "the checksum of the whole array does not match its record"
     return condition
+
+
+def _open_layer_sums(
+    backend: Backend, record: Record, layout: StoreLayout, stack: contextlib.ExitStack
+) -> dict[str, BinaryIO]:
+    """The files of checksums of layers that a segment has, by pooling."""
+    found = {}
+    for name, array in layout.arrays.items():
+        if array.has_layer_sums:
+            with contextlib.suppress(*ABSENT):
+                found[name] = stack.enter_context(
+                    backend.open(f"segments/{record.segment}/{array.layer_sums_name}")
+                )
+    return found
+
+
+def lacks_layer_sums(backend: Backend, layout: StoreLayout, segment: str) -> bool:
+    """Whether a segment was written before layers had checksums of their own, or has lost them. Raises
+    UnreadableError."""
+    return any(
+        array.has_layer_sums and backend.size(f"segments/{segment}/{array.layer_sums_name}") is None
+        for array in layout.arrays.values()
+    )
 
 
 def disputed(backend: Backend, layout: StoreLayout, record: Record) -> set[str]:

@@ -3,7 +3,7 @@ named with its remedy."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,7 +15,7 @@ from beatmeter.store.catalog import Catalog, Commit, State
 from beatmeter.store.journal import Journal, RecordError
 from beatmeter.store.receipts import given_up, impostors, lost_commits, orphans, receipt_fault, receipts
 from beatmeter.store.record import receipt_name
-from beatmeter.store.segment import compare, examine, holds_json
+from beatmeter.store.segment import compare, examine, holds_json, lacks_layer_sums
 from beatmeter.store.store import Store, Where, backend_of
 
 REPAIR = "`beatmeter cache repair`: keeps what is sound, gives up what is not; then extract again"
@@ -102,6 +102,7 @@ def _verify(backend: Backend, full: bool, progress: Reporter) -> Report:
     faults += _bystanders(store, catalog)
     segments = {number: commit for number, commit in state.commits.items() if commit.segment}
     faults += _examined(store, catalog, segments, full, progress)
+    faults += _old(store, [commit.segment for commit in segments.values()])
     if full:
         faults += _given_up(catalog, state)
     return Report(backend.where, full, len(state.columns), len(segments), tuple(faults))
@@ -146,6 +147,21 @@ def _examined_segment(store: Store, catalog: Catalog, number: int, name: str, fu
         Fault("error", name, f"track {key}: {text}", REPAIR, (key,)) for key, text in condition.tracks.items()
     ]
     return faults
+
+
+def _old(store: Store, segments: Sequence[str]) -> list[Fault]:
+    """Segments in which single layers have no checksums, as one note."""
+    try:
+        old = [segment for segment in segments if lacks_layer_sums(store.backend, store.layout, segment)]
+    except UnreadableError:
+        return []  # told of already
+    if not old:
+        return []
+    text = (
+        f"{count(len(old), 'segment')} without checksums of single layers, as earlier versions wrote them: "
+        "to read one layer all are read"
+    )
+    return [Fault("note", "segments", text, "`beatmeter cache compact` adds them")]
 
 
 def _given_up(catalog: Catalog, state: State) -> list[Fault]:

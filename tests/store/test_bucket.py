@@ -105,9 +105,9 @@ def test_requests_of_a_batch_a_commit_and_an_opening(store: Store, objects: obje
     writer.commit(samples.tracks(store.spec, [20, 21]))
     assert objects.requests == {
         "LIST": 2,
-        "PUT": 7,
+        "PUT": 8,
         "HEAD": 1,
-    }  # 2 shards, 2 arrays' metadata, the segment's, the record, its receipt
+    }  # 2 shards, checksums of one's layers, 2 arrays' metadata, the segment's, the record, its receipt
     store.catalog.state()
     store.catalog.save_index()
     objects.requests.clear()
@@ -128,13 +128,13 @@ def test_requests_of_a_commit_among_others(store: Store, objects: objectserver.O
         return dict(objects.requests)
 
     commit(20)
-    assert commit(21) == {"LIST": 2, "PUT": 7, "HEAD": 1 + 2, "GET": 1}
+    assert commit(21) == {"LIST": 2, "PUT": 8, "HEAD": 1 + 2, "GET": 1}
     for n in range(30, 33):
         store.commit(samples.tracks(store.spec, [n]))
-    assert commit(22) == {"LIST": 2, "PUT": 7, "HEAD": 1 + 2 * 4, "GET": 4}
+    assert commit(22) == {"LIST": 2, "PUT": 8, "HEAD": 1 + 2 * 4, "GET": 4}
     for n in range(40, 52):
         store.commit(samples.tracks(store.spec, [n]))
-    assert commit(23) == {"LIST": 2 + 1, "PUT": 7, "HEAD": 1, "GET": 13}  # so many sizes are listed
+    assert commit(23) == {"LIST": 2 + 1, "PUT": 8, "HEAD": 1, "GET": 13}  # so many sizes are listed
 
 
 def test_requests_of_a_large_shard(objects: objectserver.Objects) -> None:
@@ -165,7 +165,7 @@ def test_listings_come_in_pages(
     objects.requests.clear()
     reader = Store.open(store.where)
     assert len(reader.keys()) == 36
-    assert objects.requests == {"GET": 2, "LIST": math.ceil(33 / 10) + math.ceil((33 * 5 + 1) / 10) + 1}
+    assert objects.requests == {"GET": 2, "LIST": math.ceil(33 / 10) + math.ceil((33 * 6 + 1) / 10) + 1}
     later = datetime.datetime.now(datetime.UTC) + datetime.timedelta(
         seconds=2
     )  # names of segments tell seconds
@@ -175,7 +175,7 @@ def test_listings_come_in_pages(
         store.commit(samples.tracks(store.spec, [n]))
     objects.requests.clear()
     assert len(reader.keys()) == 51
-    assert objects.requests == {"GET": 15, "LIST": math.ceil(48 / 10) + math.ceil((15 * 5 + 1) / 10)}
+    assert objects.requests == {"GET": 15, "LIST": math.ceil(48 / 10) + math.ceil((15 * 6 + 1) / 10)}
     require_right(store, {*range(6), *range(100, 145)})
 
 

@@ -26,11 +26,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from beatmeter.errors import StoreError
-from beatmeter.store import Store, folder
+from beatmeter.store import Store, folder, mapped
 from beatmeter.store.compact import compact
 from beatmeter.store.gc import collect
 from beatmeter.store.journal import Journal, RecordError, seal, unseal
 from beatmeter.store.layout import NewerFormatError, StoreLayout
+from beatmeter.store.mapped import MappedFile
 from beatmeter.store.record import Record
 from beatmeter.store.repair import repair
 from beatmeter.store.verify import verify
@@ -169,23 +170,144 @@ def test_rows_of_another_segment_are_noticed(store: Store) -> None:
     assert not verify(store.path, full=True).sound
 
 
-def test_damage_outside_the_layers_that_are_read(store: Store) -> None:
-    """Checksums are of whole rows: a bit in layer 1 is noticed when layer 3 is asked for, unless nobody wants
-    to know."""
+def test_damage_in_a_layer_is_noticed_where_that_layer_is_read(store: Store) -> None:
+    """Layers have checksums of their own: a bit in layer 1 harms nobody who reads layer 3."""
+    flip(shard(store, 1), 8 * 3)
+    keys = [samples.key(0), samples.key(4)]
+    expected = np.concatenate([samples.features(store.spec, n).pooled["stats"].values for n in (0, 4)])
+    snapshot = store.snapshot()
+    for check in ("never", "first", "always", "first"):
+        found = snapshot.load(keys, "stats", layers=[3], check=check).values  # type: ignore[arg-type]
+        np.testing.assert_array_equal(found, expected[:, 2:])
+    damaged = rf"'stats' rows of track {keys[0]} are damaged in .*stats/c.0.0.0.0: checksums differ"
+    for layers in ([1], [3, 1], None):
+        for check in ("first", "always", "first"):
+            with pytest.raises(StoreError, match=damaged):
+                snapshot.load(keys, "stats", layers=layers, check=check)  # type: ignore[arg-type]
+    found = snapshot.load(keys[1:], "stats", layers=[3, 1]).values
+    np.testing.assert_array_equal(found, expected[-len(found) :, [2, 0]])
+
+
+def layer_sums(store: Store, number: int, pooling: str = "stats") -> Path:
+    return shard(store, number, pooling).with_name("layers.crc32c")
+
+
+def test_a_store_without_checksums_of_layers_is_checked_by_whole_rows(store: Store) -> None:
+    """As earlier versions wrote it: a bit in layer 1 is noticed when layer 3 is asked for, unless nobody
+    wants to know; one note says so, and compaction adds what is missing."""
+    for number in (1, 2, 3):
+        layer_sums(store, number).unlink()
+    report = verify(store.path, full=True)
+    assert report.sound
+    assert [(f.level, f.remedy) for f in report.faults] == [("note", "`beatmeter cache compact` adds them")]
+    assert "3 segments without checksums of single layers" in report.faults[0].fault
     flip(shard(store, 1), 8 * 3)
     keys = [samples.key(0), samples.key(4)]
     expected = np.concatenate([samples.features(store.spec, n).pooled["stats"].values[:, 2:] for n in (0, 4)])
-    np.testing.assert_array_equal(
-        store.snapshot().load(keys, "stats", layers=[3], check="never").values, expected
-    )
     snapshot = store.snapshot()
+    found = snapshot.load(keys, "stats", layers=[3], check="never").values
+    np.testing.assert_array_equal(found, expected)
     for check in ("first", "always", "first"):
         with pytest.raises(StoreError, match=rf"'stats' rows of track {keys[0]} are damaged"):
             snapshot.load(keys, "stats", layers=[3], check=check)  # type: ignore[arg-type]
-    np.testing.assert_array_equal(
-        snapshot.load(keys[1:], "stats", layers=[3]).values,
-        expected[-len(snapshot.load(keys[1:], "stats").values) :],
+    found = snapshot.load(keys[1:], "stats", layers=[3]).values
+    np.testing.assert_array_equal(found, expected[-len(found) :])
+    flip(shard(store, 1), 8 * 3)
+    before = store.snapshot().id
+    assert compact(Store.open(store.path)).copied == 6
+    collect(Store.open(store.path), 0.0)
+    assert verify(store.path, full=True).faults == ()
+    assert compact(Store.open(store.path)).copied == 0
+    assert Store.open(store.path).snapshot().id == before
+    assert readable(store.path) == set(range(6))
+
+
+def test_one_old_segment_is_rewritten_by_compaction(store: Store) -> None:
+    """Alone in its store, so that there is nothing to join it with."""
+    compact(Store.open(store.path))
+    collect(Store.open(store.path), 0.0)
+    assert compact(Store.open(store.path)).copied == 0
+    layer_sums(store, 4).unlink()
+    assert compact(Store.open(store.path)).copied == 6
+    assert readable(store.path) == set(range(6))
+
+
+@pytest.mark.parametrize("damage", ["a bit", "cut", "another's"])
+def test_damaged_checksums_of_layers_cost_nothing(store: Store, damage: str) -> None:
+    """Whole rows tell then, and a repair writes them again."""
+    victim = layer_sums(store, 2)
+    if damage == "a bit":
+        flip(victim, 8 * 5)
+    elif damage == "cut":
+        os.truncate(victim, 7)
+    else:
+        victim.write_bytes(
+            layer_sums(store, 1).read_bytes()[: victim.stat().st_size].ljust(victim.stat().st_size)
+        )
+    keys = [samples.key(n) for n in range(6)]
+    expected = np.concatenate(
+        [samples.features(store.spec, n).pooled["stats"].values[:, 1:2] for n in range(6)]
     )
+    for check in ("first", "always"):
+        found = Store.open(store.path).snapshot().load(keys, "stats", layers=[2], check=check).values  # type: ignore[arg-type]
+        np.testing.assert_array_equal(found, expected)
+    name = victim.relative_to(store.path).as_posix()
+    assert [(f.level, f.file) for f in verify(store.path, full=True).faults] == [("error", name)]
+    assert repair(store.path).lost == []
+    assert verify(store.path, full=True).sound
+    assert readable(store.path) == set(range(6))
+
+
+def test_one_layer_is_all_that_one_layer_takes(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[tuple[str, int, int]] = []
+    fetch = MappedFile.fetch
+
+    def watched(self: MappedFile, first: int, count: int, stride: int, begin: int, end: int) -> Any:
+        taken.append((self.path.name, begin, end))
+        return fetch(self, first, count, stride, begin, end)
+
+    monkeypatch.setattr(MappedFile, "fetch", watched)
+    snapshot, array = store.snapshot(), store.layout.arrays["stats"]
+    snapshot.load(None, "stats", layers=[2])
+    size = array.layer_bytes
+    assert set(taken) == {("c.0.0.0.0", size, 2 * size), ("layers.crc32c", 0, 12)}
+    taken.clear()
+    snapshot.load(None, "stats", layers=[2])  # checked already
+    assert set(taken) == {("c.0.0.0.0", size, 2 * size)}
+    snapshot.load(None, "stats", layers=[3])  # that one was not
+    assert ("layers.crc32c", 0, 12) in taken
+
+
+@pytest.mark.skipif(not hasattr(os, "preadv"), reason="this system reads no vectors")
+def test_rows_that_are_read_without_a_stop_are_checked_like_others(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The way of long runs that are not in memory, here for every run: the same numbers, the same errors."""
+    snapshot = store.snapshot()
+    expected = snapshot.load(None, "stats").values
+    poured: list[int] = []
+    pour = MappedFile.pour
+
+    def watched(self: MappedFile, first: int, stride: int, rows: np.ndarray) -> np.ndarray | None:
+        tail = pour(self, first, stride, rows)
+        poured.append(0 if tail is None else len(rows))
+        return tail
+
+    monkeypatch.setattr(MappedFile, "pour", watched)
+    monkeypatch.setattr(MappedFile, "_resident", lambda self, at: False)
+    monkeypatch.setattr(mapped, "_LONG", 1)
+    monkeypatch.setattr(mapped, "_LEAST_ROW", 1)
+    monkeypatch.setattr(mapped, "_VECTORS", 2)
+    for check in ("first", "always", "never"):
+        found = store.snapshot().load(None, "stats", check=check).values  # type: ignore[arg-type]
+        np.testing.assert_array_equal(found, expected)
+    assert sum(poured) == 3 * len(expected)
+    flip(shard(store, 2), 8 * 3)
+    with pytest.raises(StoreError, match=rf"'stats' rows of track {samples.key(2)} are damaged"):
+        store.snapshot().load(None, "stats")
+    os.truncate(shard(store, 3), 10)
+    with pytest.raises(StoreError, match="has 10 bytes, its record says"):
+        snapshot.load(None, "stats", check="never")
 
 
 def test_root_lost(store: Store) -> None:
@@ -465,7 +587,7 @@ READ_ONLY = """
 import os, sys
 import store_samples as s
 from beatmeter.errors import StoreError
-from beatmeter.store import Store, folder
+from beatmeter.store import Store, folder, mapped
 from beatmeter.store.verify import verify
 if os.getuid() == 0:
     os.setgid(65534)

@@ -319,3 +319,15 @@ def test_failures_are_remembered_until_cleared_or_done(tmp_path: Path) -> None:
     assert list(store.failures()) == [samples.key(3)]
     store.clear_failures()
     assert store.failures() == other.failures() == {}
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.integers(1, 5), layers=st.integers(1, 30), size=st.integers(1, 70), seed=st.integers(0, 2**32 - 1)
+)
+def test_checksums_of_layers_join_to_those_of_rows(rows: int, layers: int, size: int, seed: int) -> None:
+    pooling = PoolingSpec("chunks", "stats", "chunk", tuple(range(1, layers + 1)), ("dim",), (size,), {})
+    array = StoreLayout(samples.spec(pooling, n_layers=layers)).arrays["chunks"]
+    values = np.random.default_rng(seed).standard_normal((rows, layers, size)).astype(np.float16)
+    data, sums = array.split(array.encode(values))
+    np.testing.assert_array_equal(array.joined(array.layer_sums(data)), sums)
