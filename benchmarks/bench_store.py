@@ -11,10 +11,10 @@ from pathlib import Path
 
 import store_growth as growth
 from harness import Bench, Comparison, Fact, Growth
-from rivals import RIVALS, AlwaysChecked, NeverChecked
 
 from beatmeter.schema import ChunkSpec, FeatureSpec, PoolingSpec
 from beatmeter.store import timing as clock
+from beatmeter.store.rivals import AlwaysChecked, NeverChecked, installed
 from beatmeter.store.timing import Timing
 from beatmeter.store.ways import FreshStore, Memcpy, Pread, Sample, Way
 
@@ -34,7 +34,7 @@ KINDS: dict[str, type[Way]] = {
     "store, never checked": NeverChecked,
     "pread": Pread,
     "memcpy": Memcpy,
-    **RIVALS,
+    **installed(),
 }
 WARM = {
     "scan": 0.8,

@@ -37,20 +37,32 @@ BATCHES = 4  # in each round
 @click.option(
     "--rounds", default=5, show_default=True, type=click.IntRange(1), help="How often everything is timed."
 )
+@click.option(
+    "--rivals",
+    is_flag=True,
+    help="The same tracks in a memory map, HDF5, zarr-python, one .npy each, and LMDB if installed, too.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 def bench(
-    path: str | None, folder: str | None, pooling: str | None, size: int, rounds: int, as_json: bool
+    path: str | None,
+    folder: str | None,
+    pooling: str | None,
+    size: int,
+    rounds: int,
+    rivals: bool,
+    as_json: bool,
 ) -> None:
     """How fast is the cache, on this disk and in this store, next to plain reads of the same numbers?
 
     PATH is a store or a folder of stores, of which the largest is read; the default is ./cache. In a folder
     without any, features are made up, to measure the disk that it is on. The same tracks are then written
     beside it as a fresh store and as one plain file, and all are read in turn, next to copies from memory to
-    memory (warm) and preads of the plain file (cold). Nothing in the store is changed; what was written goes
-    away at the end, also after Ctrl-C.
+    memory (warm) and preads of the plain file (cold); with --rivals also as people usually keep such
+    numbers. Nothing in the store is changed; what was written goes away at the end, also after Ctrl-C.
 
     \b
     beatmeter cache bench
+    beatmeter cache bench --rivals
     beatmeter cache bench cache/mert-v1-95m-0123456789abcdef --size 1000 --json
     """
     given = folder or path
@@ -67,7 +79,8 @@ def bench(
         )
     store, sample = _sample(place, pooling, size)
     beside = _beside(place if store is None else store.path.parent)
-    free, need = shutil.disk_usage(beside).free, COPIES * sample.values.nbytes
+    others = _rivals() if rivals else {}
+    free, need = shutil.disk_usage(beside).free, (COPIES + len(others)) * sample.values.nbytes
     if free < need:
         raise StoreError(
             f"{need / 1e6:.0f} MB are needed in {shown(beside)} for a while, {free / 1e6:.0f} MB are free",
@@ -80,7 +93,7 @@ def bench(
     what += f" {sample.values.nbytes / 1e6:.0f} MB"
     echo(f"{shown(store.where) if store else 'made-up features'}: {what}")
     found = []
-    for timing in _measured(store, sample, beside, rounds):
+    for timing in _measured(store, sample, beside, rounds, others):
         found.append(timing)
         if not as_json:
             click.echo(_text(timing))
@@ -133,18 +146,31 @@ def _beside(place: Path) -> Path:
     return next(p for p in (place.absolute(), *place.absolute().parents) if p.is_dir())
 
 
-def _measured(store: Store | None, sample: Sample, beside: Path, rounds: int) -> Iterator[Timing]:
+def _rivals() -> dict[str, type[Way]]:
+    """Other ways to keep the same numbers; those whose package is not installed are named."""
+    from beatmeter.store.rivals import NEEDS, RIVALS, installed
+
+    found = installed()
+    for name in RIVALS.keys() - found.keys():
+        echo(f"left out: {name}, which is not installed (pip install {NEEDS[name]})")
+    return found
+
+
+def _measured(
+    store: Store | None, sample: Sample, beside: Path, rounds: int, rivals: Mapping[str, type[Way]]
+) -> Iterator[Timing]:
     from beatmeter.store import timing
     from beatmeter.store.backend import explained
     from beatmeter.store.ways import FreshStore, Memcpy, OwnStore, Pread
 
     with explained("measuring", beside), timing.stoppable(), _workplace(beside) as folder:
         yield timing.writing(
-            {"store": FreshStore, "one file": Pread}, "one file", sample, folder, min(rounds, 3)
+            {"store": FreshStore, "one file": Pread, **rivals}, "one file", sample, folder, min(rounds, 3)
         )
         stores: dict[str, Way] = {"store": FreshStore(folder / "kept" / "store", sample)}
         if store:
             stores["this store"] = OwnStore(store.path, sample)
+        stores |= {name: kind(folder / "kept" / kind.__name__, sample) for name, kind in rivals.items()}
         yield from timing.warm(
             {"memcpy": Memcpy(folder / "kept" / "none", sample), **stores}, "memcpy", rounds, BATCHES
         )

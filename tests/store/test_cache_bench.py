@@ -21,7 +21,7 @@ from waiting import PATIENCE, until
 from beatmeter.cli.cache import cache
 from beatmeter.errors import SchemaError, StoreError
 from beatmeter.schema import FeatureSpec
-from beatmeter.store import Store, timing
+from beatmeter.store import Store, rivals, timing
 from beatmeter.store.ways import FreshStore, Memcpy, OwnStore, Pread, Sample
 
 
@@ -104,6 +104,20 @@ def test_json_holds_what_the_table_shows(folder: Path) -> None:
     assert set(cold["ways"]) == {"pread", "store", "this store"}
     assert set(told["patterns"][0]["ways"]) == {"store", "one file"}
     assert len(warm["ways"]["this store"]["seconds"]) == 2
+
+
+def test_rivals_are_measured_beside_the_store(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(rivals.NEEDS, "LMDB", "a_package_that_nobody_has")
+    before = contents(folder)
+    arguments = ["bench", str(folder), "--pooling", "stats", "--rounds", "1", "--rivals", "--json"]
+    found = CliRunner().invoke(cache, arguments, catch_exceptions=False)
+    others = {"memmap", "h5py contiguous", "h5py chunked", "zarr-python", ".npy per track"}
+    ways = {p["pattern"]: set(p["ways"]) for p in json.loads(found.stdout)["patterns"]}
+    assert ways["writing, durably"] == {"store", "one file", *others}
+    assert ways["scan of everything, warm"] == {"memcpy", "store", "this store", *others}
+    assert ways["one layer of everything, cold"] == {"pread", "store", "this store", *others}
+    assert "left out: LMDB, which is not installed (pip install a_package_that_nobody_has)" in found.stderr
+    assert contents(folder) == before
 
 
 def test_without_a_store_features_are_made_up(tmp_path: Path) -> None:

@@ -1,22 +1,27 @@
 """The same rows in the ways people usually keep them, behind the questions of `beatmeter.store.ways`, to
-compare their speed."""
+compare their speed: a memory map, HDF5, zarr-python, one .npy per track, LMDB where it is installed."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from beatmeter.store.ways import FreshStore, Memcpy, Way
+from beatmeter.store.ways import FreshStore, Way
 
 
 class AlwaysChecked(FreshStore):
+    """The store, its checksums compared at every read."""
+
     check = "always"
 
 
 class NeverChecked(FreshStore):
+    """The store, its checksums left alone."""
+
     check = "never"
 
 
@@ -64,6 +69,8 @@ class Memmap(Indexed):
 
 
 class H5Contiguous(Indexed):
+    """One array that lies together."""
+
     chunks: tuple[int, ...] | None = None
     file: Any = None
 
@@ -113,6 +120,8 @@ class ZarrPython(Indexed):
 
 
 class NpyPerTrack(Way):
+    """One file a track."""
+
     def write(self) -> None:
         for i in range(len(self.sample)):
             np.save(self._path(i), self.sample.of_track(i))
@@ -135,11 +144,58 @@ class NpyPerTrack(Way):
         )
 
 
+class Lmdb(Way):
+    """One key a track, in a memory-mapped tree."""
+
+    environment: Any = None
+
+    def write(self) -> None:
+        import lmdb
+
+        room = 2 * self.sample.values.nbytes + (64 << 20)
+        with lmdb.open(str(self.folder), map_size=room) as made, made.begin(write=True) as transaction:
+            for i, key in enumerate(self.sample.keys):
+                transaction.put(key.encode(), np.ascontiguousarray(self.sample.of_track(i)).data)
+
+    def open(self) -> None:
+        import lmdb
+
+        if self.environment is not None:
+            self.environment.close()
+        self.environment = lmdb.open(str(self.folder), readonly=True, lock=False)
+
+    def scan(self) -> np.ndarray:
+        return self._read(range(len(self.sample)), slice(None))
+
+    def batch(self, chosen: Sequence[int]) -> np.ndarray:
+        return self._read(chosen, slice(None))
+
+    def layer(self, at: int) -> np.ndarray:
+        return self._read(range(len(self.sample)), slice(at, at + 1))
+
+    def _read(self, chosen: Sequence[int], layers: slice) -> np.ndarray:
+        values, at = self.sample.values, 0
+        out = np.empty((self.sample.rows_of(chosen), *values[:1, layers].shape[1:]), values.dtype)
+        with self.environment.begin(buffers=True) as transaction:
+            for i in chosen:
+                flat = np.frombuffer(transaction.get(self.sample.keys[i].encode()), values.dtype)
+                rows = flat.reshape(-1, *values.shape[1:])[:, layers]
+                out[at : at + len(rows)] = rows
+                at += len(rows)
+        return out
+
+
 RIVALS: dict[str, type[Way]] = {
-    "memcpy": Memcpy,
     "memmap": Memmap,
     "h5py contiguous": H5Contiguous,
     "h5py chunked": H5Chunked,
     "zarr-python": ZarrPython,
     ".npy per track": NpyPerTrack,
+    "LMDB": Lmdb,
 }
+NEEDS = {"LMDB": "lmdb"}  # packages that need not be there
+
+
+def installed() -> dict[str, type[Way]]:
+    """The rivals whose packages are installed."""
+    return {name: kind for name, kind in RIVALS.items() if name not in NEEDS or find_spec(NEEDS[name])}

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rivals import RIVALS, AlwaysChecked, NeverChecked
 
 from beatmeter.schema import ChunkSpec, FeatureSpec, PoolingSpec
+from beatmeter.store.rivals import RIVALS, AlwaysChecked, NeverChecked
 from beatmeter.store.ways import Sample, Way
 
 STATS = PoolingSpec(
