@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import statistics
+import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -25,6 +26,7 @@ from beatmeter.runtime.cores import usable_cores
 from beatmeter.store.timing import Call, in_turn, paired
 
 LINES = "BEATMETER_BENCH_LINES"  # environment variable: the file that results are appended to
+HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -220,25 +222,42 @@ class Bench:
 
 
 def to_line(result: Result) -> str:
-    """One JSON line: the result, what kind it is, where and when it was measured, and how busy the machine
-    was then."""
+    """One JSON line: the result, what kind it is, of which commit, where and when it was measured, and how
+    busy the machine was then."""
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     load = round(os.getloadavg()[0], 1)
-    return json.dumps(
-        {"result": type(result).__name__, **asdict(result), "machine": machine(), "time": now, "load": load}
-    )
+    about = {"commit": commit(), "machine": machine(), "time": now, "load": load}
+    return json.dumps({"result": type(result).__name__, **asdict(result), **about})
 
 
 def from_line(line: str) -> tuple[Result, dict[str, Any]]:
-    """The result in a line, and the rest: machine, time, load."""
+    """The result in a line, and the rest: commit (nothing in lines from before it was kept), machine, time,
+    load."""
     value = json.loads(line)
-    rest = {name: value.pop(name) for name in ("machine", "time", "load")}
+    rest = {"commit": value.pop("commit", "")}
+    rest |= {name: value.pop(name) for name in ("machine", "time", "load")}
     of = {"Comparison": Comparison, "Growth": Growth, "Fact": Fact}[value.pop("result")]
     if of is Comparison:
         value["targets"] = tuple(Target(**t) for t in value["targets"])
     if of is Growth:
         value["sizes"] = tuple(value["sizes"])
     return of(**value), rest
+
+
+@cache
+def commit(tree: Path = HERE) -> str:
+    """The commit that is measured, in 10 digits; with a + when package or benchmarks differ from it; nothing
+    outside of a repository."""
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", *words], cwd=tree, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--", ":(top)beatmeter", ":(top)benchmarks/*.py")
+        return git("rev-parse", "--short=10", "HEAD") + ("+" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return ""
 
 
 @cache

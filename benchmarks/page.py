@@ -1,5 +1,5 @@
 """Makes `README.md` and its plots from `results.jsonl`: `python benchmarks/page.py`. The newest line of each
-title counts."""
+title counts; those before it are drawn over time (history.py)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import statistics
 import sys
 from pathlib import Path
 
+import history
 import numpy as np
 from harness import Comparison, Fact, Growth, Result, from_line
 from matplotlib.figure import Figure
@@ -20,9 +21,11 @@ Made by `make bench` (all of it) or `make bench PART=store`; do not edit. Every 
 one machine in which all ways were timed in turn, so that what disturbed one disturbed its neighbours.
 *Speed* is relative to the baseline of the table: the median over rounds of the paired ratios, more is
 faster. *Spread* is the 10th to 90th percentile of the ratio. *Load* is how many processes wanted a core:
-well above the number of cores, ratios still tell something and times do not. Raw numbers: `results.jsonl`.
+well above the number of cores, ratios still tell something and times do not. *Commit* is what was measured,
+with a + where the tree differed from it. Raw numbers: `results.jsonl`, to which every run adds; the last
+section draws them over time.
 """
-PARTS = ("extraction", "store", "training", "lora", "hearing", "beside")
+PARTS = ("extraction", "encoders", "store", "training", "lora", "predict", "hearing", "index", "beside")
 
 
 def read(path: Path) -> list[tuple[Result, dict[str, object]]]:
@@ -61,14 +64,26 @@ def write(lines: Path, folder: Path) -> None:
         text.append(
             (f"{result.note}\n\n" if result.note else "")
             + (
-                f"<sub>{rest['time']}, machine {1 + machines.index(_machine(rest))}, load "
+                f"<sub>{_commit(rest)}{rest['time']}, machine {1 + machines.index(_machine(rest))}, load "
                 f"{rest['load']}</sub>\n"
             )
         )
+    over_time = history.courses(lines)
+    if over_time:
+        text.append("## Over time\n\nEvery benchmark that was measured more than once; red: its target.\n")
+    for part, moved in over_time.items():
+        name = f"history-{part}.png"
+        (plots / name).write_bytes(style.to_png(history.draw(moved)))
+        text.append(f"![{part}, from commit to commit](plots/{name})\n")
+        used.add(name)
     for stale in plots.glob("*.png"):
         if stale.name not in used:
             stale.unlink()
     (folder / "README.md").write_text("\n".join(text), encoding="utf-8")
+
+
+def _commit(rest: dict[str, object]) -> str:
+    return f"commit {rest['commit']}, " if rest["commit"] else ""
 
 
 def _machine(rest: dict[str, object]) -> str:
