@@ -167,8 +167,9 @@ def train_epoch(
         for step, share in zip(steps, shares, strict=True)
         for rows in share
     ]
-    batches = source.batches(train, parts, seed=(config.seed, epoch))
-    shifts = draw_shifts(len(train), (config.seed, epoch), config.augment.lag_shift)
+    seed = (order_seed(config), epoch)
+    batches = source.batches(train, parts, seed=seed)
+    shifts = draw_shifts(len(train), seed, config.augment.lag_shift)
 
     heard: list[
         Mapping[str, Tensor]
@@ -230,9 +231,15 @@ def head_seed(seed: int, epoch: int, step: int) -> int:
     return epoch_seed(seed, epoch, 1, step)
 
 
+def order_seed(config: RunConfig) -> int:
+    """What the order of tracks, their crops and their shifts are drawn from: with a shared order seed 0,
+    whatever the run's own."""
+    return config.seed if config.training.order == "own" else 0
+
+
 def optimiser_steps(task: Task, train: Sequence[Track], config: RunConfig, epoch: int) -> list[np.ndarray]:
     """Positions of the tracks of every optimiser step of an epoch."""
-    rng = np.random.default_rng((config.seed, epoch))
+    rng = np.random.default_rng((order_seed(config), epoch))
     return task.sampler(train, rng, config.training.batch * config.training.accumulation)
 
 

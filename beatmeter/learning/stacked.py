@@ -26,7 +26,14 @@ from beatmeter.errors import RunError
 from beatmeter.learning import checkpoints
 from beatmeter.learning.history import History
 from beatmeter.learning.lag_shift import draw_shifts, shifted
-from beatmeter.learning.loop import Run, fit_standardisation, head_seed, judge, optimiser_steps
+from beatmeter.learning.loop import (
+    Run,
+    fit_standardisation,
+    head_seed,
+    judge,
+    optimiser_steps,
+    order_seed,
+)
 from beatmeter.learning.model import Model
 from beatmeter.learning.optimiser import schedule
 from beatmeter.learning.sources import Source, in_order
@@ -48,7 +55,17 @@ FREE = (  # settings in which heads of one stack may differ
     "seed",
     *(
         f"training.{name}"
-        for name in ("epochs", "patience", "head_lr", "mix_lr", "weight_decay", "warmup", "clip", "select")
+        for name in (
+            "epochs",
+            "patience",
+            "order",
+            "head_lr",
+            "mix_lr",
+            "weight_decay",
+            "warmup",
+            "clip",
+            "select",
+        )
     ),
     *(f"task.{name}" for name in ("smoothing", "loss", "weighting", "weight_cap")),
     *(f"head.{name}" for name in ("dropout", "noise")),
@@ -218,7 +235,7 @@ def fit_stacked(
     for member in members:
         if member.config.head.standardise:
             fit_standardisation(member.model, train, source.step_size(member.config.training))
-    stack = Stack(sorted(members, key=lambda m: (m.config.seed, m.config.augment.lag_shift)))
+    stack = Stack(sorted(members, key=_read_by))
     targets = cast(TrackTruth, members[0].model.task.truth(train, stack.device))
     histories = [
         History(
@@ -284,6 +301,11 @@ def fit_stacked(
     return failed
 
 
+def _read_by(member: Run) -> tuple[int, int]:
+    """Heads for which this is equal read the same tracks, crops and shifts in every step."""
+    return order_seed(member.config), member.config.augment.lag_shift
+
+
 def _epoch(
     stack: Stack, source: Source, train: Sequence[Track], targets: TrackTruth, epoch: int
 ) -> tuple[Tensor, Tensor]:
@@ -294,9 +316,9 @@ def _epoch(
         draw_from(m.model.head, generator)
     draw_apart(stack.frame.head, [m.model.head for m in members])
     streams, plans = [], []
-    for which in _runs([(m.config.seed, m.config.augment.lag_shift) for m in members]):
+    for which in _runs(list(map(_read_by, members))):
         config = members[which.start].config
-        seed = (config.seed, epoch)
+        seed = (order_seed(config), epoch)
         plans.append(optimiser_steps(members[which.start].model.task, train, config, epoch))
         streams.append(
             (

@@ -183,6 +183,11 @@ class TrainingConfig:
         "run folder whose best head (and adapter, if it has one) is where training starts; empty starts from "
         "the seed",
     )
+    order: Literal["own", "shared"] = option(
+        "own",
+        "order of tracks, crops and shifts: own draws them from the seed; shared is the same for every seed, "
+        "and many seeds train faster together",
+    )
     warmup: float = option(0.0, "share of the steps in which the learning rates rise to their peak")
     clip: float = option(1.0, "largest gradient norm")
     select: str = option(
