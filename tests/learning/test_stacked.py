@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -107,6 +108,31 @@ def test_stacked_heads_are_what_each_would_be_alone(configs: list[RunConfig], tm
             assert np.abs(mine_said.scores - theirs_said.scores).max() < 1e-4
             assert two.evaluation(split).exists()
     assert len(set(epochs)) > 1, "some left the stack before others"
+
+
+def test_heads_that_share_an_order_read_one_batch_and_learn_what_each_learns_alone(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = change(config, {"training": {"epochs": 2}})
+    shared = [change(own, {"seed": s, "training": {"order": "shared"}}) for s in (0, 3)]
+    ready = prepare(own, CPU, quiet, SILENT)
+    alone = trained([own, *shared], ready, tmp_path / "alone", None)
+    seeds: list[tuple[int, ...]] = []
+    batches = ready.source.batches
+
+    def watched(tracks: Any, parts: Any, seed: tuple[int, ...] | None = None) -> Any:
+        seeds.extend([] if seed is None else [seed])
+        return batches(tracks, parts, seed)
+
+    monkeypatch.setattr(ready.source, "batches", watched)
+    together = trained(shared, ready, tmp_path / "together", True)
+    assert seeds == [(0, 1), (0, 2)], "one pass an epoch, whatever the seeds"
+    for one, two in zip(alone[1:], together, strict=True):
+        mine, theirs = checkpoints.read(one.last)[0], checkpoints.read(two.last)[0]
+        assert all(apart(value, theirs[key]) < 5e-4 for key, value in mine.items())
+    first, same, other = (checkpoints.read(run.last)[0] for run in alone)
+    assert all(torch.equal(value, same[key]) for key, value in first.items()), "seed 0 is the order of all"
+    assert not all(torch.equal(value, other[key]) for key, value in first.items())
 
 
 def test_cells_on_threads_are_what_each_would_be_alone(configs: list[RunConfig], tmp_path: Path) -> None:
