@@ -39,6 +39,7 @@ class PointerSettings:
     length: float = 2.0  # weight of the log-probability of the length of a bar, for every bar
     usual: tuple[float, float] = (2.1, 0.6)  # seconds of a bar and the spread of its log
     downbeat: float = 1.0  # weight of the downbeat curve against the beat curve
+    beat: float = 1.0  # for every beat: what keeps a path from taking the pulses between beats too
     skipped: float = 0.5  # for each second before the first beat
 
 
@@ -73,7 +74,7 @@ def find_bars(
     odds = _log_odds(curves)
     fine = np.linspace(0, len(odds) - 1, FINE * (len(odds) - 1) + 1)
     beat, down = (np.interp(fine, np.arange(len(odds)), column) for column in odds.T)
-    path = _Search(kinds, rate * FINE, settings).best(beat, settings.downbeat * down)
+    path = _Search(kinds, rate * FINE, settings).best(beat - settings.beat, settings.downbeat * down)
     if not path:
         return NO_BEATS
     frames, places, which = (np.array(column) for column in zip(*path, strict=True))
@@ -155,7 +156,8 @@ class _Search:
         beats = np.concatenate([kind.beats for kind in kinds])
         seconds = self.lengths[:, None] * beats
         bars = self.lengths[:, None] * sizes[self.kind]
-        fits = (bars >= settings.bars[0]) & (bars <= settings.bars[1]) & (seconds >= 0.6 * settings.beats[0])
+        shortest = np.minimum.reduceat(seconds, self.first, axis=1)[:, self.kind]  # of the same bar
+        fits = (bars >= settings.bars[0]) & (bars <= settings.bars[1]) & (shortest >= 0.6 * settings.beats[0])
         self.barred = np.where(fits, 0.0, NEVER)
         self.rows = np.maximum(1, np.rint(seconds * rate).astype(int))  # until the beat after each place
         self.step = settings.change * float(np.log(self.lengths[1] / self.lengths[0]))
@@ -169,50 +171,56 @@ class _Search:
     def best(
         self, beat: Float[np.ndarray, " row"], down: Float[np.ndarray, " row"]
     ) -> list[tuple[int, int, int]]:
-        """Row, place and kind of bar of every beat."""
+        """Row, place and kind of bar of every beat. Rows that are too close for one to follow another are
+        searched at once."""
         lengths, places = self.barred.shape
-        depth = int(self.rows.max()) + 1
-        left = np.full(
-            (depth, lengths, places), NEVER, np.float32
-        )  # scores of leaving a beat, by row modulo depth
-        came = np.zeros((len(beat), lengths, places), np.uint8)  # length before a change, in each row
-        other = np.zeros(
-            (len(beat), lengths, len(self.first)), np.uint8
-        )  # kind of bar before, at first places
-        begun = np.zeros((len(beat), lengths, places), bool)
-        index = np.arange(lengths, dtype=np.float32)[:, None]
-        slope = np.float32(self.step) * index
         behind = self.rows[:, self.before]
+        fits = self.barred == 0
+        together = int(behind[fits].min()) if fits.any() else 1
+        depth = int(self.rows.max()) + together
+        # scores of leaving a beat, by row modulo depth; length before a change, kind of bar before, and
+        # whether a path begins there, by row
+        left = np.full((depth, lengths, places), NEVER, np.float32)
+        came = np.zeros((len(beat), lengths, places), np.uint8)
+        other = np.zeros((len(beat), lengths, len(self.first)), np.uint8)
+        begun = np.zeros((len(beat), lengths, places), bool)
+        ladder = np.arange(lengths, dtype=np.uint8)[:, None]
+        slope = np.float32(self.step) * ladder.astype(np.float32)
         every, at = np.arange(lengths)[:, None], self.before[None, :]
         own = np.arange(len(self.first))
-        ladder = np.broadcast_to(np.arange(lengths, dtype=np.uint8)[:, None], (lengths, places))
-        top, end = NEVER, None
+        barred = self.barred.astype(np.float32)
+        chance = self.chance[self.first].astype(np.float32)
         start_score = (self.chance + self.barred).astype(np.float32)
-        for row in range(len(beat)):
-            arrived = left[(row - behind) % depth, every, at]
-            if row < depth:
-                arrived = np.where(behind <= row, arrived, NEVER)
-            closing = arrived[:, self.first]  # from the last place of the same kind
-            best_kind = (closing + self.chance[self.first]).argmax(axis=1)
-            through = closing[np.arange(lengths), best_kind][:, None] - self.settings.other_bar
+        beat, down = beat.astype(np.float32)[:, None, None], down.astype(np.float32)[:, None, None]
+        top, end = NEVER, None
+        for begin in range(0, len(beat), together):
+            rows = np.arange(begin, min(begin + together, len(beat)))
+            ago = rows[:, None, None] - behind
+            arrived = left[ago % depth, every, at]
+            if begin < depth:
+                arrived[ago < 0] = NEVER
+            closing = arrived[:, :, self.first]  # from the last place of the same kind
+            best_kind = (closing + chance).argmax(axis=2)[:, :, None]
+            through = np.take_along_axis(closing, best_kind, 2) - np.float32(self.settings.other_bar)
             switch = through > closing
-            other[row] = np.where(switch, best_kind[:, None], own)
-            arrived[:, self.first] = np.where(switch, through, closing)
-            fresh = start_score - np.float32(self.wait * row)
-            begun[row] = fresh > arrived
-            score = np.maximum(arrived, fresh) + np.float32(beat[row]) + self.barred.astype(np.float32)
-            score[:, self.first] += np.float32(down[row]) + self.bar
-            up = np.maximum.accumulate(score + slope, axis=0)
-            from_up = np.maximum.accumulate(np.where(score + slope >= up, ladder, 0), axis=0)
-            falling = (score - slope)[::-1]
-            low = np.maximum.accumulate(falling, axis=0)
-            from_low = lengths - 1 - np.maximum.accumulate(np.where(falling >= low, ladder, 0), axis=0)[::-1]
-            rise, fall = up - slope, low[::-1] + slope
-            left[row % depth] = np.maximum(rise, fall)
-            came[row] = np.where(rise >= fall, from_up, from_low)
-            highest = float(score.max()) - self.wait * (len(beat) - 1 - row)
-            if highest >= top:
-                top, end = highest, (row, *divmod(int(score.argmax()), places))
+            other[rows] = np.where(switch, best_kind, own)
+            arrived[:, :, self.first] = np.where(switch, through, closing)
+            fresh = start_score - np.float32(self.wait) * rows[:, None, None].astype(np.float32)
+            begun[rows] = fresh > arrived
+            score = np.maximum(arrived, fresh, out=arrived)
+            score += beat[rows] + barred
+            score[:, :, self.first] += down[rows] + self.bar
+            rising, falling = score + slope, (score - slope)[:, ::-1]
+            up, low = np.maximum.accumulate(rising, axis=1), np.maximum.accumulate(falling, axis=1)
+            from_up = np.maximum.accumulate(np.where(rising >= up, ladder, 0), axis=1)
+            from_low = np.maximum.accumulate(np.where(falling >= low, ladder, 0), axis=1)[:, ::-1]
+            rise, fall = up - slope, low[:, ::-1] + slope
+            left[rows % depth] = np.maximum(rise, fall)
+            came[rows] = np.where(rise >= fall, from_up, lengths - 1 - from_low)
+            highest = score.reshape(len(rows), -1).max(axis=1) - self.wait * (len(beat) - 1 - rows)
+            last = len(rows) - 1 - int(highest[::-1].argmax())
+            if highest[last] >= top:
+                top, end = float(highest[last]), (int(rows[last]), *divmod(int(score[last].argmax()), places))
         return self._trace(end, came, other, begun)
 
     def _trace(
