@@ -186,7 +186,7 @@ class TrainingConfig:
     order: Literal["own", "shared"] = option(
         "own",
         "order of tracks, crops and shifts: own draws them from the seed; shared is the same for every seed, "
-        "and many seeds train faster together",
+        "so that seeds differ in initial weights and dropout alone",
     )
     warmup: float = option(0.0, "share of the steps in which the learning rates rise to their peak")
     clip: float = option(1.0, "largest gradient norm")
