@@ -1,4 +1,4 @@
-"""beatmeter data check | split | synth | songs; wikimeter and audit have files of their own"""
+"""beatmeter data check | split | synth | songs | works; wikimeter and audit have files of their own"""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ def data() -> None:
     beatmeter data split MUSIC/ --out split.csv
     beatmeter data synth SYNTH/ --clips 600
     beatmeter data songs SONGS/ --songs 400
+    beatmeter data works WORKS/ --works 100 --versions 4
     beatmeter data wikimeter data/catalogues WIKIMETER/ --dry-run
     beatmeter data audit METER2800/ --features spectral-lag --out review/
     beatmeter data annotations check MUSIC/
@@ -241,6 +242,49 @@ def songs(out: str, songs: int, seed: int, suffix: str, jobs: int) -> None:
     with TERMINAL.track("synthesising", songs) as tick:
         made = synthesise_songs(Path(out), songs, SongPlan(seed=seed, format=suffix), jobs, tick)
     click.echo(f"{made.manifest}: {count(made.made, 'song')} made, {made.kept} kept")
+
+
+@data.command()
+@click.argument("out", type=click.Path())
+@click.option("--works", type=click.IntRange(min=1), default=100, show_default=True, help="Number of works.")
+@click.option(
+    "--versions",
+    type=click.IntRange(2, 100),
+    default=4,
+    show_default=True,
+    help="Versions of every work: as written, on a keyboard, by an ensemble, as a cover, on a keyboard ...",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the set.")
+@click.option(
+    "--seconds", type=click.FloatRange(2, 600), default=20.0, show_default=True, help="Length of every clip."
+)
+@click.option(
+    "--format",
+    "suffix",
+    type=click.Choice(["flac", "wav"]),
+    default="flac",
+    show_default=True,
+    help="Audio format.",
+)
+@jobs_option
+def works(out: str, works: int, versions: int, seed: int, seconds: float, suffix: str, jobs: int) -> None:
+    """Synthesise works in several versions to the folder OUT, for similarity: a version keeps the piece and
+    redraws key, tempo, style, players, place in the piece and room.
+
+    The manifest's column `work` says what belongs together; its versions stay in one split. Safe to stop and
+    run again: complete clips are kept, and works and versions can be added. The same seed always gives the
+    same clips.
+
+    \b
+    beatmeter data works WORKS/ --works 200 --versions 4 --jobs 2
+    beatmeter train --frozen WORKS/ --set task.name=similarity --out runs/similar
+    """
+    from beatmeter.datasets.synthetic_works import WorkPlan, synthesise_works
+
+    with TERMINAL.track("synthesising", works * versions) as tick:
+        plan = WorkPlan(seed=seed, seconds=seconds, format=suffix)
+        made = synthesise_works(out, works, versions, plan, jobs, tick)
+    click.echo(f"{made.manifest}: {count(made.made, 'clip')} made, {made.kept} kept")
 
 
 def _show(report: Report) -> None:

@@ -166,6 +166,16 @@ def _schedule(clips: int, plan: SynthPlan) -> Iterator[tuple[int, int, str]]:
         yield index, meter, split
 
 
+def in_splits(n: int, val: float, test: float) -> Iterator[tuple[int, str]]:
+    """(index, split) of `n` things: the split that lags most behind its share."""
+    shares = {"train": 1 - val - test, "val": val, "test": test}
+    counts = dict.fromkeys(shares, 0)
+    for index in range(n):
+        split = max(shares, key=lambda name: round(shares[name] * (index + 1) - counts[name], 9))
+        counts[split] += 1
+        yield index, split
+
+
 def _ensure(out: Path, plan: SynthPlan, clip_of: tuple[int, int, str]) -> tuple[dict[str, str], bool]:
     """The manifest row of a clip of the schedule, and whether it had to be made."""
     index, meter, split = clip_of
@@ -175,27 +185,15 @@ def _ensure(out: Path, plan: SynthPlan, clip_of: tuple[int, int, str]) -> tuple[
         out / "beats" / f"{name}.beats",
         out / "annotations" / f"{name}.json",
     )
-    about = _complete(audio, beats, notes)
+    about = complete(audio, beats, notes)
     fresh = about is None
     if about is None:
         clip = _render((plan.seed << 32) + index, meter, plan)
-        content = encode(clip.audio, clip.sample_rate, plan.format.upper(), "PCM_16")
-        atomic.write_bytes(audio, content)
-        atomic.write_text(
-            beats,
-            "".join(
-                f"{time:.6f}\t{number}\n" for time, number in zip(clip.beats, clip.beat_numbers, strict=True)
-            ),
-        )
-        about = _annotation(clip, len(content), plan.mix)
-        write_json(notes, about)  # last: where it is, the clip is complete
-    meters = about["meters"]
+        about = write_clip(clip, audio, beats, notes, plan.mix)
     row = {
         "id": f"synthetic-{about['seed']}",  # its own in every set, so that sets can be joined
         "file": f"audio/{audio.name}",
-        "class": next(iter(meters))
-        if len(meters) == 1
-        else ",".join(f"{name}:{weight:g}" for name, weight in meters.items()),
+        "class": class_of(about["meters"]),
         "group": f"synthetic-{about['seed']}",
         "split": split,
         "source": "synthetic",
@@ -226,7 +224,20 @@ def _render(seed: int, meter: int, plan: SynthPlan) -> Clip:
     return render_slice(seed, draw_slice(seed), meter=meter, seconds=seconds, sample_rate=plan.sample_rate)
 
 
-def _complete(audio: Path, beats: Path, notes: Path) -> dict[str, Any] | None:
+def write_clip(
+    clip: Clip, audio: Path, beats: Path, notes: Path, mix: str = SynthPlan.mix, **more: Any
+) -> dict[str, Any]:
+    """Write a clip's three files; what `notes` holds, `more` included."""
+    content = encode(clip.audio, clip.sample_rate, audio.suffix[1:].upper(), "PCM_16")
+    atomic.write_bytes(audio, content)
+    lines = zip(clip.beats, clip.beat_numbers, strict=True)
+    atomic.write_text(beats, "".join(f"{time:.6f}\t{number}\n" for time, number in lines))
+    about = {**_annotation(clip, len(content), mix), **more}
+    write_json(notes, about)  # last: where it is, the clip is complete
+    return about
+
+
+def complete(audio: Path, beats: Path, notes: Path) -> dict[str, Any] | None:
     """The annotation of a clip whose files are all there in full, else None."""
     try:
         about = read_json(notes, DataError)
@@ -235,7 +246,14 @@ def _complete(audio: Path, beats: Path, notes: Path) -> dict[str, Any] | None:
         return None
 
 
-def _annotation(clip: Clip, size: int, mix: str) -> dict[str, Any]:
+def class_of(meters: Mapping[str, float]) -> str:
+    """Meters and their weights as a cell of a manifest."""
+    if len(meters) == 1:
+        return next(iter(meters))
+    return ",".join(f"{name}:{weight:g}" for name, weight in meters.items())
+
+
+def _annotation(clip: Clip, size: int) -> dict[str, Any]:
     """What is known of a clip as JSON; times in seconds, to the microsecond. The heaviest meter comes
     first."""
     meters = sorted(clip.meters.items(), key=lambda item: (-item[1], item[0] != clip.primary))

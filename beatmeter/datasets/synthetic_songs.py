@@ -11,7 +11,6 @@ Song i of a seed is always the same song with the same split, whatever the numbe
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -31,7 +30,7 @@ from beatmeter.datasets.annotations import (
     write_annotation,
 )
 from beatmeter.datasets.synth.songs import Song, render_song
-from beatmeter.datasets.synthetic import Made, claim, make_set
+from beatmeter.datasets.synthetic import Made, claim, in_splits, make_set
 from beatmeter.errors import DataError
 from beatmeter.runtime import atomic
 from beatmeter.runtime.paths import StrPath, as_path
@@ -66,21 +65,13 @@ def synthesise_songs(out: StrPath, songs: int, plan: SongPlan, jobs: int = 1, ti
     """
     out = as_path(out)
     claim(out, asdict(plan), {})
-    return make_set(out, partial(_ensure, out, plan), _schedule(songs, plan), COLUMNS, jobs, tick)
-
-
-def _schedule(songs: int, plan: SongPlan) -> Iterator[tuple[int, str]]:
-    """(index, split) of every song: the split that lags most behind its share."""
-    shares = {"train": 1 - plan.val - plan.test, "val": plan.val, "test": plan.test}
-    counts = dict.fromkeys(shares, 0)
-    for index in range(songs):
-        split = max(shares, key=lambda name: round(shares[name] * (index + 1) - counts[name], 9))
-        counts[split] += 1
-        yield index, split
+    return make_set(
+        out, partial(_ensure, out, plan), in_splits(songs, plan.val, plan.test), COLUMNS, jobs, tick
+    )
 
 
 def _ensure(out: Path, plan: SongPlan, song_of: tuple[int, str]) -> tuple[dict[str, str], bool]:
-    """The manifest row of a song of the schedule, and whether it had to be made."""
+    """The manifest row of a song, and whether it had to be made."""
     index, split = song_of
     name = f"{index:06d}"
     audio, notes = out / "audio" / f"{name}.{plan.format}", out / "annotations" / f"{name}.json"

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-import numpy as np
+from pathlib import Path
 
+import numpy as np
+import pytest
+
+from beatmeter.datasets import open_dataset
 from beatmeter.datasets.synth.versions import MANNERS, compose, render_version
+from beatmeter.datasets.synthetic_works import TONICS, WorkPlan, synthesise_works
+from beatmeter.errors import DataError
 from beatmeter.features.alignment import align, ready, scores
 from beatmeter.features.views import views_of
+from beatmeter.settings import METERS, DataConfig
 
 SECONDS = 12.0
 
@@ -41,3 +48,25 @@ def test_versions_align_with_their_work_and_say_the_key() -> None:
     assert table.argmax(axis=1).tolist() == [0, 1, 2]
     keys = [align(s, h).key for s, h in zip(scored, heard, strict=True)]
     assert sum(key == v.transpose % 12 for key, v in zip(keys, versions, strict=True)) >= 2
+
+
+def test_a_set_of_works_keeps_its_clips_when_it_grows_and_its_works_in_one_split(tmp_path: Path) -> None:
+    plan = WorkPlan(seed=3, seconds=2.0, format="wav")
+    synthesise_works(tmp_path / "w", 4, 2, plan)
+    first = {p.name: p.read_bytes() for p in (tmp_path / "w" / "audio").iterdir()}
+    assert len(first) == 8
+    made = synthesise_works(tmp_path / "w", 5, 3, plan)
+    assert (made.made, made.kept) == (7, 8)
+    assert all((tmp_path / "w" / "audio" / name).read_bytes() == data for name, data in first.items())
+    tracks = open_dataset(tmp_path / "w", DataConfig(path=str(tmp_path / "w")), METERS).tracks
+    assert len(tracks) == 15
+    for work in {t.extra["work"] for t in tracks}:
+        own = [t for t in tracks if t.extra["work"] == work]
+        assert [t.extra["manner"] for t in own] == ["score", "keyboard", "ensemble"]
+        assert {(t.group, t.split) for t in own} == {(work, own[0].split)}
+        home = TONICS.index(own[0].extra["key"])
+        for t in own:
+            assert TONICS.index(t.extra["key"]) == (home + int(t.extra["transpose"])) % 12
+    assert {t.split for t in tracks} == {"train", "val", "test"}
+    with pytest.raises(DataError, match="of other settings: seed 3, not 4"):
+        synthesise_works(tmp_path / "w", 1, 2, WorkPlan(seed=4, seconds=2.0, format="wav"))

@@ -75,10 +75,11 @@ class Piece:
 @dataclass(frozen=True)
 class Version:
     """One version of a work: audio and grid, and how it differs from version 0. `transpose` in semitones,
-    `tempo_ratio` to version 0, `start` in seconds of version 0."""
+    `tempo_ratio` to version 0, `start` in seconds of version 0; `key` is its tonic, 0 for C."""
 
     clip: Clip
     manner: Manner
+    key: int
     transpose: int
     tempo_ratio: float
     start: float
@@ -134,7 +135,7 @@ def render_version(
         mix(out, own, table, timing, sounding, level, whole, sample_rate)
     audio = apply_effects(out, stream(seed, f"version {version} effects"), options, sample_rate)
     clip = clip_of(seed, audio, sample_rate, seconds, whole, piece.style, piece.meters, piece.phrases, timing)
-    return Version(clip, manner, transpose, ratio, start)
+    return Version(clip, manner, (piece.harmony.key + transpose) % 12, transpose, ratio, start)
 
 
 def compose(seed: int, seconds: float) -> Piece:
