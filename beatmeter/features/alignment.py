@@ -6,9 +6,9 @@ Q-max):
 
     H(i, j) = max(0, H(i-1, j-1) + s, H(i-1, j) + g, H(i, j-1) + g),    g = 2 s where s < 0, s / 2 else:
 
-where one recording stands still, what fits counts half and what does not fit counts twice. The score of a
-pair is that of its best of twelve keys. Scores grow with the length that two recordings share: about 0.4
-for each frame that fits. Compiled by numba at the first call; arrays come in as `chroma` pooling gives
+where one recording stands still, what fits counts half and what does not fit counts twice (`Rule`). The
+score of a pair is that of its best of twelve keys. Scores grow with the length that two recordings share:
+about 0.4 for each frame that fits. Compiled by numba at the first call; arrays come in as `chroma` pooling gives
 them.
 """
 
@@ -25,10 +25,26 @@ from jaxtyping import Float, Int
 from beatmeter.errors import SchemaError
 
 KEYS = 12
-THRESHOLD = 0.35  # cosine at which two frames neither fit nor differ
-GAP = 2.0
 
 Chroma = Float[np.ndarray, "frame 12"]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What alignment counts: `threshold` is the cosine at which two frames neither fit nor differ; where one
+    recording stands still, what fits counts `fits` times and what does not fit `misses` times."""
+
+    threshold: float = 0.35
+    fits: float = 0.5
+    misses: float = 2.0
+
+    @property
+    def numbers(self) -> Float[np.ndarray, 3]:
+        """(3,) float32, as the compiled kernels take them."""
+        return np.array([self.threshold, self.fits, self.misses], np.float32)
+
+
+RULE = Rule()  # chosen on synthetic works: tools/similarity_choices.py
 
 
 @dataclass(frozen=True)
@@ -56,21 +72,19 @@ def ready(chroma: Chroma, average: int = 1) -> Chroma:
     return result
 
 
-def scores(query: Chroma, others: Sequence[Chroma]) -> Float[np.ndarray, " other"]:
+def scores(query: Chroma, others: Sequence[Chroma], rule: Rule = RULE) -> Float[np.ndarray, " other"]:
     """The score of the best alignment with each of `others`, best of twelve keys. All are `ready`."""
     if not others:
         return np.zeros(0, np.float32)
     starts = np.cumsum([0, *map(len, others)])
     joined = np.concatenate(list(others))
-    found: np.ndarray = _kernels()[0](np.ascontiguousarray(query), joined, starts, np.float32(THRESHOLD))
+    found: np.ndarray = _kernels()[0](np.ascontiguousarray(query), joined, starts, rule.numbers)
     return found
 
 
 def align(a: Chroma, b: Chroma) -> Alignment:
     """Where two recordings, `ready`, fit best."""
-    score, key, i0, i1, j0, j1 = _kernels()[1](
-        np.ascontiguousarray(a), np.ascontiguousarray(b), np.float32(THRESHOLD)
-    )
+    score, key, i0, i1, j0, j1 = _kernels()[1](np.ascontiguousarray(a), np.ascontiguousarray(b), RULE.numbers)
     return Alignment(float(score), int(key), (int(i0), int(i1)), (int(j0), int(j1)))
 
 
@@ -89,8 +103,9 @@ def _kernels() -> tuple[Callable[..., Any], Callable[..., Any]]:
 
 
 def _scores(
-    query: Chroma, joined: Chroma, starts: Int[np.ndarray, " edge"], threshold: np.float32
+    query: Chroma, joined: Chroma, starts: Int[np.ndarray, " edge"], rule: Float[np.ndarray, 3]
 ) -> Float[np.ndarray, " other"]:
+    threshold, fits, misses = rule[0], rule[1], rule[2]
     n, found = len(query), np.zeros(len(starts) - 1, np.float32)
     for other in range(len(starts) - 1):
         m = starts[other + 1] - starts[other]
@@ -110,7 +125,7 @@ def _scores(
                 left = np.float32(0)
                 for j in range(m):
                     s = row[j]
-                    g = s * np.float32(2) if s < 0 else s * np.float32(0.5)
+                    g = s * misses if s < 0 else s * fits
                     up = h[j + 1]
                     value = max(max(diagonal + s, max(up, left) + g), np.float32(0))
                     diagonal = up
@@ -121,7 +136,8 @@ def _scores(
     return found
 
 
-def _align(a: Chroma, b: Chroma, threshold: np.float32) -> tuple[np.float32, int, int, int, int, int]:
+def _align(a: Chroma, b: Chroma, rule: Float[np.ndarray, 3]) -> tuple[np.float32, int, int, int, int, int]:
+    threshold, fits, misses = rule[0], rule[1], rule[2]
     n, m = len(a), len(b)
     best, best_key, i0, i1, j0, j1 = np.float32(0), 0, 0, 0, 0, 0
     for key in range(12):
@@ -132,7 +148,7 @@ def _align(a: Chroma, b: Chroma, threshold: np.float32) -> tuple[np.float32, int
                 s = -threshold
                 for c in range(12):
                     s += a[i, c] * b[j, (c + key) % 12]
-                g = s * np.float32(2) if s < 0 else s * np.float32(0.5)
+                g = s * misses if s < 0 else s * fits
                 diagonal, up, left = h[i, j] + s, h[i, j + 1] + g, h[i + 1, j] + g
                 value = max(diagonal, up, left)
                 if value <= 0:

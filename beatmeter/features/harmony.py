@@ -80,11 +80,22 @@ class SpectralClasses(PitchClasses):
 
     def forward(self, states: Float[Tensor, "sequence frame dim"]) -> Float[Tensor, "sequence frame klass"]:
         logs = states[..., self.first : self.first + self.bins].float()
-        loud = (self.compression * (logs - logs.amax(dim=(1, 2), keepdim=True)).exp()).log1p()
+        loud = (self.compression * (logs - self.reference(logs)).exp()).log1p()
         edge = self.around // 2
         padded = nn.functional.pad(loud, (edge, edge), mode="reflect")
         sharp = (loud - self.share * padded.unfold(2, self.around, 1).mean(dim=3)).relu()
         return _unit(sharp.reshape(*sharp.shape[:2], -1, CLASSES).sum(dim=2))
+
+    def reference(
+        self, logs: Float[Tensor, "sequence frame bin"]
+    ) -> Float[
+        Tensor,
+        (
+            sequence  # frame #bin
+        ),
+    ]:
+        """The log magnitude that loudness is relative to: of the loudest bin of the sequence."""
+        return logs.amax(dim=(1, 2), keepdim=True)
 
 
 class ProjectedClasses(PitchClasses):
