@@ -18,7 +18,7 @@ from beatmeter.learning.optimiser import optimiser_for
 from beatmeter.learning.training import Prepared, evaluate_run, prepare, run
 from beatmeter.runtime.config import change
 from beatmeter.runtime.progress import SILENT
-from beatmeter.schema import Curves, Items, Marks, ValuePredictions, as_classes
+from beatmeter.schema import Curves, Embeddings, Items, Marks, ValuePredictions, as_classes
 from beatmeter.settings import RunConfig
 from beatmeter.tasks import FrameOutputs, chosen_by, open_task
 
@@ -32,6 +32,8 @@ def said(record: Items) -> np.ndarray:
         return np.array([len(m) + m.starts.sum() for m in record.marks])
     if isinstance(record, Curves):
         return np.stack(record.values)
+    if isinstance(record, Embeddings):
+        return record.vectors
     return record.values if isinstance(record, ValuePredictions) else as_classes(record).scores
 
 

@@ -62,6 +62,8 @@ def printer(
 
 def legend(kind: str, outputs: Sequence[str]) -> str:
     """What the words mean, and how to get more."""
+    if kind == "embedding":
+        return "--json for the vectors; `beatmeter embed RUN` writes them to a file that `search` reads"
     kinds = {"multiclass": "one of", "multilabel": "labels above 0.5 of", "value": "values of"}[kind]
     return f"{kinds} {', '.join(outputs)}.   --csv, --json for all numbers"
 

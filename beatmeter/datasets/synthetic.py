@@ -253,7 +253,7 @@ def class_of(meters: Mapping[str, float]) -> str:
     return ",".join(f"{name}:{weight:g}" for name, weight in meters.items())
 
 
-def _annotation(clip: Clip, size: int) -> dict[str, Any]:
+def _annotation(clip: Clip, size: int, mix: str) -> dict[str, Any]:
     """What is known of a clip as JSON; times in seconds, to the microsecond. The heaviest meter comes
     first."""
     meters = sorted(clip.meters.items(), key=lambda item: (-item[1], item[0] != clip.primary))

@@ -169,9 +169,11 @@ def file_of(where: StrPath, split: str | None = None) -> tuple[Path, str | None]
     if not where.is_dir():
         return where, split
     wanted = split or "test"
-    path = where / "predictions" / f"{wanted}.csv"
+    vectors = where / "predictions" / f"{wanted}.npz"
+    path = vectors if vectors.exists() else vectors.with_suffix(".csv")
     if not path.exists():
-        splits = sorted(p.stem for p in (where / "predictions").glob("*.csv"))
+        files = [p for p in (where / "predictions").glob("*.*") if p.suffix in (".csv", ".npz")]
+        splits = sorted(p.stem for p in files if not p.name.endswith(".curves.npz"))
         known = (
             f"It has predictions for: {', '.join(splits)}."
             if splits

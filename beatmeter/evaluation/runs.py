@@ -44,8 +44,8 @@ LAST_EPOCH = 10**9
 @dataclass(frozen=True)
 class RunFolder:
     """Paths of a run: `config.toml` (what differs from the defaults), `run.json`, `epochs.jsonl`, `best`
-    and `last` checkpoints, `predictions/<split>.csv` (and `<split>.curves.npz`), `evaluation/<split>.json`
-    and `.txt`, `split.csv`, `excluded.csv`, `tensorboard/`."""
+    and `last` checkpoints, `predictions/<split>.csv` (`.npz` of embeddings; and `<split>.curves.npz`),
+    `evaluation/<split>.json` and `.txt`, `split.csv`, `excluded.csv`, `tensorboard/`."""
 
     path: Path
 
@@ -88,7 +88,9 @@ class RunFolder:
         return self.path / "evaluation" / f"{split}.json"
 
     def predictions(self, split: str) -> Path:
-        return self.path / "predictions" / f"{split}.csv"
+        """Embeddings are kept as .npz, everything else as .csv."""
+        vectors = self.path / "predictions" / f"{split}.npz"
+        return vectors if vectors.exists() else vectors.with_suffix(".csv")
 
     def curves(self, split: str) -> Path:
         """What a task on frames predicts before it is decoded."""

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from beatmeter.errors import EvaluationError
-from beatmeter.evaluation.metrics.intervals import Estimate, group_bootstrap
+from beatmeter.evaluation.metrics.intervals import REPLICATES, Estimate, group_bootstrap
 from beatmeter.evaluation.metrics.retrieval import (
     average_precision,
     first_rank,
@@ -62,9 +62,11 @@ def judge(
     record: Embeddings,
     factors: Mapping[str, Sequence[str]] | None = None,
     scores: Float[np.ndarray, "item item"] | None = None,
+    replicates: int = REPLICATES,
 ) -> Retrieval:
     """Every item as a query among all others, by the cosine of the vectors or by `scores`, row by row, such
-    as those of a second look. Intervals draw labels (works), with all of their items. Raises
+    as those of a second look. Intervals draw labels (works), with all of their items; with 0 `replicates`
+    there are none. Raises
     EvaluationError where no two items share a label."""
     cosines = record.unit @ record.unit.T
     scores = cosines if scores is None else scores
@@ -74,7 +76,7 @@ def judge(
         hint = "Name the column that says what is a version of what: beatmeter embed ... --label work"
         raise EvaluationError("no two items have the same label: there is nothing to find", hint)
     works = [record.labels[i] for i in np.flatnonzero(known)]
-    metrics = {name: _estimate(of(ranking)[known], works) for name, of in METRICS.items()}
+    metrics = {name: _estimate(of(ranking)[known], works, replicates) for name, of in METRICS.items()}
     n = len(record)
     order = np.random.default_rng(0).permutation(n)
     chance = rank(scores[np.ix_(order, order)], record.labels)
@@ -84,10 +86,13 @@ def judge(
     return Retrieval(int(known.sum()), len(set(works)), metrics, null, hubness(ranking), mean, tables)
 
 
-def _estimate(values: np.ndarray, groups: Sequence[str]) -> Estimate:
+def _estimate(values: np.ndarray, groups: Sequence[str], replicates: int) -> Estimate:
+    if not replicates:
+        return Estimate(float(values.mean()), np.nan, np.nan, len(values), "no interval")
+
     def mean(weights: np.ndarray | None) -> Any:
         w = np.ones(len(values)) if weights is None else weights
         total = w.sum(axis=-1)
         return (w @ values) / np.where(total > 0, total, 1)
 
-    return group_bootstrap(mean, groups)
+    return group_bootstrap(mean, groups, replicates)

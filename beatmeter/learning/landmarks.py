@@ -1,8 +1,9 @@
-"""Training of the harmony embedding: landmarks and their map, from synthetic versions of synthetic works."""
+"""Training of the embeddings that need no labelled music: landmarks of harmony and their map, and the
+whitening of features, from synthetic versions of synthetic works."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
@@ -16,6 +17,7 @@ from beatmeter.evaluation.metrics.retrieval import average_precision, rank
 from beatmeter.features.alignment import Chroma, ready, scores
 from beatmeter.features.landmarks import AVERAGE, Landmarks, levelled, whitened
 from beatmeter.features.views import views_of, views_spec
+from beatmeter.features.whitening import KIND, Whitening, joined, layers_of
 from beatmeter.runtime.parallel import Crash, ordered
 from beatmeter.runtime.progress import SILENT, Reporter
 
@@ -57,27 +59,51 @@ def fit(plan: Plan, jobs: int = 1, progress: Reporter = SILENT) -> Landmarks:
     return learned(plan, pieces, heard, [str(w) for w, _ in versions])
 
 
+def fit_whitening(plan: Plan, jobs: int = 1, progress: Reporter = SILENT) -> Whitening:
+    """Render, encode, whiten; the ridge is chosen as that of `fit`."""
+    first = plan.seed << 32
+    versions = [(first + w, v) for w in range(plan.works) for v in range(plan.versions)]
+    layers = np.stack(list(_each(_layers, versions, plan, jobs, progress, "encoding versions")))
+    works = [str(w) for w, _ in versions]
+    half = np.arange(len(works)) // plan.versions % 2 == 0
+    x = joined(layers, layers.mean(axis=0), np.maximum(layers.std(axis=0), 1e-6))
+    found = {ridge: held_out_precision(x, works, half, ridge) for ridge in RIDGES}
+    ridge = max(found, key=lambda r: found[r])
+    model = Whitening.learned(layers, works, ridge)
+    return replace(model, about={"kind": KIND, **_about(plan, ridge, found, model.matrix.shape[1])})
+
+
 def learned(plan: Plan, pieces: Sequence[Chroma], heard: np.ndarray, works: Sequence[str]) -> Landmarks:
     """The model from the scores `heard` (version, landmark) of versions of `works`, which follow each
     other."""
     heard = levelled(heard)
     half = np.arange(len(works)) // plan.versions % 2 == 0
-    found = {ridge: _precision(heard, works, half, ridge) for ridge in RIDGES}
+    found = {ridge: held_out_precision(heard, works, half, ridge) for ridge in RIDGES}
     ridge = max(found, key=lambda r: found[r])
     model = whitened(heard, works, ridge)
     matrix = model.matrix / np.abs(model.matrix).max()  # in the range of float16; lengths do not matter
     about: dict[str, Any] = {
         "kind": "harmony landmarks",
+        **_about(plan, ridge, found, matrix.shape[1]),
+        "features": views_spec().only(("chroma",)).to_json(),
+    }
+    return replace(model, pieces=tuple(pieces), matrix=matrix, about=about)
+
+
+def _about(plan: Plan, ridge: float, found: Mapping[float, float], dim: int) -> dict[str, Any]:
+    return {
         "made_by": f"beatmeter {__version__}",
         "licence": "MIT",
         "trained_on": "synthetic versions of synthetic works",
         "plan": asdict(plan),
         "ridge": ridge,
         "held_out_map": {str(r): round(value, 4) for r, value in found.items()},
-        "dim": matrix.shape[1],
-        "features": views_spec().only(("chroma",)).to_json(),
+        "dim": dim,
     }
-    return replace(model, pieces=tuple(pieces), matrix=matrix, about=about)
+
+
+def _layers(plan: Plan, of: tuple[int, int]) -> np.ndarray:
+    return layers_of(render_version(*of, seconds=plan.seconds).clip.audio)
 
 
 def _chroma(plan: Plan, of: tuple[int, int]) -> Chroma:
@@ -100,7 +126,7 @@ def _each(
             yield outcome
 
 
-def _precision(heard: np.ndarray, works: Sequence[str], half: np.ndarray, ridge: float) -> float:
+def held_out_precision(heard: np.ndarray, works: Sequence[str], half: np.ndarray, ridge: float) -> float:
     """Mean average precision among the versions outside `half`, by a map that was found inside it."""
     model = whitened(heard[half], [w for w, inside in zip(works, half, strict=True) if inside], ridge)
     vectors = ((heard[~half] - model.mean) / model.deviation) @ model.matrix

@@ -88,7 +88,8 @@ def fit(
     model, config, folder, t = run.model, run.config, run.folder, run.config.training
     size = model.source.step_size(t)
     optimiser = optimiser_for(model, config)
-    targets = model.task.truth(train, model.device)
+    examples = model.task.examples(train)
+    targets = model.task.truth(examples, model.device)
     after = None
     if resume and os.path.lexists(folder.last):
         tensors, after = checkpoints.read(
@@ -112,8 +113,8 @@ def fit(
         while not history.over:
             epoch = history.epoch + 1
             began = time.monotonic()
-            with progress.track(f"epoch {epoch}/{t.epochs}", len(train)) as tick:
-                loss, norm = train_epoch(model, optimiser, train, targets, config, epoch, size, tick)
+            with progress.track(f"epoch {epoch}/{t.epochs}", len(examples)) as tick:
+                loss, norm = train_epoch(model, optimiser, examples, targets, config, epoch, size, tick)
                 line = {
                     "epoch": epoch,
                     "train": {"loss": loss, "gradient_norm": norm},

@@ -1,5 +1,5 @@
-"""What a model over a column of a dataset says of one piece of audio: a class, several labels, or numbers
-with units."""
+"""What a model over a column of a dataset says of one piece of audio: a class, several labels, numbers with
+units, or a vector."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ POSITIVE = 0.5  # a label is predicted above this
 
 @dataclass(frozen=True)
 class ColumnAnswer(Answer):
-    """`scores` (name,) are probabilities of the classes, or the values themselves where `kind` is value;
-    `units` are theirs."""
+    """`scores` (name,) are probabilities of the classes, or the values themselves where `kind` is value or
+    embedding; `units` are theirs."""
 
     kind: str = "multiclass"
     units: tuple[str, ...] = ()
 
     @property
     def predicted(self) -> tuple[str, ...]:
-        """The class, or the labels above 0.5; nothing for values."""
+        """The class, or the labels above 0.5; nothing for values and vectors."""
         if self.kind == "multiclass":
             return (self.classes[self.order[0]],)
         return (
@@ -40,6 +40,8 @@ class ColumnAnswer(Answer):
     @property
     def words(self) -> str:
         """The answer in words."""
+        if self.kind == "embedding":
+            return f"a vector of {count(len(self.scores), 'number')}"
         if self.kind == "value":
             parts = zip(self.classes, self.scores, self.units, strict=True)
             return ", ".join(f"{name} {value:.4g} {unit}".rstrip() for name, value, unit in parts)
@@ -52,6 +54,8 @@ class ColumnAnswer(Answer):
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
+        if self.kind == "embedding":
+            return {"vector": self.scores.tolist(), "seconds": round(self.seconds, 3)}
         numbers = {name: float(s) for name, s in zip(self.classes, self.scores, strict=True)}
         seconds = {"seconds": round(self.seconds, 3)}
         if self.kind == "value":

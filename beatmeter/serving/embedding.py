@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -17,20 +18,25 @@ from jaxtyping import Float
 from beatmeter.audio.ahead import decode_ahead
 from beatmeter.audio.decode import SAMPLE_RATE
 from beatmeter.datasets.columns import require_columns, text_of
-from beatmeter.errors import AudioError, ConfigError, DataError
-from beatmeter.features.landmarks import SHIPPED, Landmarks
+from beatmeter.errors import AudioError, ConfigError, DataError, RunError
+from beatmeter.evaluation.runs import RunFolder
+from beatmeter.features.landmarks import ABOUT, SHIPPED, Landmarks
 from beatmeter.features.views import Views, seconds_of, views_of
+from beatmeter.features.whitening import KIND, Whitening
+from beatmeter.runtime.artifacts import read_json
 from beatmeter.runtime.display import count
 from beatmeter.runtime.parallel import Crash, ordered
 from beatmeter.runtime.progress import SILENT, Reporter
 from beatmeter.schema import Embeddings, Track
+from beatmeter.serving.run_embedder import RunEmbedder
 
-HARMONY = "harmony"
+HARMONY, WHITEN = "harmony", "whiten"
 PART, STEP = 20.0, 10.0  # s: length of the parts of `level="chunk"`, and from one to the next
 VIEWS = (("rhythm", 160), ("timbre", 64), ("level", 2))
 LONGEST = 3600.0  # s
 
 Level = Literal["track", "chunk"]
+Model = Landmarks | Whitening | RunEmbedder
 
 
 @dataclass(frozen=True)
@@ -44,18 +50,33 @@ class Embedded:
     views: Float[np.ndarray, "part size"]
 
 
-def open_model(name: str) -> Landmarks:
-    """`harmony`, the model that ships, or a folder that `similarity fit` wrote. Raises ConfigError,
-    RunError."""
+def open_model(name: str) -> Model:
+    """`harmony` or `whiten`, which ship, a folder that `similarity fit` wrote, or the run of a model of
+    similarity. Raises ConfigError, RunError."""
     if name == HARMONY:
         return Landmarks.load(SHIPPED)
-    if not Path(name).is_dir():
-        hint = "MODEL is harmony, or a folder that `beatmeter similarity fit` made."
+    if name == WHITEN:
+        return Whitening.load()
+    folder = Path(name)
+    if not folder.is_dir():
+        hint = (
+            "MODEL is harmony, whiten, a folder of `beatmeter similarity fit`, or a run of "
+            "task.name=similarity."
+        )
         raise ConfigError(f"there is no embedding {name!r}", hint)
-    return Landmarks.load(Path(name))
+    if RunFolder(folder).config_file.exists():
+        return RunEmbedder(folder)
+    if read_json(folder / ABOUT, RunError, "It is no model of similarity.").get("kind") == KIND:
+        return Whitening.load(folder)
+    return Landmarks.load(folder)
 
 
-def embed_wave(wave: Float[np.ndarray, " sample"], model: Landmarks, level: Level = "track") -> Embedded:
+@cache
+def _shipped() -> Landmarks:
+    return Landmarks.load(SHIPPED)
+
+
+def embed_wave(wave: Float[np.ndarray, " sample"], model: Model, level: Level = "track") -> Embedded:
     """The embedding of a mono wave at 24 kHz. Raises AudioError for one that is too short."""
     heard = views_of(wave)
     if level == "track":
@@ -63,19 +84,20 @@ def embed_wave(wave: Float[np.ndarray, " sample"], model: Landmarks, level: Leve
         times = np.full((1, 2), np.nan)
     else:
         parts, times = _parts(len(wave))
-    found = [_embedded(heard, heard.chroma[a:b], model) for a, b in parts]
-    return Embedded(
-        np.stack([vector for vector, _ in found]),
-        times,
-        tuple(heard.chroma[a:b] for a, b in parts),
-        np.stack([views for _, views in found]),
+    chroma = tuple(heard.chroma[a:b] for a, b in parts)
+    landmarks = model if isinstance(model, Landmarks) else _shipped()
+    aligned = [landmarks.aligned(c) for c in chroma]
+    vectors = (
+        np.stack([landmarks.embed(a) for a in aligned])
+        if isinstance(model, Landmarks)
+        else model.vectors(wave, times)
     )
+    return Embedded(vectors, times, chroma, np.stack([_views(heard, a) for a in aligned]))
 
 
-def _embedded(heard: Views, chroma: np.ndarray, model: Landmarks) -> tuple[np.ndarray, np.ndarray]:
-    aligned = model.aligned(chroma)
+def _views(heard: Views, aligned: np.ndarray) -> np.ndarray:
     level = np.array([aligned.mean(), aligned.std()])  # what chance alignment gives: see `search`
-    return model.embed(aligned), np.concatenate([heard.rhythm, heard.timbre, level]).astype(np.float32)
+    return np.concatenate([heard.rhythm, heard.timbre, level]).astype(np.float32)
 
 
 def _parts(samples: int) -> tuple[list[tuple[int, int]], Float[np.ndarray, "part 2"]]:
@@ -90,7 +112,7 @@ def _parts(samples: int) -> tuple[list[tuple[int, int]], Float[np.ndarray, "part
 
 def embed_tracks(
     tracks: Sequence[Track],
-    model: Landmarks,
+    model: Model,
     level: Level = "track",
     label: str = "",
     jobs: int = 1,
@@ -134,7 +156,7 @@ def embed_tracks(
 class _Work:
     """One file in a process: its embedding, or why there is none (errors do not pickle well)."""
 
-    model: Landmarks
+    model: Model
     level: Level
 
     def __call__(self, path: Path) -> Embedded | str:

@@ -95,6 +95,9 @@ class RunScorer:
         """The same for several tracks or windows, (item, layer, *axes) by pooling."""
         with torch.inference_mode():
             standardised = self.standardise(features)
+            if self.task.output.kind == "embedding":
+                vectors = self.head(standardised).double().cpu().numpy()
+                return [Scored(v, np.zeros(0)) for v in vectors]
             if self.task.output.resolution == "frame":
                 return self._score_frames(standardised)
             hidden = cast(Head, self.head).hidden(standardised)

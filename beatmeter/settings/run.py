@@ -56,7 +56,9 @@ class TaskConfig:
 
     name: str = option("meter", "task")
     column: tuple[str, ...] = option(
-        (), "column that multiclass, multilabel or regression learn; regression takes several"
+        (),
+        "column that multiclass, multilabel or regression learn, regression takes several; of similarity, "
+        "whose values say what belongs together (work by default)",
     )
     targets: str = option(
         "", "table of further columns, a row per track id (CSV; Parquet where pyarrow is installed)"
@@ -85,10 +87,25 @@ class TaskConfig:
     groupings: bool = option(
         False, "meter learns how the pulses of a bar are grouped too (2+2+3), from the column grouping"
     )
+    pairs: str = option(
+        "",
+        "what similarity learns from: empty for tracks of one value of the column, crops for two crops of "
+        "every track, or a CSV of pairs (a, b) or triplets (anchor, positive, negative) of track ids",
+    )
+    pair_loss: Literal["supcon", "multi_similarity", "triplet"] = option(
+        "supcon", "loss of similarity, over all pairs of an optimiser step"
+    )
+    temperature: float = option(0.1, "temperature of supcon")
+    margin: float = option(0.2, "margin of triplet, in cosines; of multi_similarity, around hard pairs")
+    per_label: int = option(2, "tracks of one label that go into a step of similarity together")
+    dim: int = option(128, "numbers of a vector of similarity")
 
     def __post_init__(self) -> None:
         fraction(self, "smoothing")
-        positive(self, "weight_cap")
+        positive(self, "weight_cap", "temperature", "margin", "dim")
+        at_most(self, dim=4096, per_label=1024, temperature=100, margin=2)
+        if self.per_label < 2:
+            raise ConfigError(f"task.per_label = {self.per_label}: two tracks make a pair")
         if len(set(self.classes)) != len(self.classes) or (not all(self.classes)):
             raise ConfigError("task.classes must be distinct and not empty")
         if len(self.classes) > MOST_CLASSES:
@@ -124,6 +141,12 @@ class HeadConfig:
     noise: float = option(
         0.0, "Gaussian noise on the standardised features in training, in standard deviations"
     )
+    mix: Literal["softmax", "mean", "one", "concat"] = option(
+        "softmax",
+        "how the head of similarity joins layers: learned weights, their mean, one, or all side by side",
+    )
+    layer: int = option(0, "the layer, for mix = one; 0 is the last of the features")
+    map: Literal["affine", "mlp"] = option("affine", "from joined layers to the vector of similarity")
 
     def __post_init__(self) -> None:
         positive(self, "hidden", "channels", "kernel", "attention_layers")
@@ -133,6 +156,8 @@ class HeadConfig:
         if len(self.dilations) > 64 or min(self.dilations, default=1) < 1:
             raise ConfigError(f"dilations must be above zero, and 64 at most, not {len(self.dilations)}")
         fraction(self, "dropout")
+        if self.layer < 0:
+            raise ConfigError(f"layer = {self.layer} must not be negative")
         if self.noise < 0:
             raise ConfigError(f"noise = {self.noise} must not be negative")
         if not self.poolings or len(set(self.poolings)) < len(self.poolings):

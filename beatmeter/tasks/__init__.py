@@ -17,6 +17,7 @@ from beatmeter.tasks.meter import MeterTask
 from beatmeter.tasks.multiclass import MulticlassTask
 from beatmeter.tasks.multilabel import MultilabelTask
 from beatmeter.tasks.regression import RegressionTask
+from beatmeter.tasks.similarity.task import SimilarityTask
 from beatmeter.tasks.structure.beats import BeatsTask
 
 TASKS: dict[str, type[Task]] = {
@@ -25,6 +26,7 @@ TASKS: dict[str, type[Task]] = {
     "multilabel": MultilabelTask,
     "regression": RegressionTask,
     "beats": BeatsTask,
+    "similarity": SimilarityTask,
 }
 
 

@@ -133,6 +133,10 @@ class Task(ABC):
         """The task as it was `settled` when `study` gave this state."""
         return self
 
+    def examples(self, train: Sequence[Track]) -> list[Track]:
+        """What an epoch goes through: every track once, or as often as a task compares it with itself."""
+        return list(train)
+
     @abstractmethod
     def usable(self, track: Track) -> str | None:
         """Why nothing can be learned from a track; None when something can."""

@@ -28,10 +28,12 @@ class ColumnTask(Task):
     id."""
 
     most_columns: ClassVar[int | None] = 1
+    default_columns: ClassVar[tuple[str, ...]] = ()  # where the settings name none
 
     def __init__(self, config: RunConfig) -> None:
         super().__init__(config)
-        self.columns = tuple(name.strip().lower() for name in config.task.column)
+        columns = config.task.column or self.default_columns
+        self.columns = tuple(name.strip().lower() for name in columns)
         name = config.task.name
         if not self.columns or not all(self.columns):
             raise ConfigError(

@@ -18,6 +18,7 @@ from beatmeter.tasks import TASKS, open_task
 CASES: dict[str, dict[str, Any]] = {
     "meter": {"name": "meter"},
     "beats": {"name": "beats"},
+    "similarity": {"name": "similarity", "column": "pulse", "targets": "targets.csv", "dim": 8},
     "multiclass": {"name": "multiclass", "column": "pulse", "targets": "targets.csv"},
     "multilabel": {"name": "multilabel", "column": "tags", "targets": "targets.csv"},
     "regression": {

@@ -16,14 +16,15 @@ import numpy as np
 
 from beatmeter.evaluation.metrics import multilabel as multi
 from beatmeter.evaluation.metrics import primary as acc
-from beatmeter.evaluation.metrics import structure
+from beatmeter.evaluation.metrics import retrieval, structure
 from beatmeter.evaluation.metrics import values as val
 from beatmeter.evaluation.metrics.checks import Array, Value, ratio, unbox, weigh
 from beatmeter.evaluation.metrics.confidence import primary_ece
 from beatmeter.evaluation.metrics.intervals import REPLICATES, Estimate, bootstrap, interval, share
-from beatmeter.schema import ClassPredictions, Items, Marks, ValuePredictions
+from beatmeter.schema import ClassPredictions, Embeddings, Items, Marks, ValuePredictions
 
 SHUFFLES = 100  # permutations behind the null system that answers at random
+RANKED = 10  # the same where every one ranks all items for each
 
 
 @dataclass(frozen=True)
@@ -162,8 +163,39 @@ def of_marks(marks: Marks) -> tuple[FamilyMetric, ...]:
     return tuple(found)
 
 
+def of_embeddings() -> tuple[FamilyMetric, ...]:
+    """Whether every item finds the others of its label, by the cosine of their vectors."""
+    last: list[tuple[Embeddings, retrieval.Ranking]] = []  # all metrics of a record rank it once
+
+    def ranking(record: Embeddings) -> retrieval.Ranking:
+        if not last or last[0][0] is not record:
+            last[:] = [(record, retrieval.rank(record.unit @ record.unit.T, record.labels))]
+        return last[0][1]
+
+    def metric(
+        name: str, title: str, of: Callable[[retrieval.Ranking], Array], share: bool = False
+    ) -> FamilyMetric:
+        def per_item(record: Embeddings) -> Array:
+            return of(ranking(record))
+
+        better: Literal["higher", "lower"] = "lower" if name == "mr1" else "higher"
+        return FamilyMetric(
+            name, title, better, _of_items(per_item), lambda r: ranking(r).known, per_item, share=share
+        )
+
+    return (
+        metric("map", "mAP", retrieval.average_precision),
+        metric("map_at_r", "MAP@R", retrieval.precision_at_r),
+        metric("hit_at_1", "hit@1", lambda r: retrieval.hit_at(r, 1), share=True),
+        metric("hit_at_10", "hit@10", lambda r: retrieval.hit_at(r, 10), share=True),
+        metric("mr1", "mean rank of the first hit", retrieval.first_rank),
+    )
+
+
 def metrics_of(record: Items) -> tuple[FamilyMetric, ...]:
     """The metrics of a record, by its kind."""
+    if isinstance(record, Embeddings):
+        return of_embeddings() if len(record) > 1 else ()
     if isinstance(record, ValuePredictions):
         return of_values(record)
     if isinstance(record, Marks):
@@ -190,7 +222,8 @@ def null_systems(record: Items, constant: Array | None, seed: int = 0) -> Mappin
     classes) for every item, and the record's own answers in SHUFFLES random orders."""
     if isinstance(record, Marks):
         return {"shuffled": [structure.of_another(record)], "steady": [structure.steady(record)]}
-    name = "values" if isinstance(record, ValuePredictions) else "scores"
+    embedded = isinstance(record, Embeddings)
+    name = "vectors" if embedded else "values" if isinstance(record, ValuePredictions) else "scores"
     own = np.asarray(getattr(record, name))
     random = np.random.default_rng(seed)
 
@@ -198,7 +231,8 @@ def null_systems(record: Items, constant: Array | None, seed: int = 0) -> Mappin
         changed: dict[str, Any] = {name: answers}
         return replace(record, **changed)
 
-    found = {"shuffled": [answering(own[random.permutation(len(record))]) for _ in range(SHUFFLES)]}
+    orders = [random.permutation(len(record)) for _ in range(RANKED if embedded else SHUFFLES)]
+    found = {"shuffled": [answering(own[order]) for order in orders]}
     if constant is not None and np.shape(constant) == own.shape[1:]:
         found["constant"] = [answering(np.broadcast_to(np.asarray(constant, dtype=float), own.shape))]
     return found

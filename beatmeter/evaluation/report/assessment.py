@@ -22,9 +22,12 @@ from beatmeter.evaluation.metrics.families import (
     null_values,
 )
 from beatmeter.evaluation.metrics.primary import confusion_matrix
+from beatmeter.evaluation.metrics.retrieval import hubness, rank
 from beatmeter.evaluation.report.evaluation import Evaluation, findings_json
-from beatmeter.schema import ClassPredictions, Finding, Items, Marks, ValuePredictions
+from beatmeter.schema import ClassPredictions, Embeddings, Finding, Items, Marks, ValuePredictions
 
+COLLAPSED = 0.9  # mean cosine above which vectors say little
+HUBS = 2.0  # hubness above which a few items crowd the lists of the others
 NULLS = {
     "constant": "the constant answer of the train split",
     "shuffled": "its own answers in random order",
@@ -92,6 +95,8 @@ class Assessment:
             if isinstance(p, ValuePredictions)
             else "marks"
             if isinstance(p, Marks)
+            else "embeddings"
+            if isinstance(p, Embeddings)
             else "class",
             "names": list(names_of(p)),
             "items": len(p),
@@ -105,7 +110,9 @@ class Assessment:
 
 
 def names_of(record: Items) -> tuple[str, ...]:
-    """The classes of a record, or the names of its values."""
+    """The classes of a record, the names of its values, or what its vectors are judged by."""
+    if isinstance(record, Embeddings):
+        return (str(record.meta.get("column") or record.meta.get("label") or "labels"),)
     return tuple(getattr(record, "classes", ())) or tuple(getattr(record, "names", ()))
 
 
@@ -160,6 +167,8 @@ def assess(
         )
         findings = [performance(record, limits, seed), sources(record, reference)] if record.exclusive else []
         findings += [_reliability(record, rows, limits)] if record.exclusive else []
+    if isinstance(record, Embeddings):
+        findings = [_geometry(record)]
     exclusive = isinstance(record, ClassPredictions) and record.exclusive
     return Assessment(
         record,
@@ -216,6 +225,19 @@ def _reliability(p: ClassPredictions, rows: tuple[MetricRow, ...], limits: Limit
         text,
         {"surplus": surplus, "primary_ece": plain(error)},
     )
+
+
+def _geometry(record: Embeddings) -> Finding:
+    """How far vectors lie from each other, and whether a few are near to everything."""
+    cosines = record.unit @ record.unit.T
+    n = len(record)
+    mean = float((cosines.sum() - np.trace(cosines)) / (n * (n - 1)))
+    hubs = hubness(rank(cosines, record.labels))
+    told = ["nearly all vectors point one way"] * (mean > COLLAPSED) + ["a few are near to most"] * (
+        hubs > HUBS
+    )
+    text = f"mean cosine of two items {mean:.3f}, hubness {hubs:.2f}" + "".join(f"; {t}" for t in told) + "."
+    return Finding("geometry", "warning" if told else "ok", text, {"mean_cosine": mean, "hubness": hubs})
 
 
 def _summary(rows: tuple[MetricRow, ...]) -> Finding:
