@@ -34,21 +34,34 @@ PATH = click.Path(path_type=Path)
 @click.option(
     "--label", default="", metavar="COLUMN", help="Column of DATA that says what is a version of what."
 )
+@click.option("--parquet", type=PATH, metavar="E.parquet", help="The same as Parquet, for vector databases.")
 @jobs_option
-def embed(model: str, data: str, out: Path, level: Literal["track", "chunk"], label: str, jobs: int) -> None:
-    """Write one vector for each track of DATA: MODEL is harmony, or a folder that `similarity fit` made.
+def embed(
+    model: str,
+    data: str,
+    out: Path,
+    level: Literal["track", "chunk"],
+    label: str,
+    parquet: Path | None,
+    jobs: int,
+) -> None:
+    """Write one vector for each track of DATA: MODEL is harmony, whiten, a folder that `similarity fit`
+    made, or a run of task.name=similarity.
 
-    Two recordings of one work lie near each other in any key and tempo. The vector of a file is the same,
-    bit for bit, in any batch and process. numpy.load reads the file: `ids`, `vectors`.
+    By harmony two recordings of one work lie near each other in any key and tempo; by whiten, music that
+    sounds alike; by a run, what it was trained on. The vector of a file is the same, bit for bit, in any
+    batch and process. numpy.load reads the file: `ids`, `vectors`.
 
     \b
     beatmeter embed harmony MUSIC/ --out music.npz
     beatmeter embed harmony MUSIC/ --label work --out music.npz
+    beatmeter embed runs/similar MUSIC/ --out mine.npz
     beatmeter embed harmony song.mp3 --level chunk --out song.npz
     Exit status: 0 all tracks are in the file, 1 some are left out (they are listed).
     """
     from beatmeter.datasets import open_dataset
     from beatmeter.errors import ConfigError
+    from beatmeter.evaluation.embeddings_parquet import require_pyarrow, write_parquet
     from beatmeter.evaluation.records import write_records
     from beatmeter.runtime.atomic import require_writable
     from beatmeter.serving.embedding import embed_tracks, open_model
@@ -56,12 +69,18 @@ def embed(model: str, data: str, out: Path, level: Literal["track", "chunk"], la
 
     if out.suffix != ".npz":
         raise ConfigError(f"{out} is no name for vectors", "Name it *.npz.")
-    landmarks = open_model(model)
+    embedder = open_model(model)
     tracks = open_dataset(data, DataConfig(path=data), METERS, labelled=False).tracks
     require_writable(out)
-    record, failed = embed_tracks(tracks, landmarks, level, label.lower(), jobs, TERMINAL)
+    if parquet is not None:
+        require_pyarrow()
+        require_writable(parquet)
+    record, failed = embed_tracks(tracks, embedder, level, label.lower(), jobs, TERMINAL)
     write_records(out, record)
     echo(f"{len(record)} vectors of {record.vectors.shape[1]} numbers in {out}")
+    if parquet is not None:
+        write_parquet(parquet, record)
+        echo(f"and in {parquet}")
     for name, reason in failed.items():
         echo(f"left out: {name}: {reason}")
     raise SystemExit(1 if failed else 0)
@@ -248,22 +267,32 @@ def _table(found: Retrieval) -> str:
 )
 @click.option("--landmarks", default=512, show_default=True, help="Synthetic pieces to align with.")
 @click.option("--seed", default=7, show_default=True, help="Of works and landmarks.")
+@click.option(
+    "--kind",
+    type=click.Choice(["harmony", "whiten"]),
+    default="harmony",
+    show_default=True,
+    help="Landmarks of harmony, or the whitening of the embedded backbone's features.",
+)
 @jobs_option
-def fit(out: Path, works: int, landmarks: int, seed: int, jobs: int) -> None:
-    """Train the harmony embedding on synthetic versions of synthetic works: about five minutes of processor
-    time.
+def fit(out: Path, works: int, landmarks: int, seed: int, kind: str, jobs: int) -> None:
+    """Train an embedding on synthetic versions of synthetic works: about five minutes of processor time.
+
+    harmony finds a work again in another key, tempo and band; whiten hears how music sounds.
 
     \b
     beatmeter similarity fit --out mine --jobs 2
     beatmeter embed mine MUSIC/ --out music.npz
     """
-    from beatmeter.features.landmarks import ARRAYS
-    from beatmeter.learning.landmarks import Plan
+    from beatmeter.features.landmarks import ARRAYS, Landmarks
+    from beatmeter.learning.landmarks import Plan, fit_whitening
     from beatmeter.learning.landmarks import fit as train
     from beatmeter.runtime.atomic import require_writable
 
     require_writable(out / ARRAYS)
-    model = train(Plan(works=works, landmarks=landmarks, seed=seed), jobs, TERMINAL)
+    plan = Plan(works=works, landmarks=landmarks, seed=seed)
+    model = train(plan, jobs, TERMINAL) if kind == "harmony" else fit_whitening(plan, jobs, TERMINAL)
     model.save(out)
     best = max(model.about["held_out_map"].values())
-    echo(f"{len(model.pieces)} landmarks in {out}; mAP {best:.2f} on synthetic works that were held out")
+    what = f"{len(model.pieces)} landmarks" if isinstance(model, Landmarks) else "a whitening"
+    echo(f"{what} in {out}; mAP {best:.2f} on synthetic works that were held out")

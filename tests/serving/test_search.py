@@ -16,6 +16,7 @@ from beatmeter.cli import cli
 from beatmeter.datasets.synth.versions import render_version
 from beatmeter.errors import BeatmeterError, ConfigError, DataError, RunError
 from beatmeter.features.landmarks import ABOUT, ARRAYS, Landmarks
+from beatmeter.features.whitening import Whitening
 from beatmeter.learning.landmarks import Plan, fit
 from beatmeter.schema import Embeddings, Track
 from beatmeter.serving.embedding import embed_tracks, embed_wave, open_model
@@ -168,3 +169,28 @@ def test_the_command_line_from_audio_to_reasons(tmp_path: Path, music: Path, mod
     assert "no file and no id" in text
     status, text = run("embed", mine, str(music), "--label", "wrok", "--out", out)
     assert (status, "'wrok' is no column" in text) == (2, True)
+
+
+def test_whitened_features_ship_have_the_same_bits_anywhere_and_are_not_mixed_with_harmony(
+    tmp_path: Path, music: Path, gallery: Embeddings
+) -> None:
+    shipped = open_model("whiten")
+    assert isinstance(shipped, Whitening)
+    tracks = [Track(n, music / f"{n}.wav") for n in ("102-1", "101-0")]
+    record, _ = embed_tracks(tracks, shipped)
+    again, _ = embed_tracks(tracks[:1], shipped, jobs=2)
+    assert record.vectors[0].tobytes() == again.vectors[0].tobytes()
+    assert np.allclose(np.linalg.norm(record.vectors, axis=1), 1, atol=1e-5)
+    wave = render_version(7, 0, seconds=25.0).clip.audio
+    parts = embed_wave(wave, shipped, "chunk")
+    assert len(parts.vectors) == 2
+    assert parts.vectors[0] @ embed_wave(wave[: 24_000 * 20], shipped).vectors[0] > 0.99
+    shipped.save(tmp_path / "w")
+    back = open_model(str(tmp_path / "w"))
+    assert isinstance(back, Whitening)
+    assert back.digest == shipped.digest
+    with pytest.raises(DataError, match="another model"):
+        Searcher(gallery).find(record.take([0]), 1)
+    (tmp_path / "w" / ARRAYS).write_bytes(b"PK")
+    with pytest.raises(RunError, match="is no whitening"):
+        open_model(str(tmp_path / "w"))
