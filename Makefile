@@ -43,7 +43,6 @@ models: .venv/installed $(MEMBERS:%=runs/models/%/calibration.json) runs/models/
 	$(BIN)/beatmeter ensemble $(MEMBERS:%=runs/models/%) --calibrated --out runs/models/ensemble
 	$(BIN)/beatmeter calibrate runs/models/ensemble
 	$(BIN)/beatmeter similarity fit --out beatmeter/models/harmony --jobs 2
-	$(BIN)/beatmeter similarity fit --kind whiten --works 200 --out beatmeter/models/whiten --jobs 2
 	$(BIN)/beatmeter models pack $(MEMBERS:%=runs/models/%) runs/models/ensemble runs/models/beats --out beatmeter/models
 
 BARS := data/beats

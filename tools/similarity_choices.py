@@ -38,7 +38,7 @@ from beatmeter.runtime.artifacts import write_json
 from beatmeter.runtime.parallel import ordered
 from beatmeter.settings import SPECTRAL, FeatureConfig
 
-SECONDS, VERSIONS, LANDMARKS, CANDIDATES, REPLICATES = 20.0, 4, 512, 50, 2000
+SECONDS, VERSIONS, CANDIDATES, REPLICATES = 20.0, 4, 50, 2000
 TEST_SEED, TRAIN_SEED, LANDMARK_SEED = 1011 << 32, 1012 << 32, 1013 << 32  # no model has heard these works
 
 
@@ -223,6 +223,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/similarity-choices"))
     parser.add_argument("--works", type=int, default=120)
     parser.add_argument("--train", type=int, default=200)
+    parser.add_argument("--landmarks", type=int, default=512)
     parser.add_argument("--jobs", type=int, default=1)
     options = parser.parse_args()
     out, names = options.out, list(REFERENCES)
@@ -243,7 +244,7 @@ def main() -> None:
     learn = clips_of(out, f"train-{options.train}", trained, [reference], options.jobs)
     pieces = {}
     for manner, version in (("as written", lambda n: 0), ("in four manners", lambda n: n % VERSIONS)):
-        clips = [(LANDMARK_SEED + n, version(n)) for n in range(LANDMARKS)]
+        clips = [(LANDMARK_SEED + n, version(n)) for n in range(options.landmarks)]
         made = clips_of(out, f"landmarks {manner}", clips, [reference], options.jobs)
         pieces[manner] = [ready(c, AVERAGE) for c in made[reference]]
 
@@ -268,8 +269,8 @@ def main() -> None:
 
     for manner in pieces:
         train, test = (levelled(tables[f"{split} {manner}"]) for split in ("train", "test"))
-        vectors(f"{LANDMARKS} landmarks {manner}", train, test)
-    for few in (64, 128, 256):
+        vectors(f"{options.landmarks} landmarks {manner}", train, test)
+    for few in (options.landmarks // 4, options.landmarks // 2):
         train, test = (levelled(tables[f"{split} as written"][:, :few]) for split in ("train", "test"))
         vectors(f"{few} landmarks as written", train, test)
     if reference == names[0]:

@@ -45,12 +45,12 @@ def embed(
     parquet: Path | None,
     jobs: int,
 ) -> None:
-    """Write one vector for each track of DATA: MODEL is harmony, whiten, a folder that `similarity fit`
+    """Write one vector for each track of DATA: MODEL is harmony, a folder that `similarity fit`
     made, or a run of task.name=similarity.
 
-    By harmony two recordings of one work lie near each other in any key and tempo; by whiten, music that
-    sounds alike; by a run, what it was trained on. The vector of a file is the same, bit for bit, in any
-    batch and process. numpy.load reads the file: `ids`, `vectors`.
+    By harmony two recordings of one work lie near each other in any key and tempo; by a whitening
+    (`similarity fit --kind whiten`) music that sounds alike; by a run, what it was trained on. The vector of
+    a file is the same, bit for bit, in any batch and process. numpy.load reads the file: `ids`, `vectors`.
 
     \b
     beatmeter embed harmony MUSIC/ --out music.npz

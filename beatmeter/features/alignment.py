@@ -8,8 +8,8 @@ Q-max):
 
 where one recording stands still, what fits counts half and what does not fit counts twice (`Rule`). The
 score of a pair is that of its best of twelve keys. Scores grow with the length that two recordings share:
-about 0.4 for each frame that fits. Compiled by numba at the first call; arrays come in as `chroma` pooling gives
-them.
+about 0.4 for each frame that fits. Compiled by numba at the first call; arrays come in as `chroma` pooling
+gives them.
 """
 
 from __future__ import annotations

@@ -33,7 +33,6 @@ from beatmeter.runtime.artifacts import read_bytes, read_json, require, write_js
 from beatmeter.runtime.atomic import write_bytes
 from beatmeter.settings import EMBEDDED, FeatureConfig
 
-SHIPPED = Path(__file__).resolve().parents[1] / "models" / "whiten"
 KIND = "whitened features"
 ARRAYS, ABOUT = "model.npz", "model.json"
 NAMES = ("layer_mean", "layer_deviation", "mean", "deviation", "matrix")
@@ -117,8 +116,8 @@ class Whitening:
         write_json(folder / ABOUT, self.about)
 
     @classmethod
-    def load(cls, folder: Path = SHIPPED) -> Whitening:
-        """The model of a folder, the one that ships by default. Raises RunError."""
+    def load(cls, folder: Path) -> Whitening:
+        """The model of a folder. Raises RunError."""
         hint = "Make it with `beatmeter similarity fit --kind whiten`."
         about = read_json(folder / ABOUT, RunError, hint)
         require(about, {"kind": str}, str(folder / ABOUT))

@@ -30,7 +30,7 @@ from beatmeter.runtime.progress import SILENT, Reporter
 from beatmeter.schema import Embeddings, Track
 from beatmeter.serving.run_embedder import RunEmbedder
 
-HARMONY, WHITEN = "harmony", "whiten"
+HARMONY = "harmony"
 PART, STEP = 20.0, 10.0  # s: length of the parts of `level="chunk"`, and from one to the next
 VIEWS = (("rhythm", 160), ("timbre", 64), ("level", 2))
 LONGEST = 3600.0  # s
@@ -51,18 +51,13 @@ class Embedded:
 
 
 def open_model(name: str) -> Model:
-    """`harmony` or `whiten`, which ship, a folder that `similarity fit` wrote, or the run of a model of
+    """`harmony`, the model that ships, a folder that `similarity fit` wrote, or the run of a model of
     similarity. Raises ConfigError, RunError."""
     if name == HARMONY:
         return Landmarks.load(SHIPPED)
-    if name == WHITEN:
-        return Whitening.load()
     folder = Path(name)
     if not folder.is_dir():
-        hint = (
-            "MODEL is harmony, whiten, a folder of `beatmeter similarity fit`, or a run of "
-            "task.name=similarity."
-        )
+        hint = "MODEL is harmony, a folder of `beatmeter similarity fit`, or a run of task.name=similarity."
         raise ConfigError(f"there is no embedding {name!r}", hint)
     if RunFolder(folder).config_file.exists():
         return RunEmbedder(folder)

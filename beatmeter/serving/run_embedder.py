@@ -15,9 +15,8 @@ from jaxtyping import Float
 from beatmeter.audio.decode import SAMPLE_RATE, from_array
 from beatmeter.errors import ConfigError
 from beatmeter.evaluation.runs import RunFolder
-from beatmeter.learning.restoring import restore
 from beatmeter.runtime.artifacts import read_bytes
-from beatmeter.serving.predictor import RunScorer
+from beatmeter.serving.predictor import Predictor
 
 LARGEST = 8 << 30  # bytes of a checkpoint
 
@@ -27,27 +26,21 @@ class RunEmbedder:
 
     def __init__(self, run: Path) -> None:
         """Raises RunError for a run that cannot be read, ConfigError for one of another task."""
-        saved = restore(run)
-        if saved.task.output.kind != "embedding":
+        self.run, kind = run, self._predictor.column
+        if kind is None or kind.kind != "embedding":
             raise ConfigError(
-                f"{run} is a model of the task {saved.config.task.name}, which gives no vectors",
+                f"{run} is no model of similarity: it gives no vectors",
                 "Train one: beatmeter train --frozen DATA --set task.name=similarity",
             )
-        self.run = run
         self.digest = hashlib.sha256(read_bytes(RunFolder(run).best, largest=LARGEST)).hexdigest()
-        self.about: Mapping[str, Any] = {
-            "kind": "run",
-            "run": run.resolve().name,
-            "epoch": saved.epoch,
-            "column": saved.config.task.column or "work",
-        }
+        self.about: Mapping[str, Any] = {"kind": "run", "run": run.resolve().name}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_scorer"}
+        return {name: value for name, value in self.__dict__.items() if name != "_predictor"}
 
     @cached_property
-    def _scorer(self) -> RunScorer:
-        return RunScorer(self.run, torch.device("cpu"))
+    def _predictor(self) -> Predictor:
+        return Predictor.load(self.run)
 
     def vectors(
         self, wave: Float[np.ndarray, " sample"], times: Float[np.ndarray, "part 2"]
@@ -64,5 +57,6 @@ class RunEmbedder:
     def _vector(self, wave: np.ndarray, start: float, end: float) -> Float[np.ndarray, " dim"]:
         if not np.isnan(start):
             wave = wave[round(start * SAMPLE_RATE) : round(end * SAMPLE_RATE)]
-        found: np.ndarray = self._scorer.hear(from_array(wave, SAMPLE_RATE, self._scorer.sample_rate)).scores
+        scorer = self._predictor.scorer
+        found: np.ndarray = scorer.hear(from_array(wave, SAMPLE_RATE, scorer.sample_rate)).scores
         return found.astype(np.float32)

@@ -273,7 +273,7 @@ def test_from_works_to_a_model_a_report_and_neighbours(works: Path, tmp_path: Pa
 def test_a_run_of_another_task_and_data_without_works_are_refused(works: Path, tmp_path: Path) -> None:
     from beatmeter.serving.models import SHIPPED
 
-    with pytest.raises(ConfigError, match="which gives no vectors"):
+    with pytest.raises(ConfigError, match="it gives no vectors"):
         open_model(str(SHIPPED / "spectral-lag"))
     with pytest.raises(DataError, match=r"task.column = 'wrok' is no column"):
         open_task(config(column="wrok")).open(change(config(), {"data": {"path": str(works)}}).data)
