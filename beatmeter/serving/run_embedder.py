@@ -26,7 +26,8 @@ class RunEmbedder:
 
     def __init__(self, run: Path) -> None:
         """Raises RunError for a run that cannot be read, ConfigError for one of another task."""
-        self.run, kind = run, self._predictor.column
+        self.run = run
+        kind = self._predictor.column
         if kind is None or kind.kind != "embedding":
             raise ConfigError(
                 f"{run} is no model of similarity: it gives no vectors",
