@@ -28,9 +28,10 @@ def main() -> None:
     parser.add_argument("--songs", type=int, default=260)
     parser.add_argument("--epochs", type=int, default=24)
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--keep", type=Path, help="folder in which what was read of each song stays")
     options = parser.parse_args()
     with TERMINAL.track("rendering songs", options.songs) as tick:
-        songs = make_readings(range(options.songs), options.jobs, tick)
+        songs = make_readings(range(options.songs), options.jobs, tick, options.keep)
     val, train = songs[::EVERY], [song for number, song in enumerate(songs) if number % EVERY]
     network = train_costs(train, val, epochs=options.epochs, say=print)
     atomic.write_bytes(options.out, save(save_network(network)))

@@ -51,6 +51,7 @@ class Lines:
         width: int,
         scores: bool,
         groupings: Sequence[str] = (),
+        tempo: bool = False,
     ) -> None:
         """`groupings` are those that the model may name."""
         digits = max(map(width_of, classes))
@@ -58,13 +59,18 @@ class Lines:
         self.words = max(len(NOTHING), len(", with  against it") + 2 * digits, *grouped, 0)
         self.scores, self.narrow = scores, width < NARROW
         self.width = width
-        room = width if self.narrow else width - self.words - len("a guess (0.00)") - 4
+        room = (
+            width
+            if self.narrow
+            else width - self.words - len("a guess (0.00)") - 4 - tempo * len("  000.0 bpm")
+        )
         self.name = min(max(map(width_of, names)), room)
 
     def answer(self, name: str, answer: Answer) -> str:
         """One answer; with scores, a second line of them."""
         how = f"{sureness(answer)} ({max(answer.scores):.2f})" if answer.meter is not None else ""
-        answered = f"{fill(words(answer), self.words)}  {how}".rstrip()
+        tempo = "" if answer.tempo is None else f"  {answer.tempo:.1f} bpm"
+        answered = f"{fill(words(answer), self.words)}  {how}{tempo}".rstrip()
         text = (
             f"{cut(name, self.name)}\n  {answered}"
             if self.narrow
@@ -81,39 +87,41 @@ class Lines:
         return "\n".join([text, *(one.rstrip() for one in (*lines, line))])
 
 
-def columns(name: str, answer: Answer, scores: bool) -> str:
+def columns(name: str, answer: Answer, scores: bool, tempo: bool = False) -> str:
     """One answer for other programs, separated by tabs: file, meter, second meter, sure or likely or a guess,
-    probability; with `scores` one more column for every class, class=probability. A hyphen where there is
-    nothing."""
+    probability; with `scores` one more column for every class, class=probability, with `tempo` a last one,
+    bpm=number. A hyphen where there is nothing."""
     p = 1 - answer.heard if answer.meter is None and answer.heard is not None else max(answer.scores)
     cells = [name, answer.meter or "none", answer.second or "-", sureness(answer) or "-", f"{p:.3f}"]
-    return "\t".join(
-        [*cells, *(f"{c}={s:.3f}" for c, s in zip(answer.classes, answer.scores, strict=True) if scores)]
-    )
+    cells += [f"{c}={s:.3f}" for c, s in zip(answer.classes, answer.scores, strict=True) if scores]
+    beats = "-" if answer.tempo is None else f"{answer.tempo:.1f}"
+    return "\t".join([*cells, *([f"bpm={beats}"] if tempo else [])])
 
 
-def csv_header(classes: Sequence[str]) -> str:
+def csv_header(classes: Sequence[str], tempo: bool = False) -> str:
     """The first line of the CSV."""
+    last = ["bpm", "error"] if tempo else ["error"]
     return _row(
         [
             *("file", "meter", "second", "sure", "heard", "seconds"),
             *(f"score_{c}" for c in classes),
-            *("grouping", "error"),
+            *("grouping", *last),
         ]
     )
 
 
-def csv_row(name: str, answer: Answer | BeatmeterError, classes: Sequence[str]) -> str:
+def csv_row(name: str, answer: Answer | BeatmeterError, classes: Sequence[str], tempo: bool = False) -> str:
     """One answer, or the reason why there is none in the last column."""
     if isinstance(answer, BeatmeterError):
-        return _row([name, *[""] * (6 + len(classes)), str(answer)])
+        return _row([name, *[""] * (6 + len(classes) + tempo), str(answer)])
     sure = "true" if answer.sure else "false"
     numbers = [
         "" if answer.heard is None else f"{answer.heard:.4f}",
         f"{answer.seconds:.3f}",
         *(f"{s:.6f}" for s in answer.scores),
     ]
-    return _row([name, answer.meter or "", answer.second or "", sure, *numbers, answer.grouping or "", ""])
+    beats = [] if not tempo else [""] if answer.tempo is None else [f"{answer.tempo:.2f}"]
+    return _row([name, answer.meter or "", answer.second or "", sure, *numbers, answer.grouping or "", *beats, ""])
 
 
 def json_line(path: Path | str, answer: Answer | BeatmeterError) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import textwrap
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     help="Leave this share of answers open: the least sure ones.",
 )
 @click.option("--scores", is_flag=True, help="The probability of every meter too.")
+@click.option("--tempo", is_flag=True, help="Beats a minute too: the beats model that ships listens as well.")
 @click.option(
     "--csv",
     "form",
@@ -53,6 +55,7 @@ def predict(
     priors: str | None,
     abstain: float,
     scores: bool,
+    tempo: bool,
     form: str | None,
     jams: Path | None,
     jobs: int,
@@ -69,6 +72,7 @@ def predict(
     beatmeter predict song.mp3
     beatmeter predict MUSIC/ --json > meters.jsonl
     beatmeter predict MUSIC/ --jams annotations/
+    beatmeter predict song.mp3 --tempo
     beatmeter predict MUSIC/ | grep -P '\\t7\\t'
     beatmeter predict runs/NAME song.mp3 MUSIC/
     beatmeter predict MUSIC/ --priors 3=0.2,4=0.7 --abstain 0.2
@@ -86,6 +90,7 @@ def predict(
     from beatmeter.runtime.device import choose_device
     from beatmeter.serving.answer_jams import answer_jams
     from beatmeter.serving.predictor import Predictor
+    from beatmeter.serving.tempo import TempoMeter
 
     with standard_input(names) as files:
         predictor = Predictor.load(model, choose_device(device), wanted, abstain)
@@ -96,12 +101,19 @@ def predict(
             echo(f"note: {predictor.note}")
         called = [answers.name_of(name) for name in names]
         if column is None:
-            show = _printer(form, called, predictor.classes, scores, predictor.groupings)
+            show = _printer(form, called, predictor.classes, scores, predictor.groupings, tempo)
+        elif tempo:
+            raise ConfigError(
+                f"--tempo stands beside a meter, and {model} answers something else", "Leave --tempo out."
+            )
         else:
             show = column_answers.printer(form, called, predictor.classes, sys.stdout.isatty(), columns())
+        beats = TempoMeter(choose_device(device)) if tempo else None
         failed = 0
         with listening(files) as (heard, done):
-            for name, (_, answer) in zip(names, predictor.predict_files(files, jobs, heard), strict=True):
+            for name, (path, answer) in zip(names, predictor.predict_files(files, jobs, heard), strict=True):
+                if beats is not None and not isinstance(answer, BeatmeterError):
+                    answer = replace(answer, tempo=beats.hear(path, answer))
                 failed += isinstance(answer, BeatmeterError)
                 with aside():
                     show(name, answer)
@@ -135,10 +147,16 @@ def _jams_places(names: list[Path], out: Path) -> dict[Path, Path]:
 
 
 def _printer(
-    form: str | None, names: list[str], classes: tuple[str, ...], scores: bool, groupings: tuple[str, ...]
+    form: str | None,
+    names: list[str],
+    classes: tuple[str, ...],
+    scores: bool,
+    groupings: tuple[str, ...],
+    tempo: bool,
 ) -> Callable[[Path, Answer | BeatmeterError], None]:
     """What prints one answer in the form that was asked for, and on stderr why there is none."""
-    lines = answers.Lines(names, classes, columns(), scores, groupings) if sys.stdout.isatty() else None
+    people = sys.stdout.isatty()
+    lines = answers.Lines(names, classes, columns(), scores, groupings, tempo) if people else None
 
     def show(path: Path, answer: Answer | BeatmeterError) -> None:
         if isinstance(answer, BeatmeterError):
@@ -146,13 +164,13 @@ def _printer(
         if form == "json":
             click.echo(answers.json_line(path, answer))
         elif form == "csv":
-            click.echo(answers.csv_row(answers.name_of(path), answer, classes))
+            click.echo(answers.csv_row(answers.name_of(path), answer, classes, tempo))
         elif not isinstance(answer, BeatmeterError):
             name = answers.name_of(path)
-            click.echo(lines.answer(name, answer) if lines else answers.columns(name, answer, scores))
+            click.echo(lines.answer(name, answer) if lines else answers.columns(name, answer, scores, tempo))
 
     if form == "csv":
-        click.echo(answers.csv_header(classes))
+        click.echo(answers.csv_header(classes, tempo))
     return show
 
 

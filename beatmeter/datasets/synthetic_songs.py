@@ -29,6 +29,7 @@ from beatmeter.datasets.annotations import (
     read_annotation,
     write_annotation,
 )
+from beatmeter.datasets.synth.draws import stream
 from beatmeter.datasets.synth.songs import Song, render_song
 from beatmeter.datasets.synthetic import Made, claim, in_splits, make_set
 from beatmeter.errors import DataError
@@ -41,12 +42,14 @@ COLUMNS = (
     "id", "file", "class", "group", "split", "source", "form", "style", "tempo", "seconds", "seed",
     "beats", "sections", "annotation",
 )  # fmt: skip
+LEAST = 0.05  # seconds of a section or a build-up that an excerpt keeps
 GENERATED = Provenance("synthetic", tier=3, confidence=1.0)
 
 
 @dataclass(frozen=True)
 class SongPlan:
-    """What decides every song of a set. `format` is flac or wav; `val` and `test` are shares of the songs."""
+    """What decides every song of a set. `format` is flac or wav; `val` and `test` are shares of the songs;
+    `excerpt` keeps so many seconds of each, 0 all of it."""
 
     seed: int = 0
     sample_rate: int = SAMPLE_RATE
@@ -55,6 +58,7 @@ class SongPlan:
     test: float = SplitConfig().test
     generator: str = __version__
     what: str = "songs"
+    excerpt: float = 0.0
 
 
 def synthesise_songs(out: StrPath, songs: int, plan: SongPlan, jobs: int = 1, tick: Tick = untold) -> Made:
@@ -64,7 +68,7 @@ def synthesise_songs(out: StrPath, songs: int, plan: SongPlan, jobs: int = 1, ti
     one. Raises DataError when `out` holds a set of another plan or other files.
     """
     out = as_path(out)
-    claim(out, asdict(plan), {})
+    claim(out, asdict(plan), {"excerpt": SongPlan.excerpt})  # sets of earlier versions do not say it
     return make_set(
         out, partial(_ensure, out, plan), in_splits(songs, plan.val, plan.test), COLUMNS, jobs, tick
     )
@@ -80,9 +84,11 @@ def _ensure(out: Path, plan: SongPlan, song_of: tuple[int, str]) -> tuple[dict[s
     fresh = known is None
     if known is None:
         song = render_song((plan.seed << 32) + index, sample_rate=plan.sample_rate)
-        content = encode(song.audio, song.sample_rate, plan.format.upper(), "PCM_16")
+        start, end = excerpt_of(song, plan.excerpt)
+        samples = slice(round(start * song.sample_rate), round(end * song.sample_rate))
+        content = encode(song.audio[samples], song.sample_rate, plan.format.upper(), "PCM_16")
         atomic.write_bytes(audio, content)
-        known = annotation_of(song, size=len(content))
+        known = annotation_of(song, size=len(content), within=(start, end))
         write_annotation(beats, known)
         write_annotation(sections, known)
         write_annotation(notes, known)  # last: where it is, the song is complete
@@ -107,32 +113,52 @@ def _ensure(out: Path, plan: SongPlan, song_of: tuple[int, str]) -> tuple[dict[s
     return row, fresh
 
 
-def annotation_of(song: Song, size: int = 0) -> Annotation:
-    """What is known of a song: everything, from its first sample to its last. `size` of its file in bytes
-    goes along."""
-    seconds = len(song.audio) / song.sample_rate
+def excerpt_of(song: Song, seconds: float) -> tuple[float, float]:
+    """Where the excerpt of so many seconds begins and ends, on samples: its place is the song's own. All of
+    a song that is not longer, and of any song where `seconds` is 0."""
+    total = len(song.audio) / song.sample_rate
+    if not 0 < seconds < total:
+        return 0.0, total
+    first = int(stream(song.seed, "excerpt").uniform(0, total - seconds) * song.sample_rate)
+    return first / song.sample_rate, min(total, first / song.sample_rate + seconds)
+
+
+def annotation_of(song: Song, size: int = 0, within: tuple[float, float] | None = None) -> Annotation:
+    """What is known of a song, or of the excerpt of it from `within[0]` to `within[1]` seconds: everything,
+    from its first sample to its last, with times from there. `size` of its file in bytes goes along."""
+    begin, stop = within or (0.0, len(song.audio) / song.sample_rate)
+    seconds = stop - begin
     whole = np.array([[0.0, seconds]])
     led = sorted(
-        [(float(time), "drop", 0.0) for time in song.drops]
-        + [(float(start), "build-up", float(end - start)) for start, end in song.buildups]
+        [(float(time), float(time), "drop") for time in song.drops if begin <= time < stop]
+        + [
+            (max(float(start), begin), min(float(end), stop), "build-up")
+            for start, end in song.buildups
+            if min(end, stop) - max(start, begin) >= LEAST
+        ]
     )
-    starts, ends = (np.array([getattr(s, name) for s in song.sections]) for name in ("start", "end"))
+    sections = [s for s in song.sections if min(s.end, stop) - max(s.start, begin) >= LEAST]
+    starts = np.maximum(np.array([s.start for s in sections]), begin) - begin
+    ends = np.minimum(np.array([s.end for s in sections]), stop) - begin
+    heard = (song.beats >= begin) & (song.beats < stop)
     return Annotation(
         id=f"song-{song.seed}",
         duration=seconds,
-        grid=Grid(song.beats.round(6), song.beat_numbers, known=whole, provenance=GENERATED),
+        grid=Grid(
+            (song.beats[heard] - begin).round(6), song.beat_numbers[heard], known=whole, provenance=GENERATED
+        ),
         sections=Spans(
             starts.round(6),
             ends.round(6),
-            tuple(s.letter for s in song.sections),
-            tuple(s.function for s in song.sections),
+            tuple(s.letter for s in sections),
+            tuple(s.function for s in sections),
             known=whole,
             provenance=GENERATED,
         ),
         events=Events(
-            np.array([time for time, _, _ in led]).round(6),
-            tuple(kind for _, kind, _ in led),
-            lengths=np.array([length for _, _, length in led]).round(6),
+            np.array([start - begin for start, _, _ in led]).round(6),
+            tuple(kind for _, _, kind in led),
+            lengths=np.array([end - start for start, end, _ in led]).round(6),
             known=whole,
             provenance=GENERATED,
         ),

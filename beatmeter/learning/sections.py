@@ -7,8 +7,11 @@ half as long, or begun on another beat.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,6 +21,7 @@ from torch import Tensor, nn
 from beatmeter.audio.barwise import frame_features
 from beatmeter.datasets.synth.songs import Song, render_song
 from beatmeter.datasets.synth.songs.song import FUNCTIONS
+from beatmeter.runtime import atomic
 from beatmeter.runtime.parallel import Crash, ordered
 from beatmeter.runtime.progress import Tick, untold
 from beatmeter.tasks.structure.costs import BarNetwork
@@ -81,15 +85,33 @@ def _labelled(song: Song, edges: Float[np.ndarray, " edge"], rows: Float[np.ndar
     return Reading(rows, boundary, np.where(sounding, np.array(known)[np.maximum(inside, 0)], -1))
 
 
-def make_readings(seeds: Sequence[int], jobs: int = 1, tick: Tick = untold) -> list[list[Reading]]:
-    """The readings of the songs of these seeds, song by song."""
+def make_readings(
+    seeds: Sequence[int], jobs: int = 1, tick: Tick = untold, folder: Path | None = None
+) -> list[list[Reading]]:
+    """The readings of the songs of these seeds, song by song; those that are in `folder` are read from
+    there, the others are kept in it."""
     songs = []
-    for outcome in ordered(readings_of, seeds, jobs):
+    for outcome in ordered(partial(_kept_readings, folder), seeds, jobs):
         if isinstance(outcome, Crash):
             continue
         songs.append(outcome)
         tick(1)
     return songs
+
+
+def _kept_readings(folder: Path | None, seed: int) -> list[Reading]:
+    file = None if folder is None else folder / f"{seed:06d}.npz"
+    if file is not None and file.is_file():
+        with np.load(file) as kept:
+            parts = sorted({int(name.split("-")[1]) for name in kept.files})
+            return [Reading(*(kept[f"{f.name}-{k}"] for f in fields(Reading))) for k in parts]
+    found = readings_of(seed)
+    if file is not None:
+        buffer = io.BytesIO()
+        arrays = {f"{f.name}-{k}": getattr(r, f.name) for k, r in enumerate(found) for f in fields(Reading)}
+        np.savez(buffer, **arrays)
+        atomic.write_bytes(file, buffer.getvalue())
+    return found
 
 
 def train_costs(

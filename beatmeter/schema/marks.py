@@ -206,6 +206,11 @@ class Curves(Items):
         found: np.ndarray = self.starts[item] + np.arange(len(self.values[item])) / self.rate
         return found
 
+    def only(self, names: Sequence[str]) -> Curves:
+        """The same items with these curves alone."""
+        at = [self.names.index(name) for name in names]
+        return replace(self, names=tuple(names), values=tuple(value[:, at] for value in self.values))
+
     def decoded(self, marks: Sequence[MarkList]) -> Marks:
         """The same items with what was decoded from their curves."""
         shared = {

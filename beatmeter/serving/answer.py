@@ -46,6 +46,7 @@ class Answer:
     sure: bool = False
     heard: float | None = None
     groupings: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    tempo: float | None = None
 
     @property
     def grouping(self) -> str | None:
@@ -82,4 +83,5 @@ class Answer:
             "scores": {name: float(s) for name, s in zip(self.classes, self.scores, strict=True)},
             "gap": self.gap,
             "seconds": round(self.seconds, 3),
+            **({} if self.tempo is None else {"tempo": round(self.tempo, 2)}),
         }

@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from beatmeter.errors import RunError
 from beatmeter.evaluation.calibration import Calibration
 from beatmeter.runtime.display import count
-from beatmeter.schema import Items, ValuePredictions
+from beatmeter.schema import Items, MarkList, Marks, ValuePredictions
 from beatmeter.serving.answer import Answer, Scored
 from beatmeter.serving.judge import Judge
 from beatmeter.tasks import Task
@@ -68,7 +70,7 @@ class ColumnAnswer(Answer):
 @dataclass(frozen=True)
 class RecordAnswer(ColumnAnswer):
     """What a model of frames says: a `record` of items in time. `scores` (name,) are the means of its
-    values."""
+    values, of marks how many there are."""
 
     record: Items | None = None
 
@@ -78,13 +80,18 @@ class RecordAnswer(ColumnAnswer):
 
     @property
     def words(self) -> str:
+        if isinstance(self.record, Marks):
+            found = [f"{s:.0f} {name}" for name, s in zip(self.classes, self.scores, strict=True) if s]
+            return ", ".join(found) or "nothing was found"
         parts = zip(self.classes, self.scores, self.units or ("",) * len(self.classes), strict=True)
         means = ", ".join(f"{name} {value:.4g} {unit}".rstrip() for name, value, unit in parts)
         return f"{means} (mean of {count(len(self.record or ()), 'row')})"
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values: the rows with their times."""
+        """Plain JSON values: the rows, or the marks, with their times."""
         seconds = {"seconds": round(self.seconds, 3)}
+        if isinstance(self.record, Marks):
+            return {"marks": [_mark(own, i) for own in self.record.marks for i in range(len(own))], **seconds}
         rows = []
         if isinstance(self.record, ValuePredictions):
             for (start, end), values in zip(
@@ -92,6 +99,12 @@ class RecordAnswer(ColumnAnswer):
             ):
                 rows.append({"start": start, "end": end, **dict(zip(self.record.names, values, strict=True))})
         return {"rows": rows, "units": dict(zip(self.classes, self.units, strict=False)), **seconds}
+
+
+def _mark(marks: MarkList, i: int) -> dict[str, Any]:
+    times = {"start": round(float(marks.starts[i]), 3), "end": round(float(marks.ends[i]), 3)}
+    score = None if np.isnan(marks.scores[i]) else round(float(marks.scores[i]), 3)
+    return {"kind": marks.kinds[i], "name": marks.names[i], **times, "score": score}
 
 
 @dataclass(frozen=True)

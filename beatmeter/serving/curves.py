@@ -21,20 +21,22 @@ from beatmeter.schema import Curves, Track
 from beatmeter.tasks import FrameOutputs
 from beatmeter.tasks.structure.frames import FrameTask
 
+BARS = ("beat", "downbeat")  # curves that bars are found from
 STRETCH = 60.0  # seconds that the head reads at a time
-AROUND = 15.0  # seconds before and after them that it sees too
+AROUND = 25.0  # seconds before and after them that it sees too
 
 
 class CurveModel:
     """The best epoch of a run over frames: backbone, adapter and head."""
 
     def __init__(self, run: Path, device: torch.device) -> None:
-        """Raises RunError for a run of a task that gives no curves."""
+        """Raises RunError for a run of a task that gives no curves of beats."""
         saved = restore(run)
-        if not isinstance(saved.task, FrameTask):
+        if not isinstance(saved.task, FrameTask) or not set(BARS) <= set(saved.task.output.names):
             name = saved.config.task.name
             raise RunError(
-                f"{run} is a model of the task {name}, which gives no curves", "Name one of beats."
+                f"{run} is a model of the task {name}, which hears no beats",
+                "Name one of the task beats, or of the task structure with beats among its parts.",
             )
         model = FeatureModel(saved.config.features, device)
         model.spec.only([p.name for p in saved.spec.poolings]).require_agreement(saved.spec, f"the run {run}")
@@ -83,7 +85,7 @@ class CurveListener:
             raise RunError(
                 f"the model gives values that are not finite for {track.id}", "Is its file damaged?"
             )
-        return self._model.task.decode(FrameOutputs((values,), (self._times,)), [track])
+        return self._model.task.decode(FrameOutputs((values,), (self._times,)), [track]).only(BARS)
 
     def _advance(self, last: bool) -> None:
         for name, more in self._listener.take().get("", {}).items():

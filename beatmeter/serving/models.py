@@ -24,7 +24,8 @@ from beatmeter.schema import Marks
 SHIPPED = Path(__file__).resolve().parents[1] / "models"
 INDEX = "models.json"
 UNPACKED = "Install beatmeter again, or run `beatmeter models pack`."
-KEPT = ("config.toml", "best.safetensors", "calibration.json", "run.json", "ensemble.json", "members.json")
+BEST = "best.safetensors"
+KEPT = ("config.toml", BEST, "calibration.json", "run.json", "ensemble.json", "members.json")
 CHOICE = "balanced_accuracy"  # on validation: what makes a model the default
 LARGEST_MODEL = 8 << 30  # bytes of a checkpoint that is handed on
 CURVES = "structure"  # key of the index for models that give curves
@@ -181,7 +182,10 @@ def pack(runs: StrPath | Iterable[StrPath], out: StrPath) -> dict[str, Any]:
         validation = open_records(run, "val")
         if isinstance(validation, Marks):
             index.setdefault(CURVES, {})[name] = {"clips": len(validation), "validation": _beats(validation)}
+            from beatmeter.learning.checkpoints import halved  # torch: only where a model is packed
+
             _copy(run, out / name)
+            atomic.write_bytes(out / name / BEST, halved(run / BEST))
             continue
         validation = open_predictions(run, "val")
         measured = {key: estimate(metric(key), validation) for key in MEASURED}

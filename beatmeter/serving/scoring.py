@@ -12,6 +12,7 @@ from jaxtyping import Float
 
 from beatmeter.errors import RunError
 from beatmeter.evaluation.calibration import Calibration
+from beatmeter.evaluation.records import read_records
 from beatmeter.evaluation.runs import RunFolder
 from beatmeter.features.backbones.adapters import load_merged
 from beatmeter.features.backbones.hubert import share_front_ends
@@ -22,7 +23,7 @@ from beatmeter.features.poolings.sequences import row_centres
 from beatmeter.learning.restoring import restore
 from beatmeter.learning.sources import TrackEncoder
 from beatmeter.runtime.artifacts import named
-from beatmeter.schema import Items, Track, ValuePredictions, as_classes
+from beatmeter.schema import Items, Marks, Track, ValuePredictions, as_classes
 from beatmeter.serving.answer import Scored
 from beatmeter.serving.evidence import evidence_of
 from beatmeter.serving.models import EnsembleFolder
@@ -60,8 +61,8 @@ class RunScorer:
     def __init__(self, run: Path, device: torch.device) -> None:
         saved = restore(run)
         config, spec, task = saved.config, saved.spec, saved.task
-        if isinstance(task, FrameTask):
-            what = f"{run} is a model of the task {config.task.name}, which gives curves over time"
+        if "beat" in task.output.names and isinstance(task, FrameTask):
+            what = f"{run} is a model of the task {config.task.name}, which hears beats"
             raise RunError(what, f"Use `beatmeter structure song.mp3 --model {run}`.")
         model = FeatureModel(config.features, device)
         model.spec.only([p.name for p in spec.poolings]).require_agreement(spec, f"the run {run}")
@@ -71,6 +72,8 @@ class RunScorer:
         self.task, self.standardise = task, saved.standardiser
         self._lags = [p.name for p in spec.poolings if p.axes == ("channel", "lag")]
         self.encoder = TrackEncoder(model.backbone, spec, device).eval()
+        own = saved.folder.curves("val")  # thresholds of moments come from there
+        self._validation = read_records(own) if isinstance(task, FrameTask) and own.exists() else None
         self.classes, self.sample_rate, self.about = (
             self.task.output.names,
             spec.chunk.sample_rate,
@@ -112,7 +115,7 @@ class RunScorer:
         values, found = self.head(features).double().cpu().numpy(), list[Scored]()
         for row, times in zip(values, row_centres(features, self.task.clock), strict=True):
             decoded = self.task.decode(FrameOutputs((row[: len(times)],), (times,)), unnamed(1))
-            record = self.task.answers(decoded)
+            record = self.task.answers(decoded, self._validation)
             found.append(Scored(summary(record, self.classes), np.zeros(0), record=record))
         return found
 
@@ -123,10 +126,14 @@ def unnamed(n: int) -> list[Track]:
 
 
 def summary(record: Items, names: Sequence[str]) -> Float[np.ndarray, " name"]:
-    """(name,) what a record of one piece of audio says in one number each: the mean of the values."""
+    """(name,) what a record of one piece of audio says in one number each: the mean of the values, of marks
+    how many there are that are called so."""
     if isinstance(record, ValuePredictions) and len(record):
         found: np.ndarray = record.values.mean(axis=0)
         return found
+    if isinstance(record, Marks):
+        marks = [pair for own in record.marks for pair in zip(own.kinds, own.names, strict=True)]
+        return np.array([sum(name in pair for pair in marks) for name in names], float)
     return np.full(len(names), np.nan)
 
 

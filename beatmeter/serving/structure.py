@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,8 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from beatmeter.audio.ahead import LongAudio, decode_or_count
+from beatmeter.audio.ahead import decode_or_count
 from beatmeter.audio.barwise import frame_features
-from beatmeter.audio.decode import stream
 from beatmeter.audio.energy import Energy, EnergyMeter
 from beatmeter.datasets.annotations import Annotation, Events, Grid, Provenance, Spans
 from beatmeter.errors import AudioError, BeatmeterError
@@ -22,18 +21,14 @@ from beatmeter.runtime.progress import untold
 from beatmeter.schema import Curves, MarkList, Track
 from beatmeter.serving.answer import Answer
 from beatmeter.serving.curves import CurveModel
-from beatmeter.serving.models import SHIPPED
 from beatmeter.serving.predictor import Predictor, Seconds
 from beatmeter.serving.scoring import WholeTrack
+from beatmeter.serving.tempo import BEATS, blocks_of, prior_of, tempo_of
 from beatmeter.tasks.structure.decoding import Beats, find_bars
-from beatmeter.tasks.structure.decoding.patterns import MUSIC
 from beatmeter.tasks.structure.sections import find_sections
 
-BEATS = SHIPPED / "beats"
-BLOCK = 30.0  # seconds of a file that are read at a time
 BANDS = ("bass", "mid", "high", "overall")
 JUMP = 3.0  # of ten: a change of bass from section to section that is an event
-DOUBT = 0.02  # probability that a meter keeps which the meter model has not heard
 
 
 @dataclass(frozen=True)
@@ -60,11 +55,8 @@ class Structure:
 
     @property
     def tempo(self) -> float | None:
-        """Beats a minute: the median over bars, None where there are fewer than two beats."""
-        if len(self.downbeats) > 2:
-            per_bar = np.diff(np.flatnonzero(self.beats.places == 1))
-            return float(np.median(60 * per_bar / np.diff(self.downbeats)))
-        return 60 / float(np.median(np.diff(self.beats.times))) if len(self.beats.times) > 1 else None
+        """Beats a minute, as `tempo_of` has it."""
+        return tempo_of(self.beats)
 
     @property
     def steadiness(self) -> float | None:
@@ -158,17 +150,6 @@ def events_of(sections: MarkList, energy: Float[np.ndarray, "section 4"]) -> Mar
     )
 
 
-def prior_of(meter: Answer) -> Mapping[str, float]:
-    """Probabilities of the kinds of bars: what the meter model says, where it hears a meter, weighed by how
-    frequent meters are in music."""
-    if meter.meter is None:
-        return MUSIC
-    scores = np.maximum(meter.scores / max(float(meter.scores.sum()), 1e-9), DOUBT)
-    return {
-        name: float(s) * np.sqrt(MUSIC.get(name, 0.0)) for name, s in zip(meter.classes, scores, strict=True)
-    }
-
-
 class StructureDetector:
     """The beats model and the meter model, ready for audio files."""
 
@@ -191,14 +172,8 @@ class StructureDetector:
         paths, rate = as_paths(paths), self._beats.sample_rate
         for path, audio in zip(paths, decode_or_count(paths, rate, jobs), strict=True):
             try:
-                if isinstance(audio, AudioError):
-                    raise audio
-                if isinstance(audio, LongAudio):
-                    yield path, self._hear(path, stream(path, rate, BLOCK), audio.samples, progress)
-                else:
-                    size = round(BLOCK * rate)
-                    blocks = (audio[at : at + size] for at in range(0, len(audio), size))
-                    yield path, self._hear(path, blocks, len(audio), progress)
+                blocks, samples = blocks_of(path, audio, rate)
+                yield path, self._hear(path, blocks, samples, progress)
             except AudioError as error:
                 yield path, error
 

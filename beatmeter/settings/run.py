@@ -99,13 +99,28 @@ class TaskConfig:
     margin: float = option(0.2, "margin of triplet, in cosines; of multi_similarity, around hard pairs")
     per_label: int = option(2, "tracks of one label that go into a step of similarity together")
     dim: int = option(128, "numbers of a vector of similarity")
+    frame_smoothing: float = option(0.0, "of tasks on frames: how far targets keep away from 0 and 1")
+    doubt: Literal["none", "small_loss", "co_teaching"] = option(
+        "none",
+        "of tasks on frames: leave out the marks that a model believes least, by its own loss, or by that of "
+        "another one that learns beside it",
+    )
+    doubted: float = option(0.1, "share of the marks of a track that are thought to be wrong")
+    parts: tuple[str, ...] = option(
+        ("beats", "boundaries", "functions", "events"), "tasks on frames that structure learns on one encoder"
+    )
+    weights: tuple[float, ...] = option((), "weight of the loss of each part of structure; empty: 1 each")
 
     def __post_init__(self) -> None:
-        fraction(self, "smoothing")
+        fraction(self, "smoothing", "doubted")
         positive(self, "weight_cap", "temperature", "margin", "dim")
         at_most(self, dim=4096, per_label=1024, temperature=100, margin=2)
         if self.per_label < 2:
             raise ConfigError(f"task.per_label = {self.per_label}: two tracks make a pair")
+        if not 0 <= self.frame_smoothing < 0.5:
+            raise ConfigError(f"task.frame_smoothing = {self.frame_smoothing} must be in [0, 0.5)")
+        if any(not weight >= 0 for weight in self.weights) or (self.weights and not sum(self.weights)):
+            raise ConfigError(f"task.weights = {list(self.weights)} must not be negative, nor all 0")
         if len(set(self.classes)) != len(self.classes) or (not all(self.classes)):
             raise ConfigError("task.classes must be distinct and not empty")
         if len(self.classes) > MOST_CLASSES:

@@ -19,6 +19,10 @@ from beatmeter.tasks.multilabel import MultilabelTask
 from beatmeter.tasks.regression import RegressionTask
 from beatmeter.tasks.similarity.task import SimilarityTask
 from beatmeter.tasks.structure.beats import BeatsTask
+from beatmeter.tasks.structure.energy import EnergyTask
+from beatmeter.tasks.structure.functions import FunctionsTask
+from beatmeter.tasks.structure.moments import BoundariesTask, EventsTask
+from beatmeter.tasks.structure.several import StructureTask
 
 TASKS: dict[str, type[Task]] = {
     "meter": MeterTask,
@@ -27,6 +31,11 @@ TASKS: dict[str, type[Task]] = {
     "regression": RegressionTask,
     "beats": BeatsTask,
     "similarity": SimilarityTask,
+    "boundaries": BoundariesTask,
+    "functions": FunctionsTask,
+    "events": EventsTask,
+    "structure": StructureTask,
+    "energy": EnergyTask,
 }
 
 

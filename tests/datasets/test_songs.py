@@ -183,3 +183,45 @@ def test_a_set_of_songs(tmp_path: Path) -> None:
         assert known.events.of("drop") == pytest.approx(song.drops, abs=1e-6)
     with pytest.raises(DataError, match="other settings: seed 2, not 3"):
         synthesise_songs(out, 2, SongPlan(seed=3, sample_rate=8000))
+
+
+def test_a_set_of_excerpts_holds_part_of_each_song_with_its_own_times(tmp_path: Path) -> None:
+    plan = SongPlan(seed=2, sample_rate=8000, excerpt=40.0)
+    synthesise_songs(tmp_path / "parts", 1, plan)
+    (track,) = open_dataset(tmp_path / "parts", DataConfig(), (), labelled=False).tracks
+    song = render_song(2 << 32, sample_rate=8000)
+    audio, rate = soundfile.read(track.path, dtype="float32")
+    assert len(audio) == 40 * rate
+    whole = song.audio[: len(song.audio) - len(audio)]
+    begin = next(
+        at for at in np.flatnonzero(np.abs(whole - audio[0]) < 1e-4)
+        if np.abs(song.audio[at : at + len(audio)] - audio).max() < 1e-4
+    ) / rate  # fmt: skip
+    known = find_annotation(track)
+    assert known is not None
+    assert known.duration == pytest.approx(40.0)
+    inside = (song.beats >= begin) & (song.beats < begin + 40)
+    assert known.grid is not None
+    assert known.grid.times == pytest.approx(song.beats[inside] - begin, abs=1e-5)
+    assert known.grid.places.tolist() == song.beat_numbers[inside].tolist()
+    assert known.sections is not None
+    inner = [s.start - begin for s in song.sections if begin + 0.1 < s.start < begin + 39.9]
+    assert known.sections.boundaries[1:-1] == pytest.approx(inner, abs=1e-5)
+    assert known.sections.ends.max() <= 40.0 + 1e-6
+    with pytest.raises(DataError, match="excerpt"):
+        synthesise_songs(tmp_path / "parts", 1, SongPlan(seed=2, sample_rate=8000))
+
+
+def test_events_of_an_excerpt_are_those_that_it_holds(songs: list[Song]) -> None:
+    song = next(s for s in songs if len(s.drops) and len(s.buildups))
+    start, end = song.buildups[0]
+    middle = (start + end) / 2
+    events = annotation_of(song, within=(middle, end + 1)).events
+    assert events is not None
+    assert "build-up" in events.kinds
+    assert events.times[0] == 0.0, "a build-up that has begun before is heard from the start"
+    assert events.lengths[events.kinds.index("build-up")] == pytest.approx(end - middle, abs=1e-5)
+    late = (float(song.drops[-1]) + 0.5, len(song.audio) / song.sample_rate)
+    after = annotation_of(song, within=late).events
+    assert after is not None
+    assert "drop" not in after.kinds

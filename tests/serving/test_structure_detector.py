@@ -4,6 +4,7 @@ numbers of the command."""
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,15 +15,19 @@ import torch
 from click.testing import CliRunner
 
 from beatmeter.audio.decode import load
+from beatmeter.cli import answers as printed
 from beatmeter.cli import cli
 from beatmeter.datasets.annotations import read_annotation
 from beatmeter.datasets.dj.rekordbox import read_rekordbox
 from beatmeter.datasets.synthetic import SynthPlan, synthesise
-from beatmeter.errors import BeatmeterError, RunError
+from beatmeter.errors import AudioError, BeatmeterError, RunError
+from beatmeter.learning import checkpoints
+from beatmeter.learning.checkpoints import halved
 from beatmeter.learning.training import run
 from beatmeter.runtime.config import change
 from beatmeter.schema import Curves, MarkList, Track
 from beatmeter.serving import curves as serving_curves
+from beatmeter.serving.answer import Answer
 from beatmeter.serving.clicks import click
 from beatmeter.serving.curves import CurveModel
 from beatmeter.serving.models import SHIPPED
@@ -157,15 +162,89 @@ def test_plot_and_clicks_are_of_one_file(trained: Path, song: Path, tmp_path: Pa
         assert what in str(refused.exception)
 
 
+def test_a_model_of_beats_is_handed_on_in_half_precision(trained: Path, song: Path, tmp_path: Path) -> None:
+    whole = trained / "run" / "best.safetensors"
+    packed = tmp_path / "packed"
+    packed.mkdir()
+    for name in ("config.toml", "run.json"):
+        (packed / name).write_bytes((trained / "run" / name).read_bytes())
+    (packed / whole.name).write_bytes(halved(whole))
+    before, after = (checkpoints.read(f)[0] for f in (whole, packed / whole.name))
+    head = [name for name in before if name.startswith("head.")]
+    assert head
+    assert all(after[name].dtype == torch.float16 for name in head)
+    assert all(torch.equal(before[n], after[n]) for n in before if n not in head), "not the standardiser"
+    one, two = (next(StructureDetector.load(run).hear_files([song]))[1] for run in (trained / "run", packed))
+    assert not isinstance(one, BeatmeterError)
+    assert not isinstance(two, BeatmeterError)
+    assert np.abs(one.curves.values[0] - two.curves.values[0]).max() < 5e-3
+
+
+def test_predict_says_the_tempo_beside_the_meter_where_it_is_asked(song: Path) -> None:
+    said = CliRunner().invoke(cli, ["predict", "spectral-lag", str(song), "--tempo"])
+    assert said.exit_code == 0, said.output
+    cells = said.stdout.strip().split("\t")
+    assert cells[-1].startswith("bpm=")
+    assert float(cells[-1].removeprefix("bpm=")) == pytest.approx(120, abs=1)
+    assert "bpm" not in CliRunner().invoke(cli, ["predict", "spectral-lag", str(song)]).stdout
+
+
+def test_the_answers_of_predict_have_a_place_for_the_tempo() -> None:
+    heard = Answer(("3", "4"), np.array([0.2, 0.8]), 20.0, tempo=118.25)
+    deaf = replace(heard, tempo=None)
+    assert printed.columns("a", heard, scores=True, tempo=True).endswith("4=0.800\tbpm=118.2")
+    assert printed.columns("a", deaf, scores=False, tempo=True).endswith("\tbpm=-")
+    header = printed.csv_header(heard.classes, tempo=True).split(",")
+    for answer in (heard, deaf, AudioError("no audio")):
+        assert len(printed.csv_row("a", answer, heard.classes, tempo=True).split(",")) == len(header)
+    row = dict(zip(header, printed.csv_row("a", heard, heard.classes, True).split(","), strict=True))
+    assert row["bpm"] == "118.25"
+    assert heard.to_json()["tempo"] == 118.25
+    assert "tempo" not in deaf.to_json()
+    lines = printed.Lines(["a"], heard.classes, 80, scores=False, tempo=True)
+    assert lines.answer("a", heard).endswith("118.2 bpm")
+
+
+def test_a_model_of_moments_is_trained_evaluated_and_asked(trained: Path, song: Path) -> None:
+    """Sections of a few clips: what they are is of no account, that every command works is."""
+    music = trained / "music"
+    (music / "lab").mkdir(exist_ok=True)
+    for clip in sorted((music / "audio").iterdir()):
+        (music / "lab" / f"{clip.stem}.lab").write_text("0\t3\tA\n3\t6\tB\n")
+    values = {
+        "data": {"path": str(music)},
+        "task": {"name": "structure", "parts": ("boundaries",)},
+        "features": {
+            "backbone": "embedded",
+            "overlap": 1.0,
+            "poolings": ("own=frames:1+2@5", "mel@5"),
+            "cache": str(trained / "cache"),
+        },
+        "head": {"poolings": ("own", "mel"), "channels": 8, "dilations": (1, 4)},
+        "training": {"epochs": 1, "batch": 4, "accumulation": 1},
+    }
+    run(change(RunConfig(), values), trained / "moments", CPU, predict=["val"], report=lambda text: None)
+    evaluation = json.loads((trained / "moments" / "evaluation" / "val.json").read_text())
+    assert {m["name"] for m in evaluation["metrics"]} >= {"hr5", "hr3"}
+    said = CliRunner().invoke(cli, ["predict", str(trained / "moments"), str(song), "--json"])
+    assert said.exit_code == 0, said.output
+    marks = json.loads(said.stdout)["marks"]
+    sections = [m for m in marks if m["kind"] == "section"]
+    assert sections[0]["start"] == 0.0
+    assert sections[-1]["end"] == pytest.approx(20.0, abs=0.3)
+    with pytest.raises(RunError, match="hears no beats"):
+        StructureDetector.load(trained / "moments")
+
+
 def test_a_model_without_curves_is_refused() -> None:
-    with pytest.raises(RunError, match="gives no curves"):
+    with pytest.raises(RunError, match="hears no beats"):
         CurveModel(SHIPPED / "spectral-lag", CPU)
 
 
 def test_predict_says_which_command_hears_a_model_of_curves(trained: Path, song: Path) -> None:
     refused = CliRunner().invoke(cli, ["predict", str(trained / "run"), str(song)])
     assert isinstance(refused.exception, RunError)
-    assert "gives curves over time" in str(refused.exception)
+    assert "hears beats" in str(refused.exception)
     assert "beatmeter structure" in str(refused.exception)
 
 

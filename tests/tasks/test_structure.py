@@ -21,7 +21,7 @@ from beatmeter.settings import HeadConfig, RunConfig
 from beatmeter.tasks.structure.beats import BeatsTask
 from beatmeter.tasks.structure.decoding import find_bars, peaks
 from beatmeter.tasks.structure.head import FrameHead
-from beatmeter.tasks.structure.losses import dilated, shift_tolerant
+from beatmeter.tasks.structure.losses import added, dilated, shift_tolerant
 
 RATE = 25.0
 ONE = torch.ones(1)
@@ -36,7 +36,8 @@ def loss_of(at: Sequence[int], high: Sequence[int], n: int = 21) -> float:
     `at`."""
     targets, logits = torch.zeros(1, n, 1), torch.full((1, n, 1), -8.0)
     targets[:, list(at)], logits[:, list(high)] = 1.0, 8.0
-    total, count = shift_tolerant(logits, targets, torch.ones(1, n, 1, dtype=torch.bool), ONE, 1)
+    each = shift_tolerant(logits, targets, torch.ones(1, n, 1, dtype=torch.bool), ONE, 1)
+    total, count = added(*each)
     return float(total / count)
 
 
@@ -52,9 +53,9 @@ def test_what_is_not_known_counts_for_nothing_and_lends_nothing() -> None:
     targets, logits = torch.zeros(1, 12, 1), torch.full((1, 12, 1), -8.0)
     mask = torch.ones(1, 12, 1, dtype=torch.bool)
     mask[:, 6:] = False
-    quiet = shift_tolerant(logits, targets, mask, ONE, 1)
+    quiet = added(*shift_tolerant(logits, targets, mask, ONE, 1))
     logits[:, 6:] = 8.0
-    loud = shift_tolerant(logits, targets, mask, ONE, 1)
+    loud = added(*shift_tolerant(logits, targets, mask, ONE, 1))
     assert torch.equal(quiet[0], loud[0])
     assert int(loud[1]) == 6
 
@@ -63,9 +64,9 @@ def test_the_dilated_loss_wants_wide_peaks() -> None:
     targets, mask = column(0, 0, 0, 1, 0, 0, 0), torch.ones(1, 7, 1, dtype=torch.bool)
     sharp, wide = column(-8, -8, -8, 8, -8, -8, -8), column(-8, -8, 8, 8, 8, -8, -8)
     assert (
-        float(dilated(wide, targets, mask, ONE, 1)[0])
+        float(dilated(wide, targets, mask, ONE, 1)[0].sum())
         < 0.01
-        < float(dilated(sharp, targets, mask, ONE, 1)[0])
+        < float(dilated(sharp, targets, mask, ONE, 1)[0].sum())
     )
 
 

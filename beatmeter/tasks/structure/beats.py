@@ -12,8 +12,7 @@ from beatmeter.datasets.annotations import Annotation
 from beatmeter.evaluation.metrics.beats import f_measure
 from beatmeter.evaluation.report import Assessment, assess
 from beatmeter.schema import Items, MarkList, Marks, as_curves
-from beatmeter.settings import RunConfig
-from beatmeter.tasks.base import LOSS, Choice, Output
+from beatmeter.tasks.base import LOSS, Choice
 from beatmeter.tasks.structure.decoding import Beats, find_bars, peaks
 from beatmeter.tasks.structure.frames import FrameTask, known_spans
 
@@ -23,6 +22,7 @@ RATE = 25.0  # Hz
 class BeatsTask(FrameTask):
     """A curve for beats and one for downbeats, from annotations with a grid of beats."""
 
+    own_rate = RATE
     tolerance = 0.04  # seconds: a row to either side
     missing = "no beats are known of it"
     legend = "beat, downbeat: mean F of peaks within 70 ms on validation, from second 5 on"
@@ -32,9 +32,8 @@ class BeatsTask(FrameTask):
         LOSS,
     )
 
-    def __init__(self, config: RunConfig) -> None:
-        super().__init__(config)
-        self.output = Output("multilabel", ("beat", "downbeat"), "frame", RATE)
+    def named(self) -> tuple[str, ...]:
+        return "beat", "downbeat"
 
     def marks_of(self, annotation: Annotation) -> MarkList:
         grid = annotation.grid
@@ -66,7 +65,8 @@ class BeatsTask(FrameTask):
             for name, right, curve in zip(found, self.positives(truth), curves.values[i].T, strict=True):
                 if len(right):
                     found[name].append(f_measure(right, curves.starts[i] + peaks(curve) / curves.rate))
-        return {name: float(np.nanmean(values)) if values else 0.0 for name, values in found.items()}
+        known = {name: [v for v in values if v == v] for name, values in found.items()}
+        return {name: float(np.mean(values)) if values else 0.0 for name, values in known.items()}
 
     def epoch_line(self, figures: Mapping[str, Any]) -> str:
         return f"beat F {figures['beat_f']:.3f}, downbeat F {figures['downbeat_f']:.3f} (peaks)"

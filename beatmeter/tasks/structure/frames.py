@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -20,20 +20,27 @@ from beatmeter.runtime.artifacts import require
 from beatmeter.schema import KNOWN, Curves, FeatureSpec, MarkList, Track
 from beatmeter.schema.records import items_of
 from beatmeter.settings import DataConfig, RunConfig
-from beatmeter.tasks.base import FrameOutputs, State, Targets, Task, Truth
-from beatmeter.tasks.structure.head import FrameHead
-from beatmeter.tasks.structure.losses import FRAME_LOSSES
+from beatmeter.tasks.base import FrameOutputs, Output, State, Targets, Task, Truth
+from beatmeter.tasks.structure.head import FrameHead, Pair
+from beatmeter.tasks.structure.losses import FRAME_LOSSES, added, trusted
 
 
 class FrameTask(Task):
-    """Curves at `output.rate` Hz, learned from marks. A subclass says which marks each output is of
-    (`marks_of`), and how far a peak may be away (`tolerance`, seconds)."""
+    """Curves at `output.rate` Hz, learned from marks. A subclass says what its outputs are called (`named`),
+    which marks each is of (`marks_of`), and how far a peak may be away (`tolerance`, seconds). `rate` (Hz)
+    is its own where none is given: tasks that share an encoder have one rate."""
 
     tolerance: float
+    own_rate: ClassVar[float]
 
-    def __init__(self, config: RunConfig) -> None:
+    def __init__(self, config: RunConfig, rate: float | None = None) -> None:
         super().__init__(config)
+        self.output = Output("multilabel", self.named(), "frame", rate or self.own_rate)
         self._truth: dict[str, MarkList] = {}  # by track id: annotations are read once
+
+    @abstractmethod
+    def named(self) -> tuple[str, ...]:
+        """The names of its outputs."""
 
     def open(self, data: DataConfig) -> Dataset:
         return open_dataset(data.path, data, self.config.task.meters, labelled=False)
@@ -113,7 +120,10 @@ class FrameTask(Task):
             raise RunError(f"the state of the task has {len(state['weight'])} weights for {n} outputs")
 
     def head(self, spec: FeatureSpec) -> nn.Module:
-        return FrameHead(spec, self.config.head, len(self.output.names), self.output.rate or 1.0)
+        config, names, rate = self.config.head, len(self.output.names), self.output.rate or 1.0
+        if self.config.task.doubt == "co_teaching":
+            return Pair(FrameHead(spec, config, names, rate), FrameHead(spec, config, names, rate))
+        return FrameHead(spec, config, names, rate)
 
     def loss(
         self,
@@ -122,12 +132,42 @@ class FrameTask(Task):
         mask: Bool[Tensor, "track *time name"],
         state: State,
     ) -> tuple[Tensor, Tensor]:
-        """Sum over rows and outputs that count, see `beatmeter.tasks.structure.losses`."""
+        """Sum over rows and outputs that count, see `beatmeter.tasks.structure.losses`. With `task.doubt` the
+        rows that are hardest to believe count for nothing: for the model itself (`small_loss`), or, of two
+        models that learn side by side, for the other one (`co_teaching`)."""
+        targets = targets.to(outputs.dtype)
+        said = members(outputs, len(self.output.names))
+        pairs = [self.row_losses(one, targets, mask, state) for one in said]
+        total, count = outputs.new_zeros(()), outputs.new_zeros(())
+        for k, (losses, counts) in enumerate(pairs):
+            if self.config.task.doubt != "none":
+                doubter = pairs[(k + 1) % len(pairs)][0]
+                counts = trusted(doubter, targets, counts, self.config.task.doubted, self.reach)
+            one, n = added(losses, counts)
+            total, count = total + one / len(pairs), count + n / len(pairs)
+        return total, count
+
+    @property
+    def reach(self) -> int:
+        """How many rows a peak may be away."""
+        return round(self.tolerance * (self.output.rate or 1.0))
+
+    def row_losses(
+        self,
+        outputs: Float[Tensor, "track time name"],
+        targets: Float[Tensor, "track time name"],
+        mask: Bool[Tensor, "track time name"],
+        state: State,
+    ) -> tuple[Float[Tensor, "track time name"], Bool[Tensor, "track time name"]]:
+        """The loss of every row and output, and which of them count."""
         weight = torch.as_tensor(state["weight"], dtype=outputs.dtype, device=outputs.device)
-        rows = round(self.tolerance * (self.output.rate or 1.0))
-        return FRAME_LOSSES[self.config.task.frame_loss](
-            outputs, targets.to(outputs.dtype), mask, weight, rows
-        )
+        t = self.config.task
+        return FRAME_LOSSES[t.frame_loss](outputs, targets, mask, weight, self.reach, t.frame_smoothing)
+
+    def probabilities(self, logits: Float[np.ndarray, "time name"]) -> Float[np.ndarray, "time name"]:
+        """What outputs mean: a probability each, on its own."""
+        found: np.ndarray = 0.5 * (1 + np.tanh(0.5 * logits))
+        return found
 
     def decode(
         self,
@@ -143,10 +183,15 @@ class FrameTask(Task):
             names=self.output.names,
             rate=rate,
             starts=np.array([start for start, _ in found], float),
-            values=tuple(0.5 * (1 + np.tanh(0.5 * logits.astype(float))) for _, logits in found),
+            values=tuple(self.probabilities(logits.astype(float)) for _, logits in found),
             truth=tuple(self.marks(track) for track in tracks),
             **items_of(tracks, split, meta={**(meta or {}), "task": self.config.task.name}),
         )
+
+
+def members(outputs: Float[Tensor, "... output"], names: int) -> list[Float[Tensor, "... name"]]:
+    """The outputs of each of the models that learn side by side: of one, in co-teaching of two."""
+    return [outputs[..., at : at + names] for at in range(0, outputs.shape[-1], names)]
 
 
 def _nearest(times: Float[np.ndarray, " time"], at: Float[np.ndarray, " mark"]) -> Int[np.ndarray, " mark"]:

@@ -55,6 +55,19 @@ class FrameHead(nn.Module):
         return self.output(nn.functional.gelu(self.norm(x)))  # type: ignore[no-any-return]
 
 
+class Pair(nn.Module):
+    """Two heads that learn side by side from different first weights (co-teaching, Han et al., 2018). In
+    training their outputs stand one after the other, (track, time, 2 x name); else their mean is given."""
+
+    def __init__(self, *heads: FrameHead) -> None:
+        super().__init__()
+        self.heads = nn.ModuleList(heads)
+
+    def forward(self, features: Mapping[str, Tensor]) -> Float[Tensor, "track time output"]:
+        said = [head(features) for head in self.heads]
+        return torch.cat(said, dim=-1) if self.training else torch.stack(said).mean(dim=0)
+
+
 class Convolutions(nn.Module):
     """Residual dilated convolutions over time. Padding has no part in it: norms are of single rows, and
     after every convolution it is 0 again."""
