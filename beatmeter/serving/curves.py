@@ -23,7 +23,7 @@ from beatmeter.tasks.structure.frames import FrameTask
 
 BARS = ("beat", "downbeat")  # curves that bars are found from
 STRETCH = 60.0  # seconds that the head reads at a time
-AROUND = 25.0  # seconds before and after them that it sees too
+AROUND = 15.0  # seconds before and after them that it sees too
 
 
 class CurveModel:
