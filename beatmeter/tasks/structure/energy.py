@@ -125,8 +125,7 @@ class EnergyTask(Task):
         state: State,
     ) -> tuple[Tensor, Tensor]:
         """Huber loss, or the squared error, in deviations of the train split."""
-        like = {"dtype": outputs.dtype, "device": outputs.device}
-        middle, spread = torch.tensor(state["constant"], **like), torch.tensor(state["deviation"], **like)
+        middle, spread = outputs.new_tensor(state["constant"]), outputs.new_tensor(state["deviation"])
         each = nn.functional.huber_loss if self.config.task.error == "huber" else nn.functional.mse_loss
         said, right = outputs + MIDDLE, targets.to(outputs.dtype)  # a head that says 0 is in the middle
         losses = each((said - middle) / spread, (right - middle) / spread, reduction="none")
