@@ -121,7 +121,9 @@ def csv_row(name: str, answer: Answer | BeatmeterError, classes: Sequence[str], 
         *(f"{s:.6f}" for s in answer.scores),
     ]
     beats = [] if not tempo else [""] if answer.tempo is None else [f"{answer.tempo:.2f}"]
-    return _row([name, answer.meter or "", answer.second or "", sure, *numbers, answer.grouping or "", *beats, ""])
+    return _row(
+        [name, answer.meter or "", answer.second or "", sure, *numbers, answer.grouping or "", *beats, ""]
+    )
 
 
 def json_line(path: Path | str, answer: Answer | BeatmeterError) -> str:
