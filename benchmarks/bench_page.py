@@ -46,7 +46,7 @@ RESULTS: list[Result] = [
 def test_a_line_gives_its_result_back(result: Result) -> None:
     found, rest = from_line(to_line(result))
     assert found == result
-    assert set(rest) == {"machine", "time", "load"}
+    assert set(rest) == {"machine", "time", "load", "commit"}
     assert result.title in found.text()
 
 
@@ -73,7 +73,12 @@ def test_the_page_tells_targets_and_forgets_what_was_measured_again(tmp_path: Pa
     assert text.count("* Machine") == 1
     assert text.index("## Store") < text.index("## Training") < text.index("## Lora")
     plots = sorted(p.name for p in (tmp_path / "plots").iterdir())
-    assert plots == ["lora-one-step.png", "store-scan.png", "store-time-as-tracks-grow.png"]
+    assert plots == [
+        "history-store.png",
+        "lora-one-step.png",
+        "store-scan.png",
+        "store-time-as-tracks-grow.png",
+    ]
     assert all(f"](plots/{name})" in text for name in plots)
 
 

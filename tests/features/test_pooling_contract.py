@@ -196,8 +196,8 @@ def test_poolings_under_their_own_names_do_not_move_the_fingerprint_of_plain_one
 @pytest.mark.parametrize(
     ("pooling", "message"),
     [
-        ("leg", "Choose from: stats, lag, frames, harmony, chroma, mel"),
-        ("beats=leg", "Choose from: stats, lag, frames, harmony, chroma, mel"),
+        ("leg", "Choose from: stats, lag, rhythm, frames, harmony, chroma, mel"),
+        ("beats=leg", "Choose from: stats, lag, rhythm, frames, harmony, chroma, mel"),
         ("beats=stats@25", "Only frames, chroma, mel have a rate"),
         ("beats=frames@0", "cannot have 0 Hz"),
         ("beats=frames@1.2.3", "is not a rate"),

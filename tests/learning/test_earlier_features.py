@@ -18,7 +18,7 @@ from beatmeter.cli import cli
 from beatmeter.datasets import open_dataset
 from beatmeter.errors import BeatmeterError, RunError
 from beatmeter.evaluation.runs import RunFolder
-from beatmeter.features import service
+from beatmeter.features import model
 from beatmeter.features.service import FeatureService
 from beatmeter.learning.training import evaluate_run, run
 from beatmeter.runtime.config import change
@@ -34,8 +34,8 @@ CPU = torch.device("cpu")
 def earlier_version() -> Iterator[None]:
     """Feature specs as they were made when schema 1 was all there was."""
     with pytest.MonkeyPatch.context() as patch:
-        today = service.feature_spec
-        patch.setattr(service, "feature_spec", lambda *given: today(*given).as_of(1))
+        today = model.feature_spec
+        patch.setattr(model, "feature_spec", lambda *given: today(*given).as_of(1))
         yield
 
 

@@ -54,7 +54,7 @@ def test_set_reads_toml_values_and_bare_words() -> None:
         ("training.epochs=0", "must be above zero"),
         ("training.epochs=true", "must be a whole number, got"),
         ("adapter.kind=lorra", "Choose one of: lora, last_layers, full"),
-        ("features.poolings=stats,leg", "Choose from: stats, lag, frames"),
+        ("features.poolings=stats,leg", "Choose from: stats, lag, rhythm, frames"),
         ("task.smoothing=1", "must be in"),
     ],
 )

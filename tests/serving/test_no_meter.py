@@ -61,6 +61,8 @@ def test_sounds_without_meter_are_refused(predictor: Predictor) -> None:
             "heard": 0,
             "sure": False,
             "second": None,
+            "grouping": None,
+            "subdivision": None,
             "scores": 0,
             "gap": 0,
             "seconds": a.seconds,
