@@ -59,11 +59,15 @@ STREAMED = """async (text) => {
 }"""
 
 
+pytestmark = pytest.mark.xdist_group("onnx")  # one export for all
+
+
 @pytest.fixture(scope="module")
-def open_page(browser: Any, exported: Path) -> Iterator[Visit]:
+def open_page(browser: Any, request: pytest.FixtureRequest) -> Iterator[Visit]:
     engine = cached_runtime()
     if engine is None:
         pytest.skip("onnxruntime-web is not in the cache: run `beatmeter page --out DIR` once")
+    exported: Path = request.getfixturevalue("exported")  # dear, so only where it is used
     with serving(page_files(exported, engine)) as server, visiting(browser, server) as visit:
         until(lambda: "Ready" in visit.text("#status"))
         yield visit
