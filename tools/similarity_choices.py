@@ -19,6 +19,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import beatmeter  # noqa: F401 - before torch, whose threads then sleep while they wait
+
+# isort: split
 import numpy as np
 import torch
 

@@ -32,6 +32,7 @@ from beatmeter.store import Store
 from beatmeter.store.verify import verify
 
 CPU = torch.device("cpu")
+FULL = bool(int(os.environ.get("BEATMETER_FULL", "0")))
 ALL = [
     pytest.param(name, marks=pytest.mark.xdist_group(f"engine-{name}")) for name in ("local", "dask", "ray")
 ]
@@ -108,6 +109,7 @@ def kill_first(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return killed
 
 
+@pytest.mark.parametrize("engine", ALL if FULL else ALL[:2], indirect=True)
 def test_two_workers_one_of_them_killed_fill_the_store_as_one_process_does(
     engine: Engine, tracks: Sequence[Track], alone: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

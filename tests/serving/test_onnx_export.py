@@ -129,7 +129,7 @@ def test_a_table_with_wrong_numbers_is_never_written(
     ("model", "reason"),
     [
         ("ensemble", "an ensemble is 3 models"),
-        ("beats", "curves over time"),
+        ("beats", "which hears beats"),
         ("spectral-lgg", "Did you mean 'spectral-lag'"),
     ],
 )
