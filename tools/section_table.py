@@ -87,12 +87,15 @@ def main() -> None:
         cells = []
         for metric in SECTION_METRICS:
             values = np.array([s[system][metric] for s in scores])
-            cells.append("" if np.isnan(values).all() else _cell(values, groups))
+            cells.append(interval_cell(values, groups))
         print(f"| {system} | " + " | ".join(cells) + " |")
 
 
-def _cell(values: np.ndarray, groups: list[str]) -> str:
+def interval_cell(values: np.ndarray, groups: list[str]) -> str:
+    """The mean over tracks with its interval; empty where no track has a value."""
     known = ~np.isnan(values)
+    if not known.any():
+        return ""
 
     def mean(weights: np.ndarray | None) -> np.ndarray:
         w = np.ones(len(values)) if weights is None else weights
