@@ -28,6 +28,19 @@ if TYPE_CHECKING:
     from beatmeter.datasets.check import Report
 
 
+seed_option = click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the set."
+)
+format_option = click.option(
+    "--format",
+    "suffix",
+    type=click.Choice(["flac", "wav"]),
+    default="flac",
+    show_default=True,
+    help="Audio format.",
+)
+
+
 @click.group()
 def data() -> None:
     """Check, split and make datasets.
@@ -166,18 +179,11 @@ def split(
 @data.command()
 @click.argument("out", type=click.Path())
 @click.option("--clips", type=click.IntRange(min=1), default=600, show_default=True, help="Number of clips.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the set.")
+@seed_option
 @click.option(
     "--seconds", type=click.FloatRange(1, 3600), default=30.0, show_default=True, help="Length of every clip."
 )
-@click.option(
-    "--format",
-    "suffix",
-    type=click.Choice(["flac", "wav"]),
-    default="flac",
-    show_default=True,
-    help="Audio format.",
-)
+@format_option
 @click.option(
     "--mix",
     type=click.Choice(["even", "music", "hard"]),
@@ -214,15 +220,8 @@ def synth(out: str, clips: int, seed: int, seconds: float, suffix: str, mix: str
 @data.command()
 @click.argument("out", type=click.Path())
 @click.option("--songs", type=click.IntRange(min=1), default=100, show_default=True, help="Number of songs.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the set.")
-@click.option(
-    "--format",
-    "suffix",
-    type=click.Choice(["flac", "wav"]),
-    default="flac",
-    show_default=True,
-    help="Audio format.",
-)
+@seed_option
+@format_option
 @click.option(
     "--excerpt",
     type=click.FloatRange(min=10, max=300),
@@ -261,18 +260,11 @@ def songs(out: str, songs: int, seed: int, suffix: str, excerpt: float | None, j
     show_default=True,
     help="Versions of every work: as written, on a keyboard, by an ensemble, as a cover, on a keyboard ...",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the set.")
+@seed_option
 @click.option(
     "--seconds", type=click.FloatRange(2, 600), default=20.0, show_default=True, help="Length of every clip."
 )
-@click.option(
-    "--format",
-    "suffix",
-    type=click.Choice(["flac", "wav"]),
-    default="flac",
-    show_default=True,
-    help="Audio format.",
-)
+@format_option
 @jobs_option
 def works(out: str, works: int, versions: int, seed: int, seconds: float, suffix: str, jobs: int) -> None:
     """Synthesise works in several versions to the folder OUT, for similarity: a version keeps the piece and

@@ -176,15 +176,19 @@ def in_splits(n: int, val: float, test: float) -> Iterator[tuple[int, str]]:
         yield index, split
 
 
-def _ensure(out: Path, plan: SynthPlan, clip_of: tuple[int, int, str]) -> tuple[dict[str, str], bool]:
-    """The manifest row of a clip of the schedule, and whether it had to be made."""
-    index, meter, split = clip_of
-    name = f"{index:06d}"
-    audio, beats, notes = (
-        out / "audio" / f"{name}.{plan.format}",
+def clip_files(out: Path, name: str, format: str) -> tuple[Path, Path, Path]:
+    """Where a clip's audio, beats and annotation lie."""
+    return (
+        out / "audio" / f"{name}.{format}",
         out / "beats" / f"{name}.beats",
         out / "annotations" / f"{name}.json",
     )
+
+
+def _ensure(out: Path, plan: SynthPlan, clip_of: tuple[int, int, str]) -> tuple[dict[str, str], bool]:
+    """The manifest row of a clip of the schedule, and whether it had to be made."""
+    index, meter, split = clip_of
+    audio, beats, notes = clip_files(out, f"{index:06d}", plan.format)
     about = complete(audio, beats, notes)
     fresh = about is None
     if about is None:

@@ -21,7 +21,16 @@ from pathlib import Path
 from beatmeter import __version__
 from beatmeter.audio.decode import SAMPLE_RATE
 from beatmeter.datasets.synth.versions import render_version
-from beatmeter.datasets.synthetic import Made, claim, class_of, complete, in_splits, make_set, write_clip
+from beatmeter.datasets.synthetic import (
+    Made,
+    claim,
+    class_of,
+    clip_files,
+    complete,
+    in_splits,
+    make_set,
+    write_clip,
+)
 from beatmeter.runtime.paths import StrPath, as_path
 from beatmeter.runtime.progress import Tick, untold
 from beatmeter.settings import SplitConfig
@@ -71,12 +80,7 @@ def _clips(works: int, versions: int, plan: WorkPlan) -> Iterator[tuple[int, int
 def _ensure(out: Path, plan: WorkPlan, clip: tuple[int, int, str]) -> tuple[dict[str, str], bool]:
     """The manifest row of a clip, and whether it had to be made."""
     work, version, split = clip
-    name = f"{work:06d}-{version}"
-    audio, beats, notes = (
-        out / "audio" / f"{name}.{plan.format}",
-        out / "beats" / f"{name}.beats",
-        out / "annotations" / f"{name}.json",
-    )
+    audio, beats, notes = clip_files(out, f"{work:06d}-{version}", plan.format)
     about = complete(audio, beats, notes)
     fresh = about is None
     if about is None:

@@ -31,6 +31,7 @@ from beatmeter.serving.scoring import Scorer
 from beatmeter.settings import RunConfig
 
 CPU = torch.device("cpu")
+pytestmark = pytest.mark.xdist_group("predictor")  # its runs are trained once
 
 
 @pytest.fixture(scope="module")

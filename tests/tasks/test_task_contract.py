@@ -106,6 +106,7 @@ def settings(request: pytest.FixtureRequest, music: Path) -> RunConfig:
     task, regime = request.param
     values = {
         "regime": regime,
+        "limit": 10 if regime == "streamed" else 0,  # a step of 8 and one of 2
         "data": {"path": str(music)},
         "task": CASES[task] | ({"targets": str(music / "targets.csv")} if "targets" in CASES[task] else {}),
         "features": {"backbone": "embedded", "layers": "2,4", "cache": str(music / "cache"), "window": 1},
