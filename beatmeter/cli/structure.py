@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from beatmeter.cli.answers import reason
 from beatmeter.cli.options import device_option, echo
 from beatmeter.cli.systems import files_of, listening
 from beatmeter.errors import BeatmeterError, ConfigError, shown
@@ -82,7 +83,7 @@ def structure(
             done()
             if isinstance(found, BeatmeterError):
                 failed += 1
-                echo(f"error: {shown(path)}: {found}")
+                echo(f"error: {reason(path, found)}")
                 continue
             if as_json:
                 click.echo(to_json_line(found.to_json()))
