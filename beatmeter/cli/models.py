@@ -53,7 +53,7 @@ def pack(runs: tuple[Path, ...], out: Path) -> None:
     \b
     beatmeter models pack runs/spectral runs/lora runs/both --out models
     """
-    from beatmeter.serving.models import pack as copy
+    from beatmeter.serving.packing import pack as copy
 
     index = copy(runs, out)
     size = sum(f.stat().st_size for name in index["models"] for f in (out / name).iterdir())

@@ -17,7 +17,6 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from beatmeter.errors import EvaluationError
-from beatmeter.evaluation.diagnostics import plain
 from beatmeter.evaluation.metrics.checks import Array
 from beatmeter.schema import ClassPredictions
 
@@ -66,6 +65,8 @@ class Timeline:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
+        from beatmeter.evaluation.diagnostics import plain
+
         heard = [{}] * len(self.path) if self.heard is None else [{"heard": h} for h in self.heard.tolist()]
         return {
             "classes": list(self.classes),

@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from multiprocessing import Pipe
 from typing import Any, Generic, TypeVar
 
-from joblib import wrap_non_picklable_objects
-
 from beatmeter.errors import BeatmeterError
 
 T = TypeVar("T")
@@ -94,6 +92,8 @@ class _Workers(Generic[T, R]):
     results, so a death is known at once, and whose item it was."""
 
     def __init__(self, function: Callable[[T], R], count: int) -> None:
+        from joblib import wrap_non_picklable_objects
+
         # Functions of scripts, notebooks and tests can be sent too, which pickle alone refuses.
         self._function = wrap_non_picklable_objects(function)
         self._todo: queue.SimpleQueue[tuple[T, Future[R | Crash]] | None] = queue.SimpleQueue()

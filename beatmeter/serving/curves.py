@@ -14,8 +14,8 @@ from beatmeter.features.backbones.adapters import load_merged
 from beatmeter.features.listening import TrackListener
 from beatmeter.features.model import FeatureModel
 from beatmeter.features.poolings.sequences import pad
+from beatmeter.features.tracks import TrackEncoder
 from beatmeter.learning.restoring import restore
-from beatmeter.learning.sources import TrackEncoder
 from beatmeter.runtime.artifacts import named
 from beatmeter.schema import Curves, Track
 from beatmeter.tasks import FrameOutputs

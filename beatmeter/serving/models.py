@@ -1,35 +1,23 @@
-"""Models as small folders: the ones that ship with the package, ensembles of runs, and packing a run to hand
-it on."""
+"""Models as small folders: the ones that ship with the package, and ensembles of runs."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from beatmeter.errors import RunError, nearest, shown
 from beatmeter.evaluation.comparison.ensemble import AGAIN, Ensemble
-from beatmeter.evaluation.metrics import estimate, metric
-from beatmeter.evaluation.metrics.families import estimate_of, metrics_of
-from beatmeter.evaluation.predictions import open_predictions
-from beatmeter.evaluation.records import open_records
 from beatmeter.evaluation.runs import RunFolder
-from beatmeter.runtime import atomic
-from beatmeter.runtime.artifacts import read_bytes, read_json, require, write_json
-from beatmeter.runtime.paths import StrPath, as_path, as_paths
-from beatmeter.schema import Marks
+from beatmeter.runtime.artifacts import read_json, require, write_json
+from beatmeter.runtime.paths import StrPath, as_path
 
 SHIPPED = Path(__file__).resolve().parents[1] / "models"
 INDEX = "models.json"
 UNPACKED = "Install beatmeter again, or run `beatmeter models pack`."
-BEST = "best.safetensors"
-KEPT = ("config.toml", BEST, "calibration.json", "run.json", "ensemble.json", "members.json")
 CHOICE = "balanced_accuracy"  # on validation: what makes a model the default
-LARGEST_MODEL = 8 << 30  # bytes of a checkpoint that is handed on
-CURVES = "structure"  # key of the index for models that give curves
-MEASURED = (CHOICE, "accuracy", "log_loss")
 
 
 @dataclass(frozen=True)
@@ -162,94 +150,3 @@ def shipped_model(name: str | None = None, where: Path = SHIPPED) -> Path:
     if name not in known["models"]:
         raise RunError(f"there is no model {shown(name)!r}", nearest(name, known["models"]))
     return where / name
-
-
-def pack(runs: StrPath | Iterable[StrPath], out: StrPath) -> dict[str, Any]:
-    """Copy what `predict` needs of finished models to `out`, each under its own name, and make the best on
-    validation the default.
-
-    Members of an ensemble must be packed with it. A model of beats is packed beside them, for `structure`.
-    Nothing but validation predictions decides. Returns the index.
-    """
-    runs, out = as_paths(runs), as_path(out)
-    names = [run.resolve().name for run in runs]
-    if len(set(names)) < len(names):
-        raise RunError("two models have the same name", "Rename one of the folders.")
-    for name, run in zip(names, runs, strict=True):
-        _require_packable(name, run, runs, out)
-    index: dict[str, Any] = {"default": None, "models": {}}
-    for name, run in zip(names, runs, strict=True):
-        validation = open_records(run, "val")
-        if isinstance(validation, Marks):
-            index.setdefault(CURVES, {})[name] = {"clips": len(validation), "validation": _beats(validation)}
-            from beatmeter.learning.checkpoints import halved  # torch: only where a model is packed
-
-            _copy(run, out / name)
-            atomic.write_bytes(out / name / BEST, halved(run / BEST))
-            continue
-        validation = open_predictions(run, "val")
-        measured = {key: estimate(metric(key), validation) for key in MEASURED}
-        figures = {key: [round(x, 4) for x in (e.value, e.low, e.high)] for key, e in measured.items()}
-        index["models"][name] = {"clips": len(validation), "validation": figures}
-        _copy(run, out / name)
-        folder = EnsembleFolder(run)
-        if folder.exists():
-            EnsembleFolder(out / name).write_members(
-                {m: out / run.resolve().name for m, run in folder.runs().items()}, folder.calibrated
-            )
-    if not index["models"]:
-        raise RunError(
-            "none of these models hears meter, and one of those that ship must", "Pack it with them."
-        )
-    index["default"] = max(index["models"], key=lambda n: index["models"][n]["validation"][CHOICE][0])
-    write_json(out / INDEX, index)
-    return index
-
-
-def _beats(validation: Marks) -> dict[str, list[float]]:
-    """The metrics of beats with their intervals."""
-    found = ((m.name, estimate_of(m, validation)) for m in metrics_of(validation))
-    return {name: [round(x, 4) for x in (e.value, e.low, e.high)] for name, e in found}
-
-
-def _copy(run: Path, out: Path) -> None:
-    """What is kept of a run; it does not say where it was made."""
-    for file in KEPT:
-        if file == "run.json" and (run / file).exists():
-            about = {k: v for k, v in RunFolder(run).about().items() if k != "places"}
-            write_json(out / file, about, sort_keys=True)
-        elif (run / file).exists():
-            atomic.write_bytes(out / file, read_bytes(run / file, largest=LARGEST_MODEL))
-        else:
-            (out / file).unlink(missing_ok=True)
-
-
-def _require_packable(name: str, run: Path, runs: Sequence[Path], out: Path) -> None:
-    """Nothing is written before all of this holds: what there is to pack is whole, and nobody's run is
-    written over."""
-    if not run.is_dir():
-        raise RunError(
-            f"there is no folder {shown(run)}", "Check the path; runs are made by `beatmeter train`."
-        )
-    if not is_model(run):
-        raise RunError(
-            f"{run} is neither a run folder nor an ensemble", "A run is made by `beatmeter train`."
-        )
-    strangers = (
-        sorted(p.name for p in (out / name).iterdir() if p.name not in (*KEPT, "README.md"))
-        if (out / name).exists()
-        else []
-    )
-    if strangers:
-        raise RunError(
-            f"{out / name} is more than a packed model: it holds {strangers[0]}", "Choose another --out."
-        )
-    folder = EnsembleFolder(run)
-    packed = [r.resolve() for r in runs]
-    away = (
-        [member for member, run in folder.runs().items() if run.resolve() not in packed]
-        if folder.exists()
-        else []
-    )
-    if away:
-        raise RunError(f"{name} joins {away[0]}, which is not packed", "Pack its members with it.")

@@ -20,17 +20,16 @@ from beatmeter.features.listening import TrackListener, listening_together
 from beatmeter.features.model import FeatureModel
 from beatmeter.features.pooling import Encoder
 from beatmeter.features.poolings.sequences import row_centres
+from beatmeter.features.tracks import TrackEncoder
 from beatmeter.learning.restoring import restore
-from beatmeter.learning.sources import TrackEncoder
 from beatmeter.runtime.artifacts import named
 from beatmeter.schema import Items, Marks, Track, ValuePredictions, as_classes
 from beatmeter.serving.answer import Scored
 from beatmeter.serving.evidence import evidence_of
 from beatmeter.serving.models import EnsembleFolder
-from beatmeter.tasks import FrameOutputs
+from beatmeter.tasks import FrameOutputs, Task
 from beatmeter.tasks.heads import Head
 from beatmeter.tasks.meter import MeterTask
-from beatmeter.tasks.structure.frames import FrameTask
 
 
 class Scorer(Protocol):
@@ -61,7 +60,7 @@ class RunScorer:
     def __init__(self, run: Path, device: torch.device) -> None:
         saved = restore(run)
         config, spec, task = saved.config, saved.spec, saved.task
-        if "beat" in task.output.names and isinstance(task, FrameTask):
+        if "beat" in task.output.names and _on_frames(task):
             what = f"{run} is a model of the task {config.task.name}, which hears beats"
             raise RunError(what, f"Use `beatmeter structure song.mp3 --model {run}`.")
         model = FeatureModel(config.features, device)
@@ -73,7 +72,7 @@ class RunScorer:
         self._lags = [p.name for p in spec.poolings if p.axes == ("channel", "lag")]
         self.encoder = TrackEncoder(model.backbone, spec, device).eval()
         own = saved.folder.curves("val")  # thresholds of moments come from there
-        self._validation = read_records(own) if isinstance(task, FrameTask) and own.exists() else None
+        self._validation = read_records(own) if _on_frames(task) and own.exists() else None
         self.classes, self.sample_rate, self.about = (
             self.task.output.names,
             spec.chunk.sample_rate,
@@ -118,6 +117,14 @@ class RunScorer:
             record = self.task.answers(decoded, self._validation)
             found.append(Scored(summary(record, self.classes), np.zeros(0), record=record))
         return found
+
+
+def _on_frames(task: Task) -> bool:
+    if task.output.resolution != "frame":
+        return False
+    from beatmeter.tasks.structure.frames import FrameTask  # with all that annotations need
+
+    return isinstance(task, FrameTask)
 
 
 def unnamed(n: int) -> list[Track]:

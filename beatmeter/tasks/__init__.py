@@ -1,4 +1,9 @@
-"""The tasks by name. A new task is one class and one line here."""
+"""The tasks by name. A new task is one class and one line here; its module is loaded when it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, MutableMapping
+from importlib import import_module
 
 from beatmeter.errors import ConfigError, nearest
 from beatmeter.settings import RunConfig
@@ -13,30 +18,49 @@ from beatmeter.tasks.base import (
     TrackTruth,
     Truth,
 )
-from beatmeter.tasks.meter import MeterTask
-from beatmeter.tasks.multiclass import MulticlassTask
-from beatmeter.tasks.multilabel import MultilabelTask
-from beatmeter.tasks.regression import RegressionTask
-from beatmeter.tasks.similarity.task import SimilarityTask
-from beatmeter.tasks.structure.beats import BeatsTask
-from beatmeter.tasks.structure.energy import EnergyTask
-from beatmeter.tasks.structure.functions import FunctionsTask
-from beatmeter.tasks.structure.moments import BoundariesTask, EventsTask
-from beatmeter.tasks.structure.several import StructureTask
 
-TASKS: dict[str, type[Task]] = {
-    "meter": MeterTask,
-    "multiclass": MulticlassTask,
-    "multilabel": MultilabelTask,
-    "regression": RegressionTask,
-    "beats": BeatsTask,
-    "similarity": SimilarityTask,
-    "boundaries": BoundariesTask,
-    "functions": FunctionsTask,
-    "events": EventsTask,
-    "structure": StructureTask,
-    "energy": EnergyTask,
-}
+
+class _Tasks(MutableMapping[str, type[Task]]):
+    """Classes by name, each given as `module:class` (below this package) or as itself."""
+
+    def __init__(self, known: dict[str, str | type[Task]]) -> None:
+        self._known = known
+
+    def __getitem__(self, name: str) -> type[Task]:
+        known = self._known[name]
+        if isinstance(known, str):
+            module, _, word = known.partition(":")
+            known = self._known[name] = getattr(import_module(f"{__name__}.{module}"), word)
+        return known
+
+    def __setitem__(self, name: str, task: type[Task]) -> None:
+        self._known[name] = task
+
+    def __delitem__(self, name: str) -> None:
+        del self._known[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._known)
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+
+TASKS = _Tasks(
+    {
+        "meter": "meter:MeterTask",
+        "multiclass": "multiclass:MulticlassTask",
+        "multilabel": "multilabel:MultilabelTask",
+        "regression": "regression:RegressionTask",
+        "beats": "structure.beats:BeatsTask",
+        "similarity": "similarity.task:SimilarityTask",
+        "boundaries": "structure.moments:BoundariesTask",
+        "functions": "structure.functions:FunctionsTask",
+        "events": "structure.moments:EventsTask",
+        "structure": "structure.several:StructureTask",
+        "energy": "structure.energy:EnergyTask",
+    }
+)
 
 
 def open_task(config: RunConfig) -> Task:

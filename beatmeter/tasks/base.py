@@ -11,17 +11,19 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from beatmeter.datasets import Dataset, open_dataset
-from beatmeter.evaluation.report import Assessment, Evaluation
 from beatmeter.schema import FeatureSpec, Finding, Items, Track
 from beatmeter.settings import DataConfig, RunConfig
+
+if TYPE_CHECKING:  # answering needs neither datasets nor reports
+    from beatmeter.datasets import Dataset
+    from beatmeter.evaluation.report import Assessment, Evaluation
 
 State = Mapping[str, Any]  # what a task found in the train split, plain JSON
 
@@ -123,6 +125,8 @@ class Task(ABC):
 
     def open(self, data: DataConfig) -> Dataset:
         """The tracks of a dataset that have a label of this task, and why the others have none."""
+        from beatmeter.datasets import open_dataset
+
         return open_dataset(data.path, data, self.config.task.meters)
 
     def settled(self, train: Sequence[Track]) -> Task:

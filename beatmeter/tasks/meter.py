@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from beatmeter.errors import RunError
 from beatmeter.evaluation import diagnostics, metrics
-from beatmeter.evaluation.report import Evaluation
 from beatmeter.runtime.artifacts import require
 from beatmeter.schema import ClassPredictions, FeatureSpec, Finding, Items, Track, as_classes, label_table
 from beatmeter.settings import RunConfig
@@ -20,6 +19,9 @@ from beatmeter.tasks.base import LOSS, Choice, Output, State, Targets, Task
 from beatmeter.tasks.groupings import Groupings
 from beatmeter.tasks.heads import Head
 from beatmeter.tasks.losses import LOSSES, floor_of_negative
+
+if TYPE_CHECKING:
+    from beatmeter.evaluation.report import Evaluation
 
 GROUPING_WEIGHT = 0.2  # of a track's grouping against its meter
 
@@ -126,6 +128,8 @@ class MeterTask(Task):
         return self.groupings.decode(outputs[:, len(self.classes) :].astype(float))
 
     def evaluate(self, predictions: Items, validation: Items | None = None) -> Evaluation:
+        from beatmeter.evaluation.report import Evaluation
+
         return Evaluation.of(as_classes(predictions), None if validation is None else as_classes(validation))
 
     def figures(self, predictions: Items) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from beatmeter.features.lag import LagPooling, SpectralChannels
 from beatmeter.features.listening import TrackListener, WindowListener, listening_together
 from beatmeter.features.pooling import Aggregation, Encoder, feature_spec
 from beatmeter.features.poolings import Arrangement, pooling_of
-from beatmeter.learning.sources import Excerpt, TrackEncoder
+from beatmeter.features.tracks import Excerpt, TrackEncoder
 from beatmeter.schema import ChunkSpec, PoolingSpec
 from beatmeter.serving.answer import Scored
 from beatmeter.serving.models import SHIPPED, shipped_models

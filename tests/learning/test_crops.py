@@ -13,7 +13,8 @@ from beatmeter.audio import augment
 from beatmeter.audio.chunking import Layout, rows
 from beatmeter.features.crops import SHORTEST, VIEWS, crop_of, draw_views
 from beatmeter.features.poolings import pooling_of
-from beatmeter.learning.sources import Excerpt, Frozen, Source, Streamed, TrackEncoder, in_order
+from beatmeter.features.tracks import Excerpt, TrackEncoder
+from beatmeter.learning.sources import Frozen, Source, Streamed, in_order
 from beatmeter.schema import ChunkSpec, FeatureSpec, PoolingSpec, Track
 from beatmeter.settings import RunConfig
 

@@ -24,9 +24,10 @@ from beatmeter.features.listening import TrackListener, WindowListener
 from beatmeter.features.pooling import feature_spec
 from beatmeter.features.poolings import pooling_of
 from beatmeter.features.poolings.sequences import MASK, TIMES, join, mask_of, pad, real_rows
+from beatmeter.features.tracks import Excerpt, TrackEncoder
 from beatmeter.learning.loop import fit_standardisation
 from beatmeter.learning.model import Model
-from beatmeter.learning.sources import Excerpt, Source, TrackEncoder, in_order
+from beatmeter.learning.sources import Source, in_order
 from beatmeter.learning.training import run
 from beatmeter.runtime.config import change
 from beatmeter.schema import Track

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from beatmeter.datasets import open_dataset
-from beatmeter.learning.sources import Excerpt, LongTrack, Streamed, open_source
+from beatmeter.features.tracks import Excerpt, LongTrack
+from beatmeter.learning.sources import Streamed, open_source
 from beatmeter.runtime.config import change
 from beatmeter.settings import RunConfig
 
@@ -67,7 +68,7 @@ def test_many_chunks_are_encoded_a_few_at_a_time(
         once = source.encoder([Excerpt(wave), Excerpt(wave[: 24_000 * 31])])["lag"]
         assert sizes == [16], "few chunks go together"
         sizes.clear()
-        monkeypatch.setattr("beatmeter.learning.sources.tracks.TOGETHER", 6)
+        monkeypatch.setattr("beatmeter.features.tracks.TOGETHER", 6)
         found = source.encoder([Excerpt(wave), Excerpt(wave[: 24_000 * 31])])["lag"]
     assert sum(sizes) == 16
     assert max(sizes) <= 6

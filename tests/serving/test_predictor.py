@@ -25,7 +25,8 @@ from beatmeter.learning.training import run
 from beatmeter.runtime.config import change
 from beatmeter.serving.answer import Answer, Scored
 from beatmeter.serving.judge import SHORTEST, Judge
-from beatmeter.serving.models import EnsembleFolder, pack, shipped_model, shipped_models
+from beatmeter.serving.models import EnsembleFolder, shipped_model, shipped_models
+from beatmeter.serving.packing import pack
 from beatmeter.serving.predictor import Predictor
 from beatmeter.serving.scoring import Scorer
 from beatmeter.settings import RunConfig

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import mir_eval
 import numpy as np
 from jaxtyping import Float
 
@@ -55,6 +54,8 @@ def boundary_f(reference: Intervals, estimate: Intervals, window: float, *, trim
     if trim and len(estimate) < 2:
         return 0.0
     zero = min(reference[0, 0], estimate[0, 0])  # mir_eval knows no time below zero
+    import mir_eval
+
     scores = mir_eval.segment.detection(reference - zero, estimate - zero, window=window, trim=trim)
     return float(scores[2])
 
@@ -77,6 +78,8 @@ def _pairwise_f(
         names.append("")
     edges[-1] = end
     fitted = intervals_of(np.array(edges))
+    import mir_eval
+
     scores = mir_eval.segment.pairwise(
         reference - start, list(reference_labels), fitted - start, names, frame_size=FRAME
     )

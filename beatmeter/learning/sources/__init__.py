@@ -10,18 +10,14 @@ from beatmeter.learning.sources.base import Batch, Source, in_order, one_ahead
 from beatmeter.learning.sources.frozen import Cuts, Frozen, Table
 from beatmeter.learning.sources.opening import open_source
 from beatmeter.learning.sources.streamed import Streamed, saved_bytes
-from beatmeter.learning.sources.tracks import Excerpt, LongTrack, TrackEncoder
 
 __all__ = [
     "Batch",
     "Cuts",
-    "Excerpt",
     "Frozen",
-    "LongTrack",
     "Source",
     "Streamed",
     "Table",
-    "TrackEncoder",
     "in_order",
     "one_ahead",
     "open_source",

@@ -21,8 +21,8 @@ from beatmeter.features.backbones.adapters import adapter_state, attach, load_ad
 from beatmeter.features.backbones.base import Backbone, LayeredBackbone
 from beatmeter.features.crops import crop_of, draw_views, report_uncropped
 from beatmeter.features.service import Report
+from beatmeter.features.tracks import Excerpt, LongTrack, TrackEncoder, unreadable
 from beatmeter.learning.sources.base import Batch, Source, one_ahead
-from beatmeter.learning.sources.tracks import Excerpt, LongTrack, TrackEncoder, unreadable
 from beatmeter.runtime.memory import free_bytes
 from beatmeter.runtime.progress import SILENT, Reporter
 from beatmeter.schema import FeatureSpec, Track
