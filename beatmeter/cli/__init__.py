@@ -45,6 +45,7 @@ from beatmeter.cli.track import track
 from beatmeter.cli.train import evaluate, train
 from beatmeter.errors import BeatmeterError, shown
 from beatmeter.runtime.atomic import WriteError
+from beatmeter.runtime.loading import leave
 
 
 class Commands(click.Group):
@@ -107,6 +108,7 @@ def main() -> None:
     except click.ClickException as error:
         _tell(error.show)
         status = error.exit_code
+    leave()
     sys.exit(status if isinstance(status, int) else 0)
 
 

@@ -15,9 +15,11 @@ from beatmeter.cli import answers, column_answers
 from beatmeter.cli.options import aside, columns, device_option, echo
 from beatmeter.cli.systems import STDIN, check_priors, files_of, listening, model_and_files, standard_input
 from beatmeter.errors import BeatmeterError, ConfigError, shown
+from beatmeter.runtime.loading import loading
 
 if TYPE_CHECKING:
     from beatmeter.serving.answer import Answer
+    from beatmeter.serving.tempo import TempoMeter
 
 
 @click.command()
@@ -86,11 +88,9 @@ def predict(
     names = files_of(given)
     written = None if jams is None else _jams_places(names, jams)
 
-    from beatmeter.runtime.atomic import write_text
-    from beatmeter.runtime.device import choose_device
-    from beatmeter.serving.answer_jams import answer_jams
-    from beatmeter.serving.predictor import Predictor
-    from beatmeter.serving.tempo import TempoMeter
+    with loading():
+        from beatmeter.runtime.device import choose_device
+        from beatmeter.serving.predictor import Predictor
 
     with standard_input(names) as files:
         predictor = Predictor.load(model, choose_device(device), wanted, abstain)
@@ -108,7 +108,7 @@ def predict(
             )
         else:
             show = column_answers.printer(form, called, predictor.classes, sys.stdout.isatty(), columns())
-        beats = TempoMeter(choose_device(device)) if tempo else None
+        beats = _tempo_meter(device) if tempo else None
         failed = 0
         with listening(files) as (heard, done):
             for name, (path, answer) in zip(names, predictor.predict_files(files, jobs, heard), strict=True):
@@ -118,6 +118,9 @@ def predict(
                 with aside():
                     show(name, answer)
                 if written is not None and not isinstance(answer, BeatmeterError):
+                    from beatmeter.runtime.atomic import write_text
+                    from beatmeter.serving.answer_jams import answer_jams
+
                     write_text(written[name], answer_jams(written[name].stem, answer, model.name))
                 done()
     if form is None and sys.stdout.isatty():
@@ -125,6 +128,13 @@ def predict(
         legend = of_meter if column is None else column_answers.legend(column.kind, predictor.classes)
         echo("\n".join(textwrap.wrap(legend, columns(), break_on_hyphens=False)))
     raise SystemExit(1 if failed else 0)
+
+
+def _tempo_meter(device: str) -> TempoMeter:
+    from beatmeter.runtime.device import choose_device
+    from beatmeter.serving.tempo import TempoMeter
+
+    return TempoMeter(choose_device(device))
 
 
 def _jams_places(names: list[Path], out: Path) -> dict[Path, Path]:

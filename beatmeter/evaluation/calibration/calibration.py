@@ -11,10 +11,10 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from scipy.special import expit
 
 from beatmeter.errors import EvaluationError, nearest
 from beatmeter.evaluation.calibration.folds import out_of_fold
+from beatmeter.evaluation.calibration.logistic import expit
 from beatmeter.evaluation.calibration.maps import KINDS, ScoreMap, apply_maps, fit_maps, logit
 from beatmeter.evaluation.calibration.presence import Presence
 from beatmeter.evaluation.calibration.selective import SelectiveRow, selective_table

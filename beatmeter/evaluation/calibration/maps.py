@@ -12,10 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from scipy.special import expit
 
 from beatmeter.errors import EvaluationError
-from beatmeter.evaluation.calibration.logistic import fit_logistic
+from beatmeter.evaluation.calibration.logistic import expit, fit_logistic
 from beatmeter.evaluation.metrics.checks import Array
 
 EDGE = 1e-7  # scores are kept this far from 0 and 1 before the logit

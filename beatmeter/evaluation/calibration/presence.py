@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.special import expit
 
 from beatmeter.errors import EvaluationError
-from beatmeter.evaluation.calibration.logistic import fit_logistic
+from beatmeter.evaluation.calibration.logistic import expit, fit_logistic
 from beatmeter.evaluation.metrics import group_index
 from beatmeter.evaluation.metrics.checks import Array
 

@@ -9,11 +9,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy.special import expit
 
 from beatmeter.errors import EvaluationError
 from beatmeter.evaluation.calibration import fold_of, logit
-from beatmeter.evaluation.calibration.logistic import fit_logistic
+from beatmeter.evaluation.calibration.logistic import expit, fit_logistic
 from beatmeter.evaluation.comparison.alignment import align
 from beatmeter.evaluation.diagnostics import plain
 from beatmeter.evaluation.metrics import (
