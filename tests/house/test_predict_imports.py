@@ -13,7 +13,15 @@ import soundfile
 # Packages outside the standard library that `beatmeter predict song.wav` may load, and what these load
 # themselves. No scipy, scikit-learn, librosa, pandas, transformers, zarr: half a second and more each.
 MAY = {"beatmeter", "click", "jaxtyping", "numpy", "safetensors", "soundfile", "soxr", "torch", "tqdm"}
-THEIRS = {"_cffi_backend", "_soundfile", "_soundfile_data", "cython_runtime", "torchgen", "typing_extensions"}
+THEIRS = {
+    "_cffi_backend",
+    "_distutils_hack",  # setuptools, where it is installed, puts it into every process
+    "_soundfile",
+    "_soundfile_data",
+    "cython_runtime",
+    "torchgen",
+    "typing_extensions",
+}
 # Rooms of our own that an answer does not enter
 NOT = ("datasets.annotations", "evaluation.report", "experiments", "features.extraction", "store")
 
