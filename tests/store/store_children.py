@@ -102,8 +102,8 @@ def every_step(path: Path, action: str, stride: int) -> None:
                 break
 
 
-def write_forever(path: Path, first: int, stride: int) -> None:
-    """Commit one or two tracks at a time, and tell each as soon as it is acknowledged."""
+def write_forever(path: Path | str, first: int, stride: int) -> None:
+    """Commit two tracks at a time to a folder or an address, and tell each as soon as it is acknowledged."""
     of = samples.spec()
     store = Store.create(path, of)
     say("ready")
@@ -133,7 +133,7 @@ if __name__ == "__main__":
     if role == "every-step":
         every_step(Path(store_path), rest[0], int(rest[1]))
     elif role == "write":
-        write_forever(Path(store_path), int(rest[0]), int(rest[1]))
+        write_forever(store_path, int(rest[0]), int(rest[1]))
     elif role == "compact":
         compact_forever(Path(store_path))
     else:

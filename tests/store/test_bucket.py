@@ -4,10 +4,13 @@ protocol."""
 from __future__ import annotations
 
 import datetime
+import itertools
 import math
 import os
 import pickle
+import random
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -15,13 +18,15 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import objectserver
 import pytest
+import store_children
 import store_samples as samples
 from click.testing import CliRunner
-from waiting import PATIENCE
+from waiting import PATIENCE, Lines, until
 
 from beatmeter.cli.cache import cache
 from beatmeter.errors import StoreError
@@ -36,6 +41,8 @@ from beatmeter.store.verify import verify
 
 pytest.importorskip("obstore", reason="object stores need obstore: pip install 'beatmeter[cloud]'")
 ADDRESS = "s3://music/caches"
+# of two writers, each time both: 20 in full, or as many as one wants
+KILLS = int(os.environ.get("BEATMETER_KILLS", "20" if os.environ.get("BEATMETER_FULL", "0") != "0" else "2"))
 
 
 @pytest.fixture
@@ -383,6 +390,53 @@ def test_four_writers_at_once(objects: objectserver.Objects) -> None:
     wanted = set(range(24))
     assert sorted(added) == sorted(map(samples.key, wanted))  # each added by exactly one
     require_right(Store.open(where), wanted)
+
+
+def test_two_writers_killed_in_the_middle_of_requests(objects: objectserver.Objects) -> None:
+    """kill -9, before or after the server does what the request asks: what was acknowledged is there,
+    everything that is there is whole, and the next writers go on."""
+    where, rng = f"{ADDRESS}/killed", random.Random(0)
+    Store.create(where, samples.spec())
+    acknowledged: set[str] = set()
+    for number in range(max(1, KILLS // 2)):
+        first = 200 * number
+        children = [
+            subprocess.Popen(
+                [sys.executable, store_children.__file__, "write", where, str(first + i), "2"],
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for i in range(2)
+        ]
+        told = [Lines(child) for child in children]
+        until(lambda told=told: all(lines.seen for lines in told))  # both are at it
+        due = sorted(rng.randint(1, 60) for _ in children)  # requests from now on
+        seen = itertools.count(1)
+
+        def strike(*_: object, due: list[int] = due, children: Any = children, seen: Any = seen) -> None:
+            request = next(seen)
+            for child, last in zip(children, due, strict=True):
+                if request >= last:
+                    child.kill()
+
+        objects.before = strike
+        until(lambda children=children: all(child.poll() is not None for child in children))
+        objects.before = lambda kind, name: None
+        assert [child.returncode for child in children] == [-signal.SIGKILL] * 2
+        acknowledged |= {
+            word
+            for lines in told
+            for line in lines.all()
+            if line.startswith("acknowledged") and line.endswith("\n")
+            for word in line.split()[1:]
+        }
+        snapshot = Store.open(where).snapshot()
+        numbers = {samples.key(n): n for n in range(first, first + 200)}
+        assert acknowledged <= set(snapshot.keys)
+        for key in numbers.keys() & set(snapshot.keys):
+            assert samples.same(snapshot.read(key), samples.features(samples.spec(), numbers[key]))
+    assert acknowledged
+    assert verify(where, full=True).sound
 
 
 def test_the_cache_commands_take_addresses(store: Store) -> None:
