@@ -103,7 +103,7 @@ def test_workers_next_to_one_process(bench: Bench, tmp_path: Path) -> None:
             rounds=2,
             amount=clips,
             unit="clips",
-            note=f"On {usable_cores()} cores, which one process keeps busy with threads: more workers cannot be "
+            note=f"On {usable_cores()} cores, which one process keeps busy: more workers cannot be "
             "faster. Dask and Ray were started before; processes of our own start in their time.",
         )
     for called in ("Dask", "Ray"):

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,10 @@ from beatmeter.evaluation.report.text import table
 from beatmeter.evaluation.runs import RunFolder
 from beatmeter.experiments.cells import Cell, same_but
 from beatmeter.features.poolings import pooling_class
-from beatmeter.learning.loop import Run, fit, fit_standardisation
-from beatmeter.learning.stacked import FREE, fit_stacked
+from beatmeter.learning.in_step import InStep
+from beatmeter.learning.loop import Run, fit, fit_standardisation, read_by
+from beatmeter.learning.stacked import Stack
+from beatmeter.learning.together import FREE, fit_together
 from beatmeter.learning.training import Report, begin, finish, prepare, run
 from beatmeter.runtime.display import count
 from beatmeter.runtime.progress import SILENT, Reporter, Tick, untold
@@ -193,24 +196,25 @@ def fit_many(
     resume: bool = False,
 ) -> None:
     """Train runs that share a source, each as if alone. On a GPU, and where heads are small, they are stacked
-    into one; on a CPU, where large products are as fast one by one, they are spread over its cores, and so
-    are those that `resume`. `tick(n)`: n more epochs are over. Raises FailedRunsError once all are over, when
-    some failed."""
+    into one. On a CPU, where large products are as fast one by one, they are spread over its cores: those
+    that read the same in every step go in step, others alone, and so do those that `resume`. `tick(n)`: n
+    more epochs are over. Raises FailedRunsError once all are over, when some failed."""
     model = runs[0].model
+    able = (
+        len(runs) > 1
+        and not resume
+        and not any(r.config.training.start for r in runs)
+        and model.task.separable
+        and all(pooling_class(model.source.spec[name]).per_track for name in model.task.reads)
+        and all(hasattr(model.head, name) for name in ("mix", "readout", "poolings"))
+    )
     if stack is None:
-        stack = (
-            len(runs) > 1
-            and not resume
-            and not any(r.config.training.start for r in runs)
-            and model.task.separable
-            and all(pooling_class(model.source.spec[name]).per_track for name in model.task.reads)
-            and all(hasattr(model.head, name) for name in ("mix", "readout", "poolings"))
-            and (model.device.type != "cpu" or sum(p.numel() for p in model.head.parameters()) <= SMALL)
-        )
+        small = sum(p.numel() for p in model.head.parameters()) <= SMALL
+        stack = able and (model.device.type != "cpu" or small)
     failed = (
-        fit_stacked(runs, train, val, report, tick)
+        fit_together(runs, train, val, Stack, report, tick)
         if stack
-        else _fit_on_threads(runs, train, val, report, tick, resume)
+        else _fit_on_threads(runs, train, val, report, tick, resume, able)
     )
     for path, error in failed.items():
         report(f"{path.name}: failed: {error.what}")
@@ -225,35 +229,43 @@ def _fit_on_threads(
     report: Report,
     tick: Tick,
     resume: bool,
+    in_step: bool,
 ) -> dict[Path, RunError]:
-    """Each run by itself, as many at a time as there are cores; why some failed, by run folder."""
+    """As many parts at a time as there are cores: each run by itself, or where they can go `in_step`, some
+    that read the same; why some failed, by run folder."""
     model = runs[0].model
     if (
         runs[0].config.head.standardise and not runs[0].config.training.start and not resume
     ):  # once, before the threads
         fit_standardisation(model, train, model.source.step_size(runs[0].config.training))
     cores, stop = torch.get_num_threads(), threading.Event()
-    workers = min(len(runs), cores)
+    parts = _parts(runs, cores) if in_step else [[run] for run in runs]
+    workers = min(len(parts), cores)
     failed: dict[Path, RunError] = {}
 
-    def one(each: Run) -> str | None:
+    def one(part: Sequence[Run]) -> list[str]:
         torch.set_num_threads(max(1, cores // workers))
+        if len(part) > 1:
+            lines: list[str] = []
+            heed = partial(_heed, stop)
+            failed.update(fit_together(part, train, val, InStep, lines.append, tick, heed))
+            return lines
+        (each,) = part
         try:
             best = fit(each, train, val, resume, report=_silent, progress=_Epochs(stop, tick))
         except RunError as error:
             failed[each.folder.path] = error
-            return None
-        return (
-            f"{each.folder.path.name}: best epoch {best['epoch']}: {each.model.task.epoch_line(best['val'])}"
-        )
+            return []
+        figures = each.model.task.epoch_line(best["val"])
+        return [f"{each.folder.path.name}: best epoch {best['epoch']}: {figures}"]
 
     try:
         with ThreadPoolExecutor(workers) as pool:
             # alone, in this thread: OpenMP's threads sleep at every barrier of a second team, which halves
             # the speed
             try:
-                for line in map(one, runs) if workers == 1 else pool.map(one, runs):
-                    if line is not None:
+                for lines in map(one, parts) if workers == 1 else pool.map(one, parts):
+                    for line in lines:
                         report(line)
             except BaseException:
                 stop.set()
@@ -261,6 +273,24 @@ def _fit_on_threads(
     finally:
         torch.set_num_threads(cores)
     return {each.folder.path: failed[each.folder.path] for each in runs if each.folder.path in failed}
+
+
+def _parts(runs: Sequence[Run], cores: int) -> list[list[Run]]:
+    """Runs that read the same tracks in every step, each such group in as many parts as there are cores."""
+    groups: dict[tuple[int, int], list[Run]] = {}
+    for each in runs:
+        groups.setdefault(read_by(each), []).append(each)
+    found = []
+    for group in groups.values():
+        size = -(-len(group) // cores)
+        found += [group[at : at + size] for at in range(0, len(group), size)]
+    return found
+
+
+def _heed(stop: threading.Event) -> None:
+    """End this thread where the others ended."""
+    if stop.is_set():
+        raise KeyboardInterrupt
 
 
 class _Epochs:
@@ -273,11 +303,7 @@ class _Epochs:
     def track(self, label: str, total: float, unit: str = "clips") -> Iterator[Tick]:
         """One epoch."""
 
-        def heed(tracks: float) -> None:
-            if self.stop.is_set():
-                raise KeyboardInterrupt
-
-        yield heed
+        yield lambda tracks: _heed(self.stop)
         self.tick(1)
 
 

@@ -1,6 +1,7 @@
 """The history of a training: which epoch is best, when patience is over, and what of it lies on disk.
 
-Epochs may take milliseconds, so files are written at most once in `EVERY` seconds, and at the end. What is on
+Epochs may take milliseconds, so files are written at most once in `EVERY` seconds for each
+run that trains at the time, and at the end. What is on
 disk always belongs together: the log ends with the epoch of the last checkpoint.
 """
 
@@ -35,10 +36,13 @@ class History:
         choice: Choice,
         after: Mapping[str, Any] | None = None,
         report: Report = print,
+        runs: int = 1,
     ) -> None:
         """`choice` picks the best epoch; `after` is what `write` said of the epoch to go on from; `report`
-        hears of trackers that fail."""
+        hears of trackers that fail; of several `runs` that train together each writes files so much more
+        rarely."""
         self.folder, self.about, self.training, self.choice = folder, about, training, choice
+        self._runs = runs
         self.best: dict[str, Any] | None = after["best"] if after else None
         self.epoch = int(after["epoch"]) if after else 0
         self._lines: list[dict[str, Any]] = []
@@ -74,7 +78,7 @@ class History:
         if self.folder is not None:
             about = {**self.about, "epoch": self.epoch, "best": self.best, "task": task, "log": line}
             self._lines.append(line)
-            due = time.monotonic() - self._written >= EVERY
+            due = time.monotonic() - self._written >= EVERY * self._runs
             state = tensors() if due else {name: t.detach().clone() for name, t in tensors().items()}
             moments = optimiser() if due else {name: t.detach().clone() for name, t in optimiser().items()}
             self._best = (state, about) if better else self._best

@@ -238,6 +238,11 @@ def order_seed(config: RunConfig) -> int:
     return config.seed if config.training.order == "own" else 0
 
 
+def read_by(run: Run) -> tuple[int, int]:
+    """Heads for which this is equal read the same tracks, crops and shifts in every step."""
+    return order_seed(run.config), run.config.augment.lag_shift
+
+
 def optimiser_steps(task: Task, train: Sequence[Track], config: RunConfig, epoch: int) -> list[np.ndarray]:
     """Positions of the tracks of every optimiser step of an epoch."""
     rng = np.random.default_rng((order_seed(config), epoch))

@@ -10,10 +10,8 @@ does one that diverges, and the others go on.
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -22,55 +20,23 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from beatmeter.errors import RunError
-from beatmeter.learning import checkpoints
-from beatmeter.learning.history import History
 from beatmeter.learning.lag_shift import draw_shifts, shifted
-from beatmeter.learning.loop import (
-    Run,
-    fit_standardisation,
-    head_seed,
-    judge,
-    optimiser_steps,
-    order_seed,
-)
+from beatmeter.learning.loop import Run, head_seed, optimiser_steps, order_seed, read_by
 from beatmeter.learning.model import Model
 from beatmeter.learning.optimiser import schedule
 from beatmeter.learning.sources import Source, in_order
-from beatmeter.runtime.progress import Tick, untold
 from beatmeter.schema import Track
-from beatmeter.tasks import TrackTruth, chosen_by
+from beatmeter.tasks import TrackTruth
 from beatmeter.tasks.heads import (
     Stackable,
     draw_apart,
     draw_from,
-    layer_weights,
     mix_parameters,
     own_parameters,
     weighted_sum,
 )
 
 VALIDATION = 256  # tracks at a time
-FREE = (  # settings in which heads of one stack may differ
-    "seed",
-    *(
-        f"training.{name}"
-        for name in (
-            "epochs",
-            "patience",
-            "order",
-            "head_lr",
-            "mix_lr",
-            "weight_decay",
-            "warmup",
-            "clip",
-            "select",
-        )
-    ),
-    *(f"task.{name}" for name in ("smoothing", "loss", "weighting", "weight_cap")),
-    *(f"head.{name}" for name in ("dropout", "noise")),
-    "augment.lag_shift",
-)
 
 
 class _Readout(nn.Module):
@@ -89,7 +55,7 @@ class Stack:
     `members[i]`'s."""
 
     def __init__(self, members: Sequence[Run]) -> None:
-        self.members = list(members)
+        self.members = sorted(members, key=read_by)
         first = self.members[0].model.head
         self.device = self.members[0].model.device
         self.frame = _Readout(copy.deepcopy(first)).train()
@@ -125,7 +91,6 @@ class Stack:
         return torch.optim.AdamW(groups, fused=self.device.type in ("cpu", "cuda"))
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Only these heads from now on."""
         before = {
             (g["name"], g["row"]): self.optimiser.state[g["params"][0]] for g in self.optimiser.param_groups
         }
@@ -190,12 +155,74 @@ class Stack:
         return norms
 
     def rates(self, row: int) -> dict[str, float]:
-        """The learning rates of a head's last step, by group."""
         return {g["name"]: g["lr"] for g in self.optimiser.param_groups if g["row"] == row}
 
+    def epoch(
+        self,
+        source: Source,
+        train: Sequence[Track],
+        targets: TrackTruth,
+        epoch: int,
+        heed: Callable[[], object],
+    ) -> tuple[Tensor, Tensor]:
+        members = self.members
+        generators = [torch.Generator(self.device) for _ in members]
+        for m, generator in zip(members, generators, strict=True):
+            draw_from(m.model.head, generator)
+        draw_apart(self.frame.head, [m.model.head for m in members])
+        streams, plans = [], []
+        for which in _runs(list(map(read_by, members))):
+            config = members[which.start].config
+            seed = (order_seed(config), epoch)
+            plans.append(optimiser_steps(members[which.start].model.task, train, config, epoch))
+            shifts = draw_shifts(len(train), seed, config.augment.lag_shift)
+            streams.append((which, source.batches(train, plans[-1], seed=seed), shifts))
+        tasks = _runs_of_tasks(members)
+        steps = len(plans[0])
+        total, count, norms = (torch.zeros(len(members), device=self.device) for _ in range(3))
+        self.frame.train()
+        for number in range(steps):
+            heed()
+            for m, generator in zip(members, generators, strict=True):
+                generator.manual_seed(head_seed(m.config.seed, epoch, number))
+            batches = [(which, next(stream), shifts) for which, stream, shifts in streams]
+            features = [
+                (w, shifted(source.features(b), source.spec, None if by is None else by[b.index]))
+                for w, b, by in batches
+            ]
+            found = self.outputs(features)
+            at = [
+                torch.from_numpy(b.index).to(self.device).expand(w.stop - w.start, -1) for w, b, _ in batches
+            ]
+            wanted, known = (x[torch.cat(at)] for x in targets)
+            sums, counts = [torch.zeros(())] * len(members), [torch.zeros(())] * len(members)
+            for model, rows in tasks:
+                for row in rows:
+                    sums[row], counts[row] = model.task.loss(found[row], wanted[row], known[row], model.state)
+            losses, n = torch.stack(sums), torch.stack(counts).to(self.device)
+            losses.sum().backward()  # type: ignore[no-untyped-call]
+            total, count = total + losses.detach(), count + n
+            done = (epoch - 1) * steps + number
+            norms += self.step(
+                n,
+                [
+                    schedule(done / (m.config.training.epochs * steps), m.config.training.warmup)
+                    for m in members
+                ],
+            )
+        return total / count.clamp_min(1e-12), norms / steps
+
+    def validation(self, source: Source, val: Sequence[Track]) -> np.ndarray:
+        self.frame.eval()
+        everyone = slice(0, len(self.members))
+        with torch.no_grad():
+            found = [
+                self.outputs([(everyone, source.features(batch))]).cpu()
+                for batch in source.batches(val, in_order(len(val), VALIDATION))
+            ]
+        return torch.cat(found, dim=1).numpy()
+
     def give(self, row: int) -> dict[str, Tensor]:
-        """Put a head's parameters into its own model; its moments as `checkpoints.optimiser_tensors` has
-        them."""
         own, moments, i = dict(self.members[row].model.head.named_parameters()), {}, 0
         state = {
             g["name"]: self.optimiser.state[g["params"][0]]
@@ -215,158 +242,6 @@ class Stack:
                         )
                     i += 1
         return moments
-
-
-def fit_stacked(
-    members: Sequence[Run],
-    train: Sequence[Track],
-    val: Sequence[Track],
-    report: Callable[[str], None] = print,
-    tick: Tick = untold,
-) -> dict[Path, RunError]:
-    """Train all heads, which must share one source and differ only in the settings of `FREE`; every run
-    folder ends as if its head had been trained alone, and every model holds its best epoch. `tick(n)`: n more
-    epochs of heads are over.
-
-    Given back are the heads whose loss is not finite any more, by run folder: their last sound epoch is on
-    disk.
-    """
-    source = members[0].model.source
-    for member in members:
-        if member.config.head.standardise:
-            fit_standardisation(member.model, train, source.step_size(member.config.training))
-    stack = Stack(sorted(members, key=_read_by))
-    targets = cast(TrackTruth, members[0].model.task.truth(train, stack.device))
-    histories = [
-        History(
-            m.folder,
-            m.about,
-            m.config.training,
-            chosen_by(m.model.task, m.config.training.select),
-            None,
-            report,
-        )
-        for m in stack.members
-    ]
-    every = list(zip(stack.members, histories, strict=True))
-    failed: dict[Path, RunError] = {}
-    epoch = 0
-    try:
-        while histories:
-            epoch, began = epoch + 1, time.monotonic()
-            losses, norms = _epoch(stack, source, train, targets, epoch)
-            outputs = _validation(stack, source, val)
-            seconds = round((time.monotonic() - began) / len(histories), 3)
-            sound = torch.isfinite(norms).cpu().numpy() & np.isfinite(outputs).all(axis=(1, 2))
-            for row, (member, history) in enumerate(zip(stack.members, histories, strict=True)):
-                if not sound[row]:
-                    path = member.folder.path
-                    failed[path] = RunError(
-                        f"the loss of {path.name} is not finite in epoch {epoch}", "Lower the learning rates."
-                    )
-                    continue
-                moments = stack.give(row)
-                model = member.model
-                line = {
-                    "epoch": epoch,
-                    "train": {"loss": float(losses[row]), "gradient_norm": float(norms[row])},
-                    "val": judge(model.task, model.state, val, outputs[row]),
-                    "layer_weights": layer_weights(model.head),
-                    "learning_rates": stack.rates(row),
-                    "seconds": seconds,
-                }
-                history.add(line, model.state, model.tensors, lambda moments=moments: moments)  # type: ignore[misc]
-            going = [i for i, history in enumerate(histories) if sound[i] and not history.over]
-            tick(
-                len(histories)
-                + sum(c.training.epochs - epoch for i, c in enumerate(histories) if i not in going)
-            )
-            if len(going) < len(histories):
-                for i, history in enumerate(histories):
-                    if i not in going:
-                        history.close()
-                histories = [histories[i] for i in going]
-                if going:
-                    stack.keep(going)
-    finally:
-        for history in histories:
-            history.close()
-    for member, history in every:
-        if member.folder.path in failed:
-            continue
-        member.model.load(checkpoints.read(member.folder.best)[0], member.folder.best)
-        assert history.best is not None
-        figures = member.model.task.epoch_line(history.best["val"])
-        report(f"{member.folder.path.name}: {history.epoch} epochs, best {history.best['epoch']}: {figures}")
-    return failed
-
-
-def _read_by(member: Run) -> tuple[int, int]:
-    """Heads for which this is equal read the same tracks, crops and shifts in every step."""
-    return order_seed(member.config), member.config.augment.lag_shift
-
-
-def _epoch(
-    stack: Stack, source: Source, train: Sequence[Track], targets: TrackTruth, epoch: int
-) -> tuple[Tensor, Tensor]:
-    """One pass of every head over the train split: mean losses (head,) and mean gradient norms (head,)."""
-    members = stack.members
-    generators = [torch.Generator(stack.device) for _ in members]
-    for m, generator in zip(members, generators, strict=True):
-        draw_from(m.model.head, generator)
-    draw_apart(stack.frame.head, [m.model.head for m in members])
-    streams, plans = [], []
-    for which in _runs(list(map(_read_by, members))):
-        config = members[which.start].config
-        seed = (order_seed(config), epoch)
-        plans.append(optimiser_steps(members[which.start].model.task, train, config, epoch))
-        streams.append(
-            (
-                which,
-                source.batches(train, plans[-1], seed=seed),
-                draw_shifts(len(train), seed, config.augment.lag_shift),
-            )
-        )
-    tasks = _runs_of_tasks(members)
-    steps = len(plans[0])
-    total, count, norms = (torch.zeros(len(members), device=stack.device) for _ in range(3))
-    stack.frame.train()
-    for number in range(steps):
-        for m, generator in zip(members, generators, strict=True):
-            generator.manual_seed(head_seed(m.config.seed, epoch, number))
-        batches = [(which, next(stream), shifts) for which, stream, shifts in streams]
-        features = [
-            (w, shifted(source.features(b), source.spec, None if by is None else by[b.index]))
-            for w, b, by in batches
-        ]
-        found = stack.outputs(features)
-        at = [torch.from_numpy(b.index).to(stack.device).expand(w.stop - w.start, -1) for w, b, _ in batches]
-        wanted, known = (x[torch.cat(at)] for x in targets)
-        sums, counts = [torch.zeros(())] * len(members), [torch.zeros(())] * len(members)
-        for model, rows in tasks:
-            for row in rows:
-                sums[row], counts[row] = model.task.loss(found[row], wanted[row], known[row], model.state)
-        losses, n = torch.stack(sums), torch.stack(counts).to(stack.device)
-        losses.sum().backward()  # type: ignore[no-untyped-call]
-        total, count = total + losses.detach(), count + n
-        done = (epoch - 1) * steps + number
-        norms += stack.step(
-            n,
-            [schedule(done / (m.config.training.epochs * steps), m.config.training.warmup) for m in members],
-        )
-    return total / count.clamp_min(1e-12), norms / steps
-
-
-def _validation(stack: Stack, source: Source, val: Sequence[Track]) -> np.ndarray:
-    """Outputs (head, track, name) in evaluation mode."""
-    stack.frame.eval()
-    everyone = slice(0, len(stack.members))
-    with torch.no_grad():
-        found = [
-            stack.outputs([(everyone, source.features(batch))]).cpu()
-            for batch in source.batches(val, in_order(len(val), VALIDATION))
-        ]
-    return torch.cat(found, dim=1).numpy()
 
 
 def _runs(values: Sequence[tuple[int, int]]) -> list[slice]:

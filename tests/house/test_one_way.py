@@ -39,7 +39,7 @@ def test_predict_evaluate_timeline_and_robustness_share_one_loader() -> None:
     assert callers("read", "checkpoints") == {
         "learning/restoring.py",  # the loader
         "learning/loop.py",  # resuming, and going back to the best epoch
-        "learning/stacked.py",
+        "learning/together.py",
         "learning/pretraining/loop.py",  # of the embedded backbone, which is no run of a task
     }
     assert callers("RunScorer") == {"serving/predictor.py", "serving/presence.py", "serving/scoring.py"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -110,11 +111,22 @@ def test_stacked_heads_are_what_each_would_be_alone(configs: list[RunConfig], tm
     assert len(set(epochs)) > 1, "some left the stack before others"
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("stack", [True, False], ids=["stacked", "in step"])
 def test_heads_that_share_an_order_read_one_batch_and_learn_what_each_learns_alone(
-    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stack: bool, config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own = change(config, {"training": {"epochs": 2}})
     shared = [change(own, {"seed": s, "training": {"order": "shared"}}) for s in (0, 3)]
+    shared[1] = change(shared[1], {"head": {"noise": 0.2}, "training": {"clip": 0.05, "head_lr": 3e-3}})
     ready = prepare(own, CPU, quiet, SILENT)
     alone = trained([own, *shared], ready, tmp_path / "alone", None)
     seeds: list[tuple[int, ...]] = []
@@ -125,11 +137,15 @@ def test_heads_that_share_an_order_read_one_batch_and_learn_what_each_learns_alo
         return batches(tracks, parts, seed)
 
     monkeypatch.setattr(ready.source, "batches", watched)
-    together = trained(shared, ready, tmp_path / "together", True)
+    together = trained(shared, ready, tmp_path / "together", stack)
     assert seeds == [(0, 1), (0, 2)], "one pass an epoch, whatever the seeds"
     for one, two in zip(alone[1:], together, strict=True):
         mine, theirs = checkpoints.read(one.last)[0], checkpoints.read(two.last)[0]
+        assert mine.keys() == theirs.keys(), "the optimiser's moments are there too: it can be resumed"
         assert all(apart(value, theirs[key]) < 5e-4 for key, value in mine.items())
+        for a, b in zip(one.read_log(), two.read_log(), strict=True):
+            assert a["learning_rates"] == b["learning_rates"]
+            assert a["train"] == pytest.approx(b["train"], rel=1e-4)
     first, same, other = (checkpoints.read(run.last)[0] for run in alone)
     assert all(torch.equal(value, same[key]) for key, value in first.items()), "seed 0 is the order of all"
     assert not all(torch.equal(value, other[key]) for key, value in first.items())
@@ -157,10 +173,17 @@ def test_a_loss_that_is_not_finite_names_its_cell(config: RunConfig, tmp_path: P
         trained(configs, ready, tmp_path, True)
 
 
-@pytest.mark.parametrize("stack", [True, False], ids=["stacked", "threads"])
-def test_a_head_that_diverges_costs_only_itself(stack: bool, config: RunConfig, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize(
+    ("stack", "order"),
+    [(True, "own"), (False, "own"), (False, "shared")],
+    ids=["stacked", "threads", "in step"],
+)
+def test_a_head_that_diverges_costs_only_itself(
+    stack: bool, order: str, config: RunConfig, tmp_path: Path
+) -> None:
     configs = [
-        change(config, {"seed": s, "training": {"head_lr": lr}})
+        change(config, {"seed": s, "training": {"head_lr": lr, "order": order}})
         for s, lr in ((0, 1e-3), (1, 1e30), (2, 1e-3))
     ]
     ready = prepare(configs[0], CPU, quiet, SILENT)
