@@ -45,7 +45,7 @@ from beatmeter.cli.track import track
 from beatmeter.cli.train import evaluate, train
 from beatmeter.errors import BeatmeterError, shown
 from beatmeter.runtime.atomic import WriteError
-from beatmeter.runtime.loading import leave
+from beatmeter.runtime.loading import leave_uncollected
 
 
 class Commands(click.Group):
@@ -86,6 +86,7 @@ def main() -> None:
     """Run the command line; an error is one line on stderr, Ctrl-C and SIGTERM are quiet, exit statuses
     tell."""
     _open_streams()
+    leave_uncollected()
     if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _terminate)
     try:
@@ -108,7 +109,6 @@ def main() -> None:
     except click.ClickException as error:
         _tell(error.show)
         status = error.exit_code
-    leave()
     sys.exit(status if isinstance(status, int) else 0)
 
 

@@ -6,6 +6,7 @@ meanwhile, and once more at the end: a third of the processor time of a short co
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import gc
 from collections.abc import Iterator
@@ -13,18 +14,16 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def loading() -> Iterator[None]:
-    """Within it nothing is collected, and what is made there is never looked at again."""
+    """Within it nothing is collected."""
     was = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        gc.freeze()
         if was:
             gc.enable()
 
 
-def leave() -> None:
-    """The process is about to end: what there is needs no collection."""
-    gc.disable()
-    gc.freeze()
+def leave_uncollected() -> None:
+    """Nothing is collected when this process ends."""
+    atexit.register(gc.freeze)
