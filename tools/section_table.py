@@ -10,7 +10,7 @@ Bars are those of the annotations. Intervals: 95 %, bootstrap over groups (songs
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -91,7 +91,7 @@ def main() -> None:
         print(f"| {system} | " + " | ".join(cells) + " |")
 
 
-def interval_cell(values: np.ndarray, groups: list[str]) -> str:
+def interval_cell(values: np.ndarray, groups: Sequence[str]) -> str:
     """The mean over tracks with its interval; empty where no track has a value."""
     known = ~np.isnan(values)
     if not known.any():

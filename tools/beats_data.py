@@ -1,0 +1,68 @@
+"""Music for beats: clips with meters as frequent as in music, excerpts of 45 s of songs, and clips that are
+hard to hear, each a set of its own with its splits, under one manifest.
+
+    python tools/beats_data.py data/beats --clips 1200 --songs 800 --hard 600 --jobs 2
+    python tools/beats_data.py data/prices --clips 150 --songs 60 --hard 0 --seed 21
+
+Safe to stop and to run again: what is complete is kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+from pathlib import Path
+
+from beatmeter.cli.options import TERMINAL
+from beatmeter.datasets.synthetic import Made, SynthPlan, synthesise
+from beatmeter.datasets.synthetic_songs import SongPlan, synthesise_songs
+from beatmeter.runtime import atomic
+
+COLUMNS = ("id", "file", "class", "group", "split", "source", "style", "tempo", "beats")
+EXCERPT = 45.0  # seconds of a song
+
+
+def main() -> None:
+    """Make the three sets, and the manifest of all."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--clips", type=int, default=1200)
+    parser.add_argument("--songs", type=int, default=800)
+    parser.add_argument("--hard", type=int, default=600)
+    parser.add_argument(
+        "--seed", type=int, default=5, help="of the clips; the sets after it have the next ones"
+    )
+    parser.add_argument("--jobs", type=int, default=1)
+    options = parser.parse_args()
+    out, seed, jobs = options.out, options.seed, options.jobs
+    made: list[Made] = []
+    with TERMINAL.track("synthesising", options.clips + options.songs + options.hard) as tick:
+        if options.clips:
+            made.append(synthesise(out / "clips", options.clips, SynthPlan(seed, mix="music"), jobs, tick))
+        if options.songs:
+            songs = SongPlan(seed + 1, excerpt=EXCERPT)
+            made.append(synthesise_songs(out / "songs", options.songs, songs, jobs, tick))
+        if options.hard:
+            made.append(synthesise(out / "hard", options.hard, SynthPlan(seed + 2, mix="hard"), jobs, tick))
+    atomic.write_text(out / "manifest.csv", joined(out, [each.manifest for each in made]))
+
+
+def joined(root: Path, manifests: list[Path]) -> str:
+    """One table of all rows, with files as they lie under `root`."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n", extrasaction="ignore")
+    writer.writeheader()
+    for manifest in manifests:
+        folder = manifest.parent.relative_to(root)
+        with manifest.open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                places = {name: (folder / row[name]).as_posix() for name in ("file", "beats")}
+                writer.writerow({**row, **places, "source": folder.name})
+    return text.getvalue()
+
+
+if __name__ == "__main__":
+    main()
