@@ -60,9 +60,9 @@ def main() -> None:
         scores.append(float(np.mean([np.nanmean(both(f)) for f in found.values()])))
         names.append(" ".join(f"{name}={value:g}" for name, value in setting.items()) or "as they ship")
         cells = [" / ".join(f"{m:.3f}" for m in np.nanmean(f, axis=0)) for f in found.values()]
-        apart = np.concatenate([both(found[source]) - both(first[source]) for source in tracks])
+        apart = [both(found[source]) - both(first[source]) for source in tracks]
         groups = [curves.groups[i] for its in tracks.values() for i in its]
-        row = (names[-1], *cells, f"{scores[-1]:.4f}", interval_cell(apart, groups))
+        row = (names[-1], *cells, f"{scores[-1]:.4f}", interval_cell(alike_in_weight(apart), groups))
         print(f"| {' | '.join(row)} |", flush=True)
     winner = next(name for name, score in zip(names, scores, strict=True) if score >= max(scores) - TIE)
     print(f"\nby the rule: {winner}")
@@ -110,6 +110,13 @@ def figures(curves: Curves, tracks: np.ndarray, setting: Mapping[str, float]) ->
         octave = any_octave(truth.beats, beats)
         rows.append([f_measure(truth.beats, beats), octave, f_measure(truth.downbeats, downbeats)])
     return np.array(rows)
+
+
+def alike_in_weight(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Values (track,) of all sources whose mean is that of the sources' means."""
+    known = [int((~np.isnan(part)).sum()) for part in parts]
+    shares = [sum(known) / (len(parts) * max(n, 1)) for n in known]
+    return np.concatenate([share * part for share, part in zip(shares, parts, strict=True)])
 
 
 def both(found: Figures) -> np.ndarray:
