@@ -101,12 +101,12 @@ def calibrate(
     require_writable(out)
     if hears(where) and sounds:
         from beatmeter.runtime.device import choose_device
-        from beatmeter.serving.presence import fit_presence
+        from beatmeter.serving.presence import fit_by_hearing
 
-        calibration = replace(
-            calibration,
-            presence=fit_presence(where, validation, choose_device(device), sounds, seed, data, TERMINAL),
+        presence, pairs = fit_by_hearing(
+            where, validation, choose_device(device), sounds, seed, data, TERMINAL
         )
+        calibration = replace(calibration, presence=presence, pairs=pairs)
     elif sounds:
         echo(f"note: {where} holds no model that could hear sounds without meter, so none is told from music")
     calibration.save(out)

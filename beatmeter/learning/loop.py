@@ -29,7 +29,7 @@ from beatmeter.learning.model import Model
 from beatmeter.learning.optimiser import optimiser_for, schedule
 from beatmeter.learning.restoring import HEADER
 from beatmeter.learning.sources import Batch, in_order
-from beatmeter.learning.standardiser import moments_of, standardiser_of
+from beatmeter.learning.standardiser import IDENTITY, Standardiser, moments_of, standardiser_of
 from beatmeter.runtime.artifacts import named
 from beatmeter.runtime.progress import SILENT, Reporter
 from beatmeter.schema import Track
@@ -56,9 +56,12 @@ def epoch_seed(*parts: int) -> int:
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def fit_standardisation(model: Model, train: Sequence[Track], size: int) -> None:
+def fit_standardisation(
+    model: Model, train: Sequence[Track], size: int, known: Standardiser = IDENTITY
+) -> None:
     """Standardise the source by mean and standard deviation of every pooling over the train split, untouched
-    by augmentation. A source that is standardised already stays as it is."""
+    by augmentation; the first channels as `known` has them. A source that is standardised already stays as
+    it is."""
     if model.source.standardiser.means:
         return
     model.source.encoder.eval()
@@ -72,7 +75,7 @@ def fit_standardisation(model: Model, train: Sequence[Track], size: int) -> None
                 moment.add(real_rows(features, name))
     for moment in moments.values():
         moment.exchange(model.ranks.gather)
-    model.source.standardise(standardiser_of(moments))
+    model.source.standardise(standardiser_of(moments).led_by(known))
 
 
 def fit(

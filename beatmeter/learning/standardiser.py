@@ -71,6 +71,18 @@ class Standardiser:
                     found[part][name] = value
         return cls(found["mean"], found["scale"])
 
+    def led_by(self, known: Standardiser) -> Standardiser:
+        """The same, but for the first channels of poolings over lag, which `known` standardises."""
+        parts = ((self.means, known.means), (self.scales, known.scales))
+        means, scales = (
+            {
+                n: torch.cat([first[n], v[:, first[n].shape[1] :]], 1) if n in first else v
+                for n, v in own.items()
+            }
+            for own, first in parts
+        )
+        return Standardiser(means, scales)
+
     def same(self, other: Standardiser) -> bool:
         """Whether both change features in the same way."""
         mine, theirs = self.tensors(), other.tensors()

@@ -26,6 +26,7 @@ from beatmeter.learning.loop import Run, fit
 from beatmeter.learning.model import Model
 from beatmeter.learning.restoring import restore
 from beatmeter.learning.sources import Source, open_source
+from beatmeter.learning.starting import start
 from beatmeter.learning.trackers import Trackers, require_trackers, results, wanted
 from beatmeter.runtime import artifacts, atomic
 from beatmeter.runtime.artifacts import named
@@ -160,22 +161,8 @@ def begin(
     torch.manual_seed(config.seed)
     model = Model(task, state, ready.source, task.head(ready.source.spec).to(device), ranks)
     if config.training.start and not (resume and os.path.lexists(folder.last)):
-        report(_start(model, Path(config.training.start)))
+        report(start(model, Path(config.training.start), train))
     return Run(model, config, folder, about)
-
-
-def _start(model: Model, run: Path) -> str:
-    """Give a model the best epoch of another run of the same features, classes and head."""
-    saved = restore(run)
-    model.source.spec.require_agreement(saved.spec, f"the run {run}, where this one is to start")
-    try:
-        model.load(saved.tensors, saved.folder.best, partly=True)
-    except RunError as error:
-        raise RunError(
-            f"the head of {run} is not of the shape of this one: {error.what}",
-            "Use the same head and task settings, or no training.start.",
-        ) from None
-    return f"starting from epoch {saved.epoch} of {run}"
 
 
 def finish(run: Run, ready: Prepared, predict: Sequence[str], report: Report = print) -> Outcome:

@@ -19,12 +19,13 @@ LIKELY_GROUPING = 0.5  # from which probability a grouping is said
 class Scored:
     """What a model makes of audio before it is judged: a probability per class, not calibrated, and
     `evidence` (value,), a short summary of the same features by which music is told from sound without
-    meter. `groupings` are probabilities by class, for a model that knows any. A model of
-    frames says a `record`; `scores` are then the means over it."""
+    meter. `groupings` are probabilities by class, and `two` that two meters sound at once, for a model that
+    knows any. A model of frames says a `record`; `scores` are then the means over it."""
 
     scores: Float[np.ndarray, " klass"]
     evidence: Float[np.ndarray, " value"]
     groupings: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    two: float | None = None
     record: Items | None = None
 
 
@@ -36,7 +37,8 @@ class Answer:
     `heard` is the probability that there is a meter at all: below 0.5 `meter` is None, no meter heard; None
     where the calibration does not tell. `sure` is a statement that the calibration makes (`Calibration.sure`:
     95 % of such answers were right on validation); without one it is False, as it is when no meter is heard
-    and for less than 10 s of audio. `groupings` are probabilities by class, given that class.
+    and for less than 10 s of audio. `groupings` are probabilities by class, given that class; `two` is the
+    one that two meters sound at once, of a model that learned it.
     """
 
     classes: tuple[str, ...]
@@ -47,6 +49,7 @@ class Answer:
     heard: float | None = None
     groupings: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     tempo: float | None = None
+    two: float | None = None
 
     @property
     def grouping(self) -> str | None:
@@ -84,4 +87,5 @@ class Answer:
             "gap": self.gap,
             "seconds": round(self.seconds, 3),
             **({} if self.tempo is None else {"tempo": round(self.tempo, 2)}),
+            **({} if self.two is None else {"two": round(self.two, 4)}),
         }

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+from jaxtyping import Float
+
 from beatmeter.errors import EvaluationError, RunError
 from beatmeter.evaluation.calibration import Calibration
 from beatmeter.serving.answer import Answer, Scored
@@ -35,13 +38,24 @@ class Judge:
 
     def __call__(self, classes: tuple[str, ...], scored: Scored, seconds: float) -> Answer:
         if self.calibration is None:
-            return Answer(classes, scored.scores, seconds, groupings=scored.groupings)
+            return Answer(classes, scored.scores, seconds, groupings=scored.groupings, two=scored.two)
         calibrated = self.calibration(scored.scores[None], self.priors)
         presence, sure = self.calibration.presence, self.calibration.sure
         heard = float(presence(scored.evidence[None])[0]) if presence else None
-        second = int(self.calibration.second_meter(calibrated)[0]) if heard is None or heard >= 0.5 else -1
+        second = -1 if heard is not None and heard < 0.5 else self._second(calibrated, scored.two)
         floor = self.calibration.confident_above(coverage=1 - self.abstain) if self.abstain else 0.0
         stated = sure is not None and heard is not None and heard >= 0.5 and seconds >= SHORTEST
         certain = stated and bool(calibrated.max() >= max(sure.threshold if sure else 1.0, floor))
         other = classes[second] if second >= 0 else None
-        return Answer(classes, calibrated[0], seconds, other, certain, heard, scored.groupings)
+        return Answer(
+            classes, calibrated[0], seconds, other, certain, heard, scored.groupings, two=scored.two
+        )
+
+    def _second(self, calibrated: Float[np.ndarray, "1 klass"], two: float | None) -> int:
+        """The class of a second meter, or -1: by how probable a model finds two at once, where it learned
+        that and validation says from when on to believe it; else by the second score and its threshold."""
+        assert self.calibration is not None
+        pairs = self.calibration.pairs
+        if two is None or pairs is None:
+            return int(self.calibration.second_meter(calibrated)[0])
+        return int(np.argsort(-calibrated[0], kind="stable")[1]) if two >= pairs.threshold else -1

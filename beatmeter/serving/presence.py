@@ -14,12 +14,13 @@ from beatmeter.audio.ahead import decode_ahead
 from beatmeter.datasets import open_dataset
 from beatmeter.datasets.synth.meterless import FITTED, render_meterless
 from beatmeter.errors import AudioError, DataError, RunError, shown
-from beatmeter.evaluation.calibration import Calibration, Presence
+from beatmeter.evaluation.calibration import Calibration, Pairs, Presence
 from beatmeter.evaluation.runs import RunFolder
 from beatmeter.runtime.progress import SILENT, Reporter
 from beatmeter.schema import ClassPredictions, Track
+from beatmeter.serving.answer import Scored
 from beatmeter.serving.models import EnsembleFolder
-from beatmeter.serving.scoring import RunScorer, Scorer
+from beatmeter.serving.scoring import RunScorer, Scorer, witness_of_pairs
 
 MUSIC = 600  # tracks of validation at most
 WHOLE = 30.0  # seconds of every track that are heard, and once more an excerpt of it
@@ -28,7 +29,7 @@ FIRST = 5000  # seed of the first sound of each kind; tools and tests measure wi
 OF_MUSIC, OF_SOUNDS = 7, 8  # streams of random draws
 
 
-def fit_presence(
+def fit_by_hearing(
     model: Path,
     validation: ClassPredictions,
     device: torch.device,
@@ -36,13 +37,13 @@ def fit_presence(
     seed: int = 0,
     data: Path | None = None,
     progress: Reporter = SILENT,
-) -> Presence:
+) -> tuple[Presence, Pairs | None]:
     """How `model` tells music from sound without meter: by the music of its validation predictions and as
-    many generated `sounds`.
+    many generated `sounds`. And how it tells two meters from one, by the same music, where it learned that.
 
     `data` is where the data set of the run lies now. An ensemble takes the mean of its members' log odds, by
-    their weights. Raises RunError for a member that was not calibrated so, and when the data set is not
-    there; DataError when it is another one.
+    their weights, and of two meters what one member says. Raises RunError for a member that was not
+    calibrated so, and when the data set is not there; DataError when it is another one.
     """
     if EnsembleFolder(model).exists():
         return _joined(EnsembleFolder(model))
@@ -51,28 +52,35 @@ def fit_presence(
     per_kind = -(-sounds // len(FITTED))
     kinds = [kind for kind in FITTED for _ in range(per_kind)]
     with progress.track("hearing music and sounds without meter", len(music) + len(kinds)) as tick:
-        heard, groups = _hear_music(scorer, music, seed, tick)
+        heard = _hear_music(scorer, music, seed, tick)
         noise = [
             _hear_sound(scorer, n, kind, seed * per_kind + i, tick)
             for n, kind in enumerate(FITTED)
             for i in range(per_kind)
         ]
-    return Presence.fit(heard, groups, np.stack(noise), kinds)
+    evidence = [part.evidence for _, parts in heard for part in parts]
+    groups = [track.group for track, parts in heard for _ in parts]
+    told = [(whole.two, len(track.labels) > 1) for track, (whole, *_) in heard if whole.two is not None]
+    pairs = Pairs.fit([chance for chance, _ in told], [double for _, double in told])
+    return Presence.fit(np.array(evidence), groups, np.stack(noise), kinds), pairs
 
 
-def _joined(folder: EnsembleFolder) -> Presence:
+def _joined(folder: EnsembleFolder) -> tuple[Presence, Pairs | None]:
     ensemble, runs = folder.ensemble(), folder.runs()
-    parts = {}
+    parts: dict[str, Presence] = {}
+    pairs: dict[str, Pairs | None] = {}
     for name in ensemble.used:
         file = RunFolder(runs[name]).calibration
-        presence = Calibration.load(file).presence if file.exists() else None
-        if presence is None:
+        calibration = Calibration.load(file) if file.exists() else None
+        if calibration is None or calibration.presence is None:
             raise RunError(
                 f"the member {name} cannot tell music from sound without meter",
                 f"Run `beatmeter calibrate {runs[name]}` first.",
             )
-        parts[name] = presence
-    return Presence.join(parts, ensemble.weights or dict.fromkeys(parts, 1.0))
+        parts[name], pairs[name] = calibration.presence, calibration.pairs
+    knowing = witness_of_pairs(ensemble, [n for n in parts if RunFolder(runs[n]).config().task.two_meters])
+    joined = Presence.join(parts, ensemble.weights or dict.fromkeys(parts, 1.0))
+    return joined, pairs[knowing] if knowing else None
 
 
 def _music(folder: RunFolder, validation: ClassPredictions, data: Path | None) -> dict[int, Track]:
@@ -96,10 +104,10 @@ def _music(folder: RunFolder, validation: ClassPredictions, data: Path | None) -
 
 def _hear_music(
     scorer: Scorer, tracks: Mapping[int, Track], seed: int, tick: Callable[[int], object]
-) -> tuple[Float[np.ndarray, "item value"], list[str]]:
-    """Evidence of every track and of an excerpt of it, and the groups. Files that cannot be read are left
-    out, as in training."""
-    evidence, groups = [], []
+) -> list[tuple[Track, list[Scored]]]:
+    """What is heard in every track and in an excerpt of it. Files that cannot be read are left out, as in
+    training."""
+    heard = []
     waves = decode_ahead([t.path for t in tracks.values()], scorer.sample_rate, jobs=0)
     for (position, track), wave in zip(tracks.items(), waves, strict=True):
         tick(1)
@@ -108,10 +116,9 @@ def _hear_music(
         rng = np.random.default_rng([OF_MUSIC, position, *([seed] if seed else [])])
         size = int(rng.choice(EXCERPTS) * scorer.sample_rate)
         first = int(rng.random() * max(0, len(wave) - size))
-        for part in (wave[: int(WHOLE * scorer.sample_rate)], wave[first : first + size]):
-            evidence.append(scorer.hear(part).evidence)
-            groups.append(track.group)
-    return np.array(evidence), groups
+        parts = wave[: int(WHOLE * scorer.sample_rate)], wave[first : first + size]
+        heard.append((track, [scorer.hear(part) for part in parts]))
+    return heard
 
 
 def _hear_sound(

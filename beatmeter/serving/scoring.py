@@ -12,6 +12,7 @@ from jaxtyping import Float
 
 from beatmeter.errors import RunError
 from beatmeter.evaluation.calibration import Calibration
+from beatmeter.evaluation.comparison.ensemble import Ensemble
 from beatmeter.evaluation.records import read_records
 from beatmeter.evaluation.runs import RunFolder
 from beatmeter.features.backbones.adapters import load_merged
@@ -107,8 +108,10 @@ class RunScorer:
             evidence = evidence_of(features, self._lags, hidden).double().cpu().numpy()
         record = self.task.decode(outputs, unnamed(len(outputs)))
         numbers = record.values if isinstance(record, ValuePredictions) else as_classes(record).scores
-        grouped = self.task.grouped(outputs) if isinstance(self.task, MeterTask) else [{}] * len(outputs)
-        return [Scored(s, e, g) for s, e, g in zip(numbers, evidence, grouped, strict=True)]
+        meter = self.task if isinstance(self.task, MeterTask) else None
+        grouped = meter.grouped(outputs) if meter else [{}] * len(outputs)
+        two = meter.doubled(outputs) if meter else [None] * len(outputs)
+        return [Scored(*own) for own in zip(numbers, evidence, grouped, two, strict=True)]
 
     def _score_frames(self, features: Mapping[str, torch.Tensor]) -> list[Scored]:
         values, found = self.head(features).double().cpu().numpy(), list[Scored]()
@@ -192,7 +195,15 @@ class EnsembleScorer:
             [found.get(name, silent) for name in self.ensemble.members]
         )[0]
         evidence = np.concatenate([members[name].evidence for name in self.members])
-        return Scored(joined, evidence, mean_groupings([members[name].groupings for name in self.members]))
+        groupings = mean_groupings([members[name].groupings for name in self.members])
+        knowing = witness_of_pairs(self.ensemble, [n for n, s in members.items() if s.two is not None])
+        return Scored(joined, evidence, groupings, members[knowing].two if knowing else None)
+
+
+def witness_of_pairs(ensemble: Ensemble, knowing: Sequence[str]) -> str | None:
+    """The member that an ensemble believes about two meters at once: of those that learned it, the one of
+    most weight."""
+    return max(knowing, key=lambda name: (ensemble.weights.get(name, 0.0), name), default=None)
 
 
 def mean_groupings(parts: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, float]]:

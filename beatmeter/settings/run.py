@@ -87,6 +87,9 @@ class TaskConfig:
     groupings: bool = option(
         False, "meter learns how the pulses of a bar are grouped too (2+2+3), from the column grouping"
     )
+    two_meters: bool = option(
+        False, "meter learns whether two meters sound at once too, an output of its own beside the classes"
+    )
     pairs: str = option(
         "",
         "what similarity learns from: empty for tracks of one value of the column, crops for two crops of "

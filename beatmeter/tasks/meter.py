@@ -24,11 +24,13 @@ if TYPE_CHECKING:
     from beatmeter.evaluation.report import Evaluation
 
 GROUPING_WEIGHT = 0.2  # of a track's grouping against its meter
+TWO_WEIGHT = 0.2  # of whether it is in two meters
 
 
 class MeterTask(Task):
     """Multi-hot targets with smoothed negatives, one sigmoid per class, primary answer by argmax; with
-    `task.groupings` a softmax over the groupings of every class beside them."""
+    `task.groupings` a softmax over the groupings of every class beside them, with `task.two_meters` a last
+    output for whether two of them sound at once."""
 
     legend = (
         "right, balanced: of validation clips; gap: first score minus second;\npair: the scores that rise "
@@ -44,6 +46,7 @@ class MeterTask(Task):
         super().__init__(config)
         self.output = Output("multilabel", config.task.meters)
         self.groupings = Groupings(config.task.meters if config.task.groupings else ())
+        self.two_meters = config.task.two_meters
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -52,7 +55,7 @@ class MeterTask(Task):
 
     @property
     def width(self) -> int:
-        return len(self.classes) + len(self.groupings.names)
+        return len(self.classes) + len(self.groupings.names) + self.two_meters
 
     def usable(self, track: Track) -> str | None:
         return None if track.labels else "it has no label"
@@ -60,8 +63,11 @@ class MeterTask(Task):
     def targets(self, tracks: Sequence[Track]) -> Targets:
         values, primary = label_table(tracks, self.classes)
         meters = Targets(values, np.broadcast_to(primary[:, None] >= 0, values.shape))
-        groupings = self.groupings.targets(tracks)
-        return Targets(np.hstack([meters.values, groupings.values]), np.hstack([meters.mask, groupings.mask]))
+        parts = [meters, self.groupings.targets(tracks)]
+        if self.two_meters:
+            two = (values > 0).sum(axis=1, keepdims=True) > 1
+            parts.append(Targets(two.astype(float), primary[:, None] >= 0))
+        return Targets(np.hstack([p.values for p in parts]), np.hstack([p.mask for p in parts]))
 
     def study(self, train: Sequence[Track]) -> State:
         positives = self._positives(train)
@@ -102,16 +108,21 @@ class MeterTask(Task):
         mask: Bool[Tensor, "track name"],
         state: State,
     ) -> tuple[Tensor, Tensor]:
-        """A track's loss is the mean over classes, and `GROUPING_WEIGHT` times that of its grouping."""
-        n = len(self.classes)
-        grouping = self.groupings.losses(outputs[:, n:], targets[:, n:], mask[:, n:])
+        """A track's loss is the mean over classes, `GROUPING_WEIGHT` times that of its grouping, and
+        `TWO_WEIGHT` times that of whether it is in two meters."""
+        n, last = len(self.classes), len(self.classes) + len(self.groupings.names)
+        grouping = self.groupings.losses(outputs[:, n:last], targets[:, n:last], mask[:, n:last])
+        two = nn.functional.binary_cross_entropy_with_logits(
+            outputs[:, last:], targets[:, last:], reduction="none"
+        ).sum(dim=1)
         outputs, targets, mask = outputs[:, :n], targets[:, :n], mask[:, :n]
         weight = torch.as_tensor(state["weight"], dtype=outputs.dtype, device=outputs.device)
         losses = LOSSES[self.config.task.loss](outputs, targets, weight, self.config.task.smoothing).mean(
             dim=1
         )
         labelled = mask.any(dim=1)
-        return ((losses + GROUPING_WEIGHT * grouping) * labelled).sum(), labelled.sum()
+        losses = losses + GROUPING_WEIGHT * grouping + TWO_WEIGHT * two
+        return (losses * labelled).sum(), labelled.sum()
 
     def decode(
         self,
@@ -125,7 +136,15 @@ class MeterTask(Task):
 
     def grouped(self, outputs: Float[np.ndarray, "track name"]) -> list[Mapping[str, Mapping[str, float]]]:
         """For every track and class, how probable its groupings are if it is of that class."""
-        return self.groupings.decode(outputs[:, len(self.classes) :].astype(float))
+        n = len(self.classes)
+        return self.groupings.decode(outputs[:, n : n + len(self.groupings.names)].astype(float))
+
+    def doubled(self, outputs: Float[np.ndarray, "track name"]) -> list[float | None]:
+        """For every track, how probable it is that two meters sound at once; None where that is not
+        learned."""
+        if not self.two_meters:
+            return [None] * len(outputs)
+        return [float(p) for p in 1 / (1 + np.exp(-outputs[:, -1].astype(float)))]
 
     def evaluate(self, predictions: Items, validation: Items | None = None) -> Evaluation:
         from beatmeter.evaluation.report import Evaluation

@@ -119,7 +119,7 @@ def test_a_run_learns_groupings_from_its_column_and_its_answers_have_them(
         "features": {"poolings": ("rhythm",), "longest_lag": 14.0},
         "head": {"poolings": ("rhythm",)},
         "training": {"epochs": 1},
-        "task": {"groupings": True},
+        "task": {"groupings": True, "two_meters": True},
     }
     out = tmp_path / "run"
     outcome = run(change(config, settings), out, torch.device("cpu"), predict="val", report=lambda line: None)
@@ -130,3 +130,5 @@ def test_a_run_learns_groupings_from_its_column_and_its_answers_have_them(
     assert set(said.groupings) == set(METERS)
     assert sum(said.groupings["7"].values()) == pytest.approx(1)
     assert "2+2+3" in predictor.groupings
+    assert said.two is not None
+    assert 0 < said.two < 1

@@ -21,6 +21,7 @@ from beatmeter.evaluation.calibration.maps import (
     fit_temperature,
     logit,
 )
+from beatmeter.evaluation.calibration.pairs import Pairs
 from beatmeter.evaluation.calibration.presence import Presence
 from beatmeter.evaluation.calibration.selective import SelectiveRow, selective_curve, selective_table
 
@@ -31,6 +32,7 @@ __all__ = [
     "THRESHOLDS",
     "WITNESSES",
     "Calibration",
+    "Pairs",
     "Presence",
     "ScoreMap",
     "SelectiveRow",

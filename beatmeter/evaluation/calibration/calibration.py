@@ -16,6 +16,7 @@ from beatmeter.errors import EvaluationError, nearest
 from beatmeter.evaluation.calibration.folds import out_of_fold
 from beatmeter.evaluation.calibration.logistic import expit
 from beatmeter.evaluation.calibration.maps import KINDS, ScoreMap, apply_maps, fit_maps, logit
+from beatmeter.evaluation.calibration.pairs import Pairs
 from beatmeter.evaluation.calibration.presence import Presence
 from beatmeter.evaluation.calibration.selective import SelectiveRow, selective_table
 from beatmeter.evaluation.diagnostics import EVALUATION, PRODUCTION, fit_noise_floor, plain
@@ -38,6 +39,7 @@ SHAPE = {
     "fitted_on": {},
     "?sure": {"*": float},
     "?presence": {"weights": [float], "intercept": float, "about": {}},
+    "?pairs": {"threshold": float, "alarms": float, "caught": float, "singles": int, "doubles": int},
 }
 THRESHOLDS = ("evaluation", "production", "best_f1")
 SURE = 0.95  # an answer is called sure where this share of such answers was right on validation
@@ -51,7 +53,7 @@ class Calibration:
 
     `sure` is the row of `selective` from which answers are called sure: the one of highest coverage with at
     least 95 % right of 30 answers or more; None where there is none. `presence` tells music from sound
-    without meter; None where that was not fitted.
+    without meter, `pairs` one meter from two; None where that was not fitted.
 
     `evaluation` and `production` are the 95th and 99th percentile of the noise floor of calibrated scores;
     `best_f1` is where the F1 of the class is highest. `log_loss[kind]` (class,) is the cross-validated log
@@ -67,6 +69,7 @@ class Calibration:
     fitted_on: Mapping[str, Any]
     sure: SelectiveRow | None = None
     presence: Presence | None = None
+    pairs: Pairs | None = None
 
     @classmethod
     def fit(
@@ -218,6 +221,7 @@ class Calibration:
             "fitted_on": plain(self.fitted_on),
             **({"sure": plain(self.sure)} if self.sure else {}),
             **({"presence": plain(self.presence)} if self.presence else {}),
+            **({"pairs": plain(self.pairs)} if self.pairs else {}),
         }
 
     @classmethod
@@ -248,6 +252,7 @@ class Calibration:
                 presence=Presence(**{**value["presence"], "weights": tuple(value["presence"]["weights"])})
                 if "presence" in value
                 else None,
+                pairs=Pairs(**value["pairs"]) if "pairs" in value else None,
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise EvaluationError(

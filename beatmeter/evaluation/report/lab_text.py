@@ -234,6 +234,13 @@ def calibration_text(c: Calibration, effects: Mapping[str, tuple[ClassPrediction
         right = f"{100 * best.accuracy:.1f}% [{100 * best.low:.1f}, {100 * best.high:.1f}]"
         lines += ["", f"answering only the surest {100 * best.coverage:.0f}% is right in {right} of them"]
     lines += ["", *wrapped(_statement(c))]
+    if c.pairs:
+        p = c.pairs
+        lines += wrapped(
+            f"two meters: said where the model finds them at least {100 * p.threshold:.0f}% probable; of "
+            f"{p.singles} items in one meter here {100 * p.alarms:.1f}%, of {p.doubles} in two "
+            f"{100 * p.caught:.1f}%."
+        )
     return "\n".join(lines) + "\n"
 
 

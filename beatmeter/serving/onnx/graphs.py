@@ -26,6 +26,7 @@ from beatmeter.schema import FeatureSpec, PoolingSpec
 from beatmeter.serving.evidence import evidence_of
 from beatmeter.serving.scoring import RunScorer
 from beatmeter.tasks.heads import Head
+from beatmeter.tasks.meter import MeterTask
 
 POOLINGS = ("lag", "stats")
 
@@ -59,6 +60,11 @@ class Back(nn.Module):
     def __init__(self, scorer: RunScorer, calibration: Calibration | None) -> None:
         super().__init__()
         encoder, task = scorer.encoder.encode, scorer.task
+        if isinstance(task, MeterTask) and task.two_meters:
+            raise RunError(
+                "this model hears two meters by an output of its own, and what is exported by scores alone",
+                "Export a model that was trained without task.two_meters.",
+            )
         self.head = _explicit(scorer.head)
         spec = encoder.spec
         _require_exportable(spec, self.head, task.output.kind, task.output.resolution)
