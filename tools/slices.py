@@ -13,6 +13,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +177,7 @@ def table(tracks: list[Track], heard: Mapping[str, Mapping[str, Row]]) -> str:
     additive = [t for t, name in known if kind_of(name) == "additive"]
     folded = [t for t, name in known if t.primary in ("3", "4")]
     for title, of in (("grouping of additive meters", additive), ("simple or compound, of 3 and 4", folded)):
-        add(f"{title}, the class known", len(of), lambda rows, of=of: grouped(of, rows))  # type: ignore[misc]
+        add(f"{title}, the class known", len(of), partial(grouped, of))
     labelled = [t for t in tracks if t.labels]
     add("calibration error of the answer", len(labelled), lambda rows: error(labelled, rows))
     add("the same of 5 s", len(singles), lambda rows: error(singles, rows, MARK))

@@ -35,7 +35,12 @@ def callers(name: str, of: str = "") -> set[str]:
 
 
 def test_predict_evaluate_timeline_and_robustness_share_one_loader() -> None:
-    assert callers("restore") == {"learning/training.py", "serving/curves.py", "serving/scoring.py"}
+    assert callers("restore") == {
+        "learning/starting.py",  # where another run ended
+        "learning/training.py",
+        "serving/curves.py",
+        "serving/scoring.py",
+    }
     assert callers("read", "checkpoints") == {
         "learning/restoring.py",  # the loader
         "learning/loop.py",  # resuming, and going back to the best epoch
