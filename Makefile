@@ -9,6 +9,9 @@
 # make comparison  the table of backbones, poolings and regimes, into docs/comparison.md; ON=DIR tests on other data too
 PYTHON ?= python3
 BIN := .venv/bin
+# Python compiles what it imports, once: a tenth of what is installed.
+PIP := $(BIN)/pip install --quiet --no-compile --constraint constraints.txt
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test docs faults bench backbone models sections-model comparison filemap clean
 
@@ -80,8 +83,8 @@ comparison: .venv/installed
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(PIP) torch
+	$(PIP) --editable '.[dev]'
 	touch $@
 
 filemap:

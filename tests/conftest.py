@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from beatmeter.cli import main
@@ -22,6 +23,12 @@ if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):  # they sha
     kernels = Path(tempfile.gettempdir()) / f"beatmeter-kernels-{os.environ['PYTEST_XDIST_WORKER']}"
     os.environ.setdefault("NUMBA_CACHE_DIR", str(kernels))
 
+
+# Neither a limit of time for an example nor one for making examples: other programs have the cores too.
+hypothesis.settings.register_profile(
+    "busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("busy")
 
 Typed = Callable[..., tuple[int, str, str]]
 

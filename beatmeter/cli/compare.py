@@ -21,7 +21,7 @@ from beatmeter.cli.lab_options import (
 )
 from beatmeter.cli.options import echo
 from beatmeter.cli.systems import gather, short_names
-from beatmeter.errors import EvaluationError
+from beatmeter.errors import EvaluationError, shown
 from beatmeter.runtime.artifacts import to_json
 from beatmeter.runtime.display import count
 
@@ -74,6 +74,11 @@ def compare(
     from beatmeter.evaluation.report.lab_text import comparison_text
 
     members = gather(systems, group=not separate)
+    if len(members) == 1 < len(systems):
+        raise EvaluationError(
+            f"{', '.join(map(shown, systems))} differ in nothing but their seed: they are one system",
+            "Name another system to compare it with, or use --separate.",
+        )
     if _of_records(members, split):
         if html is not None or figures is not None or corrections is not None:
             raise EvaluationError(

@@ -9,7 +9,7 @@ import click
 
 from beatmeter.cli.options import device_option, echo
 from beatmeter.cli.systems import listening, model_and_files, standard_input
-from beatmeter.errors import ConfigError
+from beatmeter.errors import ConfigError, shown
 from beatmeter.runtime.artifacts import to_json
 
 if TYPE_CHECKING:
@@ -104,7 +104,8 @@ def _of_audio(
     model, files = model_and_files(paths)
     if len(files) > 1:
         raise ConfigError(
-            f"{len(files)} files were named", "A timeline is of one piece: beatmeter timeline MODEL FILE."
+            f"{len(files)} files were named, the first is {shown(files[0])}",
+            "A timeline is of one piece: beatmeter timeline MODEL FILE.",
         )
     predictor = Predictor.load(model, choose_device(device))
     predictor.require_meter("a timeline")

@@ -17,14 +17,14 @@ import torch
 
 from beatmeter.datasets import Dataset, Exclusion
 from beatmeter.datasets.splits import split_dataset, write_split
-from beatmeter.errors import BeatmeterError, DataError, RunError
+from beatmeter.errors import BeatmeterError, DataError, RunError, shown
 from beatmeter.evaluation.records import read_records, write_records
 from beatmeter.evaluation.report import Assessment, Evaluation, text_of
 from beatmeter.evaluation.runs import RunFolder, provenance
 from beatmeter.features.service import memory_in
 from beatmeter.learning.loop import Run, fit
 from beatmeter.learning.model import Model
-from beatmeter.learning.restoring import restore
+from beatmeter.learning.restoring import Restored, restore
 from beatmeter.learning.sources import Source, open_source
 from beatmeter.learning.starting import start
 from beatmeter.learning.trackers import Trackers, require_trackers, results, wanted
@@ -70,14 +70,13 @@ def prepare(
     device: torch.device,
     report: Report,
     progress: Reporter,
-    spec: FeatureSpec | None = None,
-    trained: Task | None = None,
+    saved: Restored | None = None,
 ) -> Prepared:
     """Open the dataset, split it by groups without leaks, make the source and let it prepare every track.
-    `trained` is the task of a run that exists; without it the train split settles the task."""
-    if trained is None:
+    `saved` is a run that exists; without it the train split settles the task."""
+    if saved is None:
         require_trackers(wanted(config.training))
-    task = trained or open_task(config)
+    task = open_task(config) if saved is None else saved.task
     chosen_by(task, config.training.select)
     dataset = task.open(config.data)
     memory = memory_in(config.features.cache)
@@ -88,10 +87,13 @@ def prepare(
         dataset = replace(
             dataset, tracks=tuple(t for split in SPLITS for t in dataset.of_split(split)[: config.limit])
         )
-    task = trained or task.settled(dataset.of_split("train"))
+    task = task.settled(dataset.of_split("train")) if saved is None else task
     unknown = [(t, reason) for t in dataset.tracks if (reason := task.usable(t)) is not None]
     dataset = dataset.without([Exclusion.of(t, "label", reason) for t, reason in unknown])
-    source = open_source(config, device, report, spec)
+    if saved is None:
+        source = open_source(config, device, report)
+    else:
+        source = open_source(config, device, report, saved.spec, shown(saved.folder.best))
     failed = source.prepare(dataset.tracks, report, progress)
     dataset = dataset.without(
         [Exclusion.of(t, "unusable", failed[t.id]) for t in dataset.tracks if t.id in failed]
@@ -223,7 +225,7 @@ def evaluate_run(
             str(path),
         )
     head = saved.head(device)
-    ready = prepare(config, device, report, progress, saved.spec, saved.task)
+    ready = prepare(config, device, report, progress, saved)
     model = Model(saved.task, saved.state, ready.source, head)
     ready.source.standardise(saved.standardiser)
     with named(folder.best):

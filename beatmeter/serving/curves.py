@@ -38,7 +38,8 @@ class CurveModel:
                 f"{run} is a model of the task {name}, which hears no beats",
                 "Name one of the task beats, or of the task structure with beats among its parts.",
             )
-        model = FeatureModel(saved.config.features, device)
+        with named(saved.folder.config_file):
+            model = FeatureModel(saved.config.features, device)
         model.spec.only([p.name for p in saved.spec.poolings]).require_agreement(saved.spec, f"the run {run}")
         self.task, self.standardise, self.head = saved.task, saved.standardiser, saved.head(device)
         with named(saved.folder.best):

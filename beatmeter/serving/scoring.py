@@ -64,7 +64,8 @@ class RunScorer:
         if "beat" in task.output.names and _on_frames(task):
             what = f"{run} is a model of the task {config.task.name}, which hears beats"
             raise RunError(what, f"Use `beatmeter structure song.mp3 --model {run}`.")
-        model = FeatureModel(config.features, device)
+        with named(saved.folder.config_file):
+            model = FeatureModel(config.features, device)
         model.spec.only([p.name for p in spec.poolings]).require_agreement(spec, f"the run {run}")
         self.head = saved.head(device)
         with named(saved.folder.best):
@@ -161,6 +162,9 @@ class EnsembleScorer:
             if folder.calibrated
             else {}
         )
+        for name, calibration in self.calibrations.items():
+            with named(RunFolder(runs[name]).calibration):
+                calibration.require_classes(self._members[name].classes)
         first = next(iter(self.members.values()))
         self.classes, self.sample_rate = first.classes, first.sample_rate
         self.about = f"an ensemble of {', '.join(used)}"

@@ -75,7 +75,7 @@ def test_every_format_gives_the_same_music(tmp_path: Path, name: str) -> None:
     assert info.seconds == pytest.approx(4.0, abs=0.01)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     rate=st.sampled_from([8_000, 11_025, 22_050, 24_000, 44_100, 48_000]),
     channels=st.integers(1, 3),

@@ -49,7 +49,7 @@ def there_and_back(wave: np.ndarray) -> np.ndarray:
     return back
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 5000), st.floats(-100, 10))
 def test_no_sample_is_further_off_than_half_a_step_of_its_block(seed: int, n: int, level: float) -> None:
     rng = np.random.default_rng(seed)

@@ -121,7 +121,7 @@ COMMANDS: dict[str, Callable[[Path, Path], tuple[str | Path, ...]]] = {
         "--out",
         home / "new",
     ),
-    "compare": lambda home, clips: ("compare", home / "b", home / "a", "--json"),
+    "compare": lambda home, clips: ("compare", home / "b", home / "a", "--separate", "--json"),
     "pack": lambda home, clips: ("models", "pack", home / "a", "--out", home / "packed"),
     "joined": lambda home, clips: ("predict", home / "both", song(clips), "--json", "--device", "cpu"),
 }

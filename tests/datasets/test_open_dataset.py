@@ -297,7 +297,7 @@ def test_an_unlabelled_manifest(tmp_path: Path) -> None:
     assert why(opened(tmp_path)) == {"a.wav": "unlabelled"}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(
         st.tuples(

@@ -50,7 +50,7 @@ def why(result: Dataset) -> dict[str, str]:
 pool = st.lists(st.tuples(st.sampled_from("3457"), st.integers(0, 25)), min_size=1, max_size=120)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(pool, st.integers(0, 3), st.sampled_from([(0.15, 0.15), (0.2, 0.0), (0.0, 0.3), (0.0, 0.0)]))
 def test_groups_stay_whole_and_the_seed_decides(
     rows: list[tuple[str, int]], seed: int, shares: tuple[float, float]

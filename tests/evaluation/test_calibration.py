@@ -73,7 +73,7 @@ def test_platt_survives_separable_scores_and_refuses_reversed_ones() -> None:
     assert fit_platt(scores, ~present) is None
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     hnp.arrays(float, st.integers(2, 40), elements=st.integers(0, 10).map(lambda k: k / 10)),
     st.randoms(use_true_random=False),
@@ -172,7 +172,7 @@ def test_thresholds_of_calibrated_scores_hold_on_test() -> None:
         c.threshold("productoin")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     hnp.arrays(float, st.integers(2, 25), elements=st.integers(0, 20).map(lambda k: k / 20)),
     st.integers(0, 9),

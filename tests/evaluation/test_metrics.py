@@ -242,7 +242,7 @@ scores_and_targets = st.integers(1, 5).flatmap(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(scores_and_targets)
 def test_metrics_stay_in_range_and_perfect_scores_are_perfect(pair: tuple[np.ndarray, np.ndarray]) -> None:
     scores, targets = pair
@@ -271,7 +271,7 @@ def test_metrics_stay_in_range_and_perfect_scores_are_perfect(pair: tuple[np.nda
         assert metrics.brier_per_class(truth, targets).sum() == 0
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(scores_and_targets, st.randoms(use_true_random=False))
 def test_the_order_of_items_does_not_matter(pair: tuple[np.ndarray, np.ndarray], random: object) -> None:
     scores, targets = pair

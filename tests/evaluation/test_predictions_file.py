@@ -55,7 +55,7 @@ def predictions(draw: st.DrawFn) -> ClassPredictions:
     )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(p=predictions())
 def test_what_is_written_is_read_back_bit_for_bit(tmp_path: Path, p: ClassPredictions) -> None:
     path = tmp_path / "test.csv"

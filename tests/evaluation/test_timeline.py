@@ -111,7 +111,7 @@ def test_a_second_meter_needs_most_windows_above_its_threshold() -> None:
     assert timeline(times, scores, CLASSES, np.array([0.5, 0.5, 0.5])).segments[0].second is None
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @example(seconds=1.0000000000000002, window=1.0, share=1.0)
 @example(seconds=1.3, window=1.0, share=0.05)  # 6 x 0.05 is not 0.3
 @given(st.floats(0.5, 400), st.floats(1, 30), st.floats(0.05, 1))
@@ -159,7 +159,7 @@ def piece() -> np.ndarray:
     return np.concatenate([np.full(40 * RATE, 1.0), np.full(50 * RATE, 3.0)]).astype(np.float32)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.integers(1, 1500), min_size=1, max_size=30))
 def test_a_stream_does_not_depend_on_its_blocks(sizes: list[int]) -> None:
     wave = piece()

@@ -53,7 +53,7 @@ def blocks(wave: np.ndarray, seed: int) -> list[np.ndarray]:
     return np.split(wave, edges)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.integers(10, 400),
     st.lists(st.integers(0, 90), max_size=12),

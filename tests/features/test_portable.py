@@ -49,7 +49,7 @@ def test_a_transform_of_another_length_is_refused() -> None:
         fourier_tables(2048)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(1, 40), st.sampled_from([(1024, 320), (16, 5), (6, 6), (4, 7)]), st.integers(0, 30))
 def test_windows_of_blocks_are_those_of_unfold(count: int, sizes: tuple[int, int], more: int) -> None:
     size, hop = sizes
@@ -57,7 +57,7 @@ def test_windows_of_blocks_are_those_of_unfold(count: int, sizes: tuple[int, int
     assert torch.equal(windows_of(x, size, hop, count), x.unfold(1, size, hop)[:, :count])
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(2, 300), st.integers(1, 170), st.sampled_from([(1, 1, 1), (1, 2, 3), (4,), (2, 2, 1)]))
 def test_products_give_the_autocorrelation_of_the_fft(n: int, longest: int, groups: tuple[int, ...]) -> None:
     z = noisy(2, n, sum(groups), seed=n)

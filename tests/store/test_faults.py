@@ -408,7 +408,7 @@ HOSTILE = st.one_of(
 )  # fmt: skip
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(data=st.data())
 def test_hostile_records_are_refused_or_harmless(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
@@ -449,7 +449,6 @@ def _shared_store(factory: pytest.TempPathFactory) -> Path:
     return _SHARED[0]
 
 
-@settings(deadline=None)
 @given(
     value=st.dictionaries(
         st.text(max_size=9),

@@ -141,4 +141,4 @@ class History(RuleBasedStateMachine):
 
 
 TestHistory = History.TestCase
-TestHistory.settings = settings(max_examples=250 if FULL else 25, stateful_step_count=20, deadline=None)
+TestHistory.settings = settings(max_examples=250 if FULL else 25, stateful_step_count=20)

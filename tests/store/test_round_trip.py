@@ -52,7 +52,7 @@ def specs(draw: st.DrawFn) -> FeatureSpec:
     return samples.spec(*poolings, store_dtype=draw(st.sampled_from(["float16", "float32"])), n_layers=5)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     of=specs(),
     lengths=st.lists(st.integers(1000, 40_000), min_size=1, max_size=7),
@@ -321,7 +321,7 @@ def test_failures_are_remembered_until_cleared_or_done(tmp_path: Path) -> None:
     assert store.failures() == other.failures() == {}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     rows=st.integers(1, 5), layers=st.integers(1, 30), size=st.integers(1, 70), seed=st.integers(0, 2**32 - 1)
 )

@@ -154,16 +154,20 @@ class Calibration:
                 "It is the chance that a piece has this meter.",
             )
 
+    def require_classes(self, classes: Sequence[str]) -> None:
+        """Raise EvaluationError unless these are the classes of the calibration, in any order."""
+        if set(classes) != set(self.classes):
+            raise EvaluationError(
+                f"the calibration knows the classes {', '.join(self.classes)}, the predictions "
+                f"{', '.join(classes)}",
+                "Calibrate this model on its own validation split.",
+            )
+
     def apply(
         self, predictions: ClassPredictions, priors: Mapping[str, float] | None = None
     ) -> ClassPredictions:
         """Predictions with calibrated scores; classes must be those of the calibration, in any order."""
-        if set(predictions.classes) != set(self.classes):
-            raise EvaluationError(
-                f"the calibration knows the classes {', '.join(self.classes)}, the predictions "
-                f"{', '.join(predictions.classes)}",
-                "Calibrate this model on its own validation split.",
-            )
+        self.require_classes(predictions.classes)
         at = [self.classes.index(c) for c in predictions.classes]
         scores = self(predictions.scores[:, np.argsort(at)], priors)[:, at]
         return dataclasses.replace(

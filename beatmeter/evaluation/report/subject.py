@@ -10,14 +10,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from beatmeter.errors import BeatmeterError, DataError
+from beatmeter.errors import BeatmeterError, DataError, EvaluationError
 from beatmeter.evaluation.calibration import Calibration
 from beatmeter.evaluation.corrections import Corrections
 from beatmeter.evaluation.diagnostics import LIMITS, Limits
 from beatmeter.evaluation.predictions import open_predictions
 from beatmeter.evaluation.report.evaluation import Evaluation
 from beatmeter.evaluation.runs import RunFolder
-from beatmeter.runtime.artifacts import read_json, read_text, require
+from beatmeter.runtime.artifacts import named, read_json, read_text, require
 from beatmeter.runtime.paths import StrPath, as_path
 from beatmeter.schema import ClassPredictions
 
@@ -62,7 +62,11 @@ class Subject:
             if folder.predictions(other).exists() and other != predictions.split
         ]
         validation = next((p for p in others if p.split == "val"), None)
-        calibration = where / "calibration.json"
+        file, calibration = where / "calibration.json", None
+        if os.path.lexists(file):
+            calibration = Calibration.load(file)
+            with named(file, EvaluationError):
+                calibration.require_classes(predictions.classes)
         return cls(
             where.resolve().name,
             Evaluation.of(predictions, validation, limits, seed),
@@ -71,7 +75,7 @@ class Subject:
             folder.about(),
             read_text(folder.config_file) if folder.config_file.exists() else "",
             _rows(folder.excluded_file),
-            Calibration.load(calibration) if os.path.lexists(calibration) else None,
+            calibration,
             kept_epoch(folder),
         )
 

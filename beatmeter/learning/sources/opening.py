@@ -14,10 +14,14 @@ from beatmeter.settings import RunConfig
 
 
 def open_source(
-    config: RunConfig, device: torch.device, report: Report = print, spec: FeatureSpec | None = None
+    config: RunConfig,
+    device: torch.device,
+    report: Report = print,
+    spec: FeatureSpec | None = None,
+    where: str = "this run",
 ) -> Source:
-    """The source that the settings ask for. `spec`, from a saved run that is to be heard and not to be
-    trained, must be what these settings give."""
+    """The source that the settings ask for. `spec`, found at `where`, of a saved run that is to be heard and
+    not to be trained, must be what these give."""
     service = FeatureService(config.features, device)
     if config.regime == "frozen":
         source: Source = Frozen(service, config.head.poolings, config.augment, device, config.training.memory)
@@ -33,6 +37,6 @@ def open_source(
         )
         streamed.streams_long = spec is not None
     if spec is not None:
-        source.spec.require_agreement(spec, "this run")
+        source.spec.require_agreement(spec, where)
     report(service.describe())
     return source
