@@ -40,7 +40,8 @@ class CurveModel:
             )
         with named(saved.folder.config_file):
             model = FeatureModel(saved.config.features, device)
-        model.spec.only([p.name for p in saved.spec.poolings]).require_agreement(saved.spec, f"the run {run}")
+            found = model.spec
+        found.only([p.name for p in saved.spec.poolings]).require_agreement(saved.spec, f"the run {run}")
         self.task, self.standardise, self.head = saved.task, saved.standardiser, saved.head(device)
         with named(saved.folder.best):
             load_merged(model.backbone, saved.config.adapter, saved.adapter)

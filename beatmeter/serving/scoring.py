@@ -66,7 +66,8 @@ class RunScorer:
             raise RunError(what, f"Use `beatmeter structure song.mp3 --model {run}`.")
         with named(saved.folder.config_file):
             model = FeatureModel(config.features, device)
-        model.spec.only([p.name for p in spec.poolings]).require_agreement(spec, f"the run {run}")
+            found = model.spec
+        found.only([p.name for p in spec.poolings]).require_agreement(spec, f"the run {run}")
         self.head = saved.head(device)
         with named(saved.folder.best):
             load_merged(model.backbone, config.adapter, saved.adapter)
