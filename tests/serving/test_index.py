@@ -57,9 +57,11 @@ def test_ids_spans_and_groups_come_back(tmp_path: Path) -> None:
     index = Index.create(tmp_path / "i", DIM)
     made = entries(20)
     spans = np.array([[5.0 * i, 5.0 * i + 5] for i in range(20)])
-    index.add(Entries(["ä;\n🎵"] * 20, made.vectors, spans, ["g"] * 20))  # 20 chunks of one track
+    notes = [bytes([i]) * i for i in range(20)]
+    index.add(Entries(["ä;\n🎵"] * 20, made.vectors, spans, ["g"] * 20, notes))  # 20 chunks of one track
     found = Index.open(tmp_path / "i").entries([19, 0])
     assert (found.ids, found.groups) == (["ä;\n🎵"] * 2, ["g"] * 2)
+    assert found.notes == [notes[19], b""]
     np.testing.assert_array_equal(found.spans, spans[[19, 0]])
     np.testing.assert_array_equal(found.vectors, made.vectors[[19, 0]])
     assert index.remove(["ä;\n🎵"] * 2, spans[[3, 4]]) == 2
@@ -199,14 +201,14 @@ def test_damage_is_named(tmp_path: Path) -> None:
     for broken, said in (
         ("{", "not valid JSON"),
         ("{}", "missing"),
-        (text.replace('"format": 1', '"format": 9'), "format 9"),
+        (text.replace('"format": 2', '"format": 9'), "format 9"),
     ):
         manifest.write_text(broken)
         with pytest.raises(DataError, match=said):
             Index.open(tmp_path / "i")
 
 
-@pytest.mark.parametrize("step", range(12))
+@pytest.mark.parametrize("step", range(14))
 def test_a_change_that_is_killed_leaves_the_index_of_before_or_after(
     tmp_path: Path, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ from beatmeter.serving.index import Index
 """
 
 from beatmeter.serving.index.index import Hits, Index
+from beatmeter.serving.index.manifest import MANIFEST
 from beatmeter.serving.index.shards import Entries
 
-__all__ = ["Entries", "Hits", "Index"]
+__all__ = ["MANIFEST", "Entries", "Hits", "Index"]

@@ -85,9 +85,9 @@ class Index:
         self._firsts = np.cumsum([0, *(len(s) for s in self._shards)])
 
     @classmethod
-    def create(cls, root: StrPath, dim: int) -> Self:
-        """A new, empty index of vectors of `dim` numbers. Raises DataError where there is one, or anything
-        else, already."""
+    def create(cls, root: StrPath, dim: int, meta: Mapping[str, Any] | None = None) -> Self:
+        """A new, empty index of vectors of `dim` numbers; `meta`, plain JSON, says what made them. Raises
+        DataError where there is one, or anything else, already."""
         root = as_path(root)
         if dim < 1:
             raise DataError(f"vectors of {dim} numbers cannot be kept")
@@ -96,7 +96,8 @@ class Index:
                 f"{shown(root)} is there already", "Open it with Index.open, or name another folder."
             )
         root.mkdir(parents=True, exist_ok=True)
-        write_json(root / MANIFEST, {"format": FORMAT, "dim": dim, "origin": [0.0] * dim, "shards": []})
+        empty = {"format": FORMAT, "dim": dim, "origin": [0.0] * dim, "shards": []}
+        write_json(root / MANIFEST, empty | ({"meta": dict(meta)} if meta else {}))
         return cls.open(root)
 
     @classmethod
@@ -118,6 +119,20 @@ class Index:
     def dim(self) -> int:
         """Numbers in a vector."""
         return int(self._manifest["dim"])
+
+    @property
+    def meta(self) -> Mapping[str, Any]:
+        """What `create` was told of the vectors."""
+        found: Mapping[str, Any] = self._manifest.get("meta", {})
+        return found
+
+    @property
+    def live(self) -> Int64[np.ndarray, " row"]:
+        """All rows that were not removed, in their order."""
+        return np.concatenate(
+            [np.zeros(0, np.int64)]
+            + [first + np.flatnonzero(~s.gone) for first, s in zip(self._firsts, self._shards, strict=False)]
+        )
 
     @property
     def cells(self) -> Mapping[str, Any] | None:
@@ -147,15 +162,8 @@ class Index:
         parts, positions = [], []
         for number in np.unique(owner).tolist():
             mine, shard = np.flatnonzero(owner == number), self._shards[number]
-            inside = (at[mine] - self._firsts[number]).tolist()
-            parts.append(
-                Entries(
-                    shard.names("ids", inside),
-                    shard.vectors[inside],
-                    shard.arrays["spans"][inside],
-                    shard.names("groups", inside),
-                )
-            )
+            inside = at[mine] - self._firsts[number]
+            parts.append(shard.entries(inside))
             positions.append(mine)
         if not parts:
             return Entries([], np.zeros((0, self.dim), np.float32))
@@ -343,9 +351,7 @@ class Index:
 
     def _lay_out(self, recall: float, k: int, seed: int, tick: Callable[[float], object]) -> None:
         rng = np.random.default_rng(seed)
-        live = np.concatenate(
-            [first + np.flatnonzero(~s.gone) for first, s in zip(self._firsts, self._shards, strict=False)]
-        )
+        live = self.live
         count = min(cell_count(len(live)), len(live))
         sample = self._vectors(np.sort(rng.choice(live, min(SAMPLE * count, len(live)), replace=False)))
         centroids = learn_centroids(sample, count, seed, tick)

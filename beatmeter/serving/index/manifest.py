@@ -13,7 +13,7 @@ from beatmeter.errors import DataError, RunError, shown
 from beatmeter.runtime.artifacts import read_json, require, write_json
 from beatmeter.serving.index.shards import REMEDY, Shard, open_array, open_shard
 
-FORMAT = 1
+FORMAT = 2  # 1 had no notes
 MANIFEST = "index.json"
 _OURS = ("shard-*", ".shard-*", "gone-*.npy", "cells-*.npy")
 _TRIES = 5  # to read a manifest whose files another process is just replacing
@@ -23,6 +23,7 @@ _SHAPE = {
     "origin": [float],
     "shards": [{"name": str, "rows": int, "files": {"*": [int]}, "?gone": str, "?cells": str}],
     "?arrays": {"*": [int]},
+    "?meta": dict,
     "?cells": {"centroids": str, "probes": int, "recall": float, "k": int, "rows": int},
 }
 
@@ -36,7 +37,7 @@ def open_index(root: Path, check: bool) -> tuple[dict[str, Any], list[Shard], np
             if root.exists()
             else f"there is no folder {shown(root)}"
         )
-        raise DataError(what, "Make one with Index.create.")
+        raise DataError(what, "Make one: beatmeter index add DIR E.npz")
     for attempt in range(_TRIES):
         manifest = read_json(path, DataError, REMEDY)
         require(manifest, _SHAPE, shown(path), DataError, REMEDY)

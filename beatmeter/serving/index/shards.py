@@ -6,7 +6,8 @@ scan.npy       (row, dim) int16: the bits of bfloat16 of vector - origin, which 
                where all vectors point one way (mean-pooled layers have cosines of .96): bfloat16 has 8 bits.
 hashes.npy     (row,) uint64 of id, start and end
 spans.npy      (row, 2) seconds, nan for whole tracks
-ids.npy, groups.npy    all names one after the other as UTF-8; id_ends.npy, group_ends.npy where each ends
+ids.npy, groups.npy, notes.npy    all names one after the other as UTF-8, and bytes that stand beside a row;
+               id_ends.npy, group_ends.npy, note_ends.npy where each ends
 """
 
 from __future__ import annotations
@@ -30,7 +31,18 @@ from beatmeter.errors import DataError, shown
 from beatmeter.runtime.atomic import writing
 
 SHARD_ROWS = 262_144  # of the largest shard
-FILES = ("vectors", "scan", "hashes", "spans", "ids", "id_ends", "groups", "group_ends")
+FILES = (
+    "vectors",
+    "scan",
+    "hashes",
+    "spans",
+    "ids",
+    "id_ends",
+    "groups",
+    "group_ends",
+    "notes",
+    "note_ends",
+)
 REMEDY = "Restore the folder, or make the index again from its vectors."
 _PIECE = 16 << 20  # bytes checked at a time
 
@@ -38,13 +50,14 @@ _PIECE = 16 << 20  # bytes checked at a time
 @dataclass(frozen=True)
 class Entries:
     """Vectors to keep, with their names: `vectors` (row, dim), an id each, `spans` (row, 2) in seconds, nan
-    for whole tracks, and groups (default: the ids). Id and span together are unique. Raises DataError for
-    what does not fit together."""
+    for whole tracks, groups (default: the ids), and `notes`, any bytes that come back with a row. Id and span
+    together are unique. Raises DataError for what does not fit together."""
 
     ids: Sequence[str]
     vectors: Float32[np.ndarray, "row dim"]
     spans: Float[np.ndarray, "row 2"] | None = None
     groups: Sequence[str] | None = None
+    notes: Sequence[bytes] | None = None
 
     def __post_init__(self) -> None:
         vectors = np.asarray(self.vectors)
@@ -56,9 +69,11 @@ class Entries:
         n = len(vectors)
         spans = np.full((n, 2), np.nan) if self.spans is None else np.asarray(self.spans, np.float64)
         groups = list(self.ids if self.groups is None else self.groups)
-        if not len(self.ids) == len(groups) == len(spans) == n or spans.shape != (n, 2):
+        notes = [b""] * n if self.notes is None else list(self.notes)
+        if not len(self.ids) == len(groups) == len(spans) == len(notes) == n or spans.shape != (n, 2):
             raise DataError(
-                f"{n} vectors have {len(self.ids)} ids, {len(groups)} groups, spans of shape {spans.shape}"
+                f"{n} vectors have {len(self.ids)} ids, {len(groups)} groups, {len(notes)} notes,"
+                f" spans of shape {spans.shape}"
             )
         bad = ~np.isfinite(vectors).all(axis=1)
         if bad.any():
@@ -73,6 +88,7 @@ class Entries:
             ("vectors", vectors),
             ("spans", spans),
             ("groups", groups),
+            ("notes", notes),
         ):
             object.__setattr__(self, name, value)
 
@@ -83,18 +99,19 @@ class Entries:
         """The rows at these positions."""
         assert self.spans is not None
         assert self.groups is not None
+        assert self.notes is not None
         where = at.tolist()
-        return Entries(
-            [self.ids[i] for i in where], self.vectors[at], self.spans[at], [self.groups[i] for i in where]
-        )
+        groups, notes = [self.groups[i] for i in where], [self.notes[i] for i in where]
+        return Entries([self.ids[i] for i in where], self.vectors[at], self.spans[at], groups, notes)
 
     @staticmethod
     def joined(parts: Sequence[Entries]) -> Entries:
         """One after the other."""
         ids = [name for p in parts for name in p.ids]
         groups = [name for p in parts for name in p.groups or ()]
+        notes = [note for p in parts for note in p.notes or ()]
         spans = np.concatenate([p.spans for p in parts if p.spans is not None])
-        return Entries(ids, np.concatenate([p.vectors for p in parts]), spans, groups)
+        return Entries(ids, np.concatenate([p.vectors for p in parts]), spans, groups, notes)
 
     @property
     def hashes(self) -> UInt64[np.ndarray, " row"]:
@@ -143,17 +160,22 @@ class Shard:
 
     def names(self, what: str, rows: Sequence[int]) -> list[str]:
         """The `ids` or `groups` of rows."""
-        data, ends = self.arrays[what], self.arrays[f"{what[:-1]}_ends"]
-        return [
-            bytes(data[ends[i - 1] if i else 0 : ends[i]]).decode("utf-8", "surrogateescape") for i in rows
-        ]
+        return [text.decode("utf-8", "surrogateescape") for text in self._texts(what, rows)]
 
-    def entries(self) -> Entries:
-        """All rows that were not removed."""
-        at = np.flatnonzero(~self.gone)
+    def _texts(self, what: str, rows: Sequence[int]) -> list[bytes]:
+        data, ends = self.arrays[what], self.arrays[f"{what[:-1]}_ends"]
+        return [bytes(data[ends[i - 1] if i else 0 : ends[i]]) for i in rows]
+
+    def entries(self, at: Int[np.ndarray, " row"] | None = None) -> Entries:
+        """These rows, or all that were not removed."""
+        at = np.flatnonzero(~self.gone) if at is None else at
         rows = at.tolist()
         return Entries(
-            self.names("ids", rows), self.vectors[at], self.arrays["spans"][at], self.names("groups", rows)
+            self.names("ids", rows),
+            self.vectors[at],
+            self.arrays["spans"][at],
+            self.names("groups", rows),
+            self._texts("notes", rows),
         )
 
 
@@ -167,8 +189,11 @@ def write_shard(root: Path, entries: Entries, origin: Float32[np.ndarray, " dim"
         "hashes": entries.hashes,
         "spans": entries.spans,
     }
-    for what, names in (("id", entries.ids), ("group", entries.groups)):
-        texts = [text.encode("utf-8", "surrogateescape") for text in names or ()]
+    names = {
+        what: [text.encode("utf-8", "surrogateescape") for text in texts or ()]
+        for what, texts in (("id", entries.ids), ("group", entries.groups))
+    }
+    for what, texts in {**names, "note": entries.notes or ()}.items():
         arrays[f"{what}s"] = np.frombuffer(b"".join(texts), np.uint8)
         arrays[f"{what}_ends"] = np.cumsum([len(text) for text in texts], dtype=np.int64)
     draft = root / f".{name}"
