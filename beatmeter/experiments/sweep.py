@@ -24,7 +24,8 @@ import torch
 
 from beatmeter.errors import RunError
 from beatmeter.evaluation.metrics import balanced_accuracy
-from beatmeter.evaluation.predictions import read_predictions
+from beatmeter.evaluation.metrics.families import metrics_of
+from beatmeter.evaluation.records import read_records
 from beatmeter.evaluation.report.text import table
 from beatmeter.evaluation.runs import RunFolder
 from beatmeter.experiments.cells import Cell, same_but
@@ -36,7 +37,7 @@ from beatmeter.learning.together import FREE, fit_together
 from beatmeter.learning.training import Report, begin, finish, prepare, run
 from beatmeter.runtime.display import count
 from beatmeter.runtime.progress import SILENT, Reporter, Tick, untold
-from beatmeter.schema import Track
+from beatmeter.schema import ClassPredictions, Track
 from beatmeter.settings import RunConfig
 
 SMALL = 80_000  # parameters up to which a CPU is faster with stacked heads; see benchmarks/bench_training.py
@@ -313,34 +314,33 @@ def _silent(_: Any) -> None:
 
 def summary(cells: Sequence[Cell], paths: Sequence[Path]) -> str:
     """One line a system, best on validation first: mean and standard deviation over seeds of balanced
-    accuracy."""
+    accuracy, or where no classes are predicted of the first metric of what is."""
     systems: dict[str, list[RunFolder]] = {}
     for cell, path in zip(cells, paths, strict=True):
         systems.setdefault(cell.system, []).append(RunFolder(path))
-    lines = []
+    lines, title = [], "balanced %"
     for name, folders in systems.items():
-        figures = []
+        row, place = [name or "all", str(len(folders))], -math.inf
         for split in ("val", "test"):
             files = [f.predictions(split) for f in folders if f.predictions(split).exists()]
-            values = [float(balanced_accuracy(p.scores, p.primary)) for p in map(read_predictions, files)]
-            figures.append(
-                (
-                    100 * float(np.mean(values)),
-                    100 * float(np.std(values, ddof=1)) if len(values) > 1 else math.nan,
-                )
-                if values
-                else None
-            )
-        lines.append((figures[0][0] if figures[0] else -math.inf, name or "all", len(folders), figures))
-    body = [
-        [
-            name,
-            str(seeds),
-            *(
-                "-" if f is None else f"{f[0]:.1f}" + ("" if math.isnan(f[1]) else f" +- {f[1]:.1f}")
-                for f in figures
-            ),
-        ]
-        for _, name, seeds, figures in sorted(lines, key=lambda line: -line[0])
-    ]
-    return "\n".join(table(["settings", "seeds", "val balanced %", "test balanced %"], body))
+            judged = [_judged(file) for file in files]
+            if not judged:
+                row.append("-")
+                continue
+            values, (title, _, sign, digits) = [value for _, value, _, _ in judged], judged[0]
+            spread = f" +- {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
+            row.append(f"{np.mean(values):.{digits}f}{spread}")
+            place = sign * float(np.mean(values)) if split == "val" else place
+        lines.append((place, row))
+    body = [row for _, row in sorted(lines, key=lambda line: -line[0])]
+    return "\n".join(table(["settings", "seeds", f"val {title}", f"test {title}"], body))
+
+
+def _judged(file: Path) -> tuple[str, float, int, int]:
+    """What a file of predictions is ranked by, its value, 1 where more is better or -1, and its digits."""
+    record = read_records(file)
+    if isinstance(record, ClassPredictions):
+        return "balanced %", 100 * float(balanced_accuracy(record.scores, record.primary)), 1, 1
+    metric = metrics_of(record)[0]
+    value = float(np.asarray(metric.value(record, None)))
+    return f"{metric.of} {metric.title}".strip(), value, 1 if metric.better == "higher" else -1, 3

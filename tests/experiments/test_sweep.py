@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
@@ -15,6 +16,7 @@ from hubfolders import write_hub_folder
 
 from beatmeter.cli import cli
 from beatmeter.errors import ConfigError, RunError
+from beatmeter.evaluation.records import write_records
 from beatmeter.evaluation.runs import RunFolder
 from beatmeter.experiments import sweep
 from beatmeter.experiments.cells import Cell, expand, parse_axis, parse_seeds
@@ -23,6 +25,7 @@ from beatmeter.learning.history import History
 from beatmeter.learning.training import prepare
 from beatmeter.runtime.config import change, differences, to_toml
 from beatmeter.runtime.progress import Tick
+from beatmeter.schema import Embeddings, ValuePredictions
 from beatmeter.settings import RunConfig
 
 CPU = torch.device("cpu")
@@ -54,6 +57,26 @@ def test_a_grid_is_every_combination_with_every_seed() -> None:
     assert cells[-1].config.training.head_lr == 1e-3
     assert {c.config.seed for c in cells} == {0, 1}
     assert [c.name for c in expand(base, [], [4])] == ["seed-4"]
+
+
+def test_runs_of_vectors_and_values_are_ranked_by_their_own_metric(tmp_path: Path) -> None:
+    labels, n = ("a", "a", "b", "b"), 4
+    items = {"ids": tuple("wxyz"), "groups": labels, "sources": ("",) * n, "split": "val"}
+    bare = {**items, "times": np.full((n, 2), np.nan)}
+    near, far = np.eye(2)[[0, 0, 1, 1]], np.eye(2)[[0, 1, 0, 1]]
+    more = {"labels": labels, "chroma": (np.zeros((0, 12)),) * n, "views": np.zeros((n, 0))}
+    values = {"names": ("tempo",), "units": ("bpm",), "targets": np.zeros((n, 1))}
+    records = [Embeddings(vectors=v.astype("f4"), **bare, **more) for v in (far, near)]
+    records += [ValuePredictions(values=np.full((n, 1), v), **bare, **values) for v in (3.0, 1.0)]
+    for first, second, title in ((*records[:2], "mAP"), (*records[2:], "tempo mean absolute error")):
+        cells = expand(RunConfig(), [("head.dropout", [0.1, 0.2])], [0])
+        for cell, record in zip(cells, (first, second), strict=True):
+            suffix = "npz" if isinstance(record, Embeddings) else "csv"
+            write_records(tmp_path / title / cell.name / "predictions" / f"val.{suffix}", record)
+        text = sweep.summary(cells, [tmp_path / title / c.name for c in cells])
+        assert f"val {title}" in text
+        assert text.index("0.2") < text.index("0.1")  # the better one first
+        assert text.splitlines()[1].split()[-2:] == ["1.000", "-"]
 
 
 def test_impossible_grids_are_refused_by_name() -> None:
