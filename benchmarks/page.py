@@ -25,7 +25,19 @@ well above the number of cores, ratios still tell something and times do not. *C
 with a + where the tree differed from it. Raw numbers: `results.jsonl`, to which every run adds; the last
 section draws them over time.
 """
-PARTS = ("extraction", "encoders", "store", "training", "lora", "predict", "hearing", "index", "beside")
+PARTS = (
+    "extraction",
+    "encoders",
+    "store",
+    "training",
+    "lora",
+    "predict",
+    "hearing",
+    "index",
+    "probes",
+    "copies",
+    "beside",
+)
 
 
 def read(path: Path) -> list[tuple[Result, dict[str, object]]]:
