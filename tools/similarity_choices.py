@@ -2,8 +2,9 @@
 
     python tools/similarity_choices.py --out runs/similarity-choices --works 120 --train 200
 
-Four choices, in this order, each with what was chosen before: what loudness is relative to, how alignment
-counts, what a vector is made of, and what a second look divides by. Each is judged by mean average precision
+Five choices, in this order, each with what was chosen before: what loudness is relative to, how alignment
+counts, what a vector is made of, what a second look divides by, and what all pairs are divided by where all
+of them are aligned. Each is judged by mean average precision
 over the versions of `--works` works that nothing was learned from; maps are learned from `--train` others.
 The rule, made before any number was seen: the first variant of a list is what ships, and it stays unless
 another is better by an interval (95 %, paired bootstrap over works) that leaves out 0; of those that are,
@@ -76,6 +77,7 @@ RULES = {
     "threshold .25": replace(RULE, threshold=0.25),
     "threshold .45": replace(RULE, threshold=0.45),
     "threshold .55": replace(RULE, threshold=0.55),
+    "threshold .65": replace(RULE, threshold=0.65),
 }
 Heard = dict[str, np.ndarray]
 
@@ -190,13 +192,21 @@ def learned_map(train: np.ndarray, works: Sequence[str], test: np.ndarray) -> np
     return result
 
 
-def second_looks(pairs: np.ndarray, level: np.ndarray, cosines: np.ndarray) -> dict[str, np.ndarray]:
+def of_variance_1(likeness: np.ndarray) -> np.ndarray:
+    """Divided by the standard deviation over all pairs of two."""
+    found: np.ndarray = likeness / likeness[~np.eye(len(likeness), dtype=bool)].std()
+    return found
+
+
+def second_looks(
+    pairs: np.ndarray, level: np.ndarray, cosines: np.ndarray, candidates: int = CANDIDATES
+) -> dict[str, np.ndarray]:
     """(item, item) scores of the candidates of each query; the rest stay behind them in their order."""
     n = len(pairs)
     mean, spread = level.mean(axis=1) * AVERAGE, level.std(axis=1) * AVERAGE
     own = np.sqrt(np.diag(pairs))
     z = (pairs - mean) / spread + (pairs - mean[:, None]) / spread[:, None]
-    near = np.argsort(-np.where(np.eye(n, dtype=bool), -np.inf, cosines), axis=1)[:, :CANDIDATES]
+    near = np.argsort(-np.where(np.eye(n, dtype=bool), -np.inf, cosines), axis=1)[:, :candidates]
     rows = np.arange(n)[:, None]
 
     def among(x: np.ndarray) -> np.ndarray:
@@ -284,7 +294,17 @@ def main() -> None:
     looks = second_looks(every_pair(heard[reference], rule), tables[f"test {manner}"], cosines[best])
     for name, look in looks.items():
         fourth.add(name, look)
-    choices = [first, second, third, fourth]
+    fifth = Choice("all pairs are standardised by", works)
+    pairs = every_pair(heard[reference], rule)
+    own = second_looks(pairs, tables[f"test {manner}"], cosines[best], len(works) - 1)["landmarks"]
+    for name, look in {
+        "landmarks": own,
+        "all others": standard(pairs),
+        "both": of_variance_1(own) + of_variance_1(standard(pairs)),
+        "nothing": pairs,
+    }.items():
+        fifth.add(name, look)
+    choices = [first, second, third, fourth, fifth]
     write_json(
         out / "choices.json",
         {
