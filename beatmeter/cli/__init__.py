@@ -27,7 +27,9 @@ from beatmeter.cli.ensemble import ensemble
 from beatmeter.cli.export import export
 from beatmeter.cli.extract import extract
 from beatmeter.cli.help import show_help
+from beatmeter.cli.index import index
 from beatmeter.cli.listen import listen
+from beatmeter.cli.map import draw_map
 from beatmeter.cli.models import models
 from beatmeter.cli.options import colourful
 from beatmeter.cli.page import page, serve
@@ -36,7 +38,8 @@ from beatmeter.cli.pretrain import pretrain
 from beatmeter.cli.probe import probe
 from beatmeter.cli.report import report
 from beatmeter.cli.robustness import robustness
-from beatmeter.cli.similarity import embed, search, similarity
+from beatmeter.cli.search import search
+from beatmeter.cli.similarity import embed, similarity
 from beatmeter.cli.structure import structure
 from beatmeter.cli.study import study
 from beatmeter.cli.targets import targets
@@ -76,7 +79,7 @@ def cli() -> None:
 
 MODELS = (extract, train, evaluate, predict, timeline, listen, structure, models, export, pretrain)
 BROWSER = (page, serve)
-SIMILARITY = (embed, search, similarity)
+SIMILARITY = (embed, search, index, draw_map, similarity)
 LABORATORY = (ablate, study, compare, calibrate, gate, ensemble, report, robustness, targets, probe, track)
 for command in (*MODELS, *BROWSER, *SIMILARITY, *LABORATORY, data, cache, demo, config, show_help):
     cli.add_command(command)

@@ -5,14 +5,16 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float
 
 from beatmeter.errors import DataError
-from beatmeter.features.alignment import Alignment, align, ready, scores
+from beatmeter.features.alignment import align, ready, scores
 from beatmeter.features.landmarks import AVERAGE
 from beatmeter.schema import Embeddings
+from beatmeter.serving.gallery import Gallery, InMemory
 
 CANDIDATES = 50  # that alignment looks at
 ROW = 0.25  # s of a row of chroma
@@ -40,72 +42,77 @@ class Reasons:
 
 
 class Searcher:
-    """Searches one set of embeddings: exact, by the cosine of the vectors."""
+    """Searches one set of embeddings by the cosine of the vectors."""
 
-    def __init__(self, gallery: Embeddings) -> None:
+    def __init__(self, gallery: Embeddings | Gallery) -> None:
         """Raises DataError for embeddings of nothing."""
         if not len(gallery):
             raise DataError("there is nothing to search in")
-        self.gallery, self._unit = gallery, gallery.unit
+        self.gallery = InMemory(gallery) if isinstance(gallery, Embeddings) else gallery
 
     def find(self, query: Embeddings, k: int, rerank: bool = False) -> list[Hit]:
         """The `k` nearest items to the first item of `query`, the nearest first; an item of the query's id
         is left out. With `rerank` the CANDIDATES nearest are ordered by alignment, the rest follow. Raises
         DataError for a query of another model, and for `rerank` without pitch classes."""
         self._require_same(query)
-        cosines = self._unit @ query.unit[0]
-        others = np.flatnonzero([name != query.ids[0] for name in self.gallery.ids])
-        order = others[np.argsort(-cosines[others], kind="stable")]
+        rows, cosines = self.gallery.nearest(query.unit[0], max(CANDIDATES, k) if rerank else k, query.ids[0])
         if not rerank:
-            return [Hit(int(i), float(cosines[i])) for i in order[:k]]
-        first = order[: max(CANDIDATES, k)]
-        score = self.alignment(query, first)
+            return [Hit(int(i), float(c)) for i, c in zip(rows, cosines, strict=True)]
+        score = self.alignment(query, rows)
         again = np.argsort(-score, kind="stable")
-        return [Hit(int(first[i]), float(cosines[first[i]]), float(score[i])) for i in again[:k]]
+        return [Hit(int(rows[i]), float(cosines[i]), float(score[i])) for i in again[:k]]
 
     def alignment(self, query: Embeddings, items: np.ndarray) -> Float[np.ndarray, " item"]:
         """The alignment score at 4 Hz of the query with each of `items`, minus the mean and divided by the
         deviation of what each of the two reaches with the landmarks, which nothing is a version of, and
         added: who aligns well with everything is no neighbour. Raises DataError where pitch classes were
         left out."""
-        pieces = [self.gallery.chroma[i] for i in items]
-        if not len(query.chroma[0]) or not all(map(len, pieces)):
+        others = self.gallery.take(items)
+        if not len(query.chroma[0]) or not all(map(len, others.chroma)):
             raise DataError(
                 "these embeddings hold no pitch classes to align", "Make them again with `beatmeter embed`."
             )
-        raw = scores(ready(query.chroma[0]), [ready(piece) for piece in pieces])
+        raw = scores(ready(query.chroma[0]), [ready(piece) for piece in others.chroma])
         # landmarks are aligned at 2 Hz: with twice the frames scores are about twice as large
-        mean, spread = AVERAGE * self.gallery.view("level")[items].T
+        mean, spread = AVERAGE * others.view("level").T
         own_mean, own_spread = AVERAGE * query.view("level")[0]
         result: np.ndarray = (raw - mean) / np.maximum(spread, 1e-6) + (raw - own_mean) / max(
             own_spread, 1e-6
         )
         return result
 
+    @cached_property
+    def _others(self) -> Embeddings:
+        return self.gallery.take(self.gallery.some())
+
     def why(self, query: Embeddings, item: int) -> Reasons:
         """Reasons for one item of the gallery."""
         self._require_same(query)
-        others = np.array([name != query.ids[0] for name in self.gallery.ids])
-        likeness = {"harmony": self._unit @ query.unit[0]}
-        for view in ("rhythm", "timbre"):
-            centre = self.gallery.view(view).mean(axis=0)
-            likeness[view] = _cosines(query.view(view)[0] - centre, self.gallery.view(view) - centre)
-        found: Alignment = align(ready(query.chroma[0]), ready(self.gallery.chroma[item]))
-        return Reasons(
-            {name: 100 * float((s[others] <= s[item]).mean()) for name, s in likeness.items()},
-            found.key,
-            _seconds(query, 0, found.here),
-            _seconds(self.gallery, item, found.there),
-        )
+        hit, others = self.gallery.take([item]), self._others
+        kept = np.array([name != query.ids[0] for name in others.ids])
+        found = align(ready(query.chroma[0]), ready(hit.chroma[0]))
+        percentiles = {}
+        for name in ("harmony", "rhythm", "timbre"):
+            asked, this, all_others = (
+                (e.unit if name == "harmony" else e.view(name)) for e in (query, hit, others)
+            )
+            if name != "harmony":
+                centre = all_others.mean(axis=0)
+                asked, this, all_others = asked - centre, this - centre, all_others - centre
+            likeness = _cosines(asked[0], np.concatenate([this, all_others[kept]]))
+            percentiles[name] = 100 * float((likeness[1:] <= likeness[0] + 1e-6).mean())
+        return Reasons(percentiles, found.key, _seconds(query, 0, found.here), _seconds(hit, 0, found.there))
 
     def item(self, name: str) -> Embeddings:
         """The item of an id, as a query: the first of its parts. Raises DataError for an id that is not
         here."""
-        if name not in self.gallery.ids:
-            like = difflib.get_close_matches(name, self.gallery.ids, 3) or self.gallery.ids[:3]
+        rows = self.gallery.rows_of(name)
+        if not len(rows):
+            known = self._others.ids
+            like = difflib.get_close_matches(name, known, 3) or known[:3]
             hint = f"There are {len(self.gallery)}, for instance {', '.join(like)}."
             raise DataError(f"{name} is no file and no id of these embeddings", hint)
-        return self.gallery.take([self.gallery.ids.index(name)])
+        return self.gallery.take(rows[:1])
 
     def _require_same(self, query: Embeddings) -> None:
         if query.meta.get("model") != self.gallery.meta.get("model"):

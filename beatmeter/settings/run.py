@@ -102,6 +102,11 @@ class TaskConfig:
     margin: float = option(0.2, "margin of triplet, in cosines; of multi_similarity, around hard pairs")
     per_label: int = option(2, "tracks of one label that go into a step of similarity together")
     dim: int = option(128, "numbers of a vector of similarity")
+    factors: tuple[str, ...] = option(
+        (),
+        "columns that similarity should not listen to, such as instrument, key: reports say how well its "
+        "vectors tell them apart (tempo~0.04: numbers within 4 percent are the same)",
+    )
     frame_smoothing: float = option(0.0, "of tasks on frames: how far targets keep away from 0 and 1")
     doubt: Literal["none", "small_loss", "co_teaching"] = option(
         "none",

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from beatmeter.errors import DataError, EvaluationError, SchemaError
+from beatmeter.evaluation.figures.collection import principal_axes
 from beatmeter.evaluation.metrics.retrieval import (
     average_precision,
     first_rank,
@@ -17,9 +18,10 @@ from beatmeter.evaluation.metrics.retrieval import (
     precision_at_r,
     rank,
     same_auc,
+    same_aucs,
 )
 from beatmeter.evaluation.records import read_records, write_records
-from beatmeter.evaluation.similarity import judge
+from beatmeter.evaluation.similarity import above, judge, judge_parts, parts_of, selectivity
 from beatmeter.schema import Embeddings
 
 # the query 0 (label a) ranks 1 (b), 2 (a), 3 (c), 4 (a)
@@ -114,13 +116,66 @@ def test_what_cannot_be_ranked_is_refused(s: np.ndarray, message: str) -> None:
 
 def test_judging_beats_shuffled_vectors_and_says_what_is_missing() -> None:
     record = embeddings(24, works=6)
-    found = judge(record, {"room": ["a", "b"] * 12})
+    found = judge(record)
     assert found.metrics["mAP"].value > found.null["mAP"] + 0.3
     assert found.metrics["mAP"].low <= found.metrics["mAP"].value <= found.metrics["mAP"].high
     assert found.labels == 6
-    assert set(found.factors) == {"room"}
     with pytest.raises(EvaluationError, match="same label"):
         judge(embeddings(4, works=4))
+
+
+def test_a_view_tells_a_factor_apart_or_not_with_intervals_over_labels() -> None:
+    rng = np.random.default_rng(1)
+    labels = [f"w{i // 3}" for i in range(60)]
+    room, key = rng.integers(0, 3, 60), rng.integers(0, 3, 60)
+    tempo = np.exp(rng.normal(size=60))
+    hears = -np.abs(room[:, None] - room[None]) + 0.5 * rng.normal(size=(60, 60))
+    texts = {"room": room, "key": key, "tempo": tempo}
+    factors = {name: ([str(v) for v in values], 0.0) for name, values in texts.items()}
+    factors["tempo"] = (factors["tempo"][0], 0.5)
+    found = selectivity({"deaf": rng.normal(size=(60, 60)), "room": hears}, labels, factors)
+    assert found["room"]["room"].low > 0.8
+    for view, factor in (("deaf", "room"), ("room", "key"), ("room", "tempo")):
+        assert found[view][factor].low < 0.5 < found[view][factor].high, (view, factor)
+    pairs = [(i, j) for i in range(60) for j in range(i) if labels[i] != labels[j]]
+    alike = [abs(np.log(tempo[i] / tempo[j])) <= np.log(1.5) for i, j in pairs]
+    likeness = np.array([hears[i, j] + hears[j, i] for i, j in pairs])
+    from sklearn.metrics import roc_auc_score
+
+    assert found["room"]["tempo"].value == pytest.approx(roc_auc_score(alike, likeness))
+    twice = same_aucs(hears, labels, factors["room"][0], 0.0, np.full((1, 60), 2.0))
+    assert twice[0] == pytest.approx(found["room"]["room"].value)
+    assert np.isnan(selectivity({"v": hears}, labels, {"one": (["x"] * 60, 0.0)})["v"]["one"].value)
+    with pytest.raises(EvaluationError, match="must be numbers"):
+        same_auc(hears, labels, ["a"] * 60, 0.1)
+
+
+def test_queries_are_judged_by_what_they_are_among_the_whole_gallery() -> None:
+    record = embeddings(24, works=6)
+    scores = record.unit @ record.unit.T
+    values = ["cover" if i < 6 else "score" for i in range(23)] + [""]
+    found = judge_parts(record, scores, values, "mAP")
+    each = average_precision(rank(scores, record.labels))
+    assert found["cover"].value == pytest.approx(each[:6].mean())
+    assert (found["cover"].n, found["score"].n, set(found)) == (6, 17, {"cover", "score"})
+    quarters = parts_of([str(x) for x in np.linspace(0.7, 1.3, 23)] + [""])
+    assert quarters[0] == "0.7 to 0.85"
+    assert quarters[-2:] == ["1.15 to 1.3", ""]
+    assert parts_of(["x", "y"] * 12) == ["x", "y"] * 12
+    apart = above(record, np.zeros_like(scores), scores)
+    assert apart.low > 0
+    assert above(record, scores, scores).value == 0
+
+
+def test_principal_axes_hold_what_they_say() -> None:
+    x = np.random.default_rng(0).normal(size=(40, 6)) * [5, 3, 1, 0.1, 0.1, 0.1]
+    points, shares = principal_axes(x)
+    assert points.var(axis=0).sum() / x.var(axis=0).sum() == pytest.approx(shares.sum())
+    assert shares[0] > shares[1] > 0.1
+    assert np.allclose(principal_axes(x[::-1])[0][::-1], points)
+    line, alone = principal_axes(np.arange(6.0).reshape(6, 1))
+    assert line.shape == (6, 2)
+    assert alone.tolist() == [1, 0]
 
 
 def test_embeddings_come_back_from_their_file_and_other_programs_read_it(tmp_path: Path) -> None:

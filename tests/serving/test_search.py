@@ -20,6 +20,8 @@ from beatmeter.features.whitening import Whitening
 from beatmeter.learning.landmarks import Plan, fit, fit_whitening
 from beatmeter.schema import Embeddings, Track
 from beatmeter.serving.embedding import embed_tracks, embed_wave, open_model
+from beatmeter.serving.gallery import fill, open_gallery
+from beatmeter.serving.index import Index
 from beatmeter.serving.search import Searcher
 
 WORKS, VERSIONS, SECONDS = (101, 102, 103), (0, 1), 9.0
@@ -33,12 +35,12 @@ def model() -> Landmarks:
 @pytest.fixture(scope="module")
 def music(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("music")
-    lines = ["file,work"]
+    lines = ["file,work,room"]
     for work in WORKS:
         for v in VERSIONS:
             audio = render_version(work, v, seconds=SECONDS).clip.audio
             (folder / f"{work}-{v}.wav").write_bytes(encode(audio, 24_000, "WAV", "PCM_16"))
-            lines.append(f"{work}-{v}.wav,{work}")
+            lines.append(f"{work}-{v}.wav,{work},room {v}")
     (folder / "manifest.csv").write_text("\n".join(lines) + "\n")
     return folder
 
@@ -87,6 +89,34 @@ def test_neighbours_are_exact_and_leave_the_query_out(gallery: Embeddings) -> No
     cosines[2] = -np.inf
     assert [hit.item for hit in hits] == np.argsort(-cosines)[:3].tolist()
     assert hits[0].cosine == pytest.approx(float(cosines.max()))
+
+
+def test_an_index_on_disk_finds_and_explains_what_the_file_does(tmp_path: Path, gallery: Embeddings) -> None:
+    gallery = replace(
+        gallery, chroma=tuple(c.astype("f2").astype("f4") for c in gallery.chroma)
+    )  # as in files
+    index, new = fill(tmp_path / "i", gallery.take([0, 1, 2]))
+    assert (new, len(index)) == (3, 3)
+    assert fill(tmp_path / "i", gallery)[1] == 3  # what is there counts for nothing
+    for build in (False, True):
+        if build:
+            Index.open(tmp_path / "i").build_cells(recall=1.0)
+        here, there = Searcher(gallery), Searcher(open_gallery(tmp_path / "i"))
+        for name in gallery.ids:
+            mine, theirs = here.item(name), there.item(name)
+            a, b = here.find(mine, 3, rerank=True), there.find(theirs, 3, rerank=True)
+            names = there.gallery.take([hit.item for hit in b]).ids
+            assert names == tuple(gallery.ids[hit.item] for hit in a)
+            assert [hit.aligned for hit in a] == pytest.approx([hit.aligned for hit in b])
+            assert here.why(mine, a[0].item) == there.why(theirs, b[0].item)
+            assert len(there.find(theirs, 50)) == 5  # the query itself is left out
+    with pytest.raises(DataError, match="vectors of another model"):
+        fill(tmp_path / "i", replace(gallery, meta={"model": "x"}))
+    with pytest.raises(DataError, match="101-1"):
+        there.item("101-11")
+    Index.create(tmp_path / "bare", 12)
+    with pytest.raises(DataError, match="does not say which model"):
+        open_gallery(tmp_path / "bare")
 
 
 def test_parts_of_a_long_track_have_times(model: Landmarks) -> None:
@@ -148,14 +178,34 @@ def test_the_command_line_from_audio_to_reasons(tmp_path: Path, music: Path, mod
         return result.exit_code, result.output
 
     (music / "noise.wav").write_bytes(b"RIFF")
-    (music / "manifest.csv").write_text((music / "manifest.csv").read_text() + "noise.wav,x\n")
+    (music / "manifest.csv").write_text((music / "manifest.csv").read_text() + "noise.wav,x,\n")
     status, text = run("embed", mine, str(music), "--label", "work", "--out", out)
     assert status == 1
     assert "6 vectors of 12 numbers" in text
     assert "noise" in text
     status, text = run("similarity", "score", out, "--data", str(music), "--factors", "work", "--json")
     assert status == 0
-    assert set(json.loads(text)["metrics"]) == {"mAP", "MAP@R", "hit@1", "hit@10", "MR1"}
+    ways = json.loads(text)["ways"]
+    assert set(ways["vectors"]["metrics"]) == {"mAP", "MAP@R", "hit@1", "hit@10", "MR1"}
+    table = ("similarity", "score", out, "--data", str(music), "--factors", "room", "--by", "work")
+    status, text = run(*table, "--rerank", "all")
+    assert status == 0
+    for name in ("50 nearest aligned", "all pairs aligned", "hubness", "hit@10 by work", "room"):
+        assert name in text
+    assert {line.split()[0] for line in text.splitlines() if line} >= {
+        "mAP",
+        "101",
+        "103",
+        "rhythm",
+        "timbre",
+    }
+    for wrong, said in (
+        (("--factors", "wrok", "--data", str(music)), "no column"),
+        (("--by", "work"), "Name it with --data"),
+        (("--factors", "work~x", "--data", str(music)), "NAME~0.04"),
+    ):
+        status, text = run("similarity", "score", out, *wrong)
+        assert (status, said in text) == (2, True)
     query = str(music / "101-1.wav")
     status, text = run(
         "search", out, query, "--model", mine, "-k", "2", "--rerank", "align", "--why", "--json"
@@ -164,6 +214,34 @@ def test_the_command_line_from_audio_to_reasons(tmp_path: Path, music: Path, mod
     hits = json.loads(text)["hits"]
     assert len(hits) == 2
     assert {"percentiles", "key", "here", "there", "aligned", "cosine"} <= set(hits[0])
+    place, page = str(tmp_path / "index"), tmp_path / "hits.html"
+    assert run("index", "add", place, out, out)[0] == 0
+    status, text = run("index", "remove", place, "103-1.wav", "103-9")
+    assert (status, "1 vectors removed" in text, "not there: 103-9" in text) == (1, True, True)
+    status, text = run("index", "build", place)
+    assert (status, "recall@10 1.000 over 5 vectors" in text) == (0, True)
+    assert "recall@10 1.000, measured over 5" in run("index", "info", place)[1]
+    assert json.loads(run("index", "info", place, "--json")[1])["vectors"] == 5
+    more = ("-k", "2", "--model", mine, "--html", str(page), "--audio", str(music))
+    assert run("search", place, query, *more)[0] == 0
+    html = page.read_text()
+    assert html.count("<audio") == 3
+    assert "101-0" in html
+    for name in ("map.svg", "map.png", "map.csv"):
+        status, text = run("map", out, "--out", str(tmp_path / name), "--mark", "102")
+        assert (status, "6 vectors in" in text) == (0, True)
+    assert (tmp_path / "map.csv").read_text().splitlines()[1].startswith("101-0.wav,101,")
+    assert (tmp_path / "map.svg").read_text().count(">103<") == 1
+    assert run("map", place, "--out", str(tmp_path / "index.svg"))[0] == 0
+    for wrong, said in (
+        (("map", out, "--out", "map.pdf"), "no name for a map"),
+        (("map", out, "--out", str(tmp_path / "m.svg"), "--mark", "x"), "no track has the label"),
+        (("index", "add", place, query), "neither a file of vectors"),
+        (("index", "info", str(music)), "is no index"),
+        (("search", out, query, "--html", str(page), "--audio", "nowhere"), "no audio folder"),
+    ):
+        status, text = run(*wrong)
+        assert (status, said in text) == (2, True), text
     status, text = run("search", out, "nothing.wav")
     assert status == 2
     assert "no file and no id" in text

@@ -229,6 +229,7 @@ def test_from_works_to_a_model_a_report_and_neighbours(works: Path, tmp_path: Pa
     out = tmp_path / "run"
     sets = ("task.name=similarity", "task.dim=12", "features.backbone=spectral", "features.poolings=harmony")
     more = ("head.poolings=harmony", "training.epochs=2", "training.batch=4", "training.accumulation=1")
+    more += ("task.factors=manner,tempo_ratio~0.04",)
     options = [part for s in (*sets, *more) for part in ("--set", s)]
     status, text = run("train", "--frozen", works, "--cache", tmp_path / "c", "--out", out, *options)
     assert status == 0, text
@@ -244,6 +245,10 @@ def test_from_works_to_a_model_a_report_and_neighbours(works: Path, tmp_path: Pa
     assert all(m["nulls"]["shuffled"] >= 0 for m in told["metrics"])
     status, text = run("report", out, "--text")
     assert (status, "mean cosine of two items" in text) == (0, True)
+    assert "selectivity: area under the curve" in text
+    found = next(f for f in told["findings"] if f["name"] == "selectivity")["values"]["areas"]["vectors"]
+    assert 0 <= found["manner"]["value"] <= 1
+    assert "tempo_ratio" in found
     status, text = run("report", out, "--out", tmp_path / "r.html")
     assert (status, "shuffled" in (tmp_path / "r.html").read_text()) == (0, True)
     status, text = run("evaluate", out, "--split", "test", "--cache", tmp_path / "c")
@@ -275,6 +280,10 @@ def test_a_run_of_another_task_and_data_without_works_are_refused(works: Path, t
 
     with pytest.raises(ConfigError, match="it gives no vectors"):
         open_model(str(SHIPPED / "spectral-lag"))
+    with pytest.raises(DataError, match=r"task.factors = 'wrok' is no column"):
+        open_task(config(factors=("wrok",))).open(change(config(), {"data": {"path": str(works)}}).data)
+    with pytest.raises(ConfigError, match=r"'key~2' names no factor"):
+        open_task(config(factors=("key~2",))).open(change(config(), {"data": {"path": str(works)}}).data)
     with pytest.raises(DataError, match=r"task.column = 'wrok' is no column"):
         open_task(config(column="wrok")).open(change(config(), {"data": {"path": str(works)}}).data)
 

@@ -24,6 +24,7 @@ from jaxtyping import Bool, Float, Int
 from beatmeter.errors import EvaluationError
 
 Array = np.ndarray
+MOST_PAIRS = 200_000  # that `same_auc` looks at
 
 
 @dataclass(frozen=True)
@@ -98,28 +99,67 @@ def hubness(ranking: Ranking, k: int = 10) -> float:
 
 
 def same_auc(
-    similarity: Float[np.ndarray, "item item"], works: Sequence[str], factor: Sequence[str]
+    similarity: Float[np.ndarray, "item item"],
+    works: Sequence[str],
+    factor: Sequence[str],
+    within: float = 0.0,
 ) -> float:
     """How well the similarity of two items of different works tells whether they share the value of a factor
     (instrument, room, key ...): the area under the ROC curve, .5 where the view does not hear the factor; nan
-    where all pairs share it or none. An empty value takes no part."""
-    s, work, value = (
-        np.asarray(similarity, dtype=float),
-        np.asarray(works),
-        np.asarray([str(f) for f in factor]),
-    )
+    where all pairs share it or none. An empty value takes no part. With `within`, values are positive numbers
+    and the same where they differ by no more than this share (.04: four percent)."""
+    found: float = same_aucs(similarity, works, factor, within, np.ones((1, len(works))))[0]
+    return float(found)
+
+
+def same_aucs(
+    similarity: Float[np.ndarray, "item item"],
+    works: Sequence[str],
+    factor: Sequence[str],
+    within: float,
+    weights: Float[np.ndarray, "replicate item"],
+) -> Float[np.ndarray, " replicate"]:
+    """`same_auc` where items count `weights` times, and pairs the product of theirs: for the bootstrap over
+    works. Of more than MOST_PAIRS pairs a random choice takes part."""
+    s, work = np.asarray(similarity, dtype=float), np.asarray(works)
+    value, known = _values(factor, within)
     i, j = np.triu_indices(len(work), 1)
-    keep = (work[i] != work[j]) & (value[i] != "") & (value[j] != "")
-    pair, same = (s[i, j] + s[j, i])[keep], (value[i] == value[j])[keep]
-    n, m = int(same.sum()), int((~same).sum())
-    if not n or not m:
-        return float("nan")
+    kept = np.flatnonzero((work[i] != work[j]) & known[i] & known[j])
+    if len(kept) > MOST_PAIRS:
+        kept = np.random.default_rng(0).choice(kept, MOST_PAIRS, replace=False)
+    i, j = i[kept], j[kept]
+    pair = s[i, j] + s[j, i]
     order = np.argsort(pair, kind="stable")
-    starts = np.flatnonzero(np.concatenate([[True], np.diff(pair[order]) > 0]))
-    sizes = np.diff([*starts, len(pair)])
-    ranks = np.empty(len(pair))
-    ranks[order] = np.repeat(starts + (sizes + 1) / 2, sizes)  # ties at their mean rank
-    return float((ranks[same].sum() - n * (n + 1) / 2) / (n * m))
+    i, j, pair = i[order], j[order], pair[order]
+    alike = np.abs(value[i] - value[j]) <= np.log1p(within) + 1e-9
+    if alike.all() or not alike.any():
+        return np.full(len(weights), np.nan)
+    ties = np.flatnonzero(np.concatenate([[True], np.diff(pair) > 0]))  # equal ones share their mean rank
+    step = max(1, 4_000_000 // len(pair))
+    found = []
+    for at in range(0, len(weights), step):
+        count = weights[at : at + step, i] * weights[at : at + step, j]
+        yes = np.add.reduceat(count * alike, ties, axis=1)
+        no = np.add.reduceat(count * ~alike, ties, axis=1)
+        below = np.cumsum(no, axis=1) - no / 2
+        total = yes.sum(axis=1) * no.sum(axis=1)
+        found.append(np.where(total > 0, (yes * below).sum(axis=1) / np.maximum(total, 1e-12), np.nan))
+    return np.concatenate(found)
+
+
+def _values(factor: Sequence[str], within: float) -> tuple[Array, Array]:
+    """Numbers that are equal where the values are (their logarithms with `within`), and which are known."""
+    texts = [str(f) for f in factor]
+    if not within:
+        return np.unique(texts, return_inverse=True)[1].astype(float), np.array([t != "" for t in texts])
+    try:
+        numbers = np.array([float(t) if t else np.nan for t in texts])
+    except ValueError:
+        raise EvaluationError(
+            "values that may differ by a share must be numbers", "Name the column without ~."
+        ) from None
+    known = numbers > 0  # nan is not
+    return np.log(np.where(known, numbers, 1.0)), known
 
 
 def _precision(ranking: Ranking) -> Float[np.ndarray, "query rank"]:

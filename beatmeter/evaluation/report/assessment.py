@@ -24,9 +24,11 @@ from beatmeter.evaluation.metrics.families import (
 from beatmeter.evaluation.metrics.primary import confusion_matrix
 from beatmeter.evaluation.metrics.retrieval import hubness, rank
 from beatmeter.evaluation.report.evaluation import Evaluation, findings_json
+from beatmeter.evaluation.similarity import likeness_of_views, selectivity
 from beatmeter.schema import ClassPredictions, Embeddings, Finding, Items, Marks, ValuePredictions
 
 COLLAPSED = 0.9  # mean cosine above which vectors say little
+HEARD = 0.6  # area above which vectors are surely said to listen to a column
 HUBS = 2.0  # hubness above which a few items crowd the lists of the others
 NULLS = {
     "constant": "the constant answer of the train split",
@@ -168,7 +170,7 @@ def assess(
         findings = [performance(record, limits, seed), sources(record, reference)] if record.exclusive else []
         findings += [_reliability(record, rows, limits)] if record.exclusive else []
     if isinstance(record, Embeddings):
-        findings = [_geometry(record)]
+        findings = [_geometry(record), _selectivity(record)]
     exclusive = isinstance(record, ClassPredictions) and record.exclusive
     return Assessment(
         record,
@@ -238,6 +240,29 @@ def _geometry(record: Embeddings) -> Finding:
     )
     text = f"mean cosine of two items {mean:.3f}, hubness {hubs:.2f}" + "".join(f"; {t}" for t in told) + "."
     return Finding("geometry", "warning" if told else "ok", text, {"mean_cosine": mean, "hubness": hubs})
+
+
+def _selectivity(record: Embeddings) -> Finding | None:
+    """Which columns the vectors, and every other view, tell apart among items of different labels."""
+    told = record.meta.get("factors")
+    if not told:
+        return None
+    factors = {f["column"]: ([f["values"].get(i, "") for i in record.ids], f["within"]) for f in told}
+    views = {"vectors": record.unit @ record.unit.T} | likeness_of_views(record)
+    found = selectivity(views, record.labels, factors)
+    parts = [
+        f"{view}: "
+        + ", ".join(
+            f"{name} {number(e.value)} [{number(e.low)}, {number(e.high)}]" for name, e in areas.items()
+        )
+        for view, areas in found.items()
+    ]
+    heard = [name for name, e in found["vectors"].items() if e.low > HEARD]
+    text = (
+        "area under the curve, two items of different labels that share a column against two that do not;"
+        f" 0.5: not heard. {'; '.join(parts)}."
+    )
+    return Finding("selectivity", "note" if heard else "ok", text, {"areas": plain(found), "heard": heard})
 
 
 def _summary(rows: tuple[MetricRow, ...]) -> Finding:

@@ -13,9 +13,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from beatmeter.datasets import Dataset, Exclusion
-from beatmeter.datasets.columns import text_of
+from beatmeter.datasets.columns import require_columns, text_of
 from beatmeter.errors import ConfigError, DataError, RunError
-from beatmeter.evaluation.similarity import judge
+from beatmeter.evaluation.similarity import factor_of, judge
 from beatmeter.runtime.artifacts import require
 from beatmeter.schema import Embeddings, FeatureSpec, Finding, Items, Track, as_embeddings
 from beatmeter.schema.records import items_of
@@ -59,6 +59,7 @@ class SimilarityTask(ColumnTask):
             )
 
     def label(self, dataset: Dataset) -> Dataset:
+        require_columns(dataset.tracks, [name for name, _ in self._factors], "task.factors")
         if self.config.task.pairs:  # what has no label can still be learned from
             return dataset
         unknown = [
@@ -73,6 +74,10 @@ class SimilarityTask(ColumnTask):
         if self.config.task.pairs or self._label(track):
             return None
         return f"nothing is known of its {self.columns[0]}"
+
+    @property
+    def _factors(self) -> list[tuple[str, float]]:
+        return [factor_of(text.strip().lower()) for text in self.config.task.factors]
 
     def _label(self, track: Track) -> str:
         return text_of(track, self.columns[0])
@@ -158,6 +163,11 @@ class SimilarityTask(ColumnTask):
     ) -> Embeddings:
         n = len(tracks)
         about = {**(meta or {}), "task": self.config.task.name, "column": self.columns[0]}
+        if self._factors:
+            about["factors"] = [
+                {"column": name, "within": share, "values": {t.id: text_of(t, name) for t in tracks}}
+                for name, share in self._factors
+            ]
         return Embeddings(
             vectors=np.asarray(outputs, dtype=np.float32),
             labels=tuple(self._label(t) for t in tracks),
