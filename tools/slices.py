@@ -88,6 +88,8 @@ def main() -> None:
         for t in open_dataset(place, DataConfig(), tuple(GROUPINGS)).tracks
         if split == "all" or t.split == split
     ]
+    if not tracks:
+        sys.exit(f"{place} has no usable track of the split {split}: name another with --split=")
     HEARD.parent.mkdir(parents=True, exist_ok=True)
     rows = read_json_lines(HEARD).values if HEARD.exists() else []
     known = {(row["model"], row["id"]) for row in rows}
@@ -192,6 +194,8 @@ def table(tracks: list[Track], heard: Mapping[str, Mapping[str, Row]]) -> str:
 
 def error(tracks: list[Track], rows: Mapping[str, Row], mark: str = "") -> str:
     """How far the scores of answers are from how often they are right, with a bootstrap interval."""
+    if not tracks:
+        return "-"
     scores = np.array([rows[t.id + mark]["scores"] for t in tracks])
     found = estimate(
         metric("primary_ece"), ClassPredictions.of_tracks(tracks, tuple(GROUPINGS), scores, "test")
