@@ -30,6 +30,7 @@ from beatmeter.features.lengths import even_faster_length, fast_length
 
 LAG_VERSION = 1
 TAPER_CAP = 4.0  # largest N / (N - l)
+STILL = 1e-5  # standard deviation against the mean up to which a dimension does not change but by rounding
 LONGEST = 7.5  # s, the longest lag where the settings say nothing else
 
 Json = str | int | float | list[int]
@@ -72,7 +73,7 @@ def autocorrelation(
     zero-padded.
 
     `groups` says how many neighbouring dimensions make a channel (default: each its own). Lags that do not
-    fit into the sequence, and channels that never change, give 0.
+    fit into the sequence, and channels that never change but by rounding (`moving`), give 0.
     """
     size = fast_length(z.shape[1] + min(longest, z.shape[1]))
     return _of_power(_power(z, size, groups), z.shape[1], longest, size)
@@ -82,10 +83,17 @@ def _power(
     z: Float[Tensor, "sequence frame dim"], size: int, groups: Sequence[int] | None
 ) -> Float[Tensor, "sequence channel bin"]:
     """Power of the channels over the frequencies of `size` points, the mean over time removed."""
-    z = z - z.mean(dim=1, keepdim=True)
-    spectrum = torch.fft.rfft(z.transpose(1, 2), n=size)
+    spectrum = torch.fft.rfft(moving(z).transpose(1, 2), n=size)
     power: Tensor = spectrum.real.square() + spectrum.imag.square()
     return power if groups is None else _summed(power, groups)
+
+
+def moving(z: Float[Tensor, "*batch frame dim"]) -> Float[Tensor, "*batch frame dim"]:
+    """`z` without its mean over time, and 0 where a dimension is as good as constant: what a subtraction
+    leaves there is rounding, and of digital silence it would be all that is left, another on each machine."""
+    mean = z.mean(dim=-2, keepdim=True)
+    z = z - mean
+    return z * (z.square().sum(dim=-2, keepdim=True) > STILL**2 * z.shape[-2] * mean.square())
 
 
 def _summed(
@@ -151,8 +159,8 @@ class Channels(nn.Module, ABC):
     ) -> Float[Tensor, "channel bin"]:
         """Power of the channels of one sequence over the frequencies of `size` points, the mean over time
         removed. Last bits may differ from those of `forward`."""
-        z = self(states[None], first)[0].T.contiguous()
-        return _summed(_row_power(z - z.mean(dim=1, keepdim=True), size), self.groups)
+        z = moving(self(states[None], first)[0]).T.contiguous()
+        return _summed(_row_power(z, size), self.groups)
 
 
 class ProjectionChannels(Channels):
@@ -359,6 +367,7 @@ class LagPooling(nn.Module):
         longest, n = len(self.weights) - 1, states.shape[1]
         if portable.is_portable():
             z, floor = self.channels(states.float(), first), torch.finfo(torch.float32).tiny ** 0.5
+            z = portable.moving(z, STILL)
             return portable.autocorrelation(z, longest, self.channels.groups, TAPER_CAP, floor) @ self.weights
         learning, size = torch.is_grad_enabled() and states.requires_grad, fast_length(n + min(longest, n))
         parts = (

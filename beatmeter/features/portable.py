@@ -4,8 +4,10 @@ a sorted choice in place of the median, no branch that looks at data.
 Inside `portable()` the spectral backbone, the transformers' kernels, lag pooling and heads compute so.
 Results are those of the fast code but for last bits; nothing is stored of them.
 
-* A Fourier transform of R * R real samples x[R a + b] is two products (Cooley and Tukey 1965):
-  X[k + R m] = sum_b W(R)^(b m) W(R R)^(b k) sum_a W(R)^(a k) x[R a + b], with W(n) = exp(-2 pi i / n).
+* A Fourier transform of A * B real samples x[B a + b] is two products (Cooley and Tukey 1965):
+  X[k + A m] = sum_b W(A B)^(b (k + A m)) sum_a W(A)^(a k) x[B a + b], with W(n) = exp(-2 pi i / n). The first
+  is a convolution over rows of B samples, whose taps have the analysis window in them; for real samples k up
+  to A / 2 is enough.
 * An autocorrelation r(l) = sum_t z(t) z(t + l) is a sum over the diagonals of one product: cut into blocks of
   BLOCK frames, G[i, j] = sum over blocks and dimensions of z(block, i) z(block, j), r(l) = sum_i G[i, i + l].
 """
@@ -17,6 +19,7 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
@@ -44,72 +47,89 @@ def is_portable() -> bool:
     return _PORTABLE.get()
 
 
+@dataclass(frozen=True)
+class Fourier:
+    """Tables for Hann windows of A rows of B samples: `taps` (B 2 K, 1, A), for each b the real and imaginary
+    parts of k up to A / 2 = K - 1; `second` (K, 2 M, 2 B), real above imaginary; `bins` (K M) of rfft that
+    the entries are, and `counts` (K M), 0 for entries that are of no use."""
+
+    rows: int
+    width: int
+    taps: Tensor
+    second: Tensor
+    bins: Tensor
+    counts: Tensor
+
+
 @lru_cache(maxsize=8)
-def fourier_tables(size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """For transforms of `size` = R * R samples: the first product (2 R, R), real above imaginary; cosine and
-    sine of the twiddles (R, R) over (k, b); the second product (2 R, 2 (R / 2 + 1)) for m up to R / 2."""
-    root = math.isqrt(size)
-    if root * root != size or root % 2:
-        raise ValueError(f"{size} is not the square of an even number")
-    at = torch.arange(root, dtype=torch.float64)
-    small, large = 2 * math.pi / root, 2 * math.pi / size
-    first = torch.outer(at, at) * small
-    twiddle = torch.outer(at, at) * large
-    second = torch.outer(at, at[: root // 2 + 1]) * small
-    both = torch.cat(
-        [
-            torch.cat([second.cos(), -second.sin()], 1),
-            torch.cat([second.sin(), second.cos()], 1),
-        ]
+def fourier_tables(size: int, hop: int, top: int) -> Fourier:
+    """Tables for the bins up to `top`. `size` is a power of 2."""
+    width = math.gcd(hop, 1 << (size.bit_length() // 2))  # the root or half of it, where whole rows are a hop
+    rows = size // width
+    if size & (size - 1) or rows % 2:
+        raise ValueError(f"{size} is no power of 2, or {hop} samples are no whole rows of it")
+    k, a, b = (torch.arange(n, dtype=torch.float64) for n in (rows // 2 + 1, rows, width))
+    window = torch.hann_window(size, dtype=torch.float64).reshape(rows, width)
+    turn = 2 * math.pi / rows * torch.outer(k, a)
+    taps = torch.stack([turn.cos(), -turn.sin()])[None] * window.T[:, None, None]
+    entry = torch.arange(rows // 2 + 1)[:, None] + rows * torch.arange(width)[None, :]
+    bins = torch.minimum(entry, size - entry)
+    twice = (2 * entry % rows == 0) & (entry > size // 2)  # of these k, mirrored entries are there too
+    useful = (bins <= top) & ~twice
+    columns = useful.any(dim=0)
+    angle = 2 * math.pi / size * entry[:, columns, None].double() * b
+    second = torch.cat(
+        [torch.cat([angle.cos(), angle.sin()], 2), torch.cat([-angle.sin(), angle.cos()], 2)], 1
     )
-    tables = (torch.cat([first.cos(), -first.sin()]), twiddle.cos(), twiddle.sin(), both)
-    return tuple(table.float() for table in tables)  # type: ignore[return-value]
+    return Fourier(
+        rows,
+        width,
+        taps.flatten(0, 2)[:, None].float(),
+        second.float(),
+        bins[:, columns].flatten(),
+        useful[:, columns].flatten().float(),
+    )
 
 
-def power_order(size: int) -> Float[Tensor, " entry"]:
-    """The frequency (rfft bin) of every entry of `power`, in its order; the last ones lie beyond size / 2."""
-    root = math.isqrt(size)
-    k, m = torch.arange(root), torch.arange(root // 2 + 1)
-    return (k[:, None] + root * m[None, :]).flatten()
-
-
-def power(windows: Float[Tensor, "*row sample"]) -> Float[Tensor, "*row entry"]:
-    """Power of real windows over the frequencies of `power_order`."""
-    size = windows.shape[-1]
-    first, cos, sin, second = fourier_tables(size)
-    root = math.isqrt(size)
-    inner = first @ windows.unflatten(-1, (root, root))  # type: ignore[no-untyped-call]
-    real, imaginary = inner[..., :root, :], inner[..., root:, :]
-    turned = torch.cat([real * cos + imaginary * sin, imaginary * cos - real * sin], dim=-1)
-    outer = turned @ second
-    real, imaginary = outer[..., : root // 2 + 1], outer[..., root // 2 + 1 :]
-    return (real * real + imaginary * imaginary).flatten(-2)
-
-
-def ordered(filters: Float[Tensor, "bin band"]) -> Float[Tensor, "entry band"]:
-    """Filters over rfft bins as filters over the entries of `power`."""
+def band_power(
+    waves: Float[Tensor, "chunk sample"],
+    filters: Float[Tensor, "bin band"],
+    hop: int,
+    count: int,
+    top: int | None = None,
+) -> Float[Tensor, "chunk window band"]:
+    """What `filters` gather from the power of `count` Hann windows every `hop` samples; above the bin `top`
+    they are 0."""
     size = 2 * (len(filters) - 1)
-    at = power_order(size)
-    within = (at < len(filters)).to(filters.dtype)
-    return filters[at.clamp_max(len(filters) - 1)] * within[:, None]
+    tables = fourier_tables(size, hop, len(filters) - 1 if top is None else top)
+    step, width = hop // tables.width, tables.width
+    n = (count - 1) * step + tables.rows
+    x = waves[:, : n * width].reshape(waves.shape[0], n, width).transpose(1, 2)
+    inner = F.conv1d(x, tables.taps, stride=step, groups=width)
+    inner = inner.reshape(waves.shape[0], width, 2, -1, count).permute(0, 3, 2, 1, 4).flatten(2, 3)
+    outer = tables.second @ inner
+    squares, half = outer * outer, outer.shape[2] // 2
+    power = (squares[:, :, :half] + squares[:, :, half:]).flatten(1, 2)
+    ordered = filters[tables.bins] * tables.counts[:, None]
+    return (ordered.T @ power).transpose(1, 2)
 
 
-def windows_of(
-    waves: Float[Tensor, "chunk sample"], size: int, hop: int, count: int
-) -> Float[Tensor, "chunk window sample"]:
-    """The first `count` windows of `size` samples every `hop`, as blocks of `hop` side by side."""
-    across = -(-size // hop)
-    whole = F.pad(waves, (0, across * hop))[:, : (count + across - 1) * hop]
-    blocks = whole.reshape(waves.shape[0], count + across - 1, hop)
-    return torch.cat([blocks[:, i : i + count] for i in range(across)], dim=2)[:, :, :size]
+def moving(z: Float[Tensor, "sequence frame dim"], still: float) -> Float[Tensor, "sequence frame dim"]:
+    """`beatmeter.features.lag.moving`. The first frame goes first: some runtimes add a thousand equal
+    numbers one after the other, and their mean is then not that number."""
+    first = z[:, :1]
+    z = z - first
+    mean = z.mean(dim=1, keepdim=True)
+    z = z - mean
+    energy, level = (z * z).sum(dim=1, keepdim=True), first + mean
+    return z * (energy > still**2 * z.shape[1] * level * level)
 
 
 def autocorrelation(
     z: Float[Tensor, "sequence frame dim"], longest: int, groups: Sequence[int], cap: float, floor: float
 ) -> Float[Tensor, "sequence channel lag"]:
-    """`beatmeter.features.lag.autocorrelation` of channels of `groups` dimensions; `cap` is the largest
-    N / (N - l), `floor` the energy below which a channel never changes."""
-    z = z - z.mean(dim=1, keepdim=True)
+    """`beatmeter.features.lag.autocorrelation` of what `moving` leaves of channels of `groups` dimensions;
+    `cap` is the largest N / (N - l), `floor` the energy below which a channel never changes."""
     n, parts, at = z.shape[1], [], 0
     for width, same in itertools.groupby(groups):
         channels = len(list(same))

@@ -64,13 +64,18 @@ def constant_q_matrix(
 
 
 def log_spectra(
-    waves: Float[Tensor, "chunk sample"], filters: Float[Tensor, "bin band"], hop: int, span: int
+    waves: Float[Tensor, "chunk sample"],
+    filters: Float[Tensor, "bin band"],
+    hop: int,
+    span: int,
+    top: int | None = None,
 ) -> Float[Tensor, "chunk frame band"]:
     """Natural log of the magnitudes that `filters` gather from the power of a Hann window centred on each
     frame.
 
     The window nearest to the frame that lies inside the chunk is taken. A full-scale sine has power about 1
-    in its rfft bin. Chunks shorter than a window are padded with zeros at both ends.
+    in its rfft bin. Chunks shorter than a window are padded with zeros at both ends. Above the bin `top`
+    filters are 0.
     """
     n_fft = 2 * (len(filters) - 1)
     frames = (waves.shape[1] - span) // hop + 1
@@ -78,8 +83,9 @@ def log_spectra(
     first = before * hop + span // 2 - n_fft // 2
     whole = (waves.shape[1] - first - n_fft) // hop + 1
     if portable.is_portable():  # of waves that are longer than a window, see below
-        windows = portable.windows_of(waves[:, first:], n_fft, hop, whole)
-        return _portable_logs(windows, filters)[:, _nearest(frames, before, whole, waves.device)]
+        scaled = filters * (4 / n_fft) ** 2  # the sum of a Hann window is half its length
+        power = portable.band_power(waves[:, first:], scaled, hop, whole, top)
+        return (0.5 * (power + FLOOR**2).log())[:, _nearest(frames, before, whole, waves.device)]
     if whole < 1 or frames <= 2 * before:
         short = n_fft - span
         waves = nn.functional.pad(waves, (short // 2, short - short // 2))
@@ -105,15 +111,6 @@ def log_spectra(
 def _nearest(frames: int, before: int, count: int, device: torch.device) -> Int[Tensor, " frame"]:
     """Which of `count` windows is nearest to each frame; the first one belongs to the frame `before`."""
     return (torch.arange(frames, device=device) - before).clamp(0, count - 1)
-
-
-def _portable_logs(
-    windows: Float[Tensor, "chunk window sample"], filters: Float[Tensor, "bin band"]
-) -> Float[Tensor, "chunk window band"]:
-    window = torch.hann_window(windows.shape[-1], dtype=windows.dtype)
-    power = portable.power(windows * window)
-    found: Tensor = 0.5 * (power @ (portable.ordered(filters) * (2 / window.sum()).square()) + FLOOR**2).log()
-    return found
 
 
 @lru_cache(maxsize=8)
@@ -152,11 +149,9 @@ class SpectralBackbone(Backbone):
         )
         digest = hashlib.sha256(constants.encode()).hexdigest()
         self.identity = Identity("spectral", REVISION, digest, "MIT")
-        self.register_buffer(
-            "constant_q",
-            constant_q_matrix(self.sample_rate, self.window, self.bins).square().T.contiguous(),
-            persistent=False,
-        )
+        filters = constant_q_matrix(self.sample_rate, self.window, self.bins).square().T.contiguous()
+        self.top = int(filters.any(dim=1).nonzero().max())  # the highest rfft bin that they read
+        self.register_buffer("constant_q", filters, persistent=False)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -187,4 +182,5 @@ class SpectralBackbone(Backbone):
             )
         waves = waves.float()
         mel = log_mel(waves, self.sample_rate, self.bands, self.hop, self.span)
-        visit(1, torch.cat([mel, log_spectra(waves, self.constant_q, self.hop, self.span)], dim=-1))
+        semitones = log_spectra(waves, self.constant_q, self.hop, self.span, self.top)
+        visit(1, torch.cat([mel, semitones], dim=-1))

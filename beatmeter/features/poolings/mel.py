@@ -52,7 +52,11 @@ class Mel(Frames):
         self, states: Float[Tensor, "chunk sample"], arrangement: Arrangement
     ) -> Float[Tensor, "row dim"]:
         """Rows of chunks of audio."""
+        return super().forward(self.levels(states), arrangement)
+
+    def levels(self, waves: Float[Tensor, "chunk sample"]) -> Float[Tensor, "chunk frame dim"]:
+        """Bands and their rises at every frame."""
         rate, hop, span = self._frames
-        level = log_mel(states, rate, BANDS, hop, span)
+        level = log_mel(waves, rate, BANDS, hop, span)
         rise = nn.functional.pad((level[:, 1:] - level[:, :-1]).clamp_min(0), (0, 0, 1, 0))
-        return super().forward(torch.cat([level, rise], dim=2), arrangement)
+        return torch.cat([level, rise], dim=2)
