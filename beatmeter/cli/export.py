@@ -19,12 +19,13 @@ PATH = click.Path(path_type=Path)
 def export(model: str | None, out: Path) -> None:
     """Write MODEL as two ONNX graphs, for programs without torch: C++, Rust, phones, browsers.
 
-    MODEL is a run folder or the name of a model that ships (see `beatmeter models`), by default spectral-lag.
-    Nothing is written unless the graphs hear what the model hears in torch. DIR/hear.py shows how they are
-    used. Needs pip install 'beatmeter[onnx]'.
+    MODEL is a run folder, an ensemble, or the name of a model that ships (see `beatmeter models`), by default
+    spectral-lag; `beats` is the one that hears beats and bars. Nothing is written unless the graphs hear what
+    the model hears in torch. DIR/hear.py shows how they are used. Needs pip install 'beatmeter[onnx]'.
 
     \b
     beatmeter export spectral-lag --out exported
+    beatmeter export beats --out exported-beats
     python exported/hear.py song.wav
     """
     from beatmeter.serving.onnx.export import export as write

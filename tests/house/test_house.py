@@ -115,6 +115,7 @@ READERS = {  # who may parse by itself: the readers of our files, and whoever pa
     "beatmeter/audio/ffmpeg.py": "what ffprobe prints",
     "beatmeter/datasets/annotations/native.py": "annotations, whose faults are told by their line",
     "beatmeter/serving/onnx/hear.py": "runs without beatmeter",
+    "beatmeter/serving/onnx/hear_beats.py": "the same",
     "beatmeter/store/index.py": "files of a store, in a folder or a bucket, behind their checksums",
     "beatmeter/store/journal.py": "the same",
     "beatmeter/store/mending.py": "the same",

@@ -10,25 +10,42 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import soundfile
 import torch
 from click.testing import CliRunner
+from hubfolders import write_hub_folder
+from scipy.special import expit
 
 from beatmeter.audio.decode import load
 from beatmeter.cli import cli
+from beatmeter.datasets.synthetic import SynthPlan, synthesise
 from beatmeter.errors import ConfigError, RunError
-from beatmeter.serving.onnx import export as exporting
-from beatmeter.serving.onnx import parity
+from beatmeter.evaluation.calibration import Calibration
+from beatmeter.evaluation.calibration.maps import ScoreMap
+from beatmeter.evaluation.runs import RunFolder
+from beatmeter.features.model import FeatureModel
+from beatmeter.learning.training import run
+from beatmeter.runtime.config import change
+from beatmeter.serving.answer import Scored
+from beatmeter.serving.models import EnsembleFolder, find_model
+from beatmeter.serving.onnx import parity, writing
+from beatmeter.serving.onnx.classes import ClassGraphs
 from beatmeter.serving.onnx.export import ABOUT, BACK, FRONT, PROGRAM, export
+from beatmeter.serving.onnx.graphs import Back, Front, Mixture, _require_exportable, members_of
 from beatmeter.serving.onnx.hear import Model
 from beatmeter.serving.onnx.parity import TOLERANCE, answer_of, compare, difference, music
 from beatmeter.serving.predictor import Predictor
+from beatmeter.serving.scoring import EnsembleScorer
+from beatmeter.settings import RunConfig
+from beatmeter.tasks import open_task
 
 FULL = bool(os.environ.get("BEATMETER_FULL"))
 RATE = 24_000
@@ -68,7 +85,7 @@ def test_the_folder_says_what_it_holds_and_how_near_it_is(exported: Path) -> Non
     assert 0 < measured["largest"] <= TOLERANCE
     assert not measured["answers_changed"]
     assert {"5 s", "7.3 s", "12 s", "30 s", "65 s", "one dead channel", "44.1 kHz"} <= set(measured["cases"])
-    assert list(measured["silence"]) == ["silence"]
+    assert measured["cases"]["silence"] <= TOLERANCE
     assert said["classes"] == ["3", "4", "5", "7", "9", "11"]
     assert said["chunk"]["length"] - said["chunk"]["hop"] == said["chunk"]["context"] == 80
 
@@ -108,7 +125,7 @@ def test_too_little_audio_is_refused(model: Model) -> None:
 def test_a_table_with_wrong_numbers_is_never_written(
     monkeypatch: pytest.MonkeyPatch, exported: Path, tmp_path: Path
 ) -> None:
-    def spoil(front: Any, back: Any, folder: Path) -> None:
+    def spoil(graphs: ClassGraphs, folder: Path) -> None:
         for name in (FRONT, BACK):
             (folder / name).write_bytes((exported / name).read_bytes())
         graph = onnx.load(folder / FRONT)
@@ -118,7 +135,7 @@ def test_a_table_with_wrong_numbers_is_never_written(
         table.CopyFrom(onnx.numpy_helper.from_array(values, table.name))
         onnx.save(graph, folder / FRONT)
 
-    monkeypatch.setattr(exporting, "write_graphs", spoil)
+    monkeypatch.setattr(ClassGraphs, "write", spoil)
     monkeypatch.setattr(parity, "LENGTHS", (5.0,))
     with pytest.raises(RunError, match=r"differ from the model in torch by .*1e-05 is allowed"):
         export("spectral-lag", tmp_path / "out", report=lambda line: None)
@@ -128,15 +145,12 @@ def test_a_table_with_wrong_numbers_is_never_written(
 @pytest.mark.parametrize(
     ("model", "reason"),
     [
-        ("ensemble", "an ensemble is 3 models"),
-        ("beats", "which hears beats"),
         ("spectral-lgg", "Did you mean 'spectral-lag'"),
     ],
 )
 def test_models_without_such_graphs_are_refused(model: str, reason: str, tmp_path: Path) -> None:
-    name = str(exporting.find_model("spectral-lag").parent / "beats") if model == "beats" else model
     with pytest.raises(RunError, match=reason):
-        export(name, tmp_path / "out", report=lambda line: None)
+        export(model, tmp_path / "out", report=lambda line: None)
     assert not (tmp_path / "out").exists()
 
 
@@ -147,7 +161,7 @@ def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path) -> Non
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(exporting, "NEEDED", ("onnx", "onnx_of_another_world"))
+    monkeypatch.setattr(writing, "NEEDED", ("onnx", "onnx_of_another_world"))
     with pytest.raises(ConfigError, match=r"onnx_of_another_world.*pip install 'beatmeter\[onnx\]'"):
         export("spectral-lag", tmp_path / "out")
 
@@ -161,21 +175,155 @@ def test_the_command_says_what_it_wrote(
     assert "no answer changed" in done.output
 
 
-def test_real_music_gets_the_same_answers(
-    real_data: Path, exported: Path, predictor: Predictor, model: Model, tmp_path: Path
-) -> None:
+def test_an_ensemble_is_one_pair_of_graphs(clip: np.ndarray) -> None:
+    """As modules, before anything is written; BEATMETER_FULL writes it."""
+    predictor = Predictor.load("ensemble", torch.device("cpu"))
+    members = members_of(predictor)
+    front, back = Front(members).eval(), Back(members, predictor).eval()
+    with torch.inference_mode():
+        chunk = members[0].spec.chunk
+        starts = range(0, len(clip) - chunk.length + 1, chunk.hop)
+        waves = torch.from_numpy(np.stack([clip[a : a + chunk.length] for a in starts]))
+        states = front(waves)
+        assert states.shape[1:] == (1, 375, back.states[1])
+        rows = torch.zeros(sum(back.sizes))
+        joined = states.transpose(0, 1).flatten(1, 2)
+        scores, calibrated, heard, _, _ = back(
+            joined, torch.zeros(1, dtype=torch.int64), rows, torch.zeros(1)
+        )
+    audio = clip[: len(starts) * chunk.hop + 80]
+    told = predictor.predict(audio, RATE)
+    assert np.abs(predictor.scorer.hear(audio).scores - scores.numpy()).max() <= TOLERANCE
+    assert np.abs(told.scores - calibrated.numpy()).max() <= TOLERANCE
+    assert abs((told.heard or 0) - heard.item()) <= TOLERANCE
+
+
+@pytest.fixture(scope="module")
+def clip() -> np.ndarray:
+    return music(10.1, RATE)
+
+
+@pytest.mark.parametrize("method", ["mean", "stack"])
+@pytest.mark.parametrize("calibrated", [True, False])
+def test_members_are_mixed_as_in_the_ensemble(method: str, calibrated: bool) -> None:
+    rng = np.random.default_rng(3)
+    folder = EnsembleFolder(find_model("ensemble"))
+    own = folder.ensemble()
+    names, classes = own.members, own.classes
+    draws = rng.normal(size=(len(classes), 1 + len(names)))
+    table = {
+        c: dict(zip(("intercept", *names), row.tolist(), strict=True))
+        for c, row in zip(classes, draws, strict=True)
+    }
+    scorer = EnsembleScorer.__new__(EnsembleScorer)
+    scorer.ensemble = replace(own, method=method, coefficients=table)
+    scorer.classes = classes
+    scorer._members = dict.fromkeys(names)
+    kinds = ("none", "temperature", "platt", "isotonic")
+    curve = {"at": [0.1, 0.3, 0.3, 0.9], "value": [0.05, 0.2, 0.4, 0.95]}
+    parameters = ({}, {"slope": 1.4}, {"slope": 0.7, "intercept": -0.3}, curve)
+    maps = tuple(ScoreMap(k, p) for k, p in zip(kinds, parameters, strict=True))
+    base = Calibration.load(RunFolder(find_model("spectral-lag")).calibration)
+    each = replace(base, maps=(*maps, *maps[:2]))
+    scorer.calibrations = dict.fromkeys(names, each) if calibrated else {}
+    outputs = [rng.normal(scale=8, size=len(classes)) for _ in names]
+    said = {n: Scored(expit(o), np.zeros(0)) for n, o in zip(names, outputs, strict=True)}
+    mixed = Mixture(scorer)([torch.tensor(o, dtype=torch.float32) for o in outputs])
+    assert np.abs(scorer.join(said).scores - mixed.numpy()).max() < 2e-6
+
+
+HEADS = {
+    "stats": {"features": {"backbone": "spectral", "poolings": ("stats",)}, "head": {"poolings": ("stats",)}},
+    "stats of a store with lag": {
+        "features": {"backbone": "spectral", "poolings": ("stats", "lag"), "window": 2},
+        "head": {"poolings": ("stats",)},
+    },
+    "lag of mert": {"features": {"backbone": "MERT", "poolings": ("lag",)}, "head": {"poolings": ("lag",)}},
+    "stats of mert": {
+        "features": {
+            "backbone": "MERT",
+            "poolings": ("stats",),
+            "layers": "2,3",
+            "statistics": ("mean", "max", "std"),
+        },
+        "head": {"poolings": ("stats",)},
+    },
+    "lora": {
+        "features": {"backbone": "MERT", "poolings": ("lag",)},
+        "head": {"poolings": ("lag",)},
+        "training": {"regime": "streamed"},
+        "adapter": {"rank": 2},
+    },
+}
+
+
+@pytest.mark.parametrize("name", HEADS if FULL else ["stats of mert"])
+def test_heads_of_any_run_have_graphs(name: str, tmp_path: Path) -> None:
+    synthesise(tmp_path / "music", 8, SynthPlan(seconds=6.0, val=0.3))
+    values = {part: dict(own) for part, own in HEADS[name].items()}
+    if values["features"]["backbone"] == "MERT":
+        values["features"]["backbone"] = str(write_hub_folder(tmp_path / "mert", num_hidden_layers=3))
+    values["data"] = {"path": str(tmp_path / "music")}
+    values["features"]["cache"] = str(tmp_path / "cache")
+    values["head"] |= {"channels": 8, "hidden": 16, "dilations": (1, 2)}
+    values["training"] = {"epochs": 1, "batch": 4, "accumulation": 1, **values.get("training", {})}
+    run(
+        change(RunConfig(), values),
+        tmp_path / "run",
+        torch.device("cpu"),
+        predict=["val"],
+        report=lambda text: None,
+    )
+    about_it = export(tmp_path / "run", tmp_path / "out", report=lambda line: None)
+    assert about_it["parity"]["largest"] <= TOLERANCE
+    assert about_it["window"]["chunks"] == (1 if "stats" in name else about_it["window"]["chunks"])
+
+
+def test_a_head_over_lag_and_stats_is_refused(clips: Path, config: RunConfig, tmp_path: Path) -> None:
+    spec = FeatureModel(config.features, torch.device("cpu")).spec
+    head = open_task(config).head(spec)
+    with pytest.raises(RunError, match="no window is both"):
+        _require_exportable(spec, head, "multilabel", "track")
+
+
+def test_tables_are_made_smaller_only_where_nothing_changes(tmp_path: Path) -> None:
+    exact = np.arange(1024, dtype=np.float32).reshape(32, 32) / 8
+    rounded = exact + np.float32(1e-6) * np.random.default_rng(0).normal(size=(32, 32)).astype(np.float32)
+    tensors = {"exact": exact, "rounded": rounded, "large": np.full((32, 32), 1e6, np.float32)}
+    helper = onnx.helper
+    nodes = [helper.make_node("Sum", [*tensors, "x"], ["y"])]
+    tensors["unread"] = rounded
+    both = [helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, [32, 32]) for n in ("x", "y")]
+    tables = [onnx.numpy_helper.from_array(value, name) for name, value in tensors.items()]
+    graph = helper.make_graph(nodes, "sum", both[:1], both[1:], tables)
+    file = tmp_path / "sum.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), file)
+    before, x = file.stat().st_size, np.ones((32, 32), np.float32)
+    wanted = onnxruntime.InferenceSession(file).run(None, {"x": x})[0]
+    writing.slim(file)
+    assert before - 6000 > file.stat().st_size > before - 6300, (
+        "half of one table of three, and one that nobody reads"
+    )
+    assert np.array_equal(onnxruntime.InferenceSession(file).run(None, {"x": x})[0], wanted)
+
+
+MODELS = ("spectral-lag", "embedded-lag", "embedded-lora", "ensemble") if FULL else ("spectral-lag",)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_real_music_gets_the_same_answers(name: str, real_data: Path, exported: Path, tmp_path: Path) -> None:
     files = sorted((real_data / "meter-dev").rglob("*.ogg"))
-    pairs = [(predictor, model)]
-    if FULL:
-        for name in ("embedded-lag", "embedded-lora"):
-            export(name, tmp_path / name, report=lambda line: None)
-            pairs.append((Predictor.load(name), Model(tmp_path / name)))
-    for told_by, said_by in pairs:
-        for file in files if FULL else files[:: max(1, len(files) // 4)]:
-            wave = load(file, RATE)
-            told, said = told_by.predict(wave, RATE), said_by.hear(wave)
-            assert difference(None, told, said) <= TOLERANCE, file
-            assert answer_of(told) == (said["meter"], said["sure"], said["second"]), file
+    if name != "spectral-lag":
+        export(name, tmp_path / name, report=lambda line: None)
+    told_by, said_by = Predictor.load(name), Model(exported if name == "spectral-lag" else tmp_path / name)
+    apart = []
+    for file in files if FULL else files[:: max(1, len(files) // 4)]:
+        wave = load(file, RATE)
+        told, said = told_by.predict(wave, RATE), said_by.hear(wave)
+        apart.append(difference(None, told, said))
+        assert apart[-1] <= TOLERANCE, file
+        assert answer_of(told) == (said["meter"], said["sure"], said["second"]), file
+    print(f"{name}: {len(apart)} clips, {max(apart):.1e} at most, no answer changed")
 
 
 def test_comparison_tells_a_changed_answer(
@@ -196,4 +344,4 @@ def test_comparison_tells_a_changed_answer(
 
     found = compare(predictor, Contrary())
     assert not found.holds
-    assert len(found.changed) == len(found.differences) + len(found.silent)
+    assert len(found.changed) == len(found.differences)

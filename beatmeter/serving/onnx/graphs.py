@@ -16,69 +16,138 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from beatmeter.errors import RunError
-from beatmeter.evaluation.calibration import Calibration
 from beatmeter.evaluation.calibration.maps import EDGE, ScoreMap
-from beatmeter.features.pooling import Encoder
+from beatmeter.features.pooling import Encoder, window_chunks
 from beatmeter.features.poolings.lag import Lag
 from beatmeter.features.poolings.stats import STATISTICS, Stats
 from beatmeter.features.portable import portable
 from beatmeter.schema import FeatureSpec, PoolingSpec
 from beatmeter.serving.evidence import evidence_of
-from beatmeter.serving.scoring import RunScorer
+from beatmeter.serving.predictor import Predictor
+from beatmeter.serving.scoring import EnsembleScorer, RunScorer
 from beatmeter.tasks.heads import Head
 from beatmeter.tasks.meter import MeterTask
 
 POOLINGS = ("lag", "stats")
 
 
-def states_read(spec: FeatureSpec) -> tuple[int, ...]:
-    """The layers whose states the poolings read, ascending."""
-    return tuple(sorted({layer for p in spec.poolings for layer in p.layers}))
+def states_read(spec: FeatureSpec, poolings: Sequence[str]) -> tuple[int, ...]:
+    """The layers whose states these poolings read, ascending."""
+    return tuple(sorted({layer for name in poolings for layer in spec[name].layers}))
+
+
+def members_of(predictor: Predictor) -> tuple[Member, ...]:
+    """The runs that hear, ready for graphs. Raises RunError for what graphs cannot hold, see `Member`, and
+    for members of an ensemble that hear other chunks or windows than the first."""
+    members = {name: Member(run) for name, run in predictor.scorer.members.items()}
+    kinds = {
+        (m.spec.chunk, m.spec.frame_hop, m.spec.frame_span, window_chunks(m.spec)) for m in members.values()
+    }
+    if len(kinds) > 1:
+        raise RunError(
+            f"the members of this ensemble ({', '.join(members)}) hear chunks or windows of other lengths",
+            "Export them one by one.",
+        )
+    return tuple(members.values())
 
 
 class Front(nn.Module):
-    """Chunks of audio (chunk, sample) to the states that poolings read (chunk, layer, frame, dim)."""
+    """Chunks of audio (chunk, sample) to the states that heads read (chunk, layer, frame, dim); of several
+    members the states lie side by side, as one layer whose `dim` has all of them."""
 
-    def __init__(self, encoder: Encoder) -> None:
+    def __init__(self, members: Sequence[Member]) -> None:
         super().__init__()
-        self.encoder = encoder
-        self.layers = states_read(encoder.spec)
+        self.encoders = nn.ModuleList(member.encoder for member in members)
+        self.layers = [member.layers for member in members]
 
     def forward(self, audio: Float[Tensor, "chunk sample"]) -> Float[Tensor, "chunk layer frame dim"]:
         with portable():
-            found = self.encoder.states(audio)
-            return torch.stack([found[layer] for layer in self.layers], dim=1)
+            parts = []
+            for encoder, layers in zip(self.encoders, self.layers, strict=True):
+                found = cast(Encoder, encoder).states(audio)
+                parts.append(torch.stack([found[layer] for layer in layers], dim=1))
+            if len(parts) == 1:
+                return parts[0]
+            return torch.cat([part.transpose(1, 2).flatten(2) for part in parts], dim=2)[:, None]
 
 
-class Back(nn.Module):
-    """States of joined chunks to scores; see docs/export.md for inputs and outputs.
+class Member(nn.Module):
+    """One run: its encoder, and what makes outputs of states: poolings, standardiser and head.
 
-    Raises RunError for heads that read what these states do not give, and for tasks that answer in no
-    classes.
+    Raises RunError for heads that read what states of joined chunks do not give, and for tasks that answer in
+    no classes.
     """
 
-    def __init__(self, scorer: RunScorer, calibration: Calibration | None) -> None:
+    def __init__(self, run: RunScorer) -> None:
         super().__init__()
-        encoder, task = scorer.encoder.encode, scorer.task
-        if isinstance(task, MeterTask) and task.two_meters:
+        self._encoder = (run.encoder.encode,)  # no part of this module: the graph of the back has none of it
+        if isinstance(run.task, MeterTask) and run.task.two_meters:
             raise RunError(
                 "this model hears two meters by an output of its own, and what is exported by scores alone",
                 "Export a model that was trained without task.two_meters.",
             )
-        self.head = _explicit(scorer.head)
-        spec = encoder.spec
-        _require_exportable(spec, self.head, task.output.kind, task.output.resolution)
+        self.task, self.head = run.task, explicit(run.head)
+        _require_exportable(self.encoder.spec, self.head, self.task.output.kind, self.task.output.resolution)
         names = cast(Head, self.head).poolings
-        self.poolings = nn.ModuleList(p for p in encoder.poolings if cast(Lag, p).spec.name in names)
-        layers = states_read(spec)
+        self.spec = self.encoder.spec.only(names)
+        self.layers = states_read(self.spec, names)
+        self.poolings = nn.ModuleList(p for p in self.encoder.poolings if cast(Lag, p).spec.name in names)
         self.specs: tuple[PoolingSpec, ...] = tuple(cast(Lag, p).spec for p in self.poolings)
-        self.at = [[layers.index(layer) for layer in p.layers] for p in self.specs]
+        self.at = [[self.layers.index(layer) for layer in p.layers] for p in self.specs]
         self.sizes = [math.prod(p.row_shape) for p in self.specs]
-        self.standardiser = scorer.standardise
-        self.exclusive = task.output.kind == "multiclass"
-        self.beside = task.width - len(task.output.names)  # outputs that no class has: groupings
+        self.standardiser = run.standardise
+        self.exclusive = self.task.output.kind == "multiclass"
+        self.beside = self.task.width - len(self.task.output.names)  # outputs that no class has: groupings
+
+    @property
+    def encoder(self) -> Encoder:
+        """The backbone with its poolings."""
+        return self._encoder[0]
+
+    def forward(
+        self,
+        states: Float[Tensor, "layer frame dim"],
+        first: Int[Tensor, " 1"],
+        rows: Float[Tensor, " value"],
+        frames: Float[Tensor, " 1"],
+    ) -> tuple[Float[Tensor, " klass"], Float[Tensor, " evidence"], Float[Tensor, " value"]]:
+        """Outputs of the head, the evidence for a meter, and the rows of all windows so far."""
+        features, parts = {}, []
+        for pooling, spec, at, before in zip(
+            self.poolings, self.specs, self.at, torch.split(rows, self.sizes), strict=True
+        ):
+            own = states if len(at) == len(states) else states[at]
+            row = _pool(pooling, own, first)
+            row = _joined(spec, before.reshape(row.shape), frames, row, states.shape[1])
+            features[spec.name] = row[None]
+            parts.append(row.flatten())
+        head = cast(Head, self.head)
+        hidden = head.hidden(self.standardiser(features))
+        outputs = head.output(hidden)[0]
+        lags = [p.name for p in self.specs if p.kind == "lag"]
+        evidence = evidence_of(features, lags, hidden)[0]
+        return outputs[: -self.beside] if self.beside else outputs, evidence, torch.cat(parts)
+
+
+class Back(nn.Module):
+    """States of joined chunks to scores; see docs/export.md for inputs and outputs."""
+
+    def __init__(self, members: Sequence[Member], predictor: Predictor) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+        self.mixture = Mixture(predictor.scorer) if isinstance(predictor.scorer, EnsembleScorer) else None
+        calibration = predictor.judge.calibration
         self.maps = tuple(calibration.maps) if calibration else ()
         self.presence = calibration.presence if calibration else None
+        self.shapes = [(len(member.layers), member.spec.dim) for member in members]
+        self.sizes = [sum(member.sizes) for member in members]
+
+    @property
+    def states(self) -> tuple[int, int]:
+        """Layers and dimensions of the states that it takes."""
+        return (
+            self.shapes[0] if len(self.shapes) == 1 else (1, sum(math.prod(shape) for shape in self.shapes))
+        )
 
     def forward(
         self,
@@ -88,37 +157,90 @@ class Back(nn.Module):
         frames: Float[Tensor, " 1"],
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         with portable(), torch.no_grad():
-            n = states.shape[1]
-            features, parts = {}, []
-            for pooling, spec, at, before in zip(
-                self.poolings, self.specs, self.at, torch.split(rows, self.sizes), strict=True
-            ):
-                own = states if len(at) == len(states) else states[at]
-                row = _pool(pooling, own, first)
-                row = _joined(spec, before.reshape(row.shape), frames, row, n)
-                features[spec.name] = row[None]
-                parts.append(row.flatten())
-            head = cast(Head, self.head)
-            hidden = head.hidden(self.standardiser(features))
-            outputs = head.output(hidden)[0]
-            outputs = outputs[: -self.beside] if self.beside else outputs
-            scores = outputs.softmax(0) if self.exclusive else outputs.sigmoid()
+            outputs, evidence, made = zip(
+                *(
+                    member(own, first, before, frames)
+                    for member, own, before in zip(
+                        self.members, self._split(states), torch.split(rows, self.sizes), strict=True
+                    )
+                ),
+                strict=True,
+            )
+            if self.mixture is not None:
+                scores = self.mixture(outputs)
+                logits = logit_of(scores)
+            elif cast(Member, self.members[0]).exclusive:
+                scores = outputs[0].softmax(0)
+                logits = logit_of(scores)
+            else:
+                scores, logits = outputs[0].sigmoid(), outputs[0]
             return (
-                scores,
-                calibrated(self.maps, outputs) if self.maps else scores + 0.0,
-                self._heard(features, hidden),
-                torch.cat(parts),
-                frames + n,
+                scores.float() + 0.0,
+                calibrated(self.maps, logits).float() if self.maps else scores.float() + 0.0,
+                self._heard(torch.cat(evidence)),
+                torch.cat(made),
+                frames + states.shape[1],
             )
 
-    def _heard(self, features: dict[str, Tensor], hidden: Tensor) -> Float[Tensor, " 1"]:
+    def _split(self, states: Float[Tensor, "layer frame dim"]) -> list[Float[Tensor, "layer frame dim"]]:
+        """The states of every member, as its poolings read them."""
+        if len(self.shapes) == 1:
+            return [states]
+        parts = torch.split(states[0], [math.prod(shape) for shape in self.shapes], dim=1)
+        return [
+            part.reshape(part.shape[0], *shape).transpose(0, 1)
+            for part, shape in zip(parts, self.shapes, strict=True)
+        ]
+
+    def _heard(self, evidence: Float[Tensor, " value"]) -> Float[Tensor, " 1"]:
         if self.presence is None:
-            return torch.ones_like(hidden[0, :1])
-        lags = [p.name for p in self.specs if p.kind == "lag"]
-        evidence = evidence_of(features, lags, hidden)[0].double()
+            return torch.ones_like(evidence[:1])
+        if evidence.shape[0] != len(self.presence.weights):
+            raise RunError(
+                f"the calibration tells meter from none by {len(self.presence.weights)} numbers, and the "
+                f"head gives {evidence.shape[0]}",
+                "Train with the poolings of the head alone, and calibrate again.",
+            )
         weights = torch.tensor(self.presence.weights, dtype=torch.float64)
-        odds: Tensor = (evidence * weights).sum(0, keepdim=True) + self.presence.intercept
+        odds: Tensor = (evidence.double() * weights).sum(0, keepdim=True) + self.presence.intercept
         return odds.sigmoid().float()
+
+
+class Mixture(nn.Module):
+    """The outputs of the members of an ensemble to its scores, as `EnsembleScorer.join` makes them, in
+    float64."""
+
+    def __init__(self, scorer: EnsembleScorer) -> None:
+        super().__init__()
+        self.ensemble, self.names = scorer.ensemble, tuple(scorer.members)
+        self.maps = [scorer.calibrations[n].maps if n in scorer.calibrations else () for n in self.names]
+
+    def forward(self, outputs: Sequence[Float[Tensor, " klass"]]) -> Float[Tensor, " klass"]:
+        members = [
+            calibrated(maps, own.double()) if maps else own.double().sigmoid()
+            for maps, own in zip(self.maps, outputs, strict=True)
+        ]
+        ensemble = self.ensemble
+        if ensemble.method == "mean":
+            total = sum(ensemble.weights[name] for name in ensemble.members)
+            return torch.stack(
+                [p * (ensemble.weights[name] / total) for name, p in zip(self.names, members, strict=True)]
+            ).sum(0)
+        table = torch.tensor(
+            [
+                [ensemble.coefficients[c][name] for c in ensemble.classes]
+                for name in ("intercept", *self.names)
+            ],
+            dtype=torch.float64,
+        )
+        parts = [logit_of(p) * table[1 + i] for i, p in enumerate(members)]
+        return (torch.stack(parts).sum(0) + table[0]).sigmoid()
+
+
+def logit_of(scores: Float[Tensor, " klass"]) -> Float[Tensor, " klass"]:
+    """`beatmeter.evaluation.calibration.maps.logit`, float64."""
+    p = scores.double().clamp(EDGE, 1 - EDGE)
+    return p.log() - (1 - p).log()
 
 
 def calibrated(maps: Sequence[ScoreMap], outputs: Float[Tensor, " klass"]) -> Float[Tensor, " klass"]:
@@ -134,8 +256,8 @@ def _mapped(score_map: ScoreMap, output: Float[Tensor, " 1"]) -> Float[Tensor, "
         at, value = score_map.parameters["at"], score_map.parameters["value"]
         score, total = output.sigmoid(), torch.full_like(output, value[0])
         for a, b, low, high in zip(at, at[1:], value, value[1:], strict=False):
-            if b > a:
-                total = total + (score.clamp(a, b) - a) * ((high - low) / (b - a))
+            share = (score.clamp(a, b) - a) / (b - a) if b > a else score >= a  # where a = b the curve jumps
+            total = total + share * (high - low)
         return total
     edge = math.log(1 - EDGE) - math.log(EDGE)
     line: Tensor = score_map.parameters["slope"] * output.clamp(-edge, edge)
@@ -174,7 +296,7 @@ def _joined(spec: PoolingSpec, before: Tensor, frames: Tensor, row: Tensor, n: i
     return torch.stack(parts, dim=1)
 
 
-def _explicit(head: nn.Module) -> nn.Module:
+def explicit(head: nn.Module) -> nn.Module:
     """A copy of the head whose convolutions say how much they pad: graphs know no padding of `same` beside a
     dilation."""
     copied = deepcopy(head)

@@ -29,7 +29,6 @@ SEEDS = (11, 12, 13)  # of the music
 WINDOW = 10.0
 STARTS = (0.0, 1.0, 3.32, 6.0)  # seconds of windows of 10 s, most of them within a chunk
 RATE = 44_100
-SILENCE = "silence"
 
 
 class Heard(Protocol):
@@ -48,14 +47,9 @@ class Heard(Protocol):
 
 @dataclass(frozen=True)
 class Parity:
-    """The largest difference of any probability, by case, and the cases in which the answer changes.
-
-    `silent` are the differences where nothing sounds: channels that never change leave nothing but rounding,
-    which no two programs share. There only the answer counts: no meter.
-    """
+    """The largest difference of any probability, by case, and the cases in which the answer changes."""
 
     differences: Mapping[str, float]
-    silent: Mapping[str, float]
     changed: tuple[str, ...]
     tolerance: float = TOLERANCE
 
@@ -74,21 +68,18 @@ class Parity:
             "largest": self.largest,
             "answers_changed": list(self.changed),
             "cases": dict(self.differences),
-            "silence": dict(self.silent),
         }
 
 
 def compare(predictor: Predictor, graphs: Heard) -> Parity:
     """Hear all cases with both."""
     differences: dict[str, float] = {}
-    silent: dict[str, float] = {}
     changed = []
     for name, raw, told, said in _heard(predictor, graphs):
-        kept = silent if name == SILENCE and told.heard is not None else differences
-        kept[name] = difference(raw, told, said)
+        differences[name] = difference(raw, told, said)
         if answer_of(told) != (said["meter"], said["sure"], said["second"]):
             changed.append(name)
-    return Parity(differences, silent, tuple(changed))
+    return Parity(differences, tuple(changed))
 
 
 def difference(raw: Float[np.ndarray, " klass"] | None, told: Answer, said: Mapping[str, Any]) -> float:
@@ -128,7 +119,7 @@ def cases(rate: int) -> Iterator[tuple[str, Float[np.ndarray, ...], int]]:
     """Name, samples and sample rate of what is heard."""
     for seconds in LENGTHS:
         yield f"{seconds:g} s", music(seconds, rate), rate
-    yield SILENCE, np.zeros(12 * rate, np.float32), rate
+    yield "silence", np.zeros(12 * rate, np.float32), rate
     piece = music(12.0, rate, seed=SEEDS[1])
     yield "half silent", np.concatenate([piece[: 6 * rate], np.zeros(6 * rate, np.float32)]), rate
     yield "one dead channel", np.stack([piece, np.zeros_like(piece)], axis=1), rate
