@@ -16,10 +16,11 @@ RUN if [ -n "$PACKAGES" ]; then \
 WORKDIR /build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 # the packages first, and torch before all: they change seldom, so that another version of the code builds in seconds.
-# This index has torch without CUDA, which is a tenth of the size; an empty TORCH_INDEX takes the ordinary one
+# This index has torch without CUDA, which is a tenth of the size, and pip prefers it: 2.13.0+cpu is newer than 2.13.0.
+# What torch needs comes from the ordinary index. An empty TORCH_INDEX takes torch from there too
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 COPY constraints.txt pyproject.toml ./
-RUN pip install --constraint constraints.txt ${TORCH_INDEX:+--index-url $TORCH_INDEX} torch
+RUN pip install --constraint constraints.txt ${TORCH_INDEX:+--extra-index-url $TORCH_INDEX} torch
 RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" > needed.txt \
     && pip install --constraint constraints.txt --requirement needed.txt
 COPY README.md LICENSE MANIFEST.in ./

@@ -125,6 +125,8 @@ def test_the_dockerfile_installs_what_is_there_as_somebody_without_rights() -> N
     installs = [line for line in text.splitlines() if "pip install" in line]
     assert installs
     assert all("--constraint constraints.txt" in line for line in installs)
+    # an index in place of PyPI lacks the pinned versions of what torch needs
+    assert [line for line in installs if re.search(r"(?<!extra)-index-url", line)] == []
     assert words.index("USER") < words.index("ENTRYPOINT")
     assert dict(steps)["ENTRYPOINT"] == '["beatmeter"]'
     assert "beatmeter" in project["scripts"]
