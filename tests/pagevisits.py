@@ -37,6 +37,32 @@ ABOUT: dict[str, Any] = {
     "calibration": {"maps": {}, "presence": {"weights": [1.0], "intercept": 0.0}},
     "stream": {"window": 10.0, "hop": 1.0, "minimum": 1.0, "duration": 30.0},
 }
+ABOUT_BEATS: dict[str, Any] = {
+    **{key: ABOUT[key] for key in ("format", "version", "sample_rate", "frame", "states")},
+    "kind": "curves",
+    "model": "clicks",
+    "names": ["beat", "downbeat"],
+    "chunk": {
+        "length": 120_080,
+        "hop": 96_000,
+        "context": 24_080,
+        "tail": 320,
+        "shortest": 24_000,
+        "grid": 320,
+    },
+    "row": {"frames": 3, "rate": 25.0, "first": 0.5 * 1040 / RATE},
+    "stretch": {"seconds": 60.0, "around": 15.0},
+}
+
+
+def clicks(seconds: float, apart: float, bar: int, rate: int = RATE) -> np.ndarray:
+    """(sample,) short noises every `apart` seconds from 0.2 s on, the first of every `bar` louder."""
+    wave = np.zeros(round(seconds * rate))
+    sound = np.random.default_rng(0).uniform(-1, 1, round(0.03 * rate))
+    for i in range(int((seconds - 0.3) / apart)):
+        at = round((0.2 + i * apart) * rate)
+        wave[at : at + len(sound)] += (0.9 if i % bar == 0 else 0.2) * sound
+    return wave
 
 
 def tone(*parts: tuple[str, float], rate: int = RATE) -> np.ndarray:

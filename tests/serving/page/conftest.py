@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import soundfile
-from pagevisits import ABOUT, Visit, serving, tone, visiting
+from pagevisits import ABOUT, ABOUT_BEATS, Visit, serving, tone, visiting
 
 from beatmeter.serving.page.build import page_files
 from beatmeter.serving.page.server import PageServer
@@ -30,6 +30,19 @@ def loudness(tmp_path_factory: pytest.TempPathFactory) -> Path:
         digest = hashlib.sha256(name.encode()).hexdigest()
         graphs[name] = {"file": f"{name}.onnx", "bytes": len(name), "sha256": digest}
     (folder / "model.json").write_text(json.dumps({**ABOUT, "graphs": graphs}))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def clicking(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an exported model of beats, whose graphs only `loudness.mjs` understands."""
+    folder = tmp_path_factory.mktemp("exported-beats")
+    graphs = {}
+    for name, words in (("front", b"front"), ("back", b"back of beats")):
+        (folder / f"{name}.onnx").write_bytes(words)
+        digest = hashlib.sha256(words).hexdigest()
+        graphs[name] = {"file": f"{name}.onnx", "bytes": len(words), "sha256": digest}
+    (folder / "model.json").write_text(json.dumps({**ABOUT_BEATS, "graphs": graphs}))
     return folder
 
 
@@ -85,3 +98,15 @@ def visit(browser: Any, server: PageServer) -> Iterator[Visit]:
     with visiting(browser, server) as page:
         page.wait_status("Ready")
         yield page
+
+
+@pytest.fixture(scope="module")
+def ask(browser: Any, server: PageServer) -> Iterator[Callable[..., Any]]:
+    """Runs a JavaScript function with one value in an open page; `name` is one of its modules."""
+    with visiting(browser, server) as visit:
+
+        def run(name: str, function: str, value: Any = None) -> Any:
+            code = f"async (value) => {{ const m = await import('/{name}'); return ({function})(m, value); }}"
+            return visit.page.evaluate(code, value)
+
+        yield run

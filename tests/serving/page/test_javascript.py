@@ -6,7 +6,7 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,29 +15,16 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
-from pagevisits import ABOUT, RATE, visiting
+from pagevisits import ABOUT, RATE
 
 from beatmeter.audio.chunking import Layout, chunk_starts
 from beatmeter.evaluation.timeline import timeline, windows
 from beatmeter.schema import ChunkSpec
-from beatmeter.serving.page.server import PageServer
 from beatmeter.serving.streaming import MeterStream
 
 Ask = Callable[..., Any]
 CLASSES = ("3", "4", "5")
 STREAM = {"window": 10.0, "hop": 1.0, "minimum": 4.0, "duration": 30.0}
-
-
-@pytest.fixture(scope="module")
-def ask(browser: Any, server: PageServer) -> Iterator[Ask]:
-    """Runs a JavaScript function with one value in an open page; `name` is one of its modules."""
-    with visiting(browser, server) as visit:
-
-        def run(name: str, function: str, value: Any = None) -> Any:
-            code = f"async (value) => {{ const m = await import('/{name}'); return ({function})(m, value); }}"
-            return visit.page.evaluate(code, value)
-
-        yield run
 
 
 def floats(text: str) -> np.ndarray:

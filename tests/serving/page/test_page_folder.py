@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import shutil
 import tarfile
+import zlib
 from pathlib import Path
 
 import pytest
@@ -44,17 +46,44 @@ def page(*words: object) -> Result:
 
 def test_the_folder_is_whole_and_can_be_read_back(loudness: Path, archive: Path, tmp_path: Path) -> None:
     out = tmp_path / "site"
-    result = page(loudness, "--out", out, "--runtime", archive)
+    result = page(loudness, "--out", out, "--no-beats", "--runtime", archive)
     assert result.exception is None
     assert f"{out}: " in result.stderr
     found = read_page(out)
     assert set(static_files()) < set(found)
-    assert {"model/model.json", "model/front.onnx", "runtime/ort.wasm", "runtime/LICENSE.txt"} < set(found)
+    assert {"model/model.json", "model/front.onnx", "runtime/LICENSE.txt"} < set(found)
+    assert zlib.decompress(found["runtime/ort.wasm.packed"]).startswith(b"the file ")
+    assert json.loads(found["page.json"])["beats"] is False
     assert b"MIT License" in found["runtime/LICENSE.txt"]
     archive.unlink()
-    again = page(loudness, "--out", out)  # from the cache, over the older page
+    (out / "runtime" / "ort.wasm").write_bytes(b"of an older page")
+    again = page(loudness, "--out", out, "--no-beats")  # from the cache, over the older page
     assert again.exception is None
     assert read_page(out) == found
+    assert not (out / "runtime" / "ort.wasm").exists()
+
+
+def test_beats_lie_beside_the_model_and_neither_is_taken_for_the_other(
+    loudness: Path, clicking: Path, tmp_path: Path
+) -> None:
+    files = page_files(loudness, {}, clicking)
+    assert json.loads(files["page.json"])["beats"] is True
+    write_page(files, tmp_path / "site")
+    assert read_page(tmp_path / "site") == files
+    write_page(page_files(loudness, {}), tmp_path / "site")
+    assert not list((tmp_path / "site" / "beats").iterdir())
+    with pytest.raises(RunError, match="holds no model of beats"):
+        page_files(loudness, {}, changed(loudness, tmp_path / "meter", kind="classes"))
+    with pytest.raises(RunError, match="holds no model of meter"):
+        page_files(clicking, {}, clicking)
+
+
+def changed(exported: Path, folder: Path, **values: str) -> Path:
+    """A copy of an exported model whose model.json says something else."""
+    shutil.copytree(exported, folder)
+    about = json.loads((folder / "model.json").read_text()) | values
+    (folder / "model.json").write_text(json.dumps(about))
+    return folder
 
 
 def test_a_folder_that_holds_something_else_is_left_alone(loudness: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ clips of real music.
 from __future__ import annotations
 
 import base64
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,11 +24,18 @@ from waiting import until
 from beatmeter.audio.decode import load
 from beatmeter.datasets.synth import render
 from beatmeter.evaluation.timeline import timeline
+from beatmeter.schema import Track
+from beatmeter.serving.curves import CurveModel
+from beatmeter.serving.onnx.export import export
 from beatmeter.serving.page.build import page_files
 from beatmeter.serving.page.runtime import cached_runtime
 from beatmeter.serving.predictor import Predictor
 from beatmeter.serving.streaming import MeterStream
+from beatmeter.serving.tempo import BEATS as BEATS_MODEL
+from beatmeter.serving.tempo import prior_of
+from beatmeter.tasks.structure.decoding import find_bars
 
+CPU = torch.device("cpu")
 FULL = bool(os.environ.get("BEATMETER_FULL"))
 HEARD = """async (text) => {
   const { loadModel } = await import('/model.js'), m = await import('/hearing.js');
@@ -56,6 +64,18 @@ STREAMED = """async (text) => {
     }
   }
   return believed;
+}"""
+
+
+BEATS = """async (text) => {
+  const { loadModel } = await import('/model.js'), { FileBeats } = await import('/beats.js');
+  const { priorOf } = await import('/bars.js');
+  window.model ??= await loadModel(location.origin + '/');
+  const { wave, answer } = JSON.parse(text);
+  const samples = new Float32Array(Uint8Array.from(atob(wave), (c) => c.charCodeAt(0)).buffer);
+  const beats = new FileBeats(model.beats, samples.length);
+  for (let a = 0; a < samples.length; a += 100000) await beats.push(samples.slice(a, a + 100000));
+  return beats.finish(priorOf(answer, model.about.classes));
 }"""
 
 
@@ -157,3 +177,36 @@ def test_forty_clips_of_real_music(
         at_rate.append(same(open_page, predictor, tmp_path / "same.wav", 1e-4))
         print(i, clip.name, rate, at_rate[-1], others[-1:] if rate != RATE else "")
     print("24 kHz:", len(at_rate), max(at_rate), "other rates:", len(others), max(others, default=0))
+
+
+@pytest.mark.skipif(not FULL, reason="slow: BEATMETER_FULL=1")
+def test_beats_of_real_music(
+    browser: Any, exported: Path, predictor: Predictor, real_data: Path, tmp_path: Path
+) -> None:
+    engine = cached_runtime()
+    if engine is None:
+        pytest.skip("onnxruntime-web is not in the cache: run `beatmeter page --out DIR` once")
+    export("beats", tmp_path / "beats", report=lambda line: None)
+    clips, model = sorted((real_data / "meter-dev" / "audio").iterdir())[::10], CurveModel(BEATS_MODEL, CPU)
+    alike, apart = 0, []
+    with (
+        serving(page_files(exported, engine, tmp_path / "beats")) as server,
+        visiting(browser, server) as visit,
+    ):
+        until(lambda: "Ready" in visit.text("#status"))
+        for clip in clips:
+            wave = load(clip, RATE)
+            said, listener = predictor.predict(wave, RATE), model.listen(len(wave))
+            listener.push(wave)
+            curves = listener.finish(Track(clip.name, clip))
+            there = find_bars(curves.values[0], curves.rate, float(curves.starts[0]), prior_of(said))
+            answer = {"meter": said.meter, "scores": said.scores.tolist()}
+            text = json.dumps({"wave": base64.b64encode(wave.tobytes()).decode(), "answer": answer})
+            here = visit.page.evaluate(BEATS, text)
+            same_places = here["places"] == there.places.tolist()
+            alike += same_places
+            if same_places:
+                apart.append(float(np.abs(np.array(here["times"]) - there.times).max(initial=0)))
+    print(f"beats: {alike} of {len(clips)} clips alike, {1000 * max(apart):.2f} ms apart at most")
+    assert alike == len(clips)
+    assert max(apart) < 0.002

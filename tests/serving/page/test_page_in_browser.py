@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
-from pagevisits import LOUD, RATE, Visit, serving, tone, visiting
+from pagevisits import LOUD, RATE, Visit, clicks, serving, tone, visiting
 
+from beatmeter.serving.page.build import page_files
 from beatmeter.serving.page.server import PageServer
 
 
@@ -195,6 +197,36 @@ def test_a_phone_shows_all_of_it_and_nothing_moves_that_should_not(
             "!(e.textContent.trim() || e.getAttribute('aria-label') || e.labels?.length)).map((e) => e.id)"
         )
         assert visit.page.evaluate(nameless) == []
+
+
+def test_beats_and_bars_light_up_with_a_recording_and_with_the_microphone(
+    launch: Callable[[Path], Any], loudness: Path, clicking: Path, tmp_path: Path
+) -> None:
+    stand_in = Path(__file__).with_name("loudness.mjs").read_bytes()
+    files = page_files(loudness, {"ort.mjs": stand_in, "ort.wasm": b"not needed"}, clicking)
+    soundfile.write(tmp_path / "three.wav", clicks(24.0, 0.5, 3), RATE)
+    soundfile.write(tmp_path / "four.wav", clicks(30.0, 0.4, 4, rate=48_000), 48_000)
+    lit = "document.querySelector('#lights .lit')?.textContent"
+    dots = "document.querySelectorAll('#lights span').length"
+    browser = launch(tmp_path / "four.wav")
+    with serving(files) as server, visiting(browser, server) as visit:
+        visit.wait_status("Ready")
+        assert not visit.page.locator("#beats").is_visible()
+        visit.open(tmp_path / "three.wav")
+        visit.wait_status("all of it")
+        assert visit.text("#pulse") == "120 beats a minute. Play the recording to see its beats."
+        visit.page.check("#click")
+        visit.page.evaluate("void document.querySelector('#player').play()")
+        for place in ("1", "2", "3", "1"):
+            visit.wait(f"{lit} === '{place}' && {dots} === 3")
+        assert visit.page.locator("#lights .lit").get_attribute("class") == "lit one"
+        visit.page.click("#listen")
+        visit.wait(f"document.querySelector('#pulse').textContent.startsWith('150 beats') && {dots} === 4")
+        visit.wait(f"{lit} === '1'")
+        visit.wait(f"{lit} === '2'")
+        visit.page.click("#stop")
+        visit.wait(f"{dots} === 0")
+    browser.close()
 
 
 def test_a_model_file_that_was_changed_is_not_heard_with(browser: Any, files: dict[str, bytes]) -> None:

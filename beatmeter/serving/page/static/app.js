@@ -1,6 +1,8 @@
 // The page: buttons, drawings and words around a session; the hearing itself is in worker.js.
 
+import { tempoOf } from "./beats.js";
 import { clock, drawBars, drawTimeline, element } from "./draw.js";
+import { Metronome } from "./metronome.js";
 import { openMpeg } from "./mpeg.js";
 import { busy, shown, START, step, usable, wantsMicrophone } from "./session.js";
 import { CHOICES, defaults, read, write } from "./settings.js";
@@ -12,10 +14,11 @@ const $ = (id) => document.getElementById(id);
 const base = new URL(".", import.meta.url).href;
 const worker = new Worker(new URL("worker.js", base), { type: "module" });
 const taps = new Taps();
+const metronome = new Metronome(drawLights);
 
 let session = START;
 let settings = read(location.hash, defaults(navigator.languages ?? []));
-let microphone = null; // {ticket, context, stream, node}
+let microphone = null; // {ticket, context, stream, node, heard (samples), began (when the first one sounded)}
 let parts = null; // a file that is unpacked part by part, as the worker asks for it
 let announced = "";
 
@@ -80,7 +83,11 @@ async function listen() {
   const stretch = { window: Number(settings.window), duration: Number(settings.calm) };
   worker.postMessage({ order: "live", ticket, rate: context.sampleRate, settings: stretch });
   opened.node = new AudioWorkletNode(context, "capture", { numberOfOutputs: 0 });
+  Object.assign(opened, { heard: 0, began: Infinity });
   opened.node.port.onmessage = ({ data }) => {
+    opened.heard += data.length;
+    // the block that was handed on soonest tells best; a little later each time, as no two clocks agree
+    opened.began = Math.min(opened.began + 1e-5, performance.now() / 1000 - opened.heard / context.sampleRate);
     if (session.ticket === ticket && session.mode === "listening") {
       worker.postMessage({ order: "audio", ticket, samples: data }, [data.buffer]);
     }
@@ -188,6 +195,7 @@ function draw() {
   if (problem) $("problem").textContent = t(problem.key, { name: session.name, ...problem.values });
   drawAnswer();
   drawCourse();
+  drawBeats();
   drawTaps();
 }
 
@@ -230,6 +238,27 @@ function drawCourse() {
     return row;
   });
   list.replaceChildren(...rows);
+}
+
+function drawBeats() {
+  const beats = session.state?.beats, live = session.source === "live", player = $("player");
+  $("beats").hidden = !session.about?.beats || !session.source;
+  if (session.mode === "listening" && microphone && beats) {
+    metronome.follow(beats, () => performance.now() / 1000 - microphone.began, true);
+  } else if (!live && beats && session.mode === "done" && !player.paused) {
+    metronome.follow(beats, () => player.currentTime, false);
+  } else metronome.stop();
+  const bpm = beats && tempoOf(beats);
+  const waits = live && session.mode === "listening" ? t("beatsSoon", { seconds: 5 }) : "";
+  const hint = live || player.hidden || !player.paused ? "" : ` ${t("beatsFile")}`;
+  const text = bpm ? `${t("tapTempo", { bpm: Math.round(bpm) })}.${hint}` : beats ? t("beatsNone") : waits;
+  if ($("pulse").textContent !== text) $("pulse").textContent = text;
+}
+
+function drawLights(beat) {
+  const size = beat?.size ?? 0;
+  const lit = (i) => `${i === beat.place ? "lit" : ""}${i === 1 ? " one" : ""}`;
+  $("lights").replaceChildren(...Array.from({ length: size }, (_, i) => element("span", { class: lit(i + 1) }, String(i + 1))));
 }
 
 function drawTaps() {
@@ -342,6 +371,10 @@ $("timeline").addEventListener("click", (event) => {
   const box = $("timeline").getBoundingClientRect();
   $("player").currentTime = ((event.clientX - box.left) / box.width) * session.state.seconds;
 });
+$("click").addEventListener("change", () => {
+  metronome.sounds = $("click").checked;
+});
+for (const event of ["play", "pause", "ended"]) $("player").addEventListener(event, drawBeats);
 $("player").addEventListener("timeupdate", drawCourse);
 $("player").addEventListener("error", drawCourse);
 addEventListener("resize", drawCourse);

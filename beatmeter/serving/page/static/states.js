@@ -26,6 +26,13 @@ export class Held {
     this.end += frames - skip;
   }
 
+  trim(end) { // let go of what is behind; of one layer, whose frames follow each other
+    while (this.parts.length && this.parts.at(-1).at >= end) this.parts.pop();
+    const last = this.parts.at(-1);
+    if (last) last.frames = Math.min(last.frames, end - last.at + last.skip);
+    this.end = Math.min(this.end, end);
+  }
+
   pass(frames) { // a chunk that is left out
     this.parts = [];
     this.begin = this.end += frames;

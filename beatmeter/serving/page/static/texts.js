@@ -40,6 +40,23 @@ export const TEXTS = {
   timeline: ["Over time", "Im Verlauf", "A lo largo del tiempo"],
   segment: ["{from} to {to}: {words}", "{from} bis {to}: {words}", "{from} a {to}: {words}"],
   play: ["Play the recording", "Aufnahme abspielen", "Reproducir la grabación"],
+  beatsTitle: ["Beats and bars", "Schläge und Takte", "Pulsos y compases"],
+  beatsSoon: [
+    "The first beats come after about {seconds} seconds of music",
+    "Die ersten Schläge kommen nach etwa {seconds} Sekunden Musik",
+    "Los primeros pulsos llegan tras unos {seconds} segundos de música",
+  ],
+  beatsFile: [
+    "Play the recording to see its beats.",
+    "Spiel die Aufnahme ab, um ihre Schläge zu sehen.",
+    "Reproduce la grabación para ver sus pulsos.",
+  ],
+  beatsNone: ["No beats are heard.", "Keine Schläge zu hören.", "No se oyen pulsos."],
+  click: [
+    "Click on every beat (beside a microphone, use headphones)",
+    "Klick auf jeden Schlag (am Mikrofon mit Kopfhörern)",
+    "Clic en cada pulso (con micrófono, usa auriculares)",
+  ],
   tapTitle: ["Tap along and compare", "Mitklopfen und vergleichen", "Marca el pulso y compara"],
   tapHelp: [
     "Tap every beat (key T), and each first beat of a bar as the one (key 1).",

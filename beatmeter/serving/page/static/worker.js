@@ -1,6 +1,8 @@
 // Hears beside the page, so that the page never waits. One job at a time; every message carries the ticket
 // of its job, and what comes for another job is dropped.
 
+import { priorOf } from "./bars.js";
+import { FileBeats, LiveBeats } from "./beats.js";
 import { FileHearing, LiveHearing } from "./hearing.js";
 import { loadModel } from "./model.js";
 import { Resampler } from "./resample.js";
@@ -12,7 +14,7 @@ const BLOCK = 10; // seconds that are read at a time
 let model = null;
 let ticket = 0;
 let waiting = null; // what takes the next block of a file that is read in parts
-let live = null; // {hearing, resampler, busy, over}
+let live = null; // {hearing, beats, resampler, busy, over}
 
 const tell = (kind, values = {}) => postMessage({ kind, ticket, ...values });
 const pause = () => new Promise((resolve) => setTimeout(resolve)); // lets messages in
@@ -25,17 +27,23 @@ function fail(error) {
 async function hearFile(source, mine) {
   const rate = model.about.sample_rate;
   const resampler = new Resampler(source.rate, rate);
-  const hearing = new FileHearing(model, resampler.length(source.samples));
+  const samples = resampler.length(source.samples), hearing = new FileHearing(model, samples);
+  const beats = model.beats && new FileBeats(model.beats, samples);
+  const hear = async (block) => {
+    await hearing.push(block);
+    await beats?.push(block);
+  };
   const size = Math.round(BLOCK * source.rate);
   for (let at = 0; at < source.samples; at += size) {
     const block = await source.read(at, Math.min(source.samples, at + size));
-    await hearing.push(resampler.push(block));
+    await hear(resampler.push(block));
     await pause();
     if (ticket !== mine) return;
     tell("state", { state: hearing.state() });
   }
-  await hearing.push(resampler.finish());
+  await hear(resampler.finish());
   const state = await hearing.finish();
+  state.beats = (await beats?.finish(priorOf(state.answer, model.about.classes))) ?? null;
   if (ticket === mine) tell("state", { state });
 }
 
@@ -44,20 +52,25 @@ async function pump(job) {
   job.busy = true;
   try {
     while (ticket === job.ticket && (await job.hearing.advance())) {
-      tell("state", { state: job.hearing.state() });
+      tell("state", { state: withBeats(job, job.hearing.state()) });
       await pause();
     }
-    if (job.over && ticket === job.ticket) tell("state", { state: await job.hearing.finish() });
+    if (ticket === job.ticket && (await job.beats?.advance(priorOf(job.hearing.answer, model.about.classes)))) {
+      tell("state", { state: withBeats(job, job.hearing.state()) });
+    }
+    if (job.over && ticket === job.ticket) tell("state", { state: withBeats(job, await job.hearing.finish()) });
   } catch (error) {
     fail(error);
   }
   job.busy = false;
 }
 
+const withBeats = ({ beats }, state) => ({ ...state, beats: beats?.found ?? null, bytes: state.bytes + (beats?.bytes ?? 0) });
+
 const orders = {
   async load({ base }) {
     model = await loadModel(base, (share) => tell("loading", { share }));
-    tell("ready", { about: model.about });
+    tell("ready", { about: { ...model.about, beats: model.beats !== null } });
   },
   wave: async ({ file, ticket: mine }) => hearFile(await openWave(file), mine),
   samples: ({ samples, rate, ticket: mine }) =>
@@ -74,10 +87,13 @@ const orders = {
   block: ({ samples }) => waiting(samples),
   live({ rate, settings, ticket: mine }) {
     const resampler = new Resampler(rate, model.about.sample_rate);
-    live = { ticket: mine, hearing: new LiveHearing(model, settings), resampler, busy: false, over: false };
+    const hearing = new LiveHearing(model, settings), beats = model.beats && new LiveBeats(model.beats);
+    live = { ticket: mine, hearing, beats, resampler, busy: false, over: false };
   },
   async audio({ samples }) {
-    live.hearing.push(live.resampler.push(samples));
+    const block = live.resampler.push(samples);
+    live.hearing.push(block);
+    live.beats?.push(block);
     await pump(live);
   },
   async end() { // the microphone is off: what came before is still heard
