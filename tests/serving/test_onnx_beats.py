@@ -78,7 +78,7 @@ def test_the_modules_give_the_curves(graphs: CurveGraphs) -> None:
     assert np.abs(found - wanted).max() <= TOLERANCE
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(24_000, 900_000))
 def test_chunks_lie_where_they_lie_in_python(graphs: CurveGraphs, samples: int) -> None:
     layout, program = Layout.of(samples, graphs.spec), Model.__new__(Model)
