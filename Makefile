@@ -12,6 +12,8 @@ BIN := .venv/bin
 # Python compiles what it imports, once: a tenth of what is installed.
 PIP := $(BIN)/pip install --quiet --no-compile --constraint constraints.txt
 unexport PYTHONDONTWRITEBYTECODE
+# A file of tests runs in one process, which makes its fixtures once.
+WORKERS := -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test docs faults bench backbone models sections-model comparison filemap clean
 
@@ -23,13 +25,13 @@ test: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
-	$(BIN)/pytest -n 2 --dist loadgroup
+	$(BIN)/pytest $(WORKERS)
 
 docs: .venv/installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 faults: .venv/installed
-	BEATMETER_FULL=1 $(BIN)/pytest -n 2 --dist loadgroup tests/store tests/audio tests/runtime/test_regular.py \
+	BEATMETER_FULL=1 $(BIN)/pytest $(WORKERS) tests/store tests/audio tests/runtime/test_regular.py \
 	tests/features/backbones/test_checkpoint_folders.py tests/features/test_extraction.py tests/features/test_engines.py \
 	tests/features/test_watch.py tests/datasets/test_tables.py tests/datasets/test_audio_folder.py tests/cli/test_hostile_input.py \
 	tests/cli/test_hostile_runs.py tests/cli/test_no_waiting_for_pipes.py tests/learning/test_one_process_trains.py tests/learning/test_resume.py

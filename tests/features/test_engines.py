@@ -33,9 +33,7 @@ from beatmeter.store.verify import verify
 
 CPU = torch.device("cpu")
 FULL = bool(int(os.environ.get("BEATMETER_FULL", "0")))
-ALL = [
-    pytest.param(name, marks=pytest.mark.xdist_group(f"engine-{name}")) for name in ("local", "dask", "ray")
-]
+ALL = ("local", "dask", "ray")
 MODULES = {"dask": "distributed", "ray": "ray"}
 
 
@@ -260,7 +258,6 @@ def test_a_scheduler_that_is_not_there_is_named_soon(
         pass
 
 
-@pytest.mark.xdist_group("engine-dask")
 @pytest.mark.parametrize("fault", ["connect", "workers"])
 def test_a_cluster_of_our_own_is_ended_when_it_does_not_start(
     fault: str, monkeypatch: pytest.MonkeyPatch
@@ -298,7 +295,6 @@ def test_a_cluster_of_our_own_is_ended_when_it_does_not_start(
     assert closed == (["client"] if fault == "workers" else []) + ["cluster"]
 
 
-@pytest.mark.xdist_group("engine-dask")
 def test_the_command_uses_a_cluster_that_is_there(
     tracks: Sequence[Track], alone: Store, tmp_path: Path
 ) -> None:

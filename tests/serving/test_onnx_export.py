@@ -58,9 +58,6 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-pytestmark = pytest.mark.xdist_group("onnx")  # one export for all
-
-
 @pytest.fixture(scope="module")
 def predictor() -> Predictor:
     return Predictor.load("spectral-lag", torch.device("cpu"))

@@ -18,9 +18,6 @@ ROOT = Path(__file__).resolve().parents[2]
 CLOSE = 1e-4
 
 
-pytestmark = pytest.mark.xdist_group("onnx")  # one export for all
-
-
 @pytest.fixture(scope="module")
 def tool() -> ModuleType:
     spec = importlib.util.spec_from_file_location("golden_stream", ROOT / "tools" / "golden_stream.py")

@@ -32,7 +32,6 @@ from beatmeter.serving.scoring import Scorer
 from beatmeter.settings import RunConfig
 
 CPU = torch.device("cpu")
-pytestmark = pytest.mark.xdist_group("predictor")  # its runs are trained once
 
 
 @pytest.fixture(scope="module")

@@ -79,9 +79,6 @@ BEATS = """async (text) => {
 }"""
 
 
-pytestmark = pytest.mark.xdist_group("onnx")  # one export for all
-
-
 @pytest.fixture(scope="module")
 def open_page(browser: Any, request: pytest.FixtureRequest) -> Iterator[Visit]:
     engine = cached_runtime()
