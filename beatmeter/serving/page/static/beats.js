@@ -3,7 +3,7 @@
 import { findBars } from "./bars.js";
 import { Held } from "./states.js";
 
-const LAST = 20; // seconds of a microphone whose beats are found again and again
+const LAST = 14; // seconds of a microphone whose beats are found again and again
 const CONTEXT = 10.5; // seconds of frames around a row that the head looks at
 const STRETCH = 60; // seconds of a file whose curves are made at a time
 

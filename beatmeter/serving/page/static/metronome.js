@@ -9,13 +9,15 @@ export class Metronome {
   constructor(show) {
     Object.assign(this, { show, found: null, clock: null, click: false, goesOn: false });
     this.context = null;
-    this.shown = null;
+    this.shown = this.all = null;
+    this.known = -Infinity; // until when `all` goes on
     this.clicked = -Infinity;
     this.frame = 0;
   }
 
   // Beats of a clock, a function that gives seconds; `goesOn`: they are continued as the last ones went.
   follow(found, clock, goesOn) {
+    if (found !== this.found) this.known = -Infinity;
     Object.assign(this, { found, clock, goesOn });
     if (!this.frame) this.tick();
   }
@@ -36,14 +38,19 @@ export class Metronome {
     this.frame = requestAnimationFrame(() => this.tick());
     if (!this.found) return;
     const now = this.clock();
-    const more = this.goesOn ? ahead(this.found, now + 2 * SOON) : [];
-    const all = {
+    if (now + SOON > this.known) this.foresee(now + SOON + 1);
+    const beat = beatAt(this.all, now);
+    this.light(beat && now - beat.time < 2.5 ? beat : null);
+    if (this.click) this.sound(this.all, now);
+  }
+
+  foresee(until) {
+    const more = this.goesOn ? ahead(this.found, until) : [];
+    this.known = this.goesOn ? until : Infinity;
+    this.all = {
       times: [...this.found.times, ...more.map((b) => b.time)],
       places: [...this.found.places, ...more.map((b) => b.place)],
     };
-    const beat = beatAt(all, now);
-    this.light(beat && now - beat.time < 2.5 ? beat : null);
-    if (this.click) this.sound(all, now);
   }
 
   light(beat) {
