@@ -16,7 +16,7 @@ from beatmeter.evaluation.comparison.ensemble import Ensemble
 from beatmeter.evaluation.records import read_records
 from beatmeter.evaluation.runs import RunFolder
 from beatmeter.features.backbones.adapters import load_merged
-from beatmeter.features.backbones.hubert import share_front_ends
+from beatmeter.features.backbones.sharing import share_front_ends
 from beatmeter.features.listening import TrackListener, listening_together
 from beatmeter.features.model import FeatureModel
 from beatmeter.features.pooling import Encoder

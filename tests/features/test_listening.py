@@ -21,7 +21,9 @@ from beatmeter.audio.decode import load
 from beatmeter.errors import AudioError, EvaluationError
 from beatmeter.evaluation.timeline import windows
 from beatmeter.features.backbones import load_backbone
-from beatmeter.features.backbones.hubert import Hubert, share_front_ends
+from beatmeter.features.backbones.hubert import Hubert
+from beatmeter.features.backbones.sharing import share_front_ends
+from beatmeter.features.backbones.spectral import SpectralBackbone
 from beatmeter.features.lag import LagPooling, SpectralChannels
 from beatmeter.features.listening import TrackListener, WindowListener, listening_together
 from beatmeter.features.pooling import Aggregation, Encoder, feature_spec
@@ -212,6 +214,24 @@ def test_only_equal_frozen_front_ends_are_shared() -> None:
     assert shared._result is not None
     del wave, waves
     assert shared._result is None, "nothing is held that nobody will ask for"
+
+
+def test_spectra_of_several_members_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    backbones = [load_backbone("spectral").eval() for _ in range(2)]
+    alone = load_backbone("spectral").eval()
+    share_front_ends(backbones)
+    calls = []
+    make = SpectralBackbone._spectra
+    monkeypatch.setattr(
+        SpectralBackbone, "_spectra", lambda self, waves: calls.append(1) or make(self, waves)
+    )
+    for wave in torch.randn(2, 1, 8000, generator=torch.Generator().manual_seed(0)):
+        states: list[Tensor] = []
+        for backbone in (*backbones, alone):
+            backbone(wave, lambda layer, x, states=states: states.append(x))
+        assert torch.equal(states[0], states[2])
+        assert torch.equal(states[1], states[2])
+    assert len(calls) == 4, "once for two of them and once for the other, of each wave"
 
 
 def test_encoders_that_join_other_chunks_do_not_listen_together() -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from beatmeter.audio.chunking import frame_count
 from beatmeter.errors import BackboneError
+from beatmeter.features.backbones.sharing import Latest
 
 if TYPE_CHECKING:
     from beatmeter.features.harmony import PitchClasses
@@ -51,6 +52,7 @@ class Backbone(nn.Module, ABC):
     n_layers: int
     normalise: bool  # zero mean, unit variance per chunk, done inside forward
     chunk_seconds: float = 5.0  # how much audio it takes at a time
+    _shared: Latest | None = None  # with the backbones that begin alike
 
     def frames(self, samples: int) -> int:
         """Frames for a chunk of `samples` samples."""
@@ -89,6 +91,14 @@ class Backbone(nn.Module, ABC):
         """Call `visit(k, states)` with the states (chunk, frame, dim) of every layer k = 1, 2, ..., `last`,
         in order, as they are computed; stop after `last` (default: all). Chunks must have equal lengths:
         padding would change them."""
+
+    def twin_of(self, other: Backbone) -> bool:
+        """Whether both begin alike, so that they may share that part."""
+        return False
+
+    def share(self, other: Backbone) -> None:
+        """Compute what both begin with once for the same tensor of waves."""
+        self._shared = other._shared = other._shared or Latest()
 
 
 class LayeredBackbone(Backbone):

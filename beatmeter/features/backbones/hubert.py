@@ -7,9 +7,7 @@ masks (chunks of a batch have equal lengths), masking and layer drop (both belon
 
 from __future__ import annotations
 
-import threading
-import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -178,7 +176,6 @@ class Hubert(LayeredBackbone):
             config.hidden_size,
             config.num_hidden_layers,
         )
-        self._shared: Latest | None = None
         self.feature_extractor = FeatureExtractor(config)
         self.feature_projection = FeatureProjection(config)
         self.encoder = Encoder(config)
@@ -220,14 +217,31 @@ class Hubert(LayeredBackbone):
         norm = [] if self.config.do_stable_layer_norm else [self.encoder.layer_norm]
         return [self.feature_extractor, self.feature_projection, self.encoder.pos_conv_embed, *norm]
 
-    def share(self, other: Hubert) -> None:
+    def twin_of(self, other: Backbone) -> bool:
+        """Whether both are frozen and equal below the first layer."""
+        if (
+            not isinstance(other, Hubert)
+            or self.settings != other.settings
+            or self.normalise != other.normalise
+        ):
+            return False
+        ours, theirs = (
+            [p for module in hubert.below() for p in module.parameters()] for hubert in (self, other)
+        )
+        return not any(p.requires_grad for p in (*ours, *theirs)) and all(
+            p.dtype == q.dtype and p.device == q.device and torch.equal(p, q)
+            for p, q in zip(ours, theirs, strict=True)
+        )
+
+    def share(self, other: Backbone) -> None:
         """Take everything below the first layer from `other`, and compute it once for the same tensor of
         waves."""
+        assert isinstance(other, Hubert)
         self.feature_extractor, self.feature_projection = other.feature_extractor, other.feature_projection
         self.encoder.pos_conv_embed = other.encoder.pos_conv_embed
         if not self.config.do_stable_layer_norm:
             self.encoder.layer_norm = other.encoder.layer_norm
-        self._shared = other._shared = other._shared or Latest()
+        super().share(other)
 
     def embed(self, waves: Float[Tensor, "chunk sample"]) -> Float[Tensor, "chunk frame dim"]:
         """Front end: what the encoder takes, before positions are added."""
@@ -264,46 +278,3 @@ class Hubert(LayeredBackbone):
             again = self.checkpointing and torch.is_grad_enabled()
             x = checkpoint(layer, x, use_reentrant=False) if again else layer(x)
             visit(k, encoder.layer_norm(x) if pre_norm and k == self.n_layers else x)
-
-
-class Latest(threading.local):
-    """The latest result of a function of one tensor, for as long as that very tensor lives; each thread has
-    its own."""
-
-    def __init__(self) -> None:
-        self._argument: weakref.ref[Tensor] | None = None
-        self._result: Tensor | None = None
-
-    def __call__(self, make: Callable[[Tensor], Tensor], argument: Tensor) -> Tensor:
-        if self._result is None or self._argument is None or self._argument() is not argument:
-            self._result = make(argument)
-            self._argument = weakref.ref(argument, self._forget)
-        return self._result
-
-    def _forget(self, gone: weakref.ref[Tensor]) -> None:
-        if self._argument is gone:
-            self._argument = self._result = None
-
-
-def share_front_ends(backbones: Iterable[Backbone]) -> None:
-    """Let frozen encoders that are equal below their first layer hold that part once, and compute it once
-    when they are given the same tensor of waves one after the other: the members of an ensemble that were
-    adapted from one checkpoint."""
-    known: list[Hubert] = []
-    for backbone in backbones:
-        if isinstance(backbone, Hubert) and not backbone.training:
-            twin = next((other for other in known if _equal_below(backbone, other)), None)
-            if twin is None:
-                known.append(backbone)
-            else:
-                backbone.share(twin)
-
-
-def _equal_below(a: Hubert, b: Hubert) -> bool:
-    if a.settings != b.settings or a.normalise != b.normalise:
-        return False
-    ours, theirs = ([p for module in hubert.below() for p in module.parameters()] for hubert in (a, b))
-    return not any(p.requires_grad for p in (*ours, *theirs)) and all(
-        p.dtype == q.dtype and p.device == q.device and torch.equal(p, q)
-        for p, q in zip(ours, theirs, strict=True)
-    )

@@ -180,7 +180,14 @@ class SpectralBackbone(Backbone):
                 f"layer {last} was asked of the spectral backbone, which has one layer",
                 "Set features.layers to 1.",
             )
+        visit(1, self._spectra(waves) if self._shared is None else self._shared(self._spectra, waves))
+
+    def twin_of(self, other: Backbone) -> bool:
+        """Whether both compute the same spectra."""
+        return isinstance(other, SpectralBackbone) and self.settings == other.settings
+
+    def _spectra(self, waves: Float[Tensor, "chunk sample"]) -> Float[Tensor, "chunk frame 148"]:
         waves = waves.float()
         mel = log_mel(waves, self.sample_rate, self.bands, self.hop, self.span)
         semitones = log_spectra(waves, self.constant_q, self.hop, self.span, self.top)
-        visit(1, torch.cat([mel, semitones], dim=-1))
+        return torch.cat([mel, semitones], dim=-1)
