@@ -46,7 +46,13 @@ def models(context: click.Context, as_json: bool) -> None:
 @click.option(
     "--out", type=PATH, required=True, metavar="DIR", help="Where the small copies go, with an index of them."
 )
-def pack(runs: tuple[Path, ...], out: Path) -> None:
+@click.option(
+    "--validation",
+    default="val",
+    show_default=True,
+    help="Which predictions of models of meter decide: of models trained on several sets, those on one.",
+)
+def pack(runs: tuple[Path, ...], out: Path, validation: str) -> None:
     """Copy what `predict` needs of finished runs and ensembles, to hand it on; the best on validation becomes
     the default.
 
@@ -55,6 +61,6 @@ def pack(runs: tuple[Path, ...], out: Path) -> None:
     """
     from beatmeter.serving.packing import pack as copy
 
-    index = copy(runs, out)
+    index = copy(runs, out, validation)
     size = sum(f.stat().st_size for name in index["models"] for f in (out / name).iterdir())
     echo(f"{len(index['models'])} models, {size / 1e6:.1f} MB, in {out}; the default is {index['default']}")

@@ -9,14 +9,13 @@ from typing import Any
 from beatmeter.errors import RunError, shown
 from beatmeter.evaluation.metrics import estimate, metric
 from beatmeter.evaluation.metrics.families import estimate_of, metrics_of
-from beatmeter.evaluation.predictions import open_predictions
 from beatmeter.evaluation.records import open_records
 from beatmeter.evaluation.runs import RunFolder
 from beatmeter.learning.checkpoints import halved
 from beatmeter.runtime import atomic
 from beatmeter.runtime.artifacts import read_bytes, write_json
 from beatmeter.runtime.paths import StrPath, as_path, as_paths
-from beatmeter.schema import Marks
+from beatmeter.schema import Marks, as_classes
 from beatmeter.serving.models import CHOICE, INDEX, EnsembleFolder, is_model
 
 BEST = "best.safetensors"
@@ -26,12 +25,13 @@ CURVES = "structure"  # key of the index for models that give curves
 MEASURED = (CHOICE, "accuracy", "log_loss")
 
 
-def pack(runs: StrPath | Iterable[StrPath], out: StrPath) -> dict[str, Any]:
+def pack(runs: StrPath | Iterable[StrPath], out: StrPath, validation: str = "val") -> dict[str, Any]:
     """Copy what `predict` needs of finished models to `out`, each under its own name, and make the best on
     validation the default.
 
-    Members of an ensemble must be packed with it. A model of beats is packed beside them, for `structure`.
-    Nothing but validation predictions decides. Returns the index.
+    `validation` names the predictions of models of meter that decide: models that were trained on several
+    sets are compared on one. Members of an ensemble must be packed with it. A model of beats is packed beside
+    them, for `structure`. Nothing but validation predictions decides. Returns the index.
     """
     runs, out = as_paths(runs), as_path(out)
     names = [run.resolve().name for run in runs]
@@ -41,16 +41,17 @@ def pack(runs: StrPath | Iterable[StrPath], out: StrPath) -> dict[str, Any]:
         _require_packable(name, run, runs, out)
     index: dict[str, Any] = {"default": None, "models": {}}
     for name, run in zip(names, runs, strict=True):
-        validation = open_records(run, "val")
-        if isinstance(validation, Marks):
-            index.setdefault(CURVES, {})[name] = {"clips": len(validation), "validation": _beats(validation)}
+        of_meter = EnsembleFolder(run).exists() or RunFolder.open(run).config().task.name == "meter"
+        judged = open_records(run, validation if of_meter else "val")
+        if isinstance(judged, Marks):
+            index.setdefault(CURVES, {})[name] = {"clips": len(judged), "validation": _beats(judged)}
             _copy(run, out / name)
             atomic.write_bytes(out / name / BEST, halved(run / BEST))
             continue
-        validation = open_predictions(run, "val")
-        measured = {key: estimate(metric(key), validation) for key in MEASURED}
+        judged = as_classes(judged)
+        measured = {key: estimate(metric(key), judged) for key in MEASURED}
         figures = {key: [round(x, 4) for x in (e.value, e.low, e.high)] for key, e in measured.items()}
-        index["models"][name] = {"clips": len(validation), "validation": figures}
+        index["models"][name] = {"clips": len(judged), "validation": figures}
         _copy(run, out / name)
         folder = EnsembleFolder(run)
         if folder.exists():

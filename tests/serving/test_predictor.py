@@ -20,7 +20,7 @@ from beatmeter.datasets import open_dataset
 from beatmeter.datasets.synthetic import SynthPlan, synthesise
 from beatmeter.errors import BeatmeterError, RunError
 from beatmeter.evaluation.calibration import Calibration, Presence, ScoreMap, SelectiveRow, logit
-from beatmeter.evaluation.predictions import open_predictions
+from beatmeter.evaluation.predictions import open_predictions, write_predictions
 from beatmeter.learning.training import run
 from beatmeter.runtime.config import change
 from beatmeter.serving.answer import Answer, Scored
@@ -103,6 +103,10 @@ def test_packed_models_answer_like_their_runs_wherever_they_are_moved(
     validation = open_predictions(folder / "lag", "val")
     right = (validation.scores.argmax(axis=1) == validation.primary)[validation.primary >= 0]
     assert index["models"]["lag"]["validation"]["accuracy"][0] == pytest.approx(float(right.mean()), abs=1e-4)
+    for name in ("lag", "both-poolings"):
+        write_predictions(folder / name / "predictions" / "elsewhere-val.csv", validation.take(np.arange(3)))
+    index = pack([folder / "lag", folder / "both-poolings"], tmp_path / "again", "elsewhere-val")
+    assert [about["clips"] for about in index["models"].values()] == [3, 3]
 
 
 def test_thresholds_of_a_second_meter_are_those_of_production(runs: tuple[Path, Path]) -> None:
