@@ -186,11 +186,11 @@ def split(
 @format_option
 @click.option(
     "--mix",
-    type=click.Choice(["even", "music", "hard"]),
+    type=click.Choice(["even", "music", "hard", "layers"]),
     default="even",
     show_default=True,
     help="Classes in equal numbers, as often as in music, or in equal numbers of what is hard to hear: slow "
-    "bars, rubato, dances, two meters, clips from 3 s on.",
+    "bars, rubato, dances, two meters, clips from 3 s on; or two layers, in two meters or in one.",
 )
 @jobs_option
 def synth(out: str, clips: int, seed: int, seconds: float, suffix: str, mix: str, jobs: int) -> None:

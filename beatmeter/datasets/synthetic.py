@@ -27,7 +27,7 @@ from beatmeter.audio.encode import encode
 from beatmeter.datasets.groupings import grouping_of, kind_of
 from beatmeter.datasets.synth import Clip, render, render_slice
 from beatmeter.datasets.synth.clip import METERS
-from beatmeter.datasets.synth.slices import draw_seconds, draw_slice
+from beatmeter.datasets.synth.slices import SLICE_MIXES, draw_seconds, draw_slice
 from beatmeter.errors import DataError, shown
 from beatmeter.runtime import atomic
 from beatmeter.runtime.artifacts import read_json, write_json
@@ -51,12 +51,12 @@ COLUMNS = (
     "seed",
     "beats",
 )
-SLICED = (*COLUMNS, "slice", "bar", "rubato", "subdivision")  # of the mix that has slices
+SLICED = (*COLUMNS, "slice", "bar", "rubato", "subdivision")  # of the mixes that have slices
 _SETTINGS = "synthetic.json"
 T = TypeVar("T")
 MIXES: dict[str, dict[int, float]] = {  # share of each class
     "even": {meter: 1 / len(METERS) for meter in METERS},
-    "hard": {meter: 1 / len(METERS) for meter in METERS},  # in slices, some of them short
+    **{mix: {meter: 1 / len(METERS) for meter in METERS} for mix in SLICE_MIXES},  # some of them short
     "music": {4: 0.6, 3: 0.22, 7: 0.06, 5: 0.05, 9: 0.04, 11: 0.03},  # as in collections: few bars are odd
 }
 
@@ -94,7 +94,7 @@ def synthesise(out: StrPath, clips: int, plan: SynthPlan, jobs: int = 1, tick: T
     """
     out = as_path(out)
     claim(out, asdict(plan), {"mix": SynthPlan.mix})  # sets of earlier versions do not say it
-    columns = SLICED if plan.mix == "hard" else COLUMNS
+    columns = SLICED if plan.mix in SLICE_MIXES else COLUMNS
     return make_set(out, partial(_ensure, out, plan), _schedule(clips, plan), columns, jobs, tick)
 
 
@@ -209,23 +209,29 @@ def _ensure(out: Path, plan: SynthPlan, clip_of: tuple[int, int, str]) -> tuple[
         "seed": str(about["seed"]),
         "beats": f"beats/{beats.name}",
     }
-    if plan.mix == "hard":
+    if plan.mix in SLICE_MIXES:
         grouping = grouping_of(about["primary"], about["grouping"])
         row |= {
             "source": f"synthetic {about['slice']}",  # so that evaluation has a line for each
             "slice": about["slice"],
-            "bar": f"{60 * sum(about['grouping']) / about['tempo']:.3f}",
+            "bar": f"{bar_seconds(about['grouping'], about['tempo']):.3f}",
             "rubato": f"{about['rubato']:g}",
             "subdivision": "" if grouping is None else kind_of(grouping),
         }
     return row, fresh
 
 
+def bar_seconds(grouping: Sequence[int], tempo: float) -> float:
+    """The mean length of a bar of so many pulses, `tempo` of them a minute."""
+    return 60 * sum(grouping) / tempo
+
+
 def _render(seed: int, meter: int, plan: SynthPlan) -> Clip:
-    if plan.mix != "hard":
+    if plan.mix not in SLICE_MIXES:
         return render(seed, meter=meter, seconds=plan.seconds, sample_rate=plan.sample_rate)
     seconds = draw_seconds(seed, plan.seconds)
-    return render_slice(seed, draw_slice(seed), meter=meter, seconds=seconds, sample_rate=plan.sample_rate)
+    name = draw_slice(seed, plan.mix)
+    return render_slice(seed, name, meter=meter, seconds=seconds, sample_rate=plan.sample_rate)
 
 
 def write_clip(
@@ -268,7 +274,7 @@ def _annotation(clip: Clip, size: int, mix: str) -> dict[str, Any]:
         "tempo": round(clip.tempo, 4),
         "kind": clip.kind,
         "style": clip.style,
-        **({} if mix != "hard" else {"slice": clip.slice, "rubato": clip.rubato}),
+        **({} if mix not in SLICE_MIXES else {"slice": clip.slice, "rubato": clip.rubato}),
         "seed": clip.seed,
         "seconds": round(len(clip.audio) / clip.sample_rate, 6),
         "downbeats": clip.downbeats.round(6).tolist(),

@@ -18,7 +18,7 @@ from beatmeter.datasets.synth.disguises import with_hemiolas, with_triplets
 from beatmeter.datasets.synth.forms import FORMS, Form
 from beatmeter.datasets.synth.options import SynthOptions
 from beatmeter.datasets.synth.patterns import FIGURES
-from beatmeter.datasets.synth.slices import draw_seconds, draw_slice
+from beatmeter.datasets.synth.slices import SLICE_MIXES, draw_seconds, draw_slice
 from beatmeter.datasets.synth.structure import Phrase
 from beatmeter.datasets.synth.timing import draw_rubato, make_layout
 from beatmeter.datasets.synth.touch import Touch
@@ -184,5 +184,22 @@ def test_a_hard_set_tells_its_slices_by_column(tmp_path: Path) -> None:
         assert float(row["bar"]) > 0.3
         assert (float(row["rubato"]) > 0) == (row["slice"] == "rubato")
         assert row["subdivision"] in ("simple", "compound", "additive", "")
-    shares = [draw_slice(seed) for seed in range(1500)]
-    assert all(abs(shares.count(name) / 1500 - row.weight) < 0.04 for name, row in SLICES.items())
+
+
+def test_slices_are_drawn_as_their_mix_says() -> None:
+    for mix, weights in SLICE_MIXES.items():
+        drawn = [draw_slice(seed, mix) for seed in range(1500)]
+        assert sum(weights.values()) == pytest.approx(1)
+        assert all(abs(drawn.count(name) / 1500 - weights.get(name, 0)) < 0.04 for name in SLICES)
+
+
+def test_two_layers_may_be_in_one_meter() -> None:
+    """Of the same players as pairs, each layer as loud: what tells them apart is the second bar line."""
+    one, two = (
+        render_slice(3, name, meter=4, seconds=12.0, sample_rate=8000) for name in ("layers", "pairs")
+    )
+    assert one.style == two.style
+    assert (one.meters, len(one.second_downbeats)) == ({4: 1.0}, 0)
+    assert len(two.meters) == 2
+    early, late = (np.sqrt(np.mean(part**2)) for part in np.split(one.audio, 2))
+    assert 0.5 < early / late < 2

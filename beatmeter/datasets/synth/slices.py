@@ -1,4 +1,4 @@
-"""Kinds of music that are hard to hear: slow bars, rubato, dances, disguises, two meters.
+"""Kinds of music that are hard to hear: slow bars, rubato, dances, disguises, two meters, two layers.
 
 A clip of a slice is made of the same players, chords and sounds as `render` makes, which stays as it is; what
 differs is in the row of `SLICES`. `plain` is `render` itself.
@@ -108,7 +108,7 @@ DANCING: tuple[Style, ...] = (
         Part("melody", 0.8, (("voice", 2), ("brass", 2), ("lead", 1)), centre=69),
     ), loop=0.6),
 )  # fmt: skip
-# One layer of a piece in two meters: each has its own.
+# One layer of two: each has instruments of its own.
 LAYERS: tuple[tuple[tuple[Part, ...], float], ...] = (
     ((Part("drums", ensemble="kit"),), 1.5),
     ((Part("drums", ensemble="hands"),), 1.5),
@@ -128,7 +128,8 @@ FormOf = Callable[[np.random.Generator, int, SynthOptions], tuple[Form, float]]
 @dataclass(frozen=True)
 class Slice:
     """`weight`: share of the mix `hard`. `rubato`: how deep the tempo may bend (shallowest, deepest), None:
-    the feels of the style. `disguised`: single bars that sound like another meter. `pairs`: two meters."""
+    the feels of the style. `disguised`: single bars that sound like another meter. `layered`: two layers of
+    instruments that repeat what each begins with; `pairs`: in two meters."""
 
     weight: float
     options: SynthOptions = ONE_METER
@@ -136,6 +137,7 @@ class Slice:
     form_of: FormOf = draw_form
     rubato: tuple[float, float] | None = None
     disguised: bool = False
+    layered: bool = False
     pairs: bool = False
 
 
@@ -149,17 +151,23 @@ SLICES: dict[str, Slice] = {
     "rubato": Slice(0.18, replace(ONE_METER, bar_seconds=(0.9, 6.0)), SOLO, rubato=(0.05, 0.5)),
     "dance": Slice(0.16, ONE_METER, DANCING, draw_dance),
     "disguised": Slice(0.08, disguised=True),
-    "pairs": Slice(0.12, ONE_METER, (TWO_LAYERS,), pairs=True),
+    "pairs": Slice(0.12, ONE_METER, (TWO_LAYERS,), layered=True, pairs=True),
+    "layers": Slice(0.0, ONE_METER, (TWO_LAYERS,), layered=True),
+}
+# Share of each slice in the mixes that have slices. Two layers alone must not give two meters away.
+SLICE_MIXES: dict[str, dict[str, float]] = {
+    "hard": {name: row.weight for name, row in SLICES.items() if row.weight},
+    "layers": {"pairs": 0.5, "layers": 0.5},
 }
 
 
-def draw_slice(seed: int) -> str:
-    """The slice of a clip of the mix `hard`."""
-    return pick(stream(seed, "slice"), [(name, row.weight) for name, row in SLICES.items()])
+def draw_slice(seed: int, mix: str = "hard") -> str:
+    """The slice of a clip of one of SLICE_MIXES."""
+    return pick(stream(seed, "slice"), list(SLICE_MIXES[mix].items()))
 
 
 def draw_seconds(seed: int, longest: float) -> float:
-    """The length of a clip of the mix `hard`: three in five as long as can be, the others 3 s and more."""
+    """The length of a clip of these mixes: three in five as long as can be, the others 3 s and more."""
     rng = stream(seed, "length")
     short = rng.random() < 0.4 and longest > 3
     return round(float(np.exp(rng.uniform(np.log(3.0), np.log(longest)))), 2) if short else longest
@@ -199,7 +207,7 @@ def render_slice(
     origin = float(rng.uniform(0, meters.first.pulses)) if rng.random() < row.options.cut else 0.0
     timing, depth = _timing(rng, row, style, meters, phrases, origin, rubato)
     whole = (0.0, seconds)
-    if row.pairs:
+    if row.layered:
         audio = _two_layers(seed, meters, phrases, timing, seconds, sample_rate)
     else:
         audio = _perform(seed, row, style, meters, phrases, timing, seconds, sample_rate)
@@ -294,9 +302,10 @@ def _apart(rng: np.random.Generator, meters: Meters) -> Meters:
 def _two_layers(
     seed: int, meters: Meters, phrases: list[Phrase], timing: Timing, seconds: float, rate: int
 ) -> Audio:
-    """Both meters from beginning to end, each on instruments of its own, equally loud within 4 dB."""
+    """Both meters, or the one twice, from beginning to end, each on instruments of its own, equally loud
+    within 4 dB."""
     rng = stream(seed, "players")
-    assert meters.second is not None
+    other = meters.second or meters.first
     first = pick(rng, LAYERS)
     second = pick(rng, [row for row in LAYERS if row[0] is not first])
     harmony = draw_harmony(
@@ -310,8 +319,8 @@ def _two_layers(
     plans = (
         (meters.first, phrases, first, 0.0),
         (
-            meters.second,
-            draw_phrases(stream(seed, "second"), meters.second, steady=True),
+            other,
+            draw_phrases(stream(seed, "second"), other, steady=True),
             second,
             float(rng.uniform(-4, 4)),
         ),

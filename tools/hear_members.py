@@ -1,0 +1,102 @@
+"""Lets runs hear the validation and test clips of a set that they need not have been trained on.
+
+    python tools/hear_members.py data/meter runs/models/spectral-lag runs/models/embedded-lag runs/long
+    beatmeter ensemble runs/models/spectral-lag runs/models/embedded-lag runs/long --calibrated \
+        --validation meter-val --split meter-test --out runs/ensemble
+
+All hear the same audio in one go, which is cheaper than `beatmeter evaluate` for one after the other, and
+the splits stay apart. Each run gets predictions/SET-val.csv and predictions/SET-test.csv. What was heard is
+kept in runs/heard.jsonl, by run and track, so a stopped run goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import beatmeter  # noqa: F401 - before torch, whose threads then sleep while they wait
+
+# isort: split
+import numpy as np
+import torch
+
+from beatmeter.audio.decode import load
+from beatmeter.datasets import open_dataset
+from beatmeter.evaluation.predictions import write_predictions
+from beatmeter.features.backbones.sharing import share_front_ends
+from beatmeter.runtime.artifacts import read_json_lines
+from beatmeter.schema import ClassPredictions
+from beatmeter.serving.answer import Scored
+from beatmeter.serving.scoring import RunScorer, hear
+from beatmeter.settings import DataConfig
+
+HEARD = Path("runs") / "heard.jsonl"
+SPLITS = ("val", "test")
+
+
+class Together:
+    """Runs that hear the same audio in one go; their scores lie end to end."""
+
+    about = "runs side by side"
+
+    def __init__(self, runs: Mapping[str, Path]) -> None:
+        self._runs = {name: RunScorer(run, torch.device("cpu")) for name, run in runs.items()}
+        share_front_ends([run.encoder.encode.backbone for run in self._runs.values()])
+        first = next(iter(self._runs.values()))
+        self.classes, self.sample_rate = first.classes, first.sample_rate
+        if {(run.classes, run.sample_rate) for run in self._runs.values()} != {
+            (first.classes, first.sample_rate)
+        }:
+            sys.exit("these runs differ in their classes or sample rates")
+
+    @property
+    def members(self) -> Mapping[str, RunScorer]:
+        """The runs by name."""
+        return self._runs
+
+    def join(self, members: Mapping[str, Scored]) -> Scored:
+        """Their scores, one run after the other."""
+        return Scored(np.concatenate([members[name].scores for name in self._runs]), np.zeros(0))
+
+    def hear(self, wave: np.ndarray) -> Scored:
+        """The scores of all for mono audio at `sample_rate`."""
+        return hear(self, wave)
+
+
+def main() -> None:
+    """Hear what was not heard yet, then write the predictions."""
+    place, *paths = map(Path, sys.argv[1:])
+    if not paths:
+        sys.exit("name the data set and the runs: tools/hear_members.py DATA RUN ...")
+    runs = {path.name: path for path in paths}
+    together = Together(runs)
+    found = open_dataset(place, DataConfig(), together.classes)
+    tracks = [t for t in found.tracks if t.split in SPLITS]
+    HEARD.parent.mkdir(parents=True, exist_ok=True)
+    rows = read_json_lines(HEARD).values if HEARD.exists() else []
+    scores = {(row["run"], row["id"]): row["scores"] for row in rows}
+    with HEARD.open("a", encoding="utf-8") as file:
+        for track in tracks:
+            if all((name, track.id) in scores for name in runs):
+                continue
+            with torch.inference_mode():
+                values = np.split(together.hear(load(track.path)).scores, len(runs))
+            for name, own in zip(runs, values, strict=True):
+                scores[name, track.id] = own.tolist()
+                file.write(json.dumps({"run": name, "id": track.id, "scores": own.tolist()}) + "\n")
+            file.flush()
+    for split in SPLITS:
+        own_tracks = [t for t in tracks if t.split == split]
+        for name, run in runs.items():
+            of_run = np.array([scores[name, t.id] for t in own_tracks])
+            predictions = ClassPredictions.of_tracks(own_tracks, together.classes, of_run, split)
+            path = run / "predictions" / f"{found.name}-{split}.csv"
+            write_predictions(path, predictions)
+            print(f"{path}: {len(own_tracks)} tracks")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main()
