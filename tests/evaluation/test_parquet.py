@@ -1,13 +1,17 @@
-"""Embeddings as Parquet: what the file holds, and the example of the documentation in a vector database."""
+"""Embeddings as Parquet: what the file holds, and the examples of the documentation in vector databases."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from waiting import PATIENCE
 
 from beatmeter.errors import DataError
 from beatmeter.evaluation.embeddings_parquet import write_parquet
@@ -50,19 +54,50 @@ def test_a_row_an_item_with_unit_vectors_of_fixed_size(tmp_path: Path) -> None:
         write_parquet(tmp_path / "folder.parquet", e)
 
 
+def example(database: str) -> str:
+    """The code of the documentation for a database."""
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S)
+    (found,) = [block for block in blocks if f"# {database}" in block]
+    return str(found)
+
+
+def nearest(e: Embeddings) -> list[str]:
+    """The ids of the ten items nearest to the first by cosine, the nearest first."""
+    return [e.ids[i] for i in np.argsort(-(e.unit @ e.unit[0]), kind="stable")[:10]]
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_the_example_of_the_documentation_finds_what_the_cosine_finds(
+def test_the_example_for_qdrant_finds_what_the_cosine_finds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("qdrant_client")
     e = record()
     write_parquet(tmp_path / "music.parquet", e)
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S)
-    (example,) = [block for block in blocks if "# Qdrant" in block]
     names: dict[str, object] = {}
-    exec(example, names)
+    exec(example("Qdrant"), names)
     hits = names["hits"]
     assert isinstance(hits, list)
-    right = np.argsort(-(e.unit @ e.unit[0]), kind="stable")[:10]
-    assert [hit.payload["id"] for hit in hits] == [e.ids[i] for i in right]
+    assert [hit.payload["id"] for hit in hits] == nearest(e)
+
+
+def test_the_example_for_milvus_finds_what_the_cosine_finds(tmp_path: Path) -> None:
+    """In a process of its own: its FAISS brings another OpenMP than torch."""
+    for package in ("pymilvus", "milvus_lite"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed")
+    e = record()
+    write_parquet(tmp_path / "music.parquet", e)
+    told = "import json; print(json.dumps([hit['entity'] for hit in hits]))"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{example('Milvus')}\n{told}"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    hits = json.loads(done.stdout)
+    assert [hit["track"] for hit in hits] == nearest(e)
+    assert [hit["end"] for hit in hits] == [20.0 if hit["track"] == e.ids[1] else None for hit in hits]
