@@ -59,7 +59,7 @@ def stop_for_a_while(process: int) -> None:
 
 
 def test_workers_next_to_one_process(bench: Bench, tmp_path: Path) -> None:
-    clips, seconds = (256, 30.0) if bench.timed else (3, 3.0)
+    clips, seconds = (128, 30.0) if bench.timed else (3, 3.0)
     synthesise(tmp_path / "music", clips, SynthPlan(seconds=seconds), usable_cores() if bench.timed else 1)
     tracks = [Track(path.stem, path) for path in sorted((tmp_path / "music" / "audio").iterdir())]
     caches = (str(tmp_path / f"cache-{n}") for n in itertools.count())

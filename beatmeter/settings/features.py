@@ -134,6 +134,7 @@ class AdapterConfig:
     dropout: float = option(0.05, "LoRA dropout")
     targets: tuple[str, ...] = option(("q_proj", "v_proj"), "names of the linear maps that get LoRA")
     layers: int = option(2, "how many of the last layers train, for last_layers")
+    lora_layers: int = option(0, "how many of the last layers get LoRA, the others no gradients; 0: all")
     checkpointing: Literal["auto", "yes", "no"] = option(
         "auto",
         "recompute activations in the backward pass: less memory, more time; auto measures whether they fit",
@@ -141,5 +142,7 @@ class AdapterConfig:
 
     def __post_init__(self) -> None:
         positive(self, "r", "alpha", "layers")
-        at_most(self, r=4096, alpha=1e6, layers=1000)
+        if self.lora_layers < 0:
+            raise ConfigError(f"lora_layers = {self.lora_layers} must not be negative")
+        at_most(self, r=4096, alpha=1e6, layers=1000, lora_layers=1000)
         fraction(self, "dropout")

@@ -172,7 +172,7 @@ class Backend(ABC):
 
     @abstractmethod
     def publish(self, staged: Path, name: str) -> None:
-        """Give a staged folder, whose files are flushed already, its final name. Until a record names it
+        """Give a staged folder its final name, once everything in it is durable. Until a record names it
         nobody looks there."""
 
     @abstractmethod

@@ -9,7 +9,7 @@ import numpy as np
 
 from beatmeter.errors import StoreError
 from beatmeter.runtime.progress import SILENT, Reporter
-from beatmeter.store.catalog import State
+from beatmeter.store.catalog import Catalog, State
 from beatmeter.store.commit import SegmentWriter
 from beatmeter.store.mapped import REMEDY
 from beatmeter.store.record import Record
@@ -37,14 +37,17 @@ def compact(store: Store, target: int = TARGET, progress: Reporter = SILENT) -> 
     what was joined before it counts.
     """
     with store.backend.lock("compaction"):
-        state = store.catalog.state()
+        # Records as they are now: what this handle or an index remembers may have been written over since.
+        catalog = Catalog(store.backend, store.layout)
+        catalog.refresh(use_index=False)
+        state = catalog.state()
         before, groups, copied = _segments(state), _groups(store, state, target), 0
         with progress.track("compacting", len(groups), "segments") as tick:
             for group in groups:
-                copied += _join(store, state, group)
+                copied += _join(store, catalog, state, group)
                 tick(1)
-        store.catalog.save_index()
-        return Compaction(before, _segments(store.catalog.state()), copied)
+        catalog.save_index()
+        return Compaction(before, _segments(catalog.state()), copied)
 
 
 def _segments(state: State) -> int:
@@ -92,12 +95,12 @@ def _groups(store: Store, state: State, target: int) -> list[list[int]]:
     return [[u.number for u in group] for group in groups if len(group) > 1 or group[0].to_rewrite]
 
 
-def _join(store: Store, state: State, group: list[int]) -> int:
+def _join(store: Store, catalog: Catalog, state: State, group: list[int]) -> int:
     """Write the tracks of these commits that count into one segment, and replace the commits by it."""
     replaces = [state.commits[number].segment for number in group]
     with SegmentWriter(store.backend, store.layout) as writer:
         for number in group:
-            record = store.catalog.read(number)
+            record = catalog.read(number)
             if wrong_tracks := disputed(store.backend, store.layout, record):
                 raise StoreError(
                     f"segments/{record.segment} and its record disagree about track {min(wrong_tracks)}",
@@ -119,5 +122,5 @@ def _join(store: Store, state: State, group: list[int]) -> int:
             joined = Record(
                 "", store.layout.fingerprint, replaces=tuple(replaces), provenance={"made_by": "compaction"}
             )
-    store.catalog.append(joined)
+    catalog.append(joined)
     return copied

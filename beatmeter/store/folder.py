@@ -15,6 +15,7 @@ import secrets
 import shutil
 import stat
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -26,6 +27,7 @@ from beatmeter.store.mapped import MappedFile
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
 _FULL_SYNC = getattr(fcntl, "F_FULLFSYNC", None)
 _BUFFER = 8 << 20
+_FLUSHES = 8  # at the same time
 
 
 def flush(handle: int) -> None:
@@ -39,7 +41,7 @@ def flush(handle: int) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Make the names in `path` durable."""
+    """Make the names in the folder `path` durable; of a file, its bytes."""
     handle = os.open(path, os.O_RDONLY)
     try:
         flush(handle)
@@ -53,6 +55,15 @@ def write_synced(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         flush(file.fileno())
+
+
+def flush_tree(root: Path) -> None:
+    """All files and folders from `root` down are on disk when this returns. They are flushed at the same
+    time: a disk and its journal serve several requests as fast as one."""
+    paths = [root, *root.rglob("*")]
+    with ThreadPoolExecutor(_FLUSHES) as pool:
+        for _ in pool.map(sync_folder, paths):  # a file is opened and flushed as a folder is
+            pass
 
 
 def _refuse(error: OSError) -> None:
@@ -198,8 +209,7 @@ class Folder(Backend):
     def publish(self, staged: Path, name: str) -> None:
         path = self.root / name
         with explained("writing", path):
-            for folder, _, _ in os.walk(staged, topdown=False):
-                sync_folder(Path(folder))
+            flush_tree(staged)
             staged.rename(path)
             sync_folder(path.parent)
 

@@ -170,11 +170,15 @@ class ArrayLayout:
         ]
 
     def layer_sums(self, rows: np.ndarray, layers: Iterable[int] | None = None) -> np.ndarray:
-        """CRC-32C (row, layer) of the layers at these positions (default: all) of rows of bytes (row, at
-        least row_bytes)."""
-        size = self.layer_bytes
-        at = range(self.row_shape[0]) if layers is None else layers
-        return np.stack([checksums(rows[:, i * size : (i + 1) * size]) for i in at], axis=1)
+        """CRC-32C (row, layer) of the layers at these positions of rows of bytes (row, bytes); default: of
+        all layers of whole rows."""
+        size, n = self.layer_bytes, self.row_shape[0]
+        if layers is not None:
+            return np.stack([checksums(rows[:, i * size : (i + 1) * size]) for i in layers], axis=1)
+        crc32c = google_crc32c.value
+        split = rows[:, : self.row_bytes].reshape(len(rows), n, size)  # a view
+        sums = [crc32c(layer) for row in split for layer in row]
+        return np.array(sums, np.uint32).reshape(len(rows), n)
 
     def joined(self, layer_sums: np.ndarray) -> np.ndarray:
         """CRC-32C (row,) of whole rows from those of all their layers (row, layer)."""

@@ -142,3 +142,19 @@ class History(RuleBasedStateMachine):
 
 TestHistory = History.TestCase
 TestHistory.settings = settings(max_examples=250 if FULL else 25, stateful_step_count=20)
+
+
+def test_a_handle_that_knew_records_of_before_a_merge_compacts_what_is_there_now() -> None:
+    """A history that was found by chance: its compaction left out a track that a repair had brought back."""
+    history = History()
+    history.create()
+    try:
+        history.merge_an_older_copy(indexed=False)
+        history.merge_an_older_copy(indexed=True)
+        history.repair()
+        repaired = set(Store.open(history.path).keys())
+        history.compact(fresh=False, size=2_000)
+        history.collect()
+        assert set(Store.open(history.path).keys()) == repaired
+    finally:
+        history.teardown()

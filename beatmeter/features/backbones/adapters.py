@@ -55,7 +55,7 @@ def attach(backbone: Backbone, config: AdapterConfig) -> list[nn.Parameter]:
     if config.kind == "lora":
         _inject(network, config)
     else:
-        for module in network.top(config.layers) if config.kind == "last_layers" else [network]:
+        for module in _top(network, "layers", config) if config.kind == "last_layers" else [network]:
             module.float().requires_grad_(True)
     network.train(network.training)  # new modules take the mode of the others
     return [p for _, p in _trained(network)]
@@ -144,6 +144,17 @@ def _layered(backbone: Backbone) -> LayeredBackbone:
     return backbone
 
 
+def _top(network: LayeredBackbone, setting: str, config: AdapterConfig) -> list[nn.Module]:
+    """The last layers, as many as `adapter.<setting>` says. Raises BackboneError when fewer are held."""
+    n = int(getattr(config, setting))
+    if n > network.depth:
+        raise BackboneError(
+            f"the last {n} layers of {network.identity.name} were asked for, it holds {network.depth}",
+            f"Set adapter.{setting} to 1 ... {network.depth}.",
+        )
+    return network.top(n)
+
+
 def _linears(network: LayeredBackbone) -> Iterator[tuple[str, nn.Linear]]:
     """Linear maps of the encoder's layers, by full name."""
     for name, module in network.named_modules():
@@ -162,7 +173,15 @@ def _inject(network: LayeredBackbone, config: AdapterConfig) -> None:
             )
     from peft import LoraConfig, inject_adapter_in_model
 
-    names = [name for name, _ in _linears(network) if name.rpartition(".")[2] in targets]
+    allowed = None
+    if config.lora_layers:
+        layers = _top(network, "lora_layers", config)
+        allowed = {id(module) for layer in layers for module in layer.modules()}
+    names = [
+        name
+        for name, linear in _linears(network)
+        if name.rpartition(".")[2] in targets and (allowed is None or id(linear) in allowed)
+    ]
     lora = LoraConfig(
         r=config.r, lora_alpha=config.alpha, lora_dropout=config.dropout, target_modules=names, task_type=None
     )

@@ -107,7 +107,6 @@ class TransformersBackbone(LayeredBackbone):
             del self._layers[depth:]
 
     def top(self, n: int) -> list[nn.Module]:
-        self._require_top(n)
         norms = (
             [self.network.get_submodule(name) for name in self.family.norms]
             if self.depth == self.n_layers

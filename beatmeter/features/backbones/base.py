@@ -122,20 +122,13 @@ class LayeredBackbone(Backbone):
 
     @abstractmethod
     def top(self, n: int) -> list[nn.Module]:
-        """The last `n` of the held layers, with the norm that follows them."""
+        """The last `n` of the held layers (1 to `depth`), with the norm that follows them."""
 
     def _require_layer(self, last: int) -> None:
         if not 1 <= last <= self.depth:
             raise BackboneError(
                 f"layer {last} was asked of {self.identity.name}, which holds layers 1 to "
                 f"{self.depth} of {self.n_layers}"
-            )
-
-    def _require_top(self, n: int) -> None:
-        if not 1 <= n <= self.depth:
-            raise BackboneError(
-                f"the last {n} layers of {self.identity.name} were asked for, it holds {self.depth}",
-                f"Set adapter.layers to 1 ... {self.depth}.",
             )
 
     def _require_waves(self, waves: Tensor) -> None:

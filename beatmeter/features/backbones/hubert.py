@@ -201,7 +201,6 @@ class Hubert(LayeredBackbone):
         return LagPooling(ProjectionChannels(self.dim), rate, lags_until(longest), longest=longest)
 
     def top(self, n: int) -> list[nn.Module]:
-        self._require_top(n)
         return [
             *self.encoder.layers[-n:],
             *([self.encoder.layer_norm] if self.config.do_stable_layer_norm else []),

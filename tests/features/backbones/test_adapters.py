@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,23 @@ def test_the_front_end_stays_out_of_the_graph(folder: Path) -> None:
     whole = load(folder)
     attach(whole, AdapterConfig(kind="full"))
     assert whole.embed(WAVES).requires_grad
+
+
+def test_lora_of_the_last_layers_leaves_those_below_out_of_the_graph(folder: Path, tmp_path: Path) -> None:
+    backbone = load(folder)
+    trainable = attach(backbone, replace(LORA, lora_layers=1))
+    names = set(adapter_state(backbone))
+    assert {name.split(".")[2] for name in names} == {"2"}
+    assert len(trainable) == len(names) == 2 * 2
+    assert [x.requires_grad for x in states(backbone.train())] == [False, False, True]
+    trained = shaken(backbone.eval(), trainable)
+    merged = load(folder)
+    load_merged(merged, LORA, adapter_state(backbone))
+    for a, b in zip(trained, states(merged), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+    with pytest.raises(BackboneError, match="the last 4 layers of small were asked for, it holds 3") as told:
+        attach(load(folder), replace(LORA, lora_layers=4))
+    assert told.value.hint == "Set adapter.lora_layers to 1 ... 3."
 
 
 @pytest.mark.parametrize(("kind", "layers"), [("last_layers", 2), ("full", 1)])
