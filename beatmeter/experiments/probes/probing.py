@@ -206,29 +206,34 @@ def _value_cells(
         scores.append(1 - np.square(own - y).mean(axis=0))  # y has variance 1
         shuffled.append(1 - np.square(null - mixed).mean(axis=0))
     cells = []
+    estimates = _r2(errors, y, groups)
     for j, k in enumerate(at.tolist()):
-        estimate = _r2(errors[:, j], y[:, j], groups)
         full, values = np.full((2, len(subject.ids)), np.nan)
         full[known], values[known] = errors[:, j], predicted[:, j] * scale[j] + centre[j]
         each = tuple(float(s[j]) for s in scores)
         by_chance = float(np.mean([s[j] for s in shuffled]))
-        cells.append(Cell(subject.names[k], name, estimate, by_chance, each, full, values))
+        cells.append(Cell(subject.names[k], name, estimates[j], by_chance, each, full, values))
     return cells
 
 
-def _r2(errors: np.ndarray, y: np.ndarray, groups: Sequence[str]) -> Estimate:
-    """1 - squared error over squared distance from the mean, with its interval over groups."""
+def _r2(
+    errors: Float[np.ndarray, "item target"], y: Float[np.ndarray, "item target"], groups: Sequence[str]
+) -> list[Estimate]:
+    """1 - squared error over squared distance from the mean, with its interval over groups, of every target
+    on the same draws of groups."""
 
     def value(weights: np.ndarray | None) -> np.ndarray:
         w = np.ones((1, len(y))) if weights is None else weights
-        n = w.sum(axis=-1)
+        n = w.sum(axis=-1, keepdims=True)
         spread = w @ np.square(y) / n - np.square(w @ y / n)
         result: np.ndarray = 1 - (w @ errors / n) / np.maximum(spread, 1e-12)
         return result if weights is not None else result[0]
 
     found, draws = bootstrap(value, groups, REPLICATES)
-    low, high = interval(draws)
-    return Estimate(float(found), float(low), float(high), len(y), "bootstrap over groups")
+    return [
+        Estimate(float(v), float(low), float(high), len(y), "bootstrap over groups")
+        for v, low, high in zip(found, *interval(draws), strict=True)
+    ]
 
 
 def _class_cell(
