@@ -1,7 +1,8 @@
 """Heads: standardised features of a track, by pooling, to the outputs of a task. Mix layers, then a branch
 per pooling.
 
-The branch over `stats` is LayerNorm -> Linear -> GELU, the one over `lag` a small dilated convolution; after
+What a pooling says of its rows decides its branch (`branch_of`): LayerNorm -> Linear -> GELU over plain
+values such as `stats`, a small dilated convolution over log time (`lag`) or over a sequence (`frames`). After
 dropout a linear layer reads whatever branches there are. The layer weights are a softmax that starts uniform.
 
 Heads are plain modules. Their dropout (`Dropout`) and noise draw from a generator that the training loop
@@ -12,6 +13,7 @@ be trained beside others of its shape in one pass, where each draws what it woul
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, cast
@@ -21,6 +23,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from beatmeter.errors import ConfigError
+from beatmeter.features.poolings import pooling_class
 from beatmeter.features.poolings.sequences import MASK, mask_of
 from beatmeter.features.portable import is_portable
 from beatmeter.schema import FeatureSpec, PoolingSpec
@@ -156,22 +159,21 @@ def draw_apart(frame: nn.Module, heads: Sequence[nn.Module]) -> None:
 
 
 class StatsBranch(nn.Module):
-    """(track, pool, dim) -> (track, hidden): LayerNorm -> Linear -> GELU over the concatenated statistics."""
+    """(track, *axes), such as (track, pool, dim), -> (track, hidden): LayerNorm -> Linear -> GELU over all
+    values."""
 
     def __init__(self, pooling: PoolingSpec, config: HeadConfig) -> None:
         super().__init__()
-        pools, dim = pooling.shape
+        size = math.prod(pooling.shape)
         self.width = config.hidden
-        self.layers = nn.Sequential(
-            nn.LayerNorm(pools * dim), nn.Linear(pools * dim, config.hidden), nn.GELU()
-        )
+        self.layers = nn.Sequential(nn.LayerNorm(size), nn.Linear(size, config.hidden), nn.GELU())
 
-    def forward(self, x: Float[Tensor, "track pool dim"]) -> Float[Tensor, "track hidden"]:
+    def forward(self, x: Float[Tensor, "track ..."]) -> Float[Tensor, "track hidden"]:
         return self.layers(x.flatten(1))  # type: ignore[no-any-return]
 
 
 class LagBranch(nn.Module):
-    """(track, channel, lag) -> (track, 2 * channels): dilated residual convolutions, then max and mean over
+    """(track, *channels, lag) -> (track, 2 * channels): dilated residual convolutions, then max and mean over
     lag.
 
     On a log-lag axis a tempo change is a shift, so what the branch hears does not depend on tempo.
@@ -180,7 +182,8 @@ class LagBranch(nn.Module):
     def __init__(self, pooling: PoolingSpec, config: HeadConfig) -> None:
         super().__init__()
         self.width = 2 * config.channels
-        self.first = nn.Conv1d(pooling.shape[0], config.channels, config.kernel, padding="same")
+        channels = math.prod(pooling.shape[:-1])
+        self.first = nn.Conv1d(channels, config.channels, config.kernel, padding="same")
         self.blocks = nn.ModuleList(
             nn.Sequential(
                 nn.GroupNorm(8 if config.channels % 8 == 0 else 1, config.channels),
@@ -191,22 +194,22 @@ class LagBranch(nn.Module):
             for d in config.dilations
         )
 
-    def forward(self, x: Float[Tensor, "track channel lag"]) -> Float[Tensor, "track hidden"]:
-        x = self.first(x)
+    def forward(self, x: Float[Tensor, "track ... lag"]) -> Float[Tensor, "track hidden"]:
+        x = self.first(x.flatten(1, -2))
         for block in self.blocks:
             x = x + block(x)
         return torch.cat([x.amax(dim=-1), x.mean(dim=-1)], dim=1)
 
 
 class FramesBranch(nn.Module):
-    """(track, time, dim) and its mask (track, time) -> (track, 2 * channels): dilated residual convolutions
+    """(track, time, *axes) and its mask (track, time) -> (track, 2 * channels): dilated residual convolutions
     over time, then max and mean over the rows of each track. Padding has no part in it: norms are of single
     rows, and after every convolution it is 0 again."""
 
     def __init__(self, pooling: PoolingSpec, config: HeadConfig) -> None:
         super().__init__()
         self.width = 2 * config.channels
-        self.first = nn.Linear(pooling.shape[0], config.channels)
+        self.first = nn.Linear(math.prod(pooling.shape), config.channels)
         self.norms = nn.ModuleList(nn.LayerNorm(config.channels) for _ in config.dilations)
         self.convolutions = nn.ModuleList(
             nn.Conv1d(config.channels, config.channels, config.kernel, padding="same", dilation=d)
@@ -214,23 +217,26 @@ class FramesBranch(nn.Module):
         )
 
     def forward(
-        self, x: Float[Tensor, "track time dim"], mask: Bool[Tensor, "track time"]
+        self, x: Float[Tensor, "track time ..."], mask: Bool[Tensor, "track time"]
     ) -> Float[Tensor, "track hidden"]:
         kept = mask[:, :, None]
-        x = self.first(x) * kept
+        x = self.first(x.flatten(2)) * kept
         for norm, convolution in zip(self.norms, self.convolutions, strict=True):
             x = x + convolution((nn.functional.gelu(norm(x)) * kept).transpose(1, 2)).transpose(1, 2) * kept
         mean = x.sum(dim=1) / kept.sum(dim=1)
         return torch.cat([x.masked_fill(~kept, -torch.inf).amax(dim=1), mean], dim=1)
 
 
-BRANCHES: Mapping[str, type[StatsBranch] | type[LagBranch] | type[FramesBranch]] = {
-    "stats": StatsBranch,
-    "lag": LagBranch,
-    "rhythm": LagBranch,
-    "frames": FramesBranch,
-    "mel": FramesBranch,
-}
+Branch = StatsBranch | LagBranch | FramesBranch
+
+
+def branch_of(pooling: PoolingSpec, config: HeadConfig) -> Branch:
+    """What reads a pooling: convolutions over its rows where they are a sequence, convolutions over its last
+    axis where that is log time, all its values else."""
+    kind = pooling_class(pooling)
+    if not kind.per_track:
+        return FramesBranch(pooling, config)
+    return LagBranch(pooling, config) if kind.tempo_axis else StatsBranch(pooling, config)
 
 
 class Stackable(Protocol):
@@ -257,20 +263,10 @@ class Head(nn.Module):
                 f"the head reads {', '.join(missing)}, the features hold {', '.join(sorted(here))}",
                 f"--set features.poolings={','.join([*sorted(here), *missing])}",
             )
-        unread = [name for name in self.poolings if spec[name].kind not in BRANCHES]
-        if unread:
-            raise ConfigError(
-                f"this head cannot read {', '.join(unread)}",
-                f"It reads poolings of the kinds {', '.join(BRANCHES)}.",
-            )
         self.mix = nn.ModuleDict({name: LayerMix(len(spec[name].layers)) for name in self.poolings})
         self.noise = LayerNoise(config.noise)
-        self.branches = nn.ModuleDict(
-            {name: BRANCHES[spec[name].kind](spec[name], config) for name in self.poolings}
-        )
-        width = sum(
-            cast(StatsBranch | LagBranch | FramesBranch, branch).width for branch in self.branches.values()
-        )
+        self.branches = nn.ModuleDict({name: branch_of(spec[name], config) for name in self.poolings})
+        width = sum(cast(Branch, branch).width for branch in self.branches.values())
         self.dropout = Dropout(config.dropout)
         self.output = nn.Linear(width, n_outputs)
 

@@ -15,9 +15,11 @@ from beatmeter.features.backbones import load_backbone
 from beatmeter.features.crops import VIEWS, crop_of
 from beatmeter.features.pooling import Encoder, feature_spec, window_chunks
 from beatmeter.features.poolings import POOLINGS, Arrangement, pooling_of
+from beatmeter.features.tracks import Excerpt, TrackEncoder
 from beatmeter.schema import Features, FeatureSpec, Pooled
-from beatmeter.settings import FeatureConfig
+from beatmeter.settings import FeatureConfig, HeadConfig
 from beatmeter.store import Store
+from beatmeter.tasks.heads import Head
 
 RATE = 24_000
 SECONDS = (1.3, 5.0, 5.004, 9.2, 16.0, 31.7)
@@ -132,6 +134,18 @@ class TestPoolingContract:
             rtol=1e-4,
             atol=1e-5,
         )
+
+    def test_a_head_reads_it(self, kind: str, backbone: str) -> None:
+        """Tracks of several lengths in one batch."""
+        encoder = self.made(kind, backbone)
+        tracks = TrackEncoder(encoder.backbone, encoder.spec, torch.device("cpu"))
+        with torch.inference_mode():
+            features = tracks([Excerpt(wave_of(seconds)) for seconds in (9.2, 5.0)])
+        head = Head(encoder.spec, HeadConfig(poolings=(kind,), channels=8, hidden=8, dilations=(1, 2)), 3)
+        with torch.inference_mode():
+            outputs = head.eval()(features)
+        assert outputs.shape == (2, 3)
+        assert bool(torch.isfinite(outputs).all())
 
     def test_a_store_gives_back_rows_times_and_frames(self, kind: str, backbone: str, tmp_path: Path) -> None:
         encoder = self.made(kind, backbone)
