@@ -232,7 +232,7 @@ def _r2(
     found, draws = bootstrap(value, groups, REPLICATES)
     return [
         Estimate(float(v), float(low), float(high), len(y), "bootstrap over groups")
-        for v, low, high in zip(found, *interval(draws), strict=True)
+        for v, low, high in zip(found, *np.stack(interval(draws)), strict=True)
     ]
 
 
