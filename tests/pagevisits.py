@@ -6,6 +6,7 @@ import contextlib
 import json
 import threading
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 from waiting import PATIENCE, until
 
 from beatmeter.serving.page.server import PageServer
+from beatmeter.tasks.structure.decoding import PointerSettings
 
 SPY = Path(__file__).parent / "serving" / "page" / "spy.js"
 RATE = 24_000
@@ -52,6 +54,7 @@ ABOUT_BEATS: dict[str, Any] = {
     },
     "row": {"frames": 3, "rate": 25.0, "first": 0.5 * 1040 / RATE},
     "stretch": {"seconds": 60.0, "around": 15.0},
+    "pointer": asdict(PointerSettings()),
 }
 
 

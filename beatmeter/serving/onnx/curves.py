@@ -29,7 +29,7 @@ from beatmeter.serving.onnx.classes import example, frames_of, lengths
 from beatmeter.serving.onnx.graphs import explicit
 from beatmeter.serving.onnx.parity import Parity, cases
 from beatmeter.serving.onnx.writing import BACK, FRONT, PROGRAM, write_graph
-from beatmeter.tasks.structure.decoding import Beats, find_bars
+from beatmeter.tasks.structure.decoding import Beats, PointerSettings, find_bars
 
 BARS_FILE = "bars.py"
 DECODING = ("patterns.py", "peaks.py", "pointer.py")  # what BARS_FILE is made of, in this order
@@ -131,6 +131,7 @@ class CurveGraphs:
             "states": {"layers": 1, "dim": dim},
             "row": {"frames": step_of(spec), "rate": self.model.task.output.rate, "first": first},
             "stretch": {"seconds": STRETCH, "around": AROUND},
+            "pointer": asdict(PointerSettings()),
             "backbones": {self.name: asdict(self.model.encoder.encode.backbone.identity)},
         }
 

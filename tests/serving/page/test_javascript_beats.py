@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import asdict
 from itertools import pairwise
 from typing import Any
 
@@ -16,7 +17,7 @@ from beatmeter.audio.chunking import Layout, chunk_starts
 from beatmeter.schema import ChunkSpec
 from beatmeter.serving.answer import Answer
 from beatmeter.serving.tempo import prior_of
-from beatmeter.tasks.structure.decoding import find_bars
+from beatmeter.tasks.structure.decoding import PointerSettings, find_bars
 
 Ask = Callable[..., Any]
 FULL = bool(os.environ.get("BEATMETER_FULL"))
@@ -38,11 +39,12 @@ def test_bars_are_those_of_the_pointer(ask: Ask, seed: int) -> None:
         curves[:, 1] = np.maximum(curves[:, 1], 0.9 * near * (i % size == 0))
     answer = Answer(("3", "4", "5"), np.array([0.2, 0.3, 0.6]), seconds) if seed == 3 else None
     curves = curves.astype(np.float32).astype(float)
-    wanted = find_bars(curves, rate, 0.02, None if answer is None else prior_of(answer))
+    settings = PointerSettings() if seed else PointerSettings(beat=3.0, usual=(1.0, 0.2))  # by model.json
+    wanted = find_bars(curves, rate, 0.02, None if answer is None else prior_of(answer), settings)
     given = None if answer is None else {"meter": answer.meter, "scores": answer.scores.tolist()}
-    function = """(m, [beat, down, answer]) => m.findBars(Float32Array.from(beat), Float32Array.from(down),
-      25, 0.02, m.priorOf(answer, ['3', '4', '5']))"""
-    found = ask("bars.js", function, [curves[:, 0].tolist(), curves[:, 1].tolist(), given])
+    function = """(m, [beat, down, answer, set]) => m.findBars(Float32Array.from(beat),
+      Float32Array.from(down), 25, 0.02, m.priorOf(answer, ['3', '4', '5']), set)"""
+    found = ask("bars.js", function, [curves[:, 0].tolist(), curves[:, 1].tolist(), given, asdict(settings)])
     assert len(wanted.times) > 20
     assert found["places"] == wanted.places.tolist()
     assert found["times"] == pytest.approx(wanted.times.tolist(), abs=1e-4)

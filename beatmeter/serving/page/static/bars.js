@@ -11,10 +11,6 @@ const GROUPINGS = {
   11: [["2+2+3+2+2", 0.45], ["3+3+3+2", 0.2], ["2+2+2+2+3", 0.2], ["3+2+2+2+2", 0.15]],
 };
 const FINE = 2, LARGEST = 6, NEVER = -1e9, LONG = 300, SHARED = 20, DOUBT = 0.02, LEAST = 0.01;
-const SET = {
-  beats: [0.2, 2.2], bars: [0.7, 10], lengths: 64, change: 60, otherBar: 12, prior: 2, each: 0.5, length: 2,
-  usual: [2.1, 0.6], downbeat: 1, beat: 0.5, skipped: 0.5,
-};
 const clip = (x, low, high) => Math.min(high, Math.max(low, x));
 const even = (x) => { // halves to even, as numpy rounds
   const low = Math.floor(x);
@@ -80,9 +76,9 @@ function onPeaks(curve, rows) {
 }
 
 class Search {
-  constructor(kinds, rate) {
-    const { lengths: count, beats } = SET;
-    this.kinds = kinds;
+  constructor(kinds, rate, settings) {
+    const { lengths: count, beats } = settings;
+    Object.assign(this, { kinds, settings });
     this.first = [];
     this.kind = [];
     this.place = [];
@@ -103,13 +99,13 @@ class Search {
     this.bar = new Float32Array(count * kinds.length);
     const weights = kinds.map((kind) => kind.weight), sum = weights.reduce((a, b) => a + b, 0);
     const most = Math.max(...weights);
-    this.chance = Float32Array.from(weights, (w) => SET.prior * Math.log(w / sum));
+    this.chance = Float32Array.from(weights, (w) => settings.prior * Math.log(w / sum));
     this.lengths.forEach((seconds, l) => {
       kinds.forEach((kind, k) => {
         const bar = seconds * kind.beats.length, shortest = seconds * Math.min(...kind.beats);
-        const fits = bar >= SET.bars[0] && bar <= SET.bars[1] && shortest >= 0.6 * beats[0];
-        const far = Math.log(bar / SET.usual[0]) / SET.usual[1];
-        this.bar[l * kinds.length + k] = SET.each * Math.log(weights[k] / most) - 0.5 * SET.length * far ** 2;
+        const fits = bar >= settings.bars[0] && bar <= settings.bars[1] && shortest >= 0.6 * beats[0];
+        const far = Math.log(bar / settings.usual[0]) / settings.usual[1];
+        this.bar[l * kinds.length + k] = settings.each * Math.log(weights[k] / most) - 0.5 * settings.length * far ** 2;
         kind.beats.forEach((beat, i) => {
           const at = l * places + this.first[k] + i;
           this.barred[at] = fits ? 0 : NEVER;
@@ -117,8 +113,8 @@ class Search {
         });
       });
     });
-    this.step = Math.fround(SET.change * Math.log(this.lengths[1] / this.lengths[0]));
-    this.wait = SET.skipped / rate;
+    this.step = Math.fround(settings.change * Math.log(this.lengths[1] / this.lengths[0]));
+    this.wait = settings.skipped / rate;
   }
 
   // Row, place and kind of bar of every beat.
@@ -145,7 +141,7 @@ class Search {
           const value = Math.fround(score[base + first[k]] + chance[k]);
           if (value > best) [best, which] = [value, k];
         }
-        const through = Math.fround(score[base + first[which]] - SET.otherBar);
+        const through = Math.fround(score[base + first[which]] - this.settings.other_bar);
         for (let k = 0; k < kinds.length; k++) {
           const own = base + first[k], changes = through > score[own];
           other[(row * lengths.length + l) * kinds.length + k] = changes ? which : k;
@@ -208,13 +204,13 @@ class Search {
 }
 
 // {times (seconds), places (from 1), meter (of most bars)} by the curves of beat and downbeat, `rate` rows a
-// second, the first at `start` seconds.
-export function findBars(beat, down, rate, start = 0, prior = null) {
+// second, the first at `start` seconds. `settings` are those of the pointer, in model.json.
+export function findBars(beat, down, rate, start, prior, settings) {
   if (beat.length < 2 || !beat.some((x) => x > 0)) return { times: [], places: [], meter: "" };
-  if (beat.length > LONG * rate) return inParts(beat, down, rate, start, prior);
+  if (beat.length > LONG * rate) return inParts(beat, down, rate, start, prior, settings);
   const kinds = kindsOf(prior), odds = doubled(logOdds(beat)), first = doubled(logOdds(down));
-  const path = new Search(kinds, rate * FINE).best(
-    Float32Array.from(odds, (x) => x - SET.beat), Float32Array.from(first, (x) => SET.downbeat * x),
+  const path = new Search(kinds, rate * FINE, settings).best(
+    Float32Array.from(odds, (x) => x - settings.beat), Float32Array.from(first, (x) => settings.downbeat * x),
   );
   const rows = onPeaks(beat, path.map(([row]) => row / FINE));
   return {
@@ -235,10 +231,11 @@ const median = (values) => {
   return sorted.length % 2 ? sorted[half] : (sorted[half - 1] + sorted[half]) / 2;
 };
 
-function inParts(beat, down, rate, start, prior) {
+function inParts(beat, down, rate, start, prior, settings) {
   const size = Math.round(LONG * rate), hop = Math.round((LONG - SHARED) * rate), parts = [];
   for (let at = 0; at < Math.max(1, beat.length - Math.round(SHARED * rate)); at += hop) {
-    let part = findBars(beat.slice(at, at + size), down.slice(at, at + size), rate, start + at / rate, prior);
+    const [some, its] = [beat, down].map((curve) => curve.slice(at, at + size));
+    let part = findBars(some, its, rate, start + at / rate, prior, settings);
     const last = parts.at(-1);
     if (last?.times.length && part.times.length) {
       const seam = start + at / rate + SHARED / 2;

@@ -95,7 +95,7 @@ export class LiveBeats {
 
   // True when there are beats anew; `prior` as of `priorOf`.
   async advance(prior) {
-    const { chunk, row, sample_rate: rate } = this.model.about;
+    const { chunk, row, pointer, sample_rate: rate } = this.model.about;
     if (this.chunks.seen - this.chunks.cut * chunk.hop > 3 * chunk.length) this.restart();
     const { chunks } = this;
     let news = false;
@@ -103,7 +103,7 @@ export class LiveBeats {
     if (!news) return false;
     const last = chunks.held.end, first = Math.max(chunks.held.begin, last - LAST * row.rate);
     const { beat, down } = await chunks.curves(first, last);
-    this.found = findBars(beat, down, row.rate, this.base / rate + chunks.time(first), prior);
+    this.found = findBars(beat, down, row.rate, this.base / rate + chunks.time(first), prior, pointer);
     chunks.held.forget(Math.floor(last - (LAST + CONTEXT) * row.rate));
     return true;
   }
@@ -149,12 +149,12 @@ export class FileBeats {
 
   // {times, places, meter} of all of it.
   async finish(prior) {
-    const { chunks, samples } = this, { chunk, row } = chunks.about;
+    const { chunks, samples } = this, { chunk, row, pointer } = chunks.about;
     const start = samples - chunk.length, over = start - (chunks.cut - 1) * chunk.hop;
     if (!chunks.cut) await chunks.encode(0, samples);
     else if (over > chunk.tail) await chunks.encode(start - (start % chunk.grid), chunk.length);
     await this.read(true);
-    return findBars(joined(this.beat), joined(this.down), row.rate, row.first, prior);
+    return findBars(joined(this.beat), joined(this.down), row.rate, row.first, prior, pointer);
   }
 
   get bytes() {
