@@ -1,8 +1,8 @@
-"""Music for beats: clips with meters as frequent as in music, excerpts of 45 s of songs, and clips that are
-hard to hear, each a set of its own with its splits, under one manifest.
+"""Music for beats: clips with meters as frequent as in music, excerpts of songs, clips that are hard to hear,
+and excerpts of ballads, each a set of its own with its splits, under one manifest.
 
-    python tools/beats_data.py data/beats --clips 1200 --songs 800 --hard 600 --jobs 2
-    python tools/beats_data.py data/prices --clips 150 --songs 60 --hard 0 --seed 21
+    python tools/beats_data.py data/beats --clips 1200 --songs 800 --hard 600 --ballads 300 --jobs 2
+    python tools/beats_data.py data/prices --clips 150 --songs 60 --seed 21
 
 Safe to stop and to run again: what is complete is kept.
 """
@@ -20,18 +20,17 @@ from beatmeter.datasets.synthetic_songs import SongPlan, synthesise_songs
 from beatmeter.runtime import atomic
 
 COLUMNS = ("id", "file", "class", "group", "split", "source", "style", "tempo", "beats")
-EXCERPT = 45.0  # seconds of a song
 
 
 def main() -> None:
-    """Make the three sets, and the manifest of all."""
+    """Make the sets, and the manifest of all."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("out", type=Path)
-    parser.add_argument("--clips", type=int, default=1200)
-    parser.add_argument("--songs", type=int, default=800)
-    parser.add_argument("--hard", type=int, default=600)
+    for name in ("clips", "songs", "hard", "ballads"):
+        parser.add_argument(f"--{name}", type=int, default=0)
+    parser.add_argument("--excerpt", type=float, default=45.0, help="seconds of a song")
     parser.add_argument(
         "--seed", type=int, default=5, help="of the clips; the sets after it have the next ones"
     )
@@ -39,14 +38,18 @@ def main() -> None:
     options = parser.parse_args()
     out, seed, jobs = options.out, options.seed, options.jobs
     made: list[Made] = []
-    with TERMINAL.track("synthesising", options.clips + options.songs + options.hard) as tick:
+    every = options.clips + options.songs + options.hard + options.ballads
+    with TERMINAL.track("synthesising", every) as tick:
         if options.clips:
             made.append(synthesise(out / "clips", options.clips, SynthPlan(seed, mix="music"), jobs, tick))
         if options.songs:
-            songs = SongPlan(seed + 1, excerpt=EXCERPT)
+            songs = SongPlan(seed + 1, excerpt=options.excerpt)
             made.append(synthesise_songs(out / "songs", options.songs, songs, jobs, tick))
         if options.hard:
             made.append(synthesise(out / "hard", options.hard, SynthPlan(seed + 2, mix="hard"), jobs, tick))
+        if options.ballads:
+            ballads = SongPlan(seed + 3, excerpt=options.excerpt, form="ballad")
+            made.append(synthesise_songs(out / "ballads", options.ballads, ballads, jobs, tick))
     atomic.write_text(out / "manifest.csv", joined(out, [each.manifest for each in made]))
 
 

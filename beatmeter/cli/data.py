@@ -227,8 +227,14 @@ def synth(out: str, clips: int, seed: int, seconds: float, suffix: str, mix: str
     type=click.FloatRange(min=10, max=300),
     help="Keep so many seconds of each song, from a place of its own.",
 )
+@click.option(
+    "--form",
+    default="",
+    help="Of all songs: pop, dance, ballad, strophic, aaba, rondo or through-composed.  "
+    "[default: drawn for each, and no ballads]",
+)
 @jobs_option
-def songs(out: str, songs: int, seed: int, suffix: str, excerpt: float | None, jobs: int) -> None:
+def songs(out: str, songs: int, seed: int, suffix: str, excerpt: float | None, form: str, jobs: int) -> None:
     """Synthesise whole songs of 2 to 5 minutes to the folder OUT: audio, a manifest, and their exact
     structure (beats, bars, sections with letter and function, build-ups and drops).
 
@@ -239,12 +245,13 @@ def songs(out: str, songs: int, seed: int, suffix: str, excerpt: float | None, j
     beatmeter data songs SONGS/ --songs 400 --jobs 2
     beatmeter data songs OTHER/ --songs 20 --seed 7
     beatmeter data songs BARS/ --songs 1000 --excerpt 60
+    beatmeter data songs SLOW/ --songs 100 --form ballad
     """
     from pathlib import Path
 
     from beatmeter.datasets.synthetic_songs import SongPlan, synthesise_songs
 
-    plan = SongPlan(seed=seed, format=suffix, excerpt=excerpt or 0.0)
+    plan = SongPlan(seed=seed, format=suffix, excerpt=excerpt or 0.0, form=form)
     with TERMINAL.track("synthesising", songs) as tick:
         made = synthesise_songs(Path(out), songs, plan, jobs, tick)
     click.echo(f"{made.manifest}: {count(made.made, 'song')} made, {made.kept} kept")

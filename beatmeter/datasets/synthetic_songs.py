@@ -31,6 +31,7 @@ from beatmeter.datasets.annotations import (
 )
 from beatmeter.datasets.synth.draws import stream
 from beatmeter.datasets.synth.songs import Song, render_song
+from beatmeter.datasets.synth.songs.forms import form_named
 from beatmeter.datasets.synthetic import Made, claim, in_splits, make_set
 from beatmeter.errors import DataError
 from beatmeter.runtime import atomic
@@ -49,7 +50,8 @@ GENERATED = Provenance("synthetic", tier=3, confidence=1.0)
 @dataclass(frozen=True)
 class SongPlan:
     """What decides every song of a set. `format` is flac or wav; `val` and `test` are shares of the songs;
-    `excerpt` keeps so many seconds of each, 0 all of it."""
+    `excerpt` keeps so many seconds of each, 0 all of it; `form` names the form of all songs, empty draws
+    them."""
 
     seed: int = 0
     sample_rate: int = SAMPLE_RATE
@@ -59,16 +61,21 @@ class SongPlan:
     generator: str = __version__
     what: str = "songs"
     excerpt: float = 0.0
+    form: str = ""
 
 
 def synthesise_songs(out: StrPath, songs: int, plan: SongPlan, jobs: int = 1, tick: Tick = untold) -> Made:
     """Write the first `songs` songs of a plan to the folder `out`, `jobs` at a time.
 
     Songs that are complete already are kept, so a stopped run goes on and a longer set reuses a shorter
-    one. Raises DataError when `out` holds a set of another plan or other files.
+    one. Raises DataError when `out` holds a set of another plan or other files, and ConfigError for a form
+    that is none.
     """
     out = as_path(out)
-    claim(out, asdict(plan), {"excerpt": SongPlan.excerpt})  # sets of earlier versions do not say it
+    if plan.form:
+        form_named(plan.form)  # before there is a folder
+    unsaid = {"excerpt": SongPlan.excerpt, "form": SongPlan.form}  # by sets of earlier versions
+    claim(out, asdict(plan), unsaid)
     return make_set(
         out, partial(_ensure, out, plan), in_splits(songs, plan.val, plan.test), COLUMNS, jobs, tick
     )
@@ -83,7 +90,8 @@ def _ensure(out: Path, plan: SongPlan, song_of: tuple[int, str]) -> tuple[dict[s
     known = _complete(audio, beats, sections, notes)
     fresh = known is None
     if known is None:
-        song = render_song((plan.seed << 32) + index, sample_rate=plan.sample_rate)
+        seed_of_song = (plan.seed << 32) + index
+        song = render_song(seed_of_song, form=plan.form or None, sample_rate=plan.sample_rate)
         start, end = excerpt_of(song, plan.excerpt)
         samples = slice(round(start * song.sample_rate), round(end * song.sample_rate))
         content = encode(song.audio[samples], song.sample_rate, plan.format.upper(), "PCM_16")

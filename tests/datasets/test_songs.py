@@ -185,6 +185,21 @@ def test_a_set_of_songs(tmp_path: Path) -> None:
         synthesise_songs(out, 2, SongPlan(seed=3, sample_rate=8000))
 
 
+def test_ballads_are_slow_and_made_by_name_alone(songs: list[Song], tmp_path: Path) -> None:
+    ballads = [song for song in songs if song.form == "ballad"]
+    assert ballads
+    assert all(53 < song.tempo < 109 for song in ballads)
+    assert "ballad" not in {draw_song_form(stream(seed, "song form")).name for seed in range(300)}
+    with pytest.raises(ConfigError, match="no form 'fugue'"):
+        synthesise_songs(tmp_path / "set", 1, SongPlan(form="fugue"))
+    assert not (tmp_path / "set").exists()
+    plan = SongPlan(sample_rate=8000, excerpt=10.0, form="ballad")
+    rows = synthesise_songs(tmp_path / "set", 1, plan).manifest.read_text().splitlines()
+    assert [row.split(",")[6] for row in rows] == ["form", "ballad"]
+    with pytest.raises(DataError, match="form"):
+        synthesise_songs(tmp_path / "set", 1, SongPlan(sample_rate=8000, excerpt=10.0))
+
+
 def test_a_set_of_excerpts_holds_part_of_each_song_with_its_own_times(tmp_path: Path) -> None:
     plan = SongPlan(seed=2, sample_rate=8000, excerpt=40.0)
     synthesise_songs(tmp_path / "parts", 1, plan)

@@ -2,7 +2,7 @@
 
 A form is a bar: pulses in groups. The class follows the METER2800 convention: compound bars count their beats
 or fold to 3 (6/8, 9/8 -> 3; 12/8 -> 4), 2/4 and 2/2 -> 4, additive bars are themselves. To add one, add a
-line.
+line; one of weight 0 is played where it is named, in songs.
 """
 
 from __future__ import annotations
@@ -59,6 +59,7 @@ FORMS: tuple[Form, ...] = (
     Form(4, "2/2", (2, 2), "eighth", 0.7),
     Form(4, "12/8", (3, 3, 3, 3), "eighth", 1.8),
     Form(4, "8/8", (4, 4), "eighth", 1.0),
+    Form(4, "4/4 in eighths", (2, 2, 2, 2), "eighth", 0.0),
     Form(4, "8/8 3+3+2", (3, 3, 2), "eighth", 0.7),
     Form(4, "16/8", (4, 4, 4, 4), "eighth", 1.0),
     *_additive(5, "quarter", ("3+2", 3.0), ("2+3", 2.0), ("5", 0.7)),
@@ -88,7 +89,7 @@ def draw_form(rng: np.random.Generator, meter: int, options: SynthOptions) -> tu
         bar = float(np.exp(rng.normal(np.log(2.35), 0.52)))
         if not low <= bar <= high:
             bar = float(np.exp(rng.uniform(np.log(low), np.log(high))))
-        fitting = [(form, form.weight) for form in forms if _admits(form, bar, options)]
+        fitting = [(form, form.weight) for form in forms if form.weight and _admits(form, bar, options)]
         if fitting:
             form = pick(rng, fitting)
             return form, bar / form.pulses

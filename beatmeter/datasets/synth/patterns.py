@@ -83,6 +83,10 @@ PATTERNS: tuple[Pattern, ...] = (
     Pattern("funk", "4", 2, kick="x..x......x..x..", snare="....x..-.-..x...", hat="xxxxxxxxxxxxxxxx"),
     Pattern("half time", "4", kick="x.......", snare="....x...", hat="x.x.x.x."),
     Pattern("train", "2", snare="oxXooxXo", kick="x...x..."),
+    Pattern(
+        "slow ballad", "2+2+2+2", 2, kick="x.......x.x.....", snare="....x.......x...", hat="x.x.x.x.x.x.x.x."
+    ),
+    Pattern("ballad rim", "2+2+2+2", kick="x.....x.", rim="..x...x.", hat="xxxxxxxx"),
     Pattern("march", "2", kick="x...", snare="..x.", hat="x.x."),
     Pattern("polka", "2", kick="x.x.", snare=".x.x"),
     Pattern("samba", "2", kick="x..xx..x", snare="x.xx.xx.", shaker="xoxoxoxo"),

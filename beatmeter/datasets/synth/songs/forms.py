@@ -43,6 +43,9 @@ CHANGES: tuple[tuple[int, float], ...] = (
 
 FOURS: Weights = (("4/4", 10), ("4/4 2+2", 2))
 POP_METERS: Weights = (("4/4", 14), ("4/4 2+2", 4), ("6/8", 1.2), ("3/4", 0.8), ("12/8", 0.8))
+# Slow songs move in eighths and sixteenths of the beat: those of "4/4 in eighths" have figures, motifs and
+# basses of so many notes as others have in quarters.
+SLOW: Weights = (("4/4 in eighths", 6), ("4/4", 4), ("6/8", 0.8), ("12/8", 0.6), ("3/4", 0.4))
 MIXED: Weights = (
     ("4/4", 5),
     ("4/4 2+2", 3),
@@ -62,7 +65,7 @@ class SongForm:
 
     meters: weights of `synth.forms.FORMS` by name. shared: chance that a letter takes its chords from an
     earlier one. contrast: how far sections may differ in level, 0-1. dance: lengths and transitions of
-    dance tracks.
+    dance tracks. Forms of weight 0 are not drawn.
     """
 
     name: str
@@ -101,6 +104,16 @@ SCORED_STYLES: Weights = (
     ("song", 1.5),
     ("counterpoint", 1),
     ("plucked", 1),
+)
+
+SLOW_STYLES: Weights = (
+    ("piano", 4),
+    ("song", 4),
+    ("band", 1.5),
+    ("plucked", 1),
+    ("orchestra", 1),
+    ("quartet", 1),
+    ("blocks", 1),
 )
 
 SONG_FORMS: tuple[SongForm, ...] = (
@@ -153,6 +166,26 @@ SONG_FORMS: tuple[SongForm, ...] = (
         0.8,
         0.9,
         dance=True,
+    ),
+    SongForm(
+        "ballad",
+        0.0,  # by name only: the songs of a seed stay what they are
+        (
+            (
+                "i:intro?.9 A:verse A:verse?.5 B:pre-chorus?.5 C:chorus x:instrumental?.5 A:verse "
+                "B:pre-chorus?.5 C:chorus D:bridge?.5 C:chorus o:outro?.7"
+            ),
+            "i:intro?.8 A:verse C:chorus A:verse C:chorus x:instrumental?.5 C:chorus?.7 o:outro?.5",
+            (
+                "i:intro?.7 A:verse A:verse B:bridge A:verse x:instrumental?.4 B:bridge?.6 "
+                "A:verse?.61 o:outro?.4"
+            ),
+        ),
+        SLOW_STYLES,
+        (54, 108),
+        SLOW,
+        0.4,
+        0.7,
     ),
     SongForm(
         "strophic",
@@ -225,9 +258,12 @@ SONG_FORMS: tuple[SongForm, ...] = (
 
 
 def draw_song_form(rng: np.random.Generator, name: str | None = None) -> SongForm:
-    """The form of a name, or one drawn by weight. Raises ConfigError for a name that is none."""
-    if name is None:
-        return pick(rng, [(form, form.weight) for form in SONG_FORMS])
+    """The form of a name, or one drawn by weight."""
+    return form_named(name) if name else pick(rng, [(form, form.weight) for form in SONG_FORMS])
+
+
+def form_named(name: str) -> SongForm:
+    """The row of a name. Raises ConfigError for a name that is none."""
     for form in SONG_FORMS:
         if form.name == name:
             return form
