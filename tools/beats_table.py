@@ -1,6 +1,6 @@
 """How well `beatmeter structure` hears beats, bars and, with its own bars, sections and drops in a data set,
-beside librosa, a metronome that knows the tempo, and sections of eight of its bars: one line a system, as
-Markdown.
+beside librosa, a metronome that knows the tempo, and sections of eight of its bars, each with a drop: one
+line a system, as Markdown.
 
     python tools/beats_table.py MUSIC/
     python tools/beats_table.py MUSIC/ --sections lab2 --jobs 2
@@ -56,14 +56,16 @@ def judge(item: tuple[Track, Annotation], model: Path | None = None) -> Scores:
         raise SystemExit(f"{track.path}: {heard}")
     ours = {**_of_beats(beats, heard.beats.times), "downbeat F": f_measure(bars, heard.downbeats)}
     eight: dict[str, float] = {}
+    inside = heard.downbeats[EIGHT::EIGHT]
     if known.sections is not None:
         spans = np.stack([heard.sections.starts, heard.sections.ends], axis=1)
         ours |= _of_sections(known.sections, spans, heard.sections.names)
-        inside = heard.downbeats[EIGHT::EIGHT]
         eight = _of_sections(known.sections, intervals_of(np.array([0.0, *inside, heard.seconds])), None)
     if known.events is not None:
         drops = [t for t, kind in zip(known.events.times, known.events.kinds, strict=True) if kind == "drop"]
-        ours["drop F"] = moment_f(np.array(drops), heard.events.of("drop").starts, 60 / known.grid.tempo)
+        beat = 60 / known.grid.tempo
+        ours["drop F"] = moment_f(np.array(drops), heard.events.of("drop").starts, beat)
+        eight["drop F"] = moment_f(np.array(drops), inside, beat)
     audio = load(track.path)
     _, tracked = beat_track(y=audio, sr=24_000, units="time")
     period = float(np.median(np.diff(beats)))
