@@ -3,6 +3,7 @@ every row of the table is of the same clips."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,11 @@ import pytest
 import torch
 
 from beatmeter.cli.demo import SENTENCES, settings_of, show_learned
-from beatmeter.datasets.synth.examples import CHANGE, RATE, changing_piece, example_pieces
+from beatmeter.datasets.synth.draws import stream
+from beatmeter.datasets.synth.examples import CHANGE, RATE, WALTZ, changing_piece, example_pieces
+from beatmeter.datasets.synth.forms import Form
+from beatmeter.datasets.synth.meters import draw_meters
+from beatmeter.datasets.synth.slices import SLICES
 from beatmeter.evaluation.comparison.compare import MetricTest, Pair
 from beatmeter.evaluation.metrics import Estimate
 from beatmeter.experiments import demo
@@ -47,6 +52,13 @@ def test_the_pieces_are_what_they_are_said_to_be() -> None:
     assert list(pieces) == ["waltz", "seven", "change", "rain"]
     assert len(changing_piece()) == round(CHANGE[-1][1] * RATE)
     assert np.array_equal(pieces["change"][round(CHANGE[1][0] * RATE) :], pieces["seven"])
+    drawn = (dance_of(seed).name for seed in itertools.count(1))
+    assert next(seed for seed, name in enumerate(drawn, 1) if name == "fast waltz") == WALTZ
+
+
+def dance_of(seed: int) -> Form:
+    row = SLICES["dance"]
+    return draw_meters(stream(seed, "meter"), 3, "single", 30.0, row.options, row.form_of).form
 
 
 def test_a_wall_lets_through_the_bass_alone() -> None:
