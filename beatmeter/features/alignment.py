@@ -105,33 +105,43 @@ def _kernels() -> tuple[Callable[..., Any], Callable[..., Any]]:
 def _scores(
     query: Chroma, joined: Chroma, starts: Int[np.ndarray, " edge"], rule: Float[np.ndarray, 3]
 ) -> Float[np.ndarray, " other"]:
+    """Row by row of H, in two passes: what does not depend on the row's own earlier values, a vector at a
+    time, then the steps along the row, four keys side by side, because each waits for the one before."""
     threshold, fits, misses = rule[0], rule[1], rule[2]
     n, found = len(query), np.zeros(len(starts) - 1, np.float32)
     for other in range(len(starts) - 1):
         m = starts[other + 1] - starts[other]
         turned = joined[starts[other] : starts[other + 1]].T.copy()
-        row, h = np.empty(m, np.float32), np.empty(m + 1, np.float32)
+        row, h = np.empty(m, np.float32), np.zeros((12, m + 1), np.float32)
+        entered, along = np.empty((12, m), np.float32), np.empty((12, m), np.float32)
         best = np.float32(0)
-        for key in range(12):
-            h[:] = 0
-            for i in range(n):
+        for i in range(n):
+            for key in range(12):
                 row[:] = -threshold
-                for c in range(12):
-                    weight = query[i, c]
-                    line = turned[(c + key) % 12]
+                for c in range(0, 12, 4):
+                    w0, w1, w2, w3 = query[i, c], query[i, c + 1], query[i, c + 2], query[i, c + 3]
+                    line0, line1 = turned[(c + key) % 12], turned[(c + key + 1) % 12]
+                    line2, line3 = turned[(c + key + 2) % 12], turned[(c + key + 3) % 12]
                     for j in range(m):
-                        row[j] += weight * line[j]
-                diagonal = np.float32(0)
-                left = np.float32(0)
+                        row[j] = (((row[j] + w0 * line0[j]) + w1 * line1[j]) + w2 * line2[j]) + w3 * line3[j]
+                before, into, step = h[key], entered[key], along[key]
                 for j in range(m):
                     s = row[j]
                     g = s * misses if s < 0 else s * fits
-                    up = h[j + 1]
-                    value = max(max(diagonal + s, max(up, left) + g), np.float32(0))
-                    diagonal = up
-                    h[j + 1] = value
-                    left = value
-                    best = max(best, value)
+                    into[j] = max(max(before[j] + s, before[j + 1] + g), np.float32(0))
+                    step[j] = g
+            for key in range(0, 12, 4):
+                h0 = h1 = h2 = h3 = np.float32(0)
+                for j in range(m):
+                    h0 = max(entered[key, j], h0 + along[key, j])
+                    h1 = max(entered[key + 1, j], h1 + along[key + 1, j])
+                    h2 = max(entered[key + 2, j], h2 + along[key + 2, j])
+                    h3 = max(entered[key + 3, j], h3 + along[key + 3, j])
+                    h[key, j + 1] = h0
+                    h[key + 1, j + 1] = h1
+                    h[key + 2, j + 1] = h2
+                    h[key + 3, j + 1] = h3
+                    best = max(best, max(max(h0, h1), max(h2, h3)))
         found[other] = best
     return found
 
