@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from beatmeter.experiments.demo import Heard, Learned
     from beatmeter.settings import RunConfig
 
-RUNS = {  # name: recipe, regime, and what so few pieces need
-    "frozen": ("embedded-lag", "frozen", {"accumulation": 1, "head_lr": 5e-4}),
-    "LoRA": ("embedded-lora", "streamed", {"accumulation": 1}),
+RUNS = {  # recipe, regime, what so few pieces need, and how much adapts: the last layer does as well as all
+    "frozen": ("embedded-lag", "frozen", {"accumulation": 1, "head_lr": 5e-4}, {}),
+    "LoRA": ("embedded-lora", "streamed", {"accumulation": 1}, {"lora_layers": 1}),
 }
 SENTENCES = {
     "at random": "names one of the six meters by the throw of a die",
     "as it ships": "has learned from music in the open alone",
     "frozen": "its last part, the head, learned from {train} pieces behind the wall",
-    "LoRA": "then the part before it, which turns sound into features, learned from them too",
+    "LoRA": "then the end of the part before it, which turns sound into features, learned too",
 }
 
 
@@ -94,8 +94,9 @@ def settings_of(out: Path, data: Path) -> dict[str, RunConfig]:
             data={"path": str(data)},
             features={"cache": str(out / "cache")},
             training=training,
+            adapter=adapter,
         )
-        for name, (recipe, regime, training) in RUNS.items()
+        for name, (recipe, regime, training, adapter) in RUNS.items()
     }
 
 

@@ -93,7 +93,7 @@ def test_every_row_is_of_the_same_clips(tmp_path: Path, capsys: pytest.CaptureFi
         assert name in said
         assert sentence.split()[0] in said
     assert "right of 6" in said
-    assert "LoRA" in said.rsplit("learned from them too", 1)[1]
+    assert "LoRA" in said.rsplit("into features, learned too", 1)[1]
     assert "log loss" in said
 
 
