@@ -14,6 +14,7 @@ from beatmeter.features.extraction import Extractor, Plan, plan
 from beatmeter.features.extraction.committing import Patience, Written, impatient
 from beatmeter.features.model import FeatureModel
 from beatmeter.features.pooling import Encoder
+from beatmeter.features.poolings import POOLINGS
 from beatmeter.runtime.display import count
 from beatmeter.runtime.progress import SILENT, Reporter, untold
 from beatmeter.schema import FeatureSpec, Track
@@ -75,9 +76,8 @@ class FeatureService(FeatureModel):
     def store(self, wanted: FeatureSpec | None = None) -> Store:
         """A store that holds `wanted` (default: all of the spec) already by its spec, or the store of the
         spec."""
-        return Store.find_covering(self.config.cache, wanted or self.spec) or Store.for_spec(
-            self.config.cache, self.spec
-        )
+        found = Store.find_covering(self.config.cache, wanted or self.spec, POOLINGS)
+        return found or Store.for_spec(self.config.cache, self.spec)
 
     @cached_property
     def memory(self) -> Path | None:

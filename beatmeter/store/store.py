@@ -7,7 +7,7 @@ import errno
 import json
 import re
 import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -123,14 +123,21 @@ class Store:
         return cls.create(where, spec) if create else cls.open(where, spec)
 
     @classmethod
-    def find_covering(cls, cache: Path | str, wanted: FeatureSpec) -> Store | None:
+    def find_covering(
+        cls, cache: Path | str, wanted: FeatureSpec, kinds: Collection[str] | None = None
+    ) -> Store | None:
         """A store in a folder of stores that holds `wanted`: its own, or one with more poolings or layers; or
-        None."""
+        None. With `kinds`, one that has poolings of these kinds alone: another version of beatmeter may know
+        more, and what nobody here can make nobody can add to."""
         own = backend_of(_inside(cache, folder_name(wanted)))
         if own.exists("zarr.json"):
             return cls.open(own, wanted)
         covering = [
-            store for store in list_stores(cache) if isinstance(store, Store) and store.spec.covers(wanted)
+            store
+            for store in list_stores(cache)
+            if isinstance(store, Store)
+            and store.spec.covers(wanted)
+            and (kinds is None or all(pooling.kind in kinds for pooling in store.spec.poolings))
         ]
         return max(covering, key=lambda store: (len(store.keys()), store.where), default=None)
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -196,6 +197,15 @@ def test_a_store_that_holds_more_serves_less(music: Path, tmp_path: Path) -> Non
     again, _, _ = full.ensure(tracks, full.spec.only(["lag"]), report=lines.append)
     assert again.path == store.path
     assert "0 to extract, 3 present" in lines[0]
+
+
+def test_a_store_of_another_version_is_not_added_to(tmp_path: Path) -> None:
+    """It holds what is wanted, and beside it a pooling that this version cannot make."""
+    service = FeatureService(settings(tmp_path / "cache", backbone="spectral"), CPU)
+    wanted = service.spec
+    newer = replace(wanted.poolings[0], name="later", kind="later")
+    Store.for_spec(tmp_path / "cache", replace(wanted, poolings=(*wanted.poolings, newer)))
+    assert service.store().spec == wanted
 
 
 def test_copies_are_extracted_once_and_broken_files_are_listed_and_not_tried_again(
