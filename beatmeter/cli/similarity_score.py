@@ -142,28 +142,28 @@ def columns_of(
 
 
 def _aligned(record: Embeddings, rerank: str | None) -> dict[str, np.ndarray]:
-    """(item, item) scores where the nearest 50 of each query, or all, were aligned; the others follow in the
-    order of the vectors."""
+    """(item, item) scores where the nearest 50 of each query were aligned and the others follow in the order
+    of the vectors, or all were."""
     import numpy as np
 
-    from beatmeter.serving.search import CANDIDATES, Searcher
+    from beatmeter.serving.search import CANDIDATES, beside_all_others, beside_landmarks, raw_alignment
 
     if rerank is None:
         return {}
-    searcher = Searcher(record)
-    others = len(record) if rerank == "all" else CANDIDATES
-    looks = {SECOND: CANDIDATES, ALL: others} if rerank == "all" else {SECOND: CANDIDATES}
     far = record.unit @ record.unit.T - 1e6
-    found = {name: far.astype(np.float64) for name in looks}
+    second, every = far.astype(np.float64), np.zeros(far.shape)
     with TERMINAL.track("aligning", len(record), "queries") as tick:
         for i in range(len(record)):
             order = np.argsort(-far[i], kind="stable")
-            order = order[order != i][:others]
-            aligned = searcher.alignment(record.take([i]), order)
-            for name, most in looks.items():
-                found[name][i, order[:most]] = aligned[:most]
+            order = order[order != i]
+            near = order[:CANDIDATES]
+            query, others = record.take([i]), record.take(order if rerank == "all" else near)
+            raw = raw_alignment(query, others)
+            if rerank == "all":
+                every[i, order] = raw
+            second[i, near] = beside_landmarks(query, record.take(near), raw[: len(near)])
             tick(1)
-    return found
+    return {SECOND: second} | ({ALL: beside_all_others(every)} if rerank == "all" else {})
 
 
 def _turned(ways: Mapping[str, Mapping[str, Estimate]]) -> dict[str, dict[str, Estimate]]:

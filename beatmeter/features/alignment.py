@@ -1,6 +1,6 @@
 """Local alignment of pitch classes over time: how long, and how well, two recordings play the same.
 
-With cosines c(i, j) between frames of two recordings and s = c - 0.35, the score of the best local
+With cosines c(i, j) between frames of two recordings and s = c - 0.8, the score of the best local
 alignment is the largest H of Smith and Waterman (1981) in the form of Serra, Serra and Andrzejak (2009,
 Q-max):
 
@@ -8,7 +8,7 @@ Q-max):
 
 where one recording stands still, what fits counts half and what does not fit counts twice (`Rule`). The
 score of a pair is that of its best of twelve keys. Scores grow with the length that two recordings share:
-about 0.4 for each frame that fits. Compiled by numba at the first call; arrays come in as `chroma` pooling
+at most 0.2 for each frame. Compiled by numba at the first call; arrays come in as `chroma` pooling
 gives them.
 """
 
@@ -34,7 +34,7 @@ class Rule:
     """What alignment counts: `threshold` is the cosine at which two frames neither fit nor differ; where one
     recording stands still, what fits counts `fits` times and what does not fit `misses` times."""
 
-    threshold: float = 0.35
+    threshold: float = 0.8
     fits: float = 0.5
     misses: float = 2.0
 

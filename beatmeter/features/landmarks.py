@@ -18,7 +18,7 @@ import hashlib
 import io
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ import numpy as np
 from jaxtyping import Float
 
 from beatmeter.errors import RunError, SchemaError
-from beatmeter.features.alignment import Chroma, ready, scores
+from beatmeter.features.alignment import RULE, Chroma, ready, scores
 from beatmeter.runtime.artifacts import read_bytes, read_json, require, write_json
 from beatmeter.runtime.atomic import write_bytes
 
@@ -68,7 +68,7 @@ class Landmarks:
     def digest(self) -> str:
         """Hex sha256 of what decides the vectors."""
         found = hashlib.sha256()
-        for array in (*self.pieces, self.mean, self.deviation, self.matrix):
+        for array in (RULE.numbers, *self.pieces, self.mean, self.deviation, self.matrix):
             found.update(np.ascontiguousarray(array, dtype="<f8").tobytes())
         return found.hexdigest()
 
@@ -92,6 +92,8 @@ class Landmarks:
         hint = "Make it with `beatmeter similarity fit`."
         about = read_json(folder / ABOUT, RunError, hint)
         require(about, {"kind": str}, str(folder / ABOUT))
+        if about.get("alignment") != asdict(RULE):
+            raise RunError(f"{folder} was made for another rule of alignment than {asdict(RULE)}", hint)
         data = read_bytes(folder / ARRAYS, RunError)
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as file:

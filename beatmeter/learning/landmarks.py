@@ -14,7 +14,7 @@ from beatmeter import __version__
 from beatmeter.datasets.synth.versions import render_version
 from beatmeter.errors import ConfigError, RunError
 from beatmeter.evaluation.metrics.retrieval import average_precision, rank
-from beatmeter.features.alignment import Chroma, ready, scores
+from beatmeter.features.alignment import RULE, Chroma, ready, scores
 from beatmeter.features.landmarks import AVERAGE, Landmarks, levelled, whitened
 from beatmeter.features.views import views_of, views_spec
 from beatmeter.features.whitening import KIND, Whitening, joined, layers_of
@@ -27,8 +27,8 @@ RIDGES = (0.05, 0.2, 0.5, 1.0, 2.0)
 
 @dataclass(frozen=True)
 class Plan:
-    """`works` are trained on with `versions` each, `landmarks` others are aligned with; `seconds` of every
-    clip. Works are numbered from `seed` << 32 on."""
+    """`works` are trained on with `versions` each, `landmarks` others are aligned with, in the versions in
+    turn; `seconds` of every clip. Works are numbered from `seed` << 32 on."""
 
     works: int = 390
     versions: int = 4
@@ -51,7 +51,7 @@ def fit(plan: Plan, jobs: int = 1, progress: Reporter = SILENT) -> Landmarks:
     """Render, align, whiten. The ridge is the one with the best mean average precision on the second half
     of the works when the first half is trained on; then all works are."""
     first = plan.seed << 32
-    clips = [(first + MOST_WORKS + n, 0) for n in range(plan.landmarks)]
+    clips = [(first + MOST_WORKS + n, n % plan.versions) for n in range(plan.landmarks)]
     pieces = [ready(c, AVERAGE) for c in _each(_chroma, clips, plan, jobs, progress, "rendering landmarks")]
     versions = [(first + w, v) for w in range(plan.works) for v in range(plan.versions)]
     with_pieces = partial(_heard, pieces)
@@ -84,6 +84,7 @@ def learned(plan: Plan, pieces: Sequence[Chroma], heard: np.ndarray, works: Sequ
     matrix = model.matrix / np.abs(model.matrix).max()  # in the range of float16; lengths do not matter
     about: dict[str, Any] = {
         "kind": "harmony landmarks",
+        "alignment": asdict(RULE),
         **_about(plan, ridge, found, matrix.shape[1]),
         "features": views_spec().only(("chroma",)).to_json(),
     }

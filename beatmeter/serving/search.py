@@ -68,18 +68,7 @@ class Searcher:
         added: who aligns well with everything is no neighbour. Raises DataError where pitch classes were
         left out."""
         others = self.gallery.take(items)
-        if not len(query.chroma[0]) or not all(map(len, others.chroma)):
-            raise DataError(
-                "these embeddings hold no pitch classes to align", "Make them again with `beatmeter embed`."
-            )
-        raw = scores(ready(query.chroma[0]), [ready(piece) for piece in others.chroma])
-        # landmarks are aligned at 2 Hz: with twice the frames scores are about twice as large
-        mean, spread = AVERAGE * others.view("level").T
-        own_mean, own_spread = AVERAGE * query.view("level")[0]
-        result: np.ndarray = (raw - mean) / np.maximum(spread, 1e-6) + (raw - own_mean) / max(
-            own_spread, 1e-6
-        )
-        return result
+        return beside_landmarks(query, others, raw_alignment(query, others))
 
     @cached_property
     def _others(self) -> Embeddings:
@@ -118,6 +107,36 @@ class Searcher:
         if query.meta.get("model") != self.gallery.meta.get("model"):
             hint = "Embed both with the same model."
             raise DataError("the query was embedded by another model than what is searched", hint)
+
+
+def raw_alignment(query: Embeddings, others: Embeddings) -> Float[np.ndarray, " item"]:
+    """The alignment score at 4 Hz of the first item of `query` with each of `others`. Raises DataError where
+    pitch classes were left out."""
+    if not len(query.chroma[0]) or not all(map(len, others.chroma)):
+        raise DataError(
+            "these embeddings hold no pitch classes to align", "Make them again with `beatmeter embed`."
+        )
+    return scores(ready(query.chroma[0]), [ready(piece) for piece in others.chroma])
+
+
+def beside_landmarks(
+    query: Embeddings, others: Embeddings, raw: Float[np.ndarray, " item"]
+) -> Float[np.ndarray, " item"]:
+    """`raw_alignment` in deviations from the mean of what either reaches with the landmarks, added."""
+    # landmarks are aligned at 2 Hz: with twice the frames scores are about twice as large
+    mean, spread = AVERAGE * others.view("level").T
+    own_mean, own_spread = AVERAGE * query.view("level")[0]
+    result: np.ndarray = (raw - mean) / np.maximum(spread, 1e-6) + (raw - own_mean) / max(own_spread, 1e-6)
+    return result
+
+
+def beside_all_others(raw: Float[np.ndarray, "item item"]) -> Float[np.ndarray, "item item"]:
+    """`raw_alignment` of all pairs in deviations from the mean of what either reaches with all others,
+    added. The diagonal is looked at by nobody."""
+    others = np.where(np.eye(len(raw), dtype=bool), np.nan, raw)
+    mean, spread = np.nanmean(others, axis=1), np.maximum(np.nanstd(others, axis=1), 1e-6)
+    result: np.ndarray = (raw - mean) / spread + (raw - mean[:, None]) / spread[:, None]
+    return result
 
 
 def _seconds(record: Embeddings, item: int, rows: tuple[int, int]) -> tuple[float, float]:

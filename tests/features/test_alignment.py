@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from beatmeter.errors import SchemaError
-from beatmeter.features.alignment import align, ready, scores
+from beatmeter.features.alignment import RULE, align, ready, scores
 
 RNG = np.random.default_rng(0)
 
@@ -22,7 +22,7 @@ def recursion(a: np.ndarray, b: np.ndarray) -> float:
     """H of the module's docstring, term by term."""
     best = 0.0
     for key in range(12):
-        s = a @ np.roll(b, -key, axis=1).T - 0.35
+        s = a @ np.roll(b, -key, axis=1).T - RULE.threshold
         h = np.zeros((len(a) + 1, len(b) + 1))
         for i in range(len(a)):
             for j in range(len(b)):
@@ -56,7 +56,7 @@ def test_a_recording_fits_itself_from_end_to_end() -> None:
     piece = music(40, 7)
     found = align(piece, piece)
     assert (found.key, found.here, found.there) == (0, (0, 40), (0, 40))
-    assert found.score == pytest.approx(40 * 0.65, rel=1e-4)
+    assert found.score == pytest.approx(40 * (1 - RULE.threshold), rel=1e-4)
 
 
 def test_silence_fits_nothing() -> None:

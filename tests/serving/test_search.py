@@ -15,6 +15,7 @@ from beatmeter.audio.encode import encode
 from beatmeter.cli import cli
 from beatmeter.datasets.synth.versions import render_version
 from beatmeter.errors import BeatmeterError, ConfigError, DataError, RunError
+from beatmeter.features.alignment import RULE
 from beatmeter.features.landmarks import ABOUT, ARRAYS, Landmarks
 from beatmeter.features.whitening import Whitening
 from beatmeter.learning.landmarks import Plan, fit, fit_whitening
@@ -22,7 +23,7 @@ from beatmeter.schema import Embeddings, Track
 from beatmeter.serving.embedding import embed_tracks, embed_wave, open_model
 from beatmeter.serving.gallery import fill, open_gallery
 from beatmeter.serving.index import Index
-from beatmeter.serving.search import Searcher
+from beatmeter.serving.search import Searcher, beside_all_others
 
 WORKS, VERSIONS, SECONDS = (101, 102, 103), (0, 1), 9.0
 
@@ -80,6 +81,16 @@ def test_alignment_finds_the_other_version_and_says_where(gallery: Embeddings) -
     assert all(0 <= value <= 100 for value in reasons.percentiles.values())
     assert reasons.here[1] - reasons.here[0] > 2
     assert 0 <= reasons.there[0] < reasons.there[1] <= SECONDS
+
+
+def test_all_pairs_are_judged_by_what_either_reaches_with_all_others() -> None:
+    raw = np.random.default_rng(0).random((5, 5))
+    raw += raw.T
+    found = beside_all_others(raw)
+    rows = [np.delete(raw[i], i) for i in range(5)]
+    by = [(raw[1, 3] - rows[i].mean()) / rows[i].std() for i in (1, 3)]
+    assert found[1, 3] == pytest.approx(sum(by))
+    np.testing.assert_allclose(found, found.T)
 
 
 def test_neighbours_are_exact_and_leave_the_query_out(gallery: Embeddings) -> None:
@@ -143,6 +154,12 @@ def test_a_model_comes_back_from_its_folder_and_a_broken_one_is_one_line(
     again = Landmarks.load(tmp_path / "m")
     assert embed_wave(wave, back).vectors.tobytes() == embed_wave(wave, again).vectors.tobytes()
     assert embed_wave(wave, back).vectors[0] @ embed_wave(wave, model).vectors[0] > 0.99
+    about = tmp_path / "m" / ABOUT
+    written = about.read_text()
+    about.write_text(written.replace(f'"threshold": {RULE.threshold}', '"threshold": 0.35'))
+    with pytest.raises(RunError, match="another rule of alignment"):
+        Landmarks.load(tmp_path / "m")
+    about.write_text(written)
     (tmp_path / "m" / ARRAYS).write_bytes(b"PK")
     with pytest.raises(RunError, match="no model of harmony"):
         Landmarks.load(tmp_path / "m")
@@ -222,10 +239,10 @@ def test_the_command_line_from_audio_to_reasons(tmp_path: Path, music: Path, mod
     assert (status, "over 5 vectors, " in text) == (0, True)
     assert ", measured over 5 vectors" in run("index", "info", place)[1]
     assert json.loads(run("index", "info", place, "--json")[1])["vectors"] == 5
-    more = ("-k", "2", "--exact", "--model", mine, "--html", str(page), "--audio", str(music))
+    more = ("-k", "3", "--exact", "--model", mine, "--html", str(page), "--audio", str(music))
     assert run("search", place, query, *more)[0] == 0
     html = page.read_text()
-    assert html.count("<audio") == 3
+    assert html.count("<audio") == 4
     assert "101-0" in html
     for name in ("map.svg", "map.png", "map.csv"):
         status, text = run("map", out, "--out", str(tmp_path / name), "--mark", "102")
