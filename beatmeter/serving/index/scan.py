@@ -116,6 +116,6 @@ def exactly(
             if query.scales is not None:
                 values = values * query.scales[number][at]
             scores[i, mine[i]] = np.where(shard.gone[at], np.float32(NOTHING), values)
-        release(shard.vectors)
+            release(shard.vectors)  # large pages around each row came with it
     order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
     return np.take_along_axis(rows, order, axis=1), np.take_along_axis(scores, order, axis=1)
