@@ -1,12 +1,13 @@
 """Lets runs hear the validation and test clips of a set that they need not have been trained on.
 
-    python tools/hear_members.py data/meter runs/models/spectral-lag runs/models/embedded-lag runs/long
-    beatmeter ensemble runs/models/spectral-lag runs/models/embedded-lag runs/long --calibrated \
-        --validation meter-val --split meter-test --out runs/ensemble
+    python tools/hear_members.py data/meter runs/models/ensemble runs/models/spectral-long
+    beatmeter ensemble runs/models/spectral-lag runs/models/spectral-long --calibrated \
+        --validation meter-val --split meter-test --out runs/both
 
 All hear the same audio in one go, which is cheaper than `beatmeter evaluate` for one after the other, and
-the splits stay apart. Each run gets predictions/SET-val.csv and predictions/SET-test.csv. What was heard is
-kept in runs/heard.jsonl, by run and track, so a stopped run goes on.
+the splits stay apart. Each run gets predictions/SET-val.csv and predictions/SET-test.csv. So does an ensemble
+that is named, from what its members say. What was heard is kept in runs/heard.jsonl, by run and track, so a
+stopped run goes on.
 """
 
 from __future__ import annotations
@@ -24,11 +25,14 @@ import torch
 
 from beatmeter.audio.decode import load
 from beatmeter.datasets import open_dataset
-from beatmeter.evaluation.predictions import write_predictions
+from beatmeter.evaluation.calibration import Calibration
+from beatmeter.evaluation.predictions import open_predictions, write_predictions
+from beatmeter.evaluation.runs import RunFolder
 from beatmeter.features.backbones.sharing import share_front_ends
 from beatmeter.runtime.artifacts import read_json_lines
 from beatmeter.schema import ClassPredictions
 from beatmeter.serving.answer import Scored
+from beatmeter.serving.models import EnsembleFolder
 from beatmeter.serving.scoring import RunScorer, hear
 from beatmeter.settings import DataConfig
 
@@ -70,7 +74,9 @@ def main() -> None:
     place, *paths = map(Path, sys.argv[1:])
     if not paths:
         sys.exit("name the data set and the runs: tools/hear_members.py DATA RUN ...")
-    runs = {path.name: path for path in paths}
+    ensembles = [folder for path in paths if (folder := EnsembleFolder(path)).exists()]
+    runs = {path.name: path for path in paths if not EnsembleFolder(path).exists()}
+    runs |= {run.name: run for folder in ensembles for run in folder.runs().values()}
     together = Together(runs)
     found = open_dataset(place, DataConfig(), together.classes)
     tracks = [t for t in found.tracks if t.split in SPLITS]
@@ -95,6 +101,20 @@ def main() -> None:
             path = run / "predictions" / f"{found.name}-{split}.csv"
             write_predictions(path, predictions)
             print(f"{path}: {len(own_tracks)} tracks")
+        for folder in ensembles:
+            write_predictions(
+                folder.path / "predictions" / f"{found.name}-{split}.csv",
+                joined(folder, f"{found.name}-{split}"),
+            )
+
+
+def joined(folder: EnsembleFolder, split: str) -> ClassPredictions:
+    """What an ensemble makes of its members' predictions."""
+    members = {}
+    for name, run in folder.runs().items():
+        own = open_predictions(run, split)
+        members[name] = Calibration.load(RunFolder(run).calibration).apply(own) if folder.calibrated else own
+    return folder.ensemble().combine(members, folder.path.name)
 
 
 if __name__ == "__main__":

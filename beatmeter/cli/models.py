@@ -52,15 +52,15 @@ def models(context: click.Context, as_json: bool) -> None:
     show_default=True,
     help="Which predictions of models of meter decide: of models trained on several sets, those on one.",
 )
-def pack(runs: tuple[Path, ...], out: Path, validation: str) -> None:
-    """Copy what `predict` needs of finished runs and ensembles, to hand it on; the best on validation becomes
-    the default.
+@click.option("--default", metavar="NAME", help="The model that becomes the default.  [default: the best]")
+def pack(runs: tuple[Path, ...], out: Path, validation: str, default: str | None) -> None:
+    """Copy what `predict` needs of finished runs and ensembles, to hand it on; one becomes the default.
 
     \b
     beatmeter models pack runs/spectral runs/lora runs/both --out models
     """
     from beatmeter.serving.packing import pack as copy
 
-    index = copy(runs, out, validation)
+    index = copy(runs, out, validation, default)
     size = sum(f.stat().st_size for name in index["models"] for f in (out / name).iterdir())
     echo(f"{len(index['models'])} models, {size / 1e6:.1f} MB, in {out}; the default is {index['default']}")

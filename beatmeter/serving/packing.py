@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from beatmeter.errors import RunError, shown
+from beatmeter.errors import RunError, nearest, shown
 from beatmeter.evaluation.metrics import estimate, metric
 from beatmeter.evaluation.metrics.families import estimate_of, metrics_of
 from beatmeter.evaluation.records import open_records
@@ -25,18 +25,22 @@ CURVES = "structure"  # key of the index for models that give curves
 MEASURED = (CHOICE, "accuracy", "log_loss")
 
 
-def pack(runs: StrPath | Iterable[StrPath], out: StrPath, validation: str = "val") -> dict[str, Any]:
-    """Copy what `predict` needs of finished models to `out`, each under its own name, and make the best on
-    validation the default.
+def pack(
+    runs: StrPath | Iterable[StrPath], out: StrPath, validation: str = "val", default: str | None = None
+) -> dict[str, Any]:
+    """Copy what `predict` needs of finished models to `out`, each under its own name, and make one the
+    default: `default`, else the best on validation.
 
     `validation` names the predictions of models of meter that decide: models that were trained on several
     sets are compared on one. Members of an ensemble must be packed with it. A model of beats is packed beside
-    them, for `structure`. Nothing but validation predictions decides. Returns the index.
+    them, for `structure`. Returns the index. Raises RunError for a default that is not among them.
     """
     runs, out = as_paths(runs), as_path(out)
     names = [run.resolve().name for run in runs]
     if len(set(names)) < len(names):
         raise RunError("two models have the same name", "Rename one of the folders.")
+    if default is not None and default not in names:
+        raise RunError(f"the default {default!r} is not packed", nearest(default, names))
     for name, run in zip(names, runs, strict=True):
         _require_packable(name, run, runs, out)
     index: dict[str, Any] = {"default": None, "models": {}}
@@ -62,7 +66,8 @@ def pack(runs: StrPath | Iterable[StrPath], out: StrPath, validation: str = "val
         raise RunError(
             "none of these models hears meter, and one of those that ship must", "Pack it with them."
         )
-    index["default"] = max(index["models"], key=lambda n: index["models"][n]["validation"][CHOICE][0])
+    best = max(index["models"], key=lambda n: index["models"][n]["validation"][CHOICE][0])
+    index["default"] = default or best
     write_json(out / INDEX, index)
     return index
 

@@ -105,8 +105,11 @@ def test_packed_models_answer_like_their_runs_wherever_they_are_moved(
     assert index["models"]["lag"]["validation"]["accuracy"][0] == pytest.approx(float(right.mean()), abs=1e-4)
     for name in ("lag", "both-poolings"):
         write_predictions(folder / name / "predictions" / "elsewhere-val.csv", validation.take(np.arange(3)))
-    index = pack([folder / "lag", folder / "both-poolings"], tmp_path / "again", "elsewhere-val")
-    assert [about["clips"] for about in index["models"].values()] == [3, 3]
+    for default in ("lag", "both-poolings"):
+        runs_of_two = [folder / "lag", folder / "both-poolings"]
+        index = pack(runs_of_two, tmp_path / "again", "elsewhere-val", default)
+        assert [about["clips"] for about in index["models"].values()] == [3, 3]
+        assert index["default"] == default
 
 
 def test_thresholds_of_a_second_meter_are_those_of_production(runs: tuple[Path, Path]) -> None:
@@ -159,6 +162,7 @@ def test_packing_never_writes_over_a_run(runs: tuple[Path, Path], tmp_path: Path
     ("change_it", "says"),
     [
         (lambda folder: pack([folder / "both"], folder / "out"), "joins"),
+        (lambda folder: pack([folder / "lag"], folder / "out", default="lga"), "'lga' is not packed"),
         (lambda folder: pack([folder / "cache"], folder / "out"), "neither a run folder nor an ensemble"),
         (lambda folder: pack([folder / "lag", folder / "lag"], folder / "out"), "the same name"),
         (lambda folder: shipped_model("lga", folder / "nothing"), "there is no model 'lga'"),
