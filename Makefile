@@ -50,14 +50,23 @@ models: .venv/installed $(MEMBERS:%=runs/models/%/calibration.json) runs/models/
 	$(BIN)/beatmeter similarity fit --out beatmeter/models/harmony --jobs 2
 	$(BIN)/beatmeter models pack $(MEMBERS:%=runs/models/%) runs/models/ensemble runs/models/beats --out beatmeter/models
 
+# Beats are learned from clips first, and from songs and ballads after that.
+CLIPS := data/beat-clips
 BARS := data/beats
 
-$(BARS)/manifest.csv:
-	$(BIN)/beatmeter data synth $(BARS) --clips 2400 --seed 5 --mix music --jobs 2
+$(CLIPS)/manifest.csv:
+	$(BIN)/beatmeter data synth $(CLIPS) --clips 2400 --seed 5 --mix music --jobs 2
 
-runs/models/beats/evaluation/val.json: $(BARS)/manifest.csv
-	if test -e runs/models/beats/config.toml; then $(BIN)/beatmeter train --resume runs/models/beats; \
-	else $(BIN)/beatmeter train --frozen $(BARS) --recipe embedded-beats --out runs/models/beats; fi
+$(BARS)/manifest.csv:
+	$(BIN)/python tools/beats_data.py $(BARS) --clips 220 --songs 140 --ballads 140 --excerpt 60 --seed 31 --jobs 2
+
+runs/models/beats/evaluation/val.json: private MORE := --set training.start=runs/models/beat-clips --set training.epochs=8 --set training.head_lr=3e-3
+runs/models/beats/evaluation/val.json: $(BARS)/manifest.csv runs/models/beat-clips/evaluation/val.json
+runs/models/beat-clips/evaluation/val.json: $(CLIPS)/manifest.csv
+
+runs/models/beats/evaluation/val.json runs/models/beat-clips/evaluation/val.json: runs/models/%/evaluation/val.json:
+	if test -e runs/models/$*/config.toml; then $(BIN)/beatmeter train --resume runs/models/$*; \
+	else $(BIN)/beatmeter train --frozen $(<D) --recipe embedded-beats --out runs/models/$* $(MORE); fi
 
 $(MUSIC)/manifest.csv:
 	$(BIN)/beatmeter data synth $(MUSIC) --clips 6000 --jobs 2

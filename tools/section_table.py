@@ -1,10 +1,11 @@
-"""How well sections are found in a data set, beside systems that learned nothing: one line a system, as
+"""How well sections and drops are found in a data set, beside systems that learned nothing: one line a system, as
 Markdown.
 
     python tools/section_table.py SONGS/ --limit 100
     python tools/section_table.py MUSIC/ --sections lab2
 
-Bars are those of the annotations. Intervals: 95 %, bootstrap over groups (songs).
+Bars are those of the annotations. A drop is found within one beat; null systems have one at every boundary. A
+track without drops counts where some are heard, as 0. Intervals: 95 %, bootstrap over groups (songs).
 """
 
 from __future__ import annotations
@@ -17,12 +18,15 @@ import numpy as np
 
 from beatmeter.audio.barwise import frame_features
 from beatmeter.audio.decode import load
+from beatmeter.audio.energy import measure_energy
 from beatmeter.datasets import open_dataset
 from beatmeter.datasets.annotations import Annotation, Folders, find_annotation
+from beatmeter.evaluation.metrics.events import moment_f
 from beatmeter.evaluation.metrics.intervals import bootstrap, interval
 from beatmeter.evaluation.metrics.sections import SECTION_METRICS, intervals_of, section_scores
 from beatmeter.runtime.parallel import Crash, ordered
 from beatmeter.schema import Track
+from beatmeter.serving.structure import events_of
 from beatmeter.settings import DataConfig
 from beatmeter.tasks.structure.baselines import null_systems
 from beatmeter.tasks.structure.sections import find_sections
@@ -51,6 +55,14 @@ def judge(item: tuple[Track, Annotation]) -> Scores:
     scores["beatmeter"] = section_scores(
         truth, known.sections.labels, np.stack([marks.starts, marks.ends], axis=1), marks.names
     )
+    if known.events is not None:
+        pairs = zip(known.events.times, known.events.kinds, strict=True)
+        drops, beat = np.array([time for time, kind in pairs if kind == "drop"]), 60 / known.grid.tempo
+        levels = measure_energy(track.path).of_spans(marks.starts, marks.ends)
+        heard = {name: times[1:-1] for name, times in found.items()}
+        heard["beatmeter"] = events_of(marks, levels).of("drop").starts
+        for name, times in heard.items():
+            scores[name]["drop F"] = moment_f(drops, times, beat)
     return scores
 
 
@@ -82,11 +94,12 @@ def main() -> None:
         scores.append(outcome)
     groups = [track.group for track, _ in items]
     print(f"{len(items)} songs of {options.dataset.name}, true bars\n")
-    print("| system | " + " | ".join(SECTION_METRICS) + " |\n|" + "---|" * (1 + len(SECTION_METRICS)))
+    columns = (*SECTION_METRICS, "drop F")
+    print("| system | " + " | ".join(columns) + " |\n|" + "---|" * (1 + len(columns)))
     for system in scores[0]:
         cells = []
-        for metric in SECTION_METRICS:
-            values = np.array([s[system][metric] for s in scores])
+        for metric in columns:
+            values = np.array([s[system].get(metric, np.nan) for s in scores])
             cells.append(interval_cell(values, groups))
         print(f"| {system} | " + " | ".join(cells) + " |")
 
