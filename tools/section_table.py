@@ -1,5 +1,5 @@
-"""How well sections and drops are found in a data set, beside systems that learned nothing: one line a system, as
-Markdown.
+"""How well sections and drops are found in a data set, beside systems that learned nothing: one line a
+system, as Markdown.
 
     python tools/section_table.py SONGS/ --limit 100
     python tools/section_table.py MUSIC/ --sections lab2

@@ -39,7 +39,7 @@ class PointerSettings:
     length: float = 2.0  # weight of the log-probability of the length of a bar, for every bar
     usual: tuple[float, float] = (2.1, 0.6)  # seconds of a bar and the spread of its log
     downbeat: float = 1.0  # weight of the downbeat curve against the beat curve
-    beat: float = 0.5  # for every beat: what keeps a path from taking the pulses between beats too
+    beat: float = 1.0  # for every beat: what keeps a path from taking the pulses between beats too
     skipped: float = 0.5  # for each second before the first beat
 
 
