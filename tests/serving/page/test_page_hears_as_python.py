@@ -167,13 +167,13 @@ def test_forty_clips_of_real_music(
     assert len(clips) == 40
     at_rate, others = [], []
     for i, clip in enumerate(clips):
-        wave, rate = soundfile.read(clip, dtype="float32", always_2d=True)
-        soundfile.write(tmp_path / "own.wav", wave, rate, subtype="FLOAT")
-        (others if rate != RATE else at_rate).append(same(open_page, predictor, tmp_path / "own.wav", 0.02))
+        rate = (44_100, 48_000)[i % 2]
+        soundfile.write(tmp_path / "other.wav", load(clip, rate), rate, subtype="FLOAT")
+        others.append(same(open_page, predictor, tmp_path / "other.wav", 0.02))
         soundfile.write(tmp_path / "same.wav", load(clip, RATE), RATE, subtype="FLOAT")
         at_rate.append(same(open_page, predictor, tmp_path / "same.wav", 1e-4))
-        print(i, clip.name, rate, at_rate[-1], others[-1:] if rate != RATE else "")
-    print("24 kHz:", len(at_rate), max(at_rate), "other rates:", len(others), max(others, default=0))
+        print(i, clip.name, at_rate[-1], rate, others[-1])
+    print("24 kHz:", len(at_rate), max(at_rate), "other rates:", len(others), max(others))
 
 
 @pytest.mark.skipif(not FULL, reason="slow: BEATMETER_FULL=1")
