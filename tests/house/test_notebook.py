@@ -1,7 +1,10 @@
-"""The notebook of the whole experiment runs from top to bottom, on the embedded backbone and a few clips."""
+"""The notebooks run from top to bottom, on the embedded backbone and a few clips.
+
+BEATMETER_FULL=1 also runs the one on layers, whose commands have tests of their own."""
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -11,8 +14,18 @@ import nbformat
 import pytest
 from waiting import PATIENCE
 
-NOTEBOOK = Path(__file__).resolve().parents[2] / "notebooks" / "experiment.ipynb"
-FAST = {
+NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
+FULL = bool(os.environ.get("BEATMETER_FULL"))
+LAYERS = {
+    "SOURCE": "beatmeter",
+    "WORKS": 12,
+    "VERSIONS": 3,
+    "SETTINGS": {"features.backbone": "embedded", "features.poolings": "stats"},
+    "TRAINING": {"training.epochs": 2, "training.batch": 8, "training.accumulation": 1},
+    "SEEDS": "0-1",
+    "JOBS": 1,
+}
+EXPERIMENT = {
     "SOURCE": "beatmeter",
     "CLIPS": 60,
     "SECONDS": 5,
@@ -22,9 +35,10 @@ FAST = {
         "head.channels": 8,
         "features.window": 1,
     },
-    "FROZEN": {"training.epochs": 4, "training.head_lr": 3e-3, "training.batch": 2},
+    "FROZEN": {"training.epochs": 3, "training.head_lr": 3e-3, "training.batch": 2},
     "LORA": {
-        "training.epochs": 2,
+        "adapter.lora_layers": 1,
+        "training.epochs": 1,
         "training.head_lr": 3e-3,
         "training.batch": 4,
         "training.accumulation": 1,
@@ -36,12 +50,17 @@ FAST = {
 }
 
 
-@pytest.fixture
-def notebook() -> Any:
-    return nbformat.read(NOTEBOOK, as_version=4)
+def read(name: str) -> Any:
+    return nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
 
 
-def test_the_notebook_is_committed_without_outputs(notebook: Any) -> None:
+def test_every_notebook_is_run_here() -> None:
+    assert {path.stem for path in NOTEBOOKS.iterdir()} == {"experiment", "layers"}
+
+
+@pytest.mark.parametrize("name", ["experiment", "layers"])
+def test_a_notebook_is_committed_without_outputs(name: str) -> None:
+    notebook = read(name)
     nbformat.validate(notebook)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert all(not cell.outputs and cell.execution_count is None for cell in code)
@@ -49,15 +68,14 @@ def test_the_notebook_is_committed_without_outputs(notebook: Any) -> None:
     assert "Parameters" in code[0].source
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_the_notebook_runs_and_leaves_reports(
-    notebook: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def played(name: str, fast: dict[str, Any], folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, str]:
+    """The notebook after it has run with `fast` parameters and `folder`/disk as its disk, and what it
+    printed."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
-    disk = tmp_path / "disk"
+    monkeypatch.setenv("IPYTHONDIR", str(folder / "ipython"))
+    notebook = read(name)
     at = next(i for i, cell in enumerate(notebook.cells) if cell.cell_type == "code")
-    values = {**FAST, "DATA": "", "DISK": str(disk)}
+    values = {**fast, "DATA": "", "DISK": str(folder / "disk")}
     named = set(re.findall(r"^([A-Z]+)(?:, ([A-Z]+))? = ", notebook.cells[at].source, re.MULTILINE))
     assert {name for pair in named for name in pair if name} == set(values), (
         "what is set here are the parameters"
@@ -70,7 +88,7 @@ def test_the_notebook_runs_and_leaves_reports(
         timeout=int(PATIENCE),
         startup_timeout=int(PATIENCE),
         kernel_name="python3",
-        resources={"metadata": {"path": str(tmp_path)}},
+        resources={"metadata": {"path": str(folder)}},
     )
     client.execute()
     printed = "".join(
@@ -80,6 +98,13 @@ def test_the_notebook_runs_and_leaves_reports(
         for out in cell.outputs
         if out.output_type == "stream"
     )
+    return notebook, printed
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_experiment_runs_and_leaves_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    notebook, printed = played("experiment", EXPERIMENT, tmp_path, monkeypatch)
+    disk = tmp_path / "disk"
     assert "LoRA" in printed
     assert (disk / "comparison.html").stat().st_size > 10_000
     for run in (disk / "runs" / "lora", disk / "runs" / "frozen" / "seed-0"):
@@ -88,3 +113,12 @@ def test_the_notebook_runs_and_leaves_reports(
         assert (run / "last.safetensors").exists()
     figures = [out for out in notebook.cells[-2].outputs if "image/svg+xml" in out.get("data", {})]
     assert len(figures) == 6
+
+
+@pytest.mark.skipif(not FULL, reason="slow: BEATMETER_FULL=1")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_layers_are_probed_and_fused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, printed = played("layers", LAYERS, tmp_path, monkeypatch)
+    for word in ("centroid", "null_level", "concat", "mAP"):
+        assert word in printed
+    assert (tmp_path / "disk" / "probes" / "probe.html").stat().st_size > 10_000

@@ -116,18 +116,18 @@ def entries() -> dict[str, str]:
     found = {
         name: text for name, text in sources.items() if name in ROOTS or '__name__ == "__main__"' in text
     }
-    cells = json.loads((ROOT / "notebooks" / "experiment.ipynb").read_text(encoding="utf-8"))["cells"]
-    lines = "".join(
-        "".join(cell["source"]) + "\n" for cell in cells if cell["cell_type"] == "code"
-    ).splitlines()
-    return found | {"the notebook": "\n".join(line.replace("%pip", "pass  #") for line in lines)}
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        code = "".join("".join(cell["source"]) + "\n" for cell in cells if cell["cell_type"] == "code")
+        found[path.name] = code.replace("%pip", "pass  #")
+    return found
 
 
 @pytest.mark.parametrize("name", sorted(entries()))
 def test_every_entry_imports_beatmeter_before_what_has_threads(name: str) -> None:
     packages = imported(entries()[name])
     threaded = [packages.index(package) for package in packages if package in WITH_THREADS]
-    if name in ("the notebook", *ROOTS):
+    if name in ROOTS or name.endswith(".ipynb"):
         assert "beatmeter" in packages
     assert not threaded or packages.index("beatmeter") < threaded[0]
 

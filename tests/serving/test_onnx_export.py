@@ -248,8 +248,7 @@ HEADS = {
     "lora": {
         "features": {"backbone": "MERT", "poolings": ("lag",)},
         "head": {"poolings": ("lag",)},
-        "training": {"regime": "streamed"},
-        "adapter": {"rank": 2},
+        "adapter": {"r": 2},
     },
 }
 
@@ -263,9 +262,9 @@ def test_heads_of_any_run_have_graphs(name: str, tmp_path: Path) -> None:
     values["data"] = {"path": str(tmp_path / "music")}
     values["features"]["cache"] = str(tmp_path / "cache")
     values["head"] |= {"channels": 8, "hidden": 16, "dilations": (1, 2)}
-    values["training"] = {"epochs": 1, "batch": 4, "accumulation": 1, **values.get("training", {})}
+    values["training"] = {"epochs": 1, "batch": 4, "accumulation": 1}
     run(
-        change(RunConfig(), values),
+        change(RunConfig(), {**values, "regime": "streamed" if "adapter" in values else "frozen"}),
         tmp_path / "run",
         torch.device("cpu"),
         predict=["val"],

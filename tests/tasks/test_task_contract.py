@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hubfolders import write_hub_folder
 from task_contract import REGIMES, TaskContract
 
 from beatmeter.datasets.annotations import Annotation, Events, Grid, Spans, write_annotation
@@ -42,7 +41,7 @@ CASES: dict[str, dict[str, Any]] = {
 }
 HEAD = {"poolings": ("own", "mel"), "channels": 8, "dilations": (1, 4)}
 FRAMES: dict[str, dict[str, Any]] = {  # what tasks on frames read
-    name: {"features": {"overlap": 1.0, "poolings": (f"own=frames:2+3@{rate}", f"mel@{rate}")}, "head": HEAD}
+    name: {"features": {"overlap": 1.0, "poolings": (f"own=frames:2+4@{rate}", f"mel@{rate}")}, "head": HEAD}
     for name, rate in {
         "beats": 25,
         "structure": 25,
@@ -66,7 +65,6 @@ def music(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rows.append(f"{row['id']},{'fast' if fast else 'slow'},{tags},{size}")
     (folder / "targets.csv").write_text("\n".join(rows) + "\n")
     plant_structure(folder)
-    write_hub_folder(folder.parent / "network")
     return folder
 
 
@@ -111,12 +109,7 @@ def settings(request: pytest.FixtureRequest, music: Path) -> RunConfig:
         "limit": 10 if regime == "streamed" else 0,  # a step of 8 and one of 2
         "data": {"path": str(music)},
         "task": CASES[task] | ({"targets": str(music / "targets.csv")} if "targets" in CASES[task] else {}),
-        "features": {
-            "backbone": str(music.parent / "network"),
-            "layers": "2,3",
-            "cache": str(music / "cache"),
-            "window": 1,
-        },
+        "features": {"backbone": "embedded", "layers": "2,4", "cache": str(music / "cache"), "window": 1},
         "adapter": {"kind": "last_layers", "layers": 1},
         "head": {"poolings": ("stats",), "hidden": 16},
         "training": {"epochs": 2, "head_lr": 1e-3, "batch": 4, "accumulation": 2},
