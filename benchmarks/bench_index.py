@@ -5,6 +5,8 @@ PART=index`."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +20,28 @@ from beatmeter.serving.index import Entries, Index
 
 DIM, QUERIES, K, ROUNDS = 128, 100, 10, 5
 CENTRES = 4000
+SEARCHED = """
+import sys
+from pathlib import Path
+import numpy as np, torch
+from beatmeter.serving.index import Index
+def kib(name):
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(name))
+torch.set_num_threads(1)
+folder, queries = Path(sys.argv[1]), np.load(sys.argv[2])
+torch.ones(64, 64, dtype=torch.bfloat16) @ torch.ones(64, 64, dtype=torch.bfloat16)
+before = kib("VmRSS")
+index = Index.open(folder)
+for _ in range(2):
+    index.search(queries, int(sys.argv[3]))
+print(1024 * (kib("VmHWM") - before))
+"""
+
+
+def held(index: Path, queries: Path) -> float:
+    """MB that two exact searches add at most to a process that has imported everything."""
+    words = [sys.executable, "-c", SEARCHED, str(index), str(queries), str(K)]
+    return float(subprocess.run(words, capture_output=True, text=True, check=True).stdout) / 1e6
 
 
 def clustered(n: int, seed: int) -> np.ndarray:
@@ -92,7 +116,11 @@ def _measure(bench: Bench, folder: Path, n: int) -> None:
         )
     for name, most in (("exact", 6.0), ("inverted lists", 1.5)) if n == 1_000_000 else ():
         bench.record(Fact("index", f"one of {title}: {name}", 1e3 * min(seconds[name]) / QUERIES, "ms", most))
+    np.save(folder / "queries.npy", queries)
+    memory = held(folder / "index", folder / "queries.npy")
+    assert memory < 300
     if n == 1_000_000:
+        bench.record(Fact("index", f"memory of the exact search among {n:,} vectors", memory, "MB", 300.0))
         bench.record(
             Fact(
                 "index", f"building the inverted lists of {n:,} vectors, processor seconds", built, "s", 60.0

@@ -82,6 +82,7 @@ def search_all(
             products(shard, number, query, turned, at, min(at + BLOCK, len(shard)))
             for at in range(0, len(shard), BLOCK)
         ]
+        release(shard.arrays["scan"])  # of a large index only one shard is held at a time
         runs = torch.cat(found).T.contiguous()
         values, at = runs.topk(min(keep, runs.shape[1]), dim=1)
         at = at * RUN + first
