@@ -10,11 +10,10 @@ import time
 import numpy as np
 import pytest
 from harness import Bench, Fact
-from threadpoolctl import threadpool_limits
 
 from beatmeter.experiments.probes import Subject, probe
 
-LAYERS, TARGETS, SEEDS, THREADS = 13, 15, 5, 2
+LAYERS, TARGETS, SEEDS, JOBS = 13, 15, 5, 2
 
 
 def made(n: int, dim: int) -> tuple[Subject, dict[str, np.ndarray]]:
@@ -38,14 +37,13 @@ def made(n: int, dim: int) -> tuple[Subject, dict[str, np.ndarray]]:
 def test_probe(bench: Bench, dim: int) -> None:
     n, dim, seeds = (2880, dim, SEEDS) if bench.timed else (160, dim // 48, 1)
     subject, layers = made(n, dim)
-    with threadpool_limits(limits=THREADS):
-        began, spent = time.perf_counter(), time.process_time()
-        found = probe(subject, layers, {}, seeds)
-        seconds, spent = time.perf_counter() - began, time.process_time() - spent
+    began, spent = time.perf_counter(), time.process_time()
+    found = probe(subject, layers, {}, seeds, jobs=JOBS)
+    seconds, spent = time.perf_counter() - began, time.process_time() - spent
     assert len(found.rows) == TARGETS
     title = (
         f"{LAYERS} layers of {dim} numbers, their mean, {TARGETS} targets, 8 strengths, 5 folds in 5 folds,"
-        f" {SEEDS} seeds, {n:,} tracks, {THREADS} threads"
+        f" {SEEDS} seeds, {n:,} tracks, {JOBS} threads"
     )
     note = f"Processor time {spent:.0f} s."
     bench.record(Fact("probes", title, seconds, "s", 60.0 if dim == 768 else None, note=note))

@@ -70,8 +70,6 @@ def probe(
     \b beatmeter probe MUSIC/ --features cache/embedded-0123456789abcdef --targets targets.csv,composer
     --group work beatmeter probe MUSIC/ --features cache/mert --targets key,instrument --control
     untrained=cache/mert-untrained"""
-    from threadpoolctl import threadpool_limits
-
     from beatmeter.datasets import open_dataset
     from beatmeter.datasets.columns import grouped_by, with_targets
     from beatmeter.datasets.splits import audio_keys
@@ -130,8 +128,7 @@ def probe(
             beaten[MEL] = mel
     for name, other in stores.items():
         beaten[name] = fused(layers_of(other, of, pooling))
-    with threadpool_limits(limits=jobs):
-        found = examine(subject, layers, beaten, seeds, TERMINAL)
+    found = examine(subject, layers, beaten, seeds, TERMINAL, jobs)
     write_probe(found, out, f"Probes of {opened.name}")
     click.echo(probe_text(found), nl=False)
     echo(f"look: {out / 'probe.html'}")

@@ -157,6 +157,10 @@ def test_controls_stand_in_every_row() -> None:
     assert abs(by["null_random"].cells["layer 1"].score.value) <= 0.03
     assert by["known"].against["mel"].p < 0.01
     assert by["known"].against["mel"].value > 0.3
+    layers = {"layer 1": x[:, :8], "layer 2": x[:, 8:16]}
+    alone, beside = (probe(s, layers, {}, seeds=1, jobs=jobs).rows for jobs in (1, 2))
+    for one, other in zip(alone, beside, strict=True):
+        assert {n: c.score for n, c in one.cells.items()} == {n: c.score for n, c in other.cells.items()}
     text = probe_text(found)
     assert "left out: constant: it is 2 for all items: a constant" in text
     with pytest.raises(DataError, match="nothing can be probed: y: known of 6 items"):

@@ -3,10 +3,7 @@ that needs numpy alone. BEATMETER_FULL=1 writes the graphs and compares them on 
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from barepython import said_without_us
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -30,14 +28,6 @@ from beatmeter.tasks.structure.decoding import find_bars
 
 FULL = bool(os.environ.get("BEATMETER_FULL"))
 RATE = 24_000
-WITHOUT = """
-import runpy, sys
-for name in ("torch", "beatmeter", "jaxtyping", "scipy", "librosa"):
-    sys.modules[name] = None  # an import of it fails
-sys.argv = sys.argv[1:]
-sys.path.insert(0, sys.argv[0].rpartition("/")[0])
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
 
 
 @pytest.fixture(scope="module")
@@ -103,9 +93,7 @@ def test_bars_are_found_where_nothing_but_numpy_is(tmp_path: Path) -> None:
         "found = bars.find_bars(numpy.load('curves.npy'), 25.0, 0.02)\n"
         "print(json.dumps([found.times.tolist(), found.places.tolist()]))"
     )
-    words = [sys.executable, "-c", WITHOUT, str(tmp_path / "ask.py")]
-    done = subprocess.run(words, capture_output=True, text=True, check=True, cwd=tmp_path)
-    times, places = json.loads(done.stdout)
+    times, places = said_without_us(tmp_path / "ask.py", cwd=tmp_path)
     wanted = find_bars(curves, 25.0, 0.02)
     assert len(times) > 20
     assert (times, places) == (wanted.times.tolist(), wanted.places.tolist())
@@ -136,6 +124,4 @@ def test_the_graphs_hear_the_same_beats_in_real_music(
     assert max(apart) <= 5e-4
     assert same == len(files)
     soundfile.write(tmp_path / "song.wav", load(files[0], RATE), RATE)
-    words = [sys.executable, "-c", WITHOUT, str(tmp_path / "beats" / PROGRAM), str(tmp_path / "song.wav")]
-    done = subprocess.run(words, capture_output=True, text=True, check=True, cwd=tmp_path)
-    assert json.loads(done.stdout)["places"]
+    assert said_without_us(tmp_path / "beats" / PROGRAM, tmp_path / "song.wav", cwd=tmp_path)["places"]

@@ -8,8 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ import onnxruntime
 import pytest
 import soundfile
 import torch
+from barepython import said_without_us
 from click.testing import CliRunner
 from hubfolders import write_hub_folder
 from scipy.special import expit
@@ -49,13 +48,6 @@ from beatmeter.tasks import open_task
 
 FULL = bool(os.environ.get("BEATMETER_FULL"))
 RATE = 24_000
-WITHOUT = """
-import runpy, sys
-for name in ("torch", "beatmeter", "transformers", "scipy", "librosa"):
-    sys.modules[name] = None  # an import of it fails
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
 
 
 @pytest.fixture(scope="module")
@@ -92,14 +84,7 @@ def test_the_program_hears_the_same_where_torch_cannot_be_imported(
 ) -> None:
     song = tmp_path / "song.wav"
     soundfile.write(song, np.stack([music(12.0, 44_100), music(12.0, 44_100, seed=5)], axis=1), 44_100)
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT, str(exported / PROGRAM), str(song)],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=tmp_path,
-    )
-    said = json.loads(done.stdout)
+    said = said_without_us(exported / PROGRAM, song, cwd=tmp_path)
     ((_, told),) = predictor.predict_files(song)
     assert difference(None, told, said) <= TOLERANCE
     assert answer_of(told) == (said["meter"], said["sure"], said["second"])

@@ -114,12 +114,14 @@ def ridge_out_of_fold(
     inner = np.zeros(
         (folds, len(STRENGTHS), y.shape[1])
     )  # squared error of outer fold f, over its inner folds
+    rough = [part.astype(np.float32) for part in parts.x]
     for f in range(folds):
         for g in range(f + 1, folds):
             for a, (weights, mx, my) in enumerate(_ridges(parts, (f, g), choosing=True)):
+                offset = my - mx @ weights
                 for held, outer in ((g, f), (f, g)):
-                    error = parts.y[held] - ((parts.x[held] - mx) @ weights + my)
-                    inner[outer, a] += np.square(error).sum(axis=0)
+                    x_held = rough[held] if weights.dtype == np.float32 else parts.x[held]
+                    inner[outer, a] += np.square(parts.y[held] - (x_held @ weights + offset)).sum(axis=0)
     chosen = inner.argmin(axis=1)  # (fold, target)
     found = np.empty_like(y)
     for f in range(folds):

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float32
+from threadpoolctl import threadpool_limits
 
 from beatmeter.errors import DataError
 from beatmeter.evaluation.metrics import Estimate, group_index
@@ -23,6 +25,7 @@ from beatmeter.experiments.probes.closed import (
     linear_cka,
     ridge_out_of_fold,
 )
+from beatmeter.runtime.parallel import Crash, WorkerError, ordered
 from beatmeter.runtime.progress import SILENT, Reporter
 
 FUSED = "mean of layers"
@@ -100,9 +103,10 @@ def probe(
     controls: Mapping[str, Float32[np.ndarray, "item column"]],
     seeds: int = 5,
     progress: Reporter = SILENT,
+    jobs: int = 1,
 ) -> Probe:
-    """Probe every target with every layer, their mean and the controls. `seeds` redraw the folds and the
-    shuffled labels.
+    """Probe every target with every layer, their mean and the controls, in `jobs` processes of one thread
+    each: no number depends on `jobs`. `seeds` redraw the folds and the shuffled labels.
 
     A target that is constant, or known of too few items or groups, is refused with its reason. Raises
     DataError when none is left."""
@@ -122,16 +126,21 @@ def probe(
         what = "; ".join(f"{name}: {why}" for name, why in refused.items()) or "there are no targets"
         raise DataError(f"nothing can be probed: {what}", "Name other columns in --targets.")
     cells: dict[str, dict[str, Cell]] = {}
-    with progress.track("probing", len(sets) * (len(patterns) + len(classes)), "fits") as tick:
-        for name, features in sets.items():
-            for known, at in patterns:
-                for cell in _value_cells(subject, name, columns_of(features[known]), known, at, seeds):
-                    cells.setdefault(cell.target, {})[name] = cell
-                tick(1)
-            for column, known in classes.items():
-                cell = _class_cell(subject, column, name, columns_of(features[known]), known, seeds)
-                cells.setdefault(column, {})[name] = cell
-                tick(1)
+    wanted = [*patterns, *((known, column) for column, known in classes.items())]
+    fits = ((name, sets[name][known], known, what) for name in sets for known, what in wanted)
+    with (
+        progress.track("probing", len(sets) * len(wanted), "fits") as tick,
+        # Matrices of this size are done in one thread sooner than in threads that wait for each other.
+        threadpool_limits(limits=1),
+    ):
+        for done in ordered(partial(_fitted, subject, seeds), fits, min(jobs, len(sets) * len(wanted))):
+            if isinstance(done, Crash):
+                raise WorkerError(
+                    "a process that fits probes was killed", "Lower --jobs: memory may be short."
+                )
+            for cell in done:
+                cells.setdefault(cell.target, {})[cell.features] = cell
+            tick(1)
     order = [*(n for n in subject.names if n in cells), *classes]
     units = dict(zip(subject.names, subject.units, strict=True))
     rows = [_row(subject, t, units.get(t), cells[t], tuple(layers), tuple(controls)) for t in order]
@@ -185,6 +194,17 @@ def _class_targets(subject: Subject, column: str, refused: dict[str, str]) -> np
         )
         return None
     return known
+
+
+def _fitted(
+    subject: Subject, seeds: int, fit: tuple[str, np.ndarray, np.ndarray, np.ndarray | str]
+) -> list[Cell]:
+    """One set of features for one column of classes, or for all values that are known of the same items."""
+    name, features, known, what = fit
+    x = columns_of(features)
+    if isinstance(what, str):
+        return [_class_cell(subject, what, name, x, known, seeds)]
+    return _value_cells(subject, name, x, known, what, seeds)
 
 
 def _value_cells(

@@ -41,13 +41,8 @@ class ClassGraphs:
 
     def write(self, folder: Path) -> None:
         """Both graphs."""
-        chunk = self.spec.chunk
-        audio = torch.zeros(2, chunk.length)
-        states = example(self.front, audio)
-        batch, samples = torch.export.Dim("chunk", min=1), torch.export.Dim("sample", min=chunk.minimum)
-        axes = {"audio": {0: batch, 1: samples}}
-        write_graph(self.front, (audio,), folder / FRONT, ["audio"], ["states"], axes)
-        frames = torch.export.Dim("frame", min=frames_of(self.spec, chunk.minimum))
+        states = write_front(self.front, self.spec, folder)
+        frames = torch.export.Dim("frame", min=frames_of(self.spec, self.spec.chunk.minimum))
         empty = torch.zeros(1, dtype=torch.int64), torch.zeros(sum(self.back.sizes)), torch.zeros(1)
         write_graph(
             self.back,
@@ -107,17 +102,22 @@ class ClassGraphs:
         return compare(self.predictor, program.Model(folder))
 
 
-def example(front: torch.nn.Module, audio: torch.Tensor) -> torch.Tensor:
-    """States of these chunks; all tables of the front are made now. Raises RunError where its arithmetic has
-    no form for graphs."""
+def write_front(front: torch.nn.Module, spec: FeatureSpec, folder: Path) -> torch.Tensor:
+    """Write the graph of audio to states; the states of two chunks of silence. Raises RunError where the
+    backbone's arithmetic has no form for graphs."""
+    chunk = spec.chunk
+    audio = torch.zeros(2, chunk.length)
     try:
         with torch.inference_mode():
-            states: torch.Tensor = front(audio)
-            return states
+            states: torch.Tensor = front(audio)  # all tables of the front are made now
     except ValueError as error:
         raise RunError(
             f"this backbone has no graphs: {error}", "Export a model of another backbone."
         ) from None
+    batch, samples = torch.export.Dim("chunk", min=1), torch.export.Dim("sample", min=chunk.minimum)
+    axes = {"audio": {0: batch, 1: samples}}
+    write_graph(front, (audio,), folder / FRONT, ["audio"], ["states"], axes)
+    return states
 
 
 def lengths(spec: FeatureSpec) -> dict[str, Any]:

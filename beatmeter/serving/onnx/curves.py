@@ -25,10 +25,10 @@ from beatmeter.features.poolings.sequences import MASK
 from beatmeter.features.portable import portable
 from beatmeter.schema import FeatureSpec, PoolingSpec, Track
 from beatmeter.serving.curves import AROUND, BARS, STRETCH, CurveModel
-from beatmeter.serving.onnx.classes import example, frames_of, lengths
+from beatmeter.serving.onnx.classes import frames_of, lengths, write_front
 from beatmeter.serving.onnx.graphs import explicit
 from beatmeter.serving.onnx.parity import Parity, cases
-from beatmeter.serving.onnx.writing import BACK, FRONT, PROGRAM, write_graph
+from beatmeter.serving.onnx.writing import BACK, PROGRAM, write_graph
 from beatmeter.tasks.structure.decoding import Beats, PointerSettings, find_bars
 
 BARS_FILE = "bars.py"
@@ -105,13 +105,8 @@ class CurveGraphs:
 
     def write(self, folder: Path) -> None:
         """Both graphs."""
-        chunk = self.spec.chunk
-        audio = torch.zeros(2, chunk.length)
-        states = example(self.front, audio)
-        batch, samples = torch.export.Dim("chunk", min=1), torch.export.Dim("sample", min=chunk.minimum)
-        axes = {"audio": {0: batch, 1: samples}}
-        write_graph(self.front, (audio,), folder / FRONT, ["audio"], ["states"], axes)
-        fewest = frames_of(self.spec, chunk.minimum) // step_of(self.spec)
+        states = write_front(self.front, self.spec, folder)
+        fewest = frames_of(self.spec, self.spec.chunk.minimum) // step_of(self.spec)
         many = torch.export.Dim("row", min=fewest)
         write_graph(self.back, (states[0, 0],), folder / BACK, ["rows"], ["curves"], {"rows": {0: many}})
 
