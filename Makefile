@@ -23,7 +23,7 @@ demo: .venv/installed
 test: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/python tests/kernels.py & $(BIN)/mypy && wait
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/pytest $(WORKERS)
 

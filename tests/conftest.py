@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import hypothesis
 import pytest
+from kernels import own_kernels
 
 from beatmeter.cli import main
 from beatmeter.datasets.synthetic import SynthPlan, synthesise
@@ -19,9 +19,7 @@ from beatmeter.settings import RunConfig
 
 if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):  # they share the cores
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // workers)))
-    # librosa's compiled kernels are kept beside its code: two processes that write them at once have crashed
-    kernels = Path(tempfile.gettempdir()) / f"beatmeter-kernels-{os.environ['PYTEST_XDIST_WORKER']}"
-    os.environ.setdefault("NUMBA_CACHE_DIR", str(kernels))
+    os.environ.setdefault("NUMBA_CACHE_DIR", str(own_kernels(os.environ["PYTEST_XDIST_WORKER"])))
 
 
 # Neither a limit of time for an example nor one for making examples: other programs have the cores too.

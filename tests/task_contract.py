@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 
 from beatmeter.errors import ConfigError
 from beatmeter.evaluation.records import read_records
+from beatmeter.evaluation.runs import RunFolder
 from beatmeter.learning import checkpoints
 from beatmeter.learning.loop import train_epoch
 from beatmeter.learning.model import Model
@@ -24,6 +26,7 @@ from beatmeter.tasks import FrameOutputs, chosen_by, open_task
 
 CPU = torch.device("cpu")
 REGIMES = ("frozen", "streamed")
+RUNS: dict[str, Path] = {}  # finished runs by their settings
 
 
 def said(record: Items) -> np.ndarray:
@@ -57,9 +60,19 @@ def model_of(settings: RunConfig) -> tuple[Model, Prepared]:
 class TaskContract:
     """Tests of one task; `settings` is a fixture with the settings of a run of it on a few short clips."""
 
-    def test_a_resumed_run_is_the_uninterrupted_one(self, settings: RunConfig, tmp_path: Path) -> None:
-        run(settings, tmp_path / "whole", CPU, report=quiet)
+    @pytest.fixture
+    def finished(self, settings: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        """A run with these settings, made once for all tests."""
+        name = hashlib.sha256(repr(settings).encode()).hexdigest()
+        if name not in RUNS:
+            RUNS[name] = run(
+                settings, tmp_path_factory.mktemp("finished") / "run", CPU, report=quiet
+            ).folder.path
+        return RUNS[name]
 
+    def test_a_resumed_run_is_the_uninterrupted_one(
+        self, settings: RunConfig, finished: Path, tmp_path: Path
+    ) -> None:
         def stop(text: str) -> None:
             if "1/2" in text:  # the row of the first epoch of two
                 raise StoppedError
@@ -67,15 +80,13 @@ class TaskContract:
         with pytest.raises(StoppedError):
             run(settings, tmp_path / "cut", CPU, report=stop)
         run(settings, tmp_path / "cut", CPU, resume=True, report=quiet)
-        one, two = (checkpoints.read(tmp_path / name / "last.safetensors") for name in ("whole", "cut"))
+        one, two = (checkpoints.read(path / "last.safetensors") for path in (finished, tmp_path / "cut"))
         assert one[1]["epoch"] == two[1]["epoch"] == 2
         assert all(torch.equal(value, two[0][key]) for key, value in one[0].items()), "bit for bit"
 
-    def test_a_saved_run_gives_its_predictions_again(self, settings: RunConfig, tmp_path: Path) -> None:
-        before = read_records(run(settings, tmp_path / "run", CPU, report=quiet).folder.predictions("val"))
-        after = read_records(
-            evaluate_run(tmp_path / "run", CPU, ["val"], report=quiet).folder.predictions("val")
-        )
+    def test_a_saved_run_gives_its_predictions_again(self, finished: Path) -> None:
+        before = read_records(RunFolder(finished).predictions("val"))
+        after = read_records(evaluate_run(finished, CPU, ["val"], report=quiet).folder.predictions("val"))
         assert before.ids == after.ids
         assert np.abs(said(before) - said(after)).max() < 1e-6
 

@@ -1,18 +1,21 @@
-"""The notebooks run from top to bottom, on the embedded backbone and a few clips.
-
-BEATMETER_FULL=1 also runs the one on layers, whose commands have tests of their own."""
+"""The notebooks ask for commands and options that there are; with BEATMETER_FULL=1 they run from top to
+bottom, on the embedded backbone and a few clips. Each of their commands has tests of its own."""
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 from pathlib import Path
 from typing import Any
 
+import click
 import nbclient
 import nbformat
 import pytest
 from waiting import PATIENCE
+
+from beatmeter.cli import cli
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 FULL = bool(os.environ.get("BEATMETER_FULL"))
@@ -68,6 +71,32 @@ def test_a_notebook_is_committed_without_outputs(name: str) -> None:
     assert "Parameters" in code[0].source
 
 
+@pytest.mark.parametrize("name", ["experiment", "layers"])
+def test_a_notebook_asks_for_commands_and_options_that_there_are(name: str) -> None:
+    asked = 0
+    for cell in read(name).cells:
+        if cell.cell_type != "code":
+            continue
+        source = re.sub(r"^(\s*)%.*$", r"\1pass", cell.source, flags=re.MULTILINE)
+        for call in ast.walk(ast.parse(source)):
+            if not (isinstance(call, ast.Call) and getattr(call.func, "id", "") == "beatmeter"):
+                continue
+            words = [a.value for a in call.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+            command: click.Command = cli
+            while isinstance(command, click.Group):
+                found = command.get_command(click.Context(command), words.pop(0))
+                assert found is not None, ast.unparse(call)
+                command = found
+            known = {
+                option
+                for parameter in command.params
+                for option in (*parameter.opts, *parameter.secondary_opts)
+            }
+            assert {word for word in words if word.startswith("--")} <= known, ast.unparse(call)
+            asked += 1
+    assert asked >= 5
+
+
 def played(name: str, fast: dict[str, Any], folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, str]:
     """The notebook after it has run with `fast` parameters and `folder`/disk as its disk, and what it
     printed."""
@@ -101,6 +130,7 @@ def played(name: str, fast: dict[str, Any], folder: Path, monkeypatch: pytest.Mo
     return notebook, printed
 
 
+@pytest.mark.skipif(not FULL, reason="slow: BEATMETER_FULL=1")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_the_experiment_runs_and_leaves_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     notebook, printed = played("experiment", EXPERIMENT, tmp_path, monkeypatch)
