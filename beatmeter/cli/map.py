@@ -23,16 +23,25 @@ PATH = click.Path(path_type=Path)
     metavar="COLUMN",
     help="Join tracks of one value of this column.  [default: what embed --label wrote]",
 )
+@click.option(
+    "--by",
+    type=click.Choice(["axes", "umap"]),
+    default="axes",
+    show_default=True,
+    help="The first two principal axes, or UMAP, which keeps neighbours.",
+)
 @click.option("--mark", default="", metavar="VALUE", help="Draw the tracks of this value in red.")
-def draw_map(embeddings: Path, out: Path, data: str | None, label: str, mark: str) -> None:
-    """Draw a collection by its first two principal axes: WHERE is a file of `embed`, or an index.
+def draw_map(embeddings: Path, out: Path, data: str | None, label: str, by: str, mark: str) -> None:
+    """Draw a collection: WHERE is a file of `embed`, or an index.
 
     Tracks that lie near each other are alike in what the vectors hear, as far as two axes can show; how much
-    of the variance they show stands on the axes.
+    of the variance they show stands on the axes. UMAP keeps who is near whom; its distances between groups
+    say nothing.
 
     \b
     beatmeter embed harmony MUSIC/ --label work --out music.npz
     beatmeter map music.npz --out map.svg
+    beatmeter map music.npz --out map.svg --by umap
     beatmeter map music.npz --out map.svg --data MUSIC/ --label composer --mark Schubert
     """
     import csv
@@ -40,7 +49,7 @@ def draw_map(embeddings: Path, out: Path, data: str | None, label: str, mark: st
 
     from beatmeter.cli.similarity_score import columns_of
     from beatmeter.errors import ConfigError, DataError
-    from beatmeter.evaluation.figures.collection import collection_map, principal_axes
+    from beatmeter.evaluation.figures.collection import collection_map, neighbours_kept, principal_axes
     from beatmeter.evaluation.figures.style import to_png, to_svg
     from beatmeter.runtime.atomic import require_writable, write_bytes
     from beatmeter.serving.gallery import open_gallery
@@ -59,7 +68,10 @@ def draw_map(embeddings: Path, out: Path, data: str | None, label: str, mark: st
         raise DataError(
             f"no track has the label {mark!r}", f"There are: {', '.join(sorted(set(labels))[:5])}."
         )
-    points, shares = principal_axes(record.unit)
+    if by == "umap":
+        points, shares = neighbours_kept(record.unit), None
+    else:
+        points, shares = principal_axes(record.unit)
     if kind == ".csv":
         text = io.StringIO()
         rows = csv.writer(text, lineterminator="\n")
@@ -73,4 +85,5 @@ def draw_map(embeddings: Path, out: Path, data: str | None, label: str, mark: st
         drawn = to_png(figure) if kind == ".png" else to_svg(figure, "map").encode("utf-8")
     write_bytes(out, drawn)
     part = f"{len(record)} of {len(gallery)}" if len(record) < len(gallery) else f"{len(record)}"
-    echo(f"{part} vectors in {out}; the two axes hold {100 * shares.sum():.0f} % of their variance")
+    held = "" if shares is None else f"; the two axes hold {100 * shares.sum():.0f} % of their variance"
+    echo(f"{part} vectors in {out}{held}")

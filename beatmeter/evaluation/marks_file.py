@@ -192,7 +192,7 @@ def read_curves(path: Path, split: str | None = None) -> Curves:
     """Read what `write_curves` wrote. Raises DataError by name for files that are damaged or do not fit each
     other."""
     data = read_bytes(path, DataError, largest=LARGEST)
-    about = read_json(sidecar(path), DataError, "Curves need the JSON that was written beside them.")
+    about = read_json(sidecar(path), DataError, "It is written beside the arrays by `predict` and `embed`: bring both.")
     require(about, ABOUT, str(sidecar(path)), DataError)
     if about["sha256"] != hashlib.sha256(data).hexdigest():
         raise DataError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -250,6 +251,12 @@ def test_the_command_line_from_audio_to_reasons(tmp_path: Path, music: Path, mod
     assert (tmp_path / "map.csv").read_text().splitlines()[1].startswith("101-0.wav,101,")
     assert (tmp_path / "map.svg").read_text().count(">103<") == 1
     assert run("map", place, "--out", str(tmp_path / "index.svg"))[0] == 0
+    drawing = str(tmp_path / "near.svg")
+    status, text = run("map", out, "--out", drawing, "--by", "umap")
+    if find_spec("umap"):
+        assert (status, "variance" in text) == (0, False)
+    else:
+        assert (status, "pip install 'beatmeter[umap]'" in text) == (2, True)
     for wrong, said in (
         (("map", out, "--out", "map.pdf"), "no name for a map"),
         (("map", out, "--out", str(tmp_path / "m.svg"), "--mark", "x"), "no track has the label"),

@@ -1,13 +1,16 @@
-"""A collection as a map: every track at its first two principal axes, tracks of one label joined."""
+"""A collection as a map: every track at its first two principal axes, or where UMAP puts it; tracks of one
+label are joined."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
+from beatmeter.errors import DataError
 from beatmeter.evaluation.figures.style import BLUE, MUTED, RED, SURFACE, blank, strip, styled
 
 NAMES = 40  # labels that are written on a map at most
@@ -30,15 +33,32 @@ def principal_axes(
     return np.pad(points, ((0, 0), (0, missing))), np.pad(shares, (0, missing))
 
 
+def neighbours_kept(vectors: Float[np.ndarray, "item dim"], seed: int = 0) -> Float[np.ndarray, "item 2"]:
+    """Coordinates by UMAP of cosines (L. McInnes, J. Healy and J. Melville, arXiv:1802.03426): who is near
+    whom is kept, distances between far groups say nothing. One thread, so that a seed gives one map. Raises
+    DataError where umap-learn is not installed."""
+    try:
+        from umap import UMAP
+    except ImportError:
+        raise DataError("a map by UMAP needs umap-learn", "pip install 'beatmeter[umap]'") from None
+    near = min(15, len(vectors) - 1)
+    start = "spectral" if len(vectors) > 10 else "random"  # spectral layouts need more items than axes
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        way = UMAP(n_neighbors=near, metric="cosine", init=start, random_state=seed, n_jobs=1)
+        return np.asarray(way.fit_transform(np.asarray(vectors, np.float32)), np.float64)
+
+
 @styled
 def collection_map(
     points: Float[np.ndarray, "item 2"],
-    shares: Float[np.ndarray, " 2"],
+    shares: Float[np.ndarray, " 2"] | None,
     labels: Sequence[str],
     marked: str = "",
 ) -> Figure:
-    """Every item as a point; items of one label are joined with their middle, which carries the label where
-    there are at most NAMES of them; the label `marked` is red."""
+    """Every item as a point, on axes that hold `shares` of the variance, or on none that mean anything. Items
+    of one label are joined with their middle, which carries the label where there are at most NAMES of them;
+    the label `marked` is red."""
     figure, (axes,) = blank(6.2, width=6.6)
     names = np.array(labels, dtype=object)
     several = [name for name in dict.fromkeys(labels) if name and (names == name).sum() > 1]
@@ -57,11 +77,11 @@ def collection_map(
             box = {"facecolor": SURFACE, "edgecolor": "none", "alpha": 0.7, "pad": 0.6}
             axes.text(u, v, name[:24], fontsize=6.5, color=color, ha="center", va="center", bbox=box)
     axes.scatter(x[chosen], y[chosen], s=size + 14, color=RED, linewidth=0, zorder=3)
-    for name, share, put in (
-        ("first", shares[0], axes.set_xlabel),
-        ("second", shares[1], axes.set_ylabel),
-    ):
-        put(f"{name} principal axis, {100 * share:.0f} % of the variance")
+    if shares is None:
+        axes.set_xlabel("UMAP: who is near whom is kept, distances between groups are not")
+    else:
+        axes.set_xlabel(f"first principal axis, {100 * shares[0]:.0f} % of the variance")
+        axes.set_ylabel(f"second principal axis, {100 * shares[1]:.0f} % of the variance")
     strip(axes, "left", "bottom")
     axes.set_xticks([])
     axes.set_yticks([])
