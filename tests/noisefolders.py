@@ -25,7 +25,7 @@ def write_noises(folder: Path, lengths: Sequence[float]) -> Path:
     for i, seconds in enumerate(lengths):
         level = np.repeat(rng.uniform(0.05, 0.5, 40), RATE)[: round(seconds * RATE)]
         file = folder / str((3, 4)[i % 2]) / f"{i}.wav"
-        file.parent.mkdir(exist_ok=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(file, level * rng.standard_normal(len(level)) * 0.2, RATE, subtype="PCM_16")
     return folder
 
@@ -40,6 +40,7 @@ def noise_source(
         "regime": regime,
         "data": {"path": str(folder)},
         "augment": {"crop": 1.0, "shift": 0.0, "noise": 0.0, "gain": 0.0, **augment},
+        "adapter": {"keep": "no"},
         **values,
         "features": features,
     }

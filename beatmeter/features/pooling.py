@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from beatmeter.audio.chunking import CHUNKING_VERSION
 from beatmeter.audio.decode import DECODING_VERSION
 from beatmeter.errors import ConfigError
-from beatmeter.features.backbones.base import Backbone
+from beatmeter.features.backbones.base import Backbone, LayeredBackbone, Visit
 from beatmeter.features.poolings import POOLINGS, Arrangement, Pooling, pooling_class, pooling_of
 from beatmeter.schema import ChunkSpec, FeatureSpec, PoolingSpec
 from beatmeter.settings import FeatureConfig
@@ -69,14 +69,38 @@ class Encoder(nn.Module):
         found: dict[str, list[Tensor]] = {
             p.spec.name: [p(waves, arrangement)] if p.of_waves else [] for p in self._each()
         }
+        read = (p.spec.layers[-1] for p in self._each() if not p.of_waves)
+        self.backbone(waves, self._pooled(found, arrangement), last=max(read, default=1))
+        return {name: torch.stack(rows, dim=1) for name, rows in found.items()}
+
+    def resume(
+        self,
+        states: Float[Tensor, "chunk frame dim"],
+        below: Mapping[str, Float[Tensor, "row layer ..."]],
+        after: int,
+        arrangement: Arrangement,
+    ) -> dict[str, Tensor]:
+        """What `forward` gives, from the states of the layer `after` (0: what the first layer takes) and the
+        rows `below` of the poolings that read the audio or layers up to that one."""
+        found: dict[str, list[Tensor]] = {p.spec.name: [] for p in self._each()}
+        cast(LayeredBackbone, self.backbone).resume(
+            states, self._pooled(found, arrangement), after, last=self.spec.last_layer
+        )
+        above = {name: [torch.stack(rows, dim=1)] for name, rows in found.items() if rows}
+        return {
+            name: torch.cat([*([below[name].float()] if name in below else []), *above.get(name, [])], dim=1)
+            for name in found
+        }
+
+    def _pooled(self, found: dict[str, list[Tensor]], arrangement: Arrangement) -> Visit:
+        """A visitor that adds to the rows `found` those of every layer that is visited."""
 
         def visit(layer: int, states: Tensor) -> None:
             for p in self._each():
                 if layer in p.spec.layers and not p.of_waves:
                     found[p.spec.name].append(p(states, arrangement))
 
-        self.backbone(waves, visit, last=self.spec.last_layer)
-        return {name: torch.stack(rows, dim=1) for name, rows in found.items()}
+        return visit
 
 
 class Aggregation:

@@ -144,7 +144,13 @@ def why_begun(store: Store) -> list[str]:
         for other in list_stores(around(store.where))
         if isinstance(other, Store) and other.where != store.where
     ]
-    same = [other for other in beside if other.spec.backbone == store.spec.backbone and len(other.keys())]
+    same = [
+        other
+        for other in beside
+        if other.spec.backbone == store.spec.backbone
+        and all(p.kind in POOLINGS for p in (*other.spec.poolings, *store.spec.poolings))  # no kept states
+        and len(other.keys())
+    ]
     return [
         (
             f"a new store is begun beside {other.where}, which stays readable: "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +31,24 @@ class Excerpt:
     track."""
 
     wave: np.ndarray
+    crop: Crop | None = None
+    start: float = 0.0
+
+    @property
+    def samples(self) -> int:
+        return len(self.wave)
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A track of `samples` samples that is computed up to the layer `after` (0: what the first layer takes):
+    the `states` of its chunks (chunk, frame, dim), and by pooling the rows (row, layer, *axes) of what lies
+    `below`. `crop` and `start` as of an Excerpt."""
+
+    samples: int
+    after: int
+    states: np.ndarray
+    below: Mapping[str, np.ndarray]
     crop: Crop | None = None
     start: float = 0.0
 
@@ -74,18 +92,20 @@ class TrackEncoder(nn.Module):
             device,
         )
 
-    def forward(self, tracks: Sequence[Excerpt | LongTrack]) -> dict[str, Tensor]:
-        held = [track for track in tracks if isinstance(track, Excerpt)]
+    def forward(self, tracks: Sequence[Excerpt | Begun | LongTrack]) -> dict[str, Tensor]:
+        held = [track for track in tracks if not isinstance(track, LongTrack)]
         if torch.is_grad_enabled():
             return self._together(held)
         chunks = [
-            len(Layout.of(len(track.wave), self.spec).starts) if isinstance(track, Excerpt) else math.inf
+            math.inf if isinstance(track, LongTrack) else len(Layout.of(track.samples, self.spec).starts)
             for track in tracks
         ]
         if sum(chunks) <= max(TOGETHER, batch_chunks(self.device)):
             return self._together(held)
         alone = [
-            self._together([track]) if isinstance(track, Excerpt) and track.crop else self._alone(track)
+            self._together([track])
+            if isinstance(track, Begun) or (isinstance(track, Excerpt) and track.crop)
+            else self._alone(track)
             for track in tracks
         ]
         return join(alone, [p.name for p in self.spec.poolings])
@@ -100,17 +120,15 @@ class TrackEncoder(nn.Module):
             listener.push(block)
         return listener.finish()[""]
 
-    def _together(self, excerpts: Sequence[Excerpt]) -> dict[str, Tensor]:
-        layouts = [Layout.of(len(e.wave), self.spec) for e in excerpts]
+    def _together(self, excerpts: Sequence[Excerpt | Begun]) -> dict[str, Tensor]:
+        layouts = [Layout.of(e.samples, self.spec) for e in excerpts]
         result: list[dict[str, Tensor]] = [{} for _ in excerpts]
         moments: list[dict[str, Tensor]] = [{} for _ in excerpts]  # of the rows of sequences
         for length in sorted(
             {layout.length for layout in layouts}
         ):  # never padded: padding would change every frame
             at = [i for i, layout in enumerate(layouts) if layout.length == length]
-            chunks = np.stack([excerpts[i].wave[s : s + length] for i in at for s in layouts[i].starts])
-            arrangement = Arrangement.join([Arrangement.of(layouts[i], self.window) for i in at])
-            pooled = self.encode(torch.from_numpy(chunks).to(self.device), arrangement)
+            pooled = self._rows([excerpts[i] for i in at], [layouts[i] for i in at])
             for name, values in pooled.items():
                 pooling, first = pooling_of(self.spec[name]), 0
                 for i in at:
@@ -134,3 +152,26 @@ class TrackEncoder(nn.Module):
         for name in moments[0]:
             features |= pad(name, [r[name] for r in result], [m[name] for m in moments])
         return features
+
+    def _rows(self, excerpts: Sequence[Excerpt | Begun], layouts: Sequence[Layout]) -> dict[str, Tensor]:
+        """The rows of every pooling, track after track, of tracks whose chunks have one length. All come as
+        waves, or all are begun after one layer."""
+        arrangement = Arrangement.join([Arrangement.of(layout, self.window) for layout in layouts])
+        begun = [e for e in excerpts if isinstance(e, Begun)]
+        if not begun:
+            chunks = np.stack(
+                [
+                    e.wave[s : s + layout.length]
+                    for e, layout in zip(excerpts, layouts, strict=True)
+                    if isinstance(e, Excerpt)
+                    for s in layout.starts
+                ]
+            )
+            pooled: dict[str, Tensor] = self.encode(torch.from_numpy(chunks).to(self.device), arrangement)
+            return pooled
+        states = self._joined([e.states[:, : layouts[0].frames] for e in begun])
+        below = {name: self._joined([e.below[name] for e in begun]) for name in begun[0].below}
+        return self.encode.resume(states, below, begun[0].after, arrangement)
+
+    def _joined(self, parts: Sequence[np.ndarray]) -> Tensor:
+        return torch.from_numpy(np.concatenate(parts)).to(self.device)

@@ -60,7 +60,8 @@ class PoolingSpec:
     """One pooling: `kind` names the function, `parameters` its settings (JSON values), `layers` are 1-based.
 
     A row of it belongs to one `unit` (a chunk, a window of joined chunks, or a frame) and has the shape
-    `(len(layers), *shape)` with the axes `("layer", *axes)`.
+    `(len(layers), *shape)` with the axes `("layer", *axes)`. Only the kind `states` may have layer 0, what
+    the first layer takes.
     """
 
     name: str
@@ -74,8 +75,9 @@ class PoolingSpec:
     def __post_init__(self) -> None:
         for name in ("layers", "axes", "shape"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        ascending = len(self.layers) > 0 and list(self.layers) == sorted(set(self.layers))
         require(
-            len(self.layers) > 0 and list(self.layers) == sorted(set(self.layers)) and self.layers[0] >= 1,
+            ascending and self.layers[0] >= (self.kind != "states"),
             f"pooling {self.name!r}: layers must be distinct, ascending and 1-based, not {self.layers}",
         )
         require(

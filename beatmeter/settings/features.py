@@ -135,6 +135,12 @@ class AdapterConfig:
     targets: tuple[str, ...] = option(("q_proj", "v_proj"), "names of the linear maps that get LoRA")
     layers: int = option(2, "how many of the last layers train, for last_layers")
     lora_layers: int = option(0, "how many of the last layers get LoRA, the others no gradients; 0: all")
+    keep: Literal["auto", "yes", "no"] = option(
+        "auto",
+        "compute what lies below the first layer that trains once, keep it in the cache and read it in every "
+        "epoch; auto: where that changes no result; yes: also where the network drops some states of it in "
+        "training",
+    )
     checkpointing: Literal["auto", "yes", "no"] = option(
         "auto",
         "recompute activations in the backward pass: less memory, more time; auto measures whether they fit",

@@ -90,7 +90,8 @@ class Backbone(nn.Module, ABC):
     def forward(self, waves: Float[Tensor, "chunk sample"], visit: Visit, last: int | None = None) -> None:
         """Call `visit(k, states)` with the states (chunk, frame, dim) of every layer k = 1, 2, ..., `last`,
         in order, as they are computed; stop after `last` (default: all). Chunks must have equal lengths:
-        padding would change them."""
+        padding would change them. A backbone that can `resume` visits with 0 what the first layer takes,
+        when `last` is 0."""
 
     def twin_of(self, other: Backbone) -> bool:
         """Whether both begin alike, so that they may share that part."""
@@ -123,6 +124,22 @@ class LayeredBackbone(Backbone):
     @abstractmethod
     def top(self, n: int) -> list[nn.Module]:
         """The last `n` of the held layers (1 to `depth`), with the norm that follows them."""
+
+    def frozen_layers(self) -> int | None:
+        """How many layers come before the first that trains; None where what is below all layers trains too,
+        or where the layers take more than states, so that `resume` is not possible."""
+        return None
+
+    def drops_below(self, layers: int) -> bool:
+        """Whether training drops states, or weights of attention, before the end of so many layers."""
+        return True
+
+    def resume(
+        self, states: Float[Tensor, "chunk frame dim"], visit: Visit, after: int, last: int | None = None
+    ) -> None:
+        """Go on from the states of the layer `after` (0: what the first layer takes): `visit` as in
+        `forward`, from the next layer on."""
+        raise NotImplementedError(f"{type(self).__name__} cannot go on from the states of a layer")
 
     def _require_layer(self, last: int) -> None:
         if not 1 <= last <= self.depth:

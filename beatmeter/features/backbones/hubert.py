@@ -156,6 +156,11 @@ class Encoder(nn.Module):
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.num_hidden_layers))
 
 
+def _trains(modules: Iterable[nn.Module]) -> bool:
+    """Whether anything in these modules trains."""
+    return any(p.requires_grad for module in modules for p in module.parameters())
+
+
 class Hubert(LayeredBackbone):
     """A HuBERT encoder as a backbone. The first convolution computes in float32, every other part in the
     dtype of its weights."""
@@ -211,6 +216,16 @@ class Hubert(LayeredBackbone):
             self._located(waves) if self._shared is None else self._shared(self._located, waves), visit, last
         )
 
+    def frozen_layers(self) -> int | None:
+        if _trains(self.below()):
+            return None
+        return next((i for i, layer in enumerate(self.encoder.layers) if _trains([layer])), self.depth)
+
+    def drops_below(self, layers: int) -> bool:
+        c = self.config
+        inside = c.attention_dropout or c.activation_dropout if layers else 0.0
+        return bool(c.feat_proj_dropout or c.hidden_dropout or inside)
+
     def below(self) -> list[nn.Module]:
         """What the first layer's input is made by."""
         norm = [] if self.config.do_stable_layer_norm else [self.encoder.layer_norm]
@@ -256,6 +271,11 @@ class Hubert(LayeredBackbone):
         """The layers: `visit(k, states)` for k = 1 ... `last` (default: all of the network's)."""
         self._through(self._locate(embedded), visit, last)
 
+    def resume(
+        self, states: Float[Tensor, "chunk frame dim"], visit: Visit, after: int, last: int | None = None
+    ) -> None:
+        self._through(states, visit, last, after)
+
     def _located(self, waves: Float[Tensor, "chunk sample"]) -> Float[Tensor, "chunk frame dim"]:
         return self._locate(self.embed(waves))
 
@@ -266,11 +286,16 @@ class Hubert(LayeredBackbone):
         y: Tensor = encoder.dropout(x if self.config.do_stable_layer_norm else encoder.layer_norm(x))
         return y
 
-    def _through(self, x: Float[Tensor, "chunk frame dim"], visit: Visit, last: int | None) -> None:
+    def _through(
+        self, x: Float[Tensor, "chunk frame dim"], visit: Visit, last: int | None, after: int = 0
+    ) -> None:
         last = self.n_layers if last is None else last
+        if last == 0:
+            visit(0, x)
+            return
         self._require_layer(last)
         pre_norm, encoder = self.config.do_stable_layer_norm, self.encoder
-        for k, layer in enumerate(cast(Iterable[EncoderLayer], encoder.layers[:last]), 1):
+        for k, layer in enumerate(cast(Iterable[EncoderLayer], encoder.layers[after:last]), after + 1):
             x = x.to(
                 layer.layer_norm.weight.dtype
             )  # layers that train may be in float32 above others in bfloat16

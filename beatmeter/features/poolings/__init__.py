@@ -13,22 +13,24 @@ from beatmeter.features.poolings.harmony import Chroma, Harmony
 from beatmeter.features.poolings.lag import Lag
 from beatmeter.features.poolings.mel import Mel
 from beatmeter.features.poolings.rhythm import Rhythm
+from beatmeter.features.poolings.states import States
 from beatmeter.features.poolings.stats import Stats
 from beatmeter.schema import PoolingSpec
 
-POOLINGS: Mapping[str, type[Pooling]] = {
+POOLINGS: Mapping[str, type[Pooling]] = {  # what settings may ask for and heads read
     pooling.kind: pooling for pooling in (Stats, Lag, Rhythm, Frames, Harmony, Chroma, Mel)
 }
+_ALL: Mapping[str, type[Pooling]] = {**POOLINGS, States.kind: States}
 
 
 def pooling_class(spec: PoolingSpec) -> type[Pooling]:
     """The class of a spec's kind. Raises FingerprintError for a kind that this version does not know."""
-    if spec.kind not in POOLINGS:
+    if spec.kind not in _ALL:
         raise FingerprintError(
-            f"pooling {spec.name!r} is of the kind {spec.kind!r}; this version knows {', '.join(POOLINGS)}",
+            f"pooling {spec.name!r} is of the kind {spec.kind!r}; this version knows {', '.join(_ALL)}",
             "Update beatmeter, or extract again.",
         )
-    return POOLINGS[spec.kind]
+    return _ALL[spec.kind]
 
 
 def pooling_of(spec: PoolingSpec, backbone: Backbone | None = None) -> Pooling:

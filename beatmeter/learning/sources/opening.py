@@ -8,6 +8,7 @@ from beatmeter.errors import ConfigError
 from beatmeter.features.service import FeatureService, Report
 from beatmeter.learning.sources.base import Source
 from beatmeter.learning.sources.frozen import Frozen
+from beatmeter.learning.sources.kept import keep_below
 from beatmeter.learning.sources.streamed import Streamed
 from beatmeter.schema import FeatureSpec
 from beatmeter.settings import RunConfig
@@ -39,4 +40,6 @@ def open_source(
     if spec is not None:
         source.spec.require_agreement(spec, where)
     report(service.describe())
+    if isinstance(source, Streamed) and spec is None:  # a run that is only heard keeps nothing
+        source.kept = keep_below(config, service, source.backbone, source.spec, report)
     return source

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -16,13 +17,14 @@ from beatmeter.audio.augment import augment_wave
 from beatmeter.audio.chunking import Layout
 from beatmeter.audio.identity import stamp, track_keys
 from beatmeter.audio.waves import Waves
-from beatmeter.errors import AudioError
+from beatmeter.errors import AudioError, RunError
 from beatmeter.features.backbones.adapters import adapter_state, attach, load_adapter_state
 from beatmeter.features.backbones.base import Backbone, LayeredBackbone
 from beatmeter.features.crops import crop_of, draw_views, report_uncropped
 from beatmeter.features.service import Report
 from beatmeter.features.tracks import Excerpt, LongTrack, TrackEncoder, unreadable
 from beatmeter.learning.sources.base import Batch, Source, one_ahead
+from beatmeter.learning.sources.kept import Kept
 from beatmeter.runtime.memory import free_bytes
 from beatmeter.runtime.progress import SILENT, Reporter
 from beatmeter.schema import FeatureSpec, Track
@@ -58,6 +60,7 @@ class Streamed(Source):
         self.encoder = TrackEncoder(self.backbone, spec, device)
         self.waves = Waves(cache, spec.chunk.sample_rate, spec.resampler, int(training.waves * 1e9))
         self.keys: dict[str, str] = {}
+        self.kept: Kept | None = None  # what lies below the first layer that trains, where it is kept
         self.streams_long = False  # tracks over `training.longest`, which only a source that trains must hold
         self._long: dict[str, LongTrack] = {}  # by track id
         self._chunks = 0  # of the longest track
@@ -67,7 +70,23 @@ class Streamed(Source):
         self, tracks: Sequence[Track], report: Report = print, progress: Reporter = SILENT
     ) -> dict[str, str]:
         self._report = report
-        failed: dict[str, str] = {}
+        if self.kept is not None and (why := self.kept.lacks_room(tracks, self.training.longest)):
+            if self.adapter.keep == "yes":
+                raise RunError(
+                    f"what is frozen cannot be kept: {why}",
+                    "Make room, move features.cache, or use --set adapter.keep=no.",
+                )
+            report(f"what is frozen is computed in every epoch: {why}")
+            self.kept = None
+        if self.kept is not None:
+            keys, failed = self.kept.fill(tracks, self.training.longest, report, progress)
+            self.keys |= keys
+            lengths = self.kept.lengths(list(keys.values()))
+            self._chunks = max((len(Layout.of(n, self.spec).starts) for n in lengths), default=0)
+            if self.augment.crop > 0:
+                report_uncropped(self.spec, lengths, report)
+            return failed
+        failed = {}
         stamps = {t.path: stamp(t.path) for t in tracks}
         for track, key in zip(tracks, track_keys([t.path for t in tracks], self.cache), strict=True):
             if isinstance(key, AudioError):
@@ -141,7 +160,16 @@ class Streamed(Source):
         load_adapter_state(self.backbone, state)
 
     def provenance(self) -> dict[str, Any]:
-        return {"adapter": {"kind": self.adapter.kind, "parameters": sum(p.numel() for p in self.trainable)}}
+        about: dict[str, Any] = {
+            "adapter": {"kind": self.adapter.kind, "parameters": sum(p.numel() for p in self.trainable)}
+        }
+        if self.kept is not None and self.kept.snapshot is not None:
+            about["kept"] = {
+                "layer": self.kept.after,
+                "fingerprint": self.kept.spec.fingerprint,
+                "snapshot": self.kept.snapshot.id,
+            }
+        return about
 
     def batches(
         self, tracks: Sequence[Track], parts: Iterable[np.ndarray], seed: tuple[int, ...] | None = None
@@ -149,9 +177,33 @@ class Streamed(Source):
         if seed is not None and self.adapter.checkpointing == "auto":
             self.backbone.checkpointing = self._too_large
         parts = list(parts)
+        if self.kept is not None:
+            return one_ahead(self._begun(self.kept, tracks, parts, seed))
         return one_ahead(
             self._batches(tracks, parts, self._waves([tracks[i] for part in parts for i in part]), seed)
         )
+
+    def _begun(
+        self,
+        kept: Kept,
+        tracks: Sequence[Track],
+        parts: Sequence[np.ndarray],
+        seed: tuple[int, ...] | None,
+    ) -> Iterator[Batch]:
+        views = (
+            np.zeros(len(tracks), int) if seed is None else draw_views(len(tracks), self.augment.crop, seed)
+        )
+        for index in parts:
+            keys = [self.keys[tracks[i].id] for i in index]
+            yield Batch(
+                index,
+                [
+                    replace(own, crop=crop_of(key, view, own.samples / self.spec.chunk.sample_rate))
+                    if (view := int(views[i]))
+                    else own
+                    for i, key, own in zip(index, keys, kept.read(keys), strict=True)
+                ],
+            )
 
     def _batches(
         self,
