@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from beatmeter.experiments.demo import Heard, Learned
     from beatmeter.settings import RunConfig
 
+STATES = 5  # the layer that the trained one goes on from: one pass over the music serves both runs
 STILL = {"shift": 0.0, "noise": 0.0, "gain": 0.0}  # so that what is frozen is computed once
 RUNS: dict[str, tuple[str, str, dict[str, dict[str, float]]]] = {
     # recipe, regime, what so few pieces need, and how much adapts: the last layer does as well as all
@@ -98,7 +99,7 @@ def settings_of(out: Path, data: Path) -> dict[str, RunConfig]:
             (),
             regime=regime,
             data={"path": str(data)},
-            features={"cache": str(out / "cache")},
+            features={"cache": str(out / "cache"), "states": STATES},
             **few,
         )
         for name, (recipe, regime, few) in RUNS.items()

@@ -20,6 +20,7 @@ from beatmeter.audio.decode import DECODING_VERSION
 from beatmeter.errors import ConfigError
 from beatmeter.features.backbones.base import Backbone, LayeredBackbone, Visit
 from beatmeter.features.poolings import POOLINGS, Arrangement, Pooling, pooling_class, pooling_of
+from beatmeter.features.poolings import states as kept
 from beatmeter.schema import ChunkSpec, FeatureSpec, PoolingSpec
 from beatmeter.settings import FeatureConfig
 
@@ -158,6 +159,8 @@ def feature_spec(backbone: Backbone, config: FeatureConfig, compute_dtype: str) 
         rate = pooling.rate or POOLINGS[pooling.kind].rate
         own = config if rate is None else replace(config, frame_rate=rate)
         poolings.append(POOLINGS[pooling.kind].make_spec(pooling.name, backbone, layers, own))
+    if config.states >= 0:
+        poolings.append(_states(backbone, config))
     return FeatureSpec(
         backbone=backbone.identity.name,
         revision=backbone.identity.revision,
@@ -170,9 +173,21 @@ def feature_spec(backbone: Backbone, config: FeatureConfig, compute_dtype: str) 
         chunk=chunk_spec(backbone, overlap=config.overlap),
         poolings=tuple(poolings),
         compute_dtype=compute_dtype,
+        store_dtype="float16" if config.states < 0 else kept.dtype_of(compute_dtype),
         encoder=backbone.settings,
         code={"decoding": DECODING_VERSION, "chunking": CHUNKING_VERSION},
     )
+
+
+def _states(backbone: Backbone, config: FeatureConfig) -> PoolingSpec:
+    """Of the layer `features.states`, which must leave one to train."""
+    if not backbone.resumes or config.states >= backbone.n_layers:
+        raise ConfigError(
+            f"features.states = {config.states} is not possible: {backbone.identity.name} "
+            + (f"has {backbone.n_layers} layers" if backbone.resumes else "cannot be entered half-way"),
+            f"Write 0 to {backbone.n_layers - 1}." if backbone.resumes else "Leave it at -1.",
+        )
+    return kept.States.make_spec(kept.NAME, backbone, (config.states,), config)
 
 
 def chunk_spec(backbone: Backbone, overlap: float = 0.0) -> ChunkSpec:

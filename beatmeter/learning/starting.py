@@ -31,10 +31,11 @@ def start(model: Model, run: Path, train: Sequence[Track]) -> str:
     """Give a model the best epoch of another run of the same backbone, classes and head; in words, what was
     done. Raises FingerprintError or RunError where the other is not of this one's kind."""
     saved, where = restore(run), f"the run {run}, where this one is to start"
-    names = _taken_over(model.source.spec, saved.spec)
-    same = model.source.spec.agrees(saved.spec)
+    spec = replace(model.source.spec, store_dtype=saved.spec.store_dtype)  # roundings need not be the same
+    names = _taken_over(spec, saved.spec)
+    same = spec.agrees(saved.spec)
     if not same and names is None:
-        model.source.spec.require_agreement(saved.spec, where)
+        spec.require_agreement(saved.spec, where)
     if same and saved.task.width == model.task.width:
         try:
             model.load(saved.tensors, saved.folder.best, partly=True)

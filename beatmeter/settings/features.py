@@ -91,11 +91,18 @@ class FeatureConfig:
     dtype: Literal["auto", "float32", "bfloat16"] = option(
         "auto", "compute dtype; auto takes bfloat16 where the device is fast at it"
     )
+    states: int = option(
+        -1,
+        "layer whose states are kept beside the poolings, for a later run that trains only layers above it "
+        "(adapter.keep); 0: what the first layer takes, -1: none",
+    )
     cache: str = option("cache", "folder of feature stores")
 
     def __post_init__(self) -> None:
         positive(self, "window", "frame_rate")
-        at_most(self, window=1000, frame_rate=1000)
+        at_most(self, window=1000, frame_rate=1000, states=1000)
+        if self.states < -1:
+            raise ConfigError(f"features.states = {self.states} is no layer", "Write -1 for none.")
         if not 1 <= self.longest_lag <= 30:
             raise ConfigError(
                 f"features.longest_lag = {self.longest_lag:g} is not possible", "Write seconds from 1 to 30."

@@ -17,11 +17,11 @@ from beatmeter.datasets import open_dataset
 from beatmeter.errors import ConfigError, RunError
 from beatmeter.evaluation.predictions import read_predictions
 from beatmeter.features.backbones.hubert import Hubert
+from beatmeter.features.poolings.states import NAME
 from beatmeter.learning.loop import fit_standardisation, train_epoch
 from beatmeter.learning.model import Model
 from beatmeter.learning.optimiser import optimiser_for
 from beatmeter.learning.sources import Source, Streamed, open_source
-from beatmeter.learning.sources.kept import STATES
 from beatmeter.learning.training import evaluate_run, run
 from beatmeter.runtime.config import change
 from beatmeter.schema import Track
@@ -41,7 +41,7 @@ def quiet(text: str) -> None:
 @pytest.fixture(scope="module")
 def noises(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Shorter than a chunk, one chunk, a tail that overlaps, several windows."""
-    return write_noises(tmp_path_factory.mktemp("kept"), (1.7, 5.1, 9.3, 16.2))
+    return write_noises(tmp_path_factory.mktemp("kept"), (1.7, 5.1, 6.2, 9.3))
 
 
 def settings(folder: Path, data: Path, **adapter: object) -> RunConfig:
@@ -51,7 +51,7 @@ def settings(folder: Path, data: Path, **adapter: object) -> RunConfig:
         "features": {
             "backbone": str(folder),
             "cache": str(folder.parent / "cache"),
-            "window": 2,
+            "window": 1,
             "poolings": ("stats", "lag", "mel@3"),
         },
         "head": {
@@ -144,7 +144,7 @@ def test_later_runs_read_what_one_has_kept(tmp_path: Path) -> None:
     (store,) = list_stores(tmp_path / "cache")
     assert isinstance(store, Store)
     assert (store.spec.fingerprint, store.snapshot().id) == (about["fingerprint"], about["snapshot"])
-    assert store.spec[STATES].row_shape == (1, 375, 32)
+    assert store.spec[NAME].row_shape == (1, 375, 32)
     assert store.spec["lag"].layers == (1, 2)
     told = read_predictions(first.folder.predictions("test")).scores
     assert not (tmp_path / "cache" / "waves").exists(), "no wave is kept beside them"
@@ -166,6 +166,34 @@ def test_frozen_training_is_not_served_by_kept_states(noises: Path, tmp_path: Pa
     assert len(list(list_stores(tmp_path / "cache"))) == 2
 
 
+def test_features_and_states_come_of_one_pass(noises: Path, tmp_path: Path) -> None:
+    """`features.states` keeps them with the features of all layers; the trained network does not fill that
+    store."""
+    folder = write_hub_folder(tmp_path / "hub", **STILL)
+    config = change(settings(folder, noises, lora_layers=1), {"features": {"states": 2}})
+    tracks = list(open_dataset(noises, config.data, config.task.meters).tracks)[:2]
+    found = []
+    for regime, cache in (("frozen", "both"), ("streamed", "both"), ("streamed", "own")):
+        values = {"regime": regime, "features": {"cache": str(tmp_path / cache)}}
+        said: list[str] = []
+        source = open_source(change(config, values), CPU, quiet)
+        assert source.prepare(tracks, said.append) == {}
+        assert any("0 to extract, 2 present" in line for line in said) == (len(found) == 1)
+        if isinstance(source, Streamed):
+            assert source.kept is not None
+            assert (source.kept.service.backbone is not source.backbone) == (cache == "both")
+        source.encoder.eval()
+        with torch.inference_mode():
+            found.append(source.features(next(source.batches(tracks, [np.arange(2)]))))
+    for name in ("stats", "lag", "mel"):
+        torch.testing.assert_close(found[0][name], found[1][name], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found[2][name], found[1][name], rtol=1e-4, atol=1e-5)
+    assert len(list(list_stores(tmp_path / "both"))) == 1
+    for states, why in ((3, "hub has 3 layers"), (-2, "is no layer")):
+        with pytest.raises(ConfigError, match=why):
+            open_source(change(config, {"features": {"states": states}}), CPU, quiet)
+
+
 @pytest.mark.parametrize(
     ("values", "why"),
     [
@@ -185,7 +213,7 @@ def test_where_nothing_can_be_kept_a_line_says_why(
     if "features" in values:
         values = {"features": {"backbone": str(write_hub_folder(tmp_path / "dropping"))}}
     if "half-way" in why:  # as other architectures
-        monkeypatch.setattr(Hubert, "frozen_layers", lambda self: None)
+        monkeypatch.setattr(Hubert, "resumes", False)
     config = change(settings(hub, tmp_path), values)
     said: list[str] = []
     source = open_source(config, CPU, said.append)
@@ -210,7 +238,7 @@ def test_a_disk_that_is_nearly_full_and_tracks_that_are_too_long(
     noises: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = settings(write_hub_folder(tmp_path / "hub", **STILL), noises)
-    config = change(config, {"training": {"longest": 10.0}})
+    config = change(config, {"training": {"longest": 7.0}})
     tracks = list(open_dataset(noises, config.data, config.task.meters).tracks)
     usage = namedtuple("usage", "total used free")
     with monkeypatch.context() as patch:
@@ -222,8 +250,8 @@ def test_a_disk_that_is_nearly_full_and_tracks_that_are_too_long(
         assert len(source.prepare(tracks, said.append)) == 1
         assert said[0].startswith("what is frozen is computed in every epoch: it takes")
         assert next(iter(source.batches(tracks[:1], [np.arange(1)]))).inputs[0].wave.shape == (1.7 * RATE,)
-    for _ in range(2):  # told by the header, then by the store
-        (reason,) = open_source(config, CPU, quiet).prepare(tracks, quiet).values()
-        assert "lasts 16 s, and tracks of at most 10 s are held whole (training.longest)" in reason
-    config = change(config, {"training": {"longest": 9.0}})
-    assert len(open_source(config, CPU, quiet).prepare(tracks, quiet)) == 1 + (round(9.3) > 9)
+    for longest in (7.0, 600.0, 7.0):  # told by the header, then by the store
+        source = open_source(change(config, {"training": {"longest": longest}}), CPU, quiet)
+        reasons = list(source.prepare(tracks, quiet).values())
+        assert len(reasons) == (longest < 10)
+        assert all("lasts 9 s, and tracks of at most 7 s are held whole" in reason for reason in reasons)

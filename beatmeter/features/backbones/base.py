@@ -52,6 +52,7 @@ class Backbone(nn.Module, ABC):
     n_layers: int
     normalise: bool  # zero mean, unit variance per chunk, done inside forward
     chunk_seconds: float = 5.0  # how much audio it takes at a time
+    resumes: bool = False  # whether it can go on from the states of a layer
     _shared: Latest | None = None  # with the backbones that begin alike
 
     def frames(self, samples: int) -> int:
@@ -90,8 +91,8 @@ class Backbone(nn.Module, ABC):
     def forward(self, waves: Float[Tensor, "chunk sample"], visit: Visit, last: int | None = None) -> None:
         """Call `visit(k, states)` with the states (chunk, frame, dim) of every layer k = 1, 2, ..., `last`,
         in order, as they are computed; stop after `last` (default: all). Chunks must have equal lengths:
-        padding would change them. A backbone that can `resume` visits with 0 what the first layer takes,
-        when `last` is 0."""
+        padding would change them. One that `resumes` visits with 0 what the first layer takes, when `last`
+        is 0."""
 
     def twin_of(self, other: Backbone) -> bool:
         """Whether both begin alike, so that they may share that part."""
@@ -126,12 +127,13 @@ class LayeredBackbone(Backbone):
         """The last `n` of the held layers (1 to `depth`), with the norm that follows them."""
 
     def frozen_layers(self) -> int | None:
-        """How many layers come before the first that trains; None where what is below all layers trains too,
-        or where the layers take more than states, so that `resume` is not possible."""
+        """How many layers come before the first that trains; None where what is below all layers trains too.
+        Only of a backbone that `resumes`."""
         return None
 
     def drops_below(self, layers: int) -> bool:
-        """Whether training drops states, or weights of attention, before the end of so many layers."""
+        """Whether training drops states, or weights of attention, before the end of so many layers. Only of
+        a backbone that `resumes`."""
         return True
 
     def resume(

@@ -166,6 +166,7 @@ class Hubert(LayeredBackbone):
     dtype of its weights."""
 
     layer_prefix = "encoder.layers."
+    resumes = True
 
     def __init__(self, config: HubertConfig, identity: Identity, sample_rate: int, normalise: bool) -> None:
         super().__init__()

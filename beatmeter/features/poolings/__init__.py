@@ -20,17 +20,17 @@ from beatmeter.schema import PoolingSpec
 POOLINGS: Mapping[str, type[Pooling]] = {  # what settings may ask for and heads read
     pooling.kind: pooling for pooling in (Stats, Lag, Rhythm, Frames, Harmony, Chroma, Mel)
 }
-_ALL: Mapping[str, type[Pooling]] = {**POOLINGS, States.kind: States}
+KINDS: Mapping[str, type[Pooling]] = {**POOLINGS, States.kind: States}
 
 
 def pooling_class(spec: PoolingSpec) -> type[Pooling]:
     """The class of a spec's kind. Raises FingerprintError for a kind that this version does not know."""
-    if spec.kind not in _ALL:
+    if spec.kind not in KINDS:
         raise FingerprintError(
-            f"pooling {spec.name!r} is of the kind {spec.kind!r}; this version knows {', '.join(_ALL)}",
+            f"pooling {spec.name!r} is of the kind {spec.kind!r}; this version knows {', '.join(KINDS)}",
             "Update beatmeter, or extract again.",
         )
-    return _ALL[spec.kind]
+    return KINDS[spec.kind]
 
 
 def pooling_of(spec: PoolingSpec, backbone: Backbone | None = None) -> Pooling:
@@ -38,4 +38,4 @@ def pooling_of(spec: PoolingSpec, backbone: Backbone | None = None) -> Pooling:
     return pooling_class(spec)(spec, backbone)
 
 
-__all__ = ["POOLINGS", "Arrangement", "Pooling", "pooling_class", "pooling_of"]
+__all__ = ["KINDS", "POOLINGS", "Arrangement", "Pooling", "pooling_class", "pooling_of"]

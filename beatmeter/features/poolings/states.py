@@ -11,6 +11,13 @@ from beatmeter.schema import PoolingSpec
 from beatmeter.settings import FeatureConfig
 
 VERSION = 1
+NAME = "below.states"  # no pooling of settings has a dot in its name
+
+
+def dtype_of(compute_dtype: str) -> str:
+    """What states, and pooled rows beside them, are stored in: all that was computed in float32, and
+    float16, which has more digits, of what was computed in bfloat16."""
+    return "float32" if compute_dtype == "float32" else "float16"
 
 
 class States(Pooling):

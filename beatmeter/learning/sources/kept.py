@@ -14,8 +14,8 @@ from beatmeter.audio.decode import probe
 from beatmeter.audio.identity import track_keys
 from beatmeter.errors import AudioError, ConfigError
 from beatmeter.features.backbones.base import Backbone, LayeredBackbone
-from beatmeter.features.poolings import pooling_class
-from beatmeter.features.poolings.states import States
+from beatmeter.features.poolings import KINDS, pooling_class
+from beatmeter.features.poolings import states as kept
 from beatmeter.features.service import FeatureService, Filling, Report
 from beatmeter.features.tracks import Begun
 from beatmeter.runtime.display import count
@@ -23,32 +23,30 @@ from beatmeter.runtime.progress import Reporter
 from beatmeter.schema import FeatureSpec, Track
 from beatmeter.settings import RunConfig
 from beatmeter.store import Snapshot, Store
+from beatmeter.store.layout import StoreLayout
 
-STATES = "below.states"  # no pooling of settings has a dot in its name
 ROOM = 0.5  # share of the free disk that may be taken
 
 
 def spec_below(spec: FeatureSpec, backbone: Backbone, after: int, config: RunConfig) -> FeatureSpec:
     """What is kept for features of `spec`: the states of the layer `after` (0: what the first layer takes),
-    and the rows of those layers of each pooling that lie below. In float32, or where the backbone computes
-    in bfloat16 in float16, which has more digits."""
+    and the rows of those layers of each pooling that lie below."""
     below = [
         p if pooling_class(p).of_waves else replace(p, layers=layers)
         for p in spec.poolings
         if (layers := tuple(layer for layer in p.layers if layer <= after)) or pooling_class(p).of_waves
     ]
-    states = States.make_spec(STATES, backbone, (after,), config.features)
-    dtype = "float32" if spec.compute_dtype == "float32" else "float16"
-    return replace(spec, poolings=(*below, states), store_dtype=dtype)
+    states = kept.States.make_spec(kept.NAME, backbone, (after,), config.features)
+    return replace(spec, poolings=(*below, states), store_dtype=kept.dtype_of(spec.compute_dtype))
 
 
 def why_computed(config: RunConfig, backbone: LayeredBackbone) -> str:
     """Why what is frozen cannot be kept, empty when it can."""
     layers = backbone.frozen_layers()
-    if layers is None and config.adapter.kind == "full":
-        return "adapter.kind = full trains the front end"
-    if layers is None:
+    if not backbone.resumes:
         return f"the layers of {backbone.identity.name} cannot be entered half-way"
+    if layers is None:
+        return f"adapter.kind = {config.adapter.kind} trains the front end"
     values = {name: getattr(config.augment, name) for name in ("shift", "noise", "gain")}
     moving = [f"augment.{name} = {value:g}" for name, value in values.items() if value]
     if moving:
@@ -78,11 +76,14 @@ def keep_below(
 
 
 class Kept:
-    """The part of a backbone up to the layer `after`, as a store of `spec` holds it."""
+    """The part of a backbone up to the layer `after`, as a store of `spec` holds it, or one that holds more:
+    features of all layers may have been extracted with the states (`features.states`)."""
 
     def __init__(self, service: FeatureService, spec: FeatureSpec, after: int) -> None:
-        self.service, self.spec, self.after = service, spec, after
-        self.store = Store.for_spec(service.config.cache, spec)
+        self.spec, self.after, cache = spec, after, service.config.cache
+        self.store = Store.find_covering(cache, spec, KINDS) or Store.for_spec(cache, spec)
+        deeper = self.store.spec.last_layer > after  # of a backbone that nothing has trained
+        self.service = FeatureService(service.config, service.device) if deeper else service
         self.snapshot: Snapshot | None = None
         self._too_long: dict[str, str] = {}  # by track id
 
@@ -124,7 +125,7 @@ class Kept:
         for id, samples in zip(list(keys), self.lengths(list(keys.values())), strict=True):
             try:
                 require_short(paths[id], samples / rate, longest)
-                held += self.store.layout.bytes_of(Layout.of(samples, self.spec))
+                held += StoreLayout(self.spec).bytes_of(Layout.of(samples, self.spec))
             except AudioError as error:  # the store is older than the setting, or a header said less
                 failed[id] = str(error)
                 del keys[id]
@@ -143,9 +144,9 @@ class Kept:
     def read(self, keys: Sequence[str]) -> list[Begun]:
         """These tracks, in order."""
         assert self.snapshot is not None, "asked for before `fill`"
-        rows = {p.name: self.snapshot.load(keys, p.name) for p in self.spec.poolings}
+        rows = {p.name: self.snapshot.load(keys, p.name, layers=p.layers) for p in self.spec.poolings}
         tracks = []
         for i, samples in enumerate(self.lengths(keys)):
             own = {name: values[at[i] : at[i + 1]] for name, (values, at) in rows.items()}
-            tracks.append(Begun(samples, self.after, own.pop(STATES)[:, 0], own))
+            tracks.append(Begun(samples, self.after, own.pop(kept.NAME)[:, 0], own))
         return tracks

@@ -166,7 +166,7 @@ class Streamed(Source):
         if self.kept is not None and self.kept.snapshot is not None:
             about["kept"] = {
                 "layer": self.kept.after,
-                "fingerprint": self.kept.spec.fingerprint,
+                "fingerprint": self.kept.store.spec.fingerprint,
                 "snapshot": self.kept.snapshot.id,
             }
         return about
