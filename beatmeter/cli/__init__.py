@@ -53,7 +53,13 @@ from beatmeter.runtime.loading import leave_uncollected
 
 class Commands(click.Group):
     """A group that lets a broken pipe through to `main`: click would end with status 1 and no word, whichever
-    pipe it was."""
+    pipe it was. Its help shows the commands by what one wants."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        longest = max(len(name) for name in self.commands)
+        for title, commands in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([((c.name or "").ljust(longest), line) for c, line in commands])
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -65,23 +71,66 @@ class Commands(click.Group):
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="beatmeter")
 def cli() -> None:
-    """Hear musical meter: 3, 4, 5, 7, 9, 11, or two at once.
+    """Hear meter, beats, sections and works in music, and train small models that do.
 
     \b
-    beatmeter predict song.wav                   an answer for one file, offline
+    beatmeter predict song.wav                   its meter; offline, right after the install
+    beatmeter structure song.wav                 tempo, beats, sections
     beatmeter demo                               the whole line on synthetic music
-    beatmeter extract MUSIC/ --recipe spectral-lag
     beatmeter train --frozen MUSIC/ --recipe spectral-lag
-    beatmeter predict runs/NAME MUSIC/
     beatmeter help                               topics, commands and words explained
     """
 
 
-MODELS = (extract, train, evaluate, predict, timeline, listen, structure, models, export, pretrain)
-BROWSER = (page, serve)
-SIMILARITY = (embed, search, index, draw_map, similarity)
-LABORATORY = (ablate, study, compare, calibrate, gate, ensemble, report, robustness, targets, probe, track)
-for command in (*MODELS, *BROWSER, *SIMILARITY, *LABORATORY, data, cache, demo, config, show_help):
+# Every command with a line that fits a narrow terminal.
+SECTIONS = {
+    "Hear music": (
+        (predict, "in which meter files are"),
+        (timeline, "where in a file which meter is heard"),
+        (structure, "tempo, meter, beats, sections, energy, drops"),
+        (listen, "the meter of what a microphone hears, live"),
+        (serve, "a page in the browser that hears your microphone"),
+        (page, "the same page as files for any web server"),
+        (demo, "see in a few minutes what beatmeter does"),
+    ),
+    "Find works and copies": (
+        (embed, "one vector for each track"),
+        (search, "what sounds like a file, and why"),
+        (index, "vectors on disk, for large collections"),
+        (draw_map, "a collection drawn: near is alike"),
+        (similarity, "fit and judge embeddings"),
+    ),
+    "Data and features": (
+        (data, "check, split, make and convert data sets"),
+        (extract, "write the features of every track to the store"),
+        (cache, "look into stores, check, mend, hand them on"),
+        (targets, "measure timbre, onsets, tempo, dynamics of tracks"),
+    ),
+    "Train": (
+        (train, "train on stored features, or through the backbone"),
+        (evaluate, "predict with a run's best epoch, and diagnose"),
+        (calibrate, "learn what scores are worth, and when to be silent"),
+        (ensemble, "combine runs into one model"),
+        (gate, "is a run worth joining an ensemble?"),
+        (pretrain, "make the embedded backbone from nothing"),
+        (models, "list the models that ship; pack others"),
+        (export, "two ONNX graphs for programs without torch"),
+    ),
+    "Compare and explain": (
+        (report, "one page: how good, how sure, which errors"),
+        (compare, "which system is better, or that nobody can know"),
+        (ablate, "train with every setting of a plan and test it"),
+        (study, "backbones, poolings, regimes on equal terms"),
+        (robustness, "accuracy under noise, MP3, pitch, speed, level"),
+        (probe, "what each layer of a backbone knows"),
+        (track, "send finished runs to Weights & Biases or MLflow"),
+    ),
+    "Settings and words": (
+        (config, "look at settings"),
+        (show_help, "topics, commands and words explained"),
+    ),
+}
+for command, _ in (row for rows in SECTIONS.values() for row in rows):
     cli.add_command(command)
 
 

@@ -192,7 +192,8 @@ def read_curves(path: Path, split: str | None = None) -> Curves:
     """Read what `write_curves` wrote. Raises DataError by name for files that are damaged or do not fit each
     other."""
     data = read_bytes(path, DataError, largest=LARGEST)
-    about = read_json(sidecar(path), DataError, "It is written beside the arrays by `predict` and `embed`: bring both.")
+    beside = "It is written beside the arrays by `predict` and `embed`: bring both."
+    about = read_json(sidecar(path), DataError, beside)
     require(about, ABOUT, str(sidecar(path)), DataError)
     if about["sha256"] != hashlib.sha256(data).hexdigest():
         raise DataError(
