@@ -47,6 +47,17 @@ from beatmeter.runtime.artifacts import to_json
 @click.option(
     "--data", type=PATH, metavar="DIR", help="Where the data set of RUN lies now.  [default: where it was]"
 )
+@click.option(
+    "--music",
+    type=PATH,
+    metavar="DIR",
+    help="A data set whose validation music RUN hears too, as what most music is like.",
+)
+@click.option(
+    "--sure-on",
+    metavar="SPLIT",
+    help="Predictions of a part of that split, which decides when an answer is sure.  [default: all of it]",
+)
 @device_option
 @json_option
 @seed_option
@@ -58,6 +69,8 @@ def calibrate(
     out: Path | None,
     sounds: int,
     data: Path | None,
+    music: Path | None,
+    sure_on: str | None,
     device: str,
     as_json: bool,
     seed: int,
@@ -67,7 +80,9 @@ def calibrate(
 
     A run or an ensemble also learns when to answer that no meter is heard, from excerpts of its validation
     music and from generated sounds: noise, tones, hum, speech, gongs, clicks and notes at random. That takes
-    some minutes, and the audio of the run. A file of predictions holds no model that could hear them.
+    some minutes, and the audio of the run. A run that was trained on music that is hard to hear takes sounds
+    for music unless ordinary --music sets the threshold. A file of predictions holds no model that could hear
+    them.
 
     \b
     beatmeter calibrate runs/NAME
@@ -86,7 +101,16 @@ def calibrate(
 
     validation = open_predictions(where, split)
     require_meter(where, validation, "calibrated")
-    calibration = Calibration.fit(validation, kind, seed=seed)
+    part = None
+    if sure_on is not None:
+        ids = set(open_predictions(where, sure_on).ids)
+        part = np.array([id in ids for id in validation.ids])
+        if int(part.sum()) < len(ids):
+            raise EvaluationError(
+                f"{len(ids) - int(part.sum())} of the {len(ids)} items of {sure_on} are not in {split}",
+                "Name predictions of a part of what --split names.",
+            )
+    calibration = Calibration.fit(validation, kind, seed=seed, sure_on=part)
     labelled = validation.take(np.flatnonzero(validation.primary >= 0))
     groups = len(set(labelled.groups))
     doubt = guessing_warning(performance(labelled)).strip()
@@ -104,7 +128,7 @@ def calibrate(
         from beatmeter.serving.presence import fit_by_hearing
 
         presence, pairs = fit_by_hearing(
-            where, validation, choose_device(device), sounds, seed, data, TERMINAL
+            where, validation, choose_device(device), sounds, seed, data, music, TERMINAL
         )
         calibration = replace(calibration, presence=presence, pairs=pairs)
     elif sounds:

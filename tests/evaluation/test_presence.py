@@ -55,6 +55,22 @@ def test_the_threshold_holds_on_music_that_the_fit_does_not_know() -> None:
     assert set(presence.about["sounds"]["refused"]) == set(KINDS)
 
 
+def test_music_that_is_hard_to_hear_is_learned_from_and_sets_no_threshold() -> None:
+    """A third of the music lies half way to the sounds: a threshold for all of it lets more of them pass."""
+    easy, _, sounds, kinds = evidence(10)
+    hard = evidence(11, music=200, apart=1.5)[0]
+    music, groups = np.concatenate([easy, hard]), [str(i) for i in range(600)]
+    ordinary = np.arange(600) < 400
+    for_all = Presence.fit(music, groups, sounds, kinds)
+    presence = Presence.fit(music, groups, sounds, kinds, ordinary=ordinary)
+    parts = presence.about["music"], presence.about["other music"]
+    assert [part["groups"] for part in parts] == [400, 200]
+    assert parts[0]["refused"] == pytest.approx(REFUSED)
+    assert parts[1]["refused"] > 0.1
+    assert "other music" not in for_all.about
+    assert (presence(sounds) < 0.5).mean() > (for_all(sounds) < 0.5).mean() + 0.1
+
+
 def test_a_kind_that_is_like_music_to_a_fit_without_it_is_reported() -> None:
     """Sounds of one kind have the mark of music and one of their own: known, they are refused; unknown, they
     are not."""
@@ -105,6 +121,14 @@ def test_sure_is_the_most_answers_of_which_enough_were_right() -> None:
     assert clear.sure is not None
     assert clear.sure.accuracy >= 0.95
     assert all(row.accuracy < 0.95 for row in clear.selective if row.coverage > clear.sure.coverage)
+    mixed = controls.selective(0, split="val")
+    half = np.arange(len(mixed)) % 2 == 0
+    scores = np.where(half[:, None], mixed.scores, np.random.default_rng(0).random(mixed.scores.shape))
+    mixed = dataclasses.replace(mixed, scores=scores)
+    part, whole = Calibration.fit(mixed, sure_on=half), Calibration.fit(mixed)
+    assert part.sure is not None
+    assert whole.sure is None or whole.sure.coverage < part.sure.coverage / 2
+    assert dataclasses.replace(part, sure=whole.sure) == whole, "the rest is of all"
     p = controls.selective(1, songs=120, split="val")
     guessed = dataclasses.replace(p, scores=np.random.default_rng(0).random(p.scores.shape))
     assert Calibration.fit(guessed).sure is None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -231,6 +233,43 @@ def test_calibrate_teaches_a_run_when_no_meter_is_heard_and_its_ensemble_takes_t
     error = CliRunner().invoke(cli, ["calibrate", str(tmp_path / "both")]).exception
     assert isinstance(error, RunError)
     assert "the member lag cannot tell music from sound" in str(error)
+
+
+def test_calibrate_hears_other_music_that_the_run_never_learned_from(
+    runs: tuple[Path, Path], clips: Path, tmp_path: Path
+) -> None:
+    folder, both = runs
+    shutil.copytree(folder / "lag", tmp_path / "lag")
+    with (clips / "manifest.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+
+    def music(split: str) -> list[str]:
+        """Other music: ten clips of a split of the run, said to be of validation."""
+        chosen = [row | {"split": "val"} for row in rows if row["split"] == split][:10]
+        (tmp_path / split / "audio").mkdir(parents=True, exist_ok=True)
+        for row in chosen:
+            shutil.copy(clips / row["file"], tmp_path / split / row["file"])
+        with (tmp_path / split / "manifest.csv").open("w", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(chosen)
+        return ["--music", str(tmp_path / split), "--sounds", "14"]
+
+    assert CliRunner().invoke(cli, ["calibrate", str(tmp_path / "lag"), *music("test")]).exception is None
+    before, after = (Calibration.load(place / "lag" / "calibration.json") for place in (folder, tmp_path))
+    assert after.presence is not None
+    about = after.presence.about
+    assert (about["music"]["items"], about["other music"]["items"]) == (20, 48)
+    assert replace(after, presence=None) == replace(before, presence=None), (
+        "the rest is of its own validation"
+    )
+    for model, split, said in (
+        (tmp_path / "lag", "train", r"learned from 10 of the validation tracks"),
+        (both, "test", "is an ensemble"),
+    ):
+        error = CliRunner().invoke(cli, ["calibrate", str(model), *music(split)]).exception
+        assert isinstance(error, BeatmeterError)
+        assert re.search(said, str(error))
 
 
 def test_calibrate_says_what_to_do_when_the_music_is_not_there(

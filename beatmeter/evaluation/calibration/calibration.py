@@ -73,19 +73,26 @@ class Calibration:
 
     @classmethod
     def fit(
-        cls, validation: ClassPredictions, kind: str = "auto", folds: int = 5, seed: int = 0
+        cls,
+        validation: ClassPredictions,
+        kind: str = "auto",
+        folds: int = 5,
+        seed: int = 0,
+        sure_on: Array | None = None,
     ) -> Calibration:
         """Choose the kind of map per class by cross-validated log loss over groups, then fit it on all of
         `validation`.
 
         The simplest kind within one standard error of the best is taken, so noise does not buy an isotonic
-        curve. Thresholds and the abstention table come from the out-of-fold probabilities. Raises
-        EvaluationError when there are too few labelled groups, or for an unknown kind.
+        curve. Thresholds and the abstention table come from the out-of-fold probabilities, `sure` from those
+        of the items `sure_on` (item,) bool, by default all. Raises EvaluationError when there are too few
+        labelled groups, or for an unknown kind.
         """
         if kind not in ("auto", *KINDS):
             raise EvaluationError(f"there is no calibration {kind!r}", nearest(kind, ("auto", *KINDS)))
         require_labels(validation)
-        p = validation.take(np.flatnonzero((validation.targets > 0).any(axis=1)))
+        labelled: Array = (validation.targets > 0).any(axis=1)
+        p = validation.take(labelled)
         present: Array = p.targets > 0
         scores = p.scores.astype(np.float64)
         tried = KINDS if kind == "auto" else (kind,)
@@ -100,6 +107,7 @@ class Calibration:
         )
         floor = fit_noise_floor(honest, replicates=1)
         rows = tuple(selective_table(honest))
+        judged = honest if sure_on is None else honest.take(sure_on[labelled])
         return cls(
             classes=p.classes,
             maps=tuple(fitted[name][k] for k, name in enumerate(chosen)),
@@ -118,9 +126,8 @@ class Calibration:
                 "kind": kind,
                 "chosen": dict(zip(p.classes, chosen, strict=True)),
             },
-            sure=next(
-                (r for r in rows if r.accuracy >= SURE and r.coverage * (p.primary >= 0).sum() >= WITNESSES),
-                None,
+            sure=_sure(
+                rows if sure_on is None else selective_table(judged), int((judged.primary >= 0).sum())
             ),
         )
 
@@ -303,6 +310,11 @@ def _losses(scores: Array, present: Array) -> Array:
     z = logit(scores)
     result: Array = np.logaddexp(0, np.where(present, -z, z))
     return result
+
+
+def _sure(rows: Sequence[SelectiveRow], items: int) -> SelectiveRow | None:
+    """The first row, from all of so many items down to the surest, of which enough are right."""
+    return next((r for r in rows if r.accuracy >= SURE and r.coverage * items >= WITNESSES), None)
 
 
 def _choose(losses: Mapping[str, Array], groups: Sequence[str]) -> str:

@@ -29,7 +29,7 @@ class Presence:
     they come from.
 
     Odds of 1 are the threshold: below, no meter is heard. So a probability from here has no more meaning than
-    the balance of errors at the threshold: 2.5 % of validation music is refused.
+    the balance of errors at the threshold: 2.5 % of ordinary validation music is refused.
     """
 
     weights: tuple[float, ...]
@@ -57,13 +57,19 @@ class Presence:
 
     @classmethod
     def fit(
-        cls, music: Array, groups: Sequence[str], sounds: Array, kinds: Sequence[str], folds: int = 5
+        cls,
+        music: Array,
+        groups: Sequence[str],
+        sounds: Array,
+        kinds: Sequence[str],
+        folds: int = 5,
+        ordinary: Array | None = None,
     ) -> Presence:
         """From evidence (item, value) of music and of sounds without meter.
 
-        The threshold is set by fits that know other music only. `about` tells of each kind of sound how much
-        of it is refused by a fit that knows no sound of that kind. Raises EvaluationError for too little of
-        either.
+        The threshold is set by fits that know other music only, and by the music that is `ordinary` (item,)
+        bool: all, unless something else is said. `about` tells of each kind of sound how much of it
+        is refused by a fit that knows no sound of that kind. Raises EvaluationError for too little of either.
         """
         if min(len(set(groups)), len(sounds)) < FEWEST:
             raise EvaluationError(
@@ -83,14 +89,20 @@ class Presence:
             for k in range(int(part.max()) + 1):
                 weights, intercept = _logistic(evidence[part != k], present[part != k])
                 outside[part == k] = evidence[part == k] @ weights + intercept
-        threshold = float(np.quantile(outside[present], REFUSED))
+        judged = np.ones(len(music), bool) if ordinary is None else ordinary
+        threshold = float(np.quantile(outside[present][judged], REFUSED))
         weights, intercept = _logistic(evidence, present)
+
+        def told(among: Array) -> dict[str, Any]:
+            return {
+                "items": int(among.sum()),
+                "groups": len({group for group, used in zip(groups, among, strict=True) if used}),
+                "refused": float((outside[present][among] < threshold).mean()),
+            }
+
         about = {
-            "music": {
-                "items": len(music),
-                "groups": len(set(groups)),
-                "refused": float((outside[present] < threshold).mean()),
-            },
+            "music": told(judged),
+            **({} if judged.all() else {"other music": told(~judged)}),
             "sounds": {
                 "items": len(sounds),
                 "refused": {

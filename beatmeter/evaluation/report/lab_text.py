@@ -265,10 +265,12 @@ def _statement(c: Calibration) -> str:
     if "members" in c.presence.about:
         return f'{told} "no meter heard": by the mean of {", ".join(c.presence.about["members"])}.'
     music, sounds = c.presence.about["music"], c.presence.about["sounds"]["refused"]
+    other = c.presence.about.get("other music")
+    besides = f"and {100 * other['refused']:.1f}% of the run's own" if other else "here"
     kinds = ", ".join(f"{kind} {100 * share:.0f}%" for kind, share in sounds.items())
     return (
-        f'{told} "no meter heard": of {100 * music["refused"]:.1f}% of the music here; of sounds, had their '
-        f"kind been unknown: {kinds}."
+        f'{told} "no meter heard": of {100 * music["refused"]:.1f}% of the music {besides}; of sounds, '
+        f"had their kind been unknown: {kinds}."
     )
 
 
