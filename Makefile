@@ -42,13 +42,20 @@ bench: .venv/installed
 	status=$$?; $(BIN)/python benchmarks/page.py && exit $$status
 
 MUSIC := data/synthetic
+MIXTURE := data/meter
 MEMBERS := spectral-lag embedded-lag embedded-lora
+ALL := $(MEMBERS:%=runs/models/%) runs/models/spectral-long
 
-models: .venv/installed $(MEMBERS:%=runs/models/%/calibration.json) runs/models/beats/evaluation/val.json
+models: .venv/installed $(ALL:%=%/calibration.json) runs/models/beats/evaluation/val.json
 	$(BIN)/beatmeter ensemble $(MEMBERS:%=runs/models/%) --calibrated --out runs/models/ensemble
 	$(BIN)/beatmeter calibrate runs/models/ensemble
+	$(BIN)/python tools/hear_members.py $(MIXTURE) runs/models/ensemble runs/models/spectral-long
+	$(BIN)/beatmeter ensemble runs/models/spectral-long runs/models/embedded-lora --calibrated \
+	--validation meter-val --split meter-long-val --out runs/models/ensemble-long
+	$(BIN)/beatmeter calibrate runs/models/ensemble-long --split meter-val --sure-on meter-long-val
 	$(BIN)/beatmeter similarity fit --out beatmeter/models/harmony --jobs 2
-	$(BIN)/beatmeter models pack $(MEMBERS:%=runs/models/%) runs/models/ensemble runs/models/beats --out beatmeter/models
+	$(BIN)/beatmeter models pack $(ALL) runs/models/ensemble runs/models/ensemble-long runs/models/beats \
+	--validation meter-val --default ensemble-long --out beatmeter/models
 
 # Beats are learned from clips first, and from songs and ballads after that.
 CLIPS := data/beat-clips
@@ -78,6 +85,16 @@ runs/models/%/calibration.json: $(MUSIC)/manifest.csv
 	if test -e runs/models/$*/config.toml; then $(BIN)/beatmeter train --resume runs/models/$*; \
 	else $(BIN)/beatmeter train $(if $(findstring lora,$*),--lora,--frozen) $(MUSIC) --recipe $* --out runs/models/$* $(MORE); fi
 	$(BIN)/beatmeter calibrate runs/models/$*
+
+# Ordinary, hard and short music together; when there is a meter is learned from ordinary music alone.
+$(MIXTURE)/manifest.csv:
+	$(BIN)/python tools/meter_data.py $(MIXTURE) --jobs 2
+
+runs/models/spectral-long/calibration.json: $(MIXTURE)/manifest.csv runs/models/spectral-lag/calibration.json
+	if test -e runs/models/spectral-long/config.toml; then $(BIN)/beatmeter train --resume runs/models/spectral-long; \
+	else $(BIN)/beatmeter train --frozen $(MIXTURE) --recipe spectral-long --out runs/models/spectral-long \
+	--set training.start=runs/models/spectral-lag; fi
+	$(BIN)/beatmeter calibrate runs/models/spectral-long --music $(MUSIC)
 
 models: sections-model
 

@@ -5,9 +5,11 @@
         --validation meter-val --split meter-test --out runs/both
 
 All hear the same audio in one go, which is cheaper than `beatmeter evaluate` for one after the other, and
-the splits stay apart. Each run gets predictions/SET-val.csv and predictions/SET-test.csv. So does an ensemble
-that is named, from what its members say. What was heard is kept in runs/heard.jsonl, by run and track, so a
-stopped run goes on.
+the splits stay apart; a set without splits is for testing. Each run gets predictions/SET-val.csv and
+predictions/SET-test.csv, and of a set in which some clips are shorter than 10 s, SET-long-val.csv and
+SET-long-test.csv of the others: of shorter audio no answer is called sure. So does an ensemble that is named,
+from what its members say. What was heard is kept in runs/heard.jsonl, by run and track, so a stopped run goes
+on.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import beatmeter  # noqa: F401 - before torch, whose threads then sleep while they wait
@@ -32,6 +35,7 @@ from beatmeter.features.backbones.sharing import share_front_ends
 from beatmeter.runtime.artifacts import read_json_lines
 from beatmeter.schema import ClassPredictions
 from beatmeter.serving.answer import Scored
+from beatmeter.serving.judge import SHORTEST
 from beatmeter.serving.models import EnsembleFolder
 from beatmeter.serving.scoring import RunScorer, hear
 from beatmeter.settings import DataConfig
@@ -79,7 +83,8 @@ def main() -> None:
     runs |= {run.name: run for folder in ensembles for run in folder.runs().values()}
     together = Together(runs)
     found = open_dataset(place, DataConfig(), together.classes)
-    tracks = [t for t in found.tracks if t.split in SPLITS]
+    tracks = [replace(t, split=t.split or "test") for t in found.tracks]
+    tracks = [t for t in tracks if t.split in SPLITS]
     HEARD.parent.mkdir(parents=True, exist_ok=True)
     rows = read_json_lines(HEARD).values if HEARD.exists() else []
     scores = {(row["run"], row["id"]): row["scores"] for row in rows}
@@ -95,17 +100,18 @@ def main() -> None:
             file.flush()
     for split in SPLITS:
         own_tracks = [t for t in tracks if t.split == split]
-        for name, run in runs.items():
-            of_run = np.array([scores[name, t.id] for t in own_tracks])
-            predictions = ClassPredictions.of_tracks(own_tracks, together.classes, of_run, split)
-            path = run / "predictions" / f"{found.name}-{split}.csv"
-            write_predictions(path, predictions)
-            print(f"{path}: {len(own_tracks)} tracks")
-        for folder in ensembles:
-            write_predictions(
-                folder.path / "predictions" / f"{found.name}-{split}.csv",
-                joined(folder, f"{found.name}-{split}"),
-            )
+        long = [t for t in own_tracks if float(t.extra.get("seconds") or "inf") >= SHORTEST]
+        for name, chosen in ((f"{found.name}-{split}", own_tracks), (f"{found.name}-long-{split}", long)):
+            if not chosen or (chosen is long and len(long) == len(own_tracks)):
+                continue
+            for run, folder in runs.items():
+                of_run = np.array([scores[run, t.id] for t in chosen])
+                predictions = ClassPredictions.of_tracks(chosen, together.classes, of_run, split)
+                path = folder / "predictions" / f"{name}.csv"
+                write_predictions(path, predictions)
+                print(f"{path}: {len(chosen)} tracks")
+            for ensemble in ensembles:
+                write_predictions(ensemble.path / "predictions" / f"{name}.csv", joined(ensemble, name))
 
 
 def joined(folder: EnsembleFolder, split: str) -> ClassPredictions:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ import beatmeter  # noqa: F401 - before torch, whose threads then sleep while th
 import numpy as np
 import torch
 from ablations import renewed
+from hear_members import Together
 
 from beatmeter.audio.decode import load
 from beatmeter.datasets import open_dataset
@@ -31,6 +32,7 @@ from beatmeter.evaluation.calibration import Calibration
 from beatmeter.evaluation.metrics import wilson
 from beatmeter.evaluation.runs import RunFolder
 from beatmeter.runtime.artifacts import read_json_lines
+from beatmeter.serving.answer import Scored
 from beatmeter.serving.judge import Judge
 from beatmeter.serving.models import EnsembleFolder, shipped_model, shipped_models
 from beatmeter.serving.scoring import EnsembleScorer
@@ -40,6 +42,17 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "models.md"
 HEARD = Path("runs") / "refusals.jsonl"
 SEEDS = range(1_000_000, 1_000_030)
 LENGTHS = (5.0, 7.5, 10.0, 15.0, 20.0, 30.0)
+
+
+class Apart(Together):
+    """Runs that hear the same audio in one go; `heard` keeps what each of them made of the last."""
+
+    heard: Mapping[str, Scored]
+
+    def join(self, members: Mapping[str, Scored]) -> Scored:
+        """Their scores end to end, which nobody reads."""
+        self.heard = members
+        return super().join(members)
 
 
 def sounds() -> Iterator[tuple[str, str, str | None, Any]]:
@@ -61,17 +74,20 @@ def music(name: str, place: str, classes: tuple[str, ...]) -> Iterator[tuple[str
 
 def main() -> None:
     """Hear what was not heard yet, then write the table."""
-    folder = EnsembleFolder(shipped_model("ensemble"))
-    joined = EnsembleScorer(folder, torch.device("cpu"))
-    calibrations = {
-        name: Calibration.load(RunFolder(shipped_model(name)).calibration)
-        for name in shipped_models()["models"]
+    names = list(shipped_models()["models"])
+    folders = {name: EnsembleFolder(shipped_model(name)) for name in names}
+    ensembles = {
+        name: EnsembleScorer(folder, torch.device("cpu"))
+        for name, folder in folders.items()
+        if folder.exists()
     }
+    together = Apart({name: shipped_model(name) for name in names if name not in ensembles})
+    calibrations = {name: Calibration.load(RunFolder(shipped_model(name)).calibration) for name in names}
     judges = {name: Judge(calibration) for name, calibration in calibrations.items()}
     sets = [
         sounds(),
         *(
-            music(name, place, joined.classes)
+            music(name, place, together.classes)
             for name, _, place in (given.partition("=") for given in sys.argv[1:])
         ),
     ]
@@ -81,10 +97,14 @@ def main() -> None:
     with HEARD.open("a", encoding="utf-8") as file:
         for which, name, label, wave in (item for items in sets for item in items if item[:2] not in known):
             audio = wave()
-            members = {member: scorer.hear(audio) for member, scorer in joined.members.items()}
-            scored = {**members, "ensemble": joined.join(members)}
+            together.hear(audio)
+            scored = dict(together.heard)
+            scored |= {
+                name: joined.join({member: scored[member] for member in joined.members})
+                for name, joined in ensembles.items()
+            }
             answers = {
-                model: judge(joined.classes, scored[model], len(audio) / joined.sample_rate)
+                model: judge(together.classes, scored[model], len(audio) / together.sample_rate)
                 for model, judge in judges.items()
             }
             said = {

@@ -34,7 +34,7 @@ from beatmeter.features.model import FeatureModel
 from beatmeter.learning.training import run
 from beatmeter.runtime.config import change
 from beatmeter.serving.answer import Scored
-from beatmeter.serving.models import EnsembleFolder, find_model
+from beatmeter.serving.models import EnsembleFolder, find_model, shipped_models
 from beatmeter.serving.onnx import parity, writing
 from beatmeter.serving.onnx.classes import ClassGraphs
 from beatmeter.serving.onnx.export import ABOUT, BACK, FRONT, PROGRAM, export
@@ -159,7 +159,7 @@ def test_the_command_says_what_it_wrote(
 
 def test_an_ensemble_is_one_pair_of_graphs(clip: np.ndarray) -> None:
     """As modules, before anything is written; BEATMETER_FULL writes it."""
-    predictor = Predictor.load("ensemble", torch.device("cpu"))
+    predictor = Predictor.load("ensemble-long", torch.device("cpu"))
     members = members_of(predictor)
     front, back = Front(members).eval(), Back(members, predictor).eval()
     with torch.inference_mode():
@@ -288,7 +288,7 @@ def test_tables_are_made_smaller_only_where_nothing_changes(tmp_path: Path) -> N
     assert np.array_equal(onnxruntime.InferenceSession(file).run(None, {"x": x})[0], wanted)
 
 
-MODELS = ("spectral-lag", "embedded-lag", "embedded-lora", "ensemble") if FULL else ("spectral-lag",)
+MODELS = tuple(shipped_models()["models"]) if FULL else ("spectral-lag",)
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -91,7 +91,7 @@ class Calibration:
         if kind not in ("auto", *KINDS):
             raise EvaluationError(f"there is no calibration {kind!r}", nearest(kind, ("auto", *KINDS)))
         require_labels(validation)
-        labelled: Array = (validation.targets > 0).any(axis=1)
+        labelled: Array = np.any(validation.targets > 0, axis=1)
         p = validation.take(labelled)
         present: Array = p.targets > 0
         scores = p.scores.astype(np.float64)
