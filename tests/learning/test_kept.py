@@ -14,7 +14,7 @@ from hubfolders import write_hub_folder
 from noisefolders import RATE, write_noises
 
 from beatmeter.datasets import open_dataset
-from beatmeter.errors import ConfigError, RunError
+from beatmeter.errors import ConfigError, RunError, StoreError
 from beatmeter.evaluation.predictions import read_predictions
 from beatmeter.features.backbones.hubert import Hubert
 from beatmeter.features.poolings.states import NAME
@@ -27,6 +27,7 @@ from beatmeter.runtime.config import change
 from beatmeter.schema import Track
 from beatmeter.settings import RunConfig
 from beatmeter.store import Store
+from beatmeter.store.folder import Folder
 from beatmeter.store.store import list_stores
 from beatmeter.tasks import TASKS
 
@@ -234,6 +235,10 @@ def test_where_nothing_can_be_kept_a_line_says_why(
     assert "adapter.keep=auto" in told.value.hint
 
 
+def _read_only(*words: object) -> None:
+    raise StoreError("the disk is read-only", "Mount it anew.")
+
+
 def test_a_disk_that_is_nearly_full_and_tracks_that_are_too_long(
     noises: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -250,6 +255,15 @@ def test_a_disk_that_is_nearly_full_and_tracks_that_are_too_long(
         assert len(source.prepare(tracks, said.append)) == 1
         assert said[0].startswith("what is frozen is computed in every epoch: it takes")
         assert next(iter(source.batches(tracks[:1], [np.arange(1)]))).inputs[0].wave.shape == (1.7 * RATE,)
+    with monkeypatch.context() as patch:
+        patch.setattr(Folder, "put_if_absent", _read_only)
+        said = []
+        source = open_source(
+            change(config, {"features": {"cache": str(tmp_path / "other")}}), CPU, said.append
+        )
+        assert "computed in every epoch: the disk is read-only" in said[-1]
+        assert isinstance(source, Streamed)
+        assert source.kept is None
     for longest in (7.0, 600.0, 7.0):  # told by the header, then by the store
         source = open_source(change(config, {"training": {"longest": longest}}), CPU, quiet)
         reasons = list(source.prepare(tracks, quiet).values())

@@ -12,7 +12,7 @@ from beatmeter.audio.ahead import require_short
 from beatmeter.audio.chunking import Layout
 from beatmeter.audio.decode import probe
 from beatmeter.audio.identity import track_keys
-from beatmeter.errors import AudioError, ConfigError
+from beatmeter.errors import AudioError, ConfigError, StoreError
 from beatmeter.features.backbones.base import Backbone, LayeredBackbone
 from beatmeter.features.poolings import KINDS, pooling_class
 from beatmeter.features.poolings import states as kept
@@ -65,7 +65,10 @@ def keep_below(
         return None
     why, layers = why_computed(config, backbone), backbone.frozen_layers()
     if not why and layers is not None:
-        return Kept(service, spec_below(spec, backbone, layers, config), layers)
+        try:
+            return Kept(service, spec_below(spec, backbone, layers, config), layers)
+        except StoreError as error:  # a cache that cannot be written
+            why = error.what
     if config.adapter.keep == "yes":
         raise ConfigError(
             f"adapter.keep = yes is not possible: {why}",
