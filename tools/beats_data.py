@@ -1,7 +1,8 @@
-"""Music for beats: clips with meters as frequent as in music, excerpts of songs, clips that are hard to hear,
-and excerpts of ballads, each a set of its own with its splits, under one manifest.
+"""Music for beats: clips with meters as frequent as in music, clips that are hard to hear, and excerpts of
+songs, of ballads, and of songs in eighths and in sixteenths: sets with splits of their own, one manifest.
 
     python tools/beats_data.py data/beats --clips 1200 --songs 800 --hard 600 --ballads 300 --jobs 2
+    python tools/beats_data.py data/more-beats --eighths 160 --sixteenths 140 --excerpt 60
     python tools/beats_data.py data/prices --clips 150 --songs 60 --seed 21
 
 Safe to stop and to run again: what is complete is kept.
@@ -19,6 +20,7 @@ from beatmeter.datasets.synthetic import Made, SynthPlan, synthesise
 from beatmeter.datasets.synthetic_songs import SongPlan, synthesise_songs
 from beatmeter.runtime import atomic
 
+FORMS = {"ballads": "ballad", "eighths": "eighths", "sixteenths": "sixteenths"}  # sets of songs of one form
 COLUMNS = ("id", "file", "class", "group", "split", "source", "style", "tempo", "beats")
 
 
@@ -28,7 +30,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("out", type=Path)
-    for name in ("clips", "songs", "hard", "ballads"):
+    for name in ("clips", "songs", "hard", *FORMS):
         parser.add_argument(f"--{name}", type=int, default=0)
     parser.add_argument("--excerpt", type=float, default=45.0, help="seconds of a song")
     parser.add_argument(
@@ -38,7 +40,8 @@ def main() -> None:
     options = parser.parse_args()
     out, seed, jobs = options.out, options.seed, options.jobs
     made: list[Made] = []
-    every = options.clips + options.songs + options.hard + options.ballads
+    of_form = {name: getattr(options, name) for name in FORMS}
+    every = options.clips + options.songs + options.hard + sum(of_form.values())
     with TERMINAL.track("synthesising", every) as tick:
         if options.clips:
             made.append(synthesise(out / "clips", options.clips, SynthPlan(seed, mix="music"), jobs, tick))
@@ -47,9 +50,10 @@ def main() -> None:
             made.append(synthesise_songs(out / "songs", options.songs, songs, jobs, tick))
         if options.hard:
             made.append(synthesise(out / "hard", options.hard, SynthPlan(seed + 2, mix="hard"), jobs, tick))
-        if options.ballads:
-            ballads = SongPlan(seed + 3, excerpt=options.excerpt, form="ballad")
-            made.append(synthesise_songs(out / "ballads", options.ballads, ballads, jobs, tick))
+        for number, (name, count) in enumerate(of_form.items()):
+            if count:
+                plan = SongPlan(seed + 3 + number, excerpt=options.excerpt, form=FORMS[name])
+                made.append(synthesise_songs(out / name, count, plan, jobs, tick))
     atomic.write_text(out / "manifest.csv", joined(out, [each.manifest for each in made]))
 
 

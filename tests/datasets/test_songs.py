@@ -185,11 +185,21 @@ def test_a_set_of_songs(tmp_path: Path) -> None:
         synthesise_songs(out, 2, SongPlan(seed=3, sample_rate=8000))
 
 
-def test_ballads_are_slow_and_made_by_name_alone(songs: list[Song], tmp_path: Path) -> None:
-    ballads = [song for song in songs if song.form == "ballad"]
-    assert ballads
-    assert all(53 < song.tempo < 109 for song in ballads)
-    assert "ballad" not in {draw_song_form(stream(seed, "song form")).name for seed in range(300)}
+@pytest.mark.parametrize(
+    ("form", "slowest", "fastest", "pulses"),
+    [("ballad", 53, 109, {2, 3, 4}), ("eighths", 61, 172, {2, 3}), ("sixteenths", 51, 119, {4})],
+)
+def test_some_forms_are_made_by_name_alone(
+    songs: list[Song], form: str, slowest: float, fastest: float, pulses: set[int]
+) -> None:
+    found = [song for song in songs if song.form == form]
+    assert found
+    assert all(slowest < song.tempo < fastest for song in found)
+    assert all(set(song.grouping) <= pulses for song in found), "pulses of a beat"
+    assert form not in {draw_song_form(stream(seed, "song form")).name for seed in range(300)}
+
+
+def test_a_set_of_one_form_names_it(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no form 'fugue'"):
         synthesise_songs(tmp_path / "set", 1, SongPlan(form="fugue"))
     assert not (tmp_path / "set").exists()

@@ -116,28 +116,30 @@ SLOW_STYLES: Weights = (
     ("blocks", 1),
 )
 
+POP_LINES: tuple[str, ...] = (
+    (
+        "i:intro?.9 A:verse A:verse?.6 B:pre-chorus?.5 C:chorus x:instrumental?.3 A:verse "
+        "A:verse?.3 B:pre-chorus?.5 C:chorus D:bridge?.6 C:chorus C:chorus?.6 o:outro?.7"
+    ),
+    (
+        "i:intro?.9 A:verse A:verse?.6 C:chorus x:instrumental?.6 A:verse C:chorus "
+        "C:chorus?.3 x:instrumental?.6 D:bridge?.5 C:chorus C:chorus?.5 o:outro?.6"
+    ),
+    (
+        "C:chorus?.6 A:verse B:pre-chorus?.7 C:chorus C:chorus?.4 A:verse B:pre-chorus?.7 "
+        "C:chorus D:bridge C:chorus C:chorus?.5 o:outro?.5"
+    ),
+    (
+        "i:intro A:verse A:verse B:chorus B:chorus?.5 x:instrumental?.7 A:verse A:verse?.4 "
+        "B:chorus B:chorus?.6 i:outro?.5"
+    ),
+)
+
 SONG_FORMS: tuple[SongForm, ...] = (
     SongForm(
         "pop",
         4.0,
-        (
-            (
-                "i:intro?.9 A:verse A:verse?.6 B:pre-chorus?.5 C:chorus x:instrumental?.3 A:verse "
-                "A:verse?.3 B:pre-chorus?.5 C:chorus D:bridge?.6 C:chorus C:chorus?.6 o:outro?.7"
-            ),
-            (
-                "i:intro?.9 A:verse A:verse?.6 C:chorus x:instrumental?.6 A:verse C:chorus "
-                "C:chorus?.3 x:instrumental?.6 D:bridge?.5 C:chorus C:chorus?.5 o:outro?.6"
-            ),
-            (
-                "C:chorus?.6 A:verse B:pre-chorus?.7 C:chorus C:chorus?.4 A:verse B:pre-chorus?.7 "
-                "C:chorus D:bridge C:chorus C:chorus?.5 o:outro?.5"
-            ),
-            (
-                "i:intro A:verse A:verse B:chorus B:chorus?.5 x:instrumental?.7 A:verse A:verse?.4 "
-                "B:chorus B:chorus?.6 i:outro?.5"
-            ),
-        ),
+        POP_LINES,
         POP_STYLES,
         (62, 150),
         shared=0.45,
@@ -187,6 +189,18 @@ SONG_FORMS: tuple[SongForm, ...] = (
         0.4,
         0.7,
     ),
+    # Songs that move in eighths or sixteenths, by name only: what sounds between two beats is what most
+    # often makes them be heard at twice their tempo.
+    SongForm(
+        "eighths",
+        0.0,
+        POP_LINES,
+        POP_STYLES,
+        (62, 170),
+        (("4/4 in eighths", 10), ("12/8", 1), ("6/8", 1)),
+        0.45,
+    ),
+    SongForm("sixteenths", 0.0, POP_LINES, SLOW_STYLES, (52, 118), (("16/8", 1),), 0.45),
     SongForm(
         "strophic",
         1.2,
