@@ -57,21 +57,29 @@ models: .venv/installed $(ALL:%=%/calibration.json) runs/models/beats/evaluation
 	$(BIN)/beatmeter models pack $(ALL) runs/models/ensemble runs/models/ensemble-long runs/models/beats \
 	--validation meter-val --default ensemble-long --out beatmeter/models
 
-# Beats are learned from clips first, and from songs and ballads after that.
+# Beats are learned from clips first, then from songs and ballads too, then also from songs in eighths and
+# sixteenths.
 CLIPS := data/beat-clips
+BALLADS := data/beat-songs
 BARS := data/beats
 
 $(CLIPS)/manifest.csv:
 	$(BIN)/beatmeter data synth $(CLIPS) --clips 2400 --seed 5 --mix music --jobs 2
 
-$(BARS)/manifest.csv:
-	$(BIN)/python tools/beats_data.py $(BARS) --clips 220 --songs 140 --ballads 140 --excerpt 60 --seed 31 --jobs 2
+$(BALLADS)/manifest.csv:
+	$(BIN)/python tools/beats_data.py $(BALLADS) --clips 220 --songs 140 --ballads 140 --excerpt 60 --seed 31 --jobs 2
 
-runs/models/beats/evaluation/val.json: private MORE := --set training.start=runs/models/beat-clips --set training.epochs=8 --set training.head_lr=3e-3
-runs/models/beats/evaluation/val.json: $(BARS)/manifest.csv runs/models/beat-clips/evaluation/val.json
+$(BARS)/manifest.csv:
+	$(BIN)/python tools/beats_data.py $(BARS) --clips 220 --songs 140 --ballads 140 --eighths 160 --sixteenths 140 --excerpt 60 --seed 31 --jobs 2
+
+AGAIN := --set training.epochs=8 --set training.head_lr=3e-3
+runs/models/beat-songs/evaluation/val.json: private MORE := --set training.start=runs/models/beat-clips $(AGAIN)
+runs/models/beats/evaluation/val.json: private MORE := --set training.start=runs/models/beat-songs $(AGAIN)
+runs/models/beats/evaluation/val.json: $(BARS)/manifest.csv runs/models/beat-songs/evaluation/val.json
+runs/models/beat-songs/evaluation/val.json: $(BALLADS)/manifest.csv runs/models/beat-clips/evaluation/val.json
 runs/models/beat-clips/evaluation/val.json: $(CLIPS)/manifest.csv
 
-runs/models/beats/evaluation/val.json runs/models/beat-clips/evaluation/val.json: runs/models/%/evaluation/val.json:
+runs/models/beats/evaluation/val.json runs/models/beat-songs/evaluation/val.json runs/models/beat-clips/evaluation/val.json: runs/models/%/evaluation/val.json:
 	if test -e runs/models/$*/config.toml; then $(BIN)/beatmeter train --resume runs/models/$*; \
 	else $(BIN)/beatmeter train --frozen $(<D) --recipe embedded-beats --out runs/models/$* $(MORE); fi
 

@@ -19,7 +19,7 @@ from beatmeter.runtime.config import change
 from beatmeter.schema import ChunkSpec, FeatureSpec, MarkList, Marks, PoolingSpec
 from beatmeter.settings import HeadConfig, RunConfig
 from beatmeter.tasks.structure.beats import BeatsTask
-from beatmeter.tasks.structure.decoding import find_bars, peaks
+from beatmeter.tasks.structure.decoding import PointerSettings, find_bars, peaks
 from beatmeter.tasks.structure.head import FrameHead
 from beatmeter.tasks.structure.losses import added, dilated, shift_tolerant
 
@@ -184,6 +184,14 @@ def test_a_bar_without_curves_for_it_follows_the_prior() -> None:
         found = find_bars(flat, RATE, prior={meter: 1.0})
         assert found.meter == meter
         assert found.places.max() in (beats, 2)
+
+
+def test_where_pulses_between_beats_are_as_strong_the_length_of_a_beat_decides() -> None:
+    times = np.arange(0.4, 29.9, 0.375)
+    both = curves(times, np.where(np.arange(len(times)) % 8, 2, 1))
+    for pace, length in ((0.0, 0.375), (20.0, 0.75)):
+        found = find_bars(both, RATE, settings=PointerSettings(pace=pace, moderate=(0.7, 0.3)))
+        assert np.median(np.diff(found.times)) == pytest.approx(length, abs=0.02)
 
 
 def test_silence_has_no_beats_and_short_curves_do_no_harm() -> None:

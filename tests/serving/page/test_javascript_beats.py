@@ -39,7 +39,8 @@ def test_bars_are_those_of_the_pointer(ask: Ask, seed: int) -> None:
         curves[:, 1] = np.maximum(curves[:, 1], 0.9 * near * (i % size == 0))
     answer = Answer(("3", "4", "5"), np.array([0.2, 0.3, 0.6]), seconds) if seed == 3 else None
     curves = curves.astype(np.float32).astype(float)
-    settings = PointerSettings() if seed else PointerSettings(beat=3.0, usual=(1.0, 0.2))  # by model.json
+    by_model_json = PointerSettings(beat=3.0, usual=(1.0, 0.2), pace=0.5)
+    settings = PointerSettings() if seed else by_model_json
     wanted = find_bars(curves, rate, 0.02, None if answer is None else prior_of(answer), settings)
     given = None if answer is None else {"meter": answer.meter, "scores": answer.scores.tolist()}
     function = """(m, [beat, down, answer, set]) => m.findBars(Float32Array.from(beat),

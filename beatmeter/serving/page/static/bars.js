@@ -105,7 +105,9 @@ class Search {
         const bar = seconds * kind.beats.length, shortest = seconds * Math.min(...kind.beats);
         const fits = bar >= settings.bars[0] && bar <= settings.bars[1] && shortest >= 0.6 * beats[0];
         const far = Math.log(bar / settings.usual[0]) / settings.usual[1];
-        this.bar[l * kinds.length + k] = settings.each * Math.log(weights[k] / most) - 0.5 * settings.length * far ** 2;
+        const off = Math.log(seconds / settings.moderate[0]) / settings.moderate[1];
+        const lengths = settings.length * far ** 2 + settings.pace * kind.beats.length * off ** 2;
+        this.bar[l * kinds.length + k] = settings.each * Math.log(weights[k] / most) - 0.5 * lengths;
         kind.beats.forEach((beat, i) => {
           const at = l * places + this.first[k] + i;
           this.barred[at] = fits ? 0 : NEVER;

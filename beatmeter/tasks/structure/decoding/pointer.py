@@ -38,8 +38,10 @@ class PointerSettings:
     each: float = 0.5  # weight of the same, for every bar
     length: float = 2.0  # weight of the log-probability of the length of a bar, for every bar
     usual: tuple[float, float] = (2.1, 0.6)  # seconds of a bar and the spread of its log
+    pace: float = 0.2  # weight of the log-probability of the length of a beat, for every beat
+    moderate: tuple[float, float] = (0.6, 0.32)  # seconds of a beat and the spread of its log
     downbeat: float = 1.0  # weight of the downbeat curve against the beat curve
-    beat: float = 1.0  # for every beat: what keeps a path from taking the pulses between beats too
+    beat: float = 0.7  # for every beat: what keeps a path from taking the pulses between beats too
     skipped: float = 0.5  # for each second before the first beat
 
 
@@ -165,7 +167,9 @@ class _Search:
         self.chance = settings.prior * np.log(weights / weights.sum())[self.kind]
         self.wait = settings.skipped / rate
         far = np.log(bars[:, self.first] / settings.usual[0]) / settings.usual[1]
+        off = np.log(self.lengths / settings.moderate[0]) / settings.moderate[1]
         share = settings.each * np.log(weights / weights.max()) - 0.5 * settings.length * far**2
+        share -= 0.5 * settings.pace * sizes * off[:, None] ** 2
         self.bar = share.astype(np.float32)  # (length, kind), at every first place
 
     def best(
