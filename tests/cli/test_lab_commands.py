@@ -142,6 +142,8 @@ def test_calibrate_a_run_and_a_file(runs: Path, foreign: Path, tmp_path: Path) -
     assert (calibrated.scores != read_predictions(test).scores).any()
     with pytest.raises(DataError, match="no items of the split 'train'"):
         invoke(calibrate, foreign, "--split", "train")
+    with pytest.raises(EvaluationError, match=r"(\d+) of the \1 items of test are not in val"):
+        invoke(calibrate, foreign, "--sure-on", "test")
 
 
 @pytest.mark.parametrize(("songs", "refused"), [(4, True), (60, False)])
