@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from beatmeter.audio.barwise import frame_features
 from beatmeter.datasets.synth.songs import Song, render_song
 from beatmeter.datasets.synth.songs.song import FUNCTIONS
+from beatmeter.errors import RunError
 from beatmeter.runtime import atomic
 from beatmeter.runtime.parallel import Crash, ordered
 from beatmeter.runtime.progress import Tick, untold
@@ -35,17 +36,27 @@ READINGS = 2
 
 @dataclass(frozen=True)
 class Reading:
-    """A song by one grid of bars. rows: (bar, value) descriptors. boundary: (bar,) 1 where a section
-    begins. function: (bar,) place in FUNCTIONS, -1 unknown."""
+    """A song by one grid of bars. rows: (bar, value) descriptors. boundary, drop: (bar,) 1 where a section,
+    or a drop, begins. function: (bar,) place in FUNCTIONS, -1 unknown."""
 
     rows: Float[np.ndarray, "bar value"]
     boundary: Float[np.ndarray, " bar"]
+    drop: Float[np.ndarray, " bar"]
     function: Int[np.ndarray, " bar"]
 
 
-def readings_of(seed: int) -> list[Reading]:
-    """The readings of the song of a seed."""
-    song = render_song(seed)
+@dataclass(frozen=True)
+class SongSeed:
+    """A song of the generator; form: a row of `SONG_FORMS`, "" for one that is drawn."""
+
+    seed: int
+    form: str = ""
+
+
+def readings_of(of: SongSeed) -> list[Reading]:
+    """The readings of a song."""
+    seed = of.seed
+    song = render_song(seed, form=of.form or None)
     frames = frame_features([song.audio])
     rng = np.random.default_rng(seed)
     found = []
@@ -74,33 +85,41 @@ def changed_grid(song: Song, kind: str, rng: np.random.Generator) -> Float[np.nd
 
 def _labelled(song: Song, edges: Float[np.ndarray, " edge"], rows: Float[np.ndarray, "bar value"]) -> Reading:
     starts = np.array([section.start for section in song.sections])
-    boundary = np.zeros(len(rows), np.float32)
-    nearest = np.abs(np.subtract.outer(starts, edges[:-1])).argmin(axis=1)
-    bar = float(np.median(np.diff(edges)))
-    boundary[nearest[np.abs(edges[nearest] - starts) <= bar / 2 + 0.05]] = 1.0
     middles = (edges[:-1] + edges[1:]) / 2
     inside = np.searchsorted(starts, middles, side="right") - 1
     known = [FUNCTIONS.index(s.function) if s.function in FUNCTIONS else -1 for s in song.sections]
     sounding = (inside >= 0) & (middles < song.sections[-1].end)
-    return Reading(rows, boundary, np.where(sounding, np.array(known)[np.maximum(inside, 0)], -1))
+    function = np.where(sounding, np.array(known)[np.maximum(inside, 0)], -1)
+    return Reading(rows, _marked(edges, starts), _marked(edges, song.drops), function)
+
+
+def _marked(
+    edges: Float[np.ndarray, " edge"], times: Float[np.ndarray, " mark"]
+) -> Float[np.ndarray, " bar"]:
+    """1 for the bars whose starts are nearest to these times (seconds), half a bar away at most."""
+    marked = np.zeros(len(edges) - 1, np.float32)
+    nearest = np.abs(np.subtract.outer(times, edges[:-1])).argmin(axis=1)
+    bar = float(np.median(np.diff(edges)))
+    marked[nearest[np.abs(edges[nearest] - times) <= bar / 2 + 0.05]] = 1.0
+    return marked
 
 
 def make_readings(
-    seeds: Sequence[int], jobs: int = 1, tick: Tick = untold, folder: Path | None = None
+    seeds: Sequence[SongSeed], jobs: int = 1, tick: Tick = untold, folder: Path | None = None
 ) -> list[list[Reading]]:
     """The readings of the songs of these seeds, song by song; those that are in `folder` are read from
     there, the others are kept in it."""
     songs = []
     for outcome in ordered(partial(_kept_readings, folder), seeds, jobs):
         if isinstance(outcome, Crash):
-            continue
+            raise RunError("a process that rendered songs died", "Run it again: what was kept is read.")
         songs.append(outcome)
         tick(1)
     return songs
 
 
-def _kept_readings(folder: Path | None, seed: int) -> list[Reading]:
-    file = None if folder is None else folder / f"{seed:06d}.npz"
+def _kept_readings(folder: Path | None, seed: SongSeed) -> list[Reading]:
+    file = None if folder is None else folder / f"{seed.form or 'any'}-{seed.seed:06d}.npz"
     if file is not None and file.is_file():
         with np.load(file) as kept:
             parts = sorted({int(name.split("-")[1]) for name in kept.files})
@@ -118,13 +137,13 @@ def train_costs(
     train: Sequence[Sequence[Reading]],
     val: Sequence[Sequence[Reading]],
     *,
-    epochs: int = 40,
+    epochs: int = 12,
     rate: float = 3e-3,
     seed: int = 0,
     say: Callable[[str], None] = lambda line: None,
 ) -> BarNetwork:
-    """The network of the epoch with the lowest loss on the songs of `val`; every epoch reads each song
-    once, by one of its grids."""
+    """The network of the epoch with the lowest loss of boundaries and drops on the songs of `val`; every
+    epoch reads each song once, by one of its grids."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     every = np.concatenate([reading.rows for song in train for reading in song])
@@ -140,14 +159,14 @@ def train_costs(
         network.train()
         for at in _steps(len(train), size, rng):
             songs = [train[i] for i in at]
-            loss = _loss(network, [song[int(rng.integers(0, len(song)))] for song in songs])
+            marks, functions = _losses(network, [song[int(rng.integers(0, len(song)))] for song in songs])
             optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            (marks + 0.5 * functions).backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             schedule.step()
         network.eval()
         with torch.inference_mode():
-            now = float(np.mean([float(_loss(network, song[:1])) for song in val]))
+            now = float(np.mean([float(_losses(network, song[:1])[0]) for song in val]))
         say(f"epoch {epoch + 1} of {epochs}: loss on validation {now:.4f}")
         if now < best:
             best, kept = now, {name: tensor.clone() for name, tensor in network.state_dict().items()}
@@ -161,21 +180,21 @@ def _steps(count: int, size: int, rng: np.random.Generator) -> Iterator[Int[np.n
         yield order[start : start + size]
 
 
-def _loss(network: BarNetwork, readings: Sequence[Reading]) -> Tensor:
-    """Binary cross-entropy of boundaries, and half of the cross-entropy of functions where they are known,
-    per bar."""
+def _losses(network: BarNetwork, readings: Sequence[Reading]) -> tuple[Tensor, Tensor]:
+    """Per bar: the binary cross-entropies of boundaries and of drops, and the cross-entropy of functions
+    where they are known."""
     longest = max(len(reading.rows) for reading in readings)
     x = torch.zeros(len(readings), longest, readings[0].rows.shape[1])
-    boundary, function = torch.zeros(len(readings), longest), torch.full((len(readings), longest), -1)
+    marks = torch.zeros(len(readings), longest, 2)
+    function = torch.full((len(readings), longest), -1)
     mask = torch.zeros(len(readings), longest, dtype=torch.bool)
     for row, reading in enumerate(readings):
         n = len(reading.rows)
-        x[row, :n], boundary[row, :n] = torch.from_numpy(reading.rows), torch.from_numpy(reading.boundary)
-        function[row, :n], mask[row, :n] = torch.from_numpy(reading.function), True
+        x[row, :n], function[row, :n] = torch.from_numpy(reading.rows), torch.from_numpy(reading.function)
+        marks[row, :n] = torch.from_numpy(np.stack([reading.boundary, reading.drop], axis=1))
+        mask[row, :n] = True
     outputs = network(x, mask)
-    told = nn.functional.binary_cross_entropy_with_logits(outputs[..., 0], boundary, reduction="none")
-    loss = told[mask].mean()
+    told = nn.functional.binary_cross_entropy_with_logits(outputs[..., :2], marks, reduction="none")
     known = function >= 0
-    if known.any():
-        loss = loss + 0.5 * nn.functional.cross_entropy(outputs[known][:, 1:], function[known])
-    return loss
+    functions = nn.functional.cross_entropy(outputs[known][:, 2:], function[known], reduction="sum")
+    return told[mask].sum(dim=1).mean(), functions / known.sum().clamp(min=1)

@@ -25,10 +25,10 @@ from beatmeter.serving.predictor import Predictor, Seconds
 from beatmeter.serving.scoring import WholeTrack
 from beatmeter.serving.tempo import BEATS, blocks_of, prior_of, tempo_of
 from beatmeter.tasks.structure.decoding import Beats, find_bars
-from beatmeter.tasks.structure.sections import find_sections
+from beatmeter.tasks.structure.sections import find_drops, find_sections, hear_bars
 
 BANDS = ("bass", "mid", "high", "overall")
-JUMP = 3.0  # of ten: a change of bass from section to section that is an event
+FALL = 3.0  # of ten: a fall of bass from section to section that is a break
 
 
 @dataclass(frozen=True)
@@ -141,13 +141,10 @@ def _number(value: float) -> float | None:
     return None if np.isnan(value) else round(value, 2)
 
 
-def events_of(sections: MarkList, energy: Float[np.ndarray, "section 4"]) -> MarkList:
-    """Drops and breaks: sections whose bass is JUMP above, or below, that of the section before."""
-    change = np.diff(energy[:, 0])
-    drops, breaks = (np.flatnonzero(change >= JUMP) + 1, np.flatnonzero(change <= -JUMP) + 1)
-    return MarkList.moments("drop", sections.starts[drops]) + MarkList.moments(
-        "break", sections.starts[breaks]
-    )
+def find_breaks(sections: MarkList, energy: Float[np.ndarray, "section 4"]) -> MarkList:
+    """Sections whose bass is FALL below that of the section before."""
+    fallen = np.flatnonzero(np.diff(energy[:, 0]) <= -FALL) + 1
+    return MarkList.moments("break", sections.starts[fallen])
 
 
 class StructureDetector:
@@ -199,7 +196,8 @@ class StructureDetector:
         answer = self._meter.judge(self._meter.classes, meter.finish(), seconds)
         curves, levels = beats.finish(Track(path.name, path)), energy.finish()
         found = find_bars(curves.values[0], curves.rate, float(curves.starts[0]), prior_of(answer))
-        sections = find_sections(frames, found.times[found.places == 1])
+        bars = hear_bars(frames, found.times[found.places == 1])
+        sections = find_sections(bars)
         of_sections = levels.of_spans(sections.starts, sections.ends)
-        events = events_of(sections, of_sections)
+        events = find_drops(bars) + find_breaks(sections, of_sections)
         return Structure(path, seconds, found, answer, sections, of_sections, events, curves, levels)

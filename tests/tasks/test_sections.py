@@ -12,7 +12,8 @@ from beatmeter.datasets.synth.songs import render_song
 from beatmeter.errors import AudioError
 from beatmeter.evaluation.metrics.sections import intervals_of, section_scores
 from beatmeter.tasks.structure.baselines import clustering, every_bars, foote, null_systems, random_bars
-from beatmeter.tasks.structure.sections import bar_edges, find_sections
+from beatmeter.tasks.structure.costs import Evidence
+from beatmeter.tasks.structure.sections import HeardBars, bar_edges, find_drops, find_sections, hear_bars
 from beatmeter.tasks.structure.segmentation import Prices, cut_bars, letter, letters, worth_of_sections
 from beatmeter.tasks.structure.similarity import bar_features, similarities
 
@@ -122,15 +123,29 @@ def test_bars_fill_the_track(downbeats: list[float]) -> None:
 
 @pytest.mark.parametrize("seconds", [0.05, 0.4, 1.0, 5.0])
 def test_sections_of_hardly_anything(seconds: float) -> None:
-    marks = find_sections(frame_features([tone(300, seconds)]), np.zeros(0))
+    marks = find_sections(hear_bars(frame_features([tone(300, seconds)]), np.zeros(0)))
     assert marks.starts[0] == 0.0
     assert marks.ends[-1] >= seconds - 1e-6
     assert np.array_equal(marks.starts[1:], marks.ends[:-1])
 
 
 def test_silence_is_one_letter() -> None:
-    marks = find_sections(frame_features([np.zeros(60 * RATE, np.float32)]), np.arange(0, 60, 2.0))
+    marks = find_sections(hear_bars(frame_features([np.zeros(60 * RATE, np.float32)]), np.arange(0, 60, 2.0)))
     assert set(marks.names) == {"A"}
+
+
+# drops
+
+
+def test_drops_are_probable_bars_some_bars_apart() -> None:
+    """Of two neighbours the more probable one; never the first bar; none without learned costs."""
+    edges, alike = np.arange(0, 42.0, 2.0), np.zeros((20, 20))
+    odds = np.full(20, -6.0)
+    odds[[0, 8, 10, 15]] = [5.0, 2.0, 3.0, 1.0]
+    found = find_drops(HeardBars(edges, alike, Evidence(np.zeros(20), odds)))
+    assert found.starts.tolist() == [20.0, 30.0]
+    assert found.scores == pytest.approx([0.9526, 0.7311], abs=1e-4)
+    assert not len(find_drops(HeardBars(edges, alike, None)))
 
 
 # songs
@@ -146,7 +161,7 @@ def test_sections_of_songs_are_found_better_than_from_the_grid() -> None:
         frames = frame_features([song.audio])
         truth = intervals_of(np.array([song.sections[0].start, *(s.end for s in song.sections)]))
         names = [s.letter for s in song.sections]
-        marks = find_sections(frames, song.downbeats)
+        marks = find_sections(hear_bars(frames, song.downbeats))
         assert ((marks.scores >= 0) & (marks.scores <= 1)).all()
         found = section_scores(truth, names, np.stack([marks.starts, marks.ends], axis=1), marks.names)
         scores.setdefault("sections", []).append(found["hr3"])

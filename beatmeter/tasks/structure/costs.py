@@ -1,10 +1,11 @@
-"""Learned costs: from descriptors of bars to what speaks for a boundary at each bar.
+"""Learned costs: from descriptors of bars to what speaks for a boundary, and for a drop, at each bar.
 
 A small network over bars (dilated convolutions), trained on generated songs by `beatmeter.learning.sections`.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -26,9 +27,10 @@ SHIPPED = "models/sections/model.safetensors"
 
 
 class BarNetwork(nn.Module):
-    """(track, bar, value) and its mask (track, bar) to (track, bar, 1 + functions) logits: the boundary,
-    and the function of the section, which is learned beside it and not read. What a bar gives does not
-    depend on the padding."""
+    """(track, bar, value) and its mask (track, bar) to (track, bar, 2 + functions) logits: the boundary, the
+    drop, and the function of the section, which is learned beside them and not read. Boundaries and functions
+    follow from the bars around; a drop also from the mean and the maximum over the track, which say whether
+    it is music that has drops. What a bar gives does not depend on the padding."""
 
     def __init__(self, values: int, dropout: float = 0.0) -> None:
         super().__init__()
@@ -40,6 +42,7 @@ class BarNetwork(nn.Module):
             nn.Conv1d(WIDTH, WIDTH, 3, padding="same", dilation=d) for d in DILATIONS
         )
         self.last = nn.Linear(WIDTH, 1 + len(FUNCTIONS))
+        self.whole, self.drop = nn.Linear(3 * WIDTH, WIDTH), nn.Linear(WIDTH, 1)
         self.dropout, self.dropout_first = nn.Dropout(dropout), nn.Dropout(dropout / 2)
 
     def forward(
@@ -51,16 +54,29 @@ class BarNetwork(nn.Module):
         for norm, convolution in zip(self.norms, self.convolutions, strict=True):
             y = nn.functional.gelu(norm(x)) * kept
             x = x + self.dropout(convolution(y.transpose(1, 2)).transpose(1, 2)) * kept
-        return self.last(nn.functional.gelu(x))  # type: ignore[no-any-return]
+        x = nn.functional.gelu(x)
+        mean = (x * kept).sum(dim=1, keepdim=True) / kept.sum(dim=1, keepdim=True)
+        most = x.masked_fill(~kept, -1.0).amax(dim=1, keepdim=True)
+        around = torch.cat([x, mean.expand_as(x), most.expand_as(x)], dim=2)
+        drop = self.drop(nn.functional.gelu(self.whole(self.dropout(around))))
+        outputs = self.last(x)
+        return torch.cat([outputs[..., :1], drop, outputs[..., 1:]], dim=2)
 
 
-def read_evidence(network: BarNetwork, rows: Float[np.ndarray, "bar value"]) -> Float[np.ndarray, " bar"]:
-    """(bar,) log-odds that a section begins with the bar, as a network hears the bars of one track."""
+@dataclass(frozen=True)
+class Evidence:
+    """Log-odds that a section begins with a bar, and that the bar is the first of a drop."""
+
+    boundary: Float[np.ndarray, " bar"]
+    drop: Float[np.ndarray, " bar"]
+
+
+def read_evidence(network: BarNetwork, rows: Float[np.ndarray, "bar value"]) -> Evidence:
+    """What speaks for boundaries and drops, as a network hears the bars of one track."""
     with torch.inference_mode():
         x = torch.from_numpy(np.asarray(rows, np.float32))[None]
-        outputs = network(x, torch.ones(x.shape[:2], dtype=torch.bool))[0]
-    result: np.ndarray = outputs[:, 0].double().numpy()
-    return result
+        outputs = network(x, torch.ones(x.shape[:2], dtype=torch.bool))[0].double().numpy()
+    return Evidence(outputs[:, 0], outputs[:, 1])
 
 
 def save_network(network: BarNetwork) -> dict[str, Tensor]:

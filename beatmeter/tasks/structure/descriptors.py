@@ -8,6 +8,7 @@ from jaxtyping import Float
 
 from beatmeter.tasks.structure.similarity import BarFeatures, Matrix, similarities
 
+BANDS = 10  # of mel bands side by side whose level is followed from bar to bar
 REACHES = (1, 2, 4, 8)  # bars before and after that are compared
 REPEATS = (2, 4, 8)  # bars of a repetition
 SHORTEST_LAG = 3  # bars between a repetition and what it repeats
@@ -20,7 +21,7 @@ def descriptors(bars: BarFeatures) -> Rows:
     over the track."""
     views = similarities(bars)
     columns = [column for view in views.values() for column in (*_blocks(view), *_repeats(view))]
-    columns += _levels(bars)
+    columns += [*_levels(bars), *_courses(bars)]
     raw = np.stack(columns, axis=1)
     spread = raw.std(axis=0)
     relative = np.clip((raw - raw.mean(axis=0)) / np.maximum(spread, 1e-6), -5, 5)
@@ -112,3 +113,13 @@ def _levels(bars: BarFeatures) -> list[Float[np.ndarray, " bar"]]:
         np.abs(np.diff(before, axis=2)).mean(axis=(0, 2)),
     ]
     return columns
+
+
+def _courses(bars: BarFeatures) -> list[Float[np.ndarray, " bar"]]:
+    """The level of each bar in BANDS bands and how it runs from the first to the last part, and how much
+    rises in every part of it: what swells, rolls and comes in over several bars."""
+    mel = bars.mel.reshape(*bars.mel.shape[:2], BANDS, -1).mean(axis=3)
+    half = mel.shape[1] // 2
+    level, run = mel.mean(axis=1), mel[:, half:].mean(axis=1) - mel[:, :half].mean(axis=1)
+    rise = bars.rise.reshape(len(bars), -1)
+    return [*level.T, *run.T, *rise.T]

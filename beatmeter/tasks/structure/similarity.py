@@ -9,19 +9,21 @@ from jaxtyping import Float
 
 from beatmeter.audio.barwise import MEL_HZ, PITCH_HZ, FrameFeatures, bar_means
 
-MEL_PARTS, PITCH_PARTS = 8, 4  # parts of a bar
+MEL_PARTS, PITCH_PARTS, RISE_PARTS = 8, 4, 4  # parts of a bar
+RISE_BANDS = (0, 5, 15, 25)  # first mel band of each of the bands in which rises are summed up
 Matrix = Float[np.ndarray, "bar bar"]
 
 
 @dataclass(frozen=True)
 class BarFeatures:
-    """What every bar sounds like, (bar, part, band): log mel bands, chroma, pitches. edges: (bar + 1,)
-    seconds."""
+    """What every bar sounds like, (bar, part, band): log mel bands, chroma, pitches, and how much the frames
+    of four bands rise (log10 of amplitude a frame). edges: (bar + 1,) seconds."""
 
     edges: Float[np.ndarray, " edge"]
     mel: Float[np.ndarray, "bar part mel"]
     chroma: Float[np.ndarray, "bar part 12"]
     pitch: Float[np.ndarray, "bar part pitch"]
+    rise: Float[np.ndarray, "bar part 4"]
 
     def __len__(self) -> int:
         return len(self.mel)
@@ -32,7 +34,10 @@ def bar_features(frames: FrameFeatures, edges: Float[np.ndarray, " edge"]) -> Ba
     pitch = bar_means(frames.pitch, PITCH_HZ, edges, PITCH_PARTS)
     loud = np.maximum(0.0, pitch - np.median(pitch, axis=-1, keepdims=True))  # what stands out of each moment
     chroma = loud.reshape(*loud.shape[:2], -1, 12).sum(axis=2)
-    return BarFeatures(edges, bar_means(frames.mel, MEL_HZ, edges, MEL_PARTS), chroma, loud)
+    rises = np.maximum(0.0, np.diff(frames.mel, axis=0, prepend=frames.mel[:1]))
+    rises = np.add.reduceat(rises, RISE_BANDS, axis=1) / np.diff([*RISE_BANDS, rises.shape[1]])
+    rise = bar_means(rises, MEL_HZ, edges, RISE_PARTS)
+    return BarFeatures(edges, bar_means(frames.mel, MEL_HZ, edges, MEL_PARTS), chroma, loud, rise)
 
 
 def similarities(bars: BarFeatures) -> dict[str, Matrix]:
@@ -59,8 +64,9 @@ def _cosine(x: Float[np.ndarray, "bar ..."]) -> Matrix:
     flat = x.reshape(len(x), -1)
     flat = flat - flat.mean(axis=0)
     norm = np.linalg.norm(flat, axis=1, keepdims=True)
-    unit = np.where(norm > 1e-6, flat / np.maximum(norm, 1e-6), 0.0)
-    result: Matrix = unit @ unit.T
+    even = norm <= 1e-6
+    unit = np.where(even, 0.0, flat / np.maximum(norm, 1e-6))
+    result: Matrix = unit @ unit.T + even * even.T
     return result
 
 
