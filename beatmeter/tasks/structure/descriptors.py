@@ -56,32 +56,26 @@ def _repeats(s: Matrix) -> list[Float[np.ndarray, " bar"]]:
     """How well the bars from here on repeat others, how well the bars up to here do, and how much of that
     begins or ends here."""
     count = len(s)
-    columns = []
+    columns: list[np.ndarray] = []
     lags = [lag for lag in range(-count + 2, count - 1) if abs(lag) >= SHORTEST_LAG]
     for k in REPEATS:
-        ahead = np.full(
-            (len(lags), count), -1.0
-        )  # mean similarity of bars [i, i + k) to the same shifted by the lag
-        behind = np.full((len(lags), count), -1.0)
-        for row, lag in enumerate(lags):
-            line = np.diagonal(s, lag)
-            first = max(0, -lag)
-            sums = np.concatenate([[0.0], np.cumsum(line)])
-            if len(line) < k:
-                continue
-            means = (sums[k:] - sums[:-k]) / k
-            ahead[row, first : first + len(means)] = means
-            inside = min(len(means), count - first - k)
-            behind[row, first + k : first + k + inside] = means[:inside]
         if not lags:
             columns += [np.full(count, -1.0)] * 4
             continue
-        columns += [
-            ahead.max(axis=0),
-            behind.max(axis=0),
-            (ahead - behind).max(axis=0),
-            (behind - ahead).max(axis=0),
-        ]
+        best = np.full((4, count), -np.inf)  # over the lags, so that no matrix of lags and bars is held
+        for lag in lags:
+            # mean similarity of bars [i, i + k) to the same shifted by the lag, for i and for i + k
+            ahead, behind = np.full((2, count), -1.0)
+            line = np.diagonal(s, lag)
+            first = max(0, -lag)
+            if len(line) >= k:
+                sums = np.concatenate([[0.0], np.cumsum(line)])
+                means = (sums[k:] - sums[:-k]) / k
+                ahead[first : first + len(means)] = means
+                inside = min(len(means), count - first - k)
+                behind[first + k : first + k + inside] = means[:inside]
+            np.maximum(best, [ahead, behind, ahead - behind, behind - ahead], out=best)
+        columns += [*best]
     return columns
 
 
