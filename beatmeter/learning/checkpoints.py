@@ -41,17 +41,19 @@ def write(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -
     atomic.write_text(path.with_suffix(".json"), text + "\n")
 
 
-def halved(path: Path, prefix: str = "head.") -> bytes:
-    """The content of a checkpoint with the tensors under `prefix` as float16, to be handed on: half the
-    size; they are float32 again once they are read."""
+def handed_on(path: Path, half: str = "") -> bytes:
+    """The content of a checkpoint as others get it: it does not say where the run was begun. Tensors under
+    the prefix `half`, if any, are float16, which is half the size; they are float32 again once they are
+    read."""
     tensors, about = read(path)
-    text = artifacts.to_json(about, sort_keys=True)
-    small = {
-        name: t.half() if name.startswith(prefix) and t.dtype == torch.float32 else t
-        for name, t in tensors.items()
-    }
-    artifacts.require_finite(small, f"{path} cannot be halved", RunError, "Hand it on as it is.")
-    return save(small, metadata={"beatmeter": text})
+    about.pop("places", None)
+    if half:
+        tensors = {
+            name: t.half() if name.startswith(half) and t.dtype == torch.float32 else t
+            for name, t in tensors.items()
+        }
+        artifacts.require_finite(tensors, f"{path} cannot be halved", RunError, "Hand it on as it is.")
+    return save(tensors, metadata={"beatmeter": artifacts.to_json(about, sort_keys=True)})
 
 
 def read(path: Path, shape: Mapping[str, Any] | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:

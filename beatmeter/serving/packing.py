@@ -11,7 +11,7 @@ from beatmeter.evaluation.metrics import estimate, metric
 from beatmeter.evaluation.metrics.families import estimate_of, metrics_of
 from beatmeter.evaluation.records import open_records
 from beatmeter.evaluation.runs import RunFolder
-from beatmeter.learning.checkpoints import halved
+from beatmeter.learning.checkpoints import handed_on
 from beatmeter.runtime import atomic
 from beatmeter.runtime.artifacts import read_bytes, write_json
 from beatmeter.runtime.paths import StrPath, as_path, as_paths
@@ -50,7 +50,7 @@ def pack(
         if isinstance(judged, Marks):
             index.setdefault(CURVES, {})[name] = {"clips": len(judged), "validation": _beats(judged)}
             _copy(run, out / name)
-            atomic.write_bytes(out / name / BEST, halved(run / BEST))
+            atomic.write_bytes(out / name / BEST, handed_on(run / BEST, half="head."))
             continue
         judged = as_classes(judged)
         measured = {key: estimate(metric(key), judged) for key in MEASURED}
@@ -84,6 +84,8 @@ def _copy(run: Path, out: Path) -> None:
         if file == "run.json" and (run / file).exists():
             about = {k: v for k, v in RunFolder(run).about().items() if k != "places"}
             write_json(out / file, about, sort_keys=True)
+        elif file == BEST and (run / file).exists():
+            atomic.write_bytes(out / file, handed_on(run / file))
         elif (run / file).exists():
             atomic.write_bytes(out / file, read_bytes(run / file, largest=LARGEST_MODEL))
         else:

@@ -205,3 +205,9 @@ def test_files_that_the_documents_name_are_there() -> None:
         if not (ROOT / name).exists()
     ]
     assert gone == []
+
+
+def test_no_shipped_model_says_where_it_was_made() -> None:
+    weights = sorted((ROOT / "beatmeter" / "models").rglob("*.safetensors"))
+    assert len(weights) >= 6
+    assert [file for file in weights if b"cwd" in file.read_bytes()[:20_000]] == []

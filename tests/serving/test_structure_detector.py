@@ -22,7 +22,7 @@ from beatmeter.datasets.dj.rekordbox import read_rekordbox
 from beatmeter.datasets.synthetic import SynthPlan, synthesise
 from beatmeter.errors import AudioError, BeatmeterError, RunError
 from beatmeter.learning import checkpoints
-from beatmeter.learning.checkpoints import halved
+from beatmeter.learning.checkpoints import handed_on
 from beatmeter.learning.training import run
 from beatmeter.runtime.config import change
 from beatmeter.schema import Curves, MarkList, Track
@@ -168,7 +168,7 @@ def test_a_model_of_beats_is_handed_on_in_half_precision(trained: Path, song: Pa
     packed.mkdir()
     for name in ("config.toml", "run.json"):
         (packed / name).write_bytes((trained / "run" / name).read_bytes())
-    (packed / whole.name).write_bytes(halved(whole))
+    (packed / whole.name).write_bytes(handed_on(whole, half="head."))
     before, after = (checkpoints.read(f)[0] for f in (whole, packed / whole.name))
     head = [name for name in before if name.startswith("head.")]
     assert head
