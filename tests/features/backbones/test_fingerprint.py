@@ -194,6 +194,7 @@ def test_every_setting_of_features_has_its_part_in_the_fingerprint(checkpoint: P
         "normalise": "no",
         "dtype": "bfloat16",
         "longest_lag": 14.0,
+        "states": 1,
     }
     places = {"cache", "revision"}  # where features lie; a hub commit, which folders do not have
     assert {f.name for f in fields(FeatureConfig)} == set(others) | places | {"overlap"}
