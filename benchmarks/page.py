@@ -6,6 +6,7 @@ from __future__ import annotations
 import statistics
 import sys
 from pathlib import Path
+from typing import Any
 
 import history
 import numpy as np
@@ -25,9 +26,15 @@ well above the number of cores, ratios still tell something and times do not. *C
 with a + where the tree differed from it. Raw numbers: `results.jsonl`, to which every run adds; the last
 section draws them over time.
 """
+NO_GPU = """## On a GPU
+
+Not measured: no machine of this page has one. `make bench` on a machine with one adds its numbers; every part
+that uses torch takes it, with more clips where a processor would take too long.
+"""
 PARTS = (
     "extraction",
     "encoders",
+    "engines",
     "store",
     "training",
     "lora",
@@ -40,9 +47,9 @@ PARTS = (
 )
 
 
-def read(path: Path) -> list[tuple[Result, dict[str, object]]]:
+def read(path: Path) -> list[tuple[Result, dict[str, Any]]]:
     """The newest result of each part and title, in the order of their first appearance."""
-    found: dict[tuple[str, str], tuple[Result, dict[str, object]]] = {}
+    found: dict[tuple[str, str], tuple[Result, dict[str, Any]]] = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         result, rest = from_line(line)
         found[result.part, result.title] = (result, rest)
@@ -80,6 +87,8 @@ def write(lines: Path, folder: Path) -> None:
                 f"{rest['load']}</sub>\n"
             )
         )
+    if all(rest["machine"]["accelerator"] == "none" for _, rest in results):
+        text.append(NO_GPU)
     over_time = history.courses(lines)
     if over_time:
         text.append("## Over time\n\nEvery benchmark that was measured more than once; red: its target.\n")

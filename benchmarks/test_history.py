@@ -36,6 +36,13 @@ def test_the_page_draws_every_measurement_of_a_benchmark(tmp_path: Path) -> None
     assert "ours: 4.00 x plain (target 2)" in text
     if commit():
         assert f"<sub>commit {commit()}, " in text
+    on_a_gpu = json.loads(to_line(slower(5.0)))
+    told = "On a GPU\n\nNot measured"
+    assert (told in text) == (on_a_gpu["machine"]["accelerator"] == "none")
+    on_a_gpu["machine"]["accelerator"] = "a fast one"
+    lines.write_text(json.dumps(on_a_gpu) + "\n", encoding="utf-8")
+    page.write(lines, tmp_path)
+    assert told not in (tmp_path / "README.md").read_text(encoding="utf-8")
 
 
 def test_a_line_names_the_commit_and_whether_the_tree_differs(tmp_path: Path) -> None:

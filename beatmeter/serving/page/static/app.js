@@ -6,11 +6,13 @@ import { Metronome } from "./metronome.js";
 import { openMpeg } from "./mpeg.js";
 import { busy, shown, START, step, usable, wantsMicrophone } from "./session.js";
 import { CHOICES, defaults, read, write } from "./settings.js";
+import { HearingError } from "./states.js";
 import { Taps } from "./taps.js";
 import { NAMES, translate } from "./texts.js";
 import { decode, openWave } from "./waves.js";
 
 const $ = (id) => document.getElementById(id);
+const PATIENCE = 5000; // milliseconds that the sound of a machine may take to start
 const base = new URL(".", import.meta.url).href;
 const worker = new Worker(new URL("worker.js", base), { type: "module" });
 const taps = new Taps();
@@ -72,11 +74,11 @@ async function listen() {
     if (session.ticket !== ticket) return close(opened);
     opened.context = new AudioContext();
     await opened.context.audioWorklet.addModule(new URL("capture.js", base));
-    await opened.context.resume();
+    await running(opened.context);
   } catch (error) {
     close(opened);
     const denied = error.name === "NotAllowedError";
-    return happen({ type: "failed", ticket, key: denied ? "denied" : "noMicrophone" });
+    return happen({ type: "failed", ticket, key: error.key ?? (denied ? "denied" : "noMicrophone") });
   }
   if (session.ticket !== ticket) return close(opened);
   const { context, stream } = opened;
@@ -96,6 +98,12 @@ async function listen() {
   stream.getAudioTracks()[0].addEventListener("ended", () => happen({ type: "stop", ticket }));
   microphone = opened;
   return happen({ type: "granted", ticket });
+}
+
+// Firefox waits for ever where there is nothing to play sound on, though nothing is played here.
+async function running(context) {
+  await Promise.race([context.resume(), new Promise((resolve) => setTimeout(resolve, PATIENCE))]);
+  if (context.state !== "running") throw new HearingError("noSound");
 }
 
 function close({ stream, context, node }) {

@@ -98,6 +98,11 @@ export const TEXTS = {
     "Diese Seite kann kein Mikrofon benutzen. Sie braucht https oder localhost; oder öffne eine Datei.",
     "No hay micrófono que esta página pueda usar. Necesita https o localhost; o abre un archivo.",
   ],
+  noSound: [
+    "This browser does not start the machine's sound. Is there something to play sound on? Connect headphones, or open a file.",
+    "Der Browser kann den Ton dieses Geräts nicht starten. Gibt es eine Tonausgabe? Schließe Kopfhörer an, oder öffne eine Datei.",
+    "El navegador no puede iniciar el sonido de este equipo. ¿Hay una salida de audio? Conecta unos auriculares o abre un archivo.",
+  ],
   notSound: ["{name} is no sound file that this browser can read. Try WAV, FLAC or MP3.", "{name} ist keine Tondatei, die dieser Browser lesen kann. Versuche WAV, FLAC oder MP3.", "{name} no es un archivo de sonido que este navegador pueda leer. Prueba WAV, FLAC o MP3."],
   unknownWave: ["{name} is a WAV file of a kind that is not read here. Save it as 16-bit PCM.", "{name} ist eine WAV-Datei einer Art, die hier nicht gelesen wird. Speichere sie als PCM mit 16 Bit.", "{name} es un WAV de un tipo que aquí no se lee. Guárdalo como PCM de 16 bits."],
   damaged: ["{name} is damaged: it holds samples that are not numbers.", "{name} ist beschädigt: Die Datei enthält Werte, die keine Zahlen sind.", "{name} está dañado: contiene muestras que no son números."],
