@@ -81,6 +81,7 @@ def ablate(
     beatmeter ablate extra-data METER2800/ --extra-data WIKIMETER/ --seeds 0-9
     beatmeter ablate layers METER2800/ --set features.backbone=m-a-p/MERT-v1-95M
     beatmeter ablate my-plan.toml data/synth --split test
+
     Exit status: 0 done, 1 some cells failed (they are named, the table is of the others), 2 nothing could be
     done.
     """

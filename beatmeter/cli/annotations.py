@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from beatmeter.datasets.annotations import Annotation
 
 
-@click.group("annotations")
+@click.group("annotations", short_help="beats, sections and events: check, convert, audit")
 def annotation_files() -> None:
     """Check and convert annotations of beats, sections and events.
 
@@ -27,7 +27,7 @@ def annotation_files() -> None:
     """
 
 
-@annotation_files.command()
+@annotation_files.command(short_help="what is wrong or doubtful in annotation files")
 @click.argument("paths", type=click.Path(path_type=Path), nargs=-1, required=True)
 @click.option(
     "--format", default="", help="Read every file in this format.  [default: by suffix and content]"
@@ -39,6 +39,7 @@ def check(paths: tuple[Path, ...], format: str, as_json: bool) -> None:
     \b
     beatmeter data annotations check MUSIC/
     beatmeter data annotations check song.beats song.lab --json
+
     Exit status: 0 nothing is in doubt, 1 something is, 2 nothing can be read.
     """
     from beatmeter.datasets.annotations.examination import doubts, statistics
@@ -72,7 +73,7 @@ def check(paths: tuple[Path, ...], format: str, as_json: bool) -> None:
     raise SystemExit(status)
 
 
-@annotation_files.command()
+@annotation_files.command(short_help="annotation files in another format")
 @click.argument("paths", type=click.Path(path_type=Path), nargs=-1, required=True)
 @click.option(
     "--to",
@@ -95,6 +96,7 @@ def convert(paths: tuple[Path, ...], wanted: str, out: Path, format: str, audio:
     \b
     beatmeter data annotations convert MUSIC/beats MUSIC/lab --to json --out MUSIC/annotations
     beatmeter data annotations convert song.beats song.lab --to jams --out . --audio MUSIC/
+
     Exit status: 0 every file was converted, 1 some were not (they are listed), 2 none was.
     """
     from dataclasses import replace
@@ -137,7 +139,7 @@ def convert(paths: tuple[Path, ...], wanted: str, out: Path, format: str, audio:
     raise SystemExit(1 if problems else 0)
 
 
-@annotation_files.command()
+@annotation_files.command(short_help="a Rekordbox XML: grids, sections as memory cues")
 @click.argument("dataset", type=click.Path())
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The XML file to write.")
 @click.option("--sections", default="lab", show_default=True, help="Folder of sections beside the audio.")
@@ -147,6 +149,7 @@ def rekordbox(dataset: str, out: Path, sections: str) -> None:
 
     \b
     beatmeter data annotations rekordbox MUSIC/ --out import.xml
+
     Exit status: 0 the file is written, 2 no track has annotations.
     """
     from beatmeter.datasets import open_dataset
@@ -164,7 +167,7 @@ def rekordbox(dataset: str, out: Path, sections: str) -> None:
     click.echo(f"{out}: {count(len(found), 'track')} with grids and memory cues, to import in rekordbox")
 
 
-@annotation_files.command()
+@annotation_files.command(short_help="beats that are probably wrong, shifted or missing")
 @click.argument("dataset", type=click.Path())
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path), help="The CSV file to write, worst first."
@@ -183,6 +186,7 @@ def audit(dataset: str, out: Path, top: int, sections: str, seed: int) -> None:
 
     \b
     beatmeter data annotations audit MUSIC/ --out review.csv
+
     Exit status: 0 the list is written, 2 it could not be made.
     """
     import csv

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from beatmeter.store import Snapshot, Store
 
 
-@click.command()
+@click.command(short_help="labels that are probably wrong, clips that are twice")
 @click.argument("dataset", type=click.Path())
 @click.option(
     "--features",
@@ -96,6 +96,7 @@ def audit(
     beatmeter data audit METER2800/ --features spectral-lag --out review/
     beatmeter data audit METER2800/ --features cache/mert-v1-95m-0123456789abcdef --out review/ --controls 20
     beatmeter train --frozen METER2800/ --recipe spectral-lag --corrections review/review.csv
+
     Exit status: 0 nothing to review, 1 there is a list, 2 the audit could not be made.
     """
     from beatmeter.datasets import open_dataset

@@ -47,7 +47,7 @@ cache.add_command(info)
 cache.add_command(bench)
 
 
-@cache.command()
+@cache.command(short_help="files that could not be used, with the reason")
 @path_argument
 @click.option(
     "--clear", is_flag=True, help="Forget them, so that the next extraction tries these files again."
@@ -80,7 +80,7 @@ def failures(path: str, clear: bool, as_json: bool) -> None:
     sys.exit(1 if listed and not clear else 0)
 
 
-@cache.command()
+@cache.command(short_help="is every store sound? what to do where it is not")
 @path_argument
 @click.option(
     "--full",
@@ -136,7 +136,7 @@ def verify(path: str, full: bool, as_json: bool) -> None:
     sys.exit(0 if all(r.sound for r in reports) else 1)
 
 
-@cache.command()
+@cache.command(short_help="keep every track whose bytes are right, name the others")
 @path_argument
 @json_option
 def repair(path: str, as_json: bool) -> None:
@@ -166,7 +166,7 @@ def repair(path: str, as_json: bool) -> None:
     sys.exit(1 if any(r.lost for r in done.values()) else 0)
 
 
-@cache.command()
+@cache.command(short_help="join small segments: stores open and scan faster")
 @path_argument
 @click.option(
     "--segment",
@@ -203,7 +203,7 @@ def compact(path: str, size: int, as_json: bool) -> None:
             )
 
 
-@cache.command()
+@cache.command(short_help="remove what dead writers, compaction and repair left")
 @path_argument
 @click.option(
     "--older-than",
@@ -242,7 +242,7 @@ def gc(path: str, older_than: float, dry_run: bool, as_json: bool) -> None:
             click.echo(f"{name}: {size(sum(g.bytes for g in garbage))} {'would go' if dry_run else 'gone'}")
 
 
-@cache.command()
+@cache.command(short_help="one store as a single file for other programs")
 @path_argument
 @click.option(
     "--format",

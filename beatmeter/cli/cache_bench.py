@@ -27,7 +27,7 @@ COPIES = 3  # of the sample that lie on disk at the same time, at most
 BATCHES = 4  # in each round
 
 
-@click.command()
+@click.command(short_help="how fast the cache and this disk are")
 @click.argument("path", required=False)
 @click.option("--cache", "folder", help="The same as PATH.")
 @click.option("--pooling", help="Features to read.  [default: the first that the store has]")

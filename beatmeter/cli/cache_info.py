@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from beatmeter.store.backend import Backend
 
 
-@click.command()
+@click.command(short_help="which features there are, of how many tracks, how large")
 @path_argument
 @click.option(
     "--status",

@@ -139,6 +139,7 @@ def gate(
 
     \b
     beatmeter gate runs/lora --against arbiter.csv
+
     Exit status: 0 passed, 1 not passed.
     """
     from beatmeter.evaluation.comparison.gate import gate as measure

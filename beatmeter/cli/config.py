@@ -43,7 +43,7 @@ def config() -> None:
     """
 
 
-@config.command()
+@config.command(short_help="every setting, and where its value comes from")
 @click.argument("run", required=False, type=click.Path(path_type=Path))
 @click.option("--changed", is_flag=True, help="Only settings that are not their defaults.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON: name, value, where it comes from, meaning.")

@@ -62,7 +62,7 @@ for command in (wikimeter, audit, annotation_files, rekordbox, traktor, serato):
     data.add_command(command)
 
 
-@data.command()
+@data.command(short_help="which rows are used, which are left out, and why")
 @click.argument("dataset", type=click.Path())
 @click.option(
     "--decode/--no-decode",
@@ -96,6 +96,7 @@ def check(
     beatmeter data check METER2800/ --extra-data WIKIMETER/ --json > check.json
     beatmeter data check MUSIC/ --no-decode
     beatmeter data check MUSIC/ --corrections review.csv
+
     Exit status: 0 every row can be used, 1 some are left out, 2 the dataset cannot be used.
     """
     from pathlib import Path
@@ -111,7 +112,7 @@ def check(
     raise SystemExit(report.status)
 
 
-@data.command()
+@data.command(short_help="split by groups, balanced over the classes")
 @click.argument("dataset", type=click.Path())
 @click.option(
     "--out", required=True, type=click.Path(), help="The split file to write (CSV: id, group, split)."
@@ -152,6 +153,7 @@ def split(
     \b
     beatmeter data split MUSIC/ --out split.csv
     beatmeter data split MUSIC/ --out split.csv --val 0.1 --test 0.2 --seed 1
+
     Exit status: 0 every row is in the file, 1 some are left out (they are listed), 2 the dataset cannot be
     used.
     """
@@ -176,7 +178,7 @@ def split(
     raise SystemExit(1 if result.excluded else 0)
 
 
-@data.command()
+@data.command(short_help="synthesise clips with exact meter, bars and beats")
 @click.argument("out", type=click.Path())
 @click.option("--clips", type=click.IntRange(min=1), default=600, show_default=True, help="Number of clips.")
 @seed_option
@@ -217,7 +219,7 @@ def synth(out: str, clips: int, seed: int, seconds: float, suffix: str, mix: str
     click.echo(f"{made.manifest}: {count(made.made, 'clip')} made, {made.kept} kept")
 
 
-@data.command()
+@data.command(short_help="synthesise whole songs with exact structure")
 @click.argument("out", type=click.Path())
 @click.option("--songs", type=click.IntRange(min=1), default=100, show_default=True, help="Number of songs.")
 @seed_option
@@ -257,7 +259,7 @@ def songs(out: str, songs: int, seed: int, suffix: str, excerpt: float | None, f
     click.echo(f"{made.manifest}: {count(made.made, 'song')} made, {made.kept} kept")
 
 
-@data.command()
+@data.command(short_help="synthesise works in several versions, for similarity")
 @click.argument("out", type=click.Path())
 @click.option("--works", type=click.IntRange(min=1), default=100, show_default=True, help="Number of works.")
 @click.option(

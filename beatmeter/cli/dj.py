@@ -25,7 +25,7 @@ _out = click.option(
 )
 
 
-@click.command()
+@click.command(short_help="a data set of a Rekordbox collection (its XML)")
 @click.argument("export", type=_path)
 @_audio
 @_out
@@ -42,6 +42,7 @@ def rekordbox(export: Path, audio: Path, out: Path, anlz: Path | None, jobs: int
     \b
     beatmeter data rekordbox export.xml --audio MUSIC/ --out DATA
     beatmeter data rekordbox export.xml --audio MUSIC/ --out DATA --anlz PIONEER/USBANLZ --jobs 4
+
     Exit status: 0 every track is used, 1 some are left out, 2 none can be used.
     """
     from beatmeter.datasets.dj import read_analyses, read_rekordbox
@@ -53,7 +54,7 @@ def rekordbox(export: Path, audio: Path, out: Path, anlz: Path | None, jobs: int
     _build(library, audio, out, jobs, analyses)
 
 
-@click.command()
+@click.command(short_help="a data set of a Traktor collection (collection.nml)")
 @click.argument("collection", type=_path)
 @_audio
 @_out
@@ -63,6 +64,7 @@ def traktor(collection: Path, audio: Path, out: Path, jobs: int) -> None:
 
     \b
     beatmeter data traktor collection.nml --audio MUSIC/ --out DATA
+
     Exit status: 0 every track is used, 1 some are left out, 2 none can be used.
     """
     from beatmeter.datasets.dj import read_traktor
@@ -70,7 +72,7 @@ def traktor(collection: Path, audio: Path, out: Path, jobs: int) -> None:
     _build(read_traktor(collection), audio, out, jobs)
 
 
-@click.command()
+@click.command(short_help="a data set of the tags that Serato keeps in audio files")
 @click.argument("music", type=_path)
 @_out
 @jobs_option
@@ -79,6 +81,7 @@ def serato(music: Path, out: Path, jobs: int) -> None:
 
     \b
     beatmeter data serato MUSIC/ --out DATA
+
     Exit status: 0 every file is used, 1 some are left out, 2 none can be used.
     """
     from beatmeter.datasets.dj import read_serato

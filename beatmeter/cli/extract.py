@@ -103,12 +103,9 @@ def extract(
     beatmeter extract --watch INBOX/ --cache /data/features
     beatmeter extract MUSIC/ --shard $SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT
 
-    \b
     Exit status: 0 everything is in the store, 1 some files failed (they are listed), 2 nothing could be done,
-    130 Ctrl-C and
-    143 SIGTERM, which keep what is finished. With --watch, after SIGTERM or Ctrl-C: 0 what was in flight is
-    committed, 1 it
-    could not be and will be extracted again.
+    130 Ctrl-C and 143 SIGTERM, which keep what is finished. With --watch, after SIGTERM or Ctrl-C: 0 what was
+    in flight is committed, 1 it could not be and will be extracted again.
     """
     config = configure(
         recipe,

@@ -23,7 +23,7 @@ def index() -> None:
     """
 
 
-@index.command()
+@index.command(short_help="add files of `embed`; makes the index where there is none")
 @click.argument("folder", type=PATH, metavar="DIR")
 @click.argument("embeddings", type=PATH, nargs=-1, required=True, metavar="E.npz...")
 def add(folder: Path, embeddings: tuple[Path, ...]) -> None:
@@ -43,7 +43,7 @@ def add(folder: Path, embeddings: tuple[Path, ...]) -> None:
         echo(f"{new} new vectors of {path}; {folder} has {len(index)}")
 
 
-@index.command()
+@index.command(short_help="take tracks out")
 @click.argument("folder", type=PATH, metavar="DIR")
 @click.argument("ids", nargs=-1, required=True, metavar="ID...")
 def remove(folder: Path, ids: tuple[str, ...]) -> None:
@@ -65,7 +65,7 @@ def remove(folder: Path, ids: tuple[str, ...]) -> None:
     raise SystemExit(1 if missing else 0)
 
 
-@index.command()
+@index.command(short_help="inverted lists: a search reads the nearest ones only")
 @click.argument("folder", type=PATH, metavar="DIR")
 @click.option("--recall", type=click.FloatRange(0.5, 1.0), default=0.95, show_default=True)
 @click.option(
@@ -90,7 +90,7 @@ def build(folder: Path, recall: float, k: int) -> None:
     )
 
 
-@index.command()
+@index.command(short_help="how many vectors, by which model; checks every byte")
 @click.argument("folder", type=PATH, metavar="DIR")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of text.")
 def info(folder: Path, as_json: bool) -> None:

@@ -41,7 +41,7 @@ def models(context: click.Context, as_json: bool) -> None:
     echo(f"{len(index['models'])} models in {SHIPPED}")
 
 
-@models.command()
+@models.command(short_help="copy what `predict` needs of runs, to hand it on")
 @click.argument("runs", nargs=-1, required=True, type=PATH, metavar="RUN...")
 @click.option(
     "--out", type=PATH, required=True, metavar="DIR", help="Where the small copies go, with an index of them."

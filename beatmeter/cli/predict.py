@@ -78,6 +78,7 @@ def predict(
     beatmeter predict MUSIC/ | grep -P '\\t7\\t'
     beatmeter predict runs/NAME song.mp3 MUSIC/
     beatmeter predict MUSIC/ --priors 3=0.2,4=0.7 --abstain 0.2
+
     Exit status: 0 every file got an answer, 1 some could not be used (stderr says why), 2 nothing could be
     done.
     """

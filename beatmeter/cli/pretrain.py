@@ -55,6 +55,7 @@ def pretrain(out: Path | None, assignments: tuple[str, ...], resume: Path | None
     beatmeter pretrain --out runs/pretrain
     beatmeter pretrain --out runs/masked-only --set frame_weight=0 --set lag_weight=0 --set steps=500
     beatmeter pretrain --resume runs/pretrain
+
     The folder that comes out, DIR/backbone, serves everywhere as features.backbone.
     """
     if (out is None) == (resume is None) or (resume and assignments):

@@ -67,9 +67,10 @@ def probe(
     Every value is out of fold with whole groups, beside mel statistics, shuffled labels and null columns. The
     best layer is named together with all layers that cannot be told from it.
 
-    \b beatmeter probe MUSIC/ --features cache/embedded-0123456789abcdef --targets targets.csv,composer
-    --group work beatmeter probe MUSIC/ --features cache/mert --targets key,instrument --control
-    untrained=cache/mert-untrained"""
+    \b
+    beatmeter probe MUSIC/ --features cache/STORE --targets targets.csv,composer --group work
+    beatmeter probe MUSIC/ --features cache/mert --targets key --control untrained=cache/untrained
+    """
     from beatmeter.datasets import open_dataset
     from beatmeter.datasets.columns import grouped_by, with_targets
     from beatmeter.datasets.splits import audio_keys

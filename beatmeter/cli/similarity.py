@@ -53,6 +53,7 @@ def embed(
     beatmeter embed harmony MUSIC/ --label work --out music.npz
     beatmeter embed runs/similar MUSIC/ --out mine.npz
     beatmeter embed harmony song.mp3 --level chunk --out song.npz
+
     Exit status: 0 all tracks are in the file, 1 some are left out (they are listed).
     """
     from beatmeter.datasets import open_dataset
@@ -92,7 +93,7 @@ def similarity() -> None:
     """
 
 
-@similarity.command()
+@similarity.command(short_help="train an embedding on synthetic works: five minutes")
 @click.option("--out", type=PATH, required=True, metavar="DIR", help="Folder of the model.")
 @click.option(
     "--works", default=390, show_default=True, help="Synthetic works to train on, four versions each."

@@ -58,7 +58,7 @@ class Scored:
         }
 
 
-@click.command()
+@click.command(short_help="does every track find the others of its label?")
 @click.argument("embeddings", type=PATH, metavar="E.npz")
 @click.option("--data", type=click.Path(), help="What E.npz was made of, for --factors and --by.")
 @click.option(

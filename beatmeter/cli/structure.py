@@ -56,6 +56,7 @@ def structure(
     beatmeter structure MUSIC/ --json > structure.jsonl
     beatmeter structure MUSIC/ --beats --lab --out annotations/
     beatmeter structure MUSIC/ --rekordbox import.xml
+
     Exit status: 0, or 1 when some files could not be heard.
     """
     files = files_of(paths)

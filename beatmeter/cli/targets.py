@@ -27,11 +27,15 @@ def targets(dataset: str, out: Path, columns: str, jobs: int) -> None:
     .meta.json file beside the table says why, with units, definitions and versions. Safe to stop and run
     again.
 
-    \b beatmeter targets MUSIC/ --out targets.csv beatmeter targets MUSIC/ --out targets.csv --columns
-    composer,instrument --jobs 4 beatmeter probe MUSIC/ --features cache/embedded-0123456789abcdef --targets
-    targets.csv,composer --group work beatmeter train --frozen MUSIC/ --set task.name=regression --set
-    task.targets=targets.csv --set task.column=rise Exit status: 0 every track is in the table, 1 some files
-    failed (they are listed), 2 nothing was measured."""
+    \b
+    beatmeter targets MUSIC/ --out targets.csv
+    beatmeter targets MUSIC/ --out targets.csv --columns composer,instrument --jobs 4
+    beatmeter probe MUSIC/ --features cache/STORE --targets targets.csv,composer --group work
+    beatmeter train --frozen MUSIC/ --set task.name=regression --set task.targets=targets.csv \\
+        --set task.column=rise
+
+    Exit status: 0 every track is in the table, 1 some files failed (they are listed), 2 nothing was measured.
+    """
     from beatmeter.datasets import open_dataset
     from beatmeter.datasets.targets import measure_targets
     from beatmeter.settings import DataConfig, TaskConfig

@@ -30,6 +30,7 @@ def track(runs: tuple[Path, ...], trackers: tuple[str, ...]) -> None:
     \b
     beatmeter track runs/first runs/second --to mlflow
     beatmeter track runs/sweep/* --to wandb
+
     Exit status: 1 when something could not be sent.
     """
     from beatmeter.learning.trackers import require_trackers, send

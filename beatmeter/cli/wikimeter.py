@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from beatmeter.datasets.wikimeter.building import Step
 
 
-@click.command()
+@click.command(short_help="download the works of a catalogue as labelled clips")
 @click.argument("catalogue", type=click.Path())
 @click.argument("out", type=click.Path())
 @click.option(
@@ -61,6 +61,7 @@ def wikimeter(
     beatmeter data wikimeter data/catalogues WIKIMETER/ --dry-run
     beatmeter data wikimeter data/catalogues WIKIMETER/ --class 7 --limit 10
     beatmeter data wikimeter my-works.csv WIKIMETER/ --search scsearch
+
     Exit status: 0 every work is there, 1 some are not (they are listed), 2 nothing could be done.
     """
     from pathlib import Path

@@ -3,12 +3,13 @@ every value comes from; the shell completes."""
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
@@ -29,15 +30,43 @@ TYPED = [
 ]
 
 
-@pytest.mark.parametrize(("topic", "line"), TYPED)
-def test_every_command_of_a_topic_exists_with_its_options(topic: str, line: str) -> None:
-    words = shlex.split(line.split(" > ")[0])[1:]
+def require_known(line: str) -> None:
+    """The command of a line that people type, and its options, exist."""
+    words = shlex.split(line.split(" > ")[0].split(" | ")[0])[1:]
     command: click.Command = cli
     while isinstance(command, click.Group) and words and words[0] in command.commands:
         command = command.commands[words.pop(0)]
     assert command is not cli, line
     known = {name for p in command.params for name in (*p.opts, *p.secondary_opts)}
-    assert [w for w in words if w.startswith("--") and w not in known] == []
+    assert [w for w in words if w.startswith("--") and w not in known] == [], line
+
+
+@pytest.mark.parametrize(("topic", "line"), TYPED)
+def test_every_command_of_a_topic_exists_with_its_options(topic: str, line: str) -> None:
+    require_known(line)
+
+
+def every_command(command: click.Command, name: str) -> Iterator[tuple[str, click.Command]]:
+    yield name, command
+    for inner in command.commands.values() if isinstance(command, click.Group) else ():
+        yield from every_command(inner, f"{name} {inner.name}")
+
+
+@pytest.mark.parametrize(("name", "command"), list(every_command(cli, "beatmeter")))
+def test_every_command_has_examples_of_lines_that_can_be_typed(name: str, command: click.Command) -> None:
+    paragraphs = inspect.cleandoc(command.help or "").split("\n\n")
+    examples = [line for p in paragraphs if p.startswith("\b\n") for line in p.splitlines()[1:]]
+    assert examples, "an example, after a line with \\b alone"
+    for line in examples:
+        assert line.startswith(("beatmeter ", "python ", "    --")), "a blank line ends the examples"
+        assert len(line) < 110, line
+        if line.startswith("beatmeter "):
+            require_known(line.removesuffix(" \\").partition("   ")[0])
+    if isinstance(command, click.Group):
+        with click.Context(command, info_name=name, max_content_width=80, terminal_width=80) as context:
+            assert "..." not in command.get_help(context).partition("\nCommands:")[2], (
+                "short_help: 58 letters"
+            )
 
 
 def test_topics_words_and_commands_are_listed_and_found(typed: Typed) -> None:

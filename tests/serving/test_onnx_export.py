@@ -20,6 +20,7 @@ import soundfile
 import torch
 from barepython import said_without_us
 from click.testing import CliRunner
+from familyfolders import write_family
 from hubfolders import write_hub_folder
 from safetensors.torch import load_file, save_file
 from scipy.special import expit
@@ -231,6 +232,7 @@ HEADS = {
         },
         "head": {"poolings": ("stats",)},
     },
+    "lag of wavlm": {"features": {"backbone": "wavlm", "poolings": ("lag",)}, "head": {"poolings": ("lag",)}},
     "lora": {
         "features": {"backbone": "MERT", "poolings": ("lag",)},
         "head": {"poolings": ("lag",)},
@@ -247,6 +249,8 @@ def test_heads_of_any_run_have_graphs(name: str, tmp_path: Path) -> None:
         folder = write_hub_folder(tmp_path / "mert", num_hidden_layers=3, weights="model.safetensors")
         _keep_scale(folder)
         values["features"]["backbone"] = str(folder)
+    if values["features"]["backbone"] == "wavlm":
+        values["features"]["backbone"] = str(write_family(tmp_path / "wavlm", "wavlm"))
     values["data"] = {"path": str(tmp_path / "music")}
     values["features"]["cache"] = str(tmp_path / "cache")
     values["head"] |= {"channels": 8, "hidden": 16, "dilations": (1, 2)}
