@@ -108,7 +108,8 @@ def test_training_with_kept_states_is_training_without(
     assert losses[0] != losses[1]
     assert again == pytest.approx(losses, rel=1e-5)
     for name, value in weights.items():
-        if name.endswith("k_proj.bias"):  # the softmax cancels it: its gradient is rounding, which Adam scales up
+        # the softmax cancels this bias: its gradient is rounding, which Adam scales up
+        if name.endswith("k_proj.bias"):
             continue
         torch.testing.assert_close(other[name], value, rtol=1e-3, atol=1e-5)
 

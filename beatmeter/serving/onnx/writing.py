@@ -65,8 +65,8 @@ def write_graph(
             said = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
             raise RunError(
                 f"torch cannot write {file.name} of this model: {said.strip()[:160]}",
-                "Backbones that can be exported: spectral, embedded, MERT, HuBERT, wav2vec 2.0, WavLM, data2vec, "
-                "UniSpeech.",
+                "Backbones that can be exported: spectral, embedded, MERT, HuBERT, wav2vec 2.0, WavLM, "
+                "data2vec-audio, UniSpeech.",
             ) from None
         assert program is not None
         program.save(str(file), external_data=False)
