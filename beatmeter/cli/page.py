@@ -71,7 +71,7 @@ def serve(folder: Path | None, port: int, beats: bool, runtime: str | None) -> N
     from beatmeter.serving.page.server import PageServer
 
     if folder is None:
-        echo("making the page (`beatmeter page --out site` keeps one, which `beatmeter serve site` has at once)")
+        echo("making the page; `beatmeter page --out site` keeps one for `beatmeter serve site`")
     files = page_of(None, runtime, beats) if folder is None else read_page(folder)
     with PageServer(files, port) as server:
         echo(f"open {server.address} in a browser; Ctrl-C ends")
