@@ -82,6 +82,12 @@ def test_dances_are_of_their_tempo_and_their_figures_are_there() -> None:
     assert all(len(r) % d.form.pulses == 0 or d.form.pulses % len(r) == 0 for d in DANCES for r in d.rhythms)
 
 
+def test_a_dance_whose_pulse_is_too_fast_for_any_rhythm_has_one_onset_a_group() -> None:
+    clip = render_slice((41 << 32) + 414, "dance", meter=3, **SHORT)
+    assert 60 / clip.tempo < 0.085, "s a pulse"
+    assert clip.primary == 3
+
+
 def test_the_tempo_bends_as_far_as_it_says() -> None:
     layout = make_layout(Form(4, "4/4", (4,), "quarter"), pulses=200, division=4)
     phrases = layout.starts[1::4]

@@ -89,13 +89,14 @@ def _cells_of(group: int) -> list[int]:
 
 
 def _draw_cell(rng: np.random.Generator, length: int, density: float, pulse: float) -> str:
+    """A rhythm over so many pulses of `pulse` seconds; one onset where all others were too fast to play."""
     rows = []
     for cell, weight in CELLS[length]:
         if pulse * length / len(cell) < 0.085:
             continue
         rate = cell.count("x") / length
         rows.append((cell, weight * float(np.exp(-2.5 * (rate - 0.35 - 0.9 * density) ** 2))))
-    return pick(rng, rows)
+    return pick(rng, rows) if rows else "x".ljust(length, ".")
 
 
 def melody_part(
