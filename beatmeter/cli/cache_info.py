@@ -13,6 +13,7 @@ import click
 from beatmeter.cli.cache_stores import backends_at, json_option, path_argument, size
 from beatmeter.errors import StoreError
 from beatmeter.runtime.artifacts import to_json
+from beatmeter.runtime.display import count
 
 if TYPE_CHECKING:
     from beatmeter.store import Store
@@ -125,8 +126,8 @@ def _print_description(one: Mapping[str, Any]) -> None:
         (
             "tracks",
             (
-                f"{one['tracks']} ({one['seconds'] / 3600:.1f} h of audio) in {one['commits']} commits, "
-                f"{size(one['bytes'])} on disk"
+                f"{one['tracks']} ({one['seconds'] / 3600:.1f} h of audio) in "
+                f"{count(one['commits'], 'commit')}, {size(one['bytes'])} on disk"
             ),
         ),
     ]

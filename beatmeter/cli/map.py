@@ -81,7 +81,7 @@ def draw_map(embeddings: Path, out: Path, data: str | None, label: str, by: str,
         )
         drawn = text.getvalue().encode("utf-8", "surrogateescape")
     else:
-        figure = collection_map(points, shares, labels, mark)
+        figure = collection_map(points, shares, labels, mark, record.ids)
         drawn = to_png(figure) if kind == ".png" else to_svg(figure, "map").encode("utf-8")
     write_bytes(out, drawn)
     part = f"{len(record)} of {len(gallery)}" if len(record) < len(gallery) else f"{len(record)}"

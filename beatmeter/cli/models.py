@@ -39,6 +39,9 @@ def models(context: click.Context, as_json: bool) -> None:
             f"validation clips{mark}"
         )
     echo(f"{len(index['models'])} models in {SHIPPED}")
+    echo(
+        "most of these clips are hard on purpose: slow, bent, short, layered; of real music the README tells"
+    )
 
 
 @models.command(short_help="copy what `predict` needs of runs, to hand it on")

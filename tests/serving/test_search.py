@@ -16,6 +16,8 @@ from beatmeter.audio.encode import encode
 from beatmeter.cli import cli
 from beatmeter.datasets.synth.versions import render_version
 from beatmeter.errors import BeatmeterError, ConfigError, DataError, RunError
+from beatmeter.evaluation.figures.collection import collection_map
+from beatmeter.evaluation.figures.style import to_svg
 from beatmeter.features.alignment import RULE
 from beatmeter.features.landmarks import ABOUT, ARRAYS, Landmarks
 from beatmeter.features.whitening import Whitening
@@ -251,6 +253,8 @@ def test_the_command_line_from_audio_to_reasons(tmp_path: Path, music: Path, mod
     assert (tmp_path / "map.csv").read_text().splitlines()[1].startswith("101-0.wav,101,")
     assert (tmp_path / "map.svg").read_text().count(">103<") == 1
     assert run("map", place, "--out", str(tmp_path / "index.svg"))[0] == 0
+    drawn = collection_map(np.eye(3)[:, :2], None, ["", "", ""], names=["one.wav", "two.wav", "3.wav"])
+    assert ">two.wav<" in to_svg(drawn, "map")  # few tracks without labels have names
     drawing = str(tmp_path / "near.svg")
     status, text = run("map", out, "--out", drawing, "--by", "umap")
     if find_spec("umap"):

@@ -55,19 +55,21 @@ def collection_map(
     shares: Float[np.ndarray, " 2"] | None,
     labels: Sequence[str],
     marked: str = "",
+    names: Sequence[str] = (),
 ) -> Figure:
     """Every item as a point, on axes that hold `shares` of the variance, or on none that mean anything. Items
     of one label are joined with their middle, which carries the label where there are at most NAMES of them;
-    the label `marked` is red."""
+    the label `marked` is red. Where no label is shared, and there are at most NAMES items, every one carries
+    its own of `names`."""
     figure, (axes,) = blank(6.2, width=6.6)
-    names = np.array(labels, dtype=object)
-    several = [name for name in dict.fromkeys(labels) if name and (names == name).sum() > 1]
-    chosen = (names == marked) & (names != "")
+    of = np.array(labels, dtype=object)
+    several = [name for name in dict.fromkeys(labels) if name and (of == name).sum() > 1]
+    chosen = (of == marked) & (of != "")
     size = 5 if len(points) > 2000 else 12
     x, y = points.T
     axes.scatter(x[~chosen], y[~chosen], s=size, color=MUTED, alpha=0.55, linewidth=0)
     for name in several:
-        mine = points[names == name]
+        mine = points[of == name]
         middle = mine.mean(axis=0)
         u, v = middle.tolist()
         color, width = (RED, 1.2) if name == marked else (BLUE, 0.6)
@@ -76,6 +78,13 @@ def collection_map(
         if len(several) <= NAMES or name == marked:
             box = {"facecolor": SURFACE, "edgecolor": "none", "alpha": 0.7, "pad": 0.6}
             axes.text(u, v, name[:24], fontsize=6.5, color=color, ha="center", va="center", bbox=box)
+    if not several and len(names) <= NAMES:
+        for name, (u, v) in zip(names, points.tolist(), strict=True):
+            side = "right" if u > np.median(x) else "left"  # names run inwards
+            short = name if len(name) <= 28 else f"{name[:12]}...{name[-13:]}"
+            axes.annotate(
+                short, (u, v), (0, 5), textcoords="offset points", fontsize=6.5, color=MUTED, ha=side
+            )
     axes.scatter(x[chosen], y[chosen], s=size + 14, color=RED, linewidth=0, zorder=3)
     if shares is None:
         axes.set_xlabel("UMAP: who is near whom is kept, distances between groups are not")

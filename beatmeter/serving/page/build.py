@@ -115,6 +115,8 @@ def write_page(files: Mapping[str, bytes], out: Path) -> None:
 def read_page(folder: Path) -> dict[str, bytes]:
     """The files of a page that `write_page` wrote, by their path. Raises RunError when it is none."""
     hint = f"Make it again: beatmeter page --out {shown(folder)}"
+    if is_exported(folder):
+        hint = f"It holds a model: make a page of it with beatmeter page {shown(folder)} --out DIR"
     about = folder / "model" / ABOUT
     if not (folder / "index.html").is_file() or not about.is_file():
         raise RunError(f"{shown(folder)} is no folder of a page", hint)

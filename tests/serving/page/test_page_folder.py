@@ -149,3 +149,10 @@ def test_what_is_no_page_is_not_served(tmp_path: Path) -> None:
     assert isinstance(result.exception, RunError)
     assert "is no folder of a page" in str(result.exception)
     assert "beatmeter page --out" in str(result.exception)
+    (tmp_path / "index.html").unlink()
+    for name in ("model.json", "front.onnx"):
+        (tmp_path / name).touch()
+    with pytest.raises(
+        RunError, match=r"It holds a model: make a page of it with beatmeter page .* --out DIR"
+    ):
+        read_page(tmp_path)
