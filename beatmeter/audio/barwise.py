@@ -21,6 +21,7 @@ from beatmeter.errors import AudioError
 MEL_HZ, PITCH_HZ = 20, 10  # frames a second
 MELS = 40
 LOWEST, HIGHEST = 36, 96  # MIDI numbers of the pitches, C2 to B6
+STRETCH = 1024  # parts of bars whose frames are summed at a time
 _MEL_WINDOW, _PITCH_WINDOW = 2048, 8192
 _FLOOR = 1e-5  # of the rms of a frame; full scale is 1
 
@@ -121,13 +122,26 @@ def bar_means(
     grid = np.concatenate(
         [np.linspace(a, b, parts, endpoint=False) for a, b in itertools.pairwise(edges)] + [edges[-1:]]
     )
+    means = [
+        _means_between(frames, rate, grid[first : first + STRETCH + 1])
+        for first in range(0, len(grid) - 1, STRETCH)
+    ]
+    result: Float[np.ndarray, "bar part band"] = np.concatenate(means).reshape(-1, parts, frames.shape[1])
+    return result
+
+
+def _means_between(
+    frames: Float[np.ndarray, "time band"], rate: float, grid: Float[np.ndarray, " edge"]
+) -> Float[np.ndarray, "part band"]:
+    """Means of frames between one time and the next."""
     at = np.clip(grid * rate + 0.5, 0, len(frames))
-    sums = np.concatenate([np.zeros((1, frames.shape[1])), np.cumsum(frames, axis=0, dtype=np.float64)])
     whole = np.minimum(at.astype(int), len(frames) - 1)
-    total = sums[whole] + (at - whole)[:, None] * frames[whole]
+    begin, end = whole[0], whole[-1] + 1
+    sums = np.zeros((end - begin + 1, frames.shape[1]))
+    np.cumsum(frames[begin:end], axis=0, dtype=np.float64, out=sums[1:])
+    total = sums[whole - begin] + (at - whole)[:, None] * frames[whole]
     length = np.diff(at)
     means = np.diff(total, axis=0) / np.maximum(length, 1e-9)[:, None]
     nearest = frames[np.clip(np.round((grid[:-1] + grid[1:]) / 2 * rate).astype(int), 0, len(frames) - 1)]
-    means = np.where((length > 1e-3)[:, None], means, nearest)
-    result: Float[np.ndarray, "bar part band"] = means.reshape(-1, parts, frames.shape[1])
-    return result
+    found: np.ndarray = np.where((length > 1e-3)[:, None], means, nearest)
+    return found

@@ -83,7 +83,7 @@ def test_equal_letters_are_the_same_material() -> None:
     for seed in range(3):
         song = render_song(seed, form="pop", options=CLEAN)
         edges = np.append(song.downbeats, song.sections[-1].end)
-        chroma = similarities(bar_features(frame_features([song.audio]), edges))["chroma"]
+        chroma = similarities(bar_features(frame_features([song.audio]), edges))["chroma"][:, :]
         at = np.searchsorted(song.downbeats, [s.start - 1e-3 for s in song.sections])
         pairs = [(a, b) for a in range(len(at)) for b in range(a)]
         values: dict[bool, list[float]] = {True: [], False: []}

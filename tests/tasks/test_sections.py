@@ -13,9 +13,18 @@ from beatmeter.errors import AudioError
 from beatmeter.evaluation.metrics.sections import intervals_of, section_scores
 from beatmeter.tasks.structure.baselines import clustering, every_bars, foote, null_systems, random_bars
 from beatmeter.tasks.structure.costs import Evidence
+from beatmeter.tasks.structure.descriptors import blocks_around, descriptors, repeats
 from beatmeter.tasks.structure.sections import HeardBars, bar_edges, find_drops, find_sections, hear_bars
 from beatmeter.tasks.structure.segmentation import Prices, cut_bars, letter, letters, worth_of_sections
-from beatmeter.tasks.structure.similarity import bar_features, similarities
+from beatmeter.tasks.structure.similarity import (
+    STRIP,
+    BarFeatures,
+    Nearness,
+    alike_bars,
+    bar_features,
+    similarities,
+    strips,
+)
 
 RATE = 24_000
 
@@ -65,6 +74,14 @@ def test_means_of_bars_are_those_of_their_frames() -> None:
     assert beyond[1, 0] == 39.0
 
 
+def test_means_do_not_depend_on_how_many_parts_are_summed_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    frames, edges = rng.normal(-2, 1, (200, 3)), np.sort(rng.uniform(0, 11, 12))
+    whole = bar_means(frames, 20, edges, 4)
+    monkeypatch.setattr("beatmeter.audio.barwise.STRETCH", 3)
+    assert bar_means(frames, 20, edges, 4) == pytest.approx(whole, abs=1e-9)
+
+
 # cutting
 
 
@@ -81,7 +98,7 @@ def test_no_way_to_cut_is_worth_more() -> None:
         for inner in combinations(range(1, 10), count):
             first = (0, *inner, 10)
             if max(np.diff(first)) <= 6:
-                values[first] = sum(worth[a, b] for a, b in pairwise(first)) + sum(evidence[list(inner)])
+                values[first] = sum(worth[a, b - a] for a, b in pairwise(first)) + sum(evidence[list(inner)])
     cut = cut_bars(similarity, evidence, prices)
     best = max(values, key=lambda first: values[first])
     assert tuple(cut.first.tolist()) == best
@@ -190,11 +207,85 @@ def test_null_systems_do_as_they_say() -> None:
     assert 18 in found
 
 
+class Watched:
+    """A similarity that remembers the blocks it was asked for."""
+
+    def __init__(self, matrix: np.ndarray) -> None:
+        self.matrix, self.blocks = matrix, [(0, 0)]
+
+    def __len__(self) -> int:
+        return len(self.matrix)
+
+    def __getitem__(self, at: tuple[slice, slice], /) -> np.ndarray:
+        block: np.ndarray = self.matrix[at]
+        self.blocks.append(block.shape)
+        return block
+
+
+def test_no_block_holds_all_pairs_of_a_long_track() -> None:
+    """Fewer rows than a strip and its surroundings, whatever reads them, so that memory grows with bars."""
+    watched = Watched(blocks("ABCABCABC", 50, np.random.default_rng(0)))
+    letters(watched, cut_bars(watched, None, Prices()).first, 0.3)
+    for first, last in strips(len(watched)):
+        blocks_around(watched, first, last)
+        repeats(watched, first, last)
+    assert max(min(shape) for shape in watched.blocks) <= STRIP + 16 < len(watched) / 3
+
+
+def test_strips_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(2)
+    shapes = {"mel": (8, 40), "chroma": (4, 12), "pitch": (4, 60), "rise": (4, 4)}
+    for count in (3, 40):
+        parts = {name: rng.normal(0, 1, (count, *shape)) for name, shape in shapes.items()}
+        bars = BarFeatures(np.arange(count + 1) * 2.0, **parts)
+        found = []
+        for strip in (7, count):
+            monkeypatch.setattr("beatmeter.tasks.structure.similarity.STRIP", strip)
+            cut = cut_bars(alike_bars(bars), None, Prices())
+            found.append((descriptors(bars), cut.first, cut.sure))
+        for strips_of_seven, whole in zip(*found, strict=True):
+            assert strips_of_seven == pytest.approx(whole, abs=1e-5)
+
+
+def test_repeats_are_those_of_every_shift() -> None:
+    """Against the diagonals of the matrix, one by one."""
+    rng = np.random.default_rng(1)
+    for count in (5, 14):
+        s = rng.uniform(-1, 1, (count, count))
+        found = repeats(s, 0, count).reshape(3, 4, count)
+        for k, (ahead, behind, starts, stops) in zip((2, 4, 8), found, strict=True):
+            for bar in range(count):
+                pairs = []
+                for to in range(-k, count + k + 1):
+                    if abs(to - bar) >= 3:
+                        runs = [[(bar + by + j, to + by + j) for j in range(k)] for by in (0, -k)]
+                        pairs.append(
+                            [
+                                np.mean([s[a, b] for a, b in run])
+                                if all(0 <= a < count and 0 <= b < count for a, b in run)
+                                else -1.0
+                                for run in runs
+                            ]
+                        )
+                here, before = np.array(pairs).T
+                rises = here - before
+                expected = [here.max(), before.max(), rises.max(), -rises.min()]
+                assert [ahead[bar], behind[bar], starts[bar], stops[bar]] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 40])
+def test_distances_are_counted_in_their_true_median(count: int) -> None:
+    x = np.random.default_rng(count).normal(0, 1, (count, 3)).round(1)
+    every = np.linalg.norm(x[:, None] - x[None, :], axis=2)
+    assert Nearness.of(x).typical == pytest.approx(np.median(every) or 1.0, abs=1e-7)
+
+
 def test_views_of_similarity_are_symmetric_and_bounded() -> None:
     bars = bar_features(
         frame_features([np.random.default_rng(0).normal(0, 0.1, 20 * RATE).astype(np.float32)]),
         np.arange(0, 21, 2.0),
     )
-    for view in similarities(bars).values():
+    for pairs in similarities(bars).values():
+        view = pairs[:, :]
         assert np.allclose(view, view.T)
         assert np.abs(view).max() <= 1 + 1e-9

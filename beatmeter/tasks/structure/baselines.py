@@ -66,7 +66,7 @@ def null_systems(
     systems: dict[str, Callable[[], Starts]] = {
         "every 8 bars": lambda: every_bars(count),
         "random downbeats, true number": lambda: random_bars(count, sections, rng),
-        "Foote, mel, 8 bars": lambda: foote(similarities(bars)["mel"]),
+        "Foote, mel, 8 bars": lambda: foote(similarities(bars)["mel"][:, :]),
         "clustering, one section per 18 s": lambda: clustering(bars),
     }
     return {name: np.append(bars.edges[starts()], bars.edges[-1]) for name, starts in systems.items()}

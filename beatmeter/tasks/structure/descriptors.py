@@ -6,13 +6,14 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
-from beatmeter.tasks.structure.similarity import BarFeatures, Matrix, similarities
+from beatmeter.tasks.structure.similarity import Alike, BarFeatures, similarities, strips
 
 BANDS = 10  # of mel bands side by side whose level is followed from bar to bar
 REACHES = (1, 2, 4, 8)  # bars before and after that are compared
 REPEATS = (2, 4, 8)  # bars of a repetition
 SHORTEST_LAG = 3  # bars between a repetition and what it repeats
 
+Columns = Float[np.ndarray, "value bar"]
 Rows = Float[np.ndarray, "bar value"]
 
 
@@ -20,9 +21,12 @@ def descriptors(bars: BarFeatures) -> Rows:
     """(bar, value): the values of every bar's start, and the same as standard deviations from their mean
     over the track."""
     views = similarities(bars)
-    columns = [column for view in views.values() for column in (*_blocks(view), *_repeats(view))]
-    columns += [*_levels(bars), *_courses(bars)]
-    raw = np.stack(columns, axis=1)
+    columns = [
+        np.concatenate([reads(view, *strip) for strip in strips(len(bars))], axis=1)
+        for view in views.values()
+        for reads in (blocks_around, repeats)
+    ]
+    raw = np.concatenate([*columns, _levels(bars), _courses(bars)]).T
     spread = raw.std(axis=0)
     relative = np.clip((raw - raw.mean(axis=0)) / np.maximum(spread, 1e-6), -5, 5)
     count = len(bars)
@@ -31,12 +35,13 @@ def descriptors(bars: BarFeatures) -> Rows:
     return np.concatenate([raw, relative, ends], axis=1).astype(np.float32)
 
 
-def _blocks(s: Matrix) -> list[Float[np.ndarray, " bar"]]:
-    """Mean similarity inside the k bars before, inside the k bars after, and between them."""
-    count = len(s)
-    total = np.zeros((count + 1, count + 1))
-    total[1:, 1:] = s.cumsum(axis=0).cumsum(axis=1)
-    at = np.arange(count)
+def blocks_around(s: Alike, first: int, last: int) -> Columns:
+    """Mean similarity inside the k bars before, inside the k bars after, and between them, for bars from
+    `first` to `last`, without that one."""
+    begin, end = max(0, first - REACHES[-1]), min(len(s), last + REACHES[-1])
+    total = np.zeros((end - begin + 1, end - begin + 1))
+    total[1:, 1:] = s[begin:end, begin:end].cumsum(axis=0).cumsum(axis=1)
+    at = np.arange(first, last) - begin
 
     def mean(a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray) -> np.ndarray:
         area = (b - a) * (d - c)
@@ -46,37 +51,36 @@ def _blocks(s: Matrix) -> list[Float[np.ndarray, " bar"]]:
 
     columns = []
     for k in REACHES:
-        low, high = np.maximum(0, at - k), np.minimum(count, at + k)
+        low, high = np.maximum(0, at - k), np.minimum(end - begin, at + k)
         before, after, across = mean(low, at, low, at), mean(at, high, at, high), mean(low, at, at, high)
         columns += [across, before - across, after - across]
-    return columns
+    return np.stack(columns)
 
 
-def _repeats(s: Matrix) -> list[Float[np.ndarray, " bar"]]:
+def repeats(s: Alike, first: int, last: int) -> Columns:
     """How well the bars from here on repeat others, how well the bars up to here do, and how much of that
-    begins or ends here."""
+    begins or ends here, for bars from `first` to `last`, without that one."""
     count = len(s)
-    columns: list[np.ndarray] = []
-    lags = [lag for lag in range(-count + 2, count - 1) if abs(lag) >= SHORTEST_LAG]
+    begin, end = max(0, first - REPEATS[-1]), min(count, last + REPEATS[-1])
+    sums, size = s[begin:end, :], 1  # of `size` bars and those that lie opposite
+    to = np.arange(count + 1)[None, :] - np.arange(first, last)[:, None]  # from every bar to the others
+    near = np.abs(to) < SHORTEST_LAG
+    columns = []
     for k in REPEATS:
-        if not lags:
-            columns += [np.full(count, -1.0)] * 4
-            continue
-        best = np.full((4, count), -np.inf)  # over the lags, so that no matrix of lags and bars is held
-        for lag in lags:
-            # mean similarity of bars [i, i + k) to the same shifted by the lag, for i and for i + k
-            ahead, behind = np.full((2, count), -1.0)
-            line = np.diagonal(s, lag)
-            first = max(0, -lag)
-            if len(line) >= k:
-                sums = np.concatenate([[0.0], np.cumsum(line)])
-                means = (sums[k:] - sums[:-k]) / k
-                ahead[first : first + len(means)] = means
-                inside = min(len(means), count - first - k)
-                behind[first + k : first + k + inside] = means[:inside]
-            np.maximum(best, [ahead, behind, ahead - behind, behind - ahead], out=best)
-        columns += [*best]
-    return columns
+        # mean similarity of bars [i, i + k), and of [i - k, i), to as many from or up to every other bar
+        ahead, behind = np.full((2, last - first, count + 1), -1.0)
+        if count >= k:
+            while size < k:
+                sums = sums[:-size, :-size] + sums[size:, size:]
+                size *= 2
+            inside = min(last, count - k + 1) - first
+            ahead[: max(0, inside), : count - k + 1] = sums[first - begin :][: max(0, inside)] / k
+            skip = min(last, max(first, k))
+            behind[skip - first :, k:] = sums[skip - k - begin : last - k - begin] / k
+        ahead[near] = behind[near] = -1.0
+        starts = ahead - behind
+        columns += [ahead.max(axis=1), behind.max(axis=1), starts.max(axis=1), -starts.min(axis=1)]
+    return np.stack(columns)
 
 
 def _levels(bars: BarFeatures) -> list[Float[np.ndarray, " bar"]]:

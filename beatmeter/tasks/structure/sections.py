@@ -15,7 +15,7 @@ from beatmeter.schema import MarkList
 from beatmeter.tasks.structure.costs import BarNetwork, Evidence, read_evidence, shipped_network
 from beatmeter.tasks.structure.descriptors import descriptors
 from beatmeter.tasks.structure.segmentation import LEARNED, WITHOUT_LEARNING, cut_bars, letters
-from beatmeter.tasks.structure.similarity import Matrix, bar_features, similarities
+from beatmeter.tasks.structure.similarity import Alike, alike_bars, bar_features
 
 ALIKE = 0.35  # similarity from which sections share a letter; fitted on generated songs
 DROP, DROPS_APART = 0.55, 4  # probability from which a bar begins a drop; bars between two
@@ -25,11 +25,11 @@ LEAST_BAR, MOST_BARS = 0.3, 2000  # seconds; bars of a track
 
 @dataclass(frozen=True)
 class HeardBars:
-    """The bars of a track as sections and drops are found in them. edges: (bar + 1,) seconds. alike: (bar,
-    bar) similarity. evidence: what learned costs say, None without them."""
+    """The bars of a track as sections and drops are found in them. edges: (bar + 1,) seconds. alike:
+    similarity of every two. evidence: what learned costs say, None without them."""
 
     edges: Float[np.ndarray, " edge"]
-    alike: Matrix
+    alike: Alike
     evidence: Evidence | None
 
 
@@ -47,7 +47,7 @@ def hear_bars(
     edges = bar_edges(downbeats, frames.seconds)
     bars = bar_features(frames, edges)
     evidence = None if network is None else read_evidence(network, descriptors(bars))
-    return HeardBars(edges, together(similarities(bars)), evidence)
+    return HeardBars(edges, alike_bars(bars), evidence)
 
 
 def find_sections(heard: HeardBars) -> MarkList:
@@ -76,12 +76,6 @@ def find_drops(heard: HeardBars) -> MarkList:
             found.append(bar)
     found.sort()
     return MarkList.moments("drop", heard.edges[found], (), probability[found])
-
-
-def together(views: dict[str, Matrix]) -> Matrix:
-    """One similarity of bars: what is played, and how it sounds."""
-    result: Matrix = (views["chroma"] + views["mel"]) / 2
-    return result
 
 
 def bar_edges(downbeats: Float[np.ndarray, " bar"], seconds: float) -> Float[np.ndarray, " edge"]:

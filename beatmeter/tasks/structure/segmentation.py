@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.special import logsumexp
 
-from beatmeter.tasks.structure.similarity import Matrix
+from beatmeter.tasks.structure.similarity import Alike, strips
 
 NEVER = -1e9
 
@@ -53,8 +53,8 @@ class Cut:
     sure: Float[np.ndarray, " section"]
 
 
-def cut_bars(similarity: Matrix, evidence: Float[np.ndarray, " bar"] | None, prices: Prices) -> Cut:
-    """The best way to cut. similarity: (bar, bar) in [-1, 1]. evidence: (bar,) log-odds that a section
+def cut_bars(similarity: Alike, evidence: Float[np.ndarray, " bar"] | None, prices: Prices) -> Cut:
+    """The best way to cut. similarity: of bars, in [-1, 1]. evidence: (bar,) log-odds that a section
     begins with the bar."""
     count = len(similarity)
     worth = worth_of_sections(similarity, prices)
@@ -67,14 +67,14 @@ def cut_bars(similarity: Matrix, evidence: Float[np.ndarray, " bar"] | None, pri
     best[0] = ahead[0] = behind[count] = 0.0
     for end in range(1, count + 1):
         starts = np.arange(max(0, end - prices.longest), end)
-        step = worth[starts, end] + np.where(starts > 0, gain[starts], 0.0)
+        step = worth[starts, end - starts] + np.where(starts > 0, gain[starts], 0.0)
         values = best[starts] + step
         at = int(values.argmax())
         best[end], back[end] = values[at], starts[at]
         ahead[end] = logsumexp(ahead[starts] + step)
     for start in range(count - 1, -1, -1):
         ends = np.arange(start + 1, min(count, start + prices.longest) + 1)
-        behind[start] = logsumexp(behind[ends] + worth[start, ends]) + (gain[start] if start else 0.0)
+        behind[start] = logsumexp(behind[ends] + worth[start, ends - start]) + (gain[start] if start else 0.0)
     first = [count]
     while first[-1]:
         first.append(int(back[first[-1]]))
@@ -83,26 +83,31 @@ def cut_bars(similarity: Matrix, evidence: Float[np.ndarray, " bar"] | None, pri
     return Cut(chosen, sure)
 
 
-def worth_of_sections(similarity: Matrix, prices: Prices) -> Float[np.ndarray, "start end"]:
-    """Worth of a section from bar `start` to bar `end`: similarity between its bars, a pair for each of its
-    bars, and its length."""
-    count = len(similarity)
-    apart = np.abs(np.subtract.outer(np.arange(count), np.arange(count)))
-    near = np.where((apart > 0) & (apart <= prices.near), similarity, 0.0)
-    total = np.zeros((count + 1, count + 1))
-    total[1:, 1:] = near.cumsum(axis=0).cumsum(axis=1)
-    diagonal = np.diagonal(total)
-    inside = diagonal[None, :] + diagonal[:, None] - total - total.T
-    length = np.arange(count + 1)[None, :] - np.arange(count + 1)[:, None]
-    price = np.full(count + 1, prices.odd)
+def worth_of_sections(similarity: Alike, prices: Prices) -> Float[np.ndarray, "start length"]:
+    """Worth of a section of so many bars, at most `prices.longest`, from bar `start` on: similarity between
+    its bars, a pair for each of its bars, and its length. NEVER where it would be longer than the track."""
+    count, near = len(similarity), prices.near
+    before = np.zeros((count, near + 1))  # (bar, bars): similarity to so many bars before
+    for first, last in strips(count):
+        low = max(0, first - near)
+        block = similarity[low:last, low:last]
+        for apart in range(1, near + 1):
+            line = np.diagonal(block, apart)[max(0, first - low - apart) :]
+            before[last - len(line) : last, apart] = line
+    before = before.cumsum(axis=1)
+    price = np.full(prices.longest + 1, prices.odd)
     price[::2] = prices.even
     price[::4] = prices.four
-    price[[bars for bars in (8, 16) if bars <= count]] = prices.eight
-    worth = prices.alike * inside / np.maximum(length, 1) - prices.start - price[np.abs(length)]
-    return np.where(length > 0, worth, NEVER)
+    price[[bars for bars in (8, 16) if bars <= prices.longest]] = prices.eight
+    worth = np.full((count, prices.longest + 1), NEVER)
+    inside = np.zeros(count)
+    for length in range(1, min(prices.longest, count) + 1):
+        inside = inside[: count - length + 1] + 2 * before[length - 1 :, min(length - 1, near)]
+        worth[: len(inside), length] = prices.alike * inside / length - prices.start - price[length]
+    return worth
 
 
-def letters(similarity: Matrix, first: Int[np.ndarray, " edge"], alike: float) -> tuple[str, ...]:
+def letters(similarity: Alike, first: Int[np.ndarray, " edge"], alike: float) -> tuple[str, ...]:
     """A letter for every section, A for the first: sections share one when their bars, side by side, are
     `alike` on average.
 
@@ -112,8 +117,10 @@ def letters(similarity: Matrix, first: Int[np.ndarray, " edge"], alike: float) -
     count = len(first) - 1
     between = np.eye(count)
     for a in range(count):
+        start = first[a + 1]
+        later = similarity[first[a] : start, start : first[-1]]
         for b in range(a + 1, count):
-            block = similarity[first[a] : first[a + 1], first[b] : first[b + 1]]
+            block = later[:, first[b] - start : first[b + 1] - start]
             between[a, b] = between[b, a] = _along(block)
     groups = [[section] for section in range(count)]
     while len(groups) > 1:
