@@ -10,6 +10,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 from kernels import own_kernels
+from threadpoolctl import threadpool_limits
 
 from beatmeter.cli import main
 from beatmeter.datasets.synthetic import SynthPlan, synthesise
@@ -20,6 +21,7 @@ from beatmeter.settings import RunConfig
 if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):  # they share the cores
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // workers)))
     os.environ.setdefault("NUMBA_CACHE_DIR", str(own_kernels(os.environ["PYTEST_XDIST_WORKER"])))
+threadpool_limits(1, "blas")  # plugins have loaded numpy before beatmeter could say so
 
 
 # Neither a limit of time for an example nor one for making examples: other programs have the cores too.

@@ -19,6 +19,7 @@ from beatmeter.settings import RunConfig
 ENVIRONMENT = {  # what changes how a command runs, and what it changes
     "OMP_NUM_THREADS": "threads of one process",
     "OMP_WAIT_POLICY": "how threads wait for each other; beatmeter sets PASSIVE where nothing is set",
+    "OPENBLAS_NUM_THREADS": "threads of numpy and scipy; beatmeter sets 1 where nothing is set",
     "CUDA_VISIBLE_DEVICES": "which GPUs may be used",
     "HF_HOME": "where fetched backbones are kept",
     "HF_HUB_CACHE": "the same, by itself",

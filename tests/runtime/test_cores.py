@@ -16,7 +16,7 @@ import pytest
 from beatmeter.runtime import cores
 
 ROOT = Path(__file__).resolve().parents[2]
-OF_OPENMP = ("OMP_WAIT_POLICY", "OMP_NUM_THREADS", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+OF_THREADS = ("OMP_WAIT_POLICY", "OMP_NUM_THREADS", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OPENBLAS_NUM_THREADS")
 ROOTS = ("tests/conftest.py", "benchmarks/conftest.py")
 WITH_THREADS = {
     "torch",
@@ -30,7 +30,7 @@ WITH_THREADS = {
 
 def fresh(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Python code in a process that nobody told how to wait."""
-    bare = {name: value for name, value in os.environ.items() if name not in OF_OPENMP}
+    bare = {name: value for name, value in os.environ.items() if name not in OF_THREADS}
     return subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=bare | environment
     )
@@ -69,7 +69,22 @@ def test_the_settings_of_a_user_win(own: dict[str, str]) -> None:
 def test_nothing_else_is_settled_beside_a_policy_of_the_users() -> None:
     environment = {"OMP_WAIT_POLICY": "ACTIVE", "OMP_NUM_THREADS": "5"}
     cores.wait_passively(environment)
-    assert environment == {"OMP_WAIT_POLICY": "ACTIVE", "OMP_NUM_THREADS": "5"}
+    assert environment == {
+        "OMP_WAIT_POLICY": "ACTIVE",
+        "OMP_NUM_THREADS": "5",
+        "OPENBLAS_NUM_THREADS": "1",
+    }
+
+
+@pytest.mark.parametrize(("own", "threads"), [({}, 1), ({"OPENBLAS_NUM_THREADS": "2"}, 2)])
+def test_numpy_multiplies_in_one_thread_unless_a_user_says_otherwise(
+    own: dict[str, str], threads: int
+) -> None:
+    code = "import beatmeter, numpy, json, threadpoolctl as t; print(json.dumps(t.threadpool_info()))"
+    found = [pool for pool in json.loads(fresh(code, **own).stdout) if pool["internal_api"] == "openblas"]
+    if not found:
+        pytest.skip("this build of numpy has another library than OpenBLAS")
+    assert [pool["num_threads"] for pool in found] == [min(threads, os.cpu_count() or 1)] * len(found)
 
 
 def test_importing_beatmeter_settles_it_before_any_library_is_there() -> None:
