@@ -14,6 +14,10 @@ PIP := $(BIN)/pip install --quiet --no-compile --constraint constraints.txt
 unexport PYTHONDONTWRITEBYTECODE
 # A file of tests runs in one process, which makes its fixtures once.
 WORKERS := -n 2 --dist loadfile --no-loadscope-reorder
+# Tests flush thousands of small files to the disk: in memory, where 6 GB are free, they take a sixth less time.
+IN_MEMORY = free=$$(df --output=avail -k /dev/shm 2>/dev/null | tail -n 1); \
+	if test "$${free:-0}" -gt 6000000; then TMPDIR=$$(mktemp -d /dev/shm/bm.XXXXXX); export TMPDIR; \
+	trap 'rm -rf "$$TMPDIR"' EXIT; trap 'exit 130' INT TERM; fi;
 
 .PHONY: demo test docs faults bench backbone models sections-model comparison filemap clean
 
@@ -25,7 +29,7 @@ test: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/python tests/kernels.py & $(BIN)/mypy && wait
 	$(BIN)/lint-imports --no-cache
-	$(BIN)/pytest $(WORKERS)
+	$(IN_MEMORY) $(BIN)/pytest $(WORKERS)
 
 docs: .venv/installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

@@ -30,6 +30,28 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("busy")
 
+# Files that take longest, which begin first: no process is left alone with one at the end.
+LONG = (
+    "house/test_documents",
+    "tasks/test_task_contract",
+    "features/test_watch",
+    "features/test_engines",
+    "learning/test_regimes",
+    "features/test_extraction",
+    "serving/page/test_page_hears_as_python",
+    "runtime/test_distributed",
+    "experiments/test_ablation",
+    "learning/test_resume",
+    "evaluation/test_page",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first; the order of the others stays."""
+    order = {f"tests/{name}.py": n for n, name in enumerate(LONG)}
+    items.sort(key=lambda item: order.get(item.nodeid.partition("::")[0], len(order)))
+
+
 Typed = Callable[..., tuple[int, str, str]]
 
 
