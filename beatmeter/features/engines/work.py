@@ -12,6 +12,7 @@ import torch
 
 from beatmeter.errors import BeatmeterError, FingerprintError
 from beatmeter.features.service import FeatureService, Filling
+from beatmeter.runtime.allocator import keep_freed_memory
 from beatmeter.runtime.device import choose_device
 from beatmeter.schema import FeatureSpec, Track
 from beatmeter.settings import FeatureConfig
@@ -56,6 +57,7 @@ def work(order: Order, tracks: tuple[Track, ...]) -> Report:
     does no harm: the first commit of a key wins."""
     me = f"{platform.node()}:{os.getpid()}"
     with _ONE_AT_A_TIME:
+        keep_freed_memory()
         if order.threads:
             torch.set_num_threads(order.threads)
         try:

@@ -1,0 +1,33 @@
+"""Workers whose environment says that freed memory goes back at once keep some of it all the same."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+FAULTS = """
+import resource, sys
+from beatmeter.runtime.allocator import keep_freed_memory
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+import numpy as np
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+before = faults()
+for _ in range(50):
+    np.ones(1 << 20)  # 8 MB
+print(faults() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the variable is glibc's")
+def test_what_is_freed_is_used_again() -> None:
+    def faults(word: str) -> int:
+        env = {**os.environ, "MALLOC_TRIM_THRESHOLD_": "65536"}
+        return int(subprocess.check_output([sys.executable, "-c", FAULTS, word], env=env, text=True))
+
+    assert 10 * faults("keep") < faults("give back")
