@@ -34,7 +34,7 @@ def test_timeline(bench: Bench, tmp_path: Path) -> None:
     ]
     song = tmp_path / "song.wav"
     soundfile.write(song, wave, 24_000)
-    for model in ("ensemble", "spectral-lag") if bench.timed else ("spectral-lag",):
+    for model in ("ensemble-long", "spectral-lag") if bench.timed else ("spectral-lag",):
         predictor = Predictor.load(SHIPPED / model)
 
         def anew(predictor: Predictor = predictor) -> list[object]:

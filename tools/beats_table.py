@@ -4,16 +4,21 @@ line a system, as Markdown.
 
     python tools/beats_table.py MUSIC/
     python tools/beats_table.py MUSIC/ --sections lab2 --jobs 2
+    python tools/beats_table.py MUSIC/ --beats pulses
     python tools/beats_table.py SONGS/ --split test --model runs/beats
 
-The first five seconds count nowhere for beats. A drop is found within one beat; a track without drops counts
-where some are heard, as 0. Intervals: 95 %, bootstrap over groups (songs, tunes).
+The first five seconds count nowhere for beats. Where the manifest names a `grouping` and the annotation
+lists every pulse of the bar, a beat is the start of a group, as 6/8 is counted and as generated music has it;
+`--beats parts` counts a group of four as two beats (five as 3+2, six as 3+3), `--beats pulses` every pulse.
+A drop is found within one beat; a track without drops counts where some are heard, as 0. Intervals: 95 %,
+bootstrap over groups (songs, tunes).
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -27,6 +32,7 @@ from section_table import interval_cell
 from beatmeter.audio.decode import load
 from beatmeter.datasets import open_dataset
 from beatmeter.datasets.annotations import Annotation, Folders, Spans, find_annotation
+from beatmeter.datasets.groupings import parts_of, read_grouping
 from beatmeter.errors import BeatmeterError
 from beatmeter.evaluation.metrics.beats import any_octave, f_measure
 from beatmeter.evaluation.metrics.events import moment_f
@@ -39,6 +45,14 @@ from beatmeter.settings import DataConfig
 COLUMNS = ("beat F", "octave forgiven", "downbeat F", "HR.5", "HR3", "drop F")
 EIGHT = 8  # bars of a section that nobody heard
 Scores = Mapping[str, Mapping[str, float]]
+
+
+def as_felt(known: Annotation, grouping: str, beats: str) -> Annotation:
+    """The annotation with beats at the starts of the groups that its manifest names."""
+    groups = () if beats == "pulses" else read_grouping(grouping)
+    if beats == "parts":
+        groups = parts_of(groups)
+    return replace(known, grid=None if known.grid is None else known.grid.at_groups(groups))
 
 
 @cache
@@ -93,6 +107,7 @@ def main() -> None:
     )
     parser.add_argument("dataset", type=Path)
     parser.add_argument("--sections", default="lab", help="folder of the sections' .lab files")
+    parser.add_argument("--beats", choices=("groups", "parts", "pulses"), default="groups")
     parser.add_argument("--model", type=Path, help="a run of the task beats; the one that ships otherwise")
     parser.add_argument("--split", help="tracks of this split only")
     parser.add_argument("--limit", type=int, help="the first tracks only")
@@ -102,7 +117,11 @@ def main() -> None:
     data = open_dataset(options.dataset, DataConfig(path=str(options.dataset)), (), labelled=False)
     tracks = [track for track in data.tracks if options.split in (None, track.split)]
     pairs = [(track, find_annotation(track, folders)) for track in tracks]
-    items = [(t, known) for t, known in pairs if known is not None and known.grid is not None]
+    items = [
+        (track, as_felt(known, track.extra.get("grouping", ""), options.beats))
+        for track, known in pairs
+        if known is not None and known.grid is not None
+    ]
     items = items[: options.limit]
     if not items:
         raise SystemExit(f"no track of {options.dataset} has annotated beats")

@@ -40,13 +40,18 @@ def grouping_of(meter: str, groups: Sequence[int]) -> str | None:
         return None
     if meter == "3" and tuple(groups) == (3,):
         return "3"
-    parts = [part for group in groups for part in _PARTS.get(group, (group,))]
+    parts = parts_of(groups)
     if meter == "4" and not any(part % 2 for part in parts):
         return "4"
     half = len(parts) // 2
     doubled = len(parts) % 2 == 0 and parts[:half] == parts[half:] and meter in ("5", "7", "9", "11")
     name = "+".join(map(str, parts[:half] if doubled else parts))
     return name if name in known else None
+
+
+def parts_of(groups: Sequence[int]) -> tuple[int, ...]:
+    """The twos and threes of groups: (4, 3, 4) is (2, 2, 3, 2, 2)."""
+    return tuple(part for group in groups for part in _PARTS.get(group, (group,)))
 
 
 def kind_of(grouping: str) -> Kind:

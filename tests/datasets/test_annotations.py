@@ -62,6 +62,16 @@ def test_a_grid_knows_its_bars_and_tempo() -> None:
     grid = Grid(np.arange(7) * 0.5, [3, 1, 2, 3, 1, 2, 3])
     assert (grid.bar, grid.tempo, grid.downbeats.tolist()) == (3, 120.0, [0.5, 2.0])
     assert Grid([], []).bar == 0
+
+
+def test_a_grid_of_pulses_gives_the_beats_that_are_felt() -> None:
+    pulses = Grid(np.arange(17) * 0.2, [6, 7, *[1, 2, 3, 4, 5, 6, 7] * 2, 1])
+    felt = pulses.at_groups((3, 2, 2))
+    np.testing.assert_allclose(felt.times, np.array([0, 2, 5, 7, 9, 12, 14, 16]) * 0.2)
+    assert felt.places.tolist() == [3, 1, 2, 3, 1, 2, 3, 1]
+    np.testing.assert_array_equal(felt.downbeats, pulses.downbeats)
+    assert pulses.at_groups((2, 3)) is pulses  # not a bar of five
+    assert pulses.at_groups(()) is pulses
     assert Spans([0.0, 2.0, 5.0], [2.0, 4.0, 6.0], "ABC").boundaries.tolist() == [0.0, 2.0, 4.0, 5.0, 6.0]
 
 

@@ -8,7 +8,7 @@ checked when it is built (SchemaError).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -156,6 +156,16 @@ class Grid(_Part):
         whole."""
         lengths = np.diff(np.flatnonzero(self.places == 1))
         return int(np.bincount(lengths).argmax()) if len(lengths) else 0
+
+    def at_groups(self, groups: Sequence[int]) -> Grid:
+        """The beats as they are felt, of a grid that lists every pulse: the starts of `groups` of pulses
+        (2, 2, 3), with places from 1 on. The grid itself where its bars have another number of pulses."""
+        if not groups or self.bar != sum(groups):
+            return self
+        first = 1 + np.cumsum(groups) - groups
+        place = np.searchsorted(first, self.places)
+        starts = np.isin(self.places, first)
+        return replace(self, times=self.times[starts], places=place[starts] + 1)
 
 
 @dataclass(frozen=True)
