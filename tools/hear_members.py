@@ -31,13 +31,12 @@ from beatmeter.datasets import open_dataset
 from beatmeter.evaluation.calibration import Calibration
 from beatmeter.evaluation.predictions import open_predictions, write_predictions
 from beatmeter.evaluation.runs import RunFolder
-from beatmeter.features.backbones.sharing import share_front_ends
 from beatmeter.runtime.artifacts import read_json_lines
 from beatmeter.schema import ClassPredictions
 from beatmeter.serving.answer import Scored
 from beatmeter.serving.judge import SHORTEST
 from beatmeter.serving.models import EnsembleFolder
-from beatmeter.serving.scoring import RunScorer, hear
+from beatmeter.serving.scoring import RunScorer, hear, share_encoders
 from beatmeter.settings import DataConfig
 
 HEARD = Path("runs") / "heard.jsonl"
@@ -51,7 +50,7 @@ class Together:
 
     def __init__(self, runs: Mapping[str, Path]) -> None:
         self._runs = {name: RunScorer(run, torch.device("cpu")) for name, run in runs.items()}
-        share_front_ends([run.encoder.encode.backbone for run in self._runs.values()])
+        share_encoders(list(self._runs.values()))
         first = next(iter(self._runs.values()))
         self.classes, self.sample_rate = first.classes, first.sample_rate
         if {(run.classes, run.sample_rate) for run in self._runs.values()} != {

@@ -8,6 +8,7 @@ of a chunk are kept as long as a window needs them, and windows that overlap sha
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from beatmeter.features.poolings import Arrangement, pooling_class
 from beatmeter.features.poolings.sequences import pad
 from beatmeter.schema import FeatureSpec
 
+T = TypeVar("T")
 CHUNKS = {
     "cpu": 6,
     "cuda": 96,
@@ -44,23 +46,31 @@ def listening_together(encoders: Mapping[str, Encoder]) -> list[dict[str, Encode
     return list(groups.values())
 
 
+def _distinct(encoders: Mapping[str, Encoder]) -> tuple[dict[str, str], dict[str, Encoder]]:
+    """For every name the first one of the same encoder, and the encoders by these."""
+    first: dict[int, str] = {}
+    names = {name: first.setdefault(id(encoder), name) for name, encoder in encoders.items()}
+    return names, {name: encoders[name] for name in first.values()}
+
+
 class TrackListener:
     """The features of one track of `samples` samples, pushed in blocks: the same as of the whole wave at
     once.
 
-    `encoders` are a group of `listening_together`: all of them take the same chunks. Raises AudioError when
-    the track is too short, and when it turns out shorter or longer than was said.
+    `encoders` are a group of `listening_together`: all of them take the same chunks; one that stands under
+    several names encodes once. Raises AudioError when the track is too short, and when it turns out shorter
+    or longer than was said.
     """
 
     def __init__(self, encoders: Mapping[str, Encoder], samples: int, device: torch.device) -> None:
-        self.encoders, self._device = encoders, device
-        self.spec = next(iter(encoders.values())).spec
+        self._names, self._encoders = _distinct(encoders)
+        self._device, self.spec = device, next(iter(encoders.values())).spec
         self.layout = Layout.of(samples, self.spec)
         self._cutter = Cutter(self.spec.chunk, samples)
         self._waiting: list[np.ndarray] = []
         self._batches = self._batched(batch_chunks(device))
         self._pooled = {
-            name: _PooledRows(encoder.spec, self.layout, device) for name, encoder in encoders.items()
+            name: _PooledRows(encoder.spec, self.layout, device) for name, encoder in self._encoders.items()
         }
 
     def _batched(self, limit: int) -> list[list[Window]]:
@@ -83,12 +93,15 @@ class TrackListener:
     def finish(self) -> dict[str, dict[str, Float[Tensor, "1 layer ..."]]]:
         """Features by encoder and pooling, after the last block; sequences as `sequences.pad` has them."""
         self._take(self._cutter.finish())
-        return {name: pooled.result() for name, pooled in self._pooled.items()}
+        return self._by_name({name: pooled.result() for name, pooled in self._pooled.items()})
 
     def take(self) -> dict[str, dict[str, Float[Tensor, "row layer ..."]]]:
         """The rows of sequences, by encoder and pooling, that came since they were taken last.
         `finish` gives no sequence whose rows were taken before."""
-        return {name: pooled.take() for name, pooled in self._pooled.items()}
+        return self._by_name({name: pooled.take() for name, pooled in self._pooled.items()})
+
+    def _by_name(self, found: Mapping[str, T]) -> dict[str, T]:
+        return {name: found[same] for name, same in self._names.items()}
 
     def end(self) -> None:
         """There is no more: encode what is left, for `take`."""
@@ -103,7 +116,7 @@ class TrackListener:
             waves = torch.from_numpy(np.stack(self._waiting[:count])).to(self._device)
             del self._waiting[:count]
             arrangement = Arrangement.join([Arrangement.of_window(self.layout, w) for w in windows])
-            for name, encoder in self.encoders.items():
+            for name, encoder in self._encoders.items():
                 self._pooled[name].add(encoder(waves, arrangement))
 
 
@@ -144,15 +157,16 @@ class _PooledRows:
 class WindowListener:
     """Features of windows of audio that is pushed in blocks. Times are seconds from the first block on.
 
-    `encoders` are a group of `listening_together`. `covered` is how far the audio is encoded: behind what was
+    `encoders` are a group of `listening_together`; one that stands under several names encodes once.
+    `covered` is how far the audio is encoded: behind what was
     pushed by less than a chunk, until `finish`. `begin` is from where on states are held. A window is rounded
     to whole frames. Raises ConfigError for features that a window is not joined of: sequences of frames,
     chunks that overlap.
     """
 
     def __init__(self, encoders: Mapping[str, Encoder], device: torch.device) -> None:
-        self.encoders, self._device = encoders, device
-        self.spec = next(iter(encoders.values())).spec
+        self._names, self._encoders = _distinct(encoders)
+        self._device, self.spec = device, next(iter(encoders.values())).spec
         frames = [
             p.name for e in encoders.values() for p in e.spec.poolings if not pooling_class(p).per_track
         ]
@@ -162,7 +176,7 @@ class WindowListener:
             raise ConfigError(f"this model reads {what}: it cannot hear windows that slide over audio", hint)
         self._limit = batch_chunks(device)
         self._cutter = Cutter(self.spec.chunk)
-        self._states: dict[str, dict[int, Tensor]] = {name: {} for name in encoders}
+        self._states: dict[str, dict[int, Tensor]] = {name: {} for name in self._encoders}
         self._begin = self._end = 0  # the frames that are held
 
     @property
@@ -179,7 +193,7 @@ class WindowListener:
         chunks = self._cutter.push(block)
         if chunks and skip:
             self._end += len(chunks) * self._frames_of(chunks[0])
-            self._begin, self._states = self._end, {name: {} for name in self.encoders}
+            self._begin, self._states = self._end, {name: {} for name in self._encoders}
         elif chunks:
             self._encode(chunks, [0] * len(chunks))
 
@@ -195,7 +209,7 @@ class WindowListener:
     def _encode(self, chunks: Sequence[np.ndarray], skips: Sequence[int]) -> None:
         for a in range(0, len(chunks), self._limit):
             waves = torch.from_numpy(np.stack(chunks[a : a + self._limit])).to(self._device)
-            for name, encoder in self.encoders.items():
+            for name, encoder in self._encoders.items():
                 held = self._states[name]
                 for layer, states in encoder.states(waves).items():
                     joined = [x[s:] for x, s in zip(states, skips[a : a + self._limit], strict=True)]
@@ -213,10 +227,11 @@ class WindowListener:
             last = min(round(b * rate), self._end)
             windows.append((min(max(self._begin, last - round((b - a) * rate)), last - 1), last))
         chunk = self._frames_of(np.empty(self.spec.chunk.length))
-        return {
+        found = {
             name: encoder.pool(self._states[name], windows, self._begin, chunk)
-            for name, encoder in self.encoders.items()
+            for name, encoder in self._encoders.items()
         }
+        return {name: found[same] for name, same in self._names.items()}
 
     def forget(self, before: float) -> None:
         """Windows from now on begin at `before` seconds or later."""

@@ -71,6 +71,7 @@ class RunScorer:
         self.head = saved.head(device)
         with named(saved.folder.best):
             load_merged(model.backbone, config.adapter, saved.adapter)
+        self.adapted = bool(saved.adapter)
         self.task, self.standardise = task, saved.standardiser
         self._lags = [p.name for p in spec.poolings if p.axes == ("channel", "lag")]
         self.encoder = TrackEncoder(model.backbone, spec, device).eval()
@@ -157,7 +158,7 @@ class EnsembleScorer:
         self.ensemble, runs = folder.ensemble(), folder.runs()
         used = self.ensemble.used
         self._members = {name: RunScorer(runs[name], device) for name in used}
-        share_front_ends([member.encoder.encode.backbone for member in self._members.values()])
+        share_encoders(list(self._members.values()))
         self.calibrations = (
             {name: Calibration.load(RunFolder(runs[name]).calibration) for name in used}
             if folder.calibrated
@@ -203,6 +204,17 @@ class EnsembleScorer:
         groupings = mean_groupings([members[name].groupings for name in self.members])
         knowing = witness_of_pairs(self.ensemble, [n for n, s in members.items() if s.two is not None])
         return Scored(joined, evidence, groupings, members[knowing].two if knowing else None)
+
+
+def share_encoders(runs: Sequence[RunScorer]) -> None:
+    """Let runs that read the same features hold one encoder, which then encodes once for all of them, and let
+    backbones that begin alike compute that part once. A run that adapted its backbone has features of its
+    own."""
+    known: dict[tuple[str, torch.device], TrackEncoder] = {}
+    for run in runs:
+        if not run.adapted:
+            run.encoder = known.setdefault((run.encoder.spec.fingerprint, run.encoder.device), run.encoder)
+    share_front_ends({id(run.encoder): run.encoder.encode.backbone for run in runs}.values())
 
 
 def witness_of_pairs(ensemble: Ensemble, knowing: Sequence[str]) -> str | None:

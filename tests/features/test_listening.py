@@ -33,7 +33,7 @@ from beatmeter.schema import ChunkSpec, PoolingSpec
 from beatmeter.serving.answer import Scored
 from beatmeter.serving.models import SHIPPED, EnsembleFolder, shipped_models
 from beatmeter.serving.predictor import Predictor
-from beatmeter.serving.scoring import RunScorer
+from beatmeter.serving.scoring import RunScorer, share_encoders
 from beatmeter.serving.streaming import MeterStream
 from beatmeter.settings import FeatureConfig
 
@@ -234,6 +234,39 @@ def test_spectra_of_several_members_are_computed_once(monkeypatch: pytest.Monkey
         assert torch.equal(states[0], states[2])
         assert torch.equal(states[1], states[2])
     assert len(calls) == 4, "once for two of them and once for the other, of each wave"
+
+
+def test_runs_that_read_the_same_features_encode_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = {name: RunScorer(SHIPPED / "spectral-lag", CPU) for name in "ab"}
+    runs |= {name: RunScorer(SHIPPED / "embedded-lora", CPU) for name in "cd"}
+    wave = music(6, 12.0, RATE)
+    expected = {name: run.hear(wave) for name, run in runs.items() if name in "ac"}
+    share_encoders(list(runs.values()))
+    assert runs["a"].encoder is runs["b"].encoder
+    assert runs["c"].encoder is not runs["d"].encoder, "each has adapted its backbone"
+    calls: list[Encoder] = []
+    encode = Encoder.forward
+    monkeypatch.setattr(
+        Encoder,
+        "forward",
+        lambda self, waves, arrangement: (calls.append(self), encode(self, waves, arrangement))[1],
+    )
+    groups = listening_together({name: run.encoder.encode for name, run in runs.items()})
+    ears = [TrackListener(group, len(wave), CPU) for group in groups]
+    with torch.inference_mode():
+        for ear in ears:
+            ear.push(wave)
+        found = {name: features for ear in ears for name, features in ear.finish().items()}
+    assert len(calls) == 3, "once for a and b, which know nothing of their own below the head"
+    for name, run in runs.items():
+        theirs = expected["a" if name in "ab" else "c"].scores
+        np.testing.assert_allclose(run.score(found[name]).scores, theirs, atol=1e-6)
+    sliding = WindowListener({name: runs[name].encoder.encode for name in "ab"}, CPU)
+    with torch.inference_mode():
+        sliding.push(wave)
+        sliding.finish()
+        rows = sliding.features(np.array([[0.0, 12.0]]))
+    assert rows["a"] is rows["b"]
 
 
 def test_encoders_that_join_other_chunks_do_not_listen_together() -> None:
