@@ -190,8 +190,41 @@ def test_where_pulses_between_beats_are_as_strong_the_length_of_a_beat_decides()
     times = np.arange(0.4, 29.9, 0.375)
     both = curves(times, np.where(np.arange(len(times)) % 8, 2, 1))
     for pace, length in ((0.0, 0.375), (20.0, 0.75)):
-        found = find_bars(both, RATE, settings=PointerSettings(pace=pace, moderate=(0.7, 0.3)))
+        found = find_bars(both, RATE, settings=PointerSettings(pace=pace, moderate=(0.7, 0.3), slower=()))
         assert np.median(np.diff(found.times)) == pytest.approx(length, abs=0.02)
+
+
+def test_beats_and_bars_of_which_every_second_one_is_weak_last_twice_as_long() -> None:
+    times = np.arange(0.4, 29.9, 0.43)
+    count = np.arange(len(times))
+    alike = curves(times, np.where(count % 4, 2, 1))
+    uneven = alike.copy()
+    weak = np.array([round(t * RATE) for t in times[count % 2 == 1]])
+    bars = np.array([round(t * RATE) for t in times[count % 8 == 4]])
+    for column, rows, part in ((0, weak, 0.4), (1, bars, 0.35)):
+        for row in (rows - 1, rows, rows + 1):
+            uneven[row, column] *= part
+    usual, fast, short = PointerSettings(), PointerSettings(slower=()), PointerSettings(pairs=None)
+    for both, settings, beat, bar in (
+        (alike, usual, 0.43, 1.72),
+        (uneven, usual, 0.86, 3.44),
+        (uneven, short, 0.86, 1.72),
+        (uneven, fast, 0.43, 1.72),
+    ):
+        found = find_bars(both, RATE, settings=settings)
+        assert np.median(np.diff(found.times)) == pytest.approx(beat, abs=0.02)
+        assert np.median(np.diff(found.times[found.places == 1])) == pytest.approx(bar, abs=0.05)
+    strong = times[count % 8 == 0]
+    found = find_bars(uneven, RATE)
+    assert found.times[found.places == 1][:3] == pytest.approx(strong[:3], abs=0.02)
+
+
+def test_a_bar_that_is_missing_shifts_which_downbeats_are_the_strong_ones() -> None:
+    from beatmeter.tasks.structure.decoding.pointer import _strong_ones
+
+    strong = np.array([1.0, 4, 1, 4, 1, 4, 4, 1, 4, 1, 4, 1])
+    assert _strong_ones(strong, 2.0).tolist() == [1, 3, 5, 6, 8, 10]
+    assert _strong_ones(strong, 99.0).tolist() in ([1, 3, 5, 7, 9, 11], [0, 2, 4, 6, 8, 10])
 
 
 def test_silence_has_no_beats_and_short_curves_do_no_harm() -> None:

@@ -26,17 +26,19 @@ FULL = bool(os.environ.get("BEATMETER_FULL"))
 LONG = pytest.param(2, marks=pytest.mark.skipif(not FULL, reason="slow: BEATMETER_FULL=1"))  # in parts
 
 
-@pytest.mark.parametrize("seed", [0, 1, 3, LONG])
+@pytest.mark.parametrize("seed", [0, 1, 3, 4, LONG])
 def test_bars_are_those_of_the_pointer(ask: Ask, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    apart, size = ((0.42, 3), (0.31, 7), (0.55, 4), (0.47, 5))[seed]
+    apart, size = ((0.42, 3), (0.31, 7), (0.55, 4), (0.47, 5), (0.43, 4))[seed]
     rate, seconds = 25.0, 330.0 if seed == 2 else 24.0
     curves = rng.uniform(0.01, 0.1, (round(seconds * rate), 2))
     for i in range(int((seconds - 1) / apart)):
         at = (0.3 + i * apart + rng.normal(0, 0.01)) * rate
         near = np.exp(-0.5 * (np.arange(len(curves)) - at) ** 2)
-        curves[:, 0] = np.maximum(curves[:, 0], 0.9 * near)
-        curves[:, 1] = np.maximum(curves[:, 1], 0.9 * near * (i % size == 0))
+        every_other = seed == 4  # beats and bars are found to be twice as long
+        beat, bar = (0.4 if every_other and weak else 1.0 for weak in (i % 2, i % 8))
+        curves[:, 0] = np.maximum(curves[:, 0], 0.9 * near * beat)
+        curves[:, 1] = np.maximum(curves[:, 1], 0.9 * near * bar * (i % size == 0))
     answer = Answer(("3", "4", "5"), np.array([0.2, 0.3, 0.6]), seconds) if seed == 3 else None
     curves = curves.astype(np.float32).astype(float)
     by_model_json = PointerSettings(beat=3.0, usual=(1.0, 0.2), pace=0.5)
@@ -47,6 +49,8 @@ def test_bars_are_those_of_the_pointer(ask: Ask, seed: int) -> None:
       Float32Array.from(down), 25, 0.02, m.priorOf(answer, ['3', '4', '5']), set)"""
     found = ask("bars.js", function, [curves[:, 0].tolist(), curves[:, 1].tolist(), given, asdict(settings)])
     assert len(wanted.times) > 20
+    bars = wanted.times[wanted.places == 1]
+    assert (np.diff(wanted.times).min() > 0.7 and np.diff(bars).min() > 3.2) == (seed == 4)
     assert found["places"] == wanted.places.tolist()
     assert found["times"] == pytest.approx(wanted.times.tolist(), abs=1e-4)
     assert found["meter"] == wanted.meter

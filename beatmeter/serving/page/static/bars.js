@@ -11,6 +11,7 @@ const GROUPINGS = {
   11: [["2+2+3+2+2", 0.45], ["3+3+3+2", 0.2], ["2+2+2+2+3", 0.2], ["3+2+2+2+2", 0.15]],
 };
 const FINE = 2, LARGEST = 6, NEVER = -1e9, LONG = 300, SHARED = 20, DOUBT = 0.02, LEAST = 0.01;
+const FEW = 12, STEADY = 1.3, BEATS = 16, DOWNBEATS = 8, MOSTLY = 0.8; // where every second beat or downbeat is compared
 const clip = (x, low, high) => Math.min(high, Math.max(low, x));
 const even = (x) => { // halves to even, as numpy rounds
   const low = Math.floor(x);
@@ -209,6 +210,14 @@ class Search {
 // second, the first at `start` seconds. `settings` are those of the pointer, in model.json.
 export function findBars(beat, down, rate, start, prior, settings) {
   if (beat.length < 2 || !beat.some((x) => x > 0)) return { times: [], places: [], meter: "" };
+  const found = decode(beat, down, rate, start, prior, settings);
+  const slow = slower(found, [beat, down], rate, start, settings);
+  const again = slow ? decode(beat, down, rate, start, prior, slow) : found;
+  const best = again.places.filter((place) => place === 1).length > 2 ? again : found;
+  return settings.pairs ? paired(best, down, rate, start, settings.pairs) : best;
+}
+
+function decode(beat, down, rate, start, prior, settings) {
   if (beat.length > LONG * rate) return inParts(beat, down, rate, start, prior, settings);
   const kinds = kindsOf(prior), odds = doubled(logOdds(beat)), first = doubled(logOdds(down));
   const path = new Search(kinds, rate * FINE, settings).best(
@@ -233,11 +242,70 @@ const median = (values) => {
   return sorted.length % 2 ? sorted[half] : (sorted[half - 1] + sorted[half]) / 2;
 };
 
+// Settings for beats of about twice the length, where more speaks for them than against; else null.
+function slower({ times, places }, curves, rate, start, settings) {
+  if (!settings.slower.length || times.length < FEW) return null;
+  const downbeats = times.filter((_, i) => places[i] === 1);
+  const [beats, bars] = [times, downbeats].map((some, i) => strengths(curves[i], some, rate, start));
+  const length = median(times.slice(1).map((t, i) => t - times[i])), [shortest, longest] = settings.beats;
+  const cues = [1, everyOther(beats, BEATS), everyOther(bars, DOWNBEATS), Math.log(length)];
+  const low = Math.max((2 * length) / STEADY, shortest), high = Math.min(2 * length * STEADY, longest);
+  if (settings.slower.reduce((sum, weight, i) => sum + weight * cues[i], 0) <= 0 || high <= low) return null;
+  const share = Math.log(high / low) / Math.log(longest / shortest);
+  return { ...settings, beats: [low, high], lengths: Math.max(8, even(share * settings.lengths)) };
+}
+
+// Bars of four beats where those that were found have two and every second downbeat is weak.
+function paired(found, down, rate, start, [apart, cost]) {
+  const first = found.places.flatMap((place, i) => (place === 1 ? [i] : [])), last = first.length - 1;
+  const twos = first.filter((at, i) => i && at - first[i - 1] === 2).length;
+  if (found.meter !== "4" || last + 1 < DOWNBEATS / 2 || twos / last < MOSTLY) return found;
+  const strong = strengths(down, first.map((i) => found.times[i]), rate, start);
+  if (everyOther(strong, DOWNBEATS) <= apart) return found;
+  const best = [...strong], before = strong.map(() => -1);
+  for (let at = 1; at < strong.length; at++) { // every second one, the strongest in sum
+    let [most, from] = [-Infinity, -1];
+    for (const step of [2, 1, 3]) {
+      const reached = step <= at ? best[at - step] - (step === 2 ? 0 : cost) : -Infinity;
+      if (reached > most) [most, from] = [reached, at - step];
+    }
+    if (at > 2 || most > 0) [best[at], before[at]] = [best[at] + most, from];
+  }
+  const kept = new Set();
+  for (let at = best[last] > best[last - 1] ? last : last - 1; at >= 0; at = before[at]) kept.add(first[at]);
+  let since = Math.min(...kept);
+  const places = found.times.map((_, i) => {
+    if (kept.has(i)) since = i;
+    return i < since ? ((((i - since) % 4) + 4) % 4) + 1 : i - since + 1;
+  });
+  return { ...found, places };
+}
+
+// The log-odds of a curve at some times.
+function strengths(curve, times, rate, start) {
+  const odds = logOdds(curve);
+  return times.map((time) => {
+    const at = clip((time - start) * rate, 0, odds.length - 1), low = Math.floor(at);
+    return odds[low] + ((odds[low + 1] ?? odds[low]) - odds[low]) * (at - low);
+  });
+}
+
+// How far every second value is from the others, mean over windows that overlap by half.
+function everyOther(values, size) {
+  const apart = [], mean = (some) => some.reduce((a, b) => a + b, 0) / some.length;
+  for (let at = 0; at < Math.max(1, values.length - size + 1); at += size / 2) {
+    const some = values.slice(at, at + size);
+    if (2 * some.length < size) continue;
+    apart.push(Math.abs(mean(some.filter((_, i) => i % 2 === 0)) - mean(some.filter((_, i) => i % 2))));
+  }
+  return apart.length ? mean(apart) : 0;
+}
+
 function inParts(beat, down, rate, start, prior, settings) {
   const size = Math.round(LONG * rate), hop = Math.round((LONG - SHARED) * rate), parts = [];
   for (let at = 0; at < Math.max(1, beat.length - Math.round(SHARED * rate)); at += hop) {
     const [some, its] = [beat, down].map((curve) => curve.slice(at, at + size));
-    let part = findBars(some, its, rate, start + at / rate, prior, settings);
+    let part = decode(some, its, rate, start + at / rate, prior, settings);
     const last = parts.at(-1);
     if (last?.times.length && part.times.length) {
       const seam = start + at / rate + SHARED / 2;
