@@ -19,7 +19,7 @@ IN_MEMORY = free=$$(df --output=avail -k /dev/shm 2>/dev/null | tail -n 1); \
 	if test "$${free:-0}" -gt 6000000; then TMPDIR=$$(mktemp -d /dev/shm/bm.XXXXXX); export TMPDIR; \
 	trap 'rm -rf "$$TMPDIR"' EXIT; trap 'exit 130' INT TERM; fi;
 
-.PHONY: demo test docs faults bench backbone models sections-model comparison filemap clean
+.PHONY: demo test docs faults bench backbone models sections-model groupings-model comparison filemap clean
 
 demo: .venv/installed
 	$(BIN)/beatmeter demo
@@ -108,10 +108,13 @@ runs/models/spectral-long/calibration.json: $(MIXTURE)/manifest.csv runs/models/
 	--set training.start=runs/models/spectral-lag; fi
 	$(BIN)/beatmeter calibrate runs/models/spectral-long --music $(MUSIC)
 
-models: sections-model
+models: sections-model groupings-model
 
 sections-model: .venv/installed
 	$(BIN)/python tools/sections_model.py beatmeter/models/sections/model.safetensors
+
+groupings-model: $(MIXTURE)/manifest.csv
+	$(BIN)/python tools/groupings_model.py $(MIXTURE) beatmeter/models/groupings/model.safetensors --keep runs/groupings
 
 backbone: .venv/installed
 	if test -e runs/pretrain/config.toml; then $(BIN)/beatmeter pretrain --resume runs/pretrain; \

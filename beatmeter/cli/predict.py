@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import textwrap
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +18,7 @@ from beatmeter.runtime.loading import loading
 
 if TYPE_CHECKING:
     from beatmeter.serving.answer import Answer
-    from beatmeter.serving.tempo import TempoMeter
+    from beatmeter.serving.tempo import BeatsMeter
 
 
 @click.command()
@@ -109,12 +108,12 @@ def predict(
             )
         else:
             show = column_answers.printer(form, called, predictor.classes, sys.stdout.isatty(), columns())
-        beats = _tempo_meter(device) if tempo else None
+        beats = _beats_meter(device) if column is None else None
         failed = 0
         with listening(files) as (heard, done):
             for name, (path, answer) in zip(names, predictor.predict_files(files, jobs, heard), strict=True):
                 if beats is not None and not isinstance(answer, BeatmeterError):
-                    answer = replace(answer, tempo=beats.hear(path, answer))
+                    answer = beats.complete(path, answer, tempo)
                 failed += isinstance(answer, BeatmeterError)
                 with aside():
                     show(name, answer)
@@ -131,11 +130,11 @@ def predict(
     raise SystemExit(1 if failed else 0)
 
 
-def _tempo_meter(device: str) -> TempoMeter:
+def _beats_meter(device: str) -> BeatsMeter:
     from beatmeter.runtime.device import choose_device
-    from beatmeter.serving.tempo import TempoMeter
+    from beatmeter.serving.tempo import BeatsMeter
 
-    return TempoMeter(choose_device(device))
+    return BeatsMeter(choose_device(device))
 
 
 def _jams_places(names: list[Path], out: Path) -> dict[Path, Path]:

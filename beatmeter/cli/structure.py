@@ -159,7 +159,8 @@ def _summary(s: Structure) -> str:
         return "no beats heard"
     steady = s.steadiness
     words = "" if steady is None else next(w for least, w in STEADY if steady >= least)
-    meter = f"meter {s.meter.meter}" if s.meter.meter else "no meter heard"
+    grouped = f", as {s.meter.grouping}" if s.meter.grouping else ""
+    meter = f"meter {s.meter.meter}{grouped}" if s.meter.meter else "no meter heard"
     return f"{s.tempo:.1f} bpm{words}, {meter}, {len(s.downbeats)} bars, {len(s.beats.times)} beats"
 
 

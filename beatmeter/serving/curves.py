@@ -20,10 +20,12 @@ from beatmeter.runtime.artifacts import named
 from beatmeter.schema import Curves, Track
 from beatmeter.tasks import FrameOutputs
 from beatmeter.tasks.structure.frames import FrameTask
+from beatmeter.tasks.structure.head import FrameHead
 
 BARS = ("beat", "downbeat")  # curves that bars are found from
 STRETCH = 60.0  # seconds that the head reads at a time
 AROUND = 15.0  # seconds before and after them that it sees too
+MIDDLE = 60.0  # seconds in the middle of a track of which states are kept
 
 
 class CurveModel:
@@ -31,7 +33,7 @@ class CurveModel:
 
     def __init__(self, run: Path, device: torch.device) -> None:
         """Raises RunError for a run of a task that gives no curves of beats."""
-        saved = restore(run)
+        saved, self.run = restore(run), run
         if not isinstance(saved.task, FrameTask) or not set(BARS) <= set(saved.task.output.names):
             name = saved.config.task.name
             raise RunError(
@@ -48,16 +50,17 @@ class CurveModel:
         self.encoder = TrackEncoder(model.backbone, saved.spec, device).eval()
         self.spec, self.device, self.sample_rate = saved.spec, device, saved.spec.chunk.sample_rate
 
-    def listen(self, samples: int) -> CurveListener:
-        """For a track of so many samples. Raises AudioError when it is too short."""
-        return CurveListener(self, samples)
+    def listen(self, samples: int, states: bool = False) -> CurveListener:
+        """For a track of so many samples; with `states` what the curves of its middle are made of is kept
+        too. Raises AudioError when it is too short."""
+        return CurveListener(self, samples, states)
 
 
 class CurveListener:
     """A track that is pushed block by block; of its features a stretch is held, of its curves all."""
 
-    def __init__(self, model: CurveModel, samples: int) -> None:
-        self._model = model
+    def __init__(self, model: CurveModel, samples: int, states: bool = False) -> None:
+        self._model, self._with_states = model, states
         self._listener = TrackListener({"": model.encoder.encode}, samples, model.device)
         pooling = model.spec.poolings[0]
         self._times = row_spans(rows(self._listener.layout, pooling)[0], model.spec).mean(axis=1)
@@ -66,12 +69,22 @@ class CurveListener:
         self._held: dict[str, torch.Tensor] = {}
         self._first = self._done = 0  # rows: where what is held begins, and up to which curves are made
         self._parts: list[np.ndarray] = []
+        longest = round(MIDDLE * rate)
+        first = max(0, len(self._times) - longest) // 2
+        self.middle = slice(first, min(len(self._times), first + longest))  # rows
+        self._states: list[np.ndarray] = []
 
     def push(self, block: Float[np.ndarray, " sample"]) -> None:
         """The next samples, mono at the model's rate."""
         with torch.inference_mode():
             self._listener.push(block)
             self._advance(last=False)
+
+    @property
+    def states(self) -> Float[np.ndarray, "time channel"]:
+        """After `finish`, of a FrameHead that listened with `states`: its outputs and its states, side by
+        side, for the rows `middle` of the curves."""
+        return np.concatenate(self._states)
 
     def finish(self, track: Track) -> Curves:
         """The curves of all of it. Raises AudioError when there was more or less than was said, and
@@ -97,7 +110,12 @@ class CurveListener:
             end = min(self._done + self._stretch, have)
             begin, stop = max(self._first, self._done - self._around), min(have, end + self._around)
             outputs = self._outputs(begin - self._first, stop - self._first)
-            self._parts.append(outputs[self._done - begin : end - begin])
+            inside = slice(self._done - begin, end - begin)
+            names = len(self._model.task.output.names)
+            self._parts.append(outputs[inside, :names])
+            if self._with_states:
+                a, b = max(self._done, self.middle.start), min(end, self.middle.stop)
+                self._states.append(outputs[a - begin : max(a, b) - begin])
             self._done = end
             keep = max(self._first, self._done - self._around) - self._first
             self._held = {name: x[keep:].clone() for name, x in self._held.items()}
@@ -108,5 +126,11 @@ class CurveListener:
         for name, x in self._held.items():
             part = x[begin:stop]
             features |= pad(name, [part], [torch.zeros(len(part), 2)])
-        found: np.ndarray = self._model.head(self._model.standardise(features))[0].float().cpu().numpy()
-        return found
+        standardised = self._model.standardise(features)
+        if self._with_states:
+            assert isinstance(self._model.head, FrameHead)
+            found = torch.cat(self._model.head.states(standardised), dim=2)
+        else:
+            found = self._model.head(standardised)
+        outputs: np.ndarray = found[0].float().cpu().numpy()
+        return outputs

@@ -21,6 +21,7 @@ from beatmeter.runtime.progress import untold
 from beatmeter.schema import Curves, MarkList, Track
 from beatmeter.serving.answer import Answer
 from beatmeter.serving.curves import CurveModel
+from beatmeter.serving.grouping import may_be_grouped, with_grouping
 from beatmeter.serving.predictor import Predictor, Seconds
 from beatmeter.serving.scoring import WholeTrack
 from beatmeter.serving.tempo import BEATS, blocks_of, prior_of, tempo_of
@@ -92,6 +93,7 @@ class Structure:
             "tempo": None if self.tempo is None else round(self.tempo, 2),
             "steadiness": None if self.steadiness is None else round(self.steadiness, 3),
             "meter": self.meter.meter,
+            "grouping": self.meter.grouping,
             "beats_per_bar": int(np.bincount(self._bar_sizes).argmax()) if len(self._bar_sizes) else None,
             "beats": _times(self.beats.times),
             "places": self.beats.places.tolist(),
@@ -152,6 +154,7 @@ class StructureDetector:
 
     def __init__(self, beats: CurveModel, meter: Predictor) -> None:
         self._beats, self._meter = beats, meter
+        self._groups = beats.run == BEATS  # groupings follow from the states of that model alone
 
     @classmethod
     def load(cls, beats: StrPath | None = None, device: torch.device | None = None) -> StructureDetector:
@@ -179,7 +182,7 @@ class StructureDetector:
     ) -> Structure:
         rate = self._beats.sample_rate
         beats, meter, energy = (
-            self._beats.listen(samples),
+            self._beats.listen(samples, states=self._groups),
             WholeTrack(self._meter.scorer, samples),
             EnergyMeter(rate),
         )
@@ -195,6 +198,8 @@ class StructureDetector:
         seconds = samples / rate
         answer = self._meter.judge(self._meter.classes, meter.finish(), seconds)
         curves, levels = beats.finish(Track(path.name, path)), energy.finish()
+        if self._groups and may_be_grouped(answer):
+            answer = with_grouping(answer, curves, beats)
         found = find_bars(curves.values[0], curves.rate, float(curves.starts[0]), prior_of(answer))
         bars = hear_bars(frames, found.times[found.places == 1])
         sections = find_sections(bars)

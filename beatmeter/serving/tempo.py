@@ -1,8 +1,10 @@
-"""Beats a minute: from bars that were found, and of audio files beside their meter."""
+"""Beats a minute from bars that were found; and what the beats model that ships hears beside a meter."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,8 @@ from beatmeter.audio.decode import stream
 from beatmeter.errors import AudioError
 from beatmeter.schema import Track
 from beatmeter.serving.answer import Answer
-from beatmeter.serving.curves import CurveModel
+from beatmeter.serving.curves import MIDDLE, CurveModel
+from beatmeter.serving.grouping import may_be_grouped, with_grouping
 from beatmeter.serving.models import SHIPPED
 from beatmeter.tasks.structure.decoding import Beats, find_bars
 from beatmeter.tasks.structure.decoding.patterns import MUSIC
@@ -56,20 +59,53 @@ def blocks_of(
     return (audio[at : at + size] for at in range(0, len(audio), size)), len(audio)
 
 
-class TempoMeter:
-    """The beats model that ships, for the tempo of files whose meter is known."""
+class BeatsMeter:
+    """The beats model that ships, for what a file's meter leaves open: its tempo, and how the pulses of its
+    bars are grouped. It is loaded when it is needed first, and hears nothing where nothing is asked."""
 
     def __init__(self, device: torch.device) -> None:
-        self._model = CurveModel(BEATS, device)
+        self._device = device
 
-    def hear(self, path: Path, meter: Answer) -> float | None:
-        """Beats a minute of a file, None where no beats are heard. Raises AudioError."""
+    @cached_property
+    def _model(self) -> CurveModel:
+        return CurveModel(BEATS, self._device)
+
+    def complete(self, path: Path, answer: Answer, tempo: bool = False) -> Answer:
+        """The answer for a file with a grouping where it is sure, and with beats a minute where `tempo` asks
+        for them. Raises AudioError."""
+        grouped = may_be_grouped(answer)
+        if not (tempo or grouped):
+            return answer
         rate = self._model.sample_rate
         (audio,) = decode_or_count([path], rate, 0)
         blocks, samples = blocks_of(path, audio, rate)
-        listener = self._model.listen(samples)
+        if not tempo:
+            blocks, samples = middle(blocks, samples, round(MIDDLE * rate))
+        listener = self._model.listen(samples, states=grouped)
         for block in blocks:
             listener.push(block)
         curves = listener.finish(Track(path.name, path))
-        found = find_bars(curves.values[0], curves.rate, float(curves.starts[0]), prior_of(meter))
-        return tempo_of(found)
+        if grouped:
+            answer = with_grouping(answer, curves, listener)
+        if tempo:
+            found = find_bars(curves.values[0], curves.rate, float(curves.starts[0]), prior_of(answer))
+            answer = replace(answer, tempo=tempo_of(found))
+        return answer
+
+
+def middle(blocks: Iterable[np.ndarray], samples: int, longest: int) -> tuple[Iterator[np.ndarray], int]:
+    """The middle of a track that comes in blocks, at most so many samples of it, and how many these are."""
+    begin = max(0, samples - longest) // 2
+    end = min(samples, begin + longest)
+
+    def inside() -> Iterator[np.ndarray]:
+        at = 0
+        for block in blocks:
+            part = block[max(0, begin - at) : max(0, end - at)]
+            at += len(block)
+            if len(part):
+                yield part
+            if at >= end:
+                return
+
+    return inside(), end - begin

@@ -43,6 +43,11 @@ class FrameHead(nn.Module):
 
     def forward(self, features: Mapping[str, Tensor]) -> Float[Tensor, "track time name"]:
         """Outputs of every row; those of the padding mean nothing."""
+        return self.states(features)[0]
+
+    def states(self, features: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Outputs (track, time, name) of every row, and what they are made of, both (track, time, channel):
+        what the row's surroundings say, normed, and what the row alone says."""
         mask = mask_of(features, self.poolings[0])
         assert mask is not None
         x = torch.zeros(())
@@ -51,8 +56,9 @@ class FrameHead(nn.Module):
             mixed = self.mix[name](rows.flatten(0, 1)).flatten(1).unflatten(0, rows.shape[:2])
             x = x + self.first[name](mixed)
         channels = self.dropout(torch.ones_like(x[:, 0]))  # whole channels: no draw depends on the padding
-        x = self.over_time(x * channels[:, None] * mask[:, :, None], mask)
-        return self.output(nn.functional.gelu(self.norm(x)))  # type: ignore[no-any-return]
+        alone = x * channels[:, None] * mask[:, :, None]
+        around = self.norm(self.over_time(alone, mask))
+        return self.output(nn.functional.gelu(around)), around, alone
 
 
 class Pair(nn.Module):

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from beatmeter.datasets.groupings import GROUPINGS as NAMED
+from beatmeter.datasets.groupings import read_grouping
+
 # share of each meter in music, for clips of which nothing else is known
 MUSIC: Mapping[str, float] = {"4": 0.6, "3": 0.22, "7": 0.06, "5": 0.05, "9": 0.04, "11": 0.03}
 
@@ -26,11 +29,12 @@ GROUPINGS: Mapping[str, tuple[tuple[str, float], ...]] = {
 @dataclass(frozen=True)
 class Pattern:
     """One kind of bar: `beats` are the lengths of its beats against their mean, `weight` its share in
-    music."""
+    music, `pulses` the lengths in pulses where pulses are asked for."""
 
     meter: str
     beats: tuple[float, ...]
     weight: float
+    pulses: tuple[int, ...] = ()
 
 
 def patterns(prior: Mapping[str, float] | None = None, least: float = 0.01) -> list[Pattern]:
@@ -46,3 +50,16 @@ def patterns(prior: Mapping[str, float] | None = None, least: float = 0.01) -> l
             if weight >= least:
                 found.append(Pattern(meter, tuple((pulses / pulses.mean()).tolist()), weight))
     return found or [Pattern("4", (1.0,) * 4, 1.0)]
+
+
+def patterns_of(meter: str) -> list[Pattern]:
+    """The kinds of bars of one additive meter, with pulses: every grouping that is told apart in it, equally
+    probable, and, as probable as all of these, a beat on every pulse."""
+    additive = [groups for name in NAMED[meter] if set(groups := read_grouping(name)) == {2, 3}]
+    found = [_of_pulses(meter, groups, 1 / len(additive)) for groups in additive]
+    return [*found, _of_pulses(meter, (1,) * int(meter), 1.0)]
+
+
+def _of_pulses(meter: str, pulses: tuple[int, ...], weight: float) -> Pattern:
+    mean = sum(pulses) / len(pulses)
+    return Pattern(meter, tuple(n / mean for n in pulses), weight, pulses)

@@ -103,17 +103,30 @@ def _decode(
     if len(curves) > LONG * rate:
         return _in_parts(curves, rate, start, prior, settings)
     kinds = patterns(prior)
+    rows, places, which = follow(curves, rate, kinds, settings)
+    if not len(rows):
+        return NO_BEATS
+    scores = np.interp(rows, np.arange(len(curves)), curves[:, 0])
+    meter = kinds[int(np.bincount(which).argmax())].meter
+    return Beats(start + rows / rate, places + 1, scores, meter)
+
+
+def follow(
+    curves: Float[np.ndarray, "time 2"],
+    rate: float,
+    kinds: list[Pattern],
+    settings: PointerSettings = PointerSettings(),
+) -> tuple[Float[np.ndarray, " beat"], Int[np.ndarray, " beat"], Int[np.ndarray, " beat"]]:
+    """The best path through bars of these kinds: the row of every beat (with fractions), its place in the
+    bar from 0, and the kind of its bar."""
     odds = log_odds(curves)
     fine = np.linspace(0, len(odds) - 1, FINE * (len(odds) - 1) + 1)
     beat, down = (np.interp(fine, np.arange(len(odds)), column) for column in odds.T)
     path = _Search(kinds, rate * FINE, settings).best(beat - settings.beat, settings.downbeat * down)
     if not path:
-        return NO_BEATS
+        return np.zeros(0), np.zeros(0, int), np.zeros(0, int)
     frames, places, which = (np.array(column) for column in zip(*path, strict=True))
-    rows = _on_peaks(curves[:, 0], frames / FINE)
-    scores = np.interp(rows, np.arange(len(curves)), curves[:, 0])
-    meter = kinds[int(np.bincount(which).argmax())].meter
-    return Beats(start + rows / rate, places + 1, scores, meter)
+    return _on_peaks(curves[:, 0], frames / FINE), places, which
 
 
 def _slower(
