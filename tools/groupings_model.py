@@ -32,7 +32,7 @@ from beatmeter.learning.groupings import Example, example_of, threshold_of, trai
 from beatmeter.runtime import atomic
 from beatmeter.schema import Curves, Track
 from beatmeter.serving.curves import CurveModel
-from beatmeter.serving.grouping import may_be_grouped
+from beatmeter.serving.judge import may_be_grouped
 from beatmeter.serving.predictor import Predictor
 from beatmeter.serving.tempo import BEATS
 from beatmeter.settings import DataConfig

@@ -90,6 +90,8 @@ def predict(
 
     with loading():
         from beatmeter.runtime.device import choose_device
+        from beatmeter.serving.answer import Answer
+        from beatmeter.serving.judge import may_be_grouped
         from beatmeter.serving.predictor import Predictor
 
     with standard_input(names) as files:
@@ -108,11 +110,12 @@ def predict(
             )
         else:
             show = column_answers.printer(form, called, predictor.classes, sys.stdout.isatty(), columns())
-        beats = _beats_meter(device) if column is None else None
+        beats: BeatsMeter | None = None  # much is loaded for it
         failed = 0
         with listening(files) as (heard, done):
             for name, (path, answer) in zip(names, predictor.predict_files(files, jobs, heard), strict=True):
-                if beats is not None and not isinstance(answer, BeatmeterError):
+                if isinstance(answer, Answer) and (tempo or may_be_grouped(answer)):
+                    beats = beats or _beats_meter(device)
                     answer = beats.complete(path, answer, tempo)
                 failed += isinstance(answer, BeatmeterError)
                 with aside():

@@ -29,6 +29,7 @@ GROUPINGS: dict[str, tuple[str, ...]] = {
         "2+3+3+3",
     ),
 }
+ADDITIVE = ("5", "7", "9", "11")  # meters whose bars are of twos and threes
 _PARTS = {4: (2, 2), 5: (3, 2), 6: (3, 3)}
 
 

@@ -7,16 +7,8 @@ from dataclasses import replace
 from beatmeter.schema import Curves
 from beatmeter.serving.answer import Answer
 from beatmeter.serving.curves import CurveListener
-from beatmeter.serving.judge import SHORTEST
 from beatmeter.tasks.structure.folding import find_pulses, readings
-from beatmeter.tasks.structure.grouping import ADDITIVE, frames_of, group, shipped_networks
-
-
-def may_be_grouped(answer: Answer) -> bool:
-    """Whether a grouping can be named: one additive meter is heard by a calibrated model that knows no
-    grouping of its own, in 10 s or more."""
-    heard = answer.heard is not None and answer.meter in ADDITIVE and answer.second is None
-    return heard and not answer.groupings and answer.seconds >= SHORTEST
+from beatmeter.tasks.structure.grouping import frames_of, group, shipped_networks
 
 
 def with_grouping(answer: Answer, curves: Curves, heard: CurveListener) -> Answer:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from beatmeter.datasets.groupings import ADDITIVE
 from beatmeter.errors import EvaluationError, RunError
 from beatmeter.evaluation.calibration import Calibration
 from beatmeter.serving.answer import Answer, Scored
@@ -59,3 +60,10 @@ class Judge:
         if two is None or pairs is None:
             return int(self.calibration.second_meter(calibrated)[0])
         return int(np.argsort(-calibrated[0], kind="stable")[1]) if two >= pairs.threshold else -1
+
+
+def may_be_grouped(answer: Answer) -> bool:
+    """Whether a grouping can be named: one additive meter is heard by a calibrated model that knows no
+    grouping of its own, in 10 s or more."""
+    heard = answer.heard is not None and answer.meter in ADDITIVE and answer.second is None
+    return heard and not answer.groupings and answer.seconds >= SHORTEST

@@ -21,7 +21,8 @@ from beatmeter.runtime.progress import untold
 from beatmeter.schema import Curves, MarkList, Track
 from beatmeter.serving.answer import Answer
 from beatmeter.serving.curves import CurveModel
-from beatmeter.serving.grouping import may_be_grouped, with_grouping
+from beatmeter.serving.grouping import with_grouping
+from beatmeter.serving.judge import may_be_grouped
 from beatmeter.serving.predictor import Predictor, Seconds
 from beatmeter.serving.scoring import WholeTrack
 from beatmeter.serving.tempo import BEATS, blocks_of, prior_of, tempo_of

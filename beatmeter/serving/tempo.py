@@ -16,7 +16,8 @@ from beatmeter.errors import AudioError
 from beatmeter.schema import Track
 from beatmeter.serving.answer import Answer
 from beatmeter.serving.curves import MIDDLE, CurveModel
-from beatmeter.serving.grouping import may_be_grouped, with_grouping
+from beatmeter.serving.grouping import with_grouping
+from beatmeter.serving.judge import may_be_grouped
 from beatmeter.serving.models import SHIPPED
 from beatmeter.tasks.structure.decoding import Beats, find_bars
 from beatmeter.tasks.structure.decoding.patterns import MUSIC

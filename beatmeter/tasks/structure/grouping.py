@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
 
+from beatmeter.datasets.groupings import ADDITIVE as METERS
 from beatmeter.datasets.groupings import GROUPINGS, kind_of, read_grouping
 from beatmeter.errors import RunError, shown
 from beatmeter.runtime.paths import StrPath, as_path
@@ -36,7 +37,7 @@ ADDITIVE: dict[str, tuple[tuple[int, ...], ...]] = {
         if kind_of(name) == "additive" and sum(groups := read_grouping(name)) == int(meter)
     )
     for meter, names in GROUPINGS.items()
-    if meter not in ("3", "4")
+    if meter in METERS
 }
 
 
