@@ -77,9 +77,9 @@ def main() -> None:
                 right.append(float(answer.meter == t.primary and best == named(t)))
             tick()
     threshold = threshold_of(np.array(sure), np.array(right))
-    above = np.array(sure) >= threshold
-    print(f"{len(examples)} clips learned from; right in {np.mean(right):.3f} of {len(right)} of validation")
-    print(f"named from {threshold:.3f} on: {above.sum()}, right in {np.array(right)[above].mean():.3f}")
+    above = np.array(right)[np.array(sure) >= threshold]
+    print(f"{len(examples)} clips learned from; {sum(right):.0f} of {len(right)} of validation right")
+    print(f"named from {threshold:.3f} on: {len(above)}, of which {above.sum():.0f} right")
     options.out.parent.mkdir(parents=True, exist_ok=True)
     fits = {"beats": hashlib.sha256((BEATS / "best.safetensors").read_bytes()).hexdigest()}
     atomic.write_bytes(options.out, save(save_networks(networks, threshold), fits))
