@@ -35,14 +35,8 @@ from beatmeter.evaluation.records import read_records
 from beatmeter.evaluation.runs import RunFolder
 from beatmeter.schema import Curves, as_curves
 from beatmeter.tasks.structure.decoding import Beats, PointerSettings, find_bars
-from beatmeter.tasks.structure.decoding.pointer import (
-    FEW,
-    log_odds,
-    octave_cues,
-    paired,
-    pairs_cue,
-    twice_as_long,
-)
+from beatmeter.tasks.structure.decoding.octave import FEW, octave_cues, paired, pairs_cue, twice_as_long
+from beatmeter.tasks.structure.decoding.pointer import log_odds
 
 USUAL = PointerSettings()
 PATH = replace(USUAL, slower=(), pairs=None)

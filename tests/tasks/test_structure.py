@@ -220,7 +220,7 @@ def test_beats_and_bars_of_which_every_second_one_is_weak_last_twice_as_long() -
 
 
 def test_a_bar_that_is_missing_shifts_which_downbeats_are_the_strong_ones() -> None:
-    from beatmeter.tasks.structure.decoding.pointer import _strong_ones
+    from beatmeter.tasks.structure.decoding.octave import _strong_ones
 
     strong = np.array([1.0, 4, 1, 4, 1, 4, 4, 1, 4, 1, 4, 1])
     assert _strong_ones(strong, 2.0).tolist() == [1, 3, 5, 6, 8, 10]
@@ -282,14 +282,14 @@ def test_the_first_seconds_are_left_out_of_both_sides() -> None:
 
 
 def test_a_long_track_is_decoded_in_parts_that_join(monkeypatch: pytest.MonkeyPatch) -> None:
-    from beatmeter.tasks.structure.decoding import pointer
+    from beatmeter.tasks.structure.decoding import bars
 
     times = np.arange(0.4, 59.9, 0.5)
     places = np.arange(len(times)) % 4 + 1
     found = curves(times, places, 60.0)
     whole = find_bars(found, RATE)
-    monkeypatch.setattr(pointer, "LONG", 25.0)
-    monkeypatch.setattr(pointer, "SHARED", 8.0)
+    monkeypatch.setattr(bars, "LONG", 25.0)
+    monkeypatch.setattr(bars, "SHARED", 8.0)
     parts = find_bars(found, RATE)
     assert np.allclose(parts.times, whole.times)
     assert np.array_equal(parts.places, whole.places)

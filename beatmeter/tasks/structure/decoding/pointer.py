@@ -10,23 +10,17 @@ of the kind of bar."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from beatmeter.tasks.structure.decoding.patterns import Pattern, patterns
+from beatmeter.tasks.structure.decoding.patterns import Pattern
 from beatmeter.tasks.structure.decoding.peaks import refined
 
 FINE = 2  # places of a beat per row of the curves
-FEW = 12  # beats of a track that is not decoded again
-STEADY = 1.3  # beats that are decoded again are so much shorter and longer than twice those before
-BEATS, DOWNBEATS = 16, 8  # of a window in which every second one is compared with the others
-MOSTLY = 0.8  # share of the bars that have two beats where two of them may be one bar
 LARGEST = 6.0  # log-odds count up to here
 NEVER = -1e9
-LONG, SHARED = 300.0, 20.0  # seconds of a track that are decoded at a time, and that neighbours share
 
 
 @dataclass(frozen=True)
@@ -55,6 +49,9 @@ class PointerSettings:
     pairs: tuple[float, float] | None = (1.38, 10.0)
 
 
+USUAL = PointerSettings()
+
+
 @dataclass(frozen=True)
 class Beats:
     """`times` (beat,) seconds, `places` (beat,) in the bar from 1, `scores` (beat,) of the beat curve, and
@@ -66,56 +63,11 @@ class Beats:
     meter: str
 
 
-NO_BEATS = Beats(np.zeros(0), np.zeros(0, int), np.zeros(0), "")
-
-
-def find_bars(
-    curves: Float[np.ndarray, "time 2"],
-    rate: float,
-    start: float = 0.0,
-    prior: Mapping[str, float] | None = None,
-    settings: PointerSettings = PointerSettings(),
-) -> Beats:
-    """Beats and their places from curves (time, beat and downbeat) of probabilities at `rate` Hz, the first
-    row at `start` seconds. `prior` are probabilities of the meters, by class.
-
-    What the path adds up cannot tell a beat from half a beat that is a little weaker. So where every second
-    beat and downbeat is weak, the track is decoded again with beats of about twice the length; and where
-    every second downbeat of bars of two beats still is, two of them are one bar."""
-    if len(curves) < 2 or not (curves[:, 0] > 0).any():
-        return NO_BEATS
-    odds = log_odds(curves)
-    found = _decode(curves, rate, start, prior, settings)
-    slower = _slower(found, odds, rate, start, settings)
-    again = _decode(curves, rate, start, prior, slower) if slower else found
-    best = again if (again.places == 1).sum() > 2 else found
-    return paired(best, odds, rate, start, settings.pairs) if settings.pairs else best
-
-
-def _decode(
-    curves: Float[np.ndarray, "time 2"],
-    rate: float,
-    start: float,
-    prior: Mapping[str, float] | None,
-    settings: PointerSettings,
-) -> Beats:
-    """The best path; of a long track part by part."""
-    if len(curves) > LONG * rate:
-        return _in_parts(curves, rate, start, prior, settings)
-    kinds = patterns(prior)
-    rows, places, which = follow(curves, rate, kinds, settings)
-    if not len(rows):
-        return NO_BEATS
-    scores = np.interp(rows, np.arange(len(curves)), curves[:, 0])
-    meter = kinds[int(np.bincount(which).argmax())].meter
-    return Beats(start + rows / rate, places + 1, scores, meter)
-
-
 def follow(
     curves: Float[np.ndarray, "time 2"],
     rate: float,
     kinds: list[Pattern],
-    settings: PointerSettings = PointerSettings(),
+    settings: PointerSettings = USUAL,
 ) -> tuple[Float[np.ndarray, " beat"], Int[np.ndarray, " beat"], Int[np.ndarray, " beat"]]:
     """The best path through bars of these kinds: the row of every beat (with fractions), its place in the
     bar from 0, and the kind of its bar."""
@@ -127,123 +79,6 @@ def follow(
         return np.zeros(0), np.zeros(0, int), np.zeros(0, int)
     frames, places, which = (np.array(column) for column in zip(*path, strict=True))
     return _on_peaks(curves[:, 0], frames / FINE), places, which
-
-
-def _slower(
-    found: Beats, odds: Float[np.ndarray, "time 2"], rate: float, start: float, settings: PointerSettings
-) -> PointerSettings | None:
-    """Settings for beats of about twice the length, where more speaks for them than against."""
-    if not settings.slower or len(found.times) < FEW:
-        return None
-    cues = (1.0, *octave_cues(found, odds, rate, start))
-    speaks = sum(weight * cue for weight, cue in zip(settings.slower, cues, strict=True))
-    return twice_as_long(found, settings) if speaks > 0 else None
-
-
-def octave_cues(
-    found: Beats, odds: Float[np.ndarray, "time 2"], rate: float, start: float
-) -> tuple[float, float, float]:
-    """How much weaker every second beat and every second downbeat is in the log-odds of both curves, and the
-    log of a beat's seconds."""
-    beats = _strengths(odds[:, 0], (found.times - start) * rate)
-    downbeats = _strengths(odds[:, 1], (found.times[found.places == 1] - start) * rate)
-    length = float(np.log(np.median(np.diff(found.times))))
-    return _every_other(beats, BEATS), _every_other(downbeats, DOWNBEATS), length
-
-
-def twice_as_long(found: Beats, settings: PointerSettings) -> PointerSettings | None:
-    """Settings that look for beats about twice as long as these; None where none may be so long."""
-    length = 2 * float(np.median(np.diff(found.times)))
-    low, high = max(length / STEADY, settings.beats[0]), min(length * STEADY, settings.beats[1])
-    if high <= low:
-        return None
-    share = float(np.log(high / low) / np.log(settings.beats[1] / settings.beats[0]))
-    return replace(settings, beats=(low, high), lengths=max(8, round(share * settings.lengths)))
-
-
-def pairs_cue(found: Beats, odds: Float[np.ndarray, "time 2"], rate: float, start: float) -> float | None:
-    """How much weaker every second downbeat is; None unless most bars are of 4/4 and have two beats."""
-    first = np.flatnonzero(found.places == 1)
-    if found.meter != "4" or len(first) < DOWNBEATS // 2 or (np.diff(first) == 2).mean() < MOSTLY:
-        return None
-    return _every_other(_strengths(odds[:, 1], (found.times[first] - start) * rate), DOWNBEATS)
-
-
-def paired(
-    found: Beats, odds: Float[np.ndarray, "time 2"], rate: float, start: float, pairs: tuple[float, float]
-) -> Beats:
-    """Bars of four beats where those that were found have two and every second downbeat is weak."""
-    weak = pairs_cue(found, odds, rate, start)
-    if weak is None or weak <= pairs[0]:
-        return found
-    first = np.flatnonzero(found.places == 1)
-    kept = first[_strong_ones(_strengths(odds[:, 1], (found.times[first] - start) * rate), pairs[1])]
-    beat = np.arange(len(found.times))
-    since = beat - kept[np.maximum(np.searchsorted(kept, beat, side="right") - 1, 0)]
-    return replace(found, places=np.where(since < 0, since % 4, since) + 1)
-
-
-def _strong_ones(strong: Float[np.ndarray, " bar"], cost: float) -> Int[np.ndarray, " kept"]:
-    """Every second of some downbeats, the strongest in sum; each time that none or two are left out between
-    neighbours costs something."""
-    best, before = strong.astype(float), np.full(len(strong), -1)
-    for at in range(1, len(strong)):
-        steps = [step for step in (2, 1, 3) if step <= at]
-        reached = [best[at - step] - cost * (step != 2) for step in steps]
-        if at > 2 or max(reached) > 0:
-            best[at] += max(reached)
-            before[at] = at - steps[int(np.argmax(reached))]
-    path = [len(strong) - 2 + int(np.argmax(best[-2:]))]
-    while before[path[-1]] >= 0:
-        path.append(int(before[path[-1]]))
-    return np.array(path[::-1])
-
-
-def _strengths(
-    curve: Float[np.ndarray, " time"], rows: Float[np.ndarray, " beat"]
-) -> Float[np.ndarray, " beat"]:
-    found: np.ndarray = np.interp(rows, np.arange(len(curve)), curve)
-    return found
-
-
-def _every_other(strong: Float[np.ndarray, " beat"], size: int) -> float:
-    """How far the mean of every second beat is from that of the others, in windows of `size` that overlap by
-    half, mean over the windows; windows of less than half the size count for nothing."""
-    windows = [strong[at : at + size] for at in range(0, max(1, len(strong) - size + 1), size // 2)]
-    apart = [abs(w[::2].mean() - w[1::2].mean()) for w in windows if 2 * len(w) >= size]
-    return float(np.mean(apart)) if apart else 0.0
-
-
-def _in_parts(
-    curves: Float[np.ndarray, "time 2"],
-    rate: float,
-    start: float,
-    prior: Mapping[str, float] | None,
-    settings: PointerSettings,
-) -> Beats:
-    """A long track part by part, so that memory does not grow with it: parts share SHARED seconds, and one
-    goes on for the other in the middle of them, where the bars of the later one begin."""
-    size, hop = round(LONG * rate), round((LONG - SHARED) * rate)
-    parts: list[Beats] = []
-    for first in range(0, max(1, len(curves) - round(SHARED * rate)), hop):
-        part = _decode(curves[first : first + size], rate, start + first / rate, prior, settings)
-        if parts and len(part.times) and len(parts[-1].times):
-            seam = start + (first / rate) + SHARED / 2
-            bars = part.times[(part.places == 1) & (part.times >= seam)]
-            cut = float(bars[0]) if len(bars) and bars[0] < seam + SHARED / 2 else seam
-            gap = 0.5 * float(np.median(np.diff(part.times))) if len(part.times) > 1 else 0.0
-            parts[-1] = _kept(parts[-1], parts[-1].times < cut - gap)
-            part = _kept(part, part.times >= cut - 1e-6)
-        parts.append(part)
-    times, places, scores = (
-        np.concatenate([getattr(p, name) for p in parts]) for name in ("times", "places", "scores")
-    )
-    meters = [p.meter for p in parts for _ in range(len(p.times))]
-    return Beats(times, places, scores, max(sorted(set(meters)), key=meters.count) if meters else "")
-
-
-def _kept(beats: Beats, which: np.ndarray) -> Beats:
-    return Beats(beats.times[which], beats.places[which], beats.scores[which], beats.meter)
 
 
 def log_odds(curves: Float[np.ndarray, "time 2"]) -> Float[np.ndarray, "time 2"]:
