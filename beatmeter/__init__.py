@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from beatmeter.serving.meter_features import MeterFeatures as MeterFeatures
     from beatmeter.serving.pipeline import MeterPipeline
     from beatmeter.serving.predictor import Predictor as Predictor
+    from beatmeter.serving.tempo import BeatsMeter
 
 from beatmeter.runtime.cores import wait_passively
 
@@ -85,13 +86,15 @@ def predict(
     audio: Any, sample_rate: int | None = None, *, model: StrPath | Predictor | None = None
 ) -> Answer | list[Answer]:
     """The answer for one audio file, for several (a list in the same order), or for samples: (sample,) or
-    (sample, channel) at `sample_rate` Hz.
+    (sample, channel) at `sample_rate` Hz. Of files whose bars are additive the grouping is told where it is
+    sure, as the command does.
 
     `model` is what `load` takes, or what it gave: load once to ask often. Raises BeatmeterError, for several
     files with the first that cannot be used; `Predictor.predict_files` goes on after it.
     """
     from beatmeter.errors import AudioError, ConfigError
     from beatmeter.runtime.paths import as_paths
+    from beatmeter.serving.judge import may_be_grouped
     from beatmeter.serving.predictor import Predictor
 
     samples = hasattr(audio, "__array__")
@@ -110,9 +113,15 @@ def predict(
     if sample_rate is not None:
         return predictor.predict(audio, sample_rate)
     answers: list[Answer] = []
-    for _, answer in predictor.predict_files(paths):
+    beats: BeatsMeter | None = None  # much is loaded for it
+    for path, answer in predictor.predict_files(paths):
         if isinstance(answer, Exception):
             raise answer
+        if may_be_grouped(answer):
+            from beatmeter.serving.tempo import BeatsMeter
+
+            beats = beats or BeatsMeter(predictor.device)
+            answer = beats.complete(path, answer)
         answers.append(answer)
     return answers[0] if isinstance(audio, str | PathLike) else answers
 

@@ -104,6 +104,11 @@ class Predictor:
     def __init__(self, scorer: Scorer, judge: Judge) -> None:
         self.scorer, self.judge, self.classes, self.about = scorer, judge, scorer.classes, scorer.about
 
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next(iter(self.scorer.members.values())).encoder.device
+
     @classmethod
     def load(
         cls,
@@ -218,9 +223,8 @@ class Predictor:
             except AudioError as error:
                 return path, error
 
-        device = next(iter(self.scorer.members.values())).encoder.device
         waves = zip(paths, decode_or_count(paths, rate, jobs), strict=True)
-        yield from in_lanes(answer, waves, lanes_for(len(paths), device))
+        yield from in_lanes(answer, waves, lanes_for(len(paths), self.device))
 
     def predict_blocks(
         self,

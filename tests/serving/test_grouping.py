@@ -10,6 +10,7 @@ import pytest
 import soundfile
 import torch
 
+import beatmeter
 from beatmeter.datasets.synth import render
 from beatmeter.serving.answer import Answer
 from beatmeter.serving.tempo import BeatsMeter, middle
@@ -39,6 +40,12 @@ def test_a_sure_grouping_is_named(seven: tuple[Path, str]) -> None:
     assert sum(found.groupings["7"].values()) == pytest.approx(1, abs=1e-4)
     doubted = meter.complete(path, answer("7", 0.4))
     assert doubted.grouping is None, "a meter in doubt has no grouping"
+
+
+def test_python_names_what_the_command_names(seven: tuple[Path, str]) -> None:
+    path, grouping = seven
+    assert beatmeter.predict(path).grouping == grouping
+    assert next(iter(beatmeter.load().predict_files([path])))[1].grouping is None  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(

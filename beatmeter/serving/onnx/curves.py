@@ -32,7 +32,8 @@ from beatmeter.serving.onnx.writing import BACK, PROGRAM, write_graph
 from beatmeter.tasks.structure.decoding import Beats, PointerSettings, find_bars
 
 BARS_FILE = "bars.py"
-DECODING = ("patterns.py", "peaks.py", "pointer.py", "octave.py", "bars.py")  # what BARS_FILE is made of, in this order
+# What BARS_FILE is made of, in this order.
+DECODING = ("patterns.py", "peaks.py", "pointer.py", "octave.py", "bars.py")
 NEAR = 1e-3  # seconds between a beat here and there
 
 
