@@ -219,6 +219,16 @@ def test_beats_and_bars_of_which_every_second_one_is_weak_last_twice_as_long() -
     assert found.times[found.places == 1][:3] == pytest.approx(strong[:3], abs=0.02)
 
 
+def test_narrow_peaks_between_rows_are_no_weaker() -> None:
+    """Beats of 12.5 rows, 120 a minute: every second one, and every second downbeat, lies between two."""
+    halves = np.arange(10, 1175, 25)  # half rows
+    found = np.full((600, 2), 0.01)
+    found[halves // 2, 0] = found[(halves + 1) // 2, 0] = found[halves[::3] // 2, 1] = 0.95
+    beats = find_bars(found, RATE)
+    assert np.median(np.diff(beats.times)) == pytest.approx(0.5, abs=0.01)
+    assert np.median(np.diff(beats.times[beats.places == 1])) == pytest.approx(1.5, abs=0.01)
+
+
 def test_a_bar_that_is_missing_shifts_which_downbeats_are_the_strong_ones() -> None:
     from beatmeter.tasks.structure.decoding.octave import _strong_ones
 

@@ -285,8 +285,8 @@ function paired(found, down, rate, start, [apart, cost]) {
 function strengths(curve, times, rate, start) {
   const odds = logOdds(curve);
   return times.map((time) => {
-    const at = clip((time - start) * rate, 0, odds.length - 1), low = Math.floor(at);
-    return odds[low] + ((odds[low + 1] ?? odds[low]) - odds[low]) * (at - low);
+    const at = clip(even((time - start) * rate), 0, odds.length - 1);
+    return Math.max(odds[at - 1] ?? -Infinity, odds[at], odds[at + 1] ?? -Infinity);
   });
 }
 

@@ -43,10 +43,10 @@ class PointerSettings:
     skipped: float = 0.5  # for each second before the first beat
     # What speaks for beats of twice the length, as log-odds: a constant, and the weights of how much weaker
     # every second beat and every second downbeat is, and of the log of a beat's seconds; empty for no choice.
-    slower: tuple[float, ...] = (-6.16, 0.777, 1.003, -3.867)
+    slower: tuple[float, ...] = (-6.017, 0.768, 0.989, -3.68)
     # How much weaker every second downbeat of bars of two beats is where two of them are one bar of four,
     # and the cost of leaving out none, or two, in such a row; None for bars as they are found.
-    pairs: tuple[float, float] | None = (1.38, 10.0)
+    pairs: tuple[float, float] | None = (1.4, 10.0)
 
 
 USUAL = PointerSettings()
