@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from jaxtyping import Float
 
 from beatmeter.tasks.structure.decoding.octave import paired, slower
-from beatmeter.tasks.structure.decoding.patterns import patterns
+from beatmeter.tasks.structure.decoding.patterns import Pattern, patterns
 from beatmeter.tasks.structure.decoding.pointer import USUAL, Beats, PointerSettings, follow, log_odds
 
 LONG, SHARED = 300.0, 20.0  # seconds of a track that are decoded at a time, and that neighbours share
@@ -29,25 +29,28 @@ def find_bars(
     length; and where every second downbeat of bars of two beats still is, two of them are one bar."""
     if len(curves) < 2 or not (curves[:, 0] > 0).any():
         return NO_BEATS
-    odds = log_odds(curves)
-    found = _decode(curves, rate, start, prior, settings)
+    kinds, odds = patterns(prior), log_odds(curves)
+
+    def decoded(settings: PointerSettings) -> Beats:
+        def path(part: Float[np.ndarray, "time 2"], first: float) -> Beats:
+            return _best_path(part, rate, first, kinds, settings)
+
+        return _in_parts(curves, rate, start, path) if len(curves) > LONG * rate else path(curves, start)
+
+    found = decoded(settings)
     twice = slower(found, odds, rate, start, settings)
-    again = _decode(curves, rate, start, prior, twice) if twice else found
+    again = decoded(twice) if twice else found
     best = again if (again.places == 1).sum() > 2 else found
     return paired(best, odds, rate, start, settings.pairs) if settings.pairs else best
 
 
-def _decode(
+def _best_path(
     curves: Float[np.ndarray, "time 2"],
     rate: float,
     start: float,
-    prior: Mapping[str, float] | None,
+    kinds: list[Pattern],
     settings: PointerSettings,
 ) -> Beats:
-    """The best path; of a long track part by part."""
-    if len(curves) > LONG * rate:
-        return _in_parts(curves, rate, start, prior, settings)
-    kinds = patterns(prior)
     rows, places, which = follow(curves, rate, kinds, settings)
     if not len(rows):
         return NO_BEATS
@@ -57,18 +60,15 @@ def _decode(
 
 
 def _in_parts(
-    curves: Float[np.ndarray, "time 2"],
-    rate: float,
-    start: float,
-    prior: Mapping[str, float] | None,
-    settings: PointerSettings,
+    curves: Float[np.ndarray, "time 2"], rate: float, start: float, path: Callable[[np.ndarray, float], Beats]
 ) -> Beats:
     """A long track part by part, so that memory does not grow with it: parts share SHARED seconds, and one
-    goes on for the other in the middle of them, where the bars of the later one begin."""
+    goes on for the other in the middle of them, where the bars of the later one begin. `path` finds the beats
+    of a part that begins at so many seconds."""
     size, hop = round(LONG * rate), round((LONG - SHARED) * rate)
     parts: list[Beats] = []
     for first in range(0, max(1, len(curves) - round(SHARED * rate)), hop):
-        part = _decode(curves[first : first + size], rate, start + first / rate, prior, settings)
+        part = path(curves[first : first + size], start + first / rate)
         if parts and len(part.times) and len(parts[-1].times):
             seam = start + (first / rate) + SHARED / 2
             bars = part.times[(part.places == 1) & (part.times >= seam)]
