@@ -1,8 +1,9 @@
 """Music for beats: clips with meters as frequent as in music, clips that are hard to hear, and excerpts of
-songs, of ballads, and of songs in eighths and in sixteenths: sets with splits of their own, one manifest.
+songs, of ballads, of songs in eighths and in sixteenths, and of slow and fast ones without drums: sets with
+splits of their own, one manifest.
 
     python tools/beats_data.py data/beats --clips 1200 --songs 800 --hard 600 --ballads 300 --jobs 2
-    python tools/beats_data.py data/more-beats --eighths 160 --sixteenths 140 --excerpt 60
+    python tools/beats_data.py data/more-beats --slow 180 --fast 160 --excerpt 40 --seed 61 --train
     python tools/beats_data.py data/prices --clips 150 --songs 60 --seed 21
 
 Safe to stop and to run again: what is complete is kept.
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+from dataclasses import replace
 from pathlib import Path
 
 from beatmeter.cli.options import TERMINAL
@@ -20,7 +22,13 @@ from beatmeter.datasets.synthetic import Made, SynthPlan, synthesise
 from beatmeter.datasets.synthetic_songs import SongPlan, synthesise_songs
 from beatmeter.runtime import atomic
 
-FORMS = {"ballads": "ballad", "eighths": "eighths", "sixteenths": "sixteenths"}  # sets of songs of one form
+FORMS = {  # sets of songs of one form
+    "ballads": "ballad",
+    "eighths": "eighths",
+    "sixteenths": "sixteenths",
+    "slow": "slow",
+    "fast": "fast",
+}
 COLUMNS = ("id", "file", "class", "group", "split", "source", "style", "tempo", "beats")
 
 
@@ -36,23 +44,29 @@ def main() -> None:
     parser.add_argument(
         "--seed", type=int, default=5, help="of the clips; the sets after it have the next ones"
     )
+    parser.add_argument("--train", action="store_true", help="all of it teaches: no validation, no test")
     parser.add_argument("--jobs", type=int, default=1)
     options = parser.parse_args()
     out, seed, jobs = options.out, options.seed, options.jobs
+    music, hard = SynthPlan(seed, mix="music"), SynthPlan(seed + 2, mix="hard")
+    songs = SongPlan(excerpt=options.excerpt)
+    if options.train:
+        music, hard = replace(music, val=0.0, test=0.0), replace(hard, val=0.0, test=0.0)
+        songs = replace(songs, val=0.0, test=0.0)
     made: list[Made] = []
     of_form = {name: getattr(options, name) for name in FORMS}
     every = options.clips + options.songs + options.hard + sum(of_form.values())
     with TERMINAL.track("synthesising", every) as tick:
         if options.clips:
-            made.append(synthesise(out / "clips", options.clips, SynthPlan(seed, mix="music"), jobs, tick))
+            made.append(synthesise(out / "clips", options.clips, music, jobs, tick))
         if options.songs:
-            songs = SongPlan(seed + 1, excerpt=options.excerpt)
-            made.append(synthesise_songs(out / "songs", options.songs, songs, jobs, tick))
+            plan = replace(songs, seed=seed + 1)
+            made.append(synthesise_songs(out / "songs", options.songs, plan, jobs, tick))
         if options.hard:
-            made.append(synthesise(out / "hard", options.hard, SynthPlan(seed + 2, mix="hard"), jobs, tick))
+            made.append(synthesise(out / "hard", options.hard, hard, jobs, tick))
         for number, (name, count) in enumerate(of_form.items()):
             if count:
-                plan = SongPlan(seed + 3 + number, excerpt=options.excerpt, form=FORMS[name])
+                plan = replace(songs, seed=seed + 3 + number, form=FORMS[name])
                 made.append(synthesise_songs(out / name, count, plan, jobs, tick))
     atomic.write_text(out / "manifest.csv", joined(out, [each.manifest for each in made]))
 

@@ -232,8 +232,8 @@ def synth(out: str, clips: int, seed: int, seconds: float, suffix: str, mix: str
 @click.option(
     "--form",
     default="",
-    help="Of all songs: pop, dance, strophic, aaba, rondo, through-composed, ballad, eighths or sixteenths.  "
-    "[default: drawn for each; the last three by name alone]",
+    help="Of all songs: pop, dance, strophic, aaba, rondo, through-composed, ballad, eighths, sixteenths, "
+    "slow or fast.  [default: drawn for each; the last five by name alone]",
 )
 @jobs_option
 def songs(out: str, songs: int, seed: int, suffix: str, excerpt: float | None, form: str, jobs: int) -> None:

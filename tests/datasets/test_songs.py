@@ -17,8 +17,9 @@ from beatmeter.datasets import open_dataset
 from beatmeter.datasets.annotations import find_annotation, read_annotation
 from beatmeter.datasets.synth import SynthOptions
 from beatmeter.datasets.synth.draws import stream
+from beatmeter.datasets.synth.players import PERCUSSION
 from beatmeter.datasets.synth.songs import Song, render_song
-from beatmeter.datasets.synth.songs.forms import SECONDS, SONG_FORMS, draw_plan, draw_song_form
+from beatmeter.datasets.synth.songs.forms import SECONDS, SONG_FORMS, draw_plan, draw_song_form, form_named
 from beatmeter.datasets.synth.songs.song import FUNCTIONS
 from beatmeter.datasets.synth.styles import STYLES
 from beatmeter.datasets.synthetic_songs import SongPlan, annotation_of, synthesise_songs
@@ -187,7 +188,13 @@ def test_a_set_of_songs(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("form", "slowest", "fastest", "pulses"),
-    [("ballad", 53, 109, {2, 3, 4}), ("eighths", 61, 172, {2, 3}), ("sixteenths", 51, 119, {4})],
+    [
+        ("ballad", 53, 109, {2, 3, 4}),
+        ("eighths", 61, 172, {2, 3}),
+        ("sixteenths", 51, 119, {4}),
+        ("slow", 53, 87, {2, 3, 4}),
+        ("fast", 107, 186, {2, 3, 4}),
+    ],
 )
 def test_some_forms_are_made_by_name_alone(
     songs: list[Song], form: str, slowest: float, fastest: float, pulses: set[int]
@@ -197,6 +204,13 @@ def test_some_forms_are_made_by_name_alone(
     assert all(slowest < song.tempo < fastest for song in found)
     assert all(set(song.grouping) <= pulses for song in found), "pulses of a beat"
     assert form not in {draw_song_form(stream(seed, "song form")).name for seed in range(300)}
+
+
+def test_slow_and_fast_songs_have_the_same_players_and_no_drums() -> None:
+    slow, fast = form_named("slow"), form_named("fast")
+    assert slow.styles == fast.styles
+    players = {style.name: style.parts for style in STYLES}
+    assert not {part.role for name, _ in slow.styles for part in players[name]} & PERCUSSION
 
 
 def test_a_set_of_one_form_names_it(tmp_path: Path) -> None:

@@ -46,6 +46,15 @@ POP_METERS: Weights = (("4/4", 14), ("4/4 2+2", 4), ("6/8", 1.2), ("3/4", 0.8), 
 # Slow songs move in eighths and sixteenths of the beat: those of "4/4 in eighths" have figures, motifs and
 # basses of so many notes as others have in quarters.
 SLOW: Weights = (("4/4 in eighths", 6), ("4/4", 4), ("6/8", 0.8), ("12/8", 0.6), ("3/4", 0.4))
+SLOW_METERS: Weights = (
+    ("4/4 in eighths", 5),
+    ("4/4", 3),
+    ("16/8", 2),
+    ("12/8", 0.6),
+    ("6/8", 0.6),
+    ("3/4", 0.6),
+)
+FAST_METERS: Weights = (("4/4", 6), ("4/4 2+2", 3), ("4/4 in eighths", 2), ("3/4", 1), ("6/8", 0.6))
 MIXED: Weights = (
     ("4/4", 5),
     ("4/4 2+2", 3),
@@ -116,6 +125,8 @@ SLOW_STYLES: Weights = (
     ("blocks", 1),
 )
 
+QUIET_STYLES: Weights = (("piano", 5), ("song", 4), ("plucked", 1.5), ("blocks", 1.5), ("quartet", 1))
+
 POP_LINES: tuple[str, ...] = (
     (
         "i:intro?.9 A:verse A:verse?.6 B:pre-chorus?.5 C:chorus x:instrumental?.3 A:verse "
@@ -133,6 +144,15 @@ POP_LINES: tuple[str, ...] = (
         "i:intro A:verse A:verse B:chorus B:chorus?.5 x:instrumental?.7 A:verse A:verse?.4 "
         "B:chorus B:chorus?.6 i:outro?.5"
     ),
+)
+
+BALLAD_LINES: tuple[str, ...] = (
+    (
+        "i:intro?.9 A:verse A:verse?.5 B:pre-chorus?.5 C:chorus x:instrumental?.5 A:verse "
+        "B:pre-chorus?.5 C:chorus D:bridge?.5 C:chorus o:outro?.7"
+    ),
+    "i:intro?.8 A:verse C:chorus A:verse C:chorus x:instrumental?.5 C:chorus?.7 o:outro?.5",
+    ("i:intro?.7 A:verse A:verse B:bridge A:verse x:instrumental?.4 B:bridge?.6 A:verse?.61 o:outro?.4"),
 )
 
 SONG_FORMS: tuple[SongForm, ...] = (
@@ -172,17 +192,7 @@ SONG_FORMS: tuple[SongForm, ...] = (
     SongForm(
         "ballad",
         0.0,  # by name only: the songs of a seed stay what they are
-        (
-            (
-                "i:intro?.9 A:verse A:verse?.5 B:pre-chorus?.5 C:chorus x:instrumental?.5 A:verse "
-                "B:pre-chorus?.5 C:chorus D:bridge?.5 C:chorus o:outro?.7"
-            ),
-            "i:intro?.8 A:verse C:chorus A:verse C:chorus x:instrumental?.5 C:chorus?.7 o:outro?.5",
-            (
-                "i:intro?.7 A:verse A:verse B:bridge A:verse x:instrumental?.4 B:bridge?.6 "
-                "A:verse?.61 o:outro?.4"
-            ),
-        ),
+        BALLAD_LINES,
         SLOW_STYLES,
         (54, 108),
         SLOW,
@@ -201,6 +211,10 @@ SONG_FORMS: tuple[SongForm, ...] = (
         0.45,
     ),
     SongForm("sixteenths", 0.0, POP_LINES, SLOW_STYLES, (52, 118), (("16/8", 1),), 0.45),
+    # The same players without drums, slow and fast, by name only: a metre that no drum beats, in which what
+    # a beat is follows from chords and figures.
+    SongForm("slow", 0.0, BALLAD_LINES, QUIET_STYLES, (54, 86), SLOW_METERS, 0.4, 0.7),
+    SongForm("fast", 0.0, POP_LINES, QUIET_STYLES, (108, 184), FAST_METERS, 0.4, 0.7),
     SongForm(
         "strophic",
         1.2,
