@@ -16,6 +16,7 @@ Importing this loads nothing heavy; torch comes with the first model.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import cache
 from importlib import import_module
 from os import PathLike
 from typing import TYPE_CHECKING, Any, overload
@@ -86,8 +87,8 @@ def predict(
     audio: Any, sample_rate: int | None = None, *, model: StrPath | Predictor | None = None
 ) -> Answer | list[Answer]:
     """The answer for one audio file, for several (a list in the same order), or for samples: (sample,) or
-    (sample, channel) at `sample_rate` Hz. Of files whose bars are additive the grouping is told where it is
-    sure, as the command does.
+    (sample, channel) at `sample_rate` Hz. Where bars are additive the grouping is told if it is sure, as the
+    command does.
 
     `model` is what `load` takes, or what it gave: load once to ask often. Raises BeatmeterError, for several
     files with the first that cannot be used; `Predictor.predict_files` goes on after it.
@@ -110,19 +111,22 @@ def predict(
         )
     paths = [] if samples else as_paths(audio)
     predictor = model if isinstance(model, Predictor) else load(model)
-    if sample_rate is not None:
-        return predictor.predict(audio, sample_rate)
-    answers: list[Answer] = []
-    beats: BeatsMeter | None = None  # much is loaded for it
-    for path, answer in predictor.predict_files(paths):
-        if isinstance(answer, Exception):
-            raise answer
-        if may_be_grouped(answer):
-            from beatmeter.serving.tempo import BeatsMeter
 
-            beats = beats or BeatsMeter(predictor.device)
-            answer = beats.complete(path, answer)
-        answers.append(answer)
+    @cache
+    def beats() -> BeatsMeter:
+        from beatmeter.serving.tempo import BeatsMeter  # much is loaded for it
+
+        return BeatsMeter(predictor.device)
+
+    if sample_rate is not None:
+        answer = predictor.predict(audio, sample_rate)
+        grouped = may_be_grouped(answer)
+        return beats().complete_samples(audio, sample_rate, answer) if grouped else answer
+    answers: list[Answer] = []
+    for path, found in predictor.predict_files(paths):
+        if isinstance(found, Exception):
+            raise found
+        answers.append(beats().complete(path, found) if may_be_grouped(found) else found)
     return answers[0] if isinstance(audio, str | PathLike) else answers
 
 

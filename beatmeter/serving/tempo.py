@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float
 
 from beatmeter.audio.ahead import LongAudio, decode_or_count
-from beatmeter.audio.decode import stream
+from beatmeter.audio.decode import from_array, stream
 from beatmeter.errors import AudioError
 from beatmeter.schema import Track
 from beatmeter.serving.answer import Answer
@@ -74,12 +75,25 @@ class BeatsMeter:
     def complete(self, path: Path, answer: Answer, tempo: bool = False) -> Answer:
         """The answer for a file with a grouping where it is sure, and with beats a minute where `tempo` asks
         for them. Raises AudioError."""
-        grouped = may_be_grouped(answer)
-        if not (tempo or grouped):
+        if not (tempo or may_be_grouped(answer)):
             return answer
-        rate = self._model.sample_rate
-        (audio,) = decode_or_count([path], rate, 0)
-        blocks, samples = blocks_of(path, audio, rate)
+        (audio,) = decode_or_count([path], self._model.sample_rate, 0)
+        blocks, samples = blocks_of(path, audio, self._model.sample_rate)
+        return self._complete(path, blocks, samples, answer, tempo)
+
+    def complete_samples(
+        self, wave: Float[np.ndarray, ...], sample_rate: int, answer: Answer, tempo: bool = False
+    ) -> Answer:
+        """The same for an array: mono (sample,) or (sample, channel), any rate. Raises AudioError."""
+        if not (tempo or may_be_grouped(answer)):
+            return answer
+        audio = from_array(wave, sample_rate, self._model.sample_rate)
+        return self._complete(Path("samples"), iter([audio]), len(audio), answer, tempo)
+
+    def _complete(
+        self, path: Path, blocks: Iterator[np.ndarray], samples: int, answer: Answer, tempo: bool
+    ) -> Answer:
+        grouped, rate = may_be_grouped(answer), self._model.sample_rate
         if not tempo:
             blocks, samples = middle(blocks, samples, round(MIDDLE * rate))
         listener = self._model.listen(samples, states=grouped)

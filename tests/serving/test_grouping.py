@@ -45,6 +45,9 @@ def test_a_sure_grouping_is_named(seven: tuple[Path, str]) -> None:
 def test_python_names_what_the_command_names(seven: tuple[Path, str]) -> None:
     path, grouping = seven
     assert beatmeter.predict(path).grouping == grouping
+    wave, rate = soundfile.read(path)
+    assert beatmeter.predict(wave, rate).grouping == grouping
+    assert beatmeter.predict(np.stack([wave, wave], axis=1), rate).grouping == grouping
     assert next(iter(beatmeter.load().predict_files([path])))[1].grouping is None  # type: ignore[union-attr]
 
 

@@ -18,9 +18,8 @@ from beatmeter.evaluation.figures.style import (
     strip,
     styled,
 )
+from beatmeter.evaluation.figures.systems import COLOURS, name_rows, system_row
 from beatmeter.evaluation.metrics import METRICS
-
-COLOURS = {"better": BLUE, "worse": RED, "not distinguishable": MUTED}
 
 
 @styled
@@ -92,32 +91,9 @@ def systems(comparison: Comparison, metric: str = "accuracy") -> Figure:
     rows = [(name, values[metric]) for name, values in comparison.metrics.items() if metric in values]
     figure, (axes,) = blank(0.75 + 0.36 * len(rows))
     for i, (_, m) in enumerate(rows):
-        axes.plot([m.mean.low, m.mean.high], [i, i], color=BLUE, linewidth=1.6)
-        if len(m.seeds) > 1:
-            axes.scatter(
-                m.seeds,
-                np.full(len(m.seeds), i),
-                s=22,
-                facecolor=SURFACE,
-                edgecolor=BLUE,
-                linewidth=1,
-                zorder=3,
-            )
-        axes.plot([m.mean.value], [i], "o", color=BLUE, markersize=6.5, markeredgecolor=SURFACE, zorder=4)
-        axes.text(
-            1.02,
-            i,
-            f"{m.mean.value:.3f}",
-            transform=axes.get_yaxis_transform(),
-            va="center_baseline",
-            color=BLUE,
-        )
-    axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_yticks(range(len(rows)), [name if len(name) <= 24 else name[:23] + "…" for name, _ in rows])
-    axes.tick_params(axis="y", labelcolor=INK)
+        system_row(axes, i, m, BLUE, f"{m.mean.value:.3f}")
+    name_rows(axes, [name for name, _ in rows], 24)
     axes.locator_params(axis="x", nbins=5)
-    axes.grid(True, axis="x")
-    strip(axes, "left")
     axes.set_xlabel(METRICS[metric].title)
     return figure
 

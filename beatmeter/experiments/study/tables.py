@@ -8,23 +8,13 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from beatmeter.evaluation.comparison.compare import ALPHA, SystemMetric
-from beatmeter.evaluation.figures.style import (
-    BLUE,
-    INK,
-    MUTED,
-    RED,
-    SURFACE,
-    blank,
-    percent_axis,
-    strip,
-    styled,
-)
+from beatmeter.evaluation.figures.style import INK, blank, percent_axis, styled
+from beatmeter.evaluation.figures.systems import COLOURS, name_rows, system_row
 from beatmeter.evaluation.metrics import METRICS
 from beatmeter.evaluation.report.text import percents, table, wrapped
 from beatmeter.experiments.study.judging import OnSet
 from beatmeter.runtime.display import cut
 
-COLOURS = {"better": BLUE, "worse": RED, "not distinguishable": MUTED}
 SHORT = {"primary_ece": "ECE", "pair_recall": "pairs on top"}
 
 
@@ -59,32 +49,9 @@ def study_figure(s: OnSet) -> Figure:
     figure, (axes,) = blank(0.9 + 0.3 * len(s.comparison.metrics), width=6.4)
     for i, (name, metrics) in enumerate(s.comparison.metrics.items()):
         m, color = metrics[metric], COLOURS.get(verdicts.get(name, ""), INK)
-        axes.plot([m.mean.low, m.mean.high], [i, i], color=color, linewidth=1.6)
-        if len(m.seeds) > 1:
-            axes.scatter(
-                m.seeds,
-                np.full(len(m.seeds), i),
-                s=18,
-                facecolor=SURFACE,
-                edgecolor=color,
-                linewidth=1,
-                zorder=3,
-            )
-        axes.plot([m.mean.value], [i], "o", color=color, markersize=6, markeredgecolor=SURFACE, zorder=4)
-        axes.text(
-            1.02,
-            i,
-            f"{100 * m.mean.value:.1f}",
-            transform=axes.get_yaxis_transform(),
-            va="center_baseline",
-            color=color,
-        )
-    axes.set_ylim(len(s.comparison.metrics) - 0.5, -0.5)
-    axes.set_yticks(range(len(s.comparison.metrics)), [cut(name, 36) for name in s.comparison.metrics])
-    axes.tick_params(axis="y", labelcolor=INK)
-    axes.grid(True, axis="x")
+        system_row(axes, i, m, color, f"{100 * m.mean.value:.1f}")
+    name_rows(axes, list(s.comparison.metrics), 36)
     percent_axis(axes)
-    strip(axes, "left")
     axes.set_xlabel(f"{METRICS[metric].title}, %")
     axes.set_title(f"{s.name}, {s.items} items")
     return figure
