@@ -47,14 +47,16 @@ bench: .venv/installed
 
 MUSIC := data/synthetic
 MIXTURE := data/meter
+MORE_MIXTURE := data/more-meter
 MEMBERS := spectral-lag embedded-lag embedded-lora
-ALL := $(MEMBERS:%=runs/models/%) runs/models/spectral-long
+LONG := runs/models/spectral-long runs/models/embedded-long
+ALL := $(MEMBERS:%=runs/models/%) $(LONG)
 
 models: .venv/installed $(ALL:%=%/calibration.json) runs/models/beats/evaluation/val.json
 	$(BIN)/beatmeter ensemble $(MEMBERS:%=runs/models/%) --calibrated --out runs/models/ensemble
 	$(BIN)/beatmeter calibrate runs/models/ensemble
-	$(BIN)/python tools/hear_members.py $(MIXTURE) runs/models/ensemble runs/models/spectral-long
-	$(BIN)/beatmeter ensemble runs/models/spectral-long runs/models/embedded-lora --calibrated \
+	$(BIN)/python tools/hear_members.py $(MIXTURE) runs/models/ensemble $(LONG)
+	$(BIN)/beatmeter ensemble $(LONG) --calibrated \
 	--validation meter-val --split meter-long-val --out runs/models/ensemble-long
 	$(BIN)/beatmeter calibrate runs/models/ensemble-long --split meter-val --sure-on meter-long-val
 	$(BIN)/beatmeter similarity fit --out beatmeter/models/harmony --jobs 2
@@ -91,7 +93,7 @@ $(MUSIC)/manifest.csv:
 	$(BIN)/beatmeter data synth $(MUSIC) --clips 6000 --jobs 2
 
 runs/models/embedded-lora/calibration.json: runs/models/embedded-lag/calibration.json
-runs/models/embedded-lora/calibration.json: MORE := --set training.start=runs/models/embedded-lag --set limit=1200 --set training.epochs=2
+runs/models/embedded-lora/calibration.json: private MORE := --set training.start=runs/models/embedded-lag --set limit=1200 --set training.epochs=2
 
 runs/models/%/calibration.json: $(MUSIC)/manifest.csv
 	if test -e runs/models/$*/config.toml; then $(BIN)/beatmeter train --resume runs/models/$*; \
@@ -102,11 +104,18 @@ runs/models/%/calibration.json: $(MUSIC)/manifest.csv
 $(MIXTURE)/manifest.csv:
 	$(BIN)/python tools/meter_data.py $(MIXTURE) --jobs 2
 
-runs/models/spectral-long/calibration.json: $(MIXTURE)/manifest.csv runs/models/spectral-lag/calibration.json
-	if test -e runs/models/spectral-long/config.toml; then $(BIN)/beatmeter train --resume runs/models/spectral-long; \
-	else $(BIN)/beatmeter train --frozen $(MIXTURE) --recipe spectral-long --out runs/models/spectral-long \
-	--set training.start=runs/models/spectral-lag; fi
-	$(BIN)/beatmeter calibrate runs/models/spectral-long --music $(MUSIC)
+# Of these clips its features have more to learn from; those of spectral-long have not.
+$(MORE_MIXTURE)/manifest.csv:
+	$(BIN)/python tools/meter_data.py $(MORE_MIXTURE) --seed 100 --ordinary 900 --hard 2300 --short 600 --unheard 0 --train --jobs 2
+
+runs/models/embedded-long/calibration.json: $(MORE_MIXTURE)/manifest.csv
+runs/models/embedded-long/calibration.json: private MORE := --set data.extra=$(MORE_MIXTURE)
+
+$(LONG:%=%/calibration.json): runs/models/%-long/calibration.json: $(MIXTURE)/manifest.csv runs/models/%-lag/calibration.json
+	if test -e runs/models/$*-long/config.toml; then $(BIN)/beatmeter train --resume runs/models/$*-long; \
+	else $(BIN)/beatmeter train --frozen $(MIXTURE) --recipe $*-long --out runs/models/$*-long \
+	--set training.start=runs/models/$*-lag $(MORE); fi
+	$(BIN)/beatmeter calibrate runs/models/$*-long --music $(MUSIC)
 
 models: sections-model groupings-model
 

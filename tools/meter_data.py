@@ -2,6 +2,7 @@
 layers, each a set of its own with its splits, and ordinary clips that only test; all under one manifest.
 
     python tools/meter_data.py data/meter --jobs 2
+    python tools/meter_data.py data/more-meter --seed 100 --unheard 0 --train --jobs 2    # others, only to learn from
     beatmeter train --frozen data/meter/manifest.csv --recipe spectral-long --out runs/long
 
 The column `slice` says what a clip is: `ordinary`, `short`, or as the mix has it; `tools/slices.py` reads it.
@@ -54,20 +55,23 @@ def main() -> None:
     for each in SETS:
         parser.add_argument(f"--{each.name}", type=int, default=each.clips, metavar="CLIPS")
     parser.add_argument("--seconds", type=float, default=30.0, help="of a clip at most")
+    parser.add_argument("--seed", type=int, default=0, help="added to the seeds of all sets")
+    parser.add_argument("--train", action="store_true", help="every clip is for training")
     parser.add_argument("--jobs", type=int, default=1)
     options = parser.parse_args()
     counts = {each: getattr(options, each.name) for each in SETS}
     with TERMINAL.track("synthesising", sum(counts.values())) as tick:
         for each, count in counts.items():
-            plan = SynthPlan(each.seed, min(each.seconds, options.seconds), mix=each.mix)
+            plan = SynthPlan(options.seed + each.seed, min(each.seconds, options.seconds), mix=each.mix)
             if count:
                 synthesise(options.out / each.name, count, plan, options.jobs, tick)
     made = [each for each, count in counts.items() if count]
-    atomic.write_text(options.out / "manifest.csv", joined(options.out, made))
+    atomic.write_text(options.out / "manifest.csv", joined(options.out, made, options.train))
 
 
-def joined(root: Path, sets: list[Set]) -> str:
-    """One table of the rows of all sets, with files as they lie under `root`."""
+def joined(root: Path, sets: list[Set], train: bool = False) -> str:
+    """One table of the rows of all sets, with files as they lie under `root`; all of the split train where
+    `train` says so."""
     text = io.StringIO()
     writer = csv.DictWriter(text, SLICED, lineterminator="\n")
     writer.writeheader()
@@ -75,7 +79,7 @@ def joined(root: Path, sets: list[Set]) -> str:
         with (root / each.name / "manifest.csv").open(newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):
                 row |= {name: f"{each.name}/{row[name]}" for name in ("file", "beats")}
-                row["split"] = each.split or row["split"]
+                row["split"] = "train" if train else each.split or row["split"]
                 writer.writerow(row if "slice" in row else {**row, **sliced(row, each.slice)})
     return text.getvalue()
 

@@ -26,7 +26,15 @@ import numpy as np
 
 TOLERANCE = 1e-6  # of scores and metrics; features are equal bit for bit
 BACKBONES = {"spectral": "stats,lag,frames", "embedded": "stats,lag,frames"}
-MODELS = ("spectral-lag", "embedded-lag", "embedded-lora", "spectral-long", "ensemble", "ensemble-long")
+MODELS = (
+    "spectral-lag",
+    "embedded-lag",
+    "embedded-lora",
+    "spectral-long",
+    "embedded-long",
+    "ensemble",
+    "ensemble-long",
+)
 CLIPS, SECONDS = 36, 12.0
 
 

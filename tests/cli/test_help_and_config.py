@@ -136,7 +136,7 @@ def test_what_is_wrong_in_a_layer_is_told_with_its_name(typed: Typed, tmp_path: 
     ("line", "offered"),
     [
         ("beatmeter pre", {"predict", "pretrain"}),
-        ("beatmeter train --recipe embedded-l", {"embedded-lag", "embedded-lora"}),
+        ("beatmeter train --recipe embedded-l", {"embedded-lag", "embedded-long", "embedded-lora"}),
         ("beatmeter predict --pri", {"--priors"}),
         ("beatmeter help trai", {"training", "train"}),
     ],
