@@ -2,7 +2,7 @@
 layers, each a set of its own with its splits, and ordinary clips that only test; all under one manifest.
 
     python tools/meter_data.py data/meter --jobs 2
-    python tools/meter_data.py data/more-meter --seed 100 --unheard 0 --train --jobs 2    # others, only to learn from
+    python tools/meter_data.py data/more-meter --seed 100 --unheard 0 --train --jobs 2  # only to learn from
     beatmeter train --frozen data/meter/manifest.csv --recipe spectral-long --out runs/long
 
 The column `slice` says what a clip is: `ordinary`, `short`, or as the mix has it; `tools/slices.py` reads it.

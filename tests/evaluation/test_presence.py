@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 
 from beatmeter.errors import EvaluationError
 from beatmeter.evaluation.calibration import Calibration, Presence, logit
-from beatmeter.evaluation.calibration.presence import REFUSED, RIDGE, _logistic
+from beatmeter.evaluation.calibration.presence import REFUSED, RIDGES, _logistic
 
 KINDS = ("noise", "hum", "clicks")
 
@@ -31,12 +31,13 @@ def evidence(
     return heard, [str(i // 2) for i in range(music)], noise, [KINDS[i * 3 // sounds] for i in range(sounds)]
 
 
-def test_the_fit_is_that_of_scikit_learn() -> None:
+@pytest.mark.parametrize("ridge", RIDGES)
+def test_the_fit_is_that_of_scikit_learn(ridge: float) -> None:
     music, _, sounds, _ = evidence(0, sounds=100)
     x, y = np.concatenate([music, sounds]), np.repeat([True, False], [len(music), len(sounds)])
-    weights, intercept = _logistic(x, y)
+    weights, intercept = _logistic(x, y, ridge)
     standard = (x - x.mean(axis=0)) / x.std(axis=0)
-    theirs = LogisticRegression(C=1 / RIDGE, class_weight="balanced", tol=1e-10, max_iter=1000).fit(
+    theirs = LogisticRegression(C=1 / ridge, class_weight="balanced", tol=1e-10, max_iter=1000).fit(
         standard, y
     )
     np.testing.assert_allclose(x @ weights + intercept, theirs.decision_function(standard), atol=1e-3)
@@ -81,6 +82,25 @@ def test_a_kind_that_is_like_music_to_a_fit_without_it_is_reported() -> None:
     presence = Presence.fit(music, groups, sounds, kinds)
     assert (presence(sounds[strange]) < 0.5).mean() > 0.9
     assert presence.about["sounds"]["refused"]["clicks"] < 0.5
+
+
+def test_weights_are_held_back_as_unknown_kinds_want_it() -> None:
+    """Sounds that differ from music by their kind as much as by the mark that all share: strong weights on
+    what is peculiar to a kind do not help with another."""
+    music, groups, sounds, kinds = evidence(12, sounds=60, apart=1.5)
+    rng = np.random.default_rng(12)
+    noise = rng.normal(size=(len(music) + len(sounds), 120))
+    for k, kind in enumerate(KINDS):
+        noise[len(music) :][np.array(kinds) == kind, 10 * k : 10 * (k + 1)] += 1.5
+    wide = np.hstack([music, noise[: len(music)]]), groups, np.hstack([sounds, noise[len(music) :]]), kinds
+    chosen = Presence.fit(*wide).about
+    assert chosen["ridge"] > RIDGES[0]
+    shares = {}
+    for ridge in RIDGES:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("beatmeter.evaluation.calibration.presence.RIDGES", (ridge,))
+            shares[ridge] = np.mean(list(Presence.fit(*wide).about["sounds"]["refused"].values()))
+    assert shares[chosen["ridge"]] == max(shares.values()) > shares[RIDGES[0]]
 
 
 def test_an_ensemble_takes_the_mean_of_log_odds() -> None:

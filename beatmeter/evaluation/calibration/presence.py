@@ -19,7 +19,8 @@ from beatmeter.evaluation.metrics import group_index
 from beatmeter.evaluation.metrics.checks import Array
 
 REFUSED = 0.025  # share of validation music that may be refused
-RIDGE = 10.0  # on weights of standardised evidence; as much as ten items of weight 1 that say nothing
+# on weights of standardised evidence: as much as so many items of weight 1 that say nothing
+RIDGES = (10.0, 30.0, 100.0, 300.0, 1000.0)
 FEWEST = 10  # pieces of music, and sounds
 
 
@@ -69,7 +70,8 @@ class Presence:
 
         The threshold is set by fits that know other music only, and by the music that is `ordinary` (item,)
         bool: all, unless something else is said. `about` tells of each kind of sound how much of it
-        is refused by a fit that knows no sound of that kind. Raises EvaluationError for too little of either.
+        is refused by a fit that knows no sound of that kind; of `RIDGES` the one is taken with which that is
+        most, the mean over kinds. Raises EvaluationError for too little of either.
         """
         if min(len(set(groups)), len(sounds)) < FEWEST:
             raise EvaluationError(
@@ -84,14 +86,25 @@ class Presence:
             np.append(group_index(groups) % folds, np.full(len(sounds), -1)),
             np.append(np.full(len(music), -1), group_index(kinds)),
         )
-        outside = np.empty(len(evidence))  # log odds
-        for part in (of_music, of_kind):
-            for k in range(int(part.max()) + 1):
-                weights, intercept = _logistic(evidence[part != k], present[part != k])
-                outside[part == k] = evidence[part == k] @ weights + intercept
         judged = np.ones(len(music), bool) if ordinary is None else ordinary
-        threshold = float(np.quantile(outside[present][judged], REFUSED))
-        weights, intercept = _logistic(evidence, present)
+
+        def held_out(ridge: float) -> tuple[Array, float]:
+            """Log odds by fits that know other music, or other kinds of sounds, and their threshold."""
+            outside = np.empty(len(evidence))
+            for part in (of_music, of_kind):
+                for k in range(int(part.max()) + 1):
+                    weights, intercept = _logistic(evidence[part != k], present[part != k], ridge)
+                    outside[part == k] = evidence[part == k] @ weights + intercept
+            return outside, float(np.quantile(outside[present][judged], REFUSED))
+
+        def refused(outside: Array, threshold: float) -> dict[str, float]:
+            below = outside[~present] < threshold
+            return {kind: float(below[np.array(kinds) == kind].mean()) for kind in dict.fromkeys(kinds)}
+
+        found = {ridge: held_out(ridge) for ridge in RIDGES}
+        ridge = max(RIDGES, key=lambda r: float(np.mean(list(refused(*found[r]).values()))))
+        outside, threshold = found[ridge]
+        weights, intercept = _logistic(evidence, present, ridge)
 
         def told(among: Array) -> dict[str, Any]:
             return {
@@ -103,13 +116,8 @@ class Presence:
         about = {
             "music": told(judged),
             **({} if judged.all() else {"other music": told(~judged)}),
-            "sounds": {
-                "items": len(sounds),
-                "refused": {
-                    kind: float((outside[~present][np.array(kinds) == kind] < threshold).mean())
-                    for kind in dict.fromkeys(kinds)
-                },
-            },
+            "sounds": {"items": len(sounds), "refused": refused(outside, threshold)},
+            "ridge": ridge,
         }
         return cls(tuple(weights.tolist()), intercept - threshold, about)
 
@@ -123,12 +131,12 @@ class Presence:
         return cls(tuple(weights), intercept, {"members": list(parts)})
 
 
-def _logistic(evidence: Array, present: Array) -> tuple[Array, float]:
+def _logistic(evidence: Array, present: Array, ridge: float) -> tuple[Array, float]:
     """Weights and intercept of a logistic regression in which both sides count alike, with a ridge on
     standardised values."""
     mean, scale = evidence.mean(axis=0), evidence.std(axis=0)
     scale = np.where(scale > 1e-9, scale, 1.0)
     design = np.column_stack([(evidence - mean) / scale, np.ones(len(evidence))])
     weight = np.where(present, 0.5 / present.mean(), 0.5 / (1 - present.mean()))
-    w = fit_logistic(design, present, np.append(np.full(design.shape[1] - 1, RIDGE), 1e-6), weight=weight)
+    w = fit_logistic(design, present, np.append(np.full(design.shape[1] - 1, ridge), 1e-6), weight=weight)
     return w[:-1] / scale, float(w[-1] - (w[:-1] * mean / scale).sum())
