@@ -1,4 +1,4 @@
-"""beatmeter data annotations check | convert"""
+"""beatmeter data annotations"""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from beatmeter.cli.options import TERMINAL, echo
-from beatmeter.errors import DataError, shown
+from beatmeter.cli.options import TERMINAL, device_option, echo
+from beatmeter.errors import BeatmeterError, DataError, shown
 from beatmeter.runtime.artifacts import to_json
 from beatmeter.runtime.display import count
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from beatmeter.datasets.annotations import Annotation
 
 
-@click.group("annotations", short_help="beats, sections and events: check, convert, audit")
+@click.group("annotations", short_help="beats, sections and events: check, convert, audit, pseudo-labels")
 def annotation_files() -> None:
     """Check and convert annotations of beats, sections and events.
 
@@ -220,6 +220,79 @@ def audit(dataset: str, out: Path, top: int, sections: str, seed: int) -> None:
     beats = sum(map(len, grids.values()))
     listed = f"the worst {min(top, len(doubts))} of {beats} beats and {len(doubts) - beats} gaps"
     click.echo(f"{out}: {listed} in {count(len(tracks), 'track')}")
+
+
+@annotation_files.command(short_help="beats that a model is sure of, for another one to learn from")
+@click.argument("music", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="FILE|FOLDER...")
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Folder to make: links, annotations, manifest.",
+)
+@click.option(
+    "--model",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="A run of the task beats.  [default: the one that ships]",
+)
+@click.option(
+    "--sure",
+    type=click.FloatRange(0, 1),
+    help="Confidence that every bar of a stretch needs.  [default: 0.8]",
+)
+@device_option
+def pseudo(music: tuple[Path, ...], out: Path, model: Path | None, sure: float | None, device: str) -> None:
+    """Make a data set of pseudo-labels: the beats that a model hears in music without labels, known in
+    stretches of four bars and more of whose beats it is sure. What lies between is unknown, and teaches
+    nothing.
+
+    \b
+    beatmeter data annotations pseudo MUSIC/ --out PSEUDO
+    beatmeter train --frozen LABELLED --recipe embedded-beats --set data.extra=PSEUDO --out runs/student
+
+    Exit status: 0 every file has some, 1 some are left out, 2 none has any.
+    """
+    from beatmeter.cli.answers import reason
+    from beatmeter.cli.systems import files_of, listening
+    from beatmeter.datasets.annotations import Annotation
+    from beatmeter.datasets.annotations.linked import claim, write_linked
+    from beatmeter.runtime.device import choose_device
+    from beatmeter.serving.pseudo_labels import SURE, pseudo_grid
+    from beatmeter.serving.structure import StructureDetector
+    from beatmeter.serving.tempo import BEATS
+
+    claim(out)
+    files, source = files_of(music), f"beatmeter {(model or BEATS).name}"
+    sure = SURE if sure is None else sure
+    detector = StructureDetector.load(model, choose_device(device))
+    annotations: dict[str, Annotation] = {}
+    paths: dict[str, Path] = {}
+    seconds = known = 0.0
+    with listening(files) as (heard, done):
+        for path, found in detector.hear_files(files, 0, heard):
+            if isinstance(found, BeatmeterError):
+                echo(f"left out: {reason(path, found)}")
+            elif (grid := pseudo_grid(found.curves, found.beats, source, sure)) is None:
+                echo(f"left out: {shown(path)}: no four bars in a row of which the model is sure")
+            else:
+                same = (f"{path.stem}-{n}" if n > 1 else path.stem for n in range(1, len(paths) + 2))
+                id = next(name for name in same if name not in paths)
+                annotations[id], paths[id] = Annotation(id, found.seconds, grid), path
+                seconds += found.seconds
+                known += float((grid.known[:, 1] - grid.known[:, 0]).sum())
+            done()
+    if not annotations:
+        raise DataError(
+            f"the model is sure of no beats in {count(len(files), 'file')}",
+            "Ask for less: --sure; or train a model on music like this.",
+        )
+    write_linked(out, source, annotations, paths)
+    click.echo(
+        f"{out / 'manifest.csv'}: {count(len(annotations), 'track')}, {known / 60:.1f} of {seconds / 60:.1f} "
+        f"min known, tier 3 by {source}"
+    )
+    raise SystemExit(1 if len(annotations) < len(files) else 0)
 
 
 def _files(paths: tuple[Path, ...]) -> Iterator[Path]:

@@ -1,15 +1,8 @@
-"""A DJ library and the audio that it is about, as a data set: links to the audio, an annotation for each
-track, a manifest.
-
-OUT/manifest.csv              id, file, title, artist, source, annotation
-OUT/audio/ID.mp3              links to the files where they lie
-OUT/annotations/ID.json       grid, cues (and phrases), with what was checked
-"""
+"""A DJ library and the audio that it is about, as a data set of links whose annotations hold grid, cues (and
+phrases), with what was checked."""
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,8 +11,8 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from beatmeter.datasets.annotations.linked import claim, write_linked
 from beatmeter.datasets.annotations.records import Annotation, Events, Grid, Provenance
-from beatmeter.datasets.annotations.registry import write_annotation
 from beatmeter.datasets.dj.alignment import LARGEST, SMALLEST, Offset, envelope_of, estimate_offset
 from beatmeter.datasets.dj.anlz import Analysis
 from beatmeter.datasets.dj.library import (
@@ -33,14 +26,12 @@ from beatmeter.datasets.dj.library import (
 )
 from beatmeter.datasets.files import find_audio
 from beatmeter.errors import AudioError, DataError, shown
-from beatmeter.runtime import atomic
 from beatmeter.runtime.parallel import Crash, ordered
 from beatmeter.runtime.progress import SILENT, Reporter
 
 ON_BEAT = 0.03  # seconds between a cue and the beat that it stands on
 LONGER = 2.0  # seconds that audio and library may differ: beyond, it is another version of the track
 _DELAYED = (".mp3", ".m4a", ".mp4", ".aac")  # programs decode them with different delays
-_COLUMNS = ("id", "file", "title", "artist", "source", "annotation")
 
 
 @dataclass(frozen=True)
@@ -90,7 +81,7 @@ def build_dataset(
     its audio cannot be used, and when its grid is more than 60 ms off the onsets. Raises DataError when
     nothing is left, and when `out` holds something else.
     """
-    _claim(out)
+    claim(out)
     files = _Files(audio)
     pairs: list[tuple[LibraryTrack, Path]] = []
     left_out = list(library.left_out)
@@ -120,7 +111,7 @@ def build_dataset(
             f"no track of the library can be used with {shown(audio)} ({told})",
             "Is it the folder of this music?",
         )
-    _write(out, library.source, annotations, paths)
+    write_linked(out, library.source, annotations, paths)
     return Built(annotations, paths, tuple(left_out))
 
 
@@ -280,37 +271,3 @@ def _id(track: LibraryTrack, taken: Mapping[str, Path]) -> str:
     plain = track.id if "/" not in track.id else PurePosixPath(track.location).stem
     name = re.sub(r"[^\w .()+-]", "_", plain).strip(" .") or "track"
     return next(id for n in range(len(taken) + 1) if (id := name if not n else f"{name}-{n}") not in taken)
-
-
-def _claim(out: Path) -> None:
-    if out.exists() and (
-        not out.is_dir() or any(p.name not in ("manifest.csv", "audio", "annotations") for p in out.iterdir())
-    ):
-        raise DataError(
-            f"{shown(out)} holds other files", "Name a new folder, or one that this command made."
-        )
-
-
-def _write(out: Path, source: str, annotations: Mapping[str, Annotation], paths: Mapping[str, Path]) -> None:
-    rows = io.StringIO()
-    writer = csv.writer(rows, lineterminator="\n")
-    writer.writerow(_COLUMNS)
-    (out / "audio").mkdir(parents=True, exist_ok=True)
-    for id in sorted(annotations):
-        link = out / "audio" / f"{id}{paths[id].suffix}"
-        if link.is_symlink():
-            link.unlink()
-        link.symlink_to(paths[id].absolute())
-        write_annotation(out / "annotations" / f"{id}.json", annotations[id])
-        meta = annotations[id].meta
-        writer.writerow(
-            [
-                id,
-                f"audio/{link.name}",
-                meta.get("title", ""),
-                meta.get("artist", ""),
-                source,
-                f"annotations/{id}.json",
-            ]
-        )
-    atomic.write_text(out / "manifest.csv", rows.getvalue())
