@@ -31,6 +31,15 @@ _LARGEST = 1 << 32  # bytes that the sizes in a RIFF or FORM header can count
 _STREAMED = (1 << 31) - (1 << 20)  # data sizes from here on mean: not known when the header was written
 
 
+def _by_name_or_descriptor(path: Path) -> str | bytes | int:
+    """What libsndfile is to open. Beside song.mp3 it takes ._song.mp3, which macOS leaves in archives, for
+    the header of an SD2 file, and refuses both; of a descriptor it does not know the name."""
+    forks = (path.with_name(f"._{path.name}"), path.parent / ".AppleDouble" / path.name)
+    if sys.platform == "win32":
+        return str(path)
+    return os.open(path, os.O_RDONLY) if any(map(os.path.lexists, forks)) else os.fsencode(path)
+
+
 class ShortReadError(AudioError):
     """libsndfile can open this file and would stop before its end; another reader may do better."""
 
@@ -70,7 +79,7 @@ class SoundFileReader(Reader):
         try:
             # bytes: a name need not be text
             with self._quiet():
-                self._file = soundfile.SoundFile(str(path) if sys.platform == "win32" else os.fsencode(path))
+                self._file = soundfile.SoundFile(_by_name_or_descriptor(path))
         except soundfile.LibsndfileError as error:
             if (
                 error.code == _MALFORMED and extent is not None and extent.counted > extent.present

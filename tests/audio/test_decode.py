@@ -228,6 +228,26 @@ def test_a_wav_beyond_its_header(tmp_path: Path) -> None:
         refused(path, "truncated", "larger than its header can tell")
 
 
+@pytest.mark.parametrize("fork", ["._song.mp3", ".AppleDouble/song.mp3"])
+def test_what_macos_leaves_beside_a_file_hides_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fork: str
+) -> None:
+    monkeypatch.setattr(ffmpeg, "available", lambda: False)
+    path = tmp_path / "song.mp3"
+    path.write_bytes(encode(music(1), ".mp3"))
+    alone = load(path)
+    (tmp_path / fork).parent.mkdir(exist_ok=True)
+    (tmp_path / fork).write_bytes(b"\0\5\x16\7 AppleDouble")
+    np.testing.assert_array_equal(load(path), alone)
+    assert probe(path).seconds == pytest.approx(2.5, abs=0.01)
+    (tmp_path / "song.mp3").write_bytes(b"This is no music.\n" * 400)
+    open_files = Path("/proc/self/fd")
+    before = len(list(open_files.iterdir())) if open_files.is_dir() else 0
+    refused(path, "unreadable", "song.mp3")
+    after = len(list(open_files.iterdir())) if open_files.is_dir() else 0
+    assert after == before
+
+
 def test_a_wav_that_nobody_closed_needs_ffmpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = of_unknown_size(tmp_path, bytes(4))
     if ffmpeg.available():

@@ -326,6 +326,7 @@ def test_a_catalogue_that_changes(stock: Path, tmp_path: Path) -> None:
 # groups
 
 
+@needs_ffmpeg
 def test_groups_join_artist_tune_and_people(stock: Path, tmp_path: Path) -> None:
     works = [
         work("Take Five", artist="Dave Brubeck Quartet", people=("Paul Desmond",)),
