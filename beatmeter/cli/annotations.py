@@ -251,48 +251,75 @@ def pseudo(music: tuple[Path, ...], out: Path, model: Path | None, sure: float |
     beatmeter data annotations pseudo MUSIC/ --out PSEUDO
     beatmeter train --frozen LABELLED --recipe embedded-beats --set data.extra=PSEUDO --out runs/student
 
+    Safe to stop and run again: what was heard is kept.
+
     Exit status: 0 every file has some, 1 some are left out, 2 none has any.
     """
+    import hashlib
+
     from beatmeter.cli.answers import reason
     from beatmeter.cli.systems import files_of, listening
-    from beatmeter.datasets.annotations import Annotation
+    from beatmeter.datasets.annotations import Annotation, read_annotation, write_annotation
     from beatmeter.datasets.annotations.linked import claim, write_linked
+    from beatmeter.evaluation.runs import RunFolder
+    from beatmeter.runtime.atomic import require_writable
     from beatmeter.runtime.device import choose_device
     from beatmeter.serving.pseudo_labels import SURE, pseudo_grid
     from beatmeter.serving.structure import StructureDetector
     from beatmeter.serving.tempo import BEATS
 
     claim(out)
-    files, source = files_of(music), f"beatmeter {(model or BEATS).name}"
+    paths, source = _by_name(files_of(music)), f"beatmeter {(model or BEATS).name}"
     sure = SURE if sure is None else sure
     detector = StructureDetector.load(model, choose_device(device))
-    annotations: dict[str, Annotation] = {}
-    paths: dict[str, Path] = {}
-    seconds = known = 0.0
-    with listening(files) as (heard, done):
-        for path, found in detector.hear_files(files, 0, heard):
-            if isinstance(found, BeatmeterError):
-                echo(f"left out: {reason(path, found)}")
-            elif (grid := pseudo_grid(found.curves, found.beats, source, sure)) is None:
-                echo(f"left out: {shown(path)}: no four bars in a row of which the model is sure")
+    require_writable(out / "manifest.csv")
+    # What was heard is kept track by track, so a stopped run goes on.
+    weights = hashlib.sha256(RunFolder(model or BEATS).best.read_bytes()).hexdigest()
+    by = {"teacher": f"{source} {weights[:12]}", "sure": str(sure)}
+    heard: dict[str, Annotation] = {}
+    for id in paths:
+        file = out / "annotations" / f"{id}.json"
+        if file.is_file() and (kept := read_annotation(file)).meta == {**by, "audio": str(paths[id])}:
+            heard[id] = kept
+    missing = {id: path for id, path in paths.items() if id not in heard}
+    with listening(list(missing.values())) as (more, done):
+        found = detector.hear_files(missing.values(), 0, more)
+        for (id, path), (_, answer) in zip(missing.items(), found, strict=True):
+            if isinstance(answer, BeatmeterError):
+                echo(f"left out: {reason(path, answer)}")
             else:
-                same = (f"{path.stem}-{n}" if n > 1 else path.stem for n in range(1, len(paths) + 2))
-                id = next(name for name in same if name not in paths)
-                annotations[id], paths[id] = Annotation(id, found.seconds, grid), path
-                seconds += found.seconds
-                known += float((grid.known[:, 1] - grid.known[:, 0]).sum())
+                grid = pseudo_grid(answer.curves, answer.beats, source, sure)
+                heard[id] = Annotation(id, answer.seconds, grid, meta={**by, "audio": str(path)})
+                write_annotation(out / "annotations" / f"{id}.json", heard[id])
             done()
-    if not annotations:
+    if not heard:
+        raise DataError(f"none of {count(len(paths), 'file')} could be heard", "See what is listed above.")
+    labelled = {id: heard[id] for id in paths if id in heard and heard[id].grid is not None}
+    for id in (id for id in paths if id in heard and id not in labelled):
+        echo(f"left out: {shown(paths[id])}: no four bars in a row of which the model is sure")
+    if not labelled:
         raise DataError(
-            f"the model is sure of no beats in {count(len(files), 'file')}",
+            f"the model is sure of no beats in {count(len(heard), 'file')}",
             "Ask for less: --sure; or train a model on music like this.",
         )
-    write_linked(out, source, annotations, paths)
+    write_linked(out, source, labelled, paths)
+    minutes = [(a.duration or 0.0) / 60 for a in labelled.values()]
+    spans = [a.grid.known for a in labelled.values() if a.grid is not None]
+    known = sum(float((x[:, 1] - x[:, 0]).sum()) / 60 for x in spans)
     click.echo(
-        f"{out / 'manifest.csv'}: {count(len(annotations), 'track')}, {known / 60:.1f} of {seconds / 60:.1f} "
-        f"min known, tier 3 by {source}"
+        f"{out / 'manifest.csv'}: {count(len(labelled), 'track')}, {known:.1f} of {sum(minutes):.1f} min "
+        f"known, tier 3 by {source}"
     )
-    raise SystemExit(1 if len(annotations) < len(files) else 0)
+    raise SystemExit(1 if len(labelled) < len(paths) else 0)
+
+
+def _by_name(files: list[Path]) -> dict[str, Path]:
+    """Files by names that differ: song, song-2 ..."""
+    found: dict[str, Path] = {}
+    for file in files:
+        names = (f"{file.stem}-{n}" if n > 1 else file.stem for n in range(1, len(files) + 1))
+        found[next(name for name in names if name not in found)] = file
+    return found
 
 
 def _files(paths: tuple[Path, ...]) -> Iterator[Path]:

@@ -132,11 +132,11 @@ def standard_input(names: Sequence[Path]) -> Iterator[list[Path]]:
 
 @contextlib.contextmanager
 def listening(files: Sequence[Path]) -> Iterator[tuple[Callable[[float], object], Callable[[], object]]]:
-    """A progress bar: over the seconds of one file, or over several files. Gives what is called with seconds
-    that have been heard, and what is called after every file."""
+    """A progress bar: over the seconds of one file, or over several files or none. Gives what is called with
+    seconds that have been heard, and what is called after every file."""
     from beatmeter.audio.decode import probe
 
-    if len(files) > 1:
+    if len(files) != 1:
         with TERMINAL.track("listening", len(files), "files") as tick:
             yield untold, lambda: tick(1)
         return

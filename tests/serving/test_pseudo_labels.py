@@ -106,6 +106,10 @@ def test_a_teacher_mends_planted_errors_where_it_is_sure(
         scores.append([f_measure(right, x, 0.0) for x in (grid.times, label)])
     teacher, labels = np.mean(scores, axis=0)
     assert teacher > labels, "what the teacher heard is right more often than the labels"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("beatmeter.serving.pseudo_labels.bar_confidence", None)
+        again = typed("data", "annotations", "pseudo", *sorted(folder.glob("?.wav")), "--out", out)
+    assert again[1] == said, "nothing is heard twice"
 
 
 def test_where_nothing_is_sure_nothing_is_written(
@@ -116,7 +120,11 @@ def test_where_nothing_is_sure_nothing_is_written(
     )
     assert status == 2
     assert "the model is sure of no beats in 1 file" in said
-    assert not (tmp_path / "new").exists()
+    assert not (tmp_path / "new" / "manifest.csv").exists()
+    status, _, said = typed(
+        "data", "annotations", "pseudo", music[0] / "broken.wav", "--out", tmp_path / "new"
+    )
+    assert (status, "none of 1 file could be heard" in said) == (2, True)
     (tmp_path / "mine.txt").write_text("mine")
     status, _, said = typed("data", "annotations", "pseudo", music[0], "--out", tmp_path)
     assert (status, "holds other files" in said) == (2, True)
