@@ -255,65 +255,47 @@ def pseudo(music: tuple[Path, ...], out: Path, model: Path | None, sure: float |
 
     Exit status: 0 every file has some, 1 some are left out, 2 none has any.
     """
-    import hashlib
-
     from beatmeter.cli.answers import reason
     from beatmeter.cli.systems import files_of, listening
-    from beatmeter.datasets.annotations import Annotation, read_annotation, write_annotation
     from beatmeter.datasets.annotations.linked import claim, write_linked
-    from beatmeter.evaluation.runs import RunFolder
     from beatmeter.runtime.atomic import require_writable
     from beatmeter.runtime.device import choose_device
-    from beatmeter.serving.pseudo_labels import SURE, pseudo_grid
-    from beatmeter.serving.structure import StructureDetector
-    from beatmeter.serving.tempo import BEATS
+    from beatmeter.serving.pseudo_labels import SURE, Teacher
 
-    claim(out)
-    paths, source = _by_name(files_of(music)), f"beatmeter {(model or BEATS).name}"
-    sure = SURE if sure is None else sure
-    detector = StructureDetector.load(model, choose_device(device))
+    teacher = Teacher(model, SURE if sure is None else sure, choose_device(device))
+    claim(out, teacher.source)
+    paths = by_name(files_of(music))
+    heard = teacher.kept(paths, out)
     require_writable(out / "manifest.csv")
-    # What was heard is kept track by track, so a stopped run goes on.
-    weights = hashlib.sha256(RunFolder(model or BEATS).best.read_bytes()).hexdigest()
-    by = {"teacher": f"{source} {weights[:12]}", "sure": str(sure)}
-    heard: dict[str, Annotation] = {}
-    for id in paths:
-        file = out / "annotations" / f"{id}.json"
-        if file.is_file() and (kept := read_annotation(file)).meta == {**by, "audio": str(paths[id])}:
-            heard[id] = kept
     missing = {id: path for id, path in paths.items() if id not in heard}
     with listening(list(missing.values())) as (more, done):
-        found = detector.hear_files(missing.values(), 0, more)
-        for (id, path), (_, answer) in zip(missing.items(), found, strict=True):
-            if isinstance(answer, BeatmeterError):
-                echo(f"left out: {reason(path, answer)}")
+        for id, found in teacher.hear(missing, out, more):
+            if isinstance(found, BeatmeterError):
+                echo(f"left out: {reason(paths[id], found)}")
             else:
-                grid = pseudo_grid(answer.curves, answer.beats, source, sure)
-                heard[id] = Annotation(id, answer.seconds, grid, meta={**by, "audio": str(path)})
-                write_annotation(out / "annotations" / f"{id}.json", heard[id])
+                heard[id] = found
             done()
     if not heard:
         raise DataError(f"none of {count(len(paths), 'file')} could be heard", "See what is listed above.")
-    labelled = {id: heard[id] for id in paths if id in heard and heard[id].grid is not None}
-    for id in (id for id in paths if id in heard and id not in labelled):
+    grids = {id: grid for id in paths if id in heard and (grid := heard[id].grid) is not None}
+    for id in (id for id in paths if id in heard and id not in grids):
         echo(f"left out: {shown(paths[id])}: no four bars in a row of which the model is sure")
-    if not labelled:
+    if not grids:
         raise DataError(
             f"the model is sure of no beats in {count(len(heard), 'file')}",
             "Ask for less: --sure; or train a model on music like this.",
         )
-    write_linked(out, source, labelled, paths)
-    minutes = [(a.duration or 0.0) / 60 for a in labelled.values()]
-    spans = [a.grid.known for a in labelled.values() if a.grid is not None]
-    known = sum(float((x[:, 1] - x[:, 0]).sum()) / 60 for x in spans)
+    write_linked(out, teacher.source, {id: heard[id] for id in grids}, paths)
+    known = sum(float((grid.known[:, 1] - grid.known[:, 0]).sum()) for grid in grids.values())
+    seconds = sum(heard[id].duration or 0.0 for id in grids)
     click.echo(
-        f"{out / 'manifest.csv'}: {count(len(labelled), 'track')}, {known:.1f} of {sum(minutes):.1f} min "
-        f"known, tier 3 by {source}"
+        f"{out / 'manifest.csv'}: {count(len(grids), 'track')}, {known / 60:.1f} of {seconds / 60:.1f} min "
+        f"known, tier 3 by {teacher.source}"
     )
-    raise SystemExit(1 if len(labelled) < len(paths) else 0)
+    raise SystemExit(1 if len(grids) < len(paths) else 0)
 
 
-def _by_name(files: list[Path]) -> dict[str, Path]:
+def by_name(files: list[Path]) -> dict[str, Path]:
     """Files by names that differ: song, song-2 ..."""
     found: dict[str, Path] = {}
     for file in files:

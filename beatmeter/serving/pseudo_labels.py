@@ -3,13 +3,29 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
+import torch
 from jaxtyping import Float
 
-from beatmeter.datasets.annotations import Grid, Provenance, within
+from beatmeter.datasets.annotations import (
+    Annotation,
+    Grid,
+    Provenance,
+    read_annotation,
+    within,
+    write_annotation,
+)
+from beatmeter.errors import BeatmeterError, DataError, shown
+from beatmeter.evaluation.runs import RunFolder
 from beatmeter.schema import Curves
+from beatmeter.serving.predictor import Seconds
+from beatmeter.serving.structure import StructureDetector
+from beatmeter.serving.tempo import BEATS
 from beatmeter.tasks.structure.decoding import Beats
 
 BARS = 4  # that follow each other, at least
@@ -43,3 +59,54 @@ def pseudo_grid(curves: Curves, beats: Beats, source: str, sure: float = SURE) -
     by = Provenance(source, tier=3, confidence=round(min(1.0, mean), 3))
     kept = within(beats.times, known)
     return Grid(beats.times[kept], beats.places[kept], known=known, provenance=by)
+
+
+class Teacher:
+    """A run of the task beats (None: the one that ships) that labels music, each track on its own, so that a
+    run that was stopped goes on. Raises RunError for what is no such run."""
+
+    def __init__(self, run: Path | None, sure: float, device: torch.device) -> None:
+        self._detector, self._sure, run = StructureDetector.load(run, device), sure, run or BEATS
+        self.source = f"beatmeter {run.name}"
+        weights = hashlib.sha256(RunFolder(run).best.read_bytes()).hexdigest()
+        self._about = {"teacher": f"{self.source} {weights[:12]}", "sure": str(sure)}
+
+    def kept(self, paths: Mapping[str, Path], out: Path) -> dict[str, Annotation]:
+        """What was heard before of these files, by id. Raises DataError where somebody else's annotation has
+        the place of one."""
+        found = {}
+        for id, path in paths.items():
+            file = _place(out, id)
+            if not file.is_file():
+                continue
+            annotation = read_annotation(file)
+            if "teacher" not in annotation.meta:
+                raise DataError(
+                    f"{shown(file)} was not written by a teacher, and would be written over",
+                    "Name another folder: --out.",
+                )
+            if annotation.meta == self._of(path):
+                found[id] = annotation
+        return found
+
+    def hear(
+        self, paths: Mapping[str, Path], out: Path, progress: Seconds
+    ) -> Iterator[tuple[str, Annotation | BeatmeterError]]:
+        """Every file's annotation, which is kept in `out` (without a grid where nothing is sure), or the
+        reason why there is none. `progress(seconds)`: so much more audio has been heard."""
+        answers = self._detector.hear_files(paths.values(), 0, progress)
+        for (id, path), (_, found) in zip(paths.items(), answers, strict=True):
+            if isinstance(found, BeatmeterError):
+                yield id, found
+                continue
+            grid = pseudo_grid(found.curves, found.beats, self.source, self._sure)
+            annotation = Annotation(id, found.seconds, grid, meta=self._of(path))
+            write_annotation(_place(out, id), annotation)
+            yield id, annotation
+
+    def _of(self, path: Path) -> dict[str, str]:
+        return {**self._about, "audio": str(path)}
+
+
+def _place(out: Path, id: str) -> Path:
+    return out / "annotations" / f"{id}.json"

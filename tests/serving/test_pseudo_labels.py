@@ -11,7 +11,14 @@ import pytest
 import soundfile
 
 from beatmeter.datasets import open_dataset
-from beatmeter.datasets.annotations import Folders, Grid, find_annotations
+from beatmeter.datasets.annotations import (
+    Annotation,
+    Folders,
+    Grid,
+    Provenance,
+    find_annotations,
+    write_annotation,
+)
 from beatmeter.datasets.synth import render
 from beatmeter.evaluation.metrics.beats import f_measure
 from beatmeter.schema import Curves, MarkList
@@ -128,3 +135,26 @@ def test_where_nothing_is_sure_nothing_is_written(
     (tmp_path / "mine.txt").write_text("mine")
     status, _, said = typed("data", "annotations", "pseudo", music[0], "--out", tmp_path)
     assert (status, "holds other files" in said) == (2, True)
+
+
+def test_what_others_have_annotated_is_not_written_over(
+    music: tuple[Path, dict[str, np.ndarray]], tmp_path: Path, typed: Typed
+) -> None:
+    """A data set of a DJ program has the same form, and so has a folder of annotations by ear."""
+    mine = Annotation(
+        "1", 20.0, Grid(np.array([1.0, 2.0]), np.array([1, 2]), provenance=Provenance("by ear"))
+    )
+    asked = ("data", "annotations", "pseudo", music[0] / "1.wav", "--out", tmp_path)
+    write_annotation(tmp_path / "annotations" / "1.json", mine)
+    before = (tmp_path / "annotations" / "1.json").read_bytes()
+    status, _, said = typed(*asked)
+    assert (status, "was not written by a teacher" in said) == (2, True)
+    (tmp_path / "manifest.csv").write_text("id,file,source\n1,audio/1.wav,rekordbox\n")
+    status, _, said = typed(*asked)
+    assert (status, "is a data set of rekordbox" in said) == (2, True)
+    (tmp_path / "manifest.csv").unlink()
+    (tmp_path / "audio").mkdir()
+    (tmp_path / "audio" / "1.wav").write_bytes(b"music")
+    status, _, said = typed(*asked)
+    assert (status, "holds other files" in said) == (2, True)
+    assert (tmp_path / "annotations" / "1.json").read_bytes() == before

@@ -21,14 +21,25 @@ from beatmeter.runtime import atomic
 _COLUMNS = ("id", "file", "title", "artist", "source", "annotation")
 
 
-def claim(out: Path) -> None:
-    """Raise DataError where `out` holds anything but such a data set."""
-    if out.exists() and (
-        not out.is_dir() or any(p.name not in ("manifest.csv", "audio", "annotations") for p in out.iterdir())
+def claim(out: Path, source: str) -> None:
+    """Raise DataError where `out` holds anything but such a data set, or one of another source."""
+    hint = "Name a new folder, or one that this command made."
+    if not out.exists():
+        return
+    mine = ("manifest.csv", "audio", "annotations")
+    audio = out / "audio"
+    if (
+        not out.is_dir()
+        or any(p.name not in mine for p in out.iterdir())
+        or (audio.is_dir() and not all(p.is_symlink() for p in audio.iterdir()))
     ):
-        raise DataError(
-            f"{shown(out)} holds other files", "Name a new folder, or one that this command made."
-        )
+        raise DataError(f"{shown(out)} holds other files", hint)
+    manifest = out / "manifest.csv"
+    if manifest.is_file():
+        with manifest.open(newline="", encoding="utf-8") as file:
+            others = {row.get("source") or "unknown" for row in csv.DictReader(file)} - {source}
+        if others:
+            raise DataError(f"{shown(out)} is a data set of {', '.join(sorted(others))}", hint)
 
 
 def write_linked(

@@ -81,7 +81,7 @@ def build_dataset(
     its audio cannot be used, and when its grid is more than 60 ms off the onsets. Raises DataError when
     nothing is left, and when `out` holds something else.
     """
-    claim(out)
+    claim(out, library.source)
     files = _Files(audio)
     pairs: list[tuple[LibraryTrack, Path]] = []
     left_out = list(library.left_out)
