@@ -4,6 +4,7 @@ is a backbone."""
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +13,24 @@ import torch
 from click.testing import CliRunner
 
 from beatmeter.cli.pretrain import pretrain as command
-from beatmeter.datasets.synth import render
+from beatmeter.datasets.synth import Clip, render, render_slice
 from beatmeter.datasets.synth.clip import METERS
 from beatmeter.errors import BeatmeterError, ConfigError, RunError
 from beatmeter.features.backbones import load_backbone
+from beatmeter.features.backbones.checkpoint import write_folder
 from beatmeter.features.backbones.embedded import fresh
 from beatmeter.learning.pretraining.loop import pretrain
 from beatmeter.learning.pretraining.objective import Objective
 from beatmeter.learning.pretraining.stream import StreamSpec, batches, make_batch
-from beatmeter.learning.pretraining.targets import BAR_PERIODS, UNKNOWN, frame_targets
+from beatmeter.learning.pretraining.targets import (
+    BAR_GROUPINGS,
+    BAR_PERIODS,
+    COMPANIES,
+    UNKNOWN,
+    bar_grouping_of,
+    company_of,
+    frame_targets,
+)
 from beatmeter.settings import PretrainConfig
 
 CPU = torch.device("cpu")
@@ -62,10 +72,56 @@ def test_targets_are_one_at_beats_and_turn_once_a_bar(seed: int) -> None:
     assert abs(np.log(np.median(BAR_PERIODS[targets.bar_period[known]]) / bar)) <= step
 
 
-def test_the_stream_is_the_same_from_any_step_and_by_any_number_of_workers() -> None:
-    whole = [make_batch(SPEC, i) for i in range(3)]
+def test_chords_change_on_pulses_mostly_at_downbeats_and_drums_alone_have_none() -> None:
+    at_downbeats = changes = 0
+    for seed in range(12):
+        clip = render(seed, meter=METERS[seed % 6], seconds=20.0)
+        if len(clip.chords):
+            distance = np.abs(clip.chords[:, None] - clip.downbeats[None]).min(axis=1)
+            at_downbeats, changes = at_downbeats + int((distance < 1e-6).sum()), changes + len(distance)
+    assert changes > 30
+    assert at_downbeats > changes / 2
+    alone = next(clip for seed in range(400) if (clip := render(seed, seconds=2.0)).style == "kit")
+    assert not len(alone.chords)
+
+
+@pytest.mark.parametrize(
+    ("clip", "company", "grouping"),
+    [
+        (render(3, meter=7, seconds=3.0, kind="single"), (7,), None),
+        (render_slice(5, "pairs", meter=3, seconds=6.0), None, None),
+    ],
+)
+def test_a_clip_is_in_one_company_and_one_grouping(
+    clip: Clip, company: tuple[int, ...] | None, grouping: str | None
+) -> None:
+    assert COMPANIES[company_of(clip)] == (company or tuple(sorted(clip.meters)))
+    found = bar_grouping_of(clip)
+    assert found == UNKNOWN or BAR_GROUPINGS[found][0] == clip.primary
+    assert len(COMPANIES) == 6 + 15
+    one = replace(clip, meters={7: 1.0}, primary=7, grouping=(3, 2, 2))
+    assert BAR_GROUPINGS[bar_grouping_of(one)] == (7, "3+2+2")
+    assert bar_grouping_of(replace(one, grouping=(7,))) == UNKNOWN
+
+
+def test_hard_music_is_a_share_of_the_stream_and_long_windows_take_turns() -> None:
+    spec = replace(SPEC, clips=3, hard=1.0, long_from=1)
+    assert [spec.shape(step) for step in range(4)] == [(3, 1), (1, 3), (3, 1), (1, 3)]
+    ordinary, hard = make_batch(replace(spec, hard=0.0), 0), make_batch(spec, 0)
+    assert hard.waves.shape == ordinary.waves.shape == (3, 1, 120_080)
+    assert not np.array_equal(hard.waves, ordinary.waves)
+    long = make_batch(spec, 1)
+    assert long.waves.shape == (1, 3, 120_080)
+    assert long.frames["chord"].shape == (1, 3 * 375)
+    assert long.companies.shape == long.groupings.shape == (1,)
+
+
+@pytest.mark.parametrize("hard", [0.0, 0.5])
+def test_the_stream_is_the_same_from_any_step_and_by_any_number_of_workers(hard: float) -> None:
+    spec = replace(SPEC, hard=hard)
+    whole = [make_batch(spec, i) for i in range(3)]
     for first, workers in ((1, 1), (1, 2)):
-        for a, b in zip(whole[first:], batches(SPEC, first, 3, workers), strict=True):
+        for a, b in zip(whole[first:], batches(spec, first, 3, workers), strict=True):
             assert np.array_equal(a.waves, b.waves)
             assert np.array_equal(a.meters, b.meters)
             assert all(np.array_equal(a.frames[name], b.frames[name]) for name in a.frames)
@@ -77,6 +133,12 @@ def test_the_stream_is_the_same_from_any_step_and_by_any_number_of_workers() -> 
         ({"frame_weight": 0.0, "lag_weight": 0.0}, {"spectrum"}),
         ({"mask_weight": 0.0, "frame_weight": 0.0}, {"meter"}),
         ({"mask_weight": 0.0, "lag_weight": 0.0}, {"beat", "downbeat", "phase", "beat_period", "bar_period"}),
+        ({"mask_weight": 0.0, "lag_weight": 0.0, "frame_weight": 0.0, "chord_weight": 1.0}, {"chord"}),
+        (
+            {"mask_weight": 0.0, "lag_weight": 0.0, "frame_weight": 0.0}
+            | {"company_weight": 1.0, "grouping_weight": 1.0},
+            {"company", "grouping"},
+        ),
     ],
 )
 def test_a_weight_of_zero_leaves_its_loss_out_and_the_rest_reaches_the_first_layer(
@@ -88,7 +150,7 @@ def test_a_weight_of_zero_leaves_its_loss_out_and_the_rest_reaches_the_first_lay
     frames = {name: torch.from_numpy(v) for name, v in batch.frames.items()}
     found = model(
         torch.from_numpy(batch.waves),
-        torch.from_numpy(batch.meters),
+        {name: torch.from_numpy(getattr(batch, name)) for name in ("meters", "companies", "groupings")},
         frames,
         torch.Generator().manual_seed(0),
     )
@@ -99,11 +161,14 @@ def test_a_weight_of_zero_leaves_its_loss_out_and_the_rest_reaches_the_first_lay
     assert float(gradient.abs().sum()) > 0
 
 
+@pytest.mark.parametrize(
+    "more", [{}, {"average": 0.5, "hard": 0.5, "long_after": 0.5, "clips": 3, "grouping_weight": 1.0}]
+)
 def test_a_stopped_attempt_goes_on_bit_for_bit_and_gives_a_backbone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: dict[str, float]
 ) -> None:
     monkeypatch.setattr("beatmeter.learning.pretraining.loop.CHECK_CLIPS", 4)
-    whole = pretrain(settings(), tmp_path / "whole", CPU, report=quiet)
+    whole = pretrain(settings(**more), tmp_path / "whole", CPU, report=quiet)
 
     class StoppedError(Exception):
         pass
@@ -112,7 +177,7 @@ def test_a_stopped_attempt_goes_on_bit_for_bit_and_gives_a_backbone(
         raise StoppedError  # the first report follows the checkpoint of step 2
 
     with pytest.raises(StoppedError):
-        pretrain(settings(), tmp_path / "parts", CPU, report=stop)
+        pretrain(settings(**more), tmp_path / "parts", CPU, report=stop)
     assert json.loads((tmp_path / "parts" / "log.jsonl").read_text().splitlines()[-1])["step"] == 2
     with pytest.raises(RunError, match="holds a pre-training already"):
         pretrain(settings(), tmp_path / "parts", CPU)
@@ -122,12 +187,39 @@ def test_a_stopped_attempt_goes_on_bit_for_bit_and_gives_a_backbone(
     log = [json.loads(line) for line in (parts / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in log] == [2, 4]
     assert all(0 <= line["held_out_accuracy"] <= 1 for line in log)
+    assert all(("held_out_hard" in line) == bool(more) for line in log)
     backbone = load_backbone(str(parts / "backbone"))
     assert backbone.identity.trained
     started = fresh(0).state_dict()["encoder.layers.0.attention.q_proj.weight"]
     assert not torch.allclose(
         backbone.state_dict()["encoder.layers.0.attention.q_proj.weight"], started, atol=1e-4
     )
+
+
+def test_pretraining_goes_on_from_a_backbone_and_hands_on_the_running_mean(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("beatmeter.learning.pretraining.loop.CHECK_CLIPS", 2)
+    write_folder(fresh(5), tmp_path / "before", torch.float32)
+    start = str(tmp_path / "before")
+    name = "encoder.layers.0.attention.q_proj.weight"
+
+    def trained(out: str, **values: object) -> torch.Tensor:
+        # a step this small leaves the weights where they began
+        where = pretrain(settings(start=start, lr=1e-9, **values), tmp_path / out, CPU, report=quiet)
+        return load_backbone(str(where / "backbone")).state_dict()[name]
+
+    before = load_backbone(start).state_dict()[name]
+    assert torch.allclose(trained("after"), before, atol=1e-3)
+    assert not torch.allclose(before, fresh(0).state_dict()[name], atol=1e-2)
+    fast = settings(start=start, average=0.999)
+    where = pretrain(replace(fast, lr=0.1), tmp_path / "mean", CPU, report=quiet)
+    mean = load_backbone(str(where / "backbone")).state_dict()[name]
+    where = pretrain(replace(fast, lr=0.1, average=0.0), tmp_path / "last", CPU, report=quiet)
+    last = load_backbone(str(where / "backbone")).state_dict()[name]
+    assert (mean - before).norm() < (last - before).norm(), "the mean lags behind"
+    with pytest.raises(ConfigError, match="not built as the embedded backbone"):
+        pretrain(settings(start="spectral"), tmp_path / "other", CPU, report=quiet)
 
 
 @pytest.mark.parametrize(
@@ -140,6 +232,8 @@ def test_a_stopped_attempt_goes_on_bit_for_bit_and_gives_a_backbone(
             "at least one loss",
         ),
         (["--out", "x", "--set", "steps=0"], "steps"),
+        (["--out", "x", "--set", "average=1"], "average"),
+        (["--out", "x", "--set", "longest_lag=99"], "longest_lag"),
     ],
 )
 def test_wrong_orders_are_refused_in_words(arguments: list[str], says: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,8 @@ class Clip:
     downbeats: (bar,) seconds.
     second_downbeats: (bar,) seconds, bars of the second meter; empty for one meter.
     sections: (start s, end s, label) without gaps over the sounding part.
+    chords: (change,) seconds at which another chord begins; empty without pitches, and where two layers
+        sound.
     slice: which of `slices.SLICES` it was drawn by. rubato: how far the tempo goes from its median, a share.
     """
 
@@ -49,6 +51,7 @@ class Clip:
     sections: tuple[tuple[float, float, str], ...]
     kind: str
     style: str
+    chords: FloatArray = field(default_factory=lambda: np.zeros(0))
     slice: str = "plain"
     rubato: float = 0.0
 
@@ -65,7 +68,7 @@ class Clip:
             raise SchemaError(f"kind must be one of {KINDS}, got {self.kind!r}")
         if self.beats.shape != self.beat_numbers.shape:
             raise SchemaError(f"{len(self.beats)} beats but {len(self.beat_numbers)} beat numbers")
-        for name in ("beats", "downbeats", "second_downbeats"):
+        for name in ("beats", "downbeats", "second_downbeats", "chords"):
             if np.any(np.diff(getattr(self, name)) <= 0):
                 raise SchemaError(f"{name} must increase strictly")
 

@@ -48,6 +48,12 @@ class Harmony:
         """Which chord sounds at a pulse position."""
         return max(0, int(np.searchsorted(self.starts, position + 1e-6, side="right")) - 1)
 
+    @property
+    def changes(self) -> FloatArray:
+        """Pulses at which another chord begins, or the same on another bass."""
+        chords = np.stack([self.degrees, self.inversions])
+        return np.unique(self.starts[np.append(True, np.any(np.diff(chords) != 0, axis=0))])
+
     def classes(self, index: int) -> tuple[int, ...]:
         """Pitch classes of a chord, its bass first."""
         degree = int(self.degrees[index])

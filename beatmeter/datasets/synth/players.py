@@ -132,6 +132,11 @@ def notes_of(
     return ROLES[player.part.role](own, player)
 
 
+def changes_of(harmony: Harmony, parts: list[Part]) -> FloatArray:
+    """Pulses at which chords change where one of the parts plays pitches."""
+    return harmony.changes if any(part.role not in PERCUSSION for part in parts) else np.zeros(0)
+
+
 class Sounds:
     """The instruments of a piece: drawn when a part first needs one, and shared by the parts that say so."""
 

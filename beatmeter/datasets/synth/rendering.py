@@ -13,7 +13,7 @@ from beatmeter.datasets.synth.meters import Meters, draw_meters
 from beatmeter.datasets.synth.mixing import mix
 from beatmeter.datasets.synth.notes import draw_dynamics
 from beatmeter.datasets.synth.options import SynthOptions
-from beatmeter.datasets.synth.players import PERCUSSION, Player, Sounds, notes_of, resting
+from beatmeter.datasets.synth.players import PERCUSSION, Player, Sounds, changes_of, notes_of, resting
 from beatmeter.datasets.synth.structure import Phrase, draw_phrases, sections_of
 from beatmeter.datasets.synth.styles import STYLES, Style
 from beatmeter.datasets.synth.timing import Timing, draw_timing
@@ -64,10 +64,10 @@ def render(
     silence = (0.0, seconds)
     if rng.random() < options.silence:
         silence = (float(rng.uniform(0, 0.08)) * seconds, seconds * (1 - float(rng.uniform(0, 0.12))))
-    audio = _perform(seed, style, meters, phrases, timing, silence, seconds, sample_rate)
+    audio, chords = _perform(seed, style, meters, phrases, timing, silence, seconds, sample_rate)
     audio = apply_effects(audio, stream(seed, "effects"), options, sample_rate)
     audio[: int(silence[0] * sample_rate * 0.98)] *= 0 if stream(seed, "ends").random() < 0.5 else 1
-    return clip_of(seed, audio, sample_rate, seconds, silence, style, meters, phrases, timing)
+    return clip_of(seed, audio, sample_rate, seconds, silence, style, meters, phrases, timing, chords)
 
 
 def _draw_style(rng: np.random.Generator, options: SynthOptions) -> Style:
@@ -93,7 +93,8 @@ def _perform(
     silence: tuple[float, float],
     seconds: float,
     rate: int,
-) -> Audio:
+) -> tuple[Audio, FloatArray]:
+    """The music, and the pulses at which chords change."""
     rng = stream(seed, "players")
     harmony_rng = stream(seed, "harmony")
     harmony = draw_harmony(
@@ -132,7 +133,7 @@ def _perform(
         level *= 0.7 if part.role in PERCUSSION else 1.0
         sounding = sounds.of(own, part, table)
         mix(out, own, table, timing, sounding, level, silence, rate)
-    return out
+    return out, changes_of(harmony, parts)
 
 
 def clip_of(
@@ -145,8 +146,10 @@ def clip_of(
     meters: Meters,
     phrases: list[Phrase],
     timing: Timing,
+    chords: FloatArray | None = None,
 ) -> Clip:
-    """Audio and the grid that it was played on; `silence` is where the music begins and ends, in seconds."""
+    """Audio and the grid that it was played on; `silence` is where the music begins and ends, in seconds;
+    `chords` the pulses at which they change."""
     form, layout = meters.form, meters.first
     felt = layout.felt_beats(form.unit)
     positions = (layout.starts[:-1, None] + felt[None, :]).reshape(-1)
@@ -164,6 +167,7 @@ def clip_of(
     if meters.second is not None:
         other, keep_other = sounding(meters.second.starts)
         second = other[keep_other]
+    changes, keep_changes = sounding(np.zeros(0) if chords is None else chords)
     spans = []
     for start, end, label in sections_of(phrases, layout):
         low, high = (float(value) for value in timing.at(np.array([start, end])))
@@ -188,4 +192,5 @@ def clip_of(
         sections=tuple(spans),
         kind=meters.kind,
         style=style.name,
+        chords=changes[keep_changes],
     )

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from beatmeter.datasets.synth.clip import METERS, Audio, Clip
+from beatmeter.datasets.synth.clip import METERS, Audio, Clip, FloatArray
 from beatmeter.datasets.synth.dances import BY_NAME, draw_dance, stressed
 from beatmeter.datasets.synth.disguises import DISGUISES
 from beatmeter.datasets.synth.draws import one_of, pick, stream
@@ -22,7 +22,7 @@ from beatmeter.datasets.synth.meters import Meters, draw_meters
 from beatmeter.datasets.synth.mixing import mix
 from beatmeter.datasets.synth.notes import Dynamics, draw_dynamics
 from beatmeter.datasets.synth.options import SynthOptions
-from beatmeter.datasets.synth.players import PERCUSSION, Player, Sounds, notes_of, resting
+from beatmeter.datasets.synth.players import PERCUSSION, Player, Sounds, changes_of, notes_of, resting
 from beatmeter.datasets.synth.rendering import clip_of, render
 from beatmeter.datasets.synth.structure import Phrase, draw_phrases
 from beatmeter.datasets.synth.styles import (
@@ -208,11 +208,11 @@ def render_slice(
     timing, depth = _timing(rng, row, style, meters, phrases, origin, rubato)
     whole = (0.0, seconds)
     if row.layered:
-        audio = _two_layers(seed, meters, phrases, timing, seconds, sample_rate)
+        audio, chords = _two_layers(seed, meters, phrases, timing, seconds, sample_rate), None
     else:
-        audio = _perform(seed, row, style, meters, phrases, timing, seconds, sample_rate)
+        audio, chords = _perform(seed, row, style, meters, phrases, timing, seconds, sample_rate)
     audio = apply_effects(audio, stream(seed, "effects"), row.options, sample_rate)
-    clip = clip_of(seed, audio, sample_rate, seconds, whole, style, meters, phrases, timing)
+    clip = clip_of(seed, audio, sample_rate, seconds, whole, style, meters, phrases, timing, chords)
     return replace(clip, slice=name, rubato=depth)
 
 
@@ -256,7 +256,7 @@ def _perform(
     timing: Timing,
     seconds: float,
     rate: int,
-) -> Audio:
+) -> tuple[Audio, FloatArray]:
     rng, hands = stream(seed, "players"), stream(seed, "hands")
     layout, harmony_rng = meters.first, stream(seed, "harmony")
     harmony = draw_harmony(
@@ -284,7 +284,7 @@ def _perform(
             table = touch(hands, table, meters.pulse, changes)
         level = 10 ** ((part.level + rng.normal(0, 2.5)) / 20) * (0.7 if part.role in PERCUSSION else 1.0)
         mix(out, own, table, timing, sounds.of(own, part, table), level, (0.0, seconds), rate)
-    return out
+    return out, changes_of(harmony, parts)
 
 
 def _apart(rng: np.random.Generator, meters: Meters) -> Meters:

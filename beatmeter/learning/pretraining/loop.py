@@ -7,17 +7,20 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from beatmeter.datasets.synth import SynthOptions
 from beatmeter.datasets.synth.clip import METERS
-from beatmeter.errors import RunError
+from beatmeter.errors import ConfigError, RunError
 from beatmeter.evaluation.runs import provenance
+from beatmeter.features.backbones import load_backbone
 from beatmeter.features.backbones.checkpoint import write_folder
 from beatmeter.features.backbones.embedded import EMBEDDED_CONFIG, fresh
+from beatmeter.features.backbones.hubert import Hubert
 from beatmeter.learning import checkpoints
 from beatmeter.learning.pretraining.objective import Objective
 from beatmeter.learning.pretraining.stream import StreamSpec, batches, make_batch
@@ -68,16 +71,24 @@ def _pretrain(
     else:
         atomic.write_text(out / "config.toml", to_toml(differences(config, PretrainConfig())))
     torch.manual_seed(config.seed)
-    model = Objective(fresh(config.seed), config, len(METERS)).to(device).train()
+    backbone = fresh(config.seed) if resume else _begun(config)
+    model = Objective(backbone, config, len(METERS)).to(device).train()
+    mean = (
+        AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.average)) if config.average else None  # type: ignore[no-untyped-call]
+    )
     optimiser = _optimiser(model, config)
     step, log = 0, []
     if resume:
         tensors, about = checkpoints.read(last, {"step": int, "log": [{"step": int}]})
-        state = {
-            name: value for name, value in part(tensors, "model.").items() if ".standardise." not in name
-        }
-        require_fit(model, state, last)
-        model.load_state_dict(state)
+        for each, prefix in ((model, "model."), (mean, "mean.")):
+            if each is not None:
+                state = {
+                    name: value
+                    for name, value in part(tensors, prefix).items()
+                    if ".standardise." not in name
+                }
+                require_fit(each, state, last)
+                each.load_state_dict(state)
         with named(last):
             checkpoints.load_optimiser(optimiser, tensors)
         step, log = int(about["step"]), about["log"]
@@ -90,6 +101,8 @@ def _pretrain(
         375 * chunk.hop,
         model.backbone.sample_rate,
         config.seed,
+        hard=config.hard,
+        long_from=round(config.long_after * config.steps),
     )
     dtype = fast_dtype(device) if config.precision == "auto" else config.precision
     began = time.monotonic()
@@ -99,6 +112,8 @@ def _pretrain(
         tick(step)
         for number, batch in enumerate(batches(stream, step, config.steps, config.workers), step):
             losses = _step(model, optimiser, config, number, batch, device, dtype)
+            if mean is not None:
+                mean.update_parameters(model)
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0.0) + value
             done = number + 1
@@ -116,29 +131,60 @@ def _pretrain(
                 sums, seen = {}, 0
             if saving:
                 if config.lag_weight:
-                    log[-1]["held_out_accuracy"] = round(held_out_accuracy(model, stream, device), 4)
-                _save(out, model, optimiser, config, done, log)
+                    found = held_out_accuracy(_kept(model, mean), stream, device)
+                    log[-1] |= {name: round(value, 4) for name, value in found.items()}
+                _save(out, model, mean, optimiser, config, done, log)
                 report(" ".join(f"{k} {v}" for k, v in log[-1].items()))
-    write_folder(model.backbone, out / "backbone", torch.float16)
+    write_folder(_kept(model, mean).backbone, out / "backbone", torch.float16)
     report(f"backbone: {out / 'backbone'}")
     return out
 
 
+def _begun(config: PretrainConfig) -> Hubert:
+    """The backbone of step 0. Raises ConfigError where those to go on from are of another build."""
+    model = fresh(config.seed)
+    if config.start:
+        other = load_backbone(config.start)
+        if not isinstance(other, Hubert) or other.settings != model.settings:
+            raise ConfigError(
+                f"start = {config.start!r} is not built as the embedded backbone is",
+                "Name 'embedded', or the folder `backbone` of a pre-training.",
+            )
+        model.load_state_dict(other.state_dict())
+    return model
+
+
+def _kept(model: Objective, mean: AveragedModel | None) -> Objective:
+    """What is checked and handed on: the running mean of the weights where there is one."""
+    return model if mean is None else cast(Objective, mean.module)
+
+
 @torch.inference_mode()
-def held_out_accuracy(model: Objective, stream: StreamSpec, device: torch.device) -> float:
+def held_out_accuracy(model: Objective, stream: StreamSpec, device: torch.device) -> dict[str, float]:
     """Share of clips from another stream whose heaviest meter is heard, through lag pooling and the meter
-    head."""
-    other = replace(
-        stream, seed=stream.seed + 1_000_003, options=SynthOptions(polymeter=0, polyrhythm=0, hemiola=0)
+    head: of ordinary ones, and of those that are hard to hear where the stream has them."""
+    ordinary = replace(
+        stream,
+        seed=stream.seed + 1_000_003,
+        options=SynthOptions(polymeter=0, polyrhythm=0, hemiola=0),
+        hard=0.0,
+        long_from=None,
     )
+    checks = {"held_out_accuracy": ordinary}
+    if stream.hard:
+        checks["held_out_hard"] = replace(ordinary, hard=1.0)
+    training = model.training
     model.eval()
-    right = 0
-    for step in range(CHECK_CLIPS // stream.clips):
-        batch = make_batch(other, step)
-        logits = model.meters(torch.from_numpy(batch.waves).to(device))
-        right += int((logits.argmax(1).cpu().numpy() == batch.meters.argmax(1)).sum())
-    model.train()
-    return right / (CHECK_CLIPS // stream.clips * stream.clips)
+    found = {}
+    for name, spec in checks.items():
+        right = 0
+        for step in range(CHECK_CLIPS // spec.clips):
+            batch = make_batch(spec, step)
+            logits = model.meters(torch.from_numpy(batch.waves).to(device))
+            right += int((logits.argmax(1).cpu().numpy() == batch.meters.argmax(1)).sum())
+        found[name] = right / (CHECK_CLIPS // spec.clips * spec.clips)
+    model.train(training)
+    return found
 
 
 def _optimiser(model: nn.Module, config: PretrainConfig) -> torch.optim.AdamW:
@@ -172,10 +218,14 @@ def _step(
         (config.seed << 32) + number
     )  # dropout and masks follow from (seed, step): a resumed run is the same run
     generator = torch.Generator().manual_seed((config.seed << 32) + number)
-    waves, meters = torch.from_numpy(batch.waves).to(device), torch.from_numpy(batch.meters).to(device)
+    waves = torch.from_numpy(batch.waves).to(device)
+    known = {
+        name: torch.from_numpy(getattr(batch, name)).to(device)
+        for name in ("meters", "companies", "groupings")
+    }
     frames = {name: torch.from_numpy(values).to(device) for name, values in batch.frames.items()}
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == "bfloat16"):
-        losses = model(waves, meters, frames, generator)
+        losses = model(waves, known, frames, generator)
     total = model.total(losses)
     if not bool(torch.isfinite(total)):
         raise RunError(
@@ -191,12 +241,15 @@ def _step(
 def _save(
     out: Path,
     model: Objective,
+    mean: AveragedModel | None,
     optimiser: torch.optim.Optimizer,
     config: PretrainConfig,
     step: int,
     log: list[dict[str, Any]],
 ) -> None:
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    if mean is not None:
+        tensors |= {f"mean.{name}": value for name, value in mean.state_dict().items()}
     about = {"step": step, "steps": config.steps, "log": log, **provenance()}
     checkpoints.write(out / "last.safetensors", tensors | checkpoints.optimiser_tensors(optimiser), about)
     atomic.write_text(out / "log.jsonl", "".join(to_json_line(line) + "\n" for line in log))

@@ -1,5 +1,6 @@
 """What pre-training asks of a backbone, all at once: frames that know beat, bar and pace, masked frames that
-know the spectrum, and joined frames whose log-lag autocorrelation knows the meter."""
+know the spectrum, and joined frames whose log-lag autocorrelation knows the meter; if wanted also frames that
+know where chords change, and the clip's two meters and groupings by the same autocorrelation."""
 
 from __future__ import annotations
 
@@ -11,12 +12,19 @@ from torch import Tensor, nn
 from beatmeter.features.backbones.hubert import Hubert
 from beatmeter.features.backbones.spectral import log_mel
 from beatmeter.features.pooling import feature_spec
-from beatmeter.learning.pretraining.targets import BAR_PERIODS, BEAT_PERIODS, UNKNOWN
+from beatmeter.learning.pretraining.targets import (
+    BAR_GROUPINGS,
+    BAR_PERIODS,
+    BEAT_PERIODS,
+    COMPANIES,
+    UNKNOWN,
+)
 from beatmeter.settings import FeatureConfig, HeadConfig, PretrainConfig
 from beatmeter.tasks.heads import Head
 from beatmeter.tasks.losses import unbiased
 
 MASK_LENGTH = 10  # frames
+RARE = {"beat": 4.0, "downbeat": 12.0, "chord": 12.0}  # how much more a frame with one weighs
 PERIOD_WEIGHT = 0.2  # a cross-entropy over 32 classes starts at 3.5, the other frame losses below 1
 
 
@@ -31,18 +39,28 @@ class Objective(nn.Module):
         self.frame = nn.Linear(d, 4 + len(BEAT_PERIODS) + len(BAR_PERIODS))
         self.spectrum = nn.Linear(d, config.mel_bands)
         self.mask_embedding = nn.Parameter(torch.randn(d) * 0.1)
-        self.lag = backbone.lag_pooling()
-        spec = feature_spec(backbone, FeatureConfig(poolings=("lag",), window=config.chunks), "float32")
-        self.meter = Head(spec, HeadConfig(poolings=("lag",), dropout=0.1), n_classes)
+        self.lag = backbone.lag_pooling(config.longest_lag)
+        features = FeatureConfig(poolings=("lag",), window=config.chunks, longest_lag=config.longest_lag)
+        spec, head = feature_spec(backbone, features, "float32"), HeadConfig(poolings=("lag",), dropout=0.1)
+        self.meter = Head(spec, head, n_classes)
+        # What may be left out comes last: without it, the first weights of the rest stay what they were.
+        if config.chord_weight:
+            self.chord = nn.Linear(d, 1)
+        if config.company_weight:
+            self.company = Head(spec, head, len(COMPANIES))
+        if config.grouping_weight:
+            self.grouping = Head(spec, head, len(BAR_GROUPINGS))
+        self.pools = bool(config.lag_weight or config.company_weight or config.grouping_weight)
 
     def forward(
         self,
         waves: Float[Tensor, "clip chunk sample"],
-        meters: Float[Tensor, "clip klass"],
+        known: dict[str, Tensor],
         frames: dict[str, Tensor],
         generator: torch.Generator,
     ) -> dict[str, Tensor]:
-        """Losses of one batch; `frames` as in StreamBatch, (clip, chunk * frame)."""
+        """Losses of one batch; `known` holds `meters`, `companies` and `groupings` as in StreamBatch;
+        `frames` as there, (clip, chunk * frame)."""
         clips, chunks, _ = waves.shape
         embedded = self.backbone.embed(waves.flatten(0, 1))
         masked = self._mask(embedded.shape[:2], generator).to(embedded.device)
@@ -51,25 +69,35 @@ class Objective(nn.Module):
         top: list[Tensor] = []
 
         def visit(layer: int, states: Tensor) -> None:
-            if self.config.lag_weight:
+            if self.pools:
                 lags.append(self.lag(states.float().reshape(clips, -1, states.shape[2])))
             if layer == self.backbone.n_layers:
                 top.append(states.float())
 
         self.backbone.encode(embedded, visit)
         losses: dict[str, Tensor] = {}
-        if self.config.frame_weight:
-            losses |= self._frame_losses(
-                self.frame(self.frame_norm(top[0])).reshape(clips, chunks * embedded.shape[1], -1), frames
-            )
+        if self.config.frame_weight or self.config.chord_weight:
+            heard = self.frame_norm(top[0]).reshape(clips, chunks * embedded.shape[1], -1)
+            if self.config.frame_weight:
+                losses |= self._frame_losses(self.frame(heard), frames)
+            if self.config.chord_weight:
+                losses["chord"] = F.binary_cross_entropy_with_logits(
+                    self.chord(heard)[..., 0], frames["chord"], pos_weight=_rare("chord", heard)
+                )
         if self.config.mask_weight and bool(masked.any()):
             mel = log_mel(waves.flatten(0, 1), self.backbone.sample_rate, self.config.mel_bands)
             mel = (mel - mel.mean(dim=(1, 2), keepdim=True)) / (mel.std(dim=(1, 2), keepdim=True) + 1e-3)
             losses["spectrum"] = F.smooth_l1_loss(self.spectrum(top[0])[masked], mel[masked])
+        if self.pools:
+            pooled = {"lag": torch.stack(lags, dim=1)}
         if self.config.lag_weight:
-            logits = self.meter({"lag": torch.stack(lags, dim=1)})
+            meters = known["meters"]
             weight = torch.full((meters.shape[1],), float(meters.shape[1] - 1), device=meters.device)
-            losses["meter"] = unbiased(logits, meters, weight, 0.05).mean()
+            losses["meter"] = unbiased(self.meter(pooled), meters, weight, 0.05).mean()
+        if self.config.company_weight:
+            losses["company"] = _cross_entropy(self.company(pooled), known["companies"])
+        if self.config.grouping_weight:
+            losses["grouping"] = _cross_entropy(self.grouping(pooled), known["groupings"])
         return losses
 
     def meters(self, waves: Float[Tensor, "clip chunk sample"]) -> Float[Tensor, "clip klass"]:
@@ -85,7 +113,13 @@ class Objective(nn.Module):
 
     def total(self, losses: dict[str, Tensor]) -> Tensor:
         """The weighted sum that is minimised."""
-        weights = {"spectrum": self.config.mask_weight, "meter": self.config.lag_weight}
+        weights = {
+            "spectrum": self.config.mask_weight,
+            "meter": self.config.lag_weight,
+            "chord": self.config.chord_weight,
+            "company": self.config.company_weight,
+            "grouping": self.config.grouping_weight,
+        }
         return torch.stack(
             [value * weights.get(name, self.config.frame_weight) for name, value in losses.items()]
         ).sum()
@@ -107,14 +141,11 @@ class Objective(nn.Module):
         beat, downbeat, phase = out[..., 0], out[..., 1], out[..., 2:4]
         beats, bars = out[..., 4 : 4 + len(BEAT_PERIODS)], out[..., 4 + len(BEAT_PERIODS) :]
         inside = frames["inside"]
-        positive = torch.tensor(
-            [4.0, 12.0], device=out.device
-        )  # beats are rare among frames, downbeats rarer
         distance = 1 - F.cosine_similarity(phase, frames["phase"], dim=-1)
         return {
-            "beat": F.binary_cross_entropy_with_logits(beat, frames["beat"], pos_weight=positive[0]),
+            "beat": F.binary_cross_entropy_with_logits(beat, frames["beat"], pos_weight=_rare("beat", out)),
             "downbeat": F.binary_cross_entropy_with_logits(
-                downbeat, frames["downbeat"], pos_weight=positive[1]
+                downbeat, frames["downbeat"], pos_weight=_rare("downbeat", out)
             ),
             "phase": (distance * inside).sum() / inside.sum().clamp_min(1),
             "beat_period": PERIOD_WEIGHT * _cross_entropy(beats, frames["beat_period"]),
@@ -122,9 +153,15 @@ class Objective(nn.Module):
         }
 
 
+def _rare(event: str, like: Tensor) -> Tensor:
+    return torch.tensor(RARE[event], device=like.device)
+
+
 def _cross_entropy(logits: Tensor, classes: Tensor) -> Tensor:
-    """Mean over frames with a known class, smoothed a little because neighbouring periods are nearly
-    right."""
+    """Mean over frames, or clips, with a known class, smoothed a little because neighbouring periods are
+    nearly right."""
     if bool((classes == UNKNOWN).all()):
         return logits.sum() * 0
-    return F.cross_entropy(logits.flatten(0, 1), classes.flatten(), ignore_index=UNKNOWN, label_smoothing=0.1)
+    return F.cross_entropy(
+        logits.flatten(0, -2), classes.flatten(), ignore_index=UNKNOWN, label_smoothing=0.1
+    )

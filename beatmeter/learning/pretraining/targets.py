@@ -1,18 +1,24 @@
 """What every frame of a synthesised clip should be heard as: beat, downbeat, place in the bar, pace of beats
-and bars."""
+and bars, change of chord; and what the clip is: which meters it is in, how its bars are grouped."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from beatmeter.datasets.groupings import GROUPINGS, grouping_of
 from beatmeter.datasets.synth import Clip
+from beatmeter.datasets.synth.clip import METERS
 
 BEAT_PERIODS = np.geomspace(0.18, 2.4, 32)  # seconds
 BAR_PERIODS = np.geomspace(0.6, 6.0, 32)  # seconds
-UNKNOWN = -1  # class of frames outside the grid
+UNKNOWN = -1  # class of frames outside the grid, and of clips whose grouping has no name
+# One meter alone, or two at once.
+COMPANIES = tuple((m,) for m in METERS) + tuple(combinations(METERS, 2))
+BAR_GROUPINGS = tuple((int(meter), name) for meter, names in GROUPINGS.items() for name in names)
 
 
 @dataclass(frozen=True)
@@ -22,7 +28,7 @@ class FrameTargets:
     `beat` and `downbeat` (frame,) are 1 at the frame nearest to the event, 0.5 beside it, else 0; `phase`
     (frame, 2) is the cosine and sine of the place in the bar, 0 where there is no bar; `inside` (frame,) says
     where there is one; `beat_period` and `bar_period` (frame,) are classes of the log-spaced periods above,
-    -1 where unknown.
+    -1 where unknown. `chord` (frame,) is as `beat`, of changes of chord.
     """
 
     beat: Float[np.ndarray, " frame"]
@@ -31,6 +37,7 @@ class FrameTargets:
     inside: Float[np.ndarray, " frame"]
     beat_period: Int[np.ndarray, " frame"]
     bar_period: Int[np.ndarray, " frame"]
+    chord: Float[np.ndarray, " frame"]
 
 
 def frame_targets(clip: Clip, times: Float[np.ndarray, " frame"]) -> FrameTargets:
@@ -46,7 +53,19 @@ def frame_targets(clip: Clip, times: Float[np.ndarray, " frame"]) -> FrameTarget
         inside=inside.astype(np.float32),
         beat_period=_period(clip.beats, times, BEAT_PERIODS),
         bar_period=_period(clip.downbeats, times, BAR_PERIODS),
+        chord=_events(clip.chords, times),
     )
+
+
+def company_of(clip: Clip) -> int:
+    """Which of COMPANIES a clip is in."""
+    return COMPANIES.index(tuple(sorted(clip.meters)))
+
+
+def bar_grouping_of(clip: Clip) -> int:
+    """Which of BAR_GROUPINGS the bars of the heaviest meter have; UNKNOWN where theirs has no name."""
+    name = grouping_of(str(clip.primary), clip.grouping)
+    return UNKNOWN if name is None else BAR_GROUPINGS.index((clip.primary, name))
 
 
 def _events(events: np.ndarray, times: np.ndarray) -> np.ndarray:
