@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from beatmeter.cli.options import TERMINAL, device_option, echo
+from beatmeter.cli.beat_review import audit, correct
+from beatmeter.cli.options import device_option, echo
 from beatmeter.errors import BeatmeterError, DataError, shown
 from beatmeter.runtime.artifacts import to_json
 from beatmeter.runtime.display import count
@@ -24,7 +25,12 @@ def annotation_files() -> None:
     \b
     beatmeter data annotations check MUSIC/
     beatmeter data annotations convert MUSIC/beats --to jams --out jams/ --audio MUSIC/audio
+    beatmeter data annotations audit MUSIC/ --out review/
     """
+
+
+for command in (audit, correct):
+    annotation_files.add_command(command)
 
 
 @annotation_files.command(short_help="what is wrong or doubtful in annotation files")
@@ -165,61 +171,6 @@ def rekordbox(dataset: str, out: Path, sections: str) -> None:
         raise DataError(f"no track of {shown(dataset)} has annotations", hint)
     write_text(out, render_rekordbox([(t.path, found[t.id]) for t in opened.tracks if t.id in found]))
     click.echo(f"{out}: {count(len(found), 'track')} with grids and memory cues, to import in rekordbox")
-
-
-@annotation_files.command(short_help="beats that are probably wrong, shifted or missing")
-@click.argument("dataset", type=click.Path())
-@click.option(
-    "--out", required=True, type=click.Path(path_type=Path), help="The CSV file to write, worst first."
-)
-@click.option(
-    "--top", type=click.IntRange(min=1), default=100, show_default=True, help="Beats to list at most."
-)
-@click.option("--sections", default="lab", show_default=True, help="Folder of sections beside the audio.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the model.")
-def audit(dataset: str, out: Path, top: int, sections: str, seed: int) -> None:
-    """Rank the beats of DATASET that are probably wrong, shifted or missing, the worst first.
-
-    A light model of the sound around beats judges every track by the tracks of other groups, and confident
-    learning (cleanlab) ranks labels that it doubts and beats that the labels lack. Nothing is changed:
-    listen at these times.
-
-    \b
-    beatmeter data annotations audit MUSIC/ --out review.csv
-
-    Exit status: 0 the list is written, 2 it could not be made.
-    """
-    import csv
-    import io
-
-    from beatmeter.datasets import open_dataset
-    from beatmeter.datasets.annotations import Folders, find_annotations
-    from beatmeter.experiments.audit.events import out_of_fold, rank_events
-    from beatmeter.experiments.audit.suspects import require_cleanlab
-    from beatmeter.runtime.atomic import write_text
-    from beatmeter.settings import METERS, DataConfig
-
-    require_cleanlab()
-    opened = open_dataset(dataset, DataConfig(), METERS, labelled=False)
-    found = find_annotations(opened.tracks, Folders(sections=sections))
-    grids = {id: a.grid for id, a in found.items() if a.grid is not None and len(a.grid)}
-    tracks = [track for track in opened.tracks if track.id in grids]
-    if not tracks:
-        raise DataError(
-            f"no track of {shown(dataset)} has annotated beats",
-            "See docs/annotations.md: where they are looked for.",
-        )
-    doubts = rank_events(out_of_fold(tracks, grids, seed, TERMINAL), grids)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["id", "kind", "time", "suggested", "quality"])
-    for d in doubts[:top]:
-        times = [f"{t:.3f}" if t == t else "" for t in (d.time, d.suggested)]
-        writer.writerow([d.id, d.kind, *times, f"{d.quality:.4f}"])
-    write_text(out, text.getvalue())
-    beats = sum(map(len, grids.values()))
-    listed = f"the worst {min(top, len(doubts))} of {beats} beats and {len(doubts) - beats} gaps"
-    click.echo(f"{out}: {listed} in {count(len(tracks), 'track')}")
 
 
 @annotation_files.command(short_help="beats that a model is sure of, for another one to learn from")

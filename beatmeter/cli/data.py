@@ -296,6 +296,8 @@ def works(out: str, works: int, versions: int, seed: int, seconds: float, suffix
 
 
 def _show(report: Report) -> None:
+    from beatmeter.datasets.corrections import told
+
     dataset = report.dataset
     show_excluded(dataset.excluded)
     value = report.to_json()
@@ -310,13 +312,14 @@ def _show(report: Report) -> None:
     tracks = f"{count(len(dataset.tracks), 'track')} in {count(value['groups'], 'group')}"
     click.echo(f"{dataset.name} ({dataset.kind}): {tracks}{several}{hours}, sha256 {dataset.sha256}")
     for done in dataset.corrections:
-        told = ", ".join(f"{done[name]} {name}" for name in ("relabelled", "left out", "kept"))
         stray = (
             f", {len(done['not here'])} not of this dataset ({', '.join(done['not here'][:3])})"
             if done["not here"]
             else ""
         )
-        click.echo(f"corrected by {done['file']}: {told}{stray}")
+        click.echo(f"corrected by {done['file']}: {told(done)}{stray}")
+        for id, flags in done.get("doubtful", {}).items():
+            click.echo(f"doubtful: {id}: {', '.join(flags)}")
     rows = report.counts()
     columns = [*report.classes, *(["-"] if any("-" in n for _, _, n in rows) else [])]
     width = max([len("source"), *(len(source) for source, _, _ in rows)])

@@ -35,7 +35,8 @@ corrections_option = click.option(
     "--corrections",
     multiple=True,
     type=click.Path(),
-    help="A file of corrected labels (id, label, new label), see data audit; may be repeated.",
+    help="A file of corrected labels (id, label, new label), see data audit, or beats (id, time, suggested, "
+    "new time), see data annotations audit; may be repeated.",
 )
 
 

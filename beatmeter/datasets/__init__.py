@@ -15,6 +15,7 @@ from pathlib import Path
 from beatmeter.datasets import files, folder, manifest, meter2800
 from beatmeter.datasets.corrections import LabelFile, apply_corrections
 from beatmeter.datasets.dataset import JOINED, Dataset, Exclusion
+from beatmeter.datasets.decisions import DecisionTable
 from beatmeter.datasets.tables import SUFFIXES, read_columns
 from beatmeter.errors import DataError, shown
 from beatmeter.runtime.paths import StrPath, as_path, as_paths
@@ -34,15 +35,26 @@ def open_dataset(path: StrPath, config: DataConfig, classes: Sequence[str], labe
     """The dataset at `path`: a folder, a table, or an audio file; its kind is found out.
 
     `classes` are the labels that count. With `labelled`, tracks without one of them are excluded, else they
-    stay as unlabelled tracks. The datasets in `config.extra` join with split train; then the labels are those
-    of `config.corrections`. Raises DataError when nothing fits.
+    stay as unlabelled tracks. The datasets in `config.extra` join with split train; then labels and beats are
+    corrected by `config.corrections`. Raises DataError when nothing fits.
     """
     dataset = _open(as_path(path), config, classes)
     for extra in as_paths(config.extra):
         dataset = _join(dataset, _open(extra, DataConfig(), classes))
     for file in as_paths(config.corrections):
-        dataset = apply_corrections(dataset, LabelFile.read(file), classes)
+        dataset = _corrected(dataset, file, classes)
     return dataset.labelled() if labelled else dataset
+
+
+def _corrected(dataset: Dataset, file: Path, classes: Sequence[str]) -> Dataset:
+    """The dataset after a review of labels or of beats."""
+    table = DecisionTable.read(file)
+    if not table.of_beats:
+        return apply_corrections(dataset, LabelFile.of(table), classes)
+    # whoever reads no annotations, `predict` for one, does without the packages that these need
+    from beatmeter.datasets.beat_corrections import BeatFile, correct_beats
+
+    return correct_beats(dataset, BeatFile.of(table))
 
 
 def _open(path: Path, config: DataConfig, classes: Sequence[str]) -> Dataset:

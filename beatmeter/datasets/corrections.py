@@ -11,24 +11,21 @@ when the reviewer listened: a dataset that says something else by now is refused
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
 from beatmeter.datasets.dataset import LABEL_PROBLEM, Dataset, Exclusion
+from beatmeter.datasets.decisions import DROP, KEEP, KINDS, DecisionTable, strangers
 from beatmeter.datasets.labels import Labels, format_labels, parse_labels
-from beatmeter.errors import DataError, nearest, shown
-from beatmeter.runtime.artifacts import read_bytes
-from beatmeter.runtime.paths import StrPath, as_path
+from beatmeter.errors import DataError, shown
+from beatmeter.runtime.display import count
+from beatmeter.runtime.paths import StrPath
 from beatmeter.schema import Track
 
 ORIGINAL = "original label"  # key of Track.extra: the label before it was corrected; empty when it had none
 DECISION = "new label"  # the column that a reviewer fills in
-KEEP, DROP = ("keep", "ok"), ("drop", "exclude", "leave out")
 
 
 @dataclass(frozen=True)
@@ -50,22 +47,22 @@ class LabelFile:
     @classmethod
     def read(cls, path: StrPath) -> Self:
         """Read a file of either form. Raises DataError with file and line."""
-        path = as_path(path)
-        try:
-            data = read_bytes(path, DataError)
-            text = data.decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise DataError(f"cannot read {shown(path)}: {error}") from None
-        reader = csv.DictReader(io.StringIO(text, newline=""))
-        columns = reader.fieldnames or ()
-        missing = [name for name in ("id", "label") if name not in columns]
-        if missing:
-            hint = (
-                "A corrections file has the columns id, label and new label (of a review), or id, label and "
-                "reason."
-            )
-            raise DataError(f"{shown(path)} has no column {missing[0]!r}", hint)
-        review = DECISION in columns
+        return cls.of(DecisionTable.read(path))
+
+    @classmethod
+    def of(cls, table: DecisionTable) -> Self:
+        """What a table says of labels. Raises DataError with file and line."""
+        path = table.path
+        if table.of_beats:
+            hint = "Beats are corrected where a data set is opened: data check, train, evaluate."
+            raise DataError(f"{shown(path)} is a review of beats, and labels are corrected here", hint)
+        table.require_columns(
+            "id",
+            "label",
+            hint="A corrections file has the columns id, label and new label (of a review), or id, label and "
+            "reason.",
+        )
+        review = DECISION in table.columns
         labels, reasons, lines, before = (
             dict[str, str](),
             dict[str, str](),
@@ -73,23 +70,16 @@ class LabelFile:
             dict[str, str](),
         )
         kept: set[str] = set()
-        for row in reader:
-            id, label, line = row["id"] or "", (row["label"] or "").strip(), reader.line_num
-            if not id or id in lines or None in row:
-                wrong = (
-                    "has an empty id"
-                    if not id
-                    else f"names {id!r} again"
-                    if id in lines
-                    else "has more cells than the header"
-                )
+        for row in table.rows:
+            id, label = row.cells["id"], row.text("label")
+            if id in lines:
                 raise DataError(
-                    f"{shown(path)}:{line}: this line {wrong}",
+                    f"{shown(path)}:{row.line}: this line names {id!r} again",
                     'Labels that hold commas must be quoted: "3,4".',
                 )
-            lines[id] = line
-            reasons[id] = (row.get("comment" if review else "reason") or "").strip()
-            decision = (row[DECISION] or "").strip() if review else label
+            lines[id] = row.line
+            reasons[id] = row.text("comment" if review else "reason")
+            decision = row.text(DECISION) if review else label
             if review:
                 before[id] = label
                 if not decision:
@@ -99,7 +89,7 @@ class LabelFile:
                     continue
                 decision = "" if decision.lower() in DROP else decision
             labels[id] = decision
-        return cls(path, labels, reasons, lines, before, frozenset(kept), hashlib.sha256(data).hexdigest())
+        return cls(path, labels, reasons, lines, before, frozenset(kept), table.sha256)
 
     def place(self, id: str) -> str:
         """`file:line` of an id."""
@@ -114,15 +104,8 @@ def apply_corrections(dataset: Dataset, file: LabelFile, classes: Sequence[str])
     the review, and when the file names nothing of this dataset.
     """
     by_id = {t.id: t for t in dataset.tracks}
-    gone = {e.id for e in dataset.excluded}
     named = [*file.labels, *file.kept]
-    strangers = sorted(id for id in named if id not in by_id and id not in gone)
-    if named and len(strangers) == len(named):
-        hint = nearest(strangers[0], by_id) if by_id else ""
-        raise DataError(
-            f"{shown(file.path)} names no track of {dataset.name}",
-            hint if hint.startswith("Did") else "It belongs to another dataset.",
-        )
+    foreign = strangers(file.path, named, dataset)
     changed: dict[str, Track] = {}
     dropped: list[Exclusion] = []
     changes: dict[str, list[str]] = {}
@@ -150,11 +133,25 @@ def apply_corrections(dataset: Dataset, file: LabelFile, classes: Sequence[str])
         "relabelled": len(changed),
         "left out": len(dropped),
         "kept": sum(id in by_id for id in file.kept),
-        "not here": strangers,
+        "not here": foreign,
         "labels": changes,
     }
     tracks = tuple(changed.get(t.id, t) for t in dataset.tracks)
     return replace(dataset, tracks=tracks, corrections=(*dataset.corrections, done)).without(dropped)
+
+
+def told(done: Mapping[str, Any]) -> str:
+    """What one file of `Dataset.corrections` did: "1 relabelled, 0 left out, 2 kept", or so of beats."""
+    names = ("relabelled", "left out", "kept") if "relabelled" in done else (*KINDS, "kept")
+    return ", ".join(f"{done[name]} {name}" for name in names)
+
+
+def corrected(corrections: Sequence[Mapping[str, Any]]) -> str:
+    """How much all files changed: "1 label corrected", "3 beats corrected"; nothing without files."""
+    labels = [c["relabelled"] for c in corrections if "relabelled" in c]
+    beats = [sum(c[kind] for kind in KINDS) for c in corrections if "relabelled" not in c]
+    kinds = ((labels, "label"), (beats, "beat"))
+    return ", ".join(f"{count(sum(n), noun)} corrected" for n, noun in kinds if n)
 
 
 def written(track: Track) -> str:

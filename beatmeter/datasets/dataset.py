@@ -45,7 +45,7 @@ class Dataset:
     """Tracks with distinct ids in the order of their table, what was left out, and where it comes from.
 
     `sha256` is the hash of the content of the tables (of names and labels where there is no table).
-    `corrections` says what each file of corrected labels changed, as plain JSON.
+    `corrections` says what each file of corrected labels or beats changed, as plain JSON.
     """
 
     tracks: tuple[Track, ...]

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from beatmeter.datasets import Dataset, Exclusion
+from beatmeter.datasets.corrections import corrected
 from beatmeter.datasets.splits import split_dataset, write_split
 from beatmeter.errors import BeatmeterError, DataError, RunError, shown
 from beatmeter.evaluation.records import read_records, write_records
@@ -193,7 +194,7 @@ def evaluate_run(
     as `test`. A `dataset` that is the run's own by its hash, moved perhaps, is taken as that: its training
     tracks test nothing.
 
-    `cache` replaces the run's own. `corrections` are files of corrected labels, after those of the
+    `cache` replaces the run's own. `corrections` are files of corrected labels or beats, after those of the
     run. What is written then is named `corrected-`, so that the evaluation under the run's own labels stays
     beside it.
     """
@@ -348,8 +349,7 @@ def _counts(ready: Prepared, folder: RunFolder) -> str:
     numbers = ", ".join(f"{len(ready.split(split))} {split}" for split in SPLITS)
     left = Counter(e.kind for e in ready.dataset.excluded)
     kinds = ", ".join(f"{n} {kind}" for kind, n in left.most_common())
-    corrected = sum(c["relabelled"] for c in ready.dataset.corrections)
-    numbers += f", {count(corrected, 'label')} corrected" if ready.dataset.corrections else ""
+    numbers += f", {corrected(ready.dataset.corrections)}" if ready.dataset.corrections else ""
     return f"tracks: {numbers}" + (
         f"; {sum(left.values())} left out ({kinds}), listed in {folder.excluded_file}" if left else ""
     )

@@ -22,8 +22,8 @@ class DataConfig:
     extra: tuple[str, ...] = option((), "further datasets whose tracks join training only")
     corrections: tuple[str, ...] = option(
         (),
-        "files of corrected labels, applied in order: reviews of `beatmeter data audit` (id, label, new "
-        "label)",
+        "files of corrected labels or beats, applied in order: reviews of `beatmeter data audit` (id, label, "
+        "new label) and of `beatmeter data annotations audit` (id, time, suggested, new time)",
     )
     classes: int = option(
         0, "METER2800 tables to read: 2 or 4 classes; 0 takes the 4-class ones when they are there"

@@ -45,7 +45,7 @@ class ColumnTask(Task):
             raise ConfigError(f"the task {name} learns one column, not {len(self.columns)}")
         if config.data.corrections:
             raise ConfigError(
-                "data.corrections hold labels of meters",
+                "data.corrections hold labels of meters, or beats",
                 f"Correct the column itself, or its table of targets, for the task {name}.",
             )
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from beatmeter.datasets import files
 from beatmeter.datasets.annotations import native
+from beatmeter.datasets.annotations.edits import with_corrections
 from beatmeter.datasets.annotations.records import Annotation
 from beatmeter.datasets.annotations.registry import read_annotation
 from beatmeter.errors import DataError, shown
@@ -50,12 +51,13 @@ def find_annotations(tracks: Sequence[Track], folders: Folders | None = None) ->
 
 
 def find_annotation(track: Track, folders: Folders | None = None) -> Annotation | None:
-    """What is known of one track, None when there is nothing. Raises DataError as `find_annotations`."""
+    """What is known of one track, its beats as they were corrected; None when there is nothing. Raises
+    DataError as `find_annotations`."""
     found: Annotation | None = None
     for path in annotation_files(track, folders or Folders()):
         here = read_annotation(path)
         found = here if found is None else found.beneath(here)
-    return None if found is None else replace(found, id=track.id)
+    return None if found is None else replace(with_corrections(found, track.extra), id=track.id)
 
 
 def annotation_files(track: Track, folders: Folders) -> Iterator[Path]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from beatmeter.datasets.annotations.records import Annotation, Grid, Spans
 
@@ -29,6 +30,14 @@ def doubts(annotation: Annotation) -> list[str]:
     return found
 
 
+def jumps_of_count(grid: Grid) -> Float[np.ndarray, " jump"]:
+    """The beats whose place in the bar does not follow from the one before, seconds; places that are unknown
+    follow from anything."""
+    before, after = grid.places[:-1], grid.places[1:]
+    jumps: np.ndarray = grid.times[1:][(before > 0) & (after > 1) & (after != before + 1)]
+    return jumps
+
+
 def _grid_doubts(grid: Grid) -> list[str]:
     found = []
     gaps = np.diff(grid.times)
@@ -38,10 +47,8 @@ def _grid_doubts(grid: Grid) -> list[str]:
             if at.any():
                 first = f"near {grid.times[at.argmax()]:.2f} s ({int(at.sum())} places)"
                 found.append(f"grid: perhaps a beat {what} {first}")
-    steps = np.stack([grid.places[:-1], grid.places[1:]])[:, (grid.places[:-1] > 0) & (grid.places[1:] > 0)]
-    jumps = (steps[1] != steps[0] + 1) & (steps[1] != 1)
-    if jumps.any():
-        found.append(f"grid: the place in the bar jumps {int(jumps.sum())} times")
+    if jumps := len(jumps_of_count(grid)):
+        found.append(f"grid: the place in the bar jumps {jumps} times")
     if len(grid) and grid.places.any() and not (grid.places == 1).any():
         found.append("grid: there is no downbeat")
     return found

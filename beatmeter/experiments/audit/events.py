@@ -10,7 +10,7 @@ moment that is doubted beside a peak without a label was perhaps shifted.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
@@ -122,6 +122,21 @@ def rank_events(curves: Mapping[str, Float[np.ndarray, " frame"]], grids: Mappin
         distance, at = min(near, default=(np.inf, 0.0))
         doubts.append(Doubt(id, time, at if distance <= SHIFT else float("nan"), q))
     return sorted(doubts, key=lambda doubt: doubt.quality)
+
+
+def without_echoes(doubts: Sequence[Doubt]) -> list[Doubt]:
+    """Doubts without beats that are lacking where another beat should perhaps be: a beat that was shifted
+    leaves both, and one decision answers them. Both ranked, the two stand where the worse one stood."""
+    shifted: dict[tuple[str, float], Doubt] = {}
+    for doubt in doubts:
+        if doubt.kind == "shifted":
+            shifted.setdefault((doubt.id, doubt.suggested), doubt)
+    found: dict[tuple[str, float, float], Doubt] = {}
+    for doubt in doubts:
+        own = shifted.get((doubt.id, doubt.suggested), doubt) if doubt.kind == "missing" else doubt
+        key = (own.id, -1.0 if own.kind == "missing" else own.time, own.suggested)
+        found.setdefault(key, replace(own, quality=min(own.quality, doubt.quality)))
+    return list(found.values())
 
 
 def _against_own_track(found: Sequence[tuple[str, float, float, int]]) -> np.ndarray:

@@ -16,7 +16,8 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
-from beatmeter.datasets.corrections import DECISION, DROP, KEEP, written
+from beatmeter.datasets.corrections import DECISION, written
+from beatmeter.datasets.decisions import DROP, KEEP
 from beatmeter.errors import shown
 from beatmeter.runtime.display import count
 from beatmeter.runtime.templates import render
