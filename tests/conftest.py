@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -53,6 +55,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 Typed = Callable[..., tuple[int, str, str]]
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
 @pytest.fixture
@@ -68,6 +71,29 @@ def typed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -
         return end.value.code, said.out, said.err
 
     return type_it
+
+
+@pytest.fixture(scope="session")
+def playing() -> Iterator[Any]:
+    """Playwright, which drives a browser that is there already."""
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with api.sync_playwright() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def chromium(playing: Any) -> Callable[..., Any]:
+    """Starts a browser with switches."""
+    given = os.environ.get("BEATMETER_CHROMIUM")
+    program = given or next(filter(None, map(shutil.which, CHROMIUM)), None)
+    if program is None:
+        pytest.skip("no Chromium here: install it, or set BEATMETER_CHROMIUM to one")
+
+    def start(*switches: str) -> Any:
+        args = [f"--{switch}" for switch in ("no-sandbox", "mute-audio", *switches)]
+        return playing.chromium.launch(executable_path=program, args=args)
+
+    return start
 
 
 @pytest.fixture(scope="session")

@@ -26,6 +26,7 @@ CORRECTED = "corrected beats"  # key of Track.extra: what was corrected, file by
 FLAG = "beats corrected by a reviewer"
 SAME = 0.0006  # seconds: a list of beats rounds to milliseconds
 CLOSEST = 0.05  # seconds between two beats
+UNSTEADY = 1.4  # how much longer or shorter than others beats around an added one may be
 BEYOND = 0.5  # seconds that a corrected beat may lie outside of what is known, which then grows to it
 
 
@@ -89,43 +90,73 @@ def places_between(
 ) -> Int[np.ndarray, " beat"]:
     """Places in the bar, with those of `added` beats counted from the beats around: where as many are added
     as the count lacks, one after the other, else by their distance. 0 where there is no room in the count, or
-    where it is not known how long bars are."""
+    where nobody knows how long bars are."""
     places = places.copy()
-    bar = before.bar
-    period = float(np.median(np.diff(before.times))) if len(before) > 1 else 0.0
-    old = np.flatnonzero(~added)
-    for run in np.split(np.flatnonzero(added), np.flatnonzero(np.diff(np.flatnonzero(added)) > 1) + 1):
-        if not len(run):
-            continue
-        left, right = old[old < run[0]], old[old > run[-1]]
-        a = int(left[-1]) if len(left) and places[left[-1]] else None
-        b = int(right[0]) if len(right) and places[right[0]] else None
-        if a is not None and b is not None:
-            p, q = int(places[a]), int(places[b])
-            steps = q - p if q > p else bar - p + q if p <= bar else 0  # beats from one to the other
-            offsets = _offsets(times[run], times[a], times[b], steps)
-            found = [_wrapped(p + k, bar if q <= p else 0) for k in offsets]
-        elif a is not None and not len(right) and bar and period:
-            offsets = np.maximum(1, np.round((times[run] - times[a]) / period)).astype(int).tolist()
-            found = [_wrapped(int(places[a]) + k, bar) for k in offsets]
-        elif b is not None and not len(left) and bar and period:
-            offsets = np.maximum(1, np.round((times[b] - times[run]) / period)).astype(int).tolist()
-            found = [(int(places[b]) - k - 1) % bar + 1 for k in offsets]
-        else:
-            found, offsets = [], []
-        if len(found) == len(run) == len(set(offsets)):
+    period, bars = _period(before), _bars(before)
+    old, new = np.flatnonzero(~added), np.flatnonzero(added)
+    for run in np.split(new, np.flatnonzero(np.diff(new) > 1) + 1):
+        left, right = old[old < run[0]] if len(run) else old[:0], old[old > run[-1]] if len(run) else old[:0]
+        found: list[int] = []
+        if len(left) and len(right):
+            a, b = int(left[-1]), int(right[0])
+            if places[a] and places[b]:
+                span = float(times[b] - times[a]) / period
+                bar = _bar_between(int(places[a]), int(places[b]), span, len(run), bars)
+                steps = int(places[b] - places[a]) + (bar if places[b] <= places[a] else 0)
+                offsets = _offsets((times[run] - times[a]) / (times[b] - times[a]), steps)
+                found = [_wrapped(int(places[a]) + k, bar) for k in offsets]
+        elif len(left) and bars and places[left[-1]]:
+            offsets = _steps((times[run] - times[left[-1]]) / period)
+            found = [_wrapped(int(places[left[-1]]) + k, bars[0]) for k in offsets]
+        elif len(right) and bars and places[right[0]]:
+            offsets = _steps((times[right[0]] - times[run]) / period)
+            found = [(int(places[right[0]]) - k - 1) % bars[0] + 1 for k in offsets]
+        if found and len(set(offsets)) == len(run):
             places[run] = found
     return places
 
 
-def _offsets(times: np.ndarray, start: float, end: float, steps: int) -> list[int]:
-    """How many beats after `start` each time lies, of `steps` to `end`; nothing where there is no room."""
-    if len(times) > steps - 1:
+def _period(grid: Grid) -> float:
+    """Median seconds from a beat to the next one of the count."""
+    gaps, steps = np.diff(grid.times), np.diff(grid.places)
+    chosen = gaps[steps == 1] if (steps == 1).any() else gaps
+    return float(np.median(chosen)) if len(chosen) else 1.0
+
+
+def _bars(grid: Grid) -> list[int]:
+    """How many beats bars have, the most frequent number first, the largest of equally frequent ones: the
+    highest place between two downbeats, which a beat that is lacking inside of a bar does not change."""
+    parts = np.split(grid.places, np.flatnonzero(grid.places == 1))
+    counts: Counter[int] = Counter()
+    for i, part in enumerate(parts):  # a bar that is cut off counts half
+        counts[int(part.max(initial=0))] += 2 if 0 < i < len(parts) - 1 else 1
+    del counts[0]
+    return sorted(counts, key=lambda bar: (-counts[bar], -bar))
+
+
+def _bar_between(p: int, q: int, span: float, lacking: int, bars: Sequence[int]) -> int:
+    """The length of the bar that place `p` is in and that `q` follows after `span` beats, of which `lacking`
+    are counted now; 0 where none fits."""
+    fits = [bar for bar in bars if bar >= max(p, q) and bar - p + q > lacking]
+    away = {bar: abs(np.log(max(span, 1e-9) / (bar - p + q))) for bar in fits}
+    best = min(fits, key=lambda bar: away[bar], default=0)
+    return best if best and away[best] < np.log(UNSTEADY) else 0
+
+
+def _offsets(shares: np.ndarray, steps: int) -> list[int]:
+    """How many beats of the count come before each time, of `steps` in all, from its share of the way; none
+    where there is no room."""
+    if len(shares) > steps - 1:
         return []
-    if len(times) == steps - 1:
+    if len(shares) == steps - 1:
         return list(range(1, steps))
-    offsets: list[int] = np.round(steps * (times - start) / (end - start)).astype(int).tolist()
+    offsets: list[int] = np.round(steps * shares).astype(int).tolist()
     return offsets if offsets[0] > 0 and offsets[-1] < steps else []
+
+
+def _steps(beats: np.ndarray) -> list[int]:
+    found: list[int] = np.maximum(1, np.round(beats)).astype(int).tolist()
+    return found
 
 
 def _wrapped(place: int, bar: int) -> int:

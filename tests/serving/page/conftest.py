@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +14,6 @@ from pagevisits import ABOUT, ABOUT_BEATS, Visit, serving, tone, visiting
 
 from beatmeter.serving.page.build import page_files
 from beatmeter.serving.page.server import PageServer
-
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
 @pytest.fixture(scope="session")
@@ -60,25 +56,12 @@ def server(files: dict[str, bytes]) -> Iterator[PageServer]:
 
 
 @pytest.fixture(scope="session")
-def playing() -> Iterator[Any]:
-    """Playwright, which drives a browser that is there already."""
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with api.sync_playwright() as running:
-        yield running
-
-
-@pytest.fixture(scope="session")
-def launch(playing: Any) -> Callable[[Path], Any]:
+def launch(chromium: Callable[..., Any]) -> Callable[[Path], Any]:
     """Starts a browser whose microphone plays a WAV file over and over."""
-    given = os.environ.get("BEATMETER_CHROMIUM")
-    program = given or next(filter(None, map(shutil.which, CHROMIUM)), None)
-    if program is None:
-        pytest.skip("no Chromium here: install it, or set BEATMETER_CHROMIUM to one")
-    names = ("use-fake-device-for-media-stream", "use-fake-ui-for-media-stream", "no-sandbox")
 
     def start(sound: Path) -> Any:
-        switches = [*(f"--{name}" for name in names), f"--use-file-for-fake-audio-capture={sound}"]
-        return playing.chromium.launch(executable_path=program, args=[*switches, "--mute-audio"])
+        names = ("use-fake-device-for-media-stream", "use-fake-ui-for-media-stream")
+        return chromium(*names, f"use-file-for-fake-audio-capture={sound}")
 
     return start
 
