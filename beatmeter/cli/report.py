@@ -75,7 +75,8 @@ def report(
     if not of_meter(record):
         if corrections is not None:
             raise ConfigError(
-                "--corrections hold labels of meters", "Correct the column that the run was trained on."
+                "--corrections are for labels of meters here",
+                "Of beats `beatmeter evaluate RUN --corrections FILE` says what corrections change.",
             )
         _report_column(where, record, out, show, figures, as_text, as_json, seed)
         return

@@ -116,12 +116,12 @@ def _place(
     curve: Float[np.ndarray, " frame"],
 ) -> Place:
     middle, gap = doubt.time, None
-    if np.isnan(middle):
-        middle = doubt.suggested
-        after = int(np.searchsorted(grid.times, middle))
-        if 0 < after < len(grid) and grid.times[after] - grid.times[after - 1] < SECONDS - 1:
-            gap = (float(grid.times[after - 1]), float(grid.times[after]))
-            middle = sum(gap) / 2  # not the time that the model suggests
+    if np.isnan(middle):  # the middle is of the gap, or blunt: not the time that the model suggests
+        after = int(np.searchsorted(grid.times, doubt.suggested))
+        low = float(grid.times[after - 1]) if after > 0 else 0.0
+        high = float(grid.times[after]) if after < len(grid) else len(wave) / SAMPLE_RATE
+        middle = (low + high) / 2 if high - low < SECONDS - 1 else float(round(doubt.suggested))
+        gap = low, high
     start = max(0.0, min(middle - SECONDS / 2, len(wave) / SAMPLE_RATE - SECONDS))
     first = round(start * SAMPLE_RATE)
     part = wave[first : first + round(SECONDS * SAMPLE_RATE)]
@@ -139,7 +139,7 @@ def _place(
         list(zip(grid.times[inside].tolist(), grid.places[inside].tolist(), strict=True)),
         np.round(100 * strength).astype(int).tolist(),
         np.round(100 * heard).astype(int).tolist(),
-        gap,
+        None if gap is None else (max(gap[0], start), min(gap[1], end)),
     )
 
 

@@ -146,6 +146,7 @@
   // sound: the excerpt with a click at every beat, mixed sample by sample, in a loop
   let audio = null;
   let playing = null;
+  let wanted = null; // the card that is to play as soon as it is decoded
   const decoded = new Map();
   const samples = async (card) => {
     if (!decoded.has(card)) {
@@ -170,6 +171,7 @@
     return buffer;
   };
   const stop = () => {
+    wanted = null;
     if (!playing) return;
     playing.source.stop();
     find(playing.card, ".play").textContent = "Play";
@@ -180,13 +182,17 @@
   const play = async (card, goOn = false) => {
     audio ||= new AudioContext();
     if (audio.state === "suspended") audio.resume();
+    wanted = card;
+    document.querySelectorAll("audio").forEach((player) => player.pause());
     const music = await samples(card);
+    if (wanted !== card) return;
     const from = goOn && playing && playing.card === card ? position() : 0;
     stop();
     const source = new AudioBufferSourceNode(audio, { buffer: mixed(card, music, document.getElementById("clicks").value), loop: true });
     source.connect(audio.destination);
     source.start(0, from);
     playing = { card, source, begun: audio.currentTime - from };
+    wanted = card;
     find(card, ".play").textContent = "Stop";
     requestAnimationFrame(follow);
   };
@@ -213,7 +219,7 @@
     const all = ordered();
     const next = all[all.indexOf(current) + by];
     if (!next) return stop();
-    const went = playing !== null;
+    const went = playing !== null || wanted !== null;
     stop();
     choose(next);
     if (went) play(next);
