@@ -50,15 +50,17 @@ class Lines:
         classes: Sequence[str],
         width: int,
         scores: bool,
-        groupings: Sequence[str] = (),
         tempo: bool = False,
     ) -> None:
-        """`groupings` are those that the model may name."""
+        from beatmeter.datasets.groupings import GROUPINGS
+
         digits = max(map(width_of, classes))
-        grouped = [digits + len(" in a bar, as ") + len(name) for name in groupings]
-        self.words = max(len(NOTHING), len(", with  against it") + 2 * digits, *grouped, 0)
+        named = [(meter, name) for meter in classes for name in GROUPINGS.get(meter, ()) if "+" in name]
+        grouped = [width_of(meter) + len(" in a bar, as ") + len(name) for meter, name in named]
         self.scores, self.narrow = scores, width < NARROW
         self.width = width
+        wide = max(len(NOTHING), len(", with  against it") + 2 * digits, *grouped, 0)
+        self.words = min(wide, width - len("    a guess (0.00)")) if self.narrow else wide
         room = (
             width
             if self.narrow
@@ -89,10 +91,11 @@ class Lines:
 
 def columns(name: str, answer: Answer, scores: bool, tempo: bool = False) -> str:
     """One answer for other programs, separated by tabs: file, meter, second meter, sure or likely or a guess,
-    probability; with `scores` one more column for every class, class=probability, with `tempo` a last one,
-    bpm=number. A hyphen where there is nothing."""
+    probability, grouping; with `scores` one more column for every class, class=probability, with `tempo` a
+    last one, bpm=number. A hyphen where there is nothing."""
     p = 1 - answer.heard if answer.meter is None and answer.heard is not None else max(answer.scores)
-    cells = [name, answer.meter or "none", answer.second or "-", sureness(answer) or "-", f"{p:.3f}"]
+    said = [answer.meter or "none", answer.second or "-", sureness(answer) or "-"]
+    cells = [name, *said, f"{p:.3f}", answer.grouping or "-"]
     cells += [f"{c}={s:.3f}" for c, s in zip(answer.classes, answer.scores, strict=True) if scores]
     beats = "-" if answer.tempo is None else f"{answer.tempo:.1f}"
     return "\t".join([*cells, *([f"bpm={beats}"] if tempo else [])])

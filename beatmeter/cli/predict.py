@@ -67,7 +67,8 @@ def predict(
 
     MODEL is a run folder, the folder of an ensemble, or the name of a model that ships (see `beatmeter
     models`); without it the best of those that ship answers. In a pipe every answer is one line, separated by
-    tabs: file, meter (none: no meter heard), second meter, sure or likely or a guess, probability.
+    tabs: file, meter (none: no meter heard), second meter, sure or likely or a guess, probability,
+    grouping.
 
     \b
     beatmeter predict song.mp3
@@ -103,7 +104,7 @@ def predict(
             echo(f"note: {predictor.note}")
         called = [answers.name_of(name) for name in names]
         if column is None:
-            show = _printer(form, called, predictor.classes, scores, predictor.groupings, tempo)
+            show = _printer(form, called, predictor.classes, scores, tempo)
         elif tempo:
             raise ConfigError(
                 f"--tempo stands beside a meter, and {model} answers something else", "Leave --tempo out."
@@ -164,12 +165,11 @@ def _printer(
     names: list[str],
     classes: tuple[str, ...],
     scores: bool,
-    groupings: tuple[str, ...],
     tempo: bool,
 ) -> Callable[[Path, Answer | BeatmeterError], None]:
     """What prints one answer in the form that was asked for, and on stderr why there is none."""
     people = sys.stdout.isatty()
-    lines = answers.Lines(names, classes, columns(), scores, groupings, tempo) if people else None
+    lines = answers.Lines(names, classes, columns(), scores, tempo) if people else None
 
     def show(path: Path, answer: Answer | BeatmeterError) -> None:
         if isinstance(answer, BeatmeterError):

@@ -27,7 +27,6 @@ from beatmeter.serving.column_answer import ColumnJudge, judge_of
 from beatmeter.serving.judge import Judge
 from beatmeter.serving.models import EnsembleFolder, find_model
 from beatmeter.serving.scoring import EnsembleScorer, RunScorer, Scorer, WholeTrack, listening_groups
-from beatmeter.tasks.meter import MeterTask
 
 BLOCK = 30.0  # seconds of a file that are read at a time
 Seconds = Callable[[float], object]
@@ -159,12 +158,6 @@ class Predictor:
                 f"{what} needs a model of meter, and this one answers: {', '.join(self.classes[:6])}",
                 "Use `beatmeter predict`.",
             )
-
-    @property
-    def groupings(self) -> tuple[str, ...]:
-        """The groupings that this model may name."""
-        tasks = [member.task for member in self.scorer.members.values()]
-        return tuple(dict.fromkeys(n for t in tasks if isinstance(t, MeterTask) for n in t.groupings.texts))
 
     @property
     def note(self) -> str | None:

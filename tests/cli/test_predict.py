@@ -87,15 +87,16 @@ def test_in_a_pipe_every_answer_is_one_line_of_columns(typed: Typed, album: Path
     assert status == 1
     rows = [line.split("\t") for line in out.splitlines()]
     assert len(rows) == 2
-    assert {len(row) for row in rows} == {5}
+    assert {len(row) for row in rows} == {6}
     paths = {row[0] for row in rows}
     assert any(path.startswith(f"{album}/日本語") for path in paths), "the path as it was given, whole"
     assert any("tab\\tand 7 spaces" in path for path in paths), "a tab in a name is no column"
-    for _, meter, second, sure, p in rows:
+    for _, meter, second, sure, p, grouping in rows:
         assert meter in ("3", "4", "5", "7", "9", "11", "none")
         assert second in ("3", "4", "5", "7", "9", "11", "-")
         assert sure in ("sure", "likely", "a guess", "-")
         assert 0 <= float(p) <= 1
+        assert grouping == "-" or "+" in grouping
     assert len(said.splitlines()) == 1, "nothing on stderr but what is wrong"
     assert "broken.wav" in said
 
@@ -124,7 +125,7 @@ def test_csv_and_json_say_the_same(typed: Typed, album: Path) -> None:
 def test_scores_in_columns(typed: Typed, album: Path) -> None:
     _, out, _ = typed("predict", MODEL, album, "--scores")
     for line in out.splitlines():
-        assert [cell.partition("=")[0] for cell in line.split("\t")[5:]] == ["3", "4", "5", "7", "9", "11"]
+        assert [cell.partition("=")[0] for cell in line.split("\t")[6:]] == ["3", "4", "5", "7", "9", "11"]
 
 
 @pytest.mark.parametrize("columns", [40, 80])
@@ -246,7 +247,7 @@ def test_words() -> None:
         "likely",
         "a guess",
     ]
-    assert answers.columns("a", made((0.1, 0.2, 0.1), heard=0.25), False) == "a\tnone\t-\t-\t0.750"
+    assert answers.columns("a", made((0.1, 0.2, 0.1), heard=0.25), False) == "a\tnone\t-\t-\t0.750\t-"
 
 
 def test_no_meter_fits_in_every_line() -> None:
