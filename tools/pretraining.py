@@ -1,10 +1,11 @@
 """Pre-trains the embedded backbone in several ways at equal budget, compares them as frozen features, and
 renews docs/pretraining.md.
 
-    python tools/pretraining.py               all ways, two at a time, into runs/pretraining
+    python tools/pretraining.py               from nothing: all ways, two at a time, into runs/pretraining
+    python tools/pretraining.py --study on    from the weights of `embedded`, over music that is hard to hear
 
 Equal budget is the same number of steps over the same seconds of the same generator. What is finished is
-kept: the same command goes on.
+kept: the same command goes on. Of the second study some ways may be left out (--only).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 from ablations import call, renewed
@@ -23,14 +25,73 @@ from beatmeter.runtime.artifacts import read_json_lines
 from beatmeter.runtime.cores import usable_cores
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "pretraining.md"
-FIGURE = PAGE.parent / "ablations" / "pretraining.svg"
-REFERENCE = "all losses, 30 s"
-WAYS: dict[str, tuple[str, ...]] = {
-    REFERENCE: (),
-    "all losses, 10 s": ("chunks=2", "clips=12"),
-    "all losses, 5 s": ("chunks=1", "clips=24"),
-    "no lag loss": ("lag_weight=0",),
-    "masked spectra alone": ("frame_weight=0", "lag_weight=0"),
+
+
+@dataclass(frozen=True)
+class Study:
+    """Ways to pre-train, the first of them the reference, and how heads are trained on each: on what music,
+    by which recipe. `systems` are other backbones beside them; `part` names its figure and its parts of the
+    page."""
+
+    part: str
+    title: str
+    question: str
+    steps: int
+    ways: dict[str, tuple[str, ...]]
+    systems: dict[str, str]
+    recipe: str
+    music: tuple[str, ...]
+    limit: int
+
+    @property
+    def reference(self) -> str:
+        """The way that the others are compared with."""
+        return next(iter(self.ways))
+
+    @property
+    def figure(self) -> Path:
+        """Where the figure of the heads lies."""
+        return PAGE.parent / "ablations" / f"{self.part}.svg"
+
+
+ON = (
+    *("start=embedded", "clips=12", "chunks=2", "long_after=0", "longest_lag=14"),
+    *("average=0.998", "lr=1e-3", "warmup=150"),
+)
+MORE_LOSSES = ("chord_weight=0.25", "company_weight=0.5", "grouping_weight=0.5")
+STUDIES = {
+    "fresh": Study(
+        "pretraining",
+        "Pre-training at equal budget",
+        "What must a small backbone be taught?",
+        1000,
+        {
+            "all losses, 30 s": (),
+            "all losses, 10 s": ("chunks=2", "clips=12"),
+            "all losses, 5 s": ("chunks=1", "clips=24"),
+            "no lag loss": ("lag_weight=0",),
+            "masked spectra alone": ("frame_weight=0", "lag_weight=0"),
+        },
+        {"untrained": "embedded-untrained", "shipped": "embedded"},
+        "embedded-lag",
+        ("data", "synth", "MUSIC", "--clips", "900", "--seed", "1", "--jobs", "2"),
+        400,
+    ),
+    "on": Study(
+        "pretraining-on",
+        "Pre-training that goes on, at equal budget",
+        "What does a backbone that knows ordinary music learn from more?",
+        1400,
+        {
+            "hard music, all losses": (*ON, "hard=0.6", *MORE_LOSSES),
+            "hard music": (*ON, "hard=0.6"),
+            "ordinary music": ON,
+        },
+        {"embedded": "embedded"},
+        "embedded-long",
+        (),
+        1200,
+    ),
 }
 METRICS = ["balanced_accuracy", "accuracy", "three_against_four", "log_loss"]
 
@@ -40,14 +101,14 @@ def folder(out: Path, name: str) -> Path:
     return out / name.replace(",", "").replace(" ", "-")
 
 
-def made(out: Path, name: str, steps: int, threads: int) -> None:
+def made(out: Path, name: str, study: Study, steps: int, threads: int) -> None:
     """One pre-training, in a process of its own; goes on with what was begun, leaves what is finished."""
     where = folder(out, name)
     if (where / "backbone" / "config.json").exists():
         return
     begun = (where / "last.safetensors").exists()
     settings = [
-        word for value in (f"steps={steps}", "save_every=100", *WAYS[name]) for word in ("--set", value)
+        word for value in (f"steps={steps}", "save_every=100", *study.ways[name]) for word in ("--set", value)
     ]
     words = ["--resume", str(where)] if begun else ["--out", str(where), *settings]
     where.mkdir(parents=True, exist_ok=True)
@@ -62,18 +123,12 @@ def made(out: Path, name: str, steps: int, threads: int) -> None:
         )
 
 
-def plan(out: Path) -> Path:
+def plan(out: Path, study: Study, names: list[str]) -> Path:
     """The ablation that compares the backbones: the same frozen lag head on each."""
-    systems = {
-        "untrained": "embedded-untrained",
-        "shipped": "embedded",
-        **{name: str(folder(out, name) / "backbone") for name in WAYS},
-    }
-    text = (
-        'title = "Pre-training at equal budget"\nquestion = "What must a small backbone be taught?"\nrecipe '
-        '= ["embedded-lag"]\nseeds = "0-2"\n'
-    )
-    text += f"baseline = {json.dumps(REFERENCE)}\nmetrics = {json.dumps(METRICS)}\n"
+    systems = {**study.systems, **{name: str(folder(out, name) / "backbone") for name in names}}
+    text = f"title = {json.dumps(study.title)}\nquestion = {json.dumps(study.question)}\n"
+    text += f'recipe = [{json.dumps(study.recipe)}]\nseeds = "0-2"\n'
+    text += f"baseline = {json.dumps(study.reference)}\nmetrics = {json.dumps(METRICS)}\n"
     for name, backbone in systems.items():
         text += (
             f"\n[[system]]\nname = {json.dumps(name)}\nsettings.features.backbone = {json.dumps(backbone)}\n"
@@ -83,10 +138,10 @@ def plan(out: Path) -> Path:
     return path
 
 
-def history(out: Path) -> str:
+def history(out: Path, reference: str, names: list[str]) -> str:
     """What the logs say: the last losses, and the meter's held-out accuracy on the way."""
-    logs = {name: read_json_lines(folder(out, name) / "log.jsonl").values for name in WAYS}
-    steps = [line["step"] for line in logs[REFERENCE] if "held_out_accuracy" in line][1::2]
+    logs = {name: read_json_lines(folder(out, name) / "log.jsonl").values for name in names}
+    steps = [line["step"] for line in logs[reference] if "held_out_accuracy" in line][1::2]
     lines = [
         f"| way | beat | downbeat | spectrum | meter | {' | '.join(f'step {step}' for step in steps)} |",
         "|---|" + "---:|" * (4 + len(steps)),
@@ -110,27 +165,39 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--study", choices=STUDIES, default="fresh")
     parser.add_argument("--out", type=Path, default=Path("runs") / "pretraining")
-    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--steps", type=int, help="of every way  [default: 1000, of those that go on 1400]")
+    parser.add_argument("--only", nargs="*", help="ways, the reference among them  [default: all]")
     parser.add_argument("--jobs", type=int, default=2, help="pre-trainings at a time")
     parser.add_argument(
-        "--clips", type=int, default=900, help="clips of 30 s that the heads are trained and chosen with"
+        "--music", type=Path, help="data set that heads are trained and chosen with  [default: made]"
     )
-    parser.add_argument("--limit", type=int, default=400, help="of them, those of each split at most")
     given = parser.parse_args()
+    study = STUDIES[given.study]
+    names = [name for name in study.ways if not given.only or name in given.only]
+    if study.reference not in names or len(names) < len(given.only or ()):
+        sys.exit(f"--only takes {study.reference!r} and others of: {', '.join(study.ways)}")
     threads = max(1, usable_cores() // given.jobs)
+    steps = given.steps or study.steps
     with ThreadPoolExecutor(given.jobs) as pool:
-        list(pool.map(lambda name: made(given.out, name, given.steps, threads), WAYS))
-    call("data", "synth", str(given.out / "music"), "--clips", str(given.clips), "--seed", "1", "--jobs", "2")
-    words = ["ablate", str(plan(given.out)), str(given.out / "music"), "--set", f"limit={given.limit}"]
-    call(*words, "--cache", str(given.out / "cache"), "--out", str(given.out / "heads"))
-    FIGURE.write_text((given.out / "heads" / "figure-val.svg").read_text(encoding="utf-8"), encoding="utf-8")
-    table = (given.out / "heads" / "table-val.md").read_text(encoding="utf-8").strip()
-    page = renewed(PAGE.read_text(encoding="utf-8"), "history", history(given.out))
-    PAGE.write_text(
-        renewed(page, "heads", f"{table}\n\n![Frozen heads on each](ablations/pretraining.svg)"),
-        encoding="utf-8",
-    )
+        list(pool.map(lambda name: made(given.out, name, study, steps, threads), names))
+    music = given.music or given.out / f"music-{given.study}"
+    if given.music is None:
+        if study.music:
+            call(*(str(music) if word == "MUSIC" else word for word in study.music))
+        else:
+            tool = Path(__file__).with_name("meter_data.py")
+            subprocess.run([sys.executable, str(tool), str(music), "--jobs", "2"], check=True)
+    words = ["ablate", str(plan(given.out, study, names)), str(music), "--set", f"limit={study.limit}"]
+    heads = given.out / f"heads-{given.study}"
+    call(*words, "--cache", str(given.out / "cache"), "--out", str(heads))
+    study.figure.write_text((heads / "figure-val.svg").read_text(encoding="utf-8"), encoding="utf-8")
+    table = (heads / "table-val.md").read_text(encoding="utf-8").strip()
+    told = history(given.out, study.reference, names)
+    page = renewed(PAGE.read_text(encoding="utf-8"), f"{study.part} history", told)
+    shown = f"{table}\n\n![{study.title}](ablations/{study.figure.name})"
+    PAGE.write_text(renewed(page, f"{study.part} heads", shown), encoding="utf-8")
 
 
 if __name__ == "__main__":
