@@ -3,6 +3,7 @@
 from beatmeter.settings.features import (
     CHUNK_SECONDS,
     EMBEDDED,
+    EMBEDDED_HARD,
     MERT_95M,
     MERT_330M,
     POOLING_KINDS,
@@ -29,6 +30,7 @@ from beatmeter.settings.run import (
 __all__ = [
     "CHUNK_SECONDS",
     "EMBEDDED",
+    "EMBEDDED_HARD",
     "MERT_95M",
     "MERT_330M",
     "METERS",

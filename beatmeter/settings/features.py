@@ -13,6 +13,7 @@ from beatmeter.settings.checks import at_most, fraction, positive
 MERT_330M = "m-a-p/MERT-v1-330M"
 MERT_95M = "m-a-p/MERT-v1-95M"
 EMBEDDED = "embedded"
+EMBEDDED_HARD = "embedded-hard"
 UNTRAINED = "embedded-untrained"  # the same model with weights from a fixed seed: the untrained baseline
 SPECTRAL = "spectral"
 CHUNK_SECONDS = 5.0  # of audio that a backbone hears at once
@@ -64,7 +65,10 @@ class NamedPooling:
 class FeatureConfig:
     """First waist: which features. They decide the fingerprint of the store."""
 
-    backbone: str = option(MERT_330M, "hub id, local folder in the hub's format, 'embedded' or 'spectral'")
+    backbone: str = option(
+        MERT_330M,
+        "hub id, local folder in the hub's format, 'embedded', 'embedded-hard' or 'spectral'",
+    )
     revision: str = option("", "hub commit to pin; empty takes the one known for this backbone")
     layers: str = option("all", "transformer layers, 1-based: 'all', '1-6', '3,5,7'")
     poolings: tuple[str, ...] = option(

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from beatmeter.errors import BackboneError, nearest
-from beatmeter.settings import EMBEDDED, MERT_95M, MERT_330M, SPECTRAL, UNTRAINED
+from beatmeter.settings import EMBEDDED, EMBEDDED_HARD, MERT_95M, MERT_330M, SPECTRAL, UNTRAINED
 
 if TYPE_CHECKING:
     from beatmeter.features.backbones.base import Backbone
 
-NAMES = (MERT_330M, MERT_95M, EMBEDDED, UNTRAINED, SPECTRAL)
+NAMES = (MERT_330M, MERT_95M, EMBEDDED, EMBEDDED_HARD, UNTRAINED, SPECTRAL)
 DTYPES = ("float32", "bfloat16")
 
 Normalise = Literal["auto", "yes", "no"]
@@ -41,7 +41,7 @@ def load_backbone(
         raise BackboneError(f"backbones compute in {' or '.join(DTYPES)}, not in {dtype}")
     kind = getattr(torch, dtype)
     folder = Path(name).expanduser().is_dir()
-    if revision and (folder or name in (EMBEDDED, UNTRAINED, SPECTRAL)):
+    if revision and (folder or name in (EMBEDDED, EMBEDDED_HARD, UNTRAINED, SPECTRAL)):
         raise BackboneError(
             f"{name} has no revisions, {revision!r} was asked for", "Leave features.revision empty."
         )
@@ -53,13 +53,13 @@ def load_backbone(
         from beatmeter.features.backbones.spectral import SpectralBackbone
 
         return SpectralBackbone().eval()
-    if name in (EMBEDDED, UNTRAINED):
+    if name in (EMBEDDED, EMBEDDED_HARD, UNTRAINED):
         from beatmeter.features.backbones import embedded
 
         return (
-            embedded.load(normalise, kind, depth, weights)
-            if name == EMBEDDED
-            else embedded.untrained(normalise, kind, depth)
+            embedded.untrained(normalise, kind, depth)
+            if name == UNTRAINED
+            else embedded.load(normalise, kind, depth, weights, name)
         )
     owner, slash, model = name.partition("/")
     if folder or (slash and owner not in ("", ".", "..", "~") and model and "/" not in model):

@@ -1,9 +1,10 @@
-"""The backbone that comes with the package: MERT's architecture in small, for machines that are offline or
+"""The backbones that come with the package: MERT's architecture in small, for machines that are offline or
 without a licence.
 
-24 kHz, 75 frames a second, pre-LN, six layers of width 128. When `models/embedded` holds trained weights (the
-hub's folder format), they are used. Until then the weights come from a fixed seed, the same on every machine,
-and `identity.trained` is False: say so wherever results are shown.
+24 kHz, 75 frames a second, pre-LN, six layers of width 128. `embedded` learned from ordinary music,
+`embedded-hard` went on from it over music that is hard to hear. When the folder of that name in `models`
+holds trained weights (the hub's folder format), they are used. Until then the weights come from a fixed seed,
+the same on every machine, and `identity.trained` is False: say so wherever results are shown.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from beatmeter.features.backbones.hubert import Hubert
 from beatmeter.features.backbones.hubert_config import HubertConfig
 from beatmeter.settings import EMBEDDED
 
-FOLDER = Path(__file__).resolve().parents[2] / "models" / "embedded"
+MODELS = Path(__file__).resolve().parents[2] / "models"
 LICENCE = "MIT"
 SAMPLE_RATE = 24_000
 EMBEDDED_CONFIG = HubertConfig(
@@ -44,12 +45,13 @@ def load(
     dtype: torch.dtype = torch.float32,
     depth: int | None = None,
     weights: bool = True,
+    name: str = EMBEDDED,
 ) -> Hubert:
-    """The embedded backbone, frozen, in evaluation mode; arguments as of
+    """The embedded backbone of this name, frozen, in evaluation mode; other arguments as of
     `beatmeter.features.backbones.mert.load`."""
-    if (FOLDER / "config.json").is_file():
-        checkpoint = Checkpoint.open(FOLDER)
-        identity = Identity(EMBEDDED, checkpoint.sha256[:12], checkpoint.sha256, LICENCE)
+    if (MODELS / name / "config.json").is_file():
+        checkpoint = Checkpoint.open(MODELS / name)
+        identity = Identity(name, checkpoint.sha256[:12], checkpoint.sha256, LICENCE)
         normal = checkpoint.normalise if normalise == "auto" else normalise == "yes"
         rate = checkpoint.sample_rate or SAMPLE_RATE
         return (

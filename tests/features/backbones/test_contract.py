@@ -20,6 +20,7 @@ from beatmeter.features.backbones.hubert import Hubert
 from beatmeter.features.pooling import chunk_spec, feature_spec
 from beatmeter.settings import (
     EMBEDDED,
+    EMBEDDED_HARD,
     MERT_95M,
     MERT_330M,
     SPECTRAL,
@@ -33,6 +34,7 @@ BACKBONES: dict[str, Callable[[Path], str]] = {
     MERT_330M: lambda folder: str(hubfolders.write_hub_folder(folder, pre_norm=True)),
     MERT_95M: lambda folder: str(hubfolders.write_hub_folder(folder, pre_norm=False)),
     EMBEDDED: lambda folder: EMBEDDED,
+    EMBEDDED_HARD: lambda folder: EMBEDDED_HARD,
     UNTRAINED: lambda folder: UNTRAINED,
     SPECTRAL: lambda folder: SPECTRAL,
 }

@@ -19,7 +19,7 @@ SEED_0 = "01708f69f8afae039cd7f5fa4f86de2dcf7e8ea01f166559da033d12e6ade544"
 
 @pytest.fixture
 def nothing_shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded, "FOLDER", tmp_path / "none")
+    monkeypatch.setattr(embedded, "MODELS", tmp_path / "none")
 
 
 def test_seeded_weights_are_golden_and_said_to_be_untrained(nothing_shipped: None) -> None:
@@ -105,21 +105,22 @@ def test_learns(autocast: bool) -> None:
     assert losses[-1] < losses[0]
 
 
-def test_shipped_weights_replace_the_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded, "FOLDER", tmp_path / "embedded")
+@pytest.mark.parametrize("name", ["embedded", "embedded-hard"])
+def test_shipped_weights_replace_the_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(embedded, "MODELS", tmp_path)
     model = embedded.fresh(9)
     with torch.no_grad():
         model.feature_projection.projection.weight.mul_(2)
-    write_folder(model, tmp_path / "embedded", torch.float16)
-    shipped = load_backbone("embedded")
+    write_folder(model, tmp_path / name, torch.float16)
+    shipped = load_backbone(name)
     assert shipped.identity.trained
-    assert shipped.identity.name == "embedded"
+    assert shipped.identity.name == name
     assert shipped.identity.revision == shipped.identity.weights[:12]
-    assert load_backbone("embedded", weights=False).identity == shipped.identity
-    found = {name: value for name, value in shipped.state_dict().items() if "pos_conv" not in name}
-    for name, value in found.items():
+    assert load_backbone(name, weights=False).identity == shipped.identity
+    found = {key: value for key, value in shipped.state_dict().items() if "pos_conv" not in key}
+    for key, value in found.items():
         assert value.dtype == torch.float32
-        assert torch.allclose(value, model.state_dict()[name], rtol=1e-3, atol=1e-6)
-    assert load_backbone("embedded", normalise="no").normalise is False
+        assert torch.allclose(value, model.state_dict()[key], rtol=1e-3, atol=1e-6)
+    assert load_backbone(name, normalise="no").normalise is False
     untrained = load_backbone("embedded-untrained").identity
     assert (untrained.weights, untrained.trained) == (SEED_0, False), "the seed stays at hand to compare with"
