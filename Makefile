@@ -4,7 +4,7 @@
 # make docs   the site of all pages and of the Python reference, into build/site
 # make faults   kills, full disks, bad bits and hostile files in full: 20 kills, 1000 bits, 10,000 arrivals, 8 hours of audio
 # make bench  benchmarks timed: benchmarks/README.md anew; PART=extraction, store, training, lora, hearing or beside for one part alone
-# make backbone  the embedded backbone's weights, anew, from nothing
+# make backbone  the embedded backbone's weights, anew, from nothing; make hard-backbone  those that went on from them
 # make models  the predictors that ship, anew: hours on two cores; what is finished is kept in runs/models
 # make comparison  the table of backbones, poolings and regimes, into docs/comparison.md; ON=DIR tests on other data too
 PYTHON ?= python3
@@ -19,7 +19,7 @@ IN_MEMORY = free=$$(df --output=avail -k /dev/shm 2>/dev/null | tail -n 1); \
 	if test "$${free:-0}" -gt 6000000; then TMPDIR=$$(mktemp -d /dev/shm/bm.XXXXXX); export TMPDIR; \
 	trap 'rm -rf "$$TMPDIR"' EXIT; trap 'exit 130' INT TERM; fi;
 
-.PHONY: demo test docs faults bench backbone models sections-model groupings-model comparison filemap clean
+.PHONY: demo test docs faults bench backbone hard-backbone models sections-model groupings-model comparison filemap clean
 
 demo: .venv/installed
 	$(BIN)/beatmeter demo
@@ -129,6 +129,16 @@ backbone: .venv/installed
 	if test -e runs/pretrain/config.toml; then $(BIN)/beatmeter pretrain --resume runs/pretrain; \
 	else $(BIN)/beatmeter pretrain --out runs/pretrain; fi
 	cp runs/pretrain/backbone/* beatmeter/models/embedded/
+
+# 10 and 30 s in turn, and what pre-training asks of hard music.
+WINDOWS := clips=12 chunks=2 long_after=0 longest_lag=14
+LOSSES := chord_weight=0.25 company_weight=0.5 grouping_weight=0.5
+GOING_ON := start=embedded steps=1400 $(WINDOWS) hard=0.6 $(LOSSES) average=0.998 lr=1e-3 warmup=150
+
+hard-backbone: .venv/installed
+	if test -e runs/pretrain-hard/config.toml; then $(BIN)/beatmeter pretrain --resume runs/pretrain-hard; \
+	else $(BIN)/beatmeter pretrain --out runs/pretrain-hard $(GOING_ON:%=--set %); fi
+	cp runs/pretrain-hard/backbone/* beatmeter/models/embedded-hard/
 
 comparison: .venv/installed
 	$(BIN)/python tools/comparison.py $(ON:%=--on %)
