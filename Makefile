@@ -126,7 +126,7 @@ groupings-model: $(MIXTURE)/manifest.csv
 	$(BIN)/python tools/groupings_model.py $(MIXTURE) beatmeter/models/groupings/model.safetensors --keep runs/groupings
 
 backbone: .venv/installed
-	if test -e runs/pretrain/config.toml; then $(BIN)/beatmeter pretrain --resume runs/pretrain; \
+	if test -e runs/pretrain/last.safetensors; then $(BIN)/beatmeter pretrain --resume runs/pretrain; \
 	else $(BIN)/beatmeter pretrain --out runs/pretrain; fi
 	cp runs/pretrain/backbone/* beatmeter/models/embedded/
 
@@ -136,7 +136,7 @@ LOSSES := chord_weight=0.25 company_weight=0.5 grouping_weight=0.5
 GOING_ON := start=embedded steps=1400 $(WINDOWS) hard=0.6 $(LOSSES) average=0.998 lr=1e-3 warmup=150
 
 hard-backbone: .venv/installed
-	if test -e runs/pretrain-hard/config.toml; then $(BIN)/beatmeter pretrain --resume runs/pretrain-hard; \
+	if test -e runs/pretrain-hard/last.safetensors; then $(BIN)/beatmeter pretrain --resume runs/pretrain-hard; \
 	else $(BIN)/beatmeter pretrain --out runs/pretrain-hard $(GOING_ON:%=--set %); fi
 	cp runs/pretrain-hard/backbone/* beatmeter/models/embedded-hard/
 

@@ -68,10 +68,10 @@ def _pretrain(
         )
     if resume:
         config = build(PretrainConfig, read_toml(out / "config.toml", RunError), str(out / "config.toml"))
-    else:
+    backbone = fresh(config.seed) if resume else _begun(config)
+    if not resume:
         atomic.write_text(out / "config.toml", to_toml(differences(config, PretrainConfig())))
     torch.manual_seed(config.seed)
-    backbone = fresh(config.seed) if resume else _begun(config)
     model = Objective(backbone, config, len(METERS)).to(device).train()
     mean = (
         AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.average)) if config.average else None  # type: ignore[no-untyped-call]
