@@ -29,6 +29,7 @@ _TELLS_LENGTH = (
     "flac",
 )  # other containers have their length guessed from the bit rate
 _QUIET_AND_LOCAL = ("-v", "error", "-protocol_whitelist", "file")
+_OWN = 0  # group of processes; a terminal's Ctrl-C would end them in the middle, as if the file were damaged
 _AU_HEADER = 24  # bytes: magic, offset, size, encoding, rate, channels, each a big-endian 32-bit number
 
 
@@ -147,8 +148,7 @@ class FFmpegReader(Reader):
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,
                     stderr=self._errors,
-                    # a terminal's Ctrl-C would end it in the middle, as if the file were truncated
-                    process_group=0,
+                    process_group=_OWN,
                 )
             except OSError as error:
                 raise _not_started("ffmpeg", path, error) from None
@@ -190,7 +190,7 @@ class FFmpegReader(Reader):
         command = ["ffprobe", *_QUIET_AND_LOCAL, *entries, "-of", "json", "-i", _url(self.path)]
         try:
             answer = subprocess.run(
-                command, stdin=subprocess.DEVNULL, capture_output=True, check=False
+                command, stdin=subprocess.DEVNULL, capture_output=True, check=False, process_group=_OWN
             ).stdout
         except OSError as error:
             raise _not_started("ffprobe", self.path, error) from None

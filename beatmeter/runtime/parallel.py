@@ -3,9 +3,11 @@ the end."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -28,7 +30,8 @@ _ONE_THREAD = dict.fromkeys(
 _TRIES = 2  # deaths of a process that are one item's fault
 # Ctrl-C, which a terminal sends to all, is left to the parent, and what it can import can be imported there.
 _BEGIN = (
-    "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); import json; "
+    "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); "
+    "signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT]); import json; "
     "sys.path[:] = json.loads(sys.argv[1]); from beatmeter.runtime.worker import serve; "
     "serve(*map(int, sys.argv[2:]))"
 )
@@ -177,7 +180,7 @@ class _Worker:
 
     def __init__(self) -> None:
         self.pipe, theirs = Pipe()
-        with theirs:
+        with theirs, _ctrl_c_held():  # what is born meanwhile holds it too, until it can ignore it
             self.process = subprocess.Popen(
                 [sys.executable, "-c", _BEGIN, json.dumps(sys.path), str(theirs.fileno()), str(os.getpid())],
                 env={**os.environ, **_ONE_THREAD},
@@ -204,3 +207,13 @@ class _Worker:
         self.pipe.close()
         self.process.kill()
         return self.process.wait()
+
+
+@contextlib.contextmanager
+def _ctrl_c_held() -> Iterator[None]:
+    """Within it this thread is not sent Ctrl-C: other threads are, or it comes after."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

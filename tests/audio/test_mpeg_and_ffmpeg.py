@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -220,6 +221,25 @@ def test_a_truncated_movie_where_nobody_tells_its_length(
     with pytest.raises(AudioError, match="truncated: its container counts") as error:
         load(path)
     assert error.value.kind == "truncated"
+
+
+@needs_ffmpeg
+def test_ctrl_c_of_a_terminal_does_not_reach_what_reads_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("ffmpeg", "ffprobe"):
+        (tmp_path / name).write_text(
+            f"#!{sys.executable}\nimport os, sys\n"
+            f"open({str(tmp_path / name)!r} + '.group', 'w').write(str(os.getpgrp()))\n"
+            f"os.execv({shutil.which(name)!r}, sys.argv)\n"
+        )
+        (tmp_path / name).chmod(0o755)
+    path = convert(tmp_path / "a.webm", music(1, 2.0, 44_100), "-c:a", "libopus")
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    assert measure(path) == pytest.approx(2.0, abs=0.1)
+    groups = {int((tmp_path / f"{name}.group").read_text()) for name in ("ffmpeg", "ffprobe")}
+    assert len(groups) == 2
+    assert os.getpgrp() not in groups
 
 
 def test_what_looks_like_boxes_and_is_none(tmp_path: Path) -> None:

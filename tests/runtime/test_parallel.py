@@ -106,6 +106,20 @@ def test_ctrl_c_which_a_terminal_sends_to_all_is_left_to_the_parent(tmp_path: Pa
     assert list(ordered(interrupted, range(4), 2)) == [0, 1, 2, 3]
 
 
+def test_ctrl_c_before_a_process_can_ignore_it_is_left_to_the_parent_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The interpreter runs this while it starts.
+    (tmp_path / "sitecustomize.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+
+    def held(n: int) -> bool:
+        return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+    assert list(ordered(held, range(4), 2)) == [False] * 4
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
 @pytest.mark.parametrize("deadly", [False, True])
 def test_a_stop_waits_for_no_result_also_of_one_that_is_tried_alone(tmp_path: Path, deadly: bool) -> None:
     rest: list[object] = []
