@@ -9,11 +9,12 @@ import click
 
 from beatmeter.cli.dataset_options import corrections_option
 from beatmeter.cli.options import TERMINAL, echo
-from beatmeter.errors import DataError, shown
+from beatmeter.errors import AudioError, DataError, shown
 from beatmeter.runtime.display import count
 
 if TYPE_CHECKING:
     from beatmeter.datasets import Dataset
+    from beatmeter.schema import Track
 
 
 @click.command(short_help="beats that are probably wrong, shifted or missing")
@@ -56,7 +57,8 @@ def audit(
     beatmeter data annotations audit MUSIC/ --out review.csv --top 500
     beatmeter train --frozen MUSIC/ --recipe embedded-beats --corrections review/review.csv
 
-    Exit status: 0 the list is written, 2 it could not be made.
+    Exit status: 0 the list is written, 1 too, without tracks whose audio cannot be used (they are named), 2
+    it could not be made.
     """
     from beatmeter.datasets.annotations import Folders, find_annotations
     from beatmeter.experiments.audit.beat_review import BeatReview, places, require_free, to_csv, write_review
@@ -75,15 +77,22 @@ def audit(
             f"no track of {shown(dataset)} has annotated beats",
             "See docs/annotations.md: where they are looked for.",
         )
-    curves = out_of_fold(tracks, grids, seed, TERMINAL)
+    left_out: list[str] = []
+
+    def refused(track: Track, error: AudioError) -> None:
+        left_out.append(track.id)
+        echo(f"left out: {error}")
+
+    curves = out_of_fold(tracks, grids, seed, TERMINAL, refused)
+    tracks = [track for track in tracks if track.id in curves]
     ranked = rank_events(curves, grids)
     doubts = without_echoes(ranked)[:top]
-    beats = sum(map(len, grids.values()))
+    beats = sum(len(grids[track.id]) for track in tracks)
     listed = f"the worst {len(doubts)} of {beats} beats and {len(ranked) - beats} gaps"
     if out.suffix.lower() == ".csv":
         write_text(out, to_csv(doubts))
         click.echo(f"{out}: {listed} in {count(len(tracks), 'track')}")
-        return
+        raise SystemExit(1 if left_out else 0)
     review = BeatReview(
         f"Beats of {opened.name}", doubts, places(doubts, tracks, grids, curves, progress=TERMINAL)
     )
@@ -93,6 +102,7 @@ def audit(
         f"{out / 'review.html'}: listen and decide{'' if show_guess else ' (without the suggestions)'}; or "
         f"fill in {out / 'review.csv'}"
     )
+    raise SystemExit(1 if left_out else 0)
 
 
 @click.command(short_help="annotations with the beats corrected")

@@ -166,6 +166,22 @@ def test_a_head_is_trained_on_corrected_beats_and_says_so(planted: Planted, tmp_
     assert len(again.truth[again.ids.index(id)].beats) == len(grid) - 1
 
 
+def test_a_truncated_file_is_named_and_left_out(planted: Planted, tmp_path: Path) -> None:
+    folder = tmp_path / "MUSIC"
+    shutil.copytree(planted.folder, folder)
+    broken = open_dataset(folder, DataConfig(), METERS).tracks[0]
+    broken.path.write_bytes(broken.path.read_bytes()[:5000])
+    done = run(data, "annotations", "audit", folder, "--out", tmp_path / "review.csv")
+    assert done.exit_code == 1
+    assert re.search(rf"left out: .*{re.escape(broken.path.name)}", done.stderr)
+    listed = {row["id"] for row in table(tmp_path / "review.csv")}
+    assert listed
+    assert broken.id not in listed
+    beats = sum(len(grid) for id, grid in grids(folder).items() if id != broken.id)
+    assert f"of {beats} beats" in done.stdout
+    assert f"in {len(planted.truth) - 1} tracks" in done.stdout
+
+
 def test_the_review_is_whole_and_blind(planted: Planted) -> None:
     rows = table(planted.review / "review.csv")
     assert list(rows[0]) == ["id", "kind", "time", "suggested", "quality", "new time", "comment"]

@@ -9,7 +9,7 @@ moment that is doubted beside a peak without a label was perhaps shifted.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,7 +17,7 @@ from jaxtyping import Float
 
 from beatmeter.audio.decode import SAMPLE_RATE, load
 from beatmeter.datasets.annotations.records import Grid
-from beatmeter.errors import DataError
+from beatmeter.errors import AudioError, DataError
 from beatmeter.runtime.progress import SILENT, Reporter
 from beatmeter.schema import Track
 
@@ -49,26 +49,36 @@ class Doubt:
 
 
 def out_of_fold(
-    tracks: Sequence[Track], grids: Mapping[str, Grid], seed: int = 0, progress: Reporter = SILENT
+    tracks: Sequence[Track],
+    grids: Mapping[str, Grid],
+    seed: int = 0,
+    progress: Reporter = SILENT,
+    refused: Callable[[Track, AudioError], None] | None = None,
 ) -> dict[str, Float[np.ndarray, " frame"]]:
     """The probability of a beat in every frame of every track, by models that saw no track of its group.
 
-    Raises DataError for fewer than two groups, AudioError for audio that cannot be used.
+    Tracks whose audio cannot be used are handed to `refused` and left out; without it they raise AudioError.
+    Raises DataError for fewer than two groups.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GroupKFold
     from sklearn.preprocessing import StandardScaler
 
+    heard = []
+    with progress.track("listening", len(tracks), "tracks") as tick:
+        for track in tracks:
+            try:
+                heard.append((track, _spectra(load(track.path))))
+            except AudioError as error:
+                if refused is None:
+                    raise
+                refused(track, error)
+            tick(1)
+    tracks, inputs = [track for track, _ in heard], [x for _, x in heard]
     groups = [track.group for track in tracks]
     if len(set(groups)) < 2:
-        raise DataError(
-            "moments are judged by models of other groups, and there is one group", "Give more tracks."
-        )
-    with progress.track("listening", len(tracks), "tracks") as tick:
-        inputs: list[np.ndarray] = []
-        for track in tracks:
-            inputs += [_spectra(load(track.path))]
-            tick(1)
+        few = f"there {'is one group' if groups else 'are none'}"
+        raise DataError(f"moments are judged by models of other groups, and {few}", "Give more tracks.")
     targets = [_targets(grids[t.id], len(x)) for t, x in zip(tracks, inputs, strict=True)]
     rng = np.random.default_rng(seed)
     curves: dict[str, np.ndarray] = {}
