@@ -111,10 +111,23 @@ $(MORE_MIXTURE)/manifest.csv:
 runs/models/embedded-long/calibration.json: $(MORE_MIXTURE)/manifest.csv
 runs/models/embedded-long/calibration.json: private MORE := --set data.extra=$(MORE_MIXTURE)
 
-$(LONG:%=%/calibration.json): runs/models/%-long/calibration.json: $(MIXTURE)/manifest.csv runs/models/%-lag/calibration.json
+# Heads with long lags begin with what one learned of ordinary music.
+SPECTRAL_START := runs/models/spectral-lag
+EMBEDDED_START := runs/models/embedded-start
+runs/models/spectral-long/calibration.json: $(SPECTRAL_START)/calibration.json
+runs/models/spectral-long/calibration.json: private START := $(SPECTRAL_START)
+runs/models/embedded-long/calibration.json: $(EMBEDDED_START)/evaluation/test.json
+runs/models/embedded-long/calibration.json: private START := $(EMBEDDED_START)
+
+$(EMBEDDED_START)/evaluation/test.json: $(MUSIC)/manifest.csv
+	if test -e $(EMBEDDED_START)/config.toml; then $(BIN)/beatmeter train --resume $(EMBEDDED_START); \
+	else $(BIN)/beatmeter train --frozen $(MUSIC) --recipe embedded-long --out $(EMBEDDED_START) \
+	--set training.epochs=24 --set training.patience=24 --set training.head_lr=2e-3 --set training.accumulation=8; fi
+
+$(LONG:%=%/calibration.json): runs/models/%-long/calibration.json: $(MIXTURE)/manifest.csv
 	if test -e runs/models/$*-long/config.toml; then $(BIN)/beatmeter train --resume runs/models/$*-long; \
 	else $(BIN)/beatmeter train --frozen $(MIXTURE) --recipe $*-long --out runs/models/$*-long \
-	--set training.start=runs/models/$*-lag $(MORE); fi
+	--set training.start=$(START) $(MORE); fi
 	$(BIN)/beatmeter calibrate runs/models/$*-long --music $(MUSIC)
 
 models: sections-model groupings-model

@@ -1,6 +1,6 @@
 """The costs of sections and drops that ship, from nothing but generated songs: `make models` runs it.
 
-    python tools/sections_model.py OUT.safetensors --songs 3000 --dance 370 --ballads 370 --jobs 2
+    python tools/sections_model.py OUT.safetensors --songs 6000 --dance 740 --ballads 740 --jobs 2
 
 Songs are those of the seeds 0, 1, 2 ... but for HELD_BACK, which judge; dance tracks and ballads have seeds
 of their own. Songs whose seed is a multiple of EVERY are for validation, which picks the epoch.
@@ -29,9 +29,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("out", type=Path)
-    parser.add_argument("--songs", type=int, default=3000, help="songs of all forms")
-    parser.add_argument("--dance", type=int, default=370, help="dance tracks beside them")
-    parser.add_argument("--ballads", type=int, default=370, help="ballads beside them")
+    parser.add_argument("--songs", type=int, default=6000, help="songs of all forms")
+    parser.add_argument("--dance", type=int, default=740, help="dance tracks beside them")
+    parser.add_argument("--ballads", type=int, default=740, help="ballads beside them")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--keep", type=Path, help="folder in which what was read of each song stays")
     options = parser.parse_args()

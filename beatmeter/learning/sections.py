@@ -137,7 +137,7 @@ def train_costs(
     train: Sequence[Sequence[Reading]],
     val: Sequence[Sequence[Reading]],
     *,
-    epochs: int = 12,
+    epochs: int = 14,
     rate: float = 3e-3,
     seed: int = 0,
     say: Callable[[str], None] = lambda line: None,

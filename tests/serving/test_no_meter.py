@@ -98,7 +98,7 @@ def test_peaks_of_a_beat_stand_out_of_their_surroundings() -> None:
 
 def test_synthetic_music_is_heard(predictor: Predictor) -> None:
     answers = [
-        predictor.predict(render((9 << 32) + i, seconds=20.0).audio, RATE) for i in range(100 if FULL else 20)
+        predictor.predict(render((9 << 32) + i, seconds=20.0).audio, RATE) for i in range(100 if FULL else 40)
     ]
     refused, sure = shares(answers)
     assert refused <= 0.05

@@ -21,8 +21,8 @@ from beatmeter.datasets.synth.songs.song import FUNCTIONS
 from beatmeter.errors import RunError, shown
 from beatmeter.runtime.paths import StrPath, as_path
 
-WIDTH = 48
-DILATIONS = (1, 2, 4, 8)
+WIDTH = 128
+DILATIONS = (1, 2, 4, 8, 16)
 SHIPPED = "models/sections/model.safetensors"
 
 

@@ -18,7 +18,7 @@ from beatmeter.tasks.structure.segmentation import LEARNED, WITHOUT_LEARNING, cu
 from beatmeter.tasks.structure.similarity import Alike, alike_bars, bar_features
 
 ALIKE = 0.35  # similarity from which sections share a letter; fitted on generated songs
-DROP, DROPS_APART = 0.5, 4  # probability from which a bar begins a drop; bars between two
+DROP, DROPS_APART = 0.6, 4  # probability from which a bar begins a drop; bars between two
 STAND_IN = 2.0  # seconds of a bar where none are known
 LEAST_BAR, MOST_BARS = 0.3, 2000  # seconds; bars of a track
 
