@@ -9,12 +9,11 @@ import click
 
 from beatmeter.cli.dataset_options import corrections_option
 from beatmeter.cli.options import TERMINAL, echo
-from beatmeter.errors import AudioError, DataError, shown
+from beatmeter.errors import DataError, shown
 from beatmeter.runtime.display import count
 
 if TYPE_CHECKING:
     from beatmeter.datasets import Dataset
-    from beatmeter.schema import Track
 
 
 @click.command(short_help="beats that are probably wrong, shifted or missing")
@@ -77,13 +76,8 @@ def audit(
             f"no track of {shown(dataset)} has annotated beats",
             "See docs/annotations.md: where they are looked for.",
         )
-    left_out: list[str] = []
-
-    def refused(track: Track, error: AudioError) -> None:
-        left_out.append(track.id)
-        echo(f"left out: {error}")
-
-    curves = out_of_fold(tracks, grids, seed, TERMINAL, refused)
+    curves = out_of_fold(tracks, grids, seed, TERMINAL, lambda error: echo(f"left out: {error}"))
+    status = 1 if len(curves) < len(tracks) else 0
     tracks = [track for track in tracks if track.id in curves]
     ranked = rank_events(curves, grids)
     doubts = without_echoes(ranked)[:top]
@@ -92,7 +86,7 @@ def audit(
     if out.suffix.lower() == ".csv":
         write_text(out, to_csv(doubts))
         click.echo(f"{out}: {listed} in {count(len(tracks), 'track')}")
-        raise SystemExit(1 if left_out else 0)
+        raise SystemExit(status)
     review = BeatReview(
         f"Beats of {opened.name}", doubts, places(doubts, tracks, grids, curves, progress=TERMINAL)
     )
@@ -102,7 +96,7 @@ def audit(
         f"{out / 'review.html'}: listen and decide{'' if show_guess else ' (without the suggestions)'}; or "
         f"fill in {out / 'review.csv'}"
     )
-    raise SystemExit(1 if left_out else 0)
+    raise SystemExit(status)
 
 
 @click.command(short_help="annotations with the beats corrected")

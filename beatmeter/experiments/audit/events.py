@@ -53,17 +53,18 @@ def out_of_fold(
     grids: Mapping[str, Grid],
     seed: int = 0,
     progress: Reporter = SILENT,
-    refused: Callable[[Track, AudioError], None] | None = None,
+    refused: Callable[[AudioError], None] | None = None,
 ) -> dict[str, Float[np.ndarray, " frame"]]:
     """The probability of a beat in every frame of every track, by models that saw no track of its group.
 
-    Tracks whose audio cannot be used are handed to `refused` and left out; without it they raise AudioError.
+    Tracks whose audio cannot be used are left out, and `refused` is told why; without it: AudioError.
     Raises DataError for fewer than two groups.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GroupKFold
     from sklearn.preprocessing import StandardScaler
 
+    _require_groups(tracks)
     heard = []
     with progress.track("listening", len(tracks), "tracks") as tick:
         for track in tracks:
@@ -72,13 +73,11 @@ def out_of_fold(
             except AudioError as error:
                 if refused is None:
                     raise
-                refused(track, error)
+                refused(error)
             tick(1)
     tracks, inputs = [track for track, _ in heard], [x for _, x in heard]
+    _require_groups(tracks)
     groups = [track.group for track in tracks]
-    if len(set(groups)) < 2:
-        few = f"there {'is one group' if groups else 'are none'}"
-        raise DataError(f"moments are judged by models of other groups, and {few}", "Give more tracks.")
     targets = [_targets(grids[t.id], len(x)) for t, x in zip(tracks, inputs, strict=True)]
     rng = np.random.default_rng(seed)
     curves: dict[str, np.ndarray] = {}
@@ -96,6 +95,12 @@ def out_of_fold(
             frames = np.stack([_around(inputs[i], frame) for frame in range(len(inputs[i]))])
             curves[tracks[i].id] = model.predict_proba(scale.transform(frames))[:, 1]
     return curves
+
+
+def _require_groups(tracks: Sequence[Track]) -> None:
+    if len({track.group for track in tracks}) < 2:
+        few = f"there {'is one group' if tracks else 'are none'}"
+        raise DataError(f"moments are judged by models of other groups, and {few}", "Give more tracks.")
 
 
 def rank_events(curves: Mapping[str, Float[np.ndarray, " frame"]], grids: Mapping[str, Grid]) -> list[Doubt]:
