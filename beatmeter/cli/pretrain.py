@@ -56,7 +56,11 @@ def pretrain(out: Path | None, assignments: tuple[str, ...], resume: Path | None
     beatmeter pretrain --out runs/masked-only --set frame_weight=0 --set lag_weight=0 --set steps=500
     beatmeter pretrain --resume runs/pretrain
 
-    The folder that comes out, DIR/backbone, serves everywhere as features.backbone.
+    The folder that comes out, DIR/backbone, serves everywhere as features.backbone. Started by torchrun or
+    `accelerate launch`, several processes split every step:
+
+    \b
+    torchrun --nproc-per-node 2 -m beatmeter pretrain --out runs/pretrain
     """
     if (out is None) == (resume is None) or (resume and assignments):
         raise ConfigError(
@@ -67,12 +71,21 @@ def pretrain(out: Path | None, assignments: tuple[str, ...], resume: Path | None
     for text in assignments:
         config = change(config, parse_assignment(text, config), f"--set {text}")
     from beatmeter.learning.pretraining.loop import pretrain as make
+    from beatmeter.runtime import distributed
     from beatmeter.runtime.device import choose_device
+    from beatmeter.runtime.progress import SILENT
 
     where = resume or out
     assert where is not None
+    ranks, place = distributed.join(choose_device(device))
+    tell, progress = (echo, TERMINAL) if ranks.main else (_quiet, SILENT)
     try:
-        make(config, where, choose_device(device), resume is not None, echo, TERMINAL)
+        make(config, where, place, resume is not None, tell, progress, ranks)
     except KeyboardInterrupt:
         echo(f"stopped; go on with: beatmeter pretrain --resume {where}")
         raise SystemExit(130) from None
+    distributed.leave()
+
+
+def _quiet(text: str) -> None:
+    pass

@@ -143,9 +143,11 @@ class LayerNoise(Random):
         return mixed + weights.square().sum().sqrt() * self.drawn(mixed) if noisy else mixed
 
 
-def draw_from(head: nn.Module, generator: torch.Generator, rows: tuple[slice, int] | None = None) -> None:
-    """Let everything random in a head draw from `generator`, for tracks that are `rows` of so many of a
-    step."""
+def draw_from(
+    head: nn.Module, generator: torch.Generator | None, rows: tuple[slice, int] | None = None
+) -> None:
+    """Let everything random in a head draw from `generator` (None: torch's own), for tracks that are `rows`
+    of so many of a step."""
     for module in head.modules():
         if isinstance(module, Random):
             module.generator, module.rows = generator, rows

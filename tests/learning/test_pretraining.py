@@ -31,6 +31,7 @@ from beatmeter.learning.pretraining.targets import (
     company_of,
     frame_targets,
 )
+from beatmeter.runtime.distributed import Ranks
 from beatmeter.settings import PretrainConfig
 
 CPU = torch.device("cpu")
@@ -141,13 +142,13 @@ def test_a_weight_of_zero_leaves_its_loss_out_and_the_rest_reaches_the_first_lay
     model = Objective(fresh(0), config, len(METERS))
     batch = make_batch(SPEC, 0)
     frames = {name: torch.from_numpy(v) for name, v in batch.frames.items()}
-    found = model(
+    found, of = model(
         torch.from_numpy(batch.waves),
         {name: torch.from_numpy(getattr(batch, name)) for name in ("meters", "companies", "groupings")},
         frames,
         torch.Generator().manual_seed(0),
     )
-    assert set(found) == losses
+    assert set(found) == set(of) == losses
     model.total(found).backward()
     gradient = model.backbone.encoder.layers[0].attention.q_proj.weight.grad
     assert gradient is not None
@@ -192,7 +193,7 @@ def test_a_stopped_attempt_goes_on_bit_for_bit_and_gives_a_backbone(
 def test_pretraining_goes_on_from_a_backbone_and_hands_on_the_running_mean(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("beatmeter.learning.pretraining.loop.CHECK_CLIPS", 2)
+    monkeypatch.setattr("beatmeter.learning.pretraining.loop.CHECK_CLIPS", 1)  # fewer than a step has
     write_folder(fresh(5), tmp_path / "before", torch.float32)
     start = str(tmp_path / "before")
     name = "encoder.layers.0.attention.q_proj.weight"
@@ -211,6 +212,8 @@ def test_pretraining_goes_on_from_a_backbone_and_hands_on_the_running_mean(
     where = pretrain(replace(fast, lr=0.1, average=0.0), tmp_path / "last", CPU, report=quiet)
     last = load_backbone(str(where / "backbone")).state_dict()[name]
     assert (mean - before).norm() < (last - before).norm(), "the mean lags behind"
+    with pytest.raises(ConfigError, match="a step of 2 clips cannot be split among 3 processes"):
+        pretrain(fast, tmp_path / "other", CPU, report=quiet, ranks=Ranks(0, 3))
     with pytest.raises(ConfigError, match="not built as the embedded backbone"):
         pretrain(settings(start="spectral"), tmp_path / "other", CPU, report=quiet)
     assert not (tmp_path / "other" / "config.toml").exists(), "what was refused leaves no settings behind"

@@ -17,6 +17,7 @@ from waiting import PATIENCE
 from beatmeter.evaluation.predictions import read_predictions
 from beatmeter.evaluation.runs import RunFolder
 from beatmeter.learning import checkpoints
+from beatmeter.runtime.artifacts import read_json_lines
 from beatmeter.runtime.config import change, differences, to_toml
 from beatmeter.runtime.distributed import ALONE, Ranks, join
 from beatmeter.settings import RunConfig
@@ -96,6 +97,25 @@ def test_two_processes_learn_what_one_learns(regime: str, config: RunConfig, tmp
     one, *others = folders
     for two in others:
         require_alike(one, two)
+
+
+def test_two_processes_pretrain_what_one_does(tmp_path: Path) -> None:
+    """Masks and the dropout of heads are drawn for the whole step; a loss over known frames is a mean over
+    those of both."""
+    values = ["steps=3", "clips=3", "chunks=1", "warmup=2", "save_every=3", "precision=float32", "hard=0.5"]
+    values += ["long_after=1", "chord_weight=1", "company_weight=1", "grouping_weight=1", "average=0.5"]
+    arguments = [word for value in values for word in ("--set", value)]
+    for name, command in {"one": ONE, "two": [*TORCHRUN, "-m", "beatmeter"]}.items():
+        done = start(*command, "pretrain", "--out", str(tmp_path / name), *arguments, "--device", "cpu")
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert done.stderr.count("backbone: ") == 1, "one process reports"
+    one, two = (checkpoints.read(tmp_path / name / "last.safetensors", {})[0] for name in ("one", "two"))
+    assert one.keys() == two.keys()
+    for key, value in one.items():
+        assert torch.allclose(value, two[key], atol=1e-4, rtol=1e-3), key
+    logs = [read_json_lines(tmp_path / name / "log.jsonl").values for name in ("one", "two")]
+    for a, b in zip(*logs, strict=True):
+        assert {**a, "seconds": 0} == pytest.approx({**b, "seconds": 0}, rel=1e-3)
 
 
 def require_alike(one: RunFolder, two: RunFolder) -> None:

@@ -1,16 +1,18 @@
-"""The pre-training loop: resumable to the bit, logged line by line, one folder per attempt."""
+"""The pre-training loop: resumable to the bit, logged line by line, one folder per attempt. Several processes
+split the clips of every step and learn what one learns; the first checks, writes and reports."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from beatmeter.datasets.synth import SynthOptions
@@ -19,16 +21,17 @@ from beatmeter.errors import ConfigError, RunError
 from beatmeter.evaluation.runs import provenance
 from beatmeter.features.backbones import load_backbone
 from beatmeter.features.backbones.checkpoint import write_folder
-from beatmeter.features.backbones.embedded import EMBEDDED_CONFIG, fresh
+from beatmeter.features.backbones.embedded import EMBEDDED_CONFIG, SAMPLE_RATE, fresh
 from beatmeter.features.backbones.hubert import Hubert
 from beatmeter.learning import checkpoints
 from beatmeter.learning.pretraining.objective import Objective
-from beatmeter.learning.pretraining.stream import StreamSpec, batches, make_batch
+from beatmeter.learning.pretraining.stream import StreamBatch, StreamSpec, batches, make_batch
 from beatmeter.learning.restoring import part, require_fit
 from beatmeter.runtime import atomic, lock
 from beatmeter.runtime.artifacts import named, read_toml, to_json_line
 from beatmeter.runtime.config import build, differences, to_toml
 from beatmeter.runtime.device import fast_dtype
+from beatmeter.runtime.distributed import ALONE, Ranks
 from beatmeter.runtime.progress import SILENT, Reporter
 from beatmeter.settings import PretrainConfig
 
@@ -43,13 +46,16 @@ def pretrain(
     resume: bool = False,
     report: Callable[[str], None] = print,
     progress: Reporter = SILENT,
+    ranks: Ranks = ALONE,
 ) -> Path:
     """Train from fresh weights (or go on) in the folder `out`; returns the folder with the backbone's
-    weights. No other process can train there until the end: RunError says who does."""
+    weights. No other attempt can train there until the end: RunError says who does. Raises ConfigError for
+    steps of fewer clips than there are processes."""
     if resume and not out.is_dir():
         raise RunError(f"there is no folder {out}", "Name the --out of a pre-training that was begun.")
-    with lock.held(out / ".lock", f"pre-training in {out}", report):
-        return _pretrain(config, out, device, resume, report, progress)
+    alone = lock.held(out / ".lock", f"pre-training in {out}", report) if ranks.main else nullcontext()
+    with alone:
+        return _pretrain(config, out, device, resume, report, progress, ranks)
 
 
 def _pretrain(
@@ -59,6 +65,7 @@ def _pretrain(
     resume: bool,
     report: Callable[[str], None],
     progress: Reporter,
+    ranks: Ranks,
 ) -> Path:
     last = out / "last.safetensors"
     if last.exists() and not resume:
@@ -68,8 +75,9 @@ def _pretrain(
         )
     if resume:
         config = build(PretrainConfig, read_toml(out / "config.toml", RunError), str(out / "config.toml"))
+    stream = _stream(config, ranks)
     backbone = fresh(config.seed) if resume else _begun(config)
-    if not resume:
+    if not resume and ranks.main:
         atomic.write_text(out / "config.toml", to_toml(differences(config, PretrainConfig())))
     torch.manual_seed(config.seed)
     model = Objective(backbone, config, len(METERS)).to(device).train()
@@ -93,17 +101,6 @@ def _pretrain(
             checkpoints.load_optimiser(optimiser, tensors)
         step, log = int(about["step"]), about["log"]
         report(f"continuing after step {step}")
-    chunk = EMBEDDED_CONFIG
-    stream = StreamSpec(
-        config.clips,
-        config.chunks,
-        375 * chunk.hop + chunk.span - chunk.hop,
-        375 * chunk.hop,
-        model.backbone.sample_rate,
-        config.seed,
-        hard=config.hard,
-        long_from=round(config.long_after * config.steps),
-    )
     dtype = fast_dtype(device) if config.precision == "auto" else config.precision
     began = time.monotonic()
     sums: dict[str, float] = {}
@@ -111,7 +108,7 @@ def _pretrain(
     with progress.track("pre-training", config.steps) as tick:
         tick(step)
         for number, batch in enumerate(batches(stream, step, config.steps, config.workers), step):
-            losses = _step(model, optimiser, config, number, batch, device, dtype)
+            losses = _step(model, optimiser, config, number, batch, stream, device, dtype)
             if mean is not None:
                 mean.update_parameters(model)
             for name, value in losses.items():
@@ -119,6 +116,8 @@ def _pretrain(
             done = number + 1
             tick(1)
             seen += 1
+            if not ranks.main:
+                continue
             saving = done % config.save_every == 0 or done == config.steps
             if saving or done % LOG_EVERY == 0:
                 log.append(
@@ -135,9 +134,34 @@ def _pretrain(
                     log[-1] |= {name: round(value, 4) for name, value in found.items()}
                 _save(out, model, mean, optimiser, config, done, log)
                 report(" ".join(f"{k} {v}" for k, v in log[-1].items()))
-    write_folder(_kept(model, mean).backbone, out / "backbone", torch.float16)
+    if ranks.main:
+        write_folder(_kept(model, mean).backbone, out / "backbone", torch.float16)
     report(f"backbone: {out / 'backbone'}")
     return out
+
+
+def _stream(config: PretrainConfig, ranks: Ranks) -> StreamSpec:
+    """The music of an attempt. Raises ConfigError where a step has fewer clips than there are processes."""
+    chunk = EMBEDDED_CONFIG
+    stream = StreamSpec(
+        config.clips,
+        config.chunks,
+        375 * chunk.hop + chunk.span - chunk.hop,
+        375 * chunk.hop,
+        SAMPLE_RATE,
+        config.seed,
+        hard=config.hard,
+        long_from=round(config.long_after * config.steps),
+        ranks=ranks,
+    )
+    clips = min(stream.shape(step)[0] for step in range(max(0, config.steps - 2), config.steps))
+    if clips < ranks.count:
+        raise ConfigError(
+            f"a step of {clips} {'clip' if clips == 1 else 'clips'} cannot be split among {ranks.count} "
+            "processes",
+            "Start fewer, or set more clips.",
+        )
+    return stream
 
 
 def _begun(config: PretrainConfig) -> Hubert:
@@ -169,6 +193,7 @@ def held_out_accuracy(model: Objective, stream: StreamSpec, device: torch.device
         options=SynthOptions(polymeter=0, polyrhythm=0, hemiola=0),
         hard=0.0,
         long_from=None,
+        ranks=ALONE,
     )
     checks = {"held_out_accuracy": ordinary}
     if stream.hard:
@@ -177,12 +202,12 @@ def held_out_accuracy(model: Objective, stream: StreamSpec, device: torch.device
     model.eval()
     found = {}
     for name, spec in checks.items():
-        right = 0
-        for step in range(CHECK_CLIPS // spec.clips):
+        right, rounds = 0, max(1, CHECK_CLIPS // spec.clips)
+        for step in range(rounds):
             batch = make_batch(spec, step)
             logits = model.meters(torch.from_numpy(batch.waves).to(device))
             right += int((logits.argmax(1).cpu().numpy() == batch.meters.argmax(1)).sum())
-        found[name] = right / (CHECK_CLIPS // spec.clips * spec.clips)
+        found[name] = right / (rounds * spec.clips)
     model.train(training)
     return found
 
@@ -202,10 +227,12 @@ def _step(
     optimiser: torch.optim.Optimizer,
     config: PretrainConfig,
     number: int,
-    batch: Any,
+    batch: StreamBatch,
+    stream: StreamSpec,
     device: torch.device,
     dtype: str,
 ) -> dict[str, float]:
+    """One step of the optimiser: the losses of all processes' clips, by name."""
     rate = (
         config.lr
         * min(1.0, (number + 1) / config.warmup)
@@ -224,18 +251,35 @@ def _step(
         for name in ("meters", "companies", "groupings")
     }
     frames = {name: torch.from_numpy(values).to(device) for name, values in batch.frames.items()}
+    ranks, clips = stream.ranks, stream.shape(number)[0]
+    rows = (ranks.share(clips), clips) if ranks.count > 1 else None
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == "bfloat16"):
-        losses = model(waves, known, frames, generator)
+        losses, of = model(waves, known, frames, generator, rows)
+    if ranks.count > 1:
+        losses = _shares(losses, of, ranks)
     total = model.total(losses)
-    if not bool(torch.isfinite(total)):
+    told = torch.stack([*losses.values(), total]).detach()
+    ranks.add([told])
+    if not bool(told[-1].isfinite()):
         raise RunError(
             f"the loss is not finite at step {number + 1}", "Lower lr, or use --set precision=float32."
         )
     optimiser.zero_grad(set_to_none=True)
     total.backward()  # type: ignore[no-untyped-call]
+    ranks.add([p.grad for p in model.parameters() if p.grad is not None])
     nn.utils.clip_grad_norm_(model.parameters(), config.clip)
     optimiser.step()
-    return {name: float(value.detach()) for name, value in losses.items()} | {"total": float(total.detach())}
+    return dict(zip([*losses, "total"], told.tolist(), strict=True))
+
+
+def _shares(losses: dict[str, Tensor], of: dict[str, Tensor], ranks: Ranks) -> dict[str, Tensor]:
+    """What this process's means add to the means over all clips of the step; `of`: how many frames or clips
+    each is a mean of."""
+    own = torch.stack([of[name] for name in losses])
+    every = own.clone()
+    ranks.add([every])
+    part = own / every.clamp_min(1)
+    return {name: value * share for (name, value), share in zip(losses.items(), part, strict=True)}
 
 
 def _save(

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from beatmeter.features.backbones.hubert import Hubert
@@ -20,7 +20,7 @@ from beatmeter.learning.pretraining.targets import (
     UNKNOWN,
 )
 from beatmeter.settings import FeatureConfig, HeadConfig, PretrainConfig
-from beatmeter.tasks.heads import Head
+from beatmeter.tasks.heads import Head, draw_from
 from beatmeter.tasks.losses import unbiased
 
 MASK_LENGTH = 10  # frames
@@ -29,7 +29,8 @@ PERIOD_WEIGHT = 0.2  # a cross-entropy over 32 classes starts at 3.5, the other 
 
 
 class Objective(nn.Module):
-    """The backbone with everything that only pre-training needs. `forward` gives the losses by name."""
+    """The backbone with everything that only pre-training needs. `forward` gives the losses by name, and of
+    how many frames or clips each is the mean."""
 
     def __init__(self, backbone: Hubert, config: PretrainConfig, n_classes: int) -> None:
         super().__init__()
@@ -50,6 +51,7 @@ class Objective(nn.Module):
             self.company = Head(spec, head, len(COMPANIES))
         if config.grouping_weight:
             self.grouping = Head(spec, head, len(BAR_GROUPINGS))
+        self.heads = [part for part in self.children() if isinstance(part, Head)]
         self.pools = bool(config.lag_weight or config.company_weight or config.grouping_weight)
 
     def forward(
@@ -58,12 +60,18 @@ class Objective(nn.Module):
         known: dict[str, Tensor],
         frames: dict[str, Tensor],
         generator: torch.Generator,
-    ) -> dict[str, Tensor]:
+        rows: tuple[slice, int] | None = None,
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Losses of one batch; `known` holds `meters`, `companies` and `groupings` as in StreamBatch;
-        `frames` as there, (clip, chunk * frame)."""
+        `frames` as there, (clip, chunk * frame). `rows`: which clips of how many of the step these are; what
+        is drawn is drawn for all of them."""
         clips, chunks, _ = waves.shape
+        which, total = rows or (slice(0, clips), clips)
+        for head in self.heads:
+            draw_from(head, None, rows)
         embedded = self.backbone.embed(waves.flatten(0, 1))
-        masked = self._mask(embedded.shape[:2], generator).to(embedded.device)
+        every_mask = self._mask((total * chunks, embedded.shape[1]), generator)
+        masked = every_mask[which.start * chunks : which.stop * chunks].to(embedded.device)
         embedded = torch.where(masked[..., None], self.mask_embedding.to(embedded), embedded)
         lags: list[Tensor] = []
         top: list[Tensor] = []
@@ -76,18 +84,21 @@ class Objective(nn.Module):
 
         self.backbone.encode(embedded, visit)
         losses: dict[str, Tensor] = {}
+        of: dict[str, Tensor] = {}
+        everything = torch.tensor(float(clips), device=waves.device)
         if self.config.frame_weight or self.config.chord_weight:
             heard = self.frame_norm(top[0]).reshape(clips, chunks * embedded.shape[1], -1)
             if self.config.frame_weight:
                 losses |= self._frame_losses(self.frame(heard), frames)
+                of["phase"] = frames["inside"].sum()
+                of |= {name: _known(frames[name]) for name in ("beat_period", "bar_period")}
             if self.config.chord_weight:
                 losses["chord"] = F.binary_cross_entropy_with_logits(
                     self.chord(heard)[..., 0], frames["chord"], pos_weight=_rare("chord", heard)
                 )
-        if self.config.mask_weight and bool(masked.any()):
-            mel = log_mel(waves.flatten(0, 1), self.backbone.sample_rate, self.config.mel_bands)
-            mel = (mel - mel.mean(dim=(1, 2), keepdim=True)) / (mel.std(dim=(1, 2), keepdim=True) + 1e-3)
-            losses["spectrum"] = F.smooth_l1_loss(self.spectrum(top[0])[masked], mel[masked])
+        if self.config.mask_weight and bool(every_mask.any()):
+            losses["spectrum"] = self._spectrum_loss(top[0], masked, waves)
+            of["spectrum"] = masked.sum()
         if self.pools:
             pooled = {"lag": torch.stack(lags, dim=1)}
         if self.config.lag_weight:
@@ -98,7 +109,8 @@ class Objective(nn.Module):
             losses["company"] = _cross_entropy(self.company(pooled), known["companies"])
         if self.config.grouping_weight:
             losses["grouping"] = _cross_entropy(self.grouping(pooled), known["groupings"])
-        return losses
+            of["grouping"] = _known(known["groupings"])
+        return losses, {name: of.get(name, everything).float() for name in losses}
 
     def meters(self, waves: Float[Tensor, "clip chunk sample"]) -> Float[Tensor, "clip klass"]:
         """Logits of the clip's meter, without masks."""
@@ -124,7 +136,7 @@ class Objective(nn.Module):
             [value * weights.get(name, self.config.frame_weight) for name, value in losses.items()]
         ).sum()
 
-    def _mask(self, shape: torch.Size, generator: torch.Generator) -> Tensor:
+    def _mask(self, shape: tuple[int, int], generator: torch.Generator) -> Tensor:
         """Spans of MASK_LENGTH frames, (chunk, frame); a part of the chunks only, so that the others are
         heard whole."""
         chunks, frames = shape
@@ -134,6 +146,19 @@ class Objective(nn.Module):
             :, 0, :frames
         ]
         return spans > 0
+
+    def _spectrum_loss(
+        self,
+        states: Float[Tensor, "chunk frame dim"],
+        masked: Bool[Tensor, "chunk frame"],
+        waves: Float[Tensor, "clip chunk sample"],
+    ) -> Tensor:
+        heard = self.spectrum(states)
+        if not bool(masked.any()):
+            return heard.sum() * 0  # type: ignore[no-any-return]
+        mel = log_mel(waves.flatten(0, 1), self.backbone.sample_rate, self.config.mel_bands)
+        mel = (mel - mel.mean(dim=(1, 2), keepdim=True)) / (mel.std(dim=(1, 2), keepdim=True) + 1e-3)
+        return F.smooth_l1_loss(heard[masked], mel[masked])
 
     def _frame_losses(
         self, out: Float[Tensor, "clip frame out"], frames: dict[str, Tensor]
@@ -155,6 +180,10 @@ class Objective(nn.Module):
 
 def _rare(event: str, like: Tensor) -> Tensor:
     return torch.tensor(RARE[event], device=like.device)
+
+
+def _known(classes: Tensor) -> Tensor:
+    return (classes != UNKNOWN).sum()
 
 
 def _cross_entropy(logits: Tensor, classes: Tensor) -> Tensor:

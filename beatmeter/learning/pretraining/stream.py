@@ -15,6 +15,7 @@ from beatmeter.datasets.synth.draws import stream
 from beatmeter.datasets.synth.slices import draw_slice
 from beatmeter.errors import RunError
 from beatmeter.learning.pretraining.targets import FrameTargets, bar_grouping_of, company_of, frame_targets
+from beatmeter.runtime.distributed import ALONE, Ranks
 from beatmeter.runtime.parallel import Crash, ordered
 
 HOP, SPAN = 320, 400
@@ -38,7 +39,8 @@ class StreamBatch:
 class StreamSpec:
     """How batches look: clips per batch, consecutive chunks per clip, samples per chunk and between chunk
     starts. `hard` is the share of clips from the mix that is hard to hear; from step `long_from` every second
-    batch is of a third as many clips (at least one), three times as long."""
+    batch is of a third as many clips (at least one), three times as long. Of every batch the clips are made
+    that `ranks` takes."""
 
     clips: int
     chunks: int
@@ -49,6 +51,7 @@ class StreamSpec:
     options: SynthOptions = field(default_factory=SynthOptions)
     hard: float = 0.0
     long_from: int | None = None
+    ranks: Ranks = ALONE
 
     def shape(self, step: int) -> tuple[int, int]:
         """Clips of a batch, and chunks of each."""
@@ -58,13 +61,14 @@ class StreamSpec:
 
 
 def make_batch(spec: StreamSpec, step: int) -> StreamBatch:
-    """Batch number `step`: clip i of it has the seed (stream seed, step * clips + i)."""
+    """Batch number `step`, or this process's share of it: clip i of it has the seed
+    (stream seed, step * clips + i)."""
     clips, waves, targets = [], [], []
     count, chunks = spec.shape(step)
     starts = np.arange(chunks) * spec.hop
     times = (np.arange(chunks * (spec.hop // HOP)) * HOP + SPAN / 2) / spec.sample_rate
     seconds = ((chunks - 1) * spec.hop + spec.length) / spec.sample_rate
-    for i in range(count):
+    for i in range(count)[spec.ranks.share(count)]:
         seed = int(np.random.SeedSequence([spec.seed, step * spec.clips + i]).generate_state(1, np.uint32)[0])
         clip = _render(spec, seed, seconds)
         audio = np.zeros(starts[-1] + spec.length, dtype=np.float32)
