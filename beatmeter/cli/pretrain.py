@@ -56,11 +56,8 @@ def pretrain(out: Path | None, assignments: tuple[str, ...], resume: Path | None
     beatmeter pretrain --out runs/masked-only --set frame_weight=0 --set lag_weight=0 --set steps=500
     beatmeter pretrain --resume runs/pretrain
 
-    The folder that comes out, DIR/backbone, serves everywhere as features.backbone. Started by torchrun or
-    `accelerate launch`, several processes split every step:
-
-    \b
-    torchrun --nproc-per-node 2 -m beatmeter pretrain --out runs/pretrain
+    The folder that comes out, DIR/backbone, serves everywhere as features.backbone. Processes that `torchrun
+    --nproc-per-node 2 -m beatmeter pretrain ...` or `accelerate launch` starts split every step.
     """
     if (out is None) == (resume is None) or (resume and assignments):
         raise ConfigError(
