@@ -115,6 +115,10 @@ def echo(text: str) -> None:
     click.echo(text, err=True)
 
 
+def quiet(text: str) -> None:
+    """No line: of the processes that train together, the first tells."""
+
+
 def columns() -> int:
     """How many columns of a terminal may be used: those that it has, at least 20."""
     return max(20, shutil.get_terminal_size((100, 24)).columns)

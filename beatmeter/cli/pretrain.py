@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from beatmeter.cli.options import TERMINAL, device_option, echo
+from beatmeter.cli.options import TERMINAL, device_option, echo, quiet
 from beatmeter.errors import ConfigError
 from beatmeter.runtime.config import change, describe, parse_assignment
 from beatmeter.settings import PretrainConfig
@@ -44,7 +44,7 @@ def _list_settings(context: click.Context, _: click.Parameter, value: bool) -> N
     "--resume",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Go on with an interrupted attempt, bit for bit.",
+    help="Go on with an interrupted attempt, bit for bit with as many processes.",
 )
 @device_option
 def pretrain(out: Path | None, assignments: tuple[str, ...], resume: Path | None, device: str) -> None:
@@ -57,7 +57,8 @@ def pretrain(out: Path | None, assignments: tuple[str, ...], resume: Path | None
     beatmeter pretrain --resume runs/pretrain
 
     The folder that comes out, DIR/backbone, serves everywhere as features.backbone. Processes that `torchrun
-    --nproc-per-node 2 -m beatmeter pretrain ...` or `accelerate launch` starts split every step.
+    --nproc-per-node 2 -m beatmeter pretrain ...` or `accelerate launch -m beatmeter pretrain ...` starts
+    split every step.
     """
     if (out is None) == (resume is None) or (resume and assignments):
         raise ConfigError(
@@ -75,14 +76,10 @@ def pretrain(out: Path | None, assignments: tuple[str, ...], resume: Path | None
     where = resume or out
     assert where is not None
     ranks, place = distributed.join(choose_device(device))
-    tell, progress = (echo, TERMINAL) if ranks.main else (_quiet, SILENT)
+    tell, progress = (echo, TERMINAL) if ranks.main else (quiet, SILENT)
     try:
         make(config, where, place, resume is not None, tell, progress, ranks)
     except KeyboardInterrupt:
-        echo(f"stopped; go on with: beatmeter pretrain --resume {where}")
+        tell(f"stopped; go on with: beatmeter pretrain --resume {where}")
         raise SystemExit(130) from None
     distributed.leave()
-
-
-def _quiet(text: str) -> None:
-    pass

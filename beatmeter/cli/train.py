@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from beatmeter.cli.dataset_options import corrections_option
-from beatmeter.cli.options import TERMINAL, columns, configure, device_option, echo, settings_options
+from beatmeter.cli.options import TERMINAL, columns, configure, device_option, echo, quiet, settings_options
 from beatmeter.errors import ConfigError
 from beatmeter.runtime.artifacts import to_json
 from beatmeter.runtime.progress import SILENT
@@ -195,7 +195,7 @@ def train(
             place,
             going,
             _splits(splits),
-            echo if ranks.main else _quiet,
+            echo if ranks.main else quiet,
             TERMINAL if ranks.main else SILENT,
             ranks,
         )
@@ -247,10 +247,6 @@ def _sweep(
     )
     if failed is not None:
         raise failed
-
-
-def _quiet(text: str) -> None:
-    pass
 
 
 @click.command()

@@ -12,11 +12,13 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-import torch.distributed as dist
-from torch import Tensor
+from beatmeter.errors import RunError
+
+if TYPE_CHECKING:  # what only renders music for a process knows its share, and needs no torch
+    import torch
+    from torch import Tensor
 
 PATIENCE = timedelta(
     days=30
@@ -41,8 +43,12 @@ class Ranks:
     def add(self, tensors: Sequence[Tensor]) -> None:
         """Replace the tensors by their sums over processes."""
         if self.count > 1 and tensors:
+            import torch
+            import torch.distributed as dist
+
             flat = torch.cat([t.reshape(-1) for t in tensors])
-            dist.all_reduce(flat)
+            with _together():
+                dist.all_reduce(flat)
             for t, total in zip(tensors, torch.split(flat, [t.numel() for t in tensors]), strict=True):
                 t.copy_(total.view_as(t))
 
@@ -50,21 +56,43 @@ class Ranks:
         """What every process gives, in their order."""
         found = [value]
         if self.count > 1:
+            import torch.distributed as dist
+
             found = [None] * self.count
-            dist.all_gather_object(found, value)
+            with _together():
+                dist.all_gather_object(found, value)
         return found
 
     @contextmanager
     def first(self) -> Iterator[None]:
         """The main process does this before the others, which then find it done."""
         if self.count > 1 and not self.main:
-            dist.barrier()
+            _meet()
         yield
         if self.count > 1 and self.main:
-            dist.barrier()
+            _meet()
 
 
 ALONE = Ranks()
+
+
+def _meet() -> None:
+    import torch.distributed as dist
+
+    with _together():
+        dist.barrier()
+
+
+@contextmanager
+def _together() -> Iterator[None]:
+    """What needs all processes. Raises RunError where another one has ended."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise RunError(
+            "another process of this training has ended",
+            "What ended it stands in its own message. Start all of them again.",
+        ) from error
 
 
 def started() -> bool:
@@ -89,6 +117,8 @@ def join(device: torch.device) -> tuple[Ranks, torch.device]:
 def leave() -> None:
     """Part from the others, when all are here: a process that went earlier would pull the connections from
     under the rest."""
+    import torch.distributed as dist
+
     if dist.is_initialized():
         dist.barrier()
         dist.destroy_process_group()

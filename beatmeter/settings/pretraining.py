@@ -56,7 +56,7 @@ class PretrainConfig:
     precision: Literal["auto", "float32", "bfloat16"] = option(
         "auto", "autocast; auto takes bfloat16 where the device is fast at it"
     )
-    workers: int = option(1, "processes that synthesise music")
+    workers: int = option(1, "processes that synthesise music, for each that trains")
     save_every: int = option(250, "steps between checkpoints")
 
     def __post_init__(self) -> None:

@@ -4,6 +4,8 @@ is a backbone."""
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from torch import Tensor
 
 from beatmeter.cli.pretrain import pretrain as command
 from beatmeter.datasets.synth import render, render_slice
@@ -155,6 +158,50 @@ def test_a_weight_of_zero_leaves_its_loss_out_and_the_rest_reaches_the_first_lay
     assert float(gradient.abs().sum()) > 0
 
 
+def test_the_parts_of_a_step_add_up_to_the_step() -> None:
+    """Each loss by as many frames or clips as it is a mean of, also where one part knows no grouping and has
+    no masked frame; what is random is drawn for all clips."""
+    config = settings(
+        mask_share=0.2, mask_chunks=0.5, chord_weight=1.0, company_weight=1.0, grouping_weight=1.0
+    )
+    model = Objective(fresh(0), config, len(METERS)).train()
+    batch = make_batch(replace(SPEC, clips=3), 0)
+    known = {n: torch.from_numpy(getattr(batch, n).copy()) for n in ("meters", "companies", "groupings")}
+    known["groupings"][0] = UNKNOWN
+    frames = {name: torch.from_numpy(values) for name, values in batch.frames.items()}
+    waves = torch.from_numpy(batch.waves)
+    seed = next(
+        seed
+        for seed in range(99)
+        if [bool(m.any()) for m in model._mask((3, 375), torch.Generator().manual_seed(seed))]
+        == [False, True, True]
+    )
+
+    @torch.no_grad()
+    def losses(at: slice, rows: tuple[slice, int] | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        torch.manual_seed(1)
+        generator = torch.Generator().manual_seed(seed)
+        part = {name: value[at] for name, value in known.items()}
+        here = {name: value[at] for name, value in frames.items()}
+        found: tuple[dict[str, Tensor], dict[str, Tensor]] = model(waves[at], part, here, generator, rows)
+        return found
+
+    whole, of = losses(slice(0, 3), None)
+    parts = [losses(at, (at, 3)) for at in (slice(0, 1), slice(1, 3))]
+    assert not float(parts[0][1]["grouping"])
+    assert not float(parts[0][1]["spectrum"])
+    for name, value in whole.items():
+        assert float(sum(n[name] for _, n in parts)) == pytest.approx(float(of[name]))
+        total = sum(loss[name] * n[name] for loss, n in parts)
+        assert float(total / of[name]) == pytest.approx(float(value), rel=1e-4), name
+
+
+def test_rendering_needs_no_torch() -> None:
+    """Processes that make music ahead are many, and torch is the largest thing that they could load."""
+    text = "import sys, beatmeter.learning.pretraining.stream; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", text], check=False).returncode == 0
+
+
 @pytest.mark.parametrize(
     "more", [{}, {"average": 0.5, "hard": 0.5, "long_after": 0.5, "clips": 3, "grouping_weight": 1.0}]
 )
@@ -212,8 +259,12 @@ def test_pretraining_goes_on_from_a_backbone_and_hands_on_the_running_mean(
     where = pretrain(replace(fast, lr=0.1, average=0.0), tmp_path / "last", CPU, report=quiet)
     last = load_backbone(str(where / "backbone")).state_dict()[name]
     assert (mean - before).norm() < (last - before).norm(), "the mean lags behind"
-    with pytest.raises(ConfigError, match="a step of 2 clips cannot be split among 3 processes"):
+    with pytest.raises(ConfigError, match="3 processes cannot split steps of 2 clips"):
         pretrain(fast, tmp_path / "other", CPU, report=quiet, ranks=Ranks(0, 3))
+    with pytest.raises(ConfigError, match=r"of long windows \(a third of clips = 6\) of 2 clips"):
+        pretrain(
+            replace(fast, clips=6, long_after=0.5), tmp_path / "other", CPU, report=quiet, ranks=Ranks(0, 3)
+        )
     with pytest.raises(ConfigError, match="not built as the embedded backbone"):
         pretrain(settings(start="spectral"), tmp_path / "other", CPU, report=quiet)
     assert not (tmp_path / "other" / "config.toml").exists(), "what was refused leaves no settings behind"

@@ -17,10 +17,11 @@ from waiting import PATIENCE
 from beatmeter.evaluation.predictions import read_predictions
 from beatmeter.evaluation.runs import RunFolder
 from beatmeter.learning import checkpoints
+from beatmeter.learning.pretraining import loop
 from beatmeter.runtime.artifacts import read_json_lines
 from beatmeter.runtime.config import change, differences, to_toml
 from beatmeter.runtime.distributed import ALONE, Ranks, join
-from beatmeter.settings import RunConfig
+from beatmeter.settings import PretrainConfig, RunConfig
 
 FULL = bool(int(os.environ.get("BEATMETER_FULL", "0")))
 ONE = [sys.executable, "-m", "beatmeter"]
@@ -99,23 +100,69 @@ def test_two_processes_learn_what_one_learns(regime: str, config: RunConfig, tmp
         require_alike(one, two)
 
 
-def test_two_processes_pretrain_what_one_does(tmp_path: Path) -> None:
-    """Masks and the dropout of heads are drawn for the whole step; a loss over known frames is a mean over
-    those of both."""
-    values = ["steps=3", "clips=3", "chunks=1", "warmup=2", "save_every=3", "precision=float32", "hard=0.5"]
-    values += ["long_after=1", "chord_weight=1", "company_weight=1", "grouping_weight=1", "average=0.5"]
-    arguments = [word for value in values for word in ("--set", value)]
-    for name, command in {"one": ONE, "two": [*TORCHRUN, "-m", "beatmeter"]}.items():
-        done = start(*command, "pretrain", "--out", str(tmp_path / name), *arguments, "--device", "cpu")
+class StoppedError(Exception):
+    pass
+
+
+def test_two_processes_pretrain_what_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In an attempt of their own, with steps of long windows, and in one that one process began."""
+    values: dict[str, object] = {
+        "steps": 4,
+        "clips": 6,
+        "chunks": 1,
+        "warmup": 2,
+        "save_every": 4,
+        "hard": 0.5,
+    }
+    values |= {"long_after": 0.0, "average": 0.5, "precision": "float32", "company_weight": 1.0}
+
+    def stop(text: str) -> None:
+        raise StoppedError  # after the checkpoint of step 2
+
+    monkeypatch.setattr(loop, "CHECK_CLIPS", 2)
+    begun = change(PretrainConfig(), {**values, "save_every": 2})
+    with pytest.raises(StoppedError):
+        loop.pretrain(begun, tmp_path / "begun", torch.device("cpu"), report=stop)
+    settings = [word for name, value in values.items() for word in ("--set", f"{name}={value}")]
+    two = [*TORCHRUN, "-m", "beatmeter"]
+    for name, command in {"one": ONE, "two": two, "begun": two}.items():
+        where = ["--resume", str(tmp_path / name)] if name == "begun" else ["--out", str(tmp_path / name)]
+        more = [] if name == "begun" else settings
+        done = start(*command, "pretrain", *where, *more, "--device", "cpu")
         assert done.returncode == 0, done.stderr[-3000:]
         assert done.stderr.count("backbone: ") == 1, "one process reports"
-    one, two = (checkpoints.read(tmp_path / name / "last.safetensors", {})[0] for name in ("one", "two"))
-    assert one.keys() == two.keys()
-    for key, value in one.items():
-        assert torch.allclose(value, two[key], atol=1e-4, rtol=1e-3), key
-    logs = [read_json_lines(tmp_path / name / "log.jsonl").values for name in ("one", "two")]
-    for a, b in zip(*logs, strict=True):
-        assert {**a, "seconds": 0} == pytest.approx({**b, "seconds": 0}, rel=1e-3)
+    one = checkpoints.read(tmp_path / "one" / "last.safetensors", {})[0]
+    for name in ("two", "begun"):
+        other = checkpoints.read(tmp_path / name / "last.safetensors", {})[0]
+        assert one.keys() == other.keys()
+        keys = [key for key in one if key.startswith("optimiser.") and key.endswith("exp_avg")]
+        far = torch.cat([(one[key] - other[key]).flatten() for key in keys]).norm()
+        assert far < 1e-2 * torch.cat([one[key].flatten() for key in keys]).norm(), name
+    a, b = (read_json_lines(tmp_path / name / "log.jsonl").values[-1] for name in ("one", "two"))
+    assert {**a, "seconds": 0} == pytest.approx({**b, "seconds": 0}, rel=1e-3)
+
+
+ENDED = """
+import sys
+import torch
+from beatmeter.errors import RunError
+from beatmeter.runtime import distributed
+ranks, _ = distributed.join(torch.device("cpu"))
+if ranks.main:
+    raise RunError("the first had to end")
+try:
+    ranks.add([torch.ones(1)])
+except RunError as error:
+    print("told:", error)
+    raise
+"""
+
+
+def test_a_process_that_is_left_alone_says_so(tmp_path: Path) -> None:
+    (tmp_path / "ended.py").write_text(ENDED)
+    done = start(*TORCHRUN, str(tmp_path / "ended.py"))
+    assert done.returncode != 0
+    assert "told: another process of this training has ended" in done.stdout
 
 
 def require_alike(one: RunFolder, two: RunFolder) -> None:

@@ -1,8 +1,11 @@
-"""The pre-training loop: resumable to the bit, logged line by line, one folder per attempt. Several processes
-split the clips of every step and learn what one learns; the first checks, writes and reports."""
+"""The pre-training loop: resumable to the bit, logged line by line, one folder per attempt.
+
+Several processes split the clips of every step and learn what one learns, up to rounding; the first writes
+and reports."""
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from collections.abc import Callable
@@ -37,6 +40,7 @@ from beatmeter.settings import PretrainConfig
 
 LOG_EVERY = 20
 CHECK_CLIPS = 96  # clips that no step sees, to watch the meter by
+TOGETHER = 8  # of them at a time, at most
 
 
 def pretrain(
@@ -53,8 +57,8 @@ def pretrain(
     steps of fewer clips than there are processes."""
     if resume and not out.is_dir():
         raise RunError(f"there is no folder {out}", "Name the --out of a pre-training that was begun.")
-    alone = lock.held(out / ".lock", f"pre-training in {out}", report) if ranks.main else nullcontext()
-    with alone:
+    held = lock.held(out / ".lock", f"pre-training in {out}", report) if ranks.main else nullcontext()
+    with held:
         return _pretrain(config, out, device, resume, report, progress, ranks)
 
 
@@ -101,6 +105,7 @@ def _pretrain(
             checkpoints.load_optimiser(optimiser, tensors)
         step, log = int(about["step"]), about["log"]
         report(f"continuing after step {step}")
+    _require_alike(ranks, step, config, model)
     dtype = fast_dtype(device) if config.precision == "auto" else config.precision
     began = time.monotonic()
     sums: dict[str, float] = {}
@@ -116,9 +121,12 @@ def _pretrain(
             done = number + 1
             tick(1)
             seen += 1
+            saving = done % config.save_every == 0 or done == config.steps
+            heard = (
+                held_out_accuracy(_kept(model, mean), stream, device) if saving and config.lag_weight else {}
+            )
             if not ranks.main:
                 continue
-            saving = done % config.save_every == 0 or done == config.steps
             if saving or done % LOG_EVERY == 0:
                 log.append(
                     {
@@ -129,9 +137,7 @@ def _pretrain(
                 )
                 sums, seen = {}, 0
             if saving:
-                if config.lag_weight:
-                    found = held_out_accuracy(_kept(model, mean), stream, device)
-                    log[-1] |= {name: round(value, 4) for name, value in found.items()}
+                log[-1] |= {name: round(value, 4) for name, value in heard.items()}
                 _save(out, model, mean, optimiser, config, done, log)
                 report(" ".join(f"{k} {v}" for k, v in log[-1].items()))
     if ranks.main:
@@ -156,12 +162,29 @@ def _stream(config: PretrainConfig, ranks: Ranks) -> StreamSpec:
     )
     clips = min(stream.shape(step)[0] for step in range(max(0, config.steps - 2), config.steps))
     if clips < ranks.count:
+        long = f" of long windows (a third of clips = {config.clips})" if clips < config.clips else ""
         raise ConfigError(
-            f"a step of {clips} {'clip' if clips == 1 else 'clips'} cannot be split among {ranks.count} "
-            "processes",
-            "Start fewer, or set more clips.",
+            f"{ranks.count} processes cannot split steps{long} of {clips} clip{'s' * (clips > 1)}",
+            f"Start at most {clips}, or begin an attempt of more clips.",
         )
     return stream
+
+
+def _require_alike(ranks: Ranks, step: int, config: PretrainConfig, model: Objective) -> None:
+    """Raises RunError where processes, each of which read its own files, would not learn the same."""
+    if ranks.count == 1:
+        return
+    weights = hashlib.sha256()
+    for value in model.state_dict().values():
+        weights.update(value.detach().cpu().numpy().tobytes())
+    if (
+        len(set(ranks.gather((step, to_toml(differences(config, PretrainConfig())), weights.hexdigest()))))
+        > 1
+    ):
+        raise RunError(
+            "the processes begin with different settings, steps or weights",
+            "Let all of them read the same folder and the same backbone.",
+        )
 
 
 def _begun(config: PretrainConfig) -> Hubert:
@@ -186,9 +209,13 @@ def _kept(model: Objective, mean: AveragedModel | None) -> Objective:
 @torch.inference_mode()
 def held_out_accuracy(model: Objective, stream: StreamSpec, device: torch.device) -> dict[str, float]:
     """Share of clips from another stream whose heaviest meter is heard, through lag pooling and the meter
-    head: of ordinary ones, and of those that are hard to hear where the stream has them."""
+    head: of ordinary ones, and of those that are hard to hear where the stream has them. Processes share
+    the clips."""
+    ranks = stream.ranks
+    few = max(n for n in range(1, min(stream.clips, TOGETHER) + 1) if CHECK_CLIPS % n == 0)
     ordinary = replace(
         stream,
+        clips=few,
         seed=stream.seed + 1_000_003,
         options=SynthOptions(polymeter=0, polyrhythm=0, hemiola=0),
         hard=0.0,
@@ -202,12 +229,13 @@ def held_out_accuracy(model: Objective, stream: StreamSpec, device: torch.device
     model.eval()
     found = {}
     for name, spec in checks.items():
-        right, rounds = 0, max(1, CHECK_CLIPS // spec.clips)
-        for step in range(rounds):
+        right, rounds = torch.zeros((), device=device), range(CHECK_CLIPS // few)
+        for step in rounds[ranks.share(len(rounds))]:
             batch = make_batch(spec, step)
             logits = model.meters(torch.from_numpy(batch.waves).to(device))
             right += int((logits.argmax(1).cpu().numpy() == batch.meters.argmax(1)).sum())
-        found[name] = right / (rounds * spec.clips)
+        ranks.add([right])
+        found[name] = float(right) / CHECK_CLIPS
     model.train(training)
     return found
 

@@ -70,8 +70,8 @@ class Objective(nn.Module):
         for head in self.heads:
             draw_from(head, None, rows)
         embedded = self.backbone.embed(waves.flatten(0, 1))
-        every_mask = self._mask((total * chunks, embedded.shape[1]), generator)
-        masked = every_mask[which.start * chunks : which.stop * chunks].to(embedded.device)
+        masked = self._mask((total * chunks, embedded.shape[1]), generator)
+        masked = masked[which.start * chunks : which.stop * chunks].to(embedded.device)
         embedded = torch.where(masked[..., None], self.mask_embedding.to(embedded), embedded)
         lags: list[Tensor] = []
         top: list[Tensor] = []
@@ -96,7 +96,7 @@ class Objective(nn.Module):
                 losses["chord"] = F.binary_cross_entropy_with_logits(
                     self.chord(heard)[..., 0], frames["chord"], pos_weight=_rare("chord", heard)
                 )
-        if self.config.mask_weight and bool(every_mask.any()):
+        if self.config.mask_weight:
             losses["spectrum"] = self._spectrum_loss(top[0], masked, waves)
             of["spectrum"] = masked.sum()
         if self.pools:

@@ -39,8 +39,8 @@ class StreamBatch:
 class StreamSpec:
     """How batches look: clips per batch, consecutive chunks per clip, samples per chunk and between chunk
     starts. `hard` is the share of clips from the mix that is hard to hear; from step `long_from` every second
-    batch is of a third as many clips (at least one), three times as long. Of every batch the clips are made
-    that `ranks` takes."""
+    batch is of a third as many clips (at least one), three times as long. Only this process's share of each
+    batch (`ranks`) is made."""
 
     clips: int
     chunks: int
