@@ -84,14 +84,14 @@ def main() -> None:
     print(_rule(_both(folders, RULED), tracks))
     print(f"\n| right, % | n | {' | '.join(f'`{name}`' for name in both)} | difference |")
     print("|---|---:|---:|---:|---:|")
-    right = [_right(p) for p in (first, second)]
+    hits = [right(p) for p in (first, second)]
     for title, inside in GROUPS.items():
         at = np.array([inside(tracks[name]) for name in first.ids])
         if not at.any():
             continue
-        a, b = (hits[at] for hits in right)
-        change = _change(a, b, [g for g, used in zip(first.groups, at, strict=True) if used])
-        print(f"| {title} | {len(a)} | {_share(a)} | {_share(b)} | {_points(change)} |")
+        a, b = (h[at] for h in hits)
+        moved = change(a, b, [g for g, used in zip(first.groups, at, strict=True) if used])
+        print(f"| {title} | {len(a)} | {_share(a)} | {_share(b)} | {points(moved)} |")
     for title in ("ordinary", "hard and layers", "short"):
         at = np.flatnonzero([GROUPS[title](tracks[name]) for name in first.ids])
         if len(at):
@@ -104,13 +104,13 @@ def _rule(both: Mapping[str, ClassPredictions], tracks: Mapping[str, Track]) -> 
     first, second = both.values()
     loss = metric("log_loss").value
     lower = paired_bootstrap(partial(loss, first), partial(loss, second), first.groups)
-    a, b = _right(first), _right(second)
+    a, b = right(first), right(second)
     ordinary = np.array([GROUPS["ordinary"](tracks[name]) for name in first.ids])
-    every, usual = _change(a, b, first.groups), float(b[ordinary].mean() - a[ordinary].mean())
+    every, usual = change(a, b, first.groups), float(b[ordinary].mean() - a[ordinary].mean())
     holds = lower.high < 0 and every.value >= 0 and usual >= LOSS
     return (
         f"{len(first)} validation clips: log loss {lower.value:+.4f} [{lower.low:.4f}, {lower.high:.4f}], "
-        f"right {_points(every)} points, {int(ordinary.sum())} ordinary ones {100 * usual:+.1f}: the rule "
+        f"right {points(every)} points, {int(ordinary.sum())} ordinary ones {100 * usual:+.1f}: the rule "
         f"{'holds' if holds else 'does not hold'}"
     )
 
@@ -137,11 +137,13 @@ def _both(folders: Sequence[Path], split: str) -> Mapping[str, ClassPredictions]
     return align(calibrated).members
 
 
-def _right(p: ClassPredictions) -> Hits:
+def right(p: ClassPredictions) -> Hits:
+    """1 for every item whose highest score is that of its primary class."""
     return (p.scores.argmax(axis=1) == p.primary).astype(float)
 
 
-def _change(a: Hits, b: Hits, groups: Sequence[str]) -> Difference:
+def change(a: Hits, b: Hits, groups: Sequence[str]) -> Difference:
+    """What the share of `b` has beyond that of `a`, by the paired bootstrap over groups."""
     return paired_bootstrap(_mean(a), _mean(b), groups)
 
 
@@ -150,8 +152,9 @@ def _mean(hits: Hits) -> Callable[[np.ndarray | None], np.ndarray]:
     return lambda w: np.asarray(hits.mean() if w is None else (w @ hits) / w.sum(axis=-1))
 
 
-def _points(change: Difference) -> str:
-    return f"{100 * change.value:+.1f} [{100 * change.low:.1f}, {100 * change.high:.1f}]"
+def points(found: Difference) -> str:
+    """In percent, with its interval."""
+    return f"{100 * found.value:+.1f} [{100 * found.low:.1f}, {100 * found.high:.1f}]"
 
 
 def _share(hits: Hits) -> str:

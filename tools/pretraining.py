@@ -17,12 +17,19 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 from ablations import call, renewed
+from new_default import GROUPS, change, points, right
 
+from beatmeter.datasets import open_dataset
+from beatmeter.evaluation.comparison.alignment import align
+from beatmeter.evaluation.predictions import open_predictions
 from beatmeter.runtime.artifacts import read_json_lines
 from beatmeter.runtime.cores import usable_cores
+from beatmeter.settings import DataConfig
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "pretraining.md"
 
@@ -31,7 +38,8 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "pretraining.md"
 class Study:
     """Ways to pre-train, the first of them the reference, and how heads are trained on each: on what music,
     by which recipe. `systems` are other backbones beside them; `part` names its figure and its parts of the
-    page."""
+    page, which tells kinds of music apart where `music` is none that is made here (tools/meter_data.py has
+    kinds)."""
 
     part: str
     title: str
@@ -160,6 +168,26 @@ def history(out: Path, reference: str, names: list[str]) -> str:
     return "\n".join(lines)
 
 
+def by_kind(heads: Path, systems: list[str], music: Path) -> str:
+    """Right answers of every system by kind of music, the mean over seeds, and what it has beyond the one
+    before it."""
+    seeds = {name: sorted(heads.glob(f"{folder(heads, name).name}_seed-*")) for name in systems}
+    runs = {str(run): open_predictions(run, "val") for paths in seeds.values() for run in paths}
+    found = align(runs).members
+    first = next(iter(found.values()))
+    tracks = {t.id: t for t in open_dataset(music, DataConfig(), first.classes).tracks}
+    hits = [np.mean([right(found[str(run)]) for run in seeds[name]], axis=0) for name in systems]
+    lines = [f"| right, % | n | {' | '.join(systems)} |", "|---|---:|" + "---:|" * len(systems)]
+    for title, inside in {"all": lambda t: True, **GROUPS}.items():
+        at = np.array([inside(tracks[name]) for name in first.ids])
+        groups = [g for g, used in zip(first.groups, at, strict=True) if used]
+        cells = [f"{100 * hits[0][at].mean():.1f}"]
+        for a, b in pairwise(hits):
+            cells.append(f"{100 * b[at].mean():.1f} ({points(change(a[at], b[at], groups))})")
+        lines.append(f"| {title} | {int(at.sum())} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Pre-train, compare, renew the page."""
     parser = argparse.ArgumentParser(
@@ -197,7 +225,10 @@ def main() -> None:
     told = history(given.out, study.reference, names)
     page = renewed(PAGE.read_text(encoding="utf-8"), f"{study.part} history", told)
     shown = f"{table}\n\n![{study.title}](ablations/{study.figure.name})"
-    PAGE.write_text(renewed(page, f"{study.part} heads", shown), encoding="utf-8")
+    page = renewed(page, f"{study.part} heads", shown)
+    if not study.music:
+        page = renewed(page, f"{study.part} kinds", by_kind(heads, [*study.systems, *names[::-1]], music))
+    PAGE.write_text(page, encoding="utf-8")
 
 
 if __name__ == "__main__":

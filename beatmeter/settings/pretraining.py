@@ -43,6 +43,13 @@ class PretrainConfig:
     )
     lag_weight: float = option(2.0, "weight of the clip's meter through lag pooling; 0 leaves it out")
     chord_weight: float = option(0.0, "weight of changes of chord, frame by frame; 0 leaves them out")
+    beat_phase_weight: float = option(
+        0.0, "weight of the place between two beats, frame by frame; 0 leaves it out"
+    )
+    second_weight: float = option(
+        0.0,
+        "weight of a second meter, frame by frame: its downbeats, the place in its bars; 0 leaves them out",
+    )
     company_weight: float = option(
         0.0, "weight of which meter or two meters the clip is in, through lag pooling; 0 leaves it out"
     )
@@ -66,7 +73,10 @@ class PretrainConfig:
         )
         weights = [
             getattr(self, f"{name}_weight")
-            for name in ("frame", "lag", "chord", "company", "grouping", "mask")
+            for name in (
+                *("frame", "lag", "chord", "beat_phase", "second"),
+                *("company", "grouping", "mask"),
+            )
         ]
         if min(*weights, self.workers, self.weight_decay) < 0:
             raise ConfigError("weights and workers must not be negative")

@@ -74,10 +74,14 @@ class Clip:
 
     def bar_phase(self, times: npt.ArrayLike) -> FloatArray:
         """Phase in the primary bar, in [0, 1), for each time in seconds; nan outside the downbeat grid."""
-        at = np.atleast_1d(np.asarray(times, dtype=np.float64))
-        phase = np.full(at.shape, np.nan)
-        if len(self.downbeats) > 1:
-            inside = (at >= self.downbeats[0]) & (at < self.downbeats[-1])
-            bars = np.interp(at[inside], self.downbeats, np.arange(len(self.downbeats)))
-            phase[inside] = bars % 1.0
-        return phase
+        return phase_between(self.downbeats, np.atleast_1d(np.asarray(times, dtype=np.float64)))
+
+
+def phase_between(events: FloatArray, times: FloatArray) -> FloatArray:
+    """Phase between two neighbouring events (event,), in [0, 1), for each of `times` in seconds; nan outside
+    them."""
+    phase = np.full(times.shape, np.nan)
+    if len(events) > 1:
+        inside = (times >= events[0]) & (times < events[-1])
+        phase[inside] = np.interp(times[inside], events, np.arange(len(events))) % 1.0
+    return phase

@@ -1,6 +1,7 @@
 """What pre-training asks of a backbone, all at once: frames that know beat, bar and pace, masked frames that
 know the spectrum, and joined frames whose log-lag autocorrelation knows the meter; if wanted also frames that
-know where chords change, and the clip's two meters and groupings by the same autocorrelation."""
+know where chords change, where between two beats they lie and in which bar of a second meter, and the clip's
+two meters and groupings by the same autocorrelation."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ from beatmeter.tasks.heads import Head, draw_from
 from beatmeter.tasks.losses import unbiased
 
 MASK_LENGTH = 10  # frames
-RARE = {"beat": 4.0, "downbeat": 12.0, "chord": 12.0}  # how much more a frame with one weighs
+RARE = {"beat": 4.0, "downbeat": 12.0, "chord": 12.0, "second": 12.0}  # how much more a frame with one weighs
 PERIOD_WEIGHT = 0.2  # a cross-entropy over 32 classes starts at 3.5, the other frame losses below 1
 
 
@@ -51,7 +52,14 @@ class Objective(nn.Module):
             self.company = Head(spec, head, len(COMPANIES))
         if config.grouping_weight:
             self.grouping = Head(spec, head, len(BAR_GROUPINGS))
+        if config.beat_phase_weight:
+            self.beat_phase = nn.Linear(d, 2)
+        if config.second_weight:
+            self.second = nn.Linear(d, 3)
         self.heads = [part for part in self.children() if isinstance(part, Head)]
+        self.frames = bool(
+            config.frame_weight or config.chord_weight or config.beat_phase_weight or config.second_weight
+        )
         self.pools = bool(config.lag_weight or config.company_weight or config.grouping_weight)
 
     def forward(
@@ -86,16 +94,26 @@ class Objective(nn.Module):
         losses: dict[str, Tensor] = {}
         of: dict[str, Tensor] = {}
         everything = torch.tensor(float(clips), device=waves.device)
-        if self.config.frame_weight or self.config.chord_weight:
+        if self.frames:
             heard = self.frame_norm(top[0]).reshape(clips, chunks * embedded.shape[1], -1)
             if self.config.frame_weight:
                 losses |= self._frame_losses(self.frame(heard), frames)
                 of["phase"] = frames["inside"].sum()
                 of |= {name: _known(frames[name]) for name in ("beat_period", "bar_period")}
             if self.config.chord_weight:
-                losses["chord"] = F.binary_cross_entropy_with_logits(
-                    self.chord(heard)[..., 0], frames["chord"], pos_weight=_rare("chord", heard)
+                losses["chord"] = _events("chord", self.chord(heard)[..., 0], frames)
+            if self.config.beat_phase_weight:
+                losses["beat_phase"] = _turn(
+                    self.beat_phase(heard), frames["beat_phase"], frames["beat_inside"]
                 )
+                of["beat_phase"] = frames["beat_inside"].sum()
+            if self.config.second_weight:
+                second = self.second(heard)
+                losses["second"] = _events("second", second[..., 0], frames)
+                losses["second_phase"] = _turn(
+                    second[..., 1:], frames["second_phase"], frames["second_inside"]
+                )
+                of["second_phase"] = frames["second_inside"].sum()
         if self.config.mask_weight:
             losses["spectrum"] = self._spectrum_loss(top[0], masked, waves)
             of["spectrum"] = masked.sum()
@@ -131,6 +149,9 @@ class Objective(nn.Module):
             "chord": self.config.chord_weight,
             "company": self.config.company_weight,
             "grouping": self.config.grouping_weight,
+            "beat_phase": self.config.beat_phase_weight,
+            "second": self.config.second_weight,
+            "second_phase": self.config.second_weight,
         }
         return torch.stack(
             [value * weights.get(name, self.config.frame_weight) for name, value in losses.items()]
@@ -165,21 +186,29 @@ class Objective(nn.Module):
     ) -> dict[str, Tensor]:
         beat, downbeat, phase = out[..., 0], out[..., 1], out[..., 2:4]
         beats, bars = out[..., 4 : 4 + len(BEAT_PERIODS)], out[..., 4 + len(BEAT_PERIODS) :]
-        inside = frames["inside"]
-        distance = 1 - F.cosine_similarity(phase, frames["phase"], dim=-1)
         return {
-            "beat": F.binary_cross_entropy_with_logits(beat, frames["beat"], pos_weight=_rare("beat", out)),
-            "downbeat": F.binary_cross_entropy_with_logits(
-                downbeat, frames["downbeat"], pos_weight=_rare("downbeat", out)
-            ),
-            "phase": (distance * inside).sum() / inside.sum().clamp_min(1),
+            "beat": _events("beat", beat, frames),
+            "downbeat": _events("downbeat", downbeat, frames),
+            "phase": _turn(phase, frames["phase"], frames["inside"]),
             "beat_period": PERIOD_WEIGHT * _cross_entropy(beats, frames["beat_period"]),
             "bar_period": PERIOD_WEIGHT * _cross_entropy(bars, frames["bar_period"]),
         }
 
 
-def _rare(event: str, like: Tensor) -> Tensor:
-    return torch.tensor(RARE[event], device=like.device)
+def _events(name: str, logits: Float[Tensor, "clip frame"], frames: dict[str, Tensor]) -> Tensor:
+    return F.binary_cross_entropy_with_logits(
+        logits, frames[name], pos_weight=torch.tensor(RARE[name], device=logits.device)
+    )
+
+
+def _turn(
+    said: Float[Tensor, "clip frame 2"],
+    phase: Float[Tensor, "clip frame 2"],
+    inside: Float[Tensor, "clip frame"],
+) -> Tensor:
+    """How far the direction is from the phase, 0 to 2: the mean over frames that have one."""
+    distance = 1 - F.cosine_similarity(said, phase, dim=-1)
+    return (distance * inside).sum() / inside.sum().clamp_min(1)
 
 
 def _known(classes: Tensor) -> Tensor:

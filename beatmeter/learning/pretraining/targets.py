@@ -1,5 +1,6 @@
-"""What every frame of a synthesised clip should be heard as: beat, downbeat, place in the bar, pace of beats
-and bars, change of chord; and what the clip is: which meters it is in, how its bars are grouped."""
+"""What every frame of a synthesised clip should be heard as: beat, downbeat, place in the bar and in the
+beat, pace of beats and bars, bars of a second meter, change of chord; and what the clip is: which meters it
+is in, how its bars are grouped."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from jaxtyping import Float, Int
 
 from beatmeter.datasets.groupings import GROUPINGS, grouping_of
 from beatmeter.datasets.synth import Clip
-from beatmeter.datasets.synth.clip import METERS
+from beatmeter.datasets.synth.clip import METERS, phase_between
 
 BEAT_PERIODS = np.geomspace(0.18, 2.4, 32)  # seconds
 BAR_PERIODS = np.geomspace(0.6, 6.0, 32)  # seconds
@@ -28,7 +29,9 @@ class FrameTargets:
     `beat` and `downbeat` (frame,) are 1 at the frame nearest to the event, 0.5 beside it, else 0; `phase`
     (frame, 2) is the cosine and sine of the place in the bar, 0 where there is no bar; `inside` (frame,) says
     where there is one; `beat_period` and `bar_period` (frame,) are classes of the log-spaced periods above,
-    -1 where unknown. `chord` (frame,) is as `beat`, of changes of chord.
+    -1 where unknown. `chord` (frame,) is as `beat`, of changes of chord. `beat_phase` (frame, 2) is the place
+    between two beats, `second` (frame,) and `second_phase` (frame, 2) are downbeats and place in the bar of a
+    second meter, `beat_inside` and `second_inside` (frame,) where there are such.
     """
 
     beat: Float[np.ndarray, " frame"]
@@ -38,22 +41,31 @@ class FrameTargets:
     beat_period: Int[np.ndarray, " frame"]
     bar_period: Int[np.ndarray, " frame"]
     chord: Float[np.ndarray, " frame"]
+    beat_phase: Float[np.ndarray, "frame 2"]
+    beat_inside: Float[np.ndarray, " frame"]
+    second: Float[np.ndarray, " frame"]
+    second_phase: Float[np.ndarray, "frame 2"]
+    second_inside: Float[np.ndarray, " frame"]
 
 
 def frame_targets(clip: Clip, times: Float[np.ndarray, " frame"]) -> FrameTargets:
     """The targets of `clip` at the frame centres `times`, ascending, evenly spaced."""
-    turn = 2 * np.pi * clip.bar_phase(times)
-    inside = np.isfinite(turn)
-    phase = np.stack([np.cos(turn), np.sin(turn)], axis=1)
-    phase[~inside] = 0
+    (phase, inside), (beat_phase, beat_inside), (second_phase, second_inside) = (
+        _phase(events, times) for events in (clip.downbeats, clip.beats, clip.second_downbeats)
+    )
     return FrameTargets(
         beat=_events(clip.beats, times),
         downbeat=_events(clip.downbeats, times),
-        phase=phase.astype(np.float32),
-        inside=inside.astype(np.float32),
+        phase=phase,
+        inside=inside,
         beat_period=_period(clip.beats, times, BEAT_PERIODS),
         bar_period=_period(clip.downbeats, times, BAR_PERIODS),
         chord=_events(clip.chords, times),
+        beat_phase=beat_phase,
+        beat_inside=beat_inside,
+        second=_events(clip.second_downbeats, times),
+        second_phase=second_phase,
+        second_inside=second_inside,
     )
 
 
@@ -76,6 +88,15 @@ def _events(events: np.ndarray, times: np.ndarray) -> np.ndarray:
         here = at + offset
         target[here[(here >= 0) & (here < len(times))]] = value
     return target
+
+
+def _phase(events: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Cosine and sine of the place of each time between two events, and where it lies between two."""
+    turn = 2 * np.pi * phase_between(events, times)
+    inside = np.isfinite(turn)
+    phase = np.stack([np.cos(turn), np.sin(turn)], axis=1)
+    phase[~inside] = 0
+    return phase.astype(np.float32), inside.astype(np.float32)
 
 
 def _period(events: np.ndarray, times: np.ndarray, grid: np.ndarray) -> np.ndarray:
