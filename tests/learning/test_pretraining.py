@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from beatmeter.errors import BeatmeterError, ConfigError, RunError
 from beatmeter.features.backbones import load_backbone
 from beatmeter.features.backbones.checkpoint import write_folder
 from beatmeter.features.backbones.embedded import fresh
+from beatmeter.learning.pretraining import loop
 from beatmeter.learning.pretraining.loop import pretrain
 from beatmeter.learning.pretraining.objective import Objective
 from beatmeter.learning.pretraining.stream import StreamSpec, batches, make_batch
@@ -221,6 +223,24 @@ def test_the_parts_of_a_step_add_up_to_the_step() -> None:
         assert float(sum(n[name] for _, n in parts)) == pytest.approx(float(of[name]))
         total = sum(loss[name] * n[name] for loss, n in parts)
         assert float(total / of[name].clamp_min(1)) == pytest.approx(float(value), rel=1e-4), name
+
+
+class Apart(Ranks):
+    """One of two processes that adds nothing up."""
+
+    def add(self, tensors: Sequence[Tensor]) -> None:
+        return None
+
+
+def test_processes_share_the_clips_of_a_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "CHECK_CLIPS", 6)
+    model = Objective(fresh(0), settings(), len(METERS))
+    spec = replace(SPEC, clips=2, hard=0.5)
+    one = loop.held_out_accuracy(model, spec, CPU)
+    parts = [loop.held_out_accuracy(model, replace(spec, ranks=Apart(index, 2)), CPU) for index in range(2)]
+    assert max(one.values()) > 0
+    for name, share in one.items():
+        assert sum(part[name] for part in parts) == pytest.approx(share)
 
 
 def test_rendering_needs_no_torch() -> None:
