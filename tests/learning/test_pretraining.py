@@ -243,6 +243,19 @@ def test_processes_share_the_clips_of_a_check(monkeypatch: pytest.MonkeyPatch) -
         assert sum(part[name] for part in parts) == pytest.approx(share)
 
 
+class Otherwise(Ranks):
+    """One of two processes, the other of which says something else."""
+
+    def gather(self, value: object) -> list[object]:
+        return [value, "other"]
+
+
+def test_processes_that_would_not_learn_the_same_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="begin with different settings, steps or weights"):
+        pretrain(settings(), tmp_path, CPU, report=quiet, ranks=Otherwise(0, 2))
+    assert not (tmp_path / "last.safetensors").exists()
+
+
 def test_rendering_needs_no_torch() -> None:
     """Processes that make music ahead are many, and torch is the largest thing that they could load."""
     text = "import sys, beatmeter.learning.pretraining.stream; sys.exit('torch' in sys.modules)"

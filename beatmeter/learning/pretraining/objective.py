@@ -57,7 +57,7 @@ class Objective(nn.Module):
         if config.second_weight:
             self.second = nn.Linear(d, 3)
         self.heads = [part for part in self.children() if isinstance(part, Head)]
-        self.frames = bool(
+        self.reads_frames = bool(
             config.frame_weight or config.chord_weight or config.beat_phase_weight or config.second_weight
         )
         self.pools = bool(config.lag_weight or config.company_weight or config.grouping_weight)
@@ -94,7 +94,7 @@ class Objective(nn.Module):
         losses: dict[str, Tensor] = {}
         of: dict[str, Tensor] = {}
         everything = torch.tensor(float(clips), device=waves.device)
-        if self.frames:
+        if self.reads_frames:
             heard = self.frame_norm(top[0]).reshape(clips, chunks * embedded.shape[1], -1)
             if self.config.frame_weight:
                 losses |= self._frame_losses(self.frame(heard), frames)
