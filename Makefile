@@ -146,12 +146,17 @@ backbone: .venv/installed
 # 10 and 30 s in turn, and what pre-training asks of hard music.
 WINDOWS := clips=12 chunks=2 long_after=0 longest_lag=14
 LOSSES := chord_weight=0.25 company_weight=0.5 grouping_weight=0.5
-GOING_ON := start=embedded steps=1400 $(WINDOWS) hard=0.6 $(LOSSES) average=0.998 lr=1e-3 warmup=150
+HARD := $(WINDOWS) hard=0.6 $(LOSSES) average=0.998 lr=1e-3 warmup=150
+GOING_ON := start=embedded steps=1400 $(HARD)
+# Then other music, and two losses more.
+FURTHER := start=runs/pretrain-hard/backbone seed=1 steps=3600 $(HARD) beat_phase_weight=0.5 second_weight=0.5
 
 hard-backbone: .venv/installed
 	if test -e runs/pretrain-hard/last.safetensors; then $(BIN)/beatmeter pretrain --resume runs/pretrain-hard; \
 	else $(BIN)/beatmeter pretrain --out runs/pretrain-hard $(GOING_ON:%=--set %); fi
-	cp runs/pretrain-hard/backbone/* beatmeter/models/embedded-hard/
+	if test -e runs/pretrain-further/last.safetensors; then $(BIN)/beatmeter pretrain --resume runs/pretrain-further; \
+	else $(BIN)/beatmeter pretrain --out runs/pretrain-further $(FURTHER:%=--set %); fi
+	cp runs/pretrain-further/backbone/* beatmeter/models/embedded-hard/
 
 comparison: .venv/installed
 	$(BIN)/python tools/comparison.py $(ON:%=--on %)
