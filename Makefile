@@ -122,6 +122,7 @@ runs/models/embedded-long/calibration.json: private START := $(EMBEDDED_START)
 $(EMBEDDED_START)/evaluation/test.json: $(MUSIC)/manifest.csv
 	if test -e $(EMBEDDED_START)/config.toml; then $(BIN)/beatmeter train --resume $(EMBEDDED_START); \
 	else $(BIN)/beatmeter train --frozen $(MUSIC) --recipe embedded-long --out $(EMBEDDED_START) \
+	--set features.poolings=lag --set head.poolings=lag \
 	--set training.epochs=24 --set training.patience=24 --set training.head_lr=2e-3 --set training.accumulation=8; fi
 
 $(LONG:%=%/calibration.json): runs/models/%-long/calibration.json: $(MIXTURE)/manifest.csv

@@ -140,6 +140,7 @@ def plan(out: Path, study: Study, names: list[str]) -> Path:
     for name, backbone in systems.items():
         text += (
             f"\n[[system]]\nname = {json.dumps(name)}\nsettings.features.backbone = {json.dumps(backbone)}\n"
+            'settings.features.poolings = ["lag"]\nsettings.head.poolings = ["lag"]\n'
         )
     path = out / "plan.toml"
     path.write_text(text, encoding="utf-8")

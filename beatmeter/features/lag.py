@@ -22,7 +22,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from beatmeter.features import portable
@@ -31,6 +31,7 @@ from beatmeter.features.lengths import even_faster_length, fast_length
 LAG_VERSION = 1
 TAPER_CAP = 4.0  # largest N / (N - l)
 STILL = 1e-5  # standard deviation against the mean up to which a dimension does not change but by rounding
+_ROWS = 32  # that go through an FFT together: they stay in a core's cache
 LONGEST = 7.5  # s, the longest lag where the settings say nothing else
 
 Json = str | int | float | list[int]
@@ -120,14 +121,29 @@ def _of_power(
 
 
 def _row_power(z: Float[Tensor, "row frame"], size: int) -> Float[Tensor, "row bin"]:
-    spectrum = torch.view_as_real(torch.fft.rfft(z, n=size)).square_()
-    return spectrum[..., 0] + spectrum[..., 1]
+    power = z.new_empty(len(z), size // 2 + 1)
+    for block, result in zip(torch.split(z, _ROWS), torch.split(power, _ROWS), strict=True):
+        spectrum = torch.view_as_real(torch.fft.rfft(block, n=size)).square_()
+        torch.add(spectrum[..., 0], spectrum[..., 1], out=result)
+    return power
 
 
 def rise(x: Float[Tensor, "*batch frame dim"], step: int) -> Float[Tensor, "*batch frame dim"]:
     """Half-wave rectified difference over `step` frames: max(0, x(t) - x(t - step)), 0 in the first `step`
     frames."""
     return nn.functional.pad((x[..., step:, :] - x[..., :-step, :]).relu(), (0, 0, min(step, x.shape[-2]), 0))
+
+
+Places = tuple[Int[Tensor, " frame"], Float[Tensor, " frame"]]  # the frames after, and the ways there
+
+
+def read_between(
+    z: Float[Tensor, "*sequence frame dim"], after: Int[Tensor, " place"], share: Float[Tensor, " place"]
+) -> Float[Tensor, "*sequence place dim"]:
+    """Between the frames of `z`, by straight lines: at `share` (0 to 1) of the way to the frame `after` each,
+    at least 1, from the one before."""
+    near, far = z.index_select(-2, after - 1), z.index_select(-2, after)
+    return torch.lerp(near, far, share.to(z.dtype)[:, None])
 
 
 class Channels(nn.Module, ABC):
@@ -154,13 +170,21 @@ class Channels(nn.Module, ABC):
         """The channels' dimensions side by side, sum(groups) of them. `first` is how many frames after the
         beginning of a chunk the sequences begin."""
 
-    def power(
-        self, states: Float[Tensor, "frame dim"], first: int, size: int
-    ) -> Float[Tensor, "channel bin"]:
+    def even(
+        self, states: Float[Tensor, "sequence frame dim"], first: int, places: Places
+    ) -> Float[Tensor, "sequence frame all_dims"]:
+        """`forward` in straightened time, which has its frames at `places` of the plain one."""
+        return read_between(self(states, first), *places)
+
+    def powers(
+        self, states: Float[Tensor, "frame dim"], first: int, size: int, times: Sequence[Places | None]
+    ) -> Float[Tensor, "time channel bin"]:
         """Power of the channels of one sequence over the frequencies of `size` points, the mean over time
-        removed. Last bits may differ from those of `forward`."""
-        z = moving(self(states[None], first)[0]).T.contiguous()
-        return _summed(_row_power(z, size), self.groups)
+        removed, in plain time (None) or at places, as of `even`. Last bits may differ from it, and no
+        gradients go through."""
+        z = self(states[None], first)[0]
+        parts = [moving(z if t is None else read_between(z, *t)).T.contiguous() for t in times]
+        return torch.stack([_summed(_row_power(part, size), self.groups) for part in parts])
 
 
 class ProjectionChannels(Channels):
@@ -198,26 +222,49 @@ class ProjectionChannels(Channels):
     def forward(
         self, states: Float[Tensor, "sequence frame dim"], first: int = 0
     ) -> Float[Tensor, "sequence frame all_dims"]:
+        return self._of_mixed(self._mixed(states))
+
+    def even(
+        self, states: Float[Tensor, "sequence frame dim"], first: int, places: Places
+    ) -> Float[Tensor, "sequence frame all_dims"]:
+        """As of any channels, but that time is straightened before the rises are taken."""
+        return self._of_mixed(read_between(self._mixed(states), *places))
+
+    def powers(
+        self, states: Float[Tensor, "frame dim"], first: int, size: int, times: Sequence[Places | None]
+    ) -> Float[Tensor, "time channel bin"]:
+        """Each row of P x goes through the FFT once, and the matrix is scaled in place of the states."""
+        x = states - states.mean(dim=0)
+        deviation = (x.square().mean(dim=0) + 1e-12).sqrt()
+        scaled, result = self.matrix.to(x.dtype) / (deviation + deviation.median()), []
+        z, mixed = x.new_empty(2 * self.width, len(x)), scaled @ x.T
+        rows, onsets = z[: self.width], z[self.width :]
+        for places in times:
+            if places is None:
+                rows.copy_(mixed)
+            else:
+                after, share = places
+                near = mixed.index_select(1, after - 1)
+                torch.lerp(near, mixed.index_select(1, after), share.to(x.dtype), out=rows)
+                rows -= rows.mean(dim=1, keepdim=True)
+            onsets[:, :2] = 0
+            torch.sub(rows[:, 2:], rows[:, :-2], out=onsets[:, 2:]).relu_()
+            onsets -= onsets.mean(dim=1, keepdim=True)
+            power = _row_power(z, size)
+            result.append(torch.cat([power[: self.n], _summed(power, self.groups[self.n :])]))
+        return torch.stack(result)
+
+    def _mixed(self, states: Float[Tensor, "sequence frame dim"]) -> Float[Tensor, "sequence frame row"]:
         x = states - states.mean(dim=1, keepdim=True)
         deviation = (x.square().mean(dim=1, keepdim=True) + 1e-12).sqrt()
         median = portable.lower_median if portable.is_portable() else _median
         x = x / (deviation + median(deviation))
-        mixed = x @ self.matrix.to(x.dtype).T
-        return torch.cat([mixed[..., : self.n], mixed, rise(mixed, 2)], dim=-1)
+        return x @ self.matrix.to(x.dtype).T
 
-    def power(
-        self, states: Float[Tensor, "frame dim"], first: int, size: int
-    ) -> Float[Tensor, "channel bin"]:
-        """Each row of P x goes through the FFT once, and the matrix is scaled in place of the states."""
-        x = states - states.mean(dim=0)
-        deviation = (x.square().mean(dim=0) + 1e-12).sqrt()
-        z = x.new_empty(2 * self.width, len(x))
-        mixed = torch.mm(self.matrix.to(x.dtype) / (deviation + deviation.median()), x.T, out=z[: self.width])
-        onsets = z[self.width :].zero_()
-        torch.sub(mixed[:, 2:], mixed[:, :-2], out=onsets[:, 2:]).relu_()
-        onsets -= onsets.mean(dim=1, keepdim=True)
-        power = _row_power(z, size)
-        return torch.cat([power[: self.n], _summed(power, self.groups[self.n :])])
+    def _of_mixed(
+        self, mixed: Float[Tensor, "*sequence frame row"]
+    ) -> Float[Tensor, "*sequence frame all_dims"]:
+        return torch.cat([mixed[..., : self.n], mixed, rise(mixed, 2)], dim=-1)
 
 
 def _median(x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch 1"]:
@@ -366,9 +413,7 @@ class LagPooling(nn.Module):
         are joined)."""
         longest, n = len(self.weights) - 1, states.shape[1]
         if portable.is_portable():
-            z, floor = self.channels(states.float(), first), torch.finfo(torch.float32).tiny ** 0.5
-            z = portable.moving(z, STILL)
-            return portable.autocorrelation(z, longest, self.channels.groups, TAPER_CAP, floor) @ self.weights
+            return self.portable_rows(self.channels(states.float(), first))
         learning, size = torch.is_grad_enabled() and states.requires_grad, fast_length(n + min(longest, n))
         parts = (
             torch.split(states, 1) if states.device.type == "cpu" and not learning else [states]
@@ -378,6 +423,14 @@ class LagPooling(nn.Module):
         )
         return _of_power(power, n, longest, size) @ self.weights
 
+    def portable_rows(
+        self, z: Float[Tensor, "sequence frame all_dims"]
+    ) -> Float[Tensor, "sequence channel lag"]:
+        """Rows of channels as they are, in portable operations (`beatmeter.features.portable`)."""
+        longest, floor = len(self.weights) - 1, torch.finfo(torch.float32).tiny ** 0.5
+        z = portable.moving(z, STILL)
+        return portable.autocorrelation(z, longest, self.channels.groups, TAPER_CAP, floor) @ self.weights
+
     def of_runs(
         self, runs: Sequence[Float[Tensor, "frame dim"]], first: int = 0
     ) -> Float[Tensor, "sequence channel lag"]:
@@ -385,5 +438,5 @@ class LagPooling(nn.Module):
         rows that nobody stores."""
         longest, n = len(self.weights) - 1, len(runs[0])
         size = even_faster_length(n + min(longest, n))
-        power = torch.stack([self.channels.power(run.float(), first, size) for run in runs])
+        power = torch.cat([self.channels.powers(run.float(), first, size, (None,)) for run in runs])
         return _of_power(power, n, longest, size) @ self.weights

@@ -94,12 +94,21 @@ class Encoder(nn.Module):
         }
 
     def _pooled(self, found: dict[str, list[Tensor]], arrangement: Arrangement) -> Visit:
-        """A visitor that adds to the rows `found` those of every layer that is visited."""
+        """A visitor that adds to the rows `found` those of every layer that is visited. Poolings that read
+        layers together wait for their last one."""
+        waiting: dict[str, list[Tensor]] = {p.spec.name: [] for p in self._each() if p.together}
 
         def visit(layer: int, states: Tensor) -> None:
             for p in self._each():
-                if layer in p.spec.layers and not p.of_waves:
-                    found[p.spec.name].append(p(states, arrangement))
+                name = p.spec.name
+                if layer not in p.spec.layers or p.of_waves:
+                    continue
+                if name not in waiting:
+                    found[name].append(p(states, arrangement))
+                    continue
+                waiting[name].append(states)
+                if layer == p.spec.layers[-1]:
+                    found[name] += p(torch.stack(waiting.pop(name)), arrangement).unbind(1)
 
         return visit
 

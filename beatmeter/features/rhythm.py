@@ -8,6 +8,9 @@ channels, their cross-correlations in straightened time
 
 An autocorrelation is the same played backwards, so it cannot tell 2+2+3 from 3+2+2; what follows low onsets
 and what goes before them can.
+
+All layers are straightened by one tempo curve: that of the beat activations of the last layer, where the
+backbone has some and its last layer is among those that are read, else that of the onsets of the first one.
 """
 
 from __future__ import annotations
@@ -16,25 +19,22 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from beatmeter.features.lag import (
-    TAPER_CAP,
-    Json,
-    LagPooling,
-    _of_power,
-    _summed,
-)
+from beatmeter.features import portable
+from beatmeter.features.activations import BeatActivations
+from beatmeter.features.lag import TAPER_CAP, Json, LagPooling, Places, _of_power, _power, moving
 from beatmeter.features.lengths import even_faster_length
-from beatmeter.features.straightening import STRAIGHTENING_VERSION, straightened, tempo_curve
+from beatmeter.features.straightening import STRAIGHTENING_VERSION, even_places, tempo_curve
 
-RHYTHM_VERSION = 1
+RHYTHM_VERSION = 2
 
 
 class RhythmPooling(nn.Module):
-    """Joined states (frame, dim) to (channel, lag), in float32: plain, straightened, crossed."""
+    """Joined states (layer, frame, dim) to (layer, channel, lag), float32: plain, straightened, crossed."""
 
-    def __init__(self, lag: LagPooling) -> None:
+    def __init__(self, lag: LagPooling, activations: BeatActivations | None = None) -> None:
+        """`activations` read the last of the layers."""
         super().__init__()
-        self.lag = lag
+        self.lag, self.activations = lag, activations
 
     @property
     def n_channels(self) -> int:
@@ -49,33 +49,49 @@ class RhythmPooling(nn.Module):
             "rhythm_version": RHYTHM_VERSION,
             "straightening_version": STRAIGHTENING_VERSION,
         }
-        return {**self.lag.settings, **versions, "pairs": pairs}
+        curve = "onsets" if self.activations is None else self.activations.digest
+        return {**self.lag.settings, **versions, "pairs": pairs, "curve": curve}
 
-    def forward(self, states: Float[Tensor, "frame dim"], first: int = 0) -> Float[Tensor, "channel lag"]:
+    def forward(
+        self, states: Float[Tensor, "layer frame dim"], first: int = 0
+    ) -> Float[Tensor, "layer channel lag"]:
         """`first`: how many frames after the beginning of a chunk the states begin."""
         channels = self.lag.channels
-        z = channels(states[None].float(), first)[0]
-        n, longest = len(z), len(self.lag.weights) - 1
+        if self.activations:
+            onsets = self.activations(states[-1])
+        else:
+            onsets = channels(states[:1].float(), first)[0][:, -channels.groups[-1] :]
+        places = even_places(tempo_curve(onsets.detach(), self.lag.frame_rate))
+        if portable.is_portable():
+            both = (channels(states.float(), first), channels.even(states.float(), first, places))
+            return torch.cat([self.lag.portable_rows(z) for z in both], dim=1)
+        return torch.stack([self._row(layer.float(), first, places) for layer in states])
+
+    def _row(
+        self, states: Float[Tensor, "frame dim"], first: int, places: Places
+    ) -> Float[Tensor, "channel lag"]:
+        channels, n, longest = self.lag.channels, len(states), len(self.lag.weights) - 1
         size = even_faster_length(n + min(longest, n))
-        curve = tempo_curve(z[:, -channels.groups[-1] :].detach(), self.lag.frame_rate)
-        rows = []
-        for part in (z, straightened(z, curve)):
-            spectrum = torch.fft.rfft((part - part.mean(dim=0)).T, n=size)
-            power = spectrum.real.square() + spectrum.imag.square()
-            rows.append(_of_power(_summed(power, channels.groups)[None], n, longest, size)[0])
-        rows += [self._crossed(spectrum, a, b, n, size) for a, b in channels.pairs]
+        if torch.is_grad_enabled() and states.requires_grad:
+            both = torch.cat([channels(states[None], first), channels.even(states[None], first, places)])
+            power = _power(both, size, channels.groups)
+        else:
+            power = channels.powers(states, first, size, (None, places))
+        rows = [*_of_power(power, n, longest, size)]
+        if channels.pairs:
+            even = channels.even(states[None], first, places)[0]
+            rows += [self._crossed(even, a, b, size) for a, b in channels.pairs]
         return torch.cat(rows) @ self.lag.weights
 
-    def _crossed(
-        self, spectrum: Float[Tensor, "dim bin"], a: int, b: int, n: int, size: int
-    ) -> Float[Tensor, "2 lag"]:
+    def _crossed(self, z: Float[Tensor, "frame dim"], a: int, b: int, size: int) -> Float[Tensor, "2 lag"]:
         """Cross-correlation of two dimensions at lags forwards and backwards."""
-        longest = len(self.lag.weights) - 1
-        product = spectrum[a].conj() * spectrum[b]
+        n, longest = len(z), len(self.lag.weights) - 1
+        spectrum = torch.fft.rfft(moving(z[:, [a, b]]).T, n=size)
+        product = spectrum[0].conj() * spectrum[1]
         both = torch.stack([product, product.conj()])
         reach = min(longest, n - 1) + 1
         r = torch.fft.irfft(both, n=size)[:, :reach]
-        energy = torch.stack([torch.fft.irfft(spectrum[at].abs().square(), n=size)[0] for at in (a, b)])
+        energy = torch.stack([torch.fft.irfft(own.abs().square(), n=size)[0] for own in spectrum])
         floor = torch.finfo(r.dtype).tiny ** 0.5
         scale = energy.prod().clamp_min(0).sqrt()
         taper = (n / (n - torch.arange(reach, device=r.device))).clamp(max=TAPER_CAP).to(r.dtype)

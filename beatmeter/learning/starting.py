@@ -1,9 +1,10 @@
 """Where training begins that does not begin from the seed: the best epoch of another run.
 
 The other run may read less. Where this one's lags are longer, where it reads straightened time beside plain
-time, or where its task has more outputs, it takes over all that the other knows, and what is new has no say
-before the first step: the new channels have weights of 0. (Lags of another length lie on nearly the same
-grid, 2.8 % apart, so what a convolution over them knows stays true.)
+time, or where its task has more outputs, it takes over all that the other knows. (Lags of another length lie
+on nearly the same grid, 2.8 % apart, so what a convolution over them knows stays true.) Straightened time
+means what plain time means: its channels begin as twins of the plain ones, each with half of their weights.
+Other new channels have weights of 0 before the first step.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from beatmeter.errors import RunError
 from beatmeter.features.poolings import pooling_class
+from beatmeter.features.poolings.rhythm import Rhythm
 from beatmeter.learning.loop import fit_standardisation
 from beatmeter.learning.model import Model
 from beatmeter.learning.restoring import Restored, head_tensors, restore
@@ -77,8 +79,8 @@ def _holds(new: PoolingSpec, old: PoolingSpec) -> bool:
 
 
 def _widened(model: Model, saved: Restored, names: Mapping[str, str], run: Path) -> dict[str, Tensor]:
-    """The tensors of the new head: those of the saved one, with zeros for channels and fresh values for
-    outputs that it had not."""
+    """The tensors of the new head: those of the saved one, shared with straightened channels, with zeros for
+    others and fresh values for outputs that it had not."""
     if model.task.output.names != saved.task.output.names:
         raise _of_another_shape(run, f"it knows the classes {', '.join(saved.task.output.names)}")
     found = head_tensors(saved.tensors)
@@ -86,6 +88,11 @@ def _widened(model: Model, saved: Restored, names: Mapping[str, str], run: Path)
         for part in ("mix", "branches"):
             for key in [k for k in found if k.startswith(f"{part}.{old}.")]:
                 found[f"{part}.{new}.{key.removeprefix(f'{part}.{old}.')}"] = found.pop(key)
+    straightened = {
+        f"branches.{new}.first.weight"
+        for old, new in names.items()
+        if model.source.spec[new].kind == Rhythm.kind != saved.spec[old].kind
+    }
     result, wanted = {}, model.head.state_dict()
     odd = sorted(wanted.keys() ^ found.keys())
     if odd:
@@ -98,6 +105,9 @@ def _widened(model: Model, saved: Restored, names: Mapping[str, str], run: Path)
                 raise _of_another_shape(run, f"{key} is {tuple(own.shape)}, not {tuple(fresh.shape)}")
             wide = torch.zeros_like(fresh) if inputs else fresh.clone()
             wide[tuple(slice(n) for n in own.shape)] = own
+            if key in straightened:
+                n = own.shape[1]
+                wide[:, n : 2 * n] = wide[:, :n] = own / 2
             own = wide
         result[key] = own
     return result

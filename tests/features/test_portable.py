@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beatmeter.features import portable
+from beatmeter.features import portable, portable_tempo
 from beatmeter.features.backbones import embedded
 from beatmeter.features.backbones.spectral import SpectralBackbone
 from beatmeter.features.lag import (
@@ -22,6 +23,8 @@ from beatmeter.features.lag import (
     moving,
 )
 from beatmeter.features.portable import band_power, fourier_tables, lower_median
+from beatmeter.features.rhythm import RhythmPooling
+from beatmeter.features.straightening import _COST, REACH, _best_path, tempo_curve
 
 CLOSE = 2e-5  # of log magnitudes of music and of the states of a transformer
 
@@ -164,3 +167,38 @@ def test_nothing_is_portable_unless_asked() -> None:
             pass
         assert portable.is_portable()
     assert not portable.is_portable()
+
+
+def bending(seconds: float) -> torch.Tensor:
+    """States (2, frame, 128) of pulses whose tempo bends, in a little noise."""
+    n = round(75 * seconds)
+    at = torch.cumsum(36 * torch.exp(0.2 * torch.sin(torch.arange(80.0) / 5)), 0).long()
+    pulses = torch.zeros(n)
+    pulses[at[at < n]] = 1
+    return pulses[:, None] * noisy(2, 1, 128) + 0.05 * noisy(2, n, 128, seed=1)
+
+
+@pytest.mark.parametrize("seconds", [1.3, 3.0, 3.8, 4.0, 12.0, 31.7])
+def test_straightened_time_is_the_same_where_it_bends_and_where_too_little_is_heard(seconds: float) -> None:
+    lag = embedded.load(weights=False, name="embedded-hard").lag_pooling(14.0)
+    states = bending(seconds)
+    pooling = RhythmPooling(lag)
+    onsets = lag.channels(states[:1])[0][:, -64:]
+    wanted, rows = tempo_curve(onsets, 75.0), pooling(states)
+    with portable.portable():
+        found, portable_rows = tempo_curve(onsets, 75.0), pooling(states)
+    assert torch.allclose(found, wanted, atol=1e-6)
+    assert bool(wanted.any()) <= (seconds >= 4), "fewer than four windows say nothing"
+    assert bool(wanted.abs().max() > 0.05) == (seconds > 10)
+    assert torch.allclose(portable_rows, rows, atol=CLOSE)
+
+
+@given(st.integers(2, 40), st.integers(0, 10**6))
+@settings(max_examples=30, deadline=None)
+def test_the_walk_through_shifts_is_the_best_of_all(windows: int, seed: int) -> None:
+    scores = 0.01 * noisy(windows, 2 * REACH + 1, seed=seed).double()
+    found = portable_tempo.viterbi(scores, torch.from_numpy(_COST)) - REACH
+    assert found.tolist() == _best_path(scores.numpy()).tolist()
+    inside = (torch.arange(windows) < max(1, windows - 3)).float()
+    middle = portable_tempo.middle(found, inside, REACH)
+    assert int(middle) == int(np.median(found.numpy()[inside.numpy() > 0]))

@@ -73,8 +73,8 @@ def test_straightened_rows_have_the_peaks_that_plain_ones_lose() -> None:
     def height(row: Tensor) -> float:
         return float(row[bar - 3 : bar + 4].max() - row[bar - 12 : bar + 13].median())
 
-    bent = pooling(magnitudes(beats(0.2), every=4)[0])
-    even = pooling(magnitudes(beats(0.0), every=4)[0])
+    bent = pooling(magnitudes(beats(0.2), every=4))[0]
+    even = pooling(magnitudes(beats(0.0), every=4))[0]
     n = pooling.lag.n_channels
     assert height(bent[n]) > 2 * max(0.0, height(bent[0]))
     assert torch.allclose(even[n], even[0], atol=0.1)
@@ -91,7 +91,7 @@ def test_an_even_tempo_stays_and_too_little_audio_gives_none() -> None:
 def test_crossed_channels_tell_what_leads() -> None:
     """Low onsets a tenth of a beat before the high ones: the cross-correlation is higher forwards."""
     pooling = RhythmPooling(LagPooling(CHANNELS, RATE))
-    row = pooling(magnitudes(beats(0.0), low_lead=0.4)[0])
+    row = pooling(magnitudes(beats(0.0), low_lead=0.4))[0]
     forwards, backwards = row[2 * pooling.lag.n_channels], row[2 * pooling.lag.n_channels + 1]
     lags = lag_times()
     near, far = (int((lags - seconds).abs().argmin()) for seconds in (0.2, 0.3))

@@ -207,6 +207,10 @@ def test_features_and_states_come_of_one_pass(noises: Path, tmp_path: Path) -> N
         ),
         ({"adapter": {"kind": "full"}}, "adapter.kind = full trains the front end"),
         ({"features": {"backbone": "dropping"}}, "training drops some states of it"),
+        (
+            {"features": {"poolings": ("rhythm",)}, "head": {"poolings": ("rhythm",)}},
+            "rhythm pooling takes all its layers at once",
+        ),
         ({"adapter": {"r": 3}}, "the layers of hub cannot be entered half-way"),
     ],
 )
@@ -214,7 +218,7 @@ def test_where_nothing_can_be_kept_a_line_says_why(
     values: dict[str, dict[str, object]], why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub = write_hub_folder(tmp_path / "hub", **STILL)
-    if "features" in values:
+    if "backbone" in values.get("features", {}):
         values = {"features": {"backbone": str(write_hub_folder(tmp_path / "dropping"))}}
     if "half-way" in why:  # as other architectures
         monkeypatch.setattr(Hubert, "resumes", False)

@@ -291,6 +291,7 @@ def test_a_stopped_attempt_goes_on_bit_for_bit_and_gives_a_backbone(
     assert all(("held_out_hard" in line) == bool(more) for line in log)
     backbone = load_backbone(str(parts / "backbone"))
     assert backbone.identity.trained
+    assert backbone.beat_activations() is not None, "it brings along what heard the beats"
     started = fresh(0).state_dict()["encoder.layers.0.attention.q_proj.weight"]
     assert not torch.allclose(
         backbone.state_dict()["encoder.layers.0.attention.q_proj.weight"], started, atol=1e-4

@@ -30,9 +30,10 @@ WIDE = {
 }
 
 
-def test_straightened_time_more_lags_and_more_outputs_begin_without_a_say(
+def test_straightened_time_begins_as_plain_time_and_more_outputs_without_a_say(
     config: RunConfig, tmp_path: Path
 ) -> None:
+    """The tempo of these clips hardly moves, so straightened time says nearly what plain time says."""
     narrow = change(config, SHORT)
     first = run(narrow, tmp_path / "first", CPU, report=lambda line: None)
     wide = change(change(narrow, WIDE), {"training": {"start": str(tmp_path / "first")}})
@@ -41,10 +42,15 @@ def test_straightened_time_more_lags_and_more_outputs_begin_without_a_say(
     assert any("its head is widened" in line for line in said)
     one, other = (read_predictions(o.folder.predictions("test")) for o in (first, second))
     assert np.ptp(one.scores) > 0.01
-    assert np.allclose(one.scores, other.scores, atol=2e-3)
+    assert np.allclose(one.scores, other.scores, atol=0.03)
     tensors, _ = checkpoints.read(second.folder.best)
     assert tensors["head.output.weight"].shape[0] == 6 + 23 + 1
-    assert float(tensors["head.branches.rhythm.first.weight"][:, 10:].abs().max()) < 1e-9
+    weight, old = tensors["head.branches.rhythm.first.weight"], checkpoints.read(first.folder.best)[0]
+    half = old["head.branches.lag.first.weight"] / 2
+    n = half.shape[1]
+    assert torch.allclose(weight[:, :n], half, atol=1e-6)
+    assert torch.allclose(weight[:, n : 2 * n], half, atol=1e-6)
+    assert float(weight[:, 2 * n :].abs().sum()) < 1e-6
     scale = tensors["standardise.rhythm.scale"]
     assert torch.equal(scale[:, :10], checkpoints.read(first.folder.best)[0]["standardise.lag.scale"])
     assert float((scale[:, 10:] - 1).abs().min()) > 0, "the new channels are standardised by the train split"

@@ -233,6 +233,10 @@ HEADS = {
         "head": {"poolings": ("stats",)},
     },
     "lag of wavlm": {"features": {"backbone": "wavlm", "poolings": ("lag",)}, "head": {"poolings": ("lag",)}},
+    "rhythm": {
+        "features": {"backbone": "embedded-hard", "poolings": ("rhythm",)},
+        "head": {"poolings": ("rhythm",)},
+    },
     "lora": {
         "features": {"backbone": "MERT", "poolings": ("lag",)},
         "head": {"poolings": ("lag",)},
@@ -241,7 +245,7 @@ HEADS = {
 }
 
 
-@pytest.mark.parametrize("name", HEADS if FULL else ["stats of mert"])
+@pytest.mark.parametrize("name", HEADS if FULL else ["stats of mert", "rhythm"])
 def test_heads_of_any_run_have_graphs(name: str, tmp_path: Path) -> None:
     synthesise(tmp_path / "music", 8, SynthPlan(seconds=6.0, val=0.3))
     values = {part: dict(own) for part, own in HEADS[name].items()}

@@ -16,6 +16,7 @@ from beatmeter.errors import BackboneError
 from beatmeter.features.backbones.sharing import Latest
 
 if TYPE_CHECKING:
+    from beatmeter.features.activations import BeatActivations
     from beatmeter.features.harmony import PitchClasses
     from beatmeter.features.lag import LagPooling
 
@@ -76,6 +77,10 @@ class Backbone(nn.Module, ABC):
         (JSON values that decide its numbers, with a version and the hash of any random matrix) go into the
         FeatureSpec.
         """
+
+    def beat_activations(self) -> BeatActivations | None:
+        """What tells beats in the states of the last layer; None where nothing learned it."""
+        return None
 
     def pitch_classes(self) -> PitchClasses:
         """The twelve channels that harmony is read from (`beatmeter.features.harmony`); a fixed projection

@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from beatmeter.errors import BackboneError
+from beatmeter.features import activations
 from beatmeter.features.backbones.base import Identity
 from beatmeter.features.backbones.hubert import Hubert, fold_weight_norm
 from beatmeter.features.backbones.hubert_config import HubertConfig
@@ -132,7 +133,10 @@ class Checkpoint:
     def outline(self, identity: Identity, sample_rate: int, normalise: bool) -> Hubert:
         """The encoder without its weights: every attribute is there, `forward` is not possible."""
         with torch.device("meta"):
-            return Hubert(self.config, identity, sample_rate, normalise).requires_grad_(False).eval()
+            model = Hubert(self.config, identity, sample_rate, normalise).requires_grad_(False).eval()
+        beats = self.folder / activations.FILE
+        model.beats = beats if beats.is_file() else None
+        return model
 
     def _complain(self, what: str, names: Iterable[str]) -> None:
         listed = sorted(names)
@@ -205,9 +209,14 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
     )
 
 
-def write_folder(model: Hubert, folder: Path, dtype: torch.dtype = torch.float32) -> None:
+def write_folder(
+    model: Hubert,
+    folder: Path,
+    dtype: torch.dtype = torch.float32,
+    beats: activations.BeatActivations | None = None,
+) -> None:
     """Write `model` in the hub's format, weights as safetensors, so that transformers' HubertModel reads it
-    too."""
+    too; with the activations of beats that belong to it, if any, in a file beside."""
     config = {"model_type": "hubert", "architectures": ["HubertModel"], **dataclasses.asdict(model.config)}
     config |= {"mask_time_prob": 0.0, "mask_feature_prob": 0.0, "apply_spec_augment": False, "layerdrop": 0.0}
     preprocessor = {
@@ -224,6 +233,8 @@ def write_folder(model: Hubert, folder: Path, dtype: torch.dtype = torch.float32
         folder / "model.safetensors",
         save({n: v.to(dtype).contiguous() for n, v in tensors.items()}, {"format": "pt"}),
     )
+    if beats is not None:
+        beats.write(folder / activations.FILE)
     atomic.write_text(folder / "preprocessor_config.json", to_json(preprocessor, 2) + "\n")
     atomic.write_text(folder / "config.json", to_json(config, 2) + "\n")
 

@@ -8,6 +8,7 @@ masks (chunks of a batch have equal lengths), masking and layer drop (both belon
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -21,6 +22,7 @@ from beatmeter.features.backbones.hubert_config import HubertConfig
 from beatmeter.features.backbones.kernels import Dropout, Linear, attention, gelu, wide_convolution
 
 if TYPE_CHECKING:
+    from beatmeter.features.activations import BeatActivations
     from beatmeter.features.lag import LagPooling
 
 VERSION = 1  # of the forward pass, part of every fingerprint: raise it when any number changes
@@ -167,6 +169,7 @@ class Hubert(LayeredBackbone):
 
     layer_prefix = "encoder.layers."
     resumes = True
+    beats: Path | None = None  # the file of its activations of beats
 
     def __init__(self, config: HubertConfig, identity: Identity, sample_rate: int, normalise: bool) -> None:
         super().__init__()
@@ -205,6 +208,11 @@ class Hubert(LayeredBackbone):
 
         rate = self.sample_rate / self.hop
         return LagPooling(ProjectionChannels(self.dim), rate, lags_until(longest), longest=longest)
+
+    def beat_activations(self) -> BeatActivations | None:
+        from beatmeter.features.activations import BeatActivations
+
+        return None if self.beats is None else BeatActivations.read(self.beats, self.dim)
 
     def top(self, n: int) -> list[nn.Module]:
         return [

@@ -62,7 +62,8 @@ class Pooling(nn.Module, ABC):
     `per_track`: the rows of a track are read as one array (`aggregate`). `tempo_axis`: the last axis is log
     time, on which another tempo is a shift; mean and standard deviation are shared along it, so that it
     stays one, and features may be shifted along it. `joins`: a row joins several chunks, which then go
-    through the backbone together. `rate`: rows a second where the settings say nothing else, None for the
+    through the backbone together. `together`: rows of all layers are made at once, of (layer, chunk, frame,
+    dim). `rate`: rows a second where the settings say nothing else, None for the
     rate that all poolings of frames have. `of_waves`: rows are made of the audio itself, and no layer is
     read.
     """
@@ -71,6 +72,7 @@ class Pooling(nn.Module, ABC):
     per_track: ClassVar[bool] = True
     tempo_axis: ClassVar[bool] = False
     joins: ClassVar[bool] = False
+    together: ClassVar[bool] = False
     rate: ClassVar[float | None] = None
     of_waves: ClassVar[bool] = False
 
@@ -91,7 +93,8 @@ class Pooling(nn.Module, ABC):
     def forward(
         self, states: Float[Tensor, "chunk frame dim"], arrangement: Arrangement
     ) -> Float[Tensor, "row ..."]:
-        """Rows (row, *axes) of one layer, float32, in the order of the chunks."""
+        """Rows (row, *axes) of one layer, float32, in the order of the chunks; where layers are read
+        `together`, (row, layer, *axes) of all."""
 
     def pool_runs(
         self,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from beatmeter.features.backbones.base import Backbone
 from beatmeter.features.poolings.base import Arrangement, Pooling
-from beatmeter.features.poolings.lag import joined_windows, require_same
+from beatmeter.features.poolings.lag import require_same
 from beatmeter.features.rhythm import RhythmPooling
 from beatmeter.schema import PoolingSpec
 from beatmeter.settings import FeatureConfig
@@ -23,29 +23,37 @@ class Rhythm(Pooling):
     kind = "rhythm"
     tempo_axis = True
     joins = True
+    together = True
 
     def __init__(self, spec: PoolingSpec, backbone: Backbone | None = None) -> None:
         """Raises FingerprintError where this version makes other rows of the backbone than the spec says."""
         super().__init__(spec, backbone)
         self.rhythm: RhythmPooling | None = None
         if backbone is not None:
-            self.rhythm = RhythmPooling(backbone.lag_pooling(float(spec.parameters["longest"])))
+            self.rhythm = _rhythm_of(backbone, spec.layers, float(spec.parameters["longest"]))
             require_same(spec, self.rhythm.settings)
 
     @classmethod
     def make_spec(
         cls, name: str, backbone: Backbone, layers: tuple[int, ...], config: FeatureConfig
     ) -> PoolingSpec:
-        rhythm = RhythmPooling(backbone.lag_pooling(config.longest_lag))
+        rhythm = _rhythm_of(backbone, layers, config.longest_lag)
         settings = {"window": config.window, **rhythm.settings}
         shape = (rhythm.n_channels, rhythm.lag.n_lags)
         return PoolingSpec(name, cls.kind, "window", layers, ("channel", "lag"), shape, settings)
 
     def forward(
-        self, states: Float[Tensor, "chunk frame dim"], arrangement: Arrangement
-    ) -> Float[Tensor, "row channel lag"]:
+        self, states: Float[Tensor, "layer chunk frame dim"], arrangement: Arrangement
+    ) -> Float[Tensor, "row layer channel lag"]:
         assert self.rhythm is not None
-        return torch.stack([self.rhythm(joined) for joined in joined_windows(states, arrangement)])
+        return torch.stack(
+            [
+                self.rhythm(
+                    torch.cat([states[:, c, s:] for c, s in zip(range(*w.chunks), w.skip, strict=True)], 1)
+                )
+                for w in arrangement.windows
+            ]
+        )
 
     def pool_runs(
         self,
@@ -56,11 +64,19 @@ class Rhythm(Pooling):
     ) -> Float[Tensor, "run layer channel lag"]:
         assert self.rhythm is not None
         period = self.rhythm.lag.channels.period
-        rows = [
-            torch.stack([self.rhythm(states[n][a - first : b - first], a % period) for n in self.spec.layers])
-            for a, b in runs
-        ]
-        return torch.stack(rows)
+        return torch.stack(
+            [
+                self.rhythm(
+                    torch.stack([states[n][a - first : b - first] for n in self.spec.layers]), a % period
+                )
+                for a, b in runs
+            ]
+        )
 
     def count(self, arrangement: Arrangement, frames: int) -> int:
         return len(arrangement.windows)
+
+
+def _rhythm_of(backbone: Backbone, layers: Sequence[int], longest: float) -> RhythmPooling:
+    last = layers[-1] == backbone.n_layers
+    return RhythmPooling(backbone.lag_pooling(longest), backbone.beat_activations() if last else None)

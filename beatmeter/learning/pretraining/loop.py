@@ -141,7 +141,8 @@ def _pretrain(
                 _save(out, model, mean, optimiser, config, done, log)
                 report(" ".join(f"{k} {v}" for k, v in log[-1].items()))
     if ranks.main:
-        write_folder(_kept(model, mean).backbone, out / "backbone", torch.float16)
+        kept = _kept(model, mean)
+        write_folder(kept.backbone, out / "backbone", torch.float16, kept.beat_activations())
     report(f"backbone: {out / 'backbone'}")
     return out
 

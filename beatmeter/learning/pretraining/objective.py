@@ -5,11 +5,14 @@ two meters and groupings by the same autocorrelation."""
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from beatmeter.features.activations import OUTPUTS, BeatActivations
 from beatmeter.features.backbones.hubert import Hubert
 from beatmeter.features.backbones.spectral import log_mel
 from beatmeter.features.pooling import feature_spec
@@ -140,6 +143,17 @@ class Objective(nn.Module):
             ),
         )
         return self.meter({"lag": torch.stack(lags, dim=1)})  # type: ignore[no-any-return]
+
+    def beat_activations(self) -> BeatActivations | None:
+        """What has learned beats, downbeats and the place between two beats from the top layer; None where no
+        loss taught all of them."""
+        if not (self.config.frame_weight and self.config.beat_phase_weight):
+            return None
+        linear = nn.Linear(self.frame.in_features, OUTPUTS)
+        parts = zip(self.frame.parameters(), self.beat_phase.parameters(), strict=True)
+        weight, bias = (torch.cat([frame[:2], place]) for frame, place in parts)
+        linear.load_state_dict({"weight": weight, "bias": bias})
+        return BeatActivations(deepcopy(self.frame_norm), linear)
 
     def total(self, losses: dict[str, Tensor]) -> Tensor:
         """The weighted sum that is minimised."""

@@ -40,8 +40,11 @@ def spec_below(spec: FeatureSpec, backbone: Backbone, after: int, config: RunCon
     return replace(spec, poolings=(*below, states), store_dtype=kept.dtype_of(spec.compute_dtype))
 
 
-def why_computed(config: RunConfig, backbone: LayeredBackbone) -> str:
+def why_computed(config: RunConfig, backbone: LayeredBackbone, spec: FeatureSpec) -> str:
     """Why what is frozen cannot be kept, empty when it can."""
+    together = [p.name for p in spec.poolings if pooling_class(p).together and len(p.layers) > 1]
+    if together:
+        return f"{' and '.join(together)} pooling takes all its layers at once"
     layers = backbone.frozen_layers()
     if not backbone.resumes:
         return f"the layers of {backbone.identity.name} cannot be entered half-way"
@@ -63,7 +66,7 @@ def keep_below(
     ConfigError when it must be kept and cannot."""
     if config.adapter.keep == "no":
         return None
-    why, layers = why_computed(config, backbone), backbone.frozen_layers()
+    why, layers = why_computed(config, backbone, spec), backbone.frozen_layers()
     if not why and layers is not None:
         try:
             return Kept(service, spec_below(spec, backbone, layers, config), layers)

@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from beatmeter.errors import RunError
 from beatmeter.evaluation.calibration.maps import EDGE, ScoreMap
 from beatmeter.features.pooling import Encoder, window_chunks
+from beatmeter.features.poolings import Pooling, pooling_class
 from beatmeter.features.poolings.lag import Lag
+from beatmeter.features.poolings.rhythm import Rhythm
 from beatmeter.features.poolings.stats import STATISTICS, Stats
 from beatmeter.features.portable import portable
 from beatmeter.schema import FeatureSpec, PoolingSpec
@@ -28,7 +30,7 @@ from beatmeter.serving.scoring import EnsembleScorer, RunScorer
 from beatmeter.tasks.heads import Head
 from beatmeter.tasks.meter import MeterTask
 
-POOLINGS = ("lag", "stats")
+POOLINGS = ("lag", "rhythm", "stats")
 
 
 def states_read(spec: FeatureSpec, poolings: Sequence[str]) -> tuple[int, ...]:
@@ -91,8 +93,8 @@ class Member(nn.Module):
         names = cast(Head, self.head).poolings
         self.spec = self.encoder.spec.only(names)
         self.layers = states_read(self.spec, names)
-        self.poolings = nn.ModuleList(p for p in self.encoder.poolings if cast(Lag, p).spec.name in names)
-        self.specs: tuple[PoolingSpec, ...] = tuple(cast(Lag, p).spec for p in self.poolings)
+        self.poolings = nn.ModuleList(p for p in self.encoder.poolings if cast(Pooling, p).spec.name in names)
+        self.specs: tuple[PoolingSpec, ...] = tuple(cast(Pooling, p).spec for p in self.poolings)
         self.at = [[self.layers.index(layer) for layer in p.layers] for p in self.specs]
         self.sizes = [math.prod(p.row_shape) for p in self.specs]
         self.standardiser = run.standardise
@@ -124,7 +126,7 @@ class Member(nn.Module):
         head = cast(Head, self.head)
         hidden = head.hidden(self.standardiser(features))
         outputs = head.output(hidden)[0]
-        lags = [p.name for p in self.specs if p.kind == "lag"]
+        lags = [p.name for p in self.specs if p.axes == ("channel", "lag")]
         evidence = evidence_of(features, lags, hidden)[0]
         return outputs[: -self.beside] if self.beside else outputs, evidence, torch.cat(parts)
 
@@ -270,6 +272,10 @@ def _pool(pooling: nn.Module, states: Float[Tensor, "layer frame dim"], first: T
         assert pooling.lag is not None
         found: Tensor = pooling.lag(states, first)
         return found
+    if isinstance(pooling, Rhythm):
+        assert pooling.rhythm is not None
+        straight: Tensor = pooling.rhythm(states, first)
+        return straight
     statistics = cast(Stats, pooling).statistics
     return torch.stack([STATISTICS[name](states) for name in statistics], dim=1)
 
@@ -278,7 +284,7 @@ def _joined(spec: PoolingSpec, before: Tensor, frames: Tensor, row: Tensor, n: i
     """The rows of all windows as one, as `Pooling.aggregate` makes it, from those `before` and the newest."""
     share = n / (frames + n)
     mean = before * (1 - share) + row * share
-    if spec.kind == "lag":
+    if spec.kind != "stats":
         return mean
     parts, statistics = [], tuple(spec.parameters["statistics"])
     for i, name in enumerate(statistics):
@@ -322,15 +328,16 @@ def _require_exportable(spec: FeatureSpec, head: nn.Module, kind: str, resolutio
     if kind not in ("multilabel", "multiclass"):
         raise RunError(f"this model answers in {kind}s, not in classes", "Export a model of classes.")
     read = [spec[name] for name in head.poolings]
-    odd = [p.name for p in read if p.kind not in POOLINGS]
+    odd = [p.name for p in read if p.kind not in POOLINGS or p.parameters.get("pairs")]
     if odd:
         raise RunError(
-            f"the head reads {', '.join(odd)}, and windows of joined states give lag and stats alone",
-            "Export a head over lag or stats.",
+            f"the head reads {', '.join(odd)}, and windows of joined states give lag, rhythm without pairs "
+            "of channels, and stats alone",
+            "Export a head over one of them.",
         )
-    if {p.kind for p in read} == {"lag", "stats"}:
+    if len({pooling_class(p).joins for p in read}) > 1:
         raise RunError(
-            "the head reads lag, of joined chunks, beside stats, of single chunks: no window is both",
+            "the head reads stats, of single chunks, beside what is of joined chunks: no window is both",
             "Export a head over one of them.",
         )
     if spec.chunk.grid:
