@@ -66,7 +66,9 @@ class BeatActivations(nn.Module):
     def digest(self) -> str:
         """16 hex digits of the sha256 of the values, for the FeatureSpec."""
         state = self.state_dict()
-        values = struct.pack("<f", PLACE) + b"".join(state[name].cpu().numpy().astype("<f4").tobytes() for name in NAMES)
+        values = struct.pack("<f", PLACE) + b"".join(
+            state[name].cpu().numpy().astype("<f4").tobytes() for name in NAMES
+        )
         return hashlib.sha256(values).hexdigest()[:16]
 
     def forward(self, states: Float[Tensor, "frame dim"]) -> Float[Tensor, "frame 4"]:

@@ -23,7 +23,7 @@ from beatmeter.features import portable
 from beatmeter.features.activations import BeatActivations
 from beatmeter.features.lag import TAPER_CAP, Json, LagPooling, Places, _of_power, _power, moving
 from beatmeter.features.lengths import even_faster_length
-from beatmeter.features.straightening import STRAIGHTENING_VERSION, even_places, tempo_curve
+from beatmeter.features.straightening import STRAIGHTENING_VERSION, even_places, local_weights, tempo_curve
 
 RHYTHM_VERSION = 2
 
@@ -35,6 +35,7 @@ class RhythmPooling(nn.Module):
         """`activations` read the last of the layers."""
         super().__init__()
         self.lag, self.activations = lag, activations
+        local_weights(lag.frame_rate)  # before any graph is traced
 
     @property
     def n_channels(self) -> int:

@@ -79,14 +79,16 @@ def even_places(curve: Float[Tensor, " frame"]) -> Places:
 
 
 @cache
-def _weights(rate: float) -> Tensor:
+def local_weights(rate: float) -> Tensor:
+    """What reads the local autocorrelations of `rate` frames a second on their log-lag axis. Computed once,
+    and not while a graph is traced: ask for it before."""
     count = round(float(np.log(LAGS[1] / LAGS[0])) / STEP) + 1
     return bin_weights(rate, lag_times(count, *LAGS))
 
 
 def _local_rhythms(parts: Float[Tensor, "window frame dim"], rate: float) -> Float[Tensor, "window lag"]:
     """Local autocorrelations by log lag, without their slow part, each of length 1."""
-    weights = _weights(rate).to(parts)
+    weights = local_weights(rate).to(parts)
     longest, groups = len(weights) - 1, (parts.shape[2],)
     if portable.is_portable():
         z, floor = portable.moving(parts, STILL), torch.finfo(torch.float32).tiny ** 0.5

@@ -74,7 +74,8 @@ def write_graph(
 
 
 def slim(file: Path) -> None:
-    """Let go of tables of a graph that no node reads, and keep others in 16 bits where no number of them
+    """Let go of tables of a graph that no node reads and of what the exporter notes of its own code at every
+    node, and keep others in 16 bits where no number of them
     changes, as in weights that were stored so: a node makes 32 bits of them again when the graph is
     loaded."""
     onnx: Any = import_module("onnx")  # which only the extra has
@@ -87,7 +88,18 @@ def slim(file: Path) -> None:
     del graph.node[:], graph.initializer[:]
     graph.node.extend(nodes)
     graph.initializer.extend(tables)
+    _without_notes(graph)
     onnx.save(model, file)
+
+
+def _without_notes(graph: Any) -> None:
+    """Neither stack traces nor names of modules at the nodes of a graph and of what loops in it."""
+    for node in graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                _without_notes(attribute.g)
 
 
 def _halved(table: Any) -> Any:
@@ -110,7 +122,8 @@ def _quietly() -> Iterator[None]:
     """The exporter speaks of its own affairs on every channel there is."""
     log = logging.getLogger("torch")
     before = log.level
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+    said = io.StringIO()  # with a graph of thousands of lines where one cannot be written
+    with warnings.catch_warnings(), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
         warnings.simplefilter("ignore")
         log.setLevel(logging.ERROR)
         try:
