@@ -33,7 +33,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from beatmeter.features.lag import signed_projection
+from beatmeter.features.channels import signed_projection
 
 HARMONY_VERSION = 1
 CLASSES = 12

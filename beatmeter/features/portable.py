@@ -115,8 +115,8 @@ def band_power(
 
 
 def moving(z: Float[Tensor, "sequence frame dim"], still: float) -> Float[Tensor, "sequence frame dim"]:
-    """`beatmeter.features.lag.moving`. The first frame goes first: some runtimes add a thousand equal
-    numbers one after the other, and their mean is then not that number."""
+    """`moving` of `beatmeter.features.autocorrelation`. The first frame goes first: some runtimes add a
+    thousand equal numbers one after the other, and their mean is then not that number."""
     first = z[:, :1]
     z = z - first
     mean = z.mean(dim=1, keepdim=True)
@@ -128,8 +128,8 @@ def moving(z: Float[Tensor, "sequence frame dim"], still: float) -> Float[Tensor
 def autocorrelation(
     z: Float[Tensor, "sequence frame dim"], longest: int, groups: Sequence[int], cap: float, floor: float
 ) -> Float[Tensor, "sequence channel lag"]:
-    """`beatmeter.features.lag.autocorrelation` of what `moving` leaves of channels of `groups` dimensions;
-    `cap` is the largest N / (N - l), `floor` the energy below which a channel never changes."""
+    """`autocorrelation` of `beatmeter.features.autocorrelation`, of what `moving` leaves of channels of
+    `groups` dimensions; `cap` is the largest N / (N - l), `floor` the energy below which a channel never changes."""
     n, parts, at = z.shape[1], [], 0
     for width, same in itertools.groupby(groups):
         channels = len(list(same))

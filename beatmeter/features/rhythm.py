@@ -21,7 +21,9 @@ from torch import Tensor, nn
 
 from beatmeter.features import portable
 from beatmeter.features.activations import BeatActivations
-from beatmeter.features.lag import TAPER_CAP, Json, LagPooling, Places, _of_power, _power, moving
+from beatmeter.features.autocorrelation import TAPER_CAP, moving, of_power, power_of
+from beatmeter.features.channels import Json, Places
+from beatmeter.features.lag import LagPooling
 from beatmeter.features.lengths import even_faster_length
 from beatmeter.features.straightening import STRAIGHTENING_VERSION, even_places, local_weights, tempo_curve
 
@@ -75,10 +77,10 @@ class RhythmPooling(nn.Module):
         size = even_faster_length(n + min(longest, n))
         if torch.is_grad_enabled() and states.requires_grad:
             both = torch.cat([channels(states[None], first), channels.even(states[None], first, places)])
-            power = _power(both, size, channels.groups)
+            power = power_of(both, size, channels.groups)
         else:
             power = channels.powers(states, first, size, (None, places))
-        rows = [*_of_power(power, n, longest, size)]
+        rows = [*of_power(power, n, longest, size)]
         if channels.pairs:
             even = channels.even(states[None], first, places)[0]
             rows += [self._crossed(even, a, b, size) for a, b in channels.pairs]

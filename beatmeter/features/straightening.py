@@ -20,15 +20,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from beatmeter.features import portable, portable_tempo
-from beatmeter.features.lag import (
-    STILL,
-    TAPER_CAP,
-    Places,
-    autocorrelation,
-    bin_weights,
-    lag_times,
-    read_between,
-)
+from beatmeter.features.autocorrelation import STILL, TAPER_CAP, autocorrelation, bin_weights, lag_times
+from beatmeter.features.channels import Places, read_between
 
 STRAIGHTENING_VERSION = 2
 WINDOW, HOP = 3.0, 0.3  # s of local autocorrelations

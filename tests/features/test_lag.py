@@ -8,15 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from beatmeter.features.lag import (
-    LagPooling,
-    ProjectionChannels,
-    SpectralChannels,
-    autocorrelation,
-    bin_weights,
-    lag_times,
-    rise,
-)
+from beatmeter.features.autocorrelation import autocorrelation, bin_weights, lag_times
+from beatmeter.features.channels import ProjectionChannels, SpectralChannels, rise
+from beatmeter.features.lag import LagPooling
 
 RATE = 75.0
 

@@ -24,7 +24,8 @@ from beatmeter.features.backbones import load_backbone
 from beatmeter.features.backbones.hubert import Hubert
 from beatmeter.features.backbones.sharing import share_front_ends
 from beatmeter.features.backbones.spectral import SpectralBackbone
-from beatmeter.features.lag import LagPooling, SpectralChannels
+from beatmeter.features.channels import SpectralChannels
+from beatmeter.features.lag import LagPooling
 from beatmeter.features.listening import TrackListener, WindowListener, listening_together
 from beatmeter.features.pooling import Aggregation, Encoder, feature_spec
 from beatmeter.features.poolings import Arrangement, pooling_of

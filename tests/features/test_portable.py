@@ -11,17 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beatmeter.features import portable, portable_tempo
+from beatmeter.features.autocorrelation import STILL, autocorrelation, moving
 from beatmeter.features.backbones import embedded
 from beatmeter.features.backbones.spectral import SpectralBackbone
-from beatmeter.features.lag import (
-    STILL,
-    Channels,
-    LagPooling,
-    ProjectionChannels,
-    SpectralChannels,
-    autocorrelation,
-    moving,
-)
+from beatmeter.features.channels import Channels, ProjectionChannels, SpectralChannels
+from beatmeter.features.lag import LagPooling
 from beatmeter.features.portable import band_power, fourier_tables, lower_median
 from beatmeter.features.rhythm import RhythmPooling
 from beatmeter.features.straightening import _COST, REACH, _best_path, tempo_curve

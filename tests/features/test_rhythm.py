@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from beatmeter.errors import ConfigError, FingerprintError
+from beatmeter.features.autocorrelation import lag_times, lags_until
 from beatmeter.features.backbones import load_backbone
-from beatmeter.features.lag import LagPooling, SpectralChannels, lag_times, lags_until
+from beatmeter.features.channels import SpectralChannels
+from beatmeter.features.lag import LagPooling
 from beatmeter.features.pooling import feature_spec
 from beatmeter.features.poolings import pooling_of
 from beatmeter.features.rhythm import RhythmPooling

@@ -124,7 +124,9 @@ class TransformersBackbone(LayeredBackbone):
         return self
 
     def lag_pooling(self, longest: float = 7.5) -> LagPooling:
-        from beatmeter.features.lag import LagPooling, ProjectionChannels, lags_until
+        from beatmeter.features.autocorrelation import lags_until
+        from beatmeter.features.channels import ProjectionChannels
+        from beatmeter.features.lag import LagPooling
 
         rate = self.sample_rate / self.hop
         if rate < LAG_RATE:

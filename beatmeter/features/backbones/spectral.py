@@ -19,9 +19,11 @@ from torch import Tensor, nn
 
 from beatmeter.errors import BackboneError
 from beatmeter.features import portable
+from beatmeter.features.autocorrelation import LONGEST, lags_until
 from beatmeter.features.backbones.base import Backbone, Identity, Visit
+from beatmeter.features.channels import SpectralChannels
 from beatmeter.features.harmony import SpectralClasses
-from beatmeter.features.lag import LONGEST, LagPooling, SpectralChannels, lags_until
+from beatmeter.features.lag import LagPooling
 
 REVISION = "1"  # part of every fingerprint: raise it when any number changes
 CACHED = 1 << 19  # samples of windows that are transformed at a time on a CPU: what stays in a core's cache

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from beatmeter.errors import FingerprintError
 from beatmeter.features.backbones.base import Backbone
-from beatmeter.features.lag import Json, LagPooling
+from beatmeter.features.channels import Json
+from beatmeter.features.lag import LagPooling
 from beatmeter.features.poolings.base import Arrangement, Pooling
 from beatmeter.schema import PoolingSpec
 from beatmeter.settings import FeatureConfig

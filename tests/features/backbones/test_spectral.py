@@ -14,8 +14,8 @@ from torch import Tensor
 
 from beatmeter.datasets.synth import render
 from beatmeter.errors import BackboneError
+from beatmeter.features.autocorrelation import lag_times
 from beatmeter.features.backbones.spectral import SpectralBackbone, constant_q_matrix, log_mel, mel_matrix
-from beatmeter.features.lag import lag_times
 
 CHUNK, HOP = 120_080, 120_000
 
