@@ -28,10 +28,11 @@ from beatmeter.features.autocorrelation import (
     TAPER_CAP,
     bin_weights,
     lag_times,
+    lags_until,
     of_power,
     power_of,
 )
-from beatmeter.features.channels import Channels, Json
+from beatmeter.features.channels import Channels, Json, ProjectionChannels
 from beatmeter.features.lengths import even_faster_length, fast_length
 
 LAG_VERSION = 1
@@ -108,3 +109,9 @@ class LagPooling(nn.Module):
         size = even_faster_length(n + min(longest, n))
         power = torch.cat([self.channels.powers(run.float(), first, size, (None,)) for run in runs])
         return of_power(power, n, longest, size) @ self.weights
+
+
+def projection_pooling(dim: int, rate: float, longest: float) -> LagPooling:
+    """The lag pooling of any network's states of `dim`, `rate` frames a second, to lags of `longest`
+    seconds."""
+    return LagPooling(ProjectionChannels(dim), rate, lags_until(longest), longest=longest)

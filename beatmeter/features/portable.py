@@ -129,7 +129,8 @@ def autocorrelation(
     z: Float[Tensor, "sequence frame dim"], longest: int, groups: Sequence[int], cap: float, floor: float
 ) -> Float[Tensor, "sequence channel lag"]:
     """`autocorrelation` of `beatmeter.features.autocorrelation`, of what `moving` leaves of channels of
-    `groups` dimensions; `cap` is the largest N / (N - l), `floor` the energy below which a channel never changes."""
+    `groups` dimensions; `cap` is the largest N / (N - l), `floor` the energy below which a channel never
+    changes."""
     n, parts, at = z.shape[1], [], 0
     for width, same in itertools.groupby(groups):
         channels = len(list(same))

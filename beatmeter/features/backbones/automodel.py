@@ -124,9 +124,7 @@ class TransformersBackbone(LayeredBackbone):
         return self
 
     def lag_pooling(self, longest: float = 7.5) -> LagPooling:
-        from beatmeter.features.autocorrelation import lags_until
-        from beatmeter.features.channels import ProjectionChannels
-        from beatmeter.features.lag import LagPooling
+        from beatmeter.features.lag import projection_pooling
 
         rate = self.sample_rate / self.hop
         if rate < LAG_RATE:
@@ -135,7 +133,7 @@ class TransformersBackbone(LayeredBackbone):
                 f"pooling (at least {LAG_RATE:g} Hz)",
                 "Set features.poolings to stats or frames.",
             )
-        return LagPooling(ProjectionChannels(self.dim), rate, lags_until(longest), longest=longest)
+        return projection_pooling(self.dim, rate, longest)
 
     def forward(self, waves: Float[Tensor, "chunk sample"], visit: Visit, last: int | None = None) -> None:
         last = self.n_layers if last is None else last

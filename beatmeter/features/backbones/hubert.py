@@ -204,12 +204,10 @@ class Hubert(LayeredBackbone):
             self.encoder.layer_norm = nn.Identity()  # type: ignore[assignment]  # belongs to the last layer alone
 
     def lag_pooling(self, longest: float = 7.5) -> LagPooling:
-        from beatmeter.features.autocorrelation import lags_until
-        from beatmeter.features.channels import ProjectionChannels
-        from beatmeter.features.lag import LagPooling
+        from beatmeter.features.lag import projection_pooling
 
         rate = self.sample_rate / self.hop
-        return LagPooling(ProjectionChannels(self.dim), rate, lags_until(longest), longest=longest)
+        return projection_pooling(self.dim, rate, longest)
 
     def beat_activations(self) -> BeatActivations | None:
         from beatmeter.features.activations import BeatActivations
