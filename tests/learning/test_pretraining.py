@@ -263,7 +263,18 @@ def test_rendering_needs_no_torch() -> None:
 
 
 @pytest.mark.parametrize(
-    "more", [{}, {"average": 0.5, "hard": 0.5, "long_after": 0.5, "clips": 3, "grouping_weight": 1.0}]
+    "more",
+    [
+        {},
+        {
+            "average": 0.5,
+            "hard": 0.5,
+            "long_after": 0.5,
+            "clips": 3,
+            "grouping_weight": 1.0,
+            "beat_phase_weight": 0.5,
+        },
+    ],
 )
 def test_a_stopped_attempt_goes_on_bit_for_bit_and_gives_a_backbone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: dict[str, float]
@@ -291,7 +302,10 @@ def test_a_stopped_attempt_goes_on_bit_for_bit_and_gives_a_backbone(
     assert all(("held_out_hard" in line) == bool(more) for line in log)
     backbone = load_backbone(str(parts / "backbone"))
     assert backbone.identity.trained
-    assert backbone.beat_activations() is not None, "it brings along what heard the beats"
+    beats = backbone.beat_activations()
+    assert (beats is not None) == ("beat_phase_weight" in more), "it brings along what heard the beats"
+    states = torch.randn(9, backbone.dim)
+    assert beats is None or bool(beats(states).isfinite().all())
     started = fresh(0).state_dict()["encoder.layers.0.attention.q_proj.weight"]
     assert not torch.allclose(
         backbone.state_dict()["encoder.layers.0.attention.q_proj.weight"], started, atol=1e-4
