@@ -30,9 +30,9 @@ Places = tuple[Int[Tensor, " frame"], Float[Tensor, " frame"]]  # the frames aft
 def read_between(
     z: Float[Tensor, "*sequence frame dim"], after: Int[Tensor, " place"], share: Float[Tensor, " place"]
 ) -> Float[Tensor, "*sequence place dim"]:
-    """Between the frames of `z`, by straight lines: at `share` (0 to 1) of the way to the frame `after` each,
-    at least 1, from the one before."""
-    near, far = z.index_select(-2, after - 1), z.index_select(-2, after)
+    """Between the frames of `z`, by straight lines: at `share` (0 to 1) of the way to the frame `after` each
+    from the one before."""
+    near, far = z.index_select(-2, (after - 1).clamp_min(0)), z.index_select(-2, after)
     return torch.lerp(near, far, share.to(z.dtype)[:, None])
 
 
@@ -134,7 +134,7 @@ class ProjectionChannels(Channels):
                 rows.copy_(mixed)
             else:
                 after, share = places
-                near = mixed.index_select(1, after - 1)
+                near = mixed.index_select(1, (after - 1).clamp_min(0))
                 torch.lerp(near, mixed.index_select(1, after), share.to(x.dtype), out=rows)
                 rows -= rows.mean(dim=1, keepdim=True)
             onsets[:, :2] = 0

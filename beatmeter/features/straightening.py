@@ -67,8 +67,9 @@ def even_places(curve: Float[Tensor, " frame"]) -> Places:
     even = torch.cumsum(pace, 0) - pace / 2
     even = (even - even[0]) / (even[-1] - even[0]).clamp_min(1e-9) * (n - 1)
     grid = torch.arange(n, dtype=torch.float64, device=curve.device)
-    after = torch.searchsorted(even, grid).clamp(1, n - 1)
-    return after, ((grid - even[after - 1]) / (even[after] - even[after - 1]).clamp_min(1e-9)).clamp(0, 1)
+    after = torch.searchsorted(even, grid).clamp(min(1, n - 1), n - 1)
+    before, there = even[(after - 1).clamp_min(0)], even[after]
+    return after, ((grid - before) / (there - before).clamp_min(1e-9)).clamp(0, 1)
 
 
 @cache

@@ -90,6 +90,16 @@ def test_an_even_tempo_stays_and_too_little_audio_gives_none() -> None:
     assert torch.allclose(straightened(z, torch.zeros(200)), z, atol=1e-4)
 
 
+@pytest.mark.parametrize("frames", [1, 2, 3, 80])
+def test_a_window_of_a_few_frames_has_rows(frames: int) -> None:
+    for name in ("spectral", "embedded"):
+        backbone = load_backbone(name, weights=False)
+        pooling = RhythmPooling(backbone.lag_pooling())
+        rows = pooling(torch.randn(2, frames, backbone.dim))
+        assert rows.shape == (2, pooling.n_channels, pooling.lag.n_lags)
+        assert bool(rows.isfinite().all())
+
+
 def test_crossed_channels_tell_what_leads() -> None:
     """Low onsets a tenth of a beat before the high ones: the cross-correlation is higher forwards."""
     pooling = RhythmPooling(LagPooling(CHANNELS, RATE))
