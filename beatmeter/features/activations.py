@@ -1,5 +1,5 @@
-"""Beat activations: how likely every frame of a backbone's last layer is a beat, and a downbeat, and where it
-lies between two beats.
+"""Beat activations: for every frame of a backbone's last layer the probability of a beat and of a downbeat,
+and the beat phase: where the frame lies between two beats.
 
 A backbone that learned beats brings them along, in a file beside its weights: one norm and one linear map.
 Poolings that follow the tempo read them (`beatmeter.features.rhythm`); nothing decodes them.
@@ -27,9 +27,9 @@ NAMES = ("norm.weight", "norm.bias", "linear.weight", "linear.bias")
 
 
 class BeatActivations(nn.Module):
-    """States (frame, dim) of the last layer to what returns with the beat (frame, 4), float32: probabilities
-    of a beat and of a downbeat, over the standard deviation of both, and the direction (cosine, sine) of the
-    place between two beats, PLACE long."""
+    """States (frame, dim) of the last layer to what returns with the beat (frame, 4), float32: the
+    probabilities of a beat and of a downbeat, divided by the standard deviation of all their values together,
+    and the beat phase as (cosine, sine) times PLACE."""
 
     def __init__(self, norm: nn.LayerNorm, linear: nn.Linear) -> None:
         super().__init__()

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from beatmeter.features import portable
-from beatmeter.features.autocorrelation import moving, row_power, summed
+from beatmeter.features.autocorrelation import STILL, moving, row_power, summed
 
 Json = str | int | float | list[int]
 
@@ -136,7 +136,9 @@ class ProjectionChannels(Channels):
                 after, share = places
                 near = mixed.index_select(1, (after - 1).clamp_min(0))
                 torch.lerp(near, mixed.index_select(1, after), share.to(x.dtype), out=rows)
-                rows -= rows.mean(dim=1, keepdim=True)
+            mean = rows.mean(dim=1, keepdim=True)
+            rows -= mean
+            rows *= rows.square().sum(dim=1, keepdim=True) > STILL**2 * len(x) * mean.square()  # as `moving`
             onsets[:, :2] = 0
             torch.sub(rows[:, 2:], rows[:, :-2], out=onsets[:, 2:]).relu_()
             onsets -= onsets.mean(dim=1, keepdim=True)

@@ -26,8 +26,8 @@ from beatmeter.settings import FeatureConfig
 
 
 class Encoder(nn.Module):
-    """A backbone with poolings at its layers: audio chunks in, rows of every pooling out; no states are
-    kept."""
+    """A backbone with poolings at its layers: audio chunks in, rows of every pooling out; states
+    are kept only until a pooling that reads layers together has its last one."""
 
     def __init__(self, backbone: Backbone, spec: FeatureSpec) -> None:
         super().__init__()

@@ -33,10 +33,10 @@ RHYTHM_VERSION = 2
 class RhythmPooling(nn.Module):
     """Joined states (layer, frame, dim) to (layer, channel, lag), float32: plain, straightened, crossed."""
 
-    def __init__(self, lag: LagPooling, activations: BeatActivations | None = None) -> None:
-        """`activations` read the last of the layers."""
+    def __init__(self, lag: LagPooling, activations: BeatActivations | None = None, lowest: int = 1) -> None:
+        """`activations` read the last of the layers, `lowest` is the number of the first."""
         super().__init__()
-        self.lag, self.activations = lag, activations
+        self.lag, self.activations, self.lowest = lag, activations, lowest
         local_weights(lag.frame_rate)  # before any graph is traced
 
     @property
@@ -52,7 +52,7 @@ class RhythmPooling(nn.Module):
             "rhythm_version": RHYTHM_VERSION,
             "straightening_version": STRAIGHTENING_VERSION,
         }
-        curve = "onsets" if self.activations is None else self.activations.digest
+        curve = self.activations.digest if self.activations else f"onsets of layer {self.lowest}"
         return {**self.lag.settings, **versions, "pairs": pairs, "curve": curve}
 
     def forward(

@@ -16,6 +16,7 @@ from beatmeter.features.backbones.embedded import fresh
 from beatmeter.features.pooling import feature_spec
 from beatmeter.features.rhythm import RhythmPooling
 from beatmeter.features.straightening import tempo_curve
+from beatmeter.schema import FeatureSpec
 from beatmeter.settings import FeatureConfig
 
 
@@ -65,10 +66,10 @@ def test_the_curve_is_of_beats_where_the_last_layer_is_read_and_somebody_learned
     write_folder(fresh(0), tmp_path / "deaf")
     write_folder(fresh(0), tmp_path / "hears", beats=activations())
     assert load_backbone(str(tmp_path / "deaf")).beat_activations() is None
-    assert curve_of(str(tmp_path / "deaf")) == "onsets"
+    assert curve_of(str(tmp_path / "deaf")) == "onsets of layer 1"
     assert curve_of(str(tmp_path / "hears")) == activations().digest
-    assert curve_of(str(tmp_path / "hears"), "1-5") == "onsets"
-    assert curve_of("spectral") == "onsets"
+    assert curve_of(str(tmp_path / "hears"), "2-5") == "onsets of layer 2"
+    assert curve_of("spectral") == "onsets of layer 1"
     assert curve_of("embedded-hard") == load_backbone("embedded-hard").beat_activations().digest  # type: ignore[union-attr]
 
 
@@ -95,3 +96,21 @@ def test_all_layers_are_straightened_by_the_beats_of_the_last() -> None:
     peaks = rows[..., 100:].amax(-1)  # lags of a second and more
     assert peaks[1, channels + whole] > 1.5 * peaks[1, whole]
     assert peaks[0, channels + whole] < 0.8 * peaks[0, whole]
+
+
+def test_rows_of_more_layers_do_not_stand_for_those_that_another_layer_straightened(tmp_path: Path) -> None:
+    write_folder(fresh(0), tmp_path / "deaf")
+    backbone = load_backbone(str(tmp_path / "deaf"), weights=False)
+
+    def spec(layers: str) -> FeatureSpec:
+        config = FeatureConfig(backbone=str(tmp_path / "deaf"), poolings=("rhythm",), layers=layers)
+        return feature_spec(backbone, config, "float32")
+
+    assert not spec("1-5").covers(spec("3-5"))
+    assert spec("1-5").covers(spec("1,3"))
+
+
+def test_a_folder_that_is_written_again_keeps_no_beats_of_other_weights(tmp_path: Path) -> None:
+    write_folder(fresh(0), tmp_path, beats=activations())
+    write_folder(fresh(1), tmp_path)
+    assert load_backbone(str(tmp_path)).beat_activations() is None

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from beatmeter.errors import ConfigError, FingerprintError
+from beatmeter.features import portable
 from beatmeter.features.autocorrelation import lag_times, lags_until
 from beatmeter.features.backbones import load_backbone
 from beatmeter.features.channels import SpectralChannels
@@ -98,6 +99,16 @@ def test_a_window_of_a_few_frames_has_rows(frames: int) -> None:
         rows = pooling(torch.randn(2, frames, backbone.dim))
         assert rows.shape == (2, pooling.n_channels, pooling.lag.n_lags)
         assert bool(rows.isfinite().all())
+
+
+def test_what_never_changes_has_no_rhythm_on_any_path() -> None:
+    pooling = RhythmPooling(load_backbone("embedded", weights=False).lag_pooling())
+    still = torch.randn(2, 1, 128).expand(2, 1500, 128).clone()
+    assert float(pooling(still).abs().max()) == 0
+    assert float(pooling.lag.of_runs([*still]).abs().max()) == 0
+    with portable.portable():
+        assert float(pooling(still).abs().max()) == 0
+    assert float(pooling(still.requires_grad_()).detach().abs().max()) == 0
 
 
 def test_crossed_channels_tell_what_leads() -> None:

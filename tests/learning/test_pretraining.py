@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from safetensors.torch import load_file
 from torch import Tensor
 
 from beatmeter.cli.pretrain import pretrain as command
@@ -304,8 +305,17 @@ def test_a_stopped_attempt_goes_on_bit_for_bit_and_gives_a_backbone(
     assert backbone.identity.trained
     beats = backbone.beat_activations()
     assert (beats is not None) == ("beat_phase_weight" in more), "it brings along what heard the beats"
-    states = torch.randn(9, backbone.dim)
-    assert beats is None or bool(beats(states).isfinite().all())
+    if beats is not None:
+        learned = {
+            k.removeprefix("mean.module."): v for k, v in load_file(parts / "last.safetensors").items()
+        }
+        states = torch.randn(9, backbone.dim)
+        weight, bias = (learned[f"frame_norm.{name}"] for name in ("weight", "bias"))
+        normed = torch.nn.functional.layer_norm(states, (backbone.dim,), weight, bias)
+        likely = (normed @ learned["frame.weight"][:2].T + learned["frame.bias"][:2]).sigmoid()
+        place = normed @ learned["beat_phase.weight"].T + learned["beat_phase.bias"]
+        assert torch.allclose(beats(states)[:, :2], likely / likely.std(correction=0), atol=1e-4)
+        assert torch.allclose(beats(states)[:, 2:], torch.nn.functional.normalize(place) / 2, atol=1e-4)
     started = fresh(0).state_dict()["encoder.layers.0.attention.q_proj.weight"]
     assert not torch.allclose(
         backbone.state_dict()["encoder.layers.0.attention.q_proj.weight"], started, atol=1e-4

@@ -233,7 +233,9 @@ def write_folder(
         folder / "model.safetensors",
         save({n: v.to(dtype).contiguous() for n, v in tensors.items()}, {"format": "pt"}),
     )
-    if beats is not None:
+    if beats is None:
+        (folder / activations.FILE).unlink(missing_ok=True)
+    else:
         beats.write(folder / activations.FILE)
     atomic.write_text(folder / "preprocessor_config.json", to_json(preprocessor, 2) + "\n")
     atomic.write_text(folder / "config.json", to_json(config, 2) + "\n")

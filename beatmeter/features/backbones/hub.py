@@ -8,10 +8,11 @@ import fnmatch
 from pathlib import Path
 
 from beatmeter.errors import BackboneError
+from beatmeter.features import activations
 from beatmeter.features.backbones.checkpoint import WEIGHTS, weight_files
 from beatmeter.settings import EMBEDDED, MERT_95M, MERT_330M
 
-SETTINGS = ("config.json", "preprocessor_config.json")
+SETTINGS = ("config.json", "preprocessor_config.json", activations.FILE)
 PATTERNS = (
     *SETTINGS,
     "model*.safetensors",

@@ -79,4 +79,5 @@ class Rhythm(Pooling):
 
 def _rhythm_of(backbone: Backbone, layers: Sequence[int], longest: float) -> RhythmPooling:
     last = layers[-1] == backbone.n_layers
-    return RhythmPooling(backbone.lag_pooling(longest), backbone.beat_activations() if last else None)
+    activations = backbone.beat_activations() if last else None
+    return RhythmPooling(backbone.lag_pooling(longest), activations, layers[0])

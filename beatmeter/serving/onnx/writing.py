@@ -122,7 +122,7 @@ def _quietly() -> Iterator[None]:
     """The exporter speaks of its own affairs on every channel there is."""
     log = logging.getLogger("torch")
     before = log.level
-    said = io.StringIO()  # with a graph of thousands of lines where one cannot be written
+    said = io.StringIO()  # the exporter prints the whole graph when it fails
     with warnings.catch_warnings(), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
         warnings.simplefilter("ignore")
         log.setLevel(logging.ERROR)

@@ -110,6 +110,8 @@ def test_one_kind_of_weights_is_chosen() -> None:
     settings = ["config.json", "preprocessor_config.json"]
     rest = ["README.md", "small_fairseq.pt", "modeling.py", "pytorch_model.bin"]
     assert hub._choose([*settings, *rest]) == [*settings, "pytorch_model.bin"]
+    beats = ["config.json", "beats.safetensors", "model.safetensors"]
+    assert hub._choose(beats) == beats, "what hears the beats comes along"
     assert hub._choose(["config.json", *rest, "model.safetensors"]) == ["config.json", "model.safetensors"]
     shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
     assert hub._choose(["config.json", "model.safetensors.index.json", *shards]) == [
